@@ -1,0 +1,20 @@
+"""The errors that a person can mend."""
+
+
+class UserError(Exception):
+    """Something that the user can mend.
+
+    The message is one sentence that says what is wrong and what to do; the command line prints it and
+    exits non-zero, the page shows it as it is. Anything else that is raised is a bug.
+    """
+
+
+class EmptySurfaceError(UserError):
+    """The field has no surface: an honest result of a generation, not a failure of the program."""
+
+    def __init__(self) -> None:
+        super().__init__("The model found no surface for this prompt; try another seed.")
+
+
+class Cancelled(Exception):
+    """The request was cancelled by whoever asked for it."""

@@ -1,0 +1,62 @@
+"""The mesh that flows from the surface to the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A triangle mesh in model space: right-handed, z up, front toward +x, the object within [-1, 1]^3.
+
+    Attributes:
+        vertices: positions, float32 [V, 3].
+        faces: vertex indices, int64 [F, 3], counter-clockwise seen from outside.
+        normals: unit vertex normals [V, 3], or None.
+        colors: sRGB vertex colours in [0, 1] [V, 3], or None.
+        uv: texture coordinates in [0, 1] [V, 2] as glTF has them: (0, 0) is the image's top left corner and
+            v grows downward; or None. A vertex on a seam stands once per chart.
+        tangents: unit tangent and handedness (xyz, w = +-1) [V, 4] as glTF has them (the bitangent is
+            w * cross(normal, tangent)), or None.
+        texture: base colour, sRGB uint8 [H, W, 3], row 0 on top, or None.
+        normal_map: tangent-space normals, uint8 [H, W, 3] (0.5 + 0.5 n, green along the bitangent), or None.
+    """
+
+    vertices: Tensor
+    faces: Tensor
+    normals: Tensor | None = None
+    colors: Tensor | None = None
+    uv: Tensor | None = None
+    tangents: Tensor | None = None
+    texture: np.ndarray | None = None
+    normal_map: np.ndarray | None = None
+
+    def replace(self, **changes: object) -> Mesh:
+        """A copy with some attributes changed."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+    @property
+    def bounds(self) -> Tensor:
+        """Lowest and highest corner [2, 3]."""
+        return torch.stack((self.vertices.amin(0), self.vertices.amax(0)))
+
+
+def face_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Face normals [F, 3], their length twice the face's area; zero for a degenerate face."""
+    a, b, c = vertices[faces].unbind(1)
+    return torch.linalg.cross(b - a, c - a)
+
+
+def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Smooth unit normals [V, 3]: face normals summed by area; +z where a vertex has no proper face."""
+    by_face = face_normals(vertices, faces)
+    total = torch.zeros_like(vertices)
+    for corner in range(3):
+        total = total.index_add(0, faces[:, corner], by_face)
+    length = total.norm(dim=1, keepdim=True)
+    up = torch.tensor([0.0, 0.0, 1.0], dtype=vertices.dtype, device=vertices.device)
+    return torch.where(length > 1e-20, total / length.clamp_min(1e-20), up)
