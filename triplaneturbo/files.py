@@ -22,7 +22,9 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> Path:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent)
+        descriptor, temporary = tempfile.mkstemp(
+            prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent
+        )
     except OSError as error:
         raise UserError(f"Cannot write in {path.parent}: {error.strerror}; choose another folder.") from error
     try:
@@ -34,7 +36,7 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> Path:
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}; free some space or choose another place.") from error
+        raise UserError(f"Cannot write {path}: {error.strerror}; free space or go elsewhere.") from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
