@@ -1,0 +1,35 @@
+# make app    the page, at http://127.0.0.1:7860         make app ARGS="--model small --port 8000"
+# make test   the tests                                  make test ARGS="tests/mesh -k unwrap"
+# make lint   ruff (lint and format) and mypy
+# make setup  only the .venv that the others run in      make setup PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.PHONY: app test lint setup
+
+app: setup
+	@$(RUN) app.py $(ARGS)
+
+test: setup
+	@$(RUN) -m pytest $(ARGS)
+
+lint: setup
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+
+setup: $(STAMP)
+
+# The stamp is touched last: an interrupted set-up is taken up again where it stopped.
+$(STAMP): requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  echo "triplaneturbo needs Python 3.10 or newer, and '$(PYTHON)' is not: install one and name it, as in 'make $(firstword $(MAKECMDGOALS) setup) PYTHON=python3.12'." >&2; exit 1; }
+	@$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) >/dev/null || { \
+	  echo "Cannot make $(VENV): install Python's venv module (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; }
+	@echo "Installing into $(VENV) (several GB the first time) ..."
+	@$(RUN) -m pip install -q --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	@touch $@
