@@ -1,0 +1,344 @@
+"""The field: what can be asked at a point of space, given the six feature planes of a prompt.
+
+`Fields` holds the three MLPs and is differentiable in everything; training uses it. `Field` is one prompt's
+planes bound to those MLPs for asking only, and is quick on a CPU: the first layer of an MLP is linear, and so
+is bilinear sampling, so that layer is applied once to the planes' texels instead of at every point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from triplaneturbo.generator.config import GeneratorConfig
+
+# Where a point (x, y, z) falls on the xy, xz and yz plane, as (width, height) in [-1, 1]: an axis and a sign.
+_WIDTH_AXIS, _WIDTH_SIGN = (1, 0, 1), (1.0, -1.0, 1.0)
+_HEIGHT_AXIS, _HEIGHT_SIGN = (0, 2, 2), (1.0, -1.0, -1.0)
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "softplus": nn.Softplus}
+
+_CHUNK = 4096  # points at a time: 64 channels of float32 for each fill 1 MiB, which stays in a core's cache
+
+
+class Fields(nn.Module):
+    """The three MLPs that read sdf, offset and colour from plane features.
+
+    Attributes:
+        sdf: C -> 1, on the sum of the three geometry plane samples.
+        offset: C -> 3, on the same sum.
+        color: 3C -> 3, on the samples of the three texture planes side by side.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.sdf = _mlp(config, config.plane_channels, 1)
+        self.offset = _mlp(config, config.plane_channels, 3)
+        self.color = _mlp(config, 3 * config.plane_channels, 3)
+
+    def forward(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Ask everything at some points; differentiable in planes, points and weights.
+
+        Args:
+            planes: feature planes [B, 6, C, H, W].
+            points: positions [B, N, 3]; the object lies in [-1, 1]^3, outside of which planes count as zero.
+
+        Returns:
+            sdf [B, N] (negative inside), offset [B, N, 3] in grid cells, rgb [B, N, 3] in [-0.001, 1.001]
+            (sRGB), all in float32, or float64 where weights and planes are.
+        """
+        geometry, texture = self.features(planes, points)
+        sdf = run_mlp(self.sdf, geometry)[..., 0] + sphere(points.to(geometry), self.config.sphere_radius)
+        return sdf, run_mlp(self.offset, geometry), to_rgb(run_mlp(self.color, texture))
+
+    def features(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Features at points [B, N, 3]: geometry [B, N, C] (a sum) and texture [B, N, 3C] (side by side)."""
+        batch, _, channels, height, width = planes.shape
+        kind = working_dtype(planes.dtype, self.sdf[0].weight.dtype)
+        at = plane_coordinates(points.to(kind))  # [B, N, 3, 2]
+        at = at.transpose(1, 2).repeat(1, 2, 1, 1).flatten(0, 1)[:, None]  # [B * 6, 1, N, 2]
+        flat = planes.to(kind).reshape(batch * 6, channels, height, width)
+        sampled = F.grid_sample(flat, at, mode="bilinear", padding_mode="zeros", align_corners=False)
+        sampled = sampled.view(batch, 6, channels, -1)  # [B, 6, C, N]
+        geometry = sampled[:, :3].sum(1).transpose(1, 2)  # [B, N, C]
+        texture = sampled[:, 3:].flatten(1, 2).transpose(1, 2)  # [B, N, 3C]
+        return geometry, texture
+
+
+class Field:
+    """One prompt's planes bound to the MLPs: what the mesh's floor asks. Nothing here is differentiable.
+
+    The answers are those of `Fields.forward` to float rounding. Memory is bounded: points go through in
+    chunks. Tables are made when first needed and kept, so planes and weights must not change afterwards.
+
+    Args:
+        planes: feature planes [6, C, H, W], any float type.
+        fields: the MLPs, on the same device.
+    """
+
+    def __init__(self, planes: Tensor, fields: Fields) -> None:
+        self.planes = planes.detach()
+        self.fields = fields
+        self.device = planes.device
+        self._texels: dict[str, Tensor] = {}
+        self._nodes: dict[tuple[str, int], Tensor] = {}
+
+    def sdf(self, points: Tensor) -> Tensor:
+        """Signed distance at points [N, 3], negative inside: [N]."""
+        return self._ask("sdf", points)[:, 0] + sphere(points.float(), self.fields.config.sphere_radius)
+
+    def offset(self, points: Tensor) -> Tensor:
+        """Offset of the grid, in cells, at points [N, 3]: [N, 3]."""
+        return self._ask("offset", points)
+
+    def rgb(self, points: Tensor) -> Tensor:
+        """sRGB colour at points [N, 3], in [-0.001, 1.001]: [N, 3]."""
+        return to_rgb(self._ask("color", points))
+
+    @torch.no_grad()
+    def sdf_gradient(self, points: Tensor) -> Tensor:
+        """The sdf's exact gradient at points [N, 3]: [N, 3], of length near 1 where the sdf is a distance."""
+        table = self._texel_table("sdf")
+        parts = []
+        for chunk in _chunks(points.float()):
+            corners, weights, slopes = self._corners(chunk)
+            hidden = F.embedding_bag(corners, table, mode="sum", per_sample_weights=weights)  # [n, width]
+            back = _gradient_after_first(self.fields.sdf, hidden)  # [n, width]
+            along = [
+                (F.embedding_bag(corners, table, mode="sum", per_sample_weights=slope) * back).sum(1)
+                for slope in slopes
+            ]
+            away = chunk / chunk.norm(dim=1, keepdim=True).clamp_min(1e-12)  # the sphere's share
+            parts.append(torch.stack(along, 1) + away)
+        return torch.cat(parts) if parts else points.new_zeros(0, 3)
+
+    @torch.no_grad()
+    def sdf_grid(self, resolution: int) -> Tensor:
+        """The sdf at all nodes of a regular grid over [-1, 1]^3: [R, R, R], indexed [x, y, z]."""
+        count = resolution**3
+        out = torch.empty(count, device=self.device)
+        for start in range(0, count, _CHUNK):
+            nodes = torch.arange(start, min(start + _CHUNK, count), device=self.device)
+            out[start : start + _CHUNK] = self.sdf_at(nodes, resolution)
+        return out.view(resolution, resolution, resolution)
+
+    def sdf_at(self, nodes: Tensor, resolution: int) -> Tensor:
+        """The sdf at chosen nodes of that grid; nodes [M] are flat indices z + R (y + R x). Returns [M].
+
+        Bit for bit what `sdf_grid` has there: chunks have one size whatever M is.
+        """
+        return self._ask_nodes("sdf", nodes, resolution)[:, 0]
+
+    def offset_at(self, nodes: Tensor, resolution: int) -> Tensor:
+        """The offset at chosen nodes of that grid, as in `sdf_at`: [M, 3]."""
+        return self._ask_nodes("offset", nodes, resolution)
+
+    def node_table(self, name: str, resolution: int) -> Tensor:
+        """The first layer's share of each geometry plane at the nodes of a regular grid: [3, R, R, width].
+
+        With A = table: the first layer's output at node (i, j, k) is A[0, i, j] + A[1, i, k] + A[2, j, k],
+        plus the layer's bias. `name` is "sdf" or "offset".
+        """
+        if (name, resolution) not in self._nodes:
+            self._nodes[name, resolution] = self._make_node_table(name, resolution)
+        return self._nodes[name, resolution]
+
+    @torch.no_grad()
+    def _make_node_table(self, name: str, resolution: int) -> Tensor:
+        # A point of each plane needs but two coordinates, so the three R x R lattices are sampled directly.
+        axis = node_axis(resolution, self.device)
+        lattices = []
+        for plane in range(3):
+            shape = (resolution, resolution)
+            along = {min(_WIDTH_AXIS[plane], _HEIGHT_AXIS[plane]): axis[:, None].expand(shape)}
+            along[max(_WIDTH_AXIS[plane], _HEIGHT_AXIS[plane])] = axis[None, :].expand(shape)
+            width = _WIDTH_SIGN[plane] * along[_WIDTH_AXIS[plane]]
+            height = _HEIGHT_SIGN[plane] * along[_HEIGHT_AXIS[plane]]
+            lattices.append(torch.stack((width, height), -1))  # [R, R, 2]
+        at = torch.stack(lattices)  # [3, R, R, 2]
+        sampled = F.grid_sample(self.planes[:3].float(), at, align_corners=False)  # [3, C, R, R]
+        weight = getattr(self.fields, name)[0].weight.float()
+        return sampled.permute(0, 2, 3, 1) @ weight.t()
+
+    @torch.no_grad()
+    def _ask(self, name: str, points: Tensor) -> Tensor:
+        """One MLP's answers at points [N, 3]: [N, outputs]."""
+        mlp = getattr(self.fields, name)
+        table = self._texel_table(name)
+        out = torch.empty(len(points), mlp[-1].out_features, device=self.device)
+        for start in range(0, len(points), _CHUNK):
+            corners, weights, _ = self._corners(points[start : start + _CHUNK].float(), slopes=False)
+            hidden = F.embedding_bag(corners, table, mode="sum", per_sample_weights=weights)  # [n, width]
+            out[start : start + _CHUNK] = _after_first(mlp, hidden)
+        return out
+
+    @torch.no_grad()
+    def _ask_nodes(self, name: str, nodes: Tensor, resolution: int) -> Tensor:
+        """One geometry MLP's answers at nodes [M], the sphere added where it is the sdf: [M, outputs]."""
+        mlp = getattr(self.fields, name)
+        table = self.node_table(name, resolution).flatten(0, 2)  # [3 R R, width]
+        axis = node_axis(resolution, self.device)
+        out = torch.empty(len(nodes), mlp[-1].out_features, device=self.device)
+        for start in range(0, len(nodes), _CHUNK):
+            chunk = nodes[start : start + _CHUNK]
+            missing = _CHUNK - len(chunk)
+            chunk = F.pad(chunk, (0, missing))  # rounding in a matrix product can depend on its size
+            column, z = chunk // resolution, chunk % resolution
+            x, y = column // resolution, column % resolution
+            rows = torch.stack(
+                (column, (resolution + x) * resolution + z, (2 * resolution + y) * resolution + z), 1
+            )
+            answer = _after_first(mlp, F.embedding_bag(rows, table, mode="sum"))
+            if name == "sdf":
+                points = torch.stack((axis[x], axis[y], axis[z]), 1)
+                answer = answer + sphere(points, self.fields.config.sphere_radius)[:, None]
+            out[start : start + _CHUNK] = answer[: _CHUNK - missing]
+        return out
+
+    @torch.no_grad()
+    def _texel_table(self, name: str) -> Tensor:
+        """The first layer of an MLP at each texel, with a border of zeros: [3 (H + 2) (W + 2), width]."""
+        if name not in self._texels:
+            planes = self.planes[3:] if name == "color" else self.planes[:3]
+            weight = getattr(self.fields, name)[0].weight.float()
+            if name == "color":  # the planes' features stand side by side: each plane has its own columns
+                weights = weight.view(len(weight), 3, -1).permute(1, 2, 0)  # [3, C, width]
+            else:
+                weights = weight.t().expand(3, -1, -1)
+            padded = F.pad(planes.float(), (1, 1, 1, 1))  # [3, C, H + 2, W + 2]
+            table = torch.bmm(padded.flatten(2).transpose(1, 2), weights)
+            self._texels[name] = table.flatten(0, 1)
+        return self._texels[name]
+
+    def _corners(self, points: Tensor, slopes: bool = True) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Rows of the texel table around points [N, 3], and how they mix.
+
+        Returns:
+            rows [N, 12] (four texels on each of three planes), their bilinear weights [N, 12] and, if asked,
+            the derivatives of the weights with respect to x, y and z, three of [N, 12].
+        """
+        height, width = self.planes.shape[-2:]
+        at = plane_coordinates(points)  # [N, 3, 2]
+        size = torch.tensor((width, height), device=self.device, dtype=at.dtype)
+        # In texels of the table with its border: outside of it everything is zero, as its border is.
+        exact = ((at + 1) * size - 1) / 2 + 1
+        texel = torch.minimum(exact.clamp_min(0), size + 1)
+        low = torch.minimum(texel.floor(), size)
+        high_x, high_y = (texel - low).unbind(-1)  # [N, 3]
+        low_x, low_y = 1 - high_x, 1 - high_y
+        column, line = low.long().unbind(-1)
+        plane = torch.arange(3, device=self.device) * ((height + 2) * (width + 2))
+        first = plane + line * (width + 2) + column
+        rows = torch.stack((first, first + 1, first + width + 2, first + width + 3), -1).flatten(1)
+        weights = torch.stack((low_y * low_x, low_y * high_x, high_y * low_x, high_y * high_x), -1).flatten(1)
+        if not slopes:
+            return rows, weights, []
+        inside = (exact == texel).to(at.dtype)
+        move_x, move_y = (inside * size / 2).unbind(-1)  # texels per unit of the plane's coordinates
+        by_width = torch.stack((-low_y, low_y, -high_y, high_y), -1) * move_x[..., None]  # [N, 3, 4]
+        by_height = torch.stack((-low_x, -high_x, low_x, high_x), -1) * move_y[..., None]
+        slope = [torch.zeros_like(by_width) for _ in range(3)]
+        for index in range(3):
+            slope[_WIDTH_AXIS[index]][:, index] += _WIDTH_SIGN[index] * by_width[:, index]
+            slope[_HEIGHT_AXIS[index]][:, index] += _HEIGHT_SIGN[index] * by_height[:, index]
+        return rows, weights, [one.flatten(1) for one in slope]
+
+
+def plane_coordinates(points: Tensor) -> Tensor:
+    """Where points [..., 3] fall on the xy, xz and yz plane, as (width, height) in [-1, 1]: [..., 3, 2]."""
+    width = points[..., _WIDTH_AXIS] * points.new_tensor(_WIDTH_SIGN)
+    height = points[..., _HEIGHT_AXIS] * points.new_tensor(_HEIGHT_SIGN)
+    return torch.stack((width, height), -1)
+
+
+def node_axis(resolution: int, device: torch.device) -> Tensor:
+    """The nodes' coordinates along one axis: `resolution` values from -1 to 1."""
+    return torch.linspace(-1, 1, resolution, device=device)
+
+
+def sphere(points: Tensor, radius: float) -> Tensor:
+    """Signed distance to a sphere about the origin, at points [..., 3]: [...]."""
+    return points.norm(dim=-1) - radius
+
+
+def to_rgb(raw: Tensor) -> Tensor:
+    """Colour from the colour MLP's output: in [-0.001, 1.001], so that 0 and 1 can be reached."""
+    return torch.sigmoid(raw) * 1.002 - 0.001
+
+
+def working_dtype(*kinds: torch.dtype) -> torch.dtype:
+    """float64 if all of `kinds` are, else float32: the MLPs never work in half precision."""
+    return torch.float64 if all(kind == torch.float64 for kind in kinds) else torch.float32
+
+
+def run_mlp(mlp: nn.Sequential, x: Tensor) -> Tensor:
+    """Apply an MLP in the type of x [..., inputs], whatever the type of its weights."""
+    for layer in mlp:
+        x = _linear(layer, x) if isinstance(layer, nn.Linear) else layer(x)
+    return x
+
+
+def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return F.linear(x, layer.weight.to(x.dtype), bias)
+
+
+def _mlp(config: GeneratorConfig, inputs: int, outputs: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for _ in range(config.mlp_layers):
+        layers += [
+            nn.Linear(inputs, config.mlp_width, bias=config.mlp_bias),
+            _ACTIVATIONS[config.mlp_activation](),
+        ]
+        inputs = config.mlp_width
+    return nn.Sequential(*layers, nn.Linear(inputs, outputs, bias=config.mlp_bias))
+
+
+def _after_first(mlp: nn.Sequential, hidden: Tensor) -> Tensor:
+    """The rest of an MLP, given its first layer's output without the bias [N, width]; may overwrite it."""
+    if mlp[0].bias is not None:
+        hidden += mlp[0].bias
+    for layer in mlp[1:]:
+        if isinstance(layer, nn.ReLU):
+            hidden = hidden.relu_()
+        else:
+            hidden = _linear(layer, hidden) if isinstance(layer, nn.Linear) else layer(hidden)
+    return hidden
+
+
+def _gradient_after_first(mlp: nn.Sequential, hidden: Tensor) -> Tensor:
+    """The gradient of an MLP's one output with respect to its first layer's output [N, width]: [N, width]."""
+    backward: list[Callable[[Tensor], Tensor]] = []
+    x = hidden if mlp[0].bias is None else hidden + mlp[0].bias.to(hidden.dtype)
+    for layer in mlp[1:]:
+        if isinstance(layer, nn.Linear):
+            weight = layer.weight.to(x.dtype)
+            backward.append(lambda back, weight=weight: back @ weight)  # type: ignore[misc]
+            x = _linear(layer, x)
+        else:
+            slope = activation_slope(layer, x)
+            backward.append(lambda back, slope=slope: back * slope)  # type: ignore[misc]
+            x = layer(x)
+    back = torch.ones_like(x)
+    for step in reversed(backward):
+        back = step(back)
+    return back
+
+
+def activation_slope(activation: nn.Module, x: Tensor) -> Tensor:
+    """The derivative of one of the three activations at x, of the shape of x."""
+    if isinstance(activation, nn.ReLU):
+        return (x > 0).to(x.dtype)
+    gate = torch.sigmoid(x)
+    if isinstance(activation, nn.Softplus):
+        return gate
+    return gate * (1 + x * (1 - gate))
+
+
+def _chunks(points: Tensor) -> Iterator[Tensor]:
+    for start in range(0, len(points), _CHUNK):
+        yield points[start : start + _CHUNK]
