@@ -1,0 +1,121 @@
+"""Which triangle each pixel sees, on the CPU: a z-buffer compiled by numba.
+
+Triangles are rasterised in homogeneous pixels (x*w, y*w, w), so perspective needs no division and triangles
+that cross the near plane need no clipping. The three edge functions of neighbouring triangles are exact
+negatives of each other along a shared edge: no pixel falls between two triangles.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import numpy as np
+
+
+def _draw_rows(pixels, faces, near, top, bottom, triangle, bary, depth):
+    """Draw all faces into the rows top..bottom of one view (compiled; see `draw` for shapes)."""
+    width = triangle.shape[1]
+    nearest = np.zeros((bottom - top, width))  # largest 1/w so far; 0 is infinitely far
+    for face in range(faces.shape[0]):
+        x0, y0, w0 = pixels[faces[face, 0]]
+        x1, y1, w1 = pixels[faces[face, 1]]
+        x2, y2, w2 = pixels[faces[face, 2]]
+        if w0 <= near and w1 <= near and w2 <= near:
+            continue
+        left, right, low, high = 0, width - 1, top, bottom - 1
+        if w0 > near and w1 > near and w2 > near:
+            # Wholly in front: only the pixel centres within its box. Otherwise the box is the whole image.
+            least, most = min(y0 / w0, y1 / w1, y2 / w2), max(y0 / w0, y1 / w1, y2 / w2)
+            if most < top or least > bottom:
+                continue
+            low = max(low, int(np.ceil(least - 0.5)))
+            high = min(high, int(np.floor(most - 0.5)))
+            least, most = min(x0 / w0, x1 / w1, x2 / w2), max(x0 / w0, x1 / w1, x2 / w2)
+            if most < 0 or least > width:
+                continue
+            left = max(left, int(np.ceil(least - 0.5)))
+            right = min(right, int(np.floor(most - 0.5)))
+        # Edge functions a*x + b*y + c: cross products of the corners, opposite corner 0, 1, 2.
+        a0, b0, c0 = y1 * w2 - w1 * y2, w1 * x2 - x1 * w2, x1 * y2 - y1 * x2
+        a1, b1, c1 = y2 * w0 - w2 * y0, w2 * x0 - x2 * w0, x2 * y0 - y2 * x0
+        a2, b2, c2 = y0 * w1 - w0 * y1, w0 * x1 - x0 * w1, x0 * y1 - y0 * x1
+        volume = a0 * x0 + b0 * y0 + c0 * w0
+        if volume == 0.0:
+            continue
+        sign = 1.0 if volume > 0.0 else -1.0
+        volume = abs(volume)
+        for row in range(low, high + 1):
+            y = row + 0.5
+            for column in range(left, right + 1):
+                x = column + 0.5
+                e0 = sign * (a0 * x + b0 * y + c0)
+                if e0 < 0.0:
+                    continue
+                e1 = sign * (a1 * x + b1 * y + c1)
+                if e1 < 0.0:
+                    continue
+                e2 = sign * (a2 * x + b2 * y + c2)
+                if e2 < 0.0:
+                    continue
+                total = e0 + e1 + e2
+                closeness = total / volume  # 1/w
+                if closeness * near < 1.0 and closeness > nearest[row - top, column]:
+                    nearest[row - top, column] = closeness
+                    triangle[row, column] = face
+                    bary[row, column, 0] = e0 / total
+                    bary[row, column, 1] = e1 / total
+                    bary[row, column, 2] = e2 / total
+                    depth[row, column] = 1.0 / closeness
+
+
+@lru_cache(maxsize=1)
+def _compiled() -> Callable[..., None]:
+    """The kernel, compiled once; kept on disk for the next start where a folder for that can be written."""
+    import numba
+
+    try:
+        return numba.njit(nogil=True, cache=True)(_draw_rows)
+    except RuntimeError:
+        return numba.njit(nogil=True)(_draw_rows)
+
+
+def draw(
+    pixels: np.ndarray, faces: np.ndarray, near: float, height: int, width: int, threads: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw a mesh into V views.
+
+    Args:
+        pixels: vertices as homogeneous pixels (x*w, y*w, w), float64 [V, N, 3]; see `Cameras.to_pixels`.
+        faces: vertex indices, int64 [F, 3]; both sides are drawn.
+        near: nothing nearer than this depth is drawn.
+        height, width: the image.
+        threads: bands of rows are shared among so many; the result does not depend on it.
+
+    Returns:
+        triangle [V, H, W] int64, -1 where there is none; of several at the same depth the first;
+        perspective-correct barycentrics [V, H, W, 3] float64 and view depth [V, H, W] float64, 0 where none.
+    """
+    views = len(pixels)
+    triangle = np.full((views, height, width), -1, np.int64)
+    bary = np.zeros((views, height, width, 3))
+    depth = np.zeros((views, height, width))
+    kernel = _compiled()
+    # Plain threads (the kernel lets go of the interpreter's lock), not numba's own: those cannot be entered
+    # from two threads at once with every one of its threading layers.
+    edges = np.linspace(0, height, min(threads, height) + 1).astype(int).tolist()
+    bands = [(view, *band) for view in range(views) for band in itertools.pairwise(edges)]
+
+    def work(job: tuple[int, int, int]) -> None:
+        view, top, bottom = job
+        kernel(pixels[view], faces, near, top, bottom, triangle[view], bary[view], depth[view])
+
+    if threads == 1:
+        for job in bands:
+            work(job)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, bands))
+    return triangle, bary, depth
