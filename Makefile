@@ -31,5 +31,5 @@ $(STAMP): requirements.txt requirements-dev.txt
 	@$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) >/dev/null || { \
 	  echo "Cannot make $(VENV): install Python's venv module (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; }
 	@echo "Installing into $(VENV) (several GB the first time) ..."
-	@$(RUN) -m pip install -q --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	@$(RUN) -m pip install -qq --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
 	@touch $@

@@ -1,0 +1,80 @@
+"""The command line: `python -m triplaneturbo generate "a red mushroom" -o mushroom.glb`.
+
+Exit codes: 0 done; 1 doctor found something to mend, or a bug (with its traceback); 2 bad input, one sentence
+on standard error; 3 the model found no surface; 130 interrupted. Nothing heavy is imported before a command's
+arguments are known to be good.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from triplaneturbo import __version__
+from triplaneturbo.commands import BAD_INPUT, INTERRUPTED, NO_SURFACE, doctor, generate
+from triplaneturbo.errors import EmptySurfaceError, UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        message = " ".join(message.split())
+        self.exit(BAD_INPUT, f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.\n")
+
+
+def parser() -> Parser:
+    """The parser of all commands; each sets `run`, a function of its arguments that gives the exit code."""
+    top = Parser(
+        prog="python -m triplaneturbo",
+        description="A sentence becomes a UV-textured mesh.",
+        epilog="Exit codes: 0 done, 1 something to mend, 2 bad input, 3 no surface found, 130 interrupted.",
+    )
+    top.add_argument("--version", action="version", version=f"triplaneturbo {__version__}")
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in (generate, doctor):
+        name = command.__name__.rpartition(".")[2]
+        summary = (command.__doc__ or "").partition("\n")[0]
+        sub = commands.add_parser(name, help=summary, description=summary)
+        command.add_arguments(sub)
+        sub.set_defaults(run=command.run)
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and give its exit code; bad usage, --help and --version leave by SystemExit."""
+    arguments = parser().parse_args(argv)
+    return guarded(lambda: arguments.run(arguments), "Interrupted; nothing was left half-written.")
+
+
+def guarded(action: Callable[[], int], farewell: str) -> int:
+    """Do `action` and give its exit code; what a person can mend is said in one sentence."""
+    try:
+        return action()
+    except EmptySurfaceError as error:
+        print(error, file=sys.stderr)
+        return NO_SURFACE
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        print(farewell, file=sys.stderr)
+        return INTERRUPTED
+
+
+def leave(code: int) -> NoReturn:
+    """End the process. After an interrupt, at once: the worker may be in the middle of a long product."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code == INTERRUPTED:
+        os._exit(code)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    leave(main())

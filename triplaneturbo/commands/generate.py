@@ -1,0 +1,223 @@
+"""make a mesh from a prompt, or one from each line of a file
+
+With --json one object is printed. For one mesh:
+
+    {"prompt": ..., "seed": ..., "vertices": ..., "faces": ...,
+     "seconds": {"text": ..., "denoise": ..., ..., "total": ...},
+     "files": [{"path": ..., "bytes": ..., "sha256": ...}],
+     "surface_faces": ..., "dropped_parts": ..., "settings": {"steps": ..., "resolution": ..., ...},
+     "model": ..., "device": ..., "precision": ..., "version": ...}
+
+and with --count or --prompts
+
+    {"meshes": [such objects], "skipped": N, "without_surface": [{"prompt": ..., "seed": ...}]}
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from triplaneturbo import __version__
+from triplaneturbo.commands import DONE, NO_SURFACE
+from triplaneturbo.commands.manifest import Manifest
+from triplaneturbo.commands.outputs import DEFAULT_FOLDER, FORMATS, Job, plan, write
+from triplaneturbo.errors import EmptySurfaceError, UserError
+from triplaneturbo.request import DEFAULT_FACES, SEED_LIMIT, UNWRAPS, Request, shown
+
+if TYPE_CHECKING:
+    from triplaneturbo.engine import Engine
+    from triplaneturbo.pipeline import Result
+    from triplaneturbo.tickets import Ticket
+
+MOST_MESHES = 10_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments. What they may hold is checked by Request, as it is for the page."""
+    add = parser.add_argument
+    add("prompt", nargs="?", help="what to make, in at most 1000 characters")
+    add(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help=f"a file ending in {', '.join(FORMATS.values())}, or a folder; default {DEFAULT_FOLDER}/",
+    )
+    add("--prompts", metavar="FILE", help="one mesh a line of FILE into the folder -o, with a manifest.jsonl")
+    add("--seed", type=whole, default=0, metavar="N", help="0 (the default) to 2^32 - 1")
+    add("--count", type=whole, default=1, metavar="N", help="so many meshes, with seeds N, N + 1, ...")
+    add("--steps", type=whole, metavar="K", help="denoising steps; default: the model's own")
+    add("--resolution", type=whole, metavar="R", help="of the surface's grid; default: the model's own")
+    add(
+        "--faces",
+        type=whole,
+        default=DEFAULT_FACES,
+        metavar="N",
+        help=f"at most so many faces, default {DEFAULT_FACES}; 0: as the surface comes",
+    )
+    add("--texture-size", type=whole, default=1024, metavar="N", help="512 to 4096, default 1024")
+    add("--unwrap", default="fast", metavar="|".join(UNWRAPS), help="default fast")
+    add("--no-normal-map", action="store_true", help="bake no normal map")
+    add("--format", metavar="|".join(FORMATS), help="one or more, with commas between; obj comes as a zip")
+    add(
+        "--model",
+        default="auto",
+        metavar="NAME",
+        help="auto, small, full, a folder or a hub id; default auto",
+    )
+    add("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps; default: the best there is")
+    add("--precision", default="auto", metavar="NAME", help="auto, float32 or bfloat16; default auto")
+    add("--json", action="store_true", help="print one JSON object on standard output")
+    add("--quiet", action="store_true", help="no progress on standard error")
+
+
+def whole(text: str) -> int:
+    """A whole number, for argparse."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"it should be a whole number, not {shown(text)}") from None
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Make the meshes; 0, or 3 if the model found no surface for some of several."""
+    jobs, manifest = _jobs(arguments)
+    several = manifest is not None or len(jobs) > 1
+    todo = [job for job in jobs if manifest is None or not manifest.has(job)]
+    made: list[dict[str, Any]] = []
+    without: list[Request] = []
+    if todo:
+        with _engine(arguments) as engine:
+            for number, job in enumerate(todo, 1):
+                try:
+                    entry = _make(engine, job, f"{number}/{len(todo)} " if several else "", arguments.quiet)
+                except EmptySurfaceError as error:
+                    if not several:
+                        raise
+                    without.append(job.request)
+                    print(f"Seed {job.request.seed}, {shown(job.request.prompt)}: {error}", file=sys.stderr)
+                    continue
+                if manifest is not None:
+                    manifest.add(entry)
+                made.append(entry)
+                if not arguments.json:
+                    print(_line(entry), flush=True)
+    if arguments.json:
+        missing = [{"prompt": request.prompt, "seed": request.seed} for request in without]
+        summary = {"meshes": made, "skipped": len(jobs) - len(todo), "without_surface": missing}
+        print(json.dumps(summary if several else made[0]))
+    elif len(todo) < len(jobs):
+        print(f"{len(jobs) - len(todo)} of {len(jobs)} were done before.")
+    return NO_SURFACE if without else DONE
+
+
+def _jobs(arguments: argparse.Namespace) -> tuple[list[Job], Manifest | None]:
+    """Everything that can be said before a model is loaded."""
+    if (arguments.prompt is None) == (arguments.prompts is None):
+        raise UserError('Give either a prompt, such as "a red mushroom", or --prompts FILE.')
+    first = Request(
+        "",
+        seed=arguments.seed,
+        steps=arguments.steps,
+        resolution=arguments.resolution,
+        faces=arguments.faces if arguments.faces != 0 else None,
+        texture_size=arguments.texture_size,
+        unwrap=arguments.unwrap,
+        normal_map=not arguments.no_normal_map,
+    )
+    prompts = [arguments.prompt] if arguments.prompts is None else _read_prompts(Path(arguments.prompts))
+    if not 1 <= arguments.count * len(prompts) <= MOST_MESHES:
+        raise UserError(f"The count should be at least 1 and make at most {MOST_MESHES} meshes in all.")
+    if arguments.seed + arguments.count - 1 > SEED_LIMIT >= arguments.seed:
+        raise UserError(f"The seeds would go beyond {SEED_LIMIT}; start from a lower one.")
+    requests = [
+        replace(first, prompt=prompt, seed=arguments.seed + number).checked()
+        for prompt in prompts
+        for number in range(arguments.count)
+    ]
+    if arguments.prompts is None:
+        return plan(requests, arguments.model, arguments.output, arguments.format), None
+    if arguments.output is None:
+        raise UserError("Give the folder for the meshes of --prompts, such as -o meshes.")
+    unique = list(dict.fromkeys(requests))
+    jobs = plan(unique, arguments.model, f"{arguments.output}/", arguments.format)
+    return jobs, Manifest(Path(arguments.output))
+
+
+def _read_prompts(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UserError(f"Cannot read {shown(str(path))}: {error.strerror}; name a text file.") from None
+    except ValueError:
+        raise UserError(f"{shown(str(path))} is not UTF-8 text; name a text file.") from None
+    prompts = [line for line in lines if line.strip()]
+    if not prompts:
+        raise UserError(f"{shown(str(path))} holds no prompt; write one a line.")
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                Request(line).checked()
+            except UserError as error:
+                raise UserError(f"Line {number} of {shown(str(path))}: {error}") from None
+    return prompts
+
+
+def _engine(arguments: argparse.Namespace) -> Engine:
+    from triplaneturbo.engine import Engine
+
+    engine = Engine(arguments.model, arguments.device, arguments.precision)
+    if not arguments.quiet:
+        print(engine.report(), file=sys.stderr)
+    if engine.notice:
+        print(engine.notice, file=sys.stderr)
+    return engine
+
+
+def _make(engine: Engine, job: Job, label: str, quiet: bool) -> dict[str, Any]:
+    ticket = engine.submit(job.request)
+    if not quiet and sys.stderr.isatty():
+        _show(ticket, label)
+    result = ticket.result()
+    if result.unread:
+        print(f"The model does not read the end of this prompt: {shown(result.unread)}.", file=sys.stderr)
+    return describe(result, engine) | {"files": write(result.mesh, job.paths)}
+
+
+def describe(result: Result, engine: Engine) -> dict[str, Any]:
+    """A result as --json and the manifest tell it, but for its files."""
+    settings = asdict(result.request)
+    return {
+        "prompt": settings.pop("prompt"),
+        "seed": settings.pop("seed"),
+        "vertices": len(result.mesh.vertices),
+        "faces": len(result.mesh.faces),
+        "surface_faces": result.surface_faces,
+        "dropped_parts": result.dropped,
+        "seconds": {stage: round(seconds, 4) for stage, seconds in result.seconds.items()},
+        "settings": settings,
+        "model": engine.name,
+        "device": str(engine.device),
+        "precision": str(engine.dtype).removeprefix("torch."),
+        "version": __version__,
+    }
+
+
+def _line(entry: dict[str, Any]) -> str:
+    paths = " ".join(file["path"] for file in entry["files"])
+    return f"{paths}  {entry['vertices']} vertices, {entry['faces']} faces, {entry['seconds']['total']:.1f} s"
+
+
+def _show(ticket: Ticket, label: str) -> None:
+    """A progress bar on the terminal until the ticket's request ends."""
+    from tqdm import tqdm
+
+    with tqdm(total=1.0, bar_format="{desc:18}|{bar}| {percentage:3.0f} % {elapsed}", leave=False) as bar:
+        for event in ticket.events():
+            step = f" {event.step}/{event.steps}" if event.stage == "denoise" else ""
+            bar.set_description_str(f"{label}{event.stage}{step}", refresh=False)
+            bar.update(event.fraction - bar.n)

@@ -1,0 +1,124 @@
+"""Which device, precision and attention a model runs with, and why."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.request import shown
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class DeviceChoice(NamedTuple):
+    """A device and the reason for it."""
+
+    device: torch.device
+    why: str
+
+
+class PrecisionChoice(NamedTuple):
+    """A precision and the reason for it."""
+
+    dtype: torch.dtype
+    why: str
+
+
+def choose_device(asked: str | None = None) -> DeviceChoice:
+    """The device called `asked` ("cpu", "cuda", "cuda:1", "mps"); for None or "auto", the best there is.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    if asked in (None, "auto"):
+        if torch.cuda.is_available():
+            return DeviceChoice(torch.device("cuda", torch.cuda.current_device()), "a CUDA device was found")
+        return DeviceChoice(torch.device("cpu"), "no CUDA device was found")
+    try:
+        device = torch.device(asked)
+    except (RuntimeError, TypeError):
+        raise UserError(f"There is no device {shown(asked)}; use cpu, cuda, cuda:1 or mps.") from None
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if device.type not in there or (device.index or 0) >= there[device.type]:
+        have = ", ".join(f"{kind}:{i}" if i else kind for kind, n in there.items() for i in range(n))
+        raise UserError(f"This machine has no device {shown(asked)}; it has {have}.")
+    return DeviceChoice(device, "asked for")
+
+
+def choose_precision(asked: str, device: torch.device, small: bool) -> PrecisionChoice:
+    """The precision of the generator: `asked`, or for "auto" the quickest that is exact enough.
+
+    Raises:
+        UserError: `asked` is no precision.
+    """
+    if asked != "auto":
+        if asked not in PRECISIONS:
+            raise UserError(f"The precision should be auto, float32 or bfloat16, not {shown(asked)}.")
+        return PrecisionChoice(PRECISIONS[asked], "asked for")
+    if small:
+        return PrecisionChoice(torch.float32, "the model is small, so that lower precision gains nothing")
+    if device.type == "cuda":
+        if torch.cuda.get_device_capability(device) >= (8, 0):
+            return PrecisionChoice(torch.bfloat16, "this GPU has it in hardware")
+        return PrecisionChoice(torch.float32, "this GPU has no bfloat16 in hardware")
+    unit = bfloat16_unit() if device.type == "cpu" else None
+    if unit:
+        return PrecisionChoice(torch.bfloat16, f"this CPU has it in hardware ({unit})")
+    return PrecisionChoice(
+        torch.float32, f"this {device.type.upper()} is not known to be quicker in bfloat16"
+    )
+
+
+@functools.cache
+def bfloat16_unit() -> str | None:
+    """The CPU's unit for products in bfloat16 ("AMX" or "AVX-512"), or None where none is known of."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:
+        return None
+    return "AMX" if "amx_bf16" in words else "AVX-512" if "avx512_bf16" in words else None
+
+
+def device_name(device: torch.device) -> str:
+    """The device as a person would name it: the GPU's name and memory, or the CPU's and its threads."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return f"{device} ({properties.name}, {properties.total_memory / 2**30:.0f} GB)"
+    if device.type == "cpu":
+        return f"cpu ({_cpu_name()}, {torch.get_num_threads()} threads)"
+    return str(device)
+
+
+def attention_name(device: torch.device) -> str:
+    """What computes attention."""
+    if device.type != "cuda":
+        return f"torch's scaled_dot_product_attention, its {device.type.upper()} kernel"
+    kernels = {
+        "flash": torch.backends.cuda.flash_sdp_enabled(),
+        "memory-efficient": torch.backends.cuda.mem_efficient_sdp_enabled(),
+        "plain": torch.backends.cuda.math_sdp_enabled(),
+    }
+    return f"torch's scaled_dot_product_attention ({', '.join(name for name, on in kernels.items() if on)})"
+
+
+def wait_for(device: torch.device) -> None:
+    """Return once everything asked of `device` is done, so that clocks tell the truth."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+@functools.cache
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return " ".join(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return "CPU"

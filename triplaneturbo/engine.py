@@ -1,0 +1,186 @@
+"""One loaded model, its device, and the line of requests for it: the only thing that the page talks to.
+
+with Engine("small") as engine:
+    print(engine.report())
+    ticket = engine.submit(Request("a red mushroom", seed=1))
+    for event in ticket.events():
+        print(event.stage, event.fraction)
+    mesh = ticket.result().mesh
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import OrderedDict
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from triplaneturbo import __version__
+from triplaneturbo.devices import attention_name, choose_device, choose_precision, device_name
+from triplaneturbo.errors import UserError
+from triplaneturbo.generator.weights import CONFIG_NAME, Model, convert_released, load_model
+from triplaneturbo.models import Found, find_model
+from triplaneturbo.pipeline import Pipeline, Progress, Result
+from triplaneturbo.render.raster import rasterizer
+from triplaneturbo.request import Request
+from triplaneturbo.tickets import Line, Ticket
+
+KEPT_EMBEDDINGS = 64
+# A mesh with its textures takes about 10 MB; at the largest texture size some 150.
+KEPT_RESULTS = 4
+
+Value = TypeVar("Value")
+
+
+class Engine:
+    """Loads a model once and makes meshes with it, one at a time, in the order in which they are asked for.
+
+    Args:
+        model: "auto" (the full model on a CUDA device, otherwise the small one), "small", "full", a folder
+            or a hub id.
+        device: "cpu", "cuda", ...; None: the best there is.
+        precision: "auto", "float32" or "bfloat16".
+
+    Attributes:
+        model: the loaded model.
+        device: where it runs.
+        dtype: the precision of its U-Net and decoder.
+        name: what the model is called.
+        notice: one sentence on what the user should know about the model, "" if there is nothing.
+
+    Raises:
+        UserError: the model, device or precision is not to be had.
+    """
+
+    def __init__(self, model: str = "auto", device: str | None = None, precision: str = "auto") -> None:
+        self.device, self._why_device = choose_device(device)
+        found = find_model(model, on_gpu=self.device.type == "cuda")
+        self.dtype, self._why_precision = choose_precision(precision, self.device, found.small)
+        self.name, self._why_model = found.name, found.why
+        if self.device.type == "cuda":  # the same seed is to give the same mesh
+            torch.backends.cudnn.deterministic = True
+            torch.backends.cudnn.benchmark = False
+        self.model = _load(found, self.device, self.dtype)
+        self.notice = " ".join(filter(None, (found.notice, "" if self.model.trained else _UNTRAINED)))
+        self.pipeline = Pipeline(self.model)
+        self._embeddings: _Kept[Tensor] = _Kept(KEPT_EMBEDDINGS)
+        self._results: _Kept[Result] = _Kept(KEPT_RESULTS)
+        self._line = Line(self._work, name=f"engine on {self.device}")
+
+    @property
+    def trained(self) -> bool:
+        """Whether the model's weights were trained; otherwise they were drawn at random."""
+        return self.model.trained
+
+    def submit(self, request: Request) -> Ticket:
+        """Put a request in the line.
+
+        Raises:
+            UserError: a value of the request cannot be.
+        """
+        return self._line.join(self.pipeline.settle(request))
+
+    def generate(self, prompt: str, **settings: Any) -> Result:
+        """Put a request in the line and wait for its result; `settings` are Request's."""
+        return self.submit(Request(prompt, **settings)).result()
+
+    def report(self) -> str:
+        """What this engine runs on and with, and why: one block of text."""
+        config = self.model.config
+        rows = {
+            "triplaneturbo": f"{__version__}, torch {torch.__version__}",
+            "device": f"{device_name(self.device)}: {self._why_device}",
+            "precision": f"{str(self.dtype).removeprefix('torch.')}: {self._why_precision}",
+            "attention": attention_name(self.device),
+            "rasteriser": _rasteriser(self.device),
+            "model": f"{self.name}{'' if self.trained else ' (untrained)'}: {self._why_model}",
+            "files": str(self.model.folder),
+            "sizes": f"{config.steps} steps, grid {config.grid_resolution}^3",
+        }
+        return "\n".join(f"{name:14} {value}" for name, value in rows.items())
+
+    def close(self, timeout: float | None = 5.0) -> bool:
+        """Cancel everything and stop; True if the worker ended within `timeout` seconds."""
+        return self._line.close(timeout)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _embed(self, prompt: str) -> Tensor:
+        embeds = self._embeddings.get(prompt)
+        if embeds is None:
+            embeds = self.pipeline.embed(prompt)
+            self._embeddings.put(prompt, embeds)
+        return embeds
+
+    def _work(self, request: Request) -> Generator[Progress | Result, None, None]:
+        kept = self._results.get(request)
+        if kept is not None:
+            yield replace(kept, cached=True)
+            return
+        short_of_memory = False
+        try:
+            for event in self.pipeline.stream(request, self._embed):
+                if isinstance(event, Result):
+                    self._results.put(request, event)
+                yield event
+        except (MemoryError, RuntimeError) as error:
+            short_of_memory = _is_out_of_memory(error)
+            if not short_of_memory:
+                raise
+        if short_of_memory:  # said outside of the handler: there the error still held on to the memory
+            gc.collect()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            raise UserError(
+                f"Out of memory on {self.device} at resolution {request.resolution} with a texture of"
+                f" {request.texture_size}; ask for less of either, or use the small model."
+            )
+
+
+_UNTRAINED = "This model is untrained: it makes shapes, but not yet what the prompt says."
+
+
+class _Kept(Generic[Value]):
+    """The last few values by key; the one not used for the longest time goes first."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: OrderedDict[object, Value] = OrderedDict()
+
+    def get(self, key: object) -> Value | None:
+        if key in self._values:
+            self._values.move_to_end(key)
+        return self._values.get(key)
+
+    def put(self, key: object, value: Value) -> None:
+        self._values[key] = value
+        self._values.move_to_end(key)
+        while len(self._values) > self._size:
+            self._values.popitem(last=False)
+
+
+def _load(found: Found, device: torch.device, dtype: torch.dtype) -> Model:
+    if found.released and found.base and not (found.folder / CONFIG_NAME).is_file():
+        convert_released(found.released, found.base, found.folder)
+    return load_model(found.folder, base=found.base, device=device, dtype=dtype)
+
+
+def _rasteriser(device: torch.device) -> str:
+    name = rasterizer(device)
+    if device.type == "cuda" and name != "nvdiffrast":
+        return f"{name} on the CPU: nvdiffrast is not installed (it is optional, see requirements-cuda.txt)"
+    return f"{name}: on {device.type}"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return "not enough memory" in str(error) or "can't allocate memory" in str(error)

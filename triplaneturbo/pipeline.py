@@ -1,0 +1,216 @@
+"""From words to a textured mesh in one pass.
+
+    from triplaneturbo.generator.weights import load_model
+    from triplaneturbo.pipeline import Pipeline
+
+    pipeline = Pipeline(load_model(Path("checkpoints/small")))
+    mesh = pipeline("a red mushroom", seed=1)
+
+A pipeline keeps nothing between calls: the same request on the same device and version gives the same mesh.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from triplaneturbo.devices import wait_for
+from triplaneturbo.generator.weights import Model
+from triplaneturbo.mesh.clean import drop_floaters, simplify
+from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.mesh.sparse import extract
+from triplaneturbo.mesh.texture import bake
+from triplaneturbo.mesh.unwrap import unwrap
+from triplaneturbo.request import Request
+
+# How much of the whole each stage is taken to be, for the progress bar.
+STAGES = {
+    "text": 0.02,
+    "denoise": 0.50,
+    "decode": 0.18,
+    "surface": 0.10,
+    "clean": 0.05,
+    "unwrap": 0.05,
+    "texture": 0.10,
+}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A stage begins, or one of the denoising steps has ended.
+
+    Attributes:
+        stage: one of STAGES.
+        fraction: how much of the whole is done, in [0, 1).
+        seconds: since the request was begun.
+        step: denoising steps that have ended.
+        steps: denoising steps in all.
+        estimate: the clean latents [6, 4, h, h] as the step that has just ended sees them; None elsewhere.
+    """
+
+    stage: str
+    fraction: float
+    seconds: float
+    step: int
+    steps: int
+    estimate: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A mesh and how it came about.
+
+    Attributes:
+        mesh: on the CPU, textured.
+        request: as it was carried out, no value left open.
+        seconds: of each stage, in order, and their "total".
+        surface_faces: faces of the surface before anything was dropped or simplified.
+        dropped: loose parts that were dropped, and `dropped_faces`, the faces that they had.
+        unread: the end of the prompt that was too long for the model to read; "" if it read all.
+        cached: whether it was made earlier, for an equal request.
+    """
+
+    mesh: Mesh
+    request: Request
+    seconds: dict[str, float] = field(hash=False)
+    surface_faces: int
+    dropped: int
+    dropped_faces: int
+    unread: str = ""
+    cached: bool = False
+
+
+class Pipeline:
+    """The stairs from a prompt to a mesh, with one model."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def __call__(self, prompt: str, **settings: Any) -> Mesh:
+        """One textured mesh; `settings` are Request's.
+
+        Raises:
+            EmptySurfaceError: the field has no surface.
+            UserError: the prompt or a setting cannot be.
+        """
+        *_, result = self.stream(Request(prompt, **settings))
+        assert isinstance(result, Result)
+        return result.mesh
+
+    def settle(self, request: Request) -> Request:
+        """The request checked, with the model's own numbers where it left them open."""
+        config = self.model.config
+        request = request.checked()
+        return replace(
+            request,
+            steps=request.steps or config.steps,
+            resolution=request.resolution or config.grid_resolution,
+        )
+
+    def embed(self, prompt: str) -> Tensor:
+        """The prompt's embedding [1, 77, D]."""
+        return self.model.text.embed([prompt])
+
+    @torch.no_grad()
+    def stream(
+        self, request: Request, embed: Callable[[str], Tensor] | None = None
+    ) -> Generator[Progress | Result, None, None]:
+        """Make a mesh, yielding Progress as each stage begins and as each step ends, and Result at the end.
+
+        Closing the generator stops the work at the last event.
+
+        Args:
+            request: what to make.
+            embed: used in the place of `self.embed`, to keep embeddings.
+
+        Raises:
+            EmptySurfaceError: the field has no surface.
+            UserError: a value of the request cannot be.
+        """
+        request = self.settle(request)
+        generator = self.model.generator
+        clock = _Clock(generator.device, request.steps or 1)
+
+        yield clock.begin("text")
+        text_embeds = (embed or self.embed)(request.prompt)  # [1, 77, D]
+
+        yield clock.begin("denoise")
+        # Drawn on the CPU whatever the device, so that a seed means the same everywhere.
+        noise = generator.draw_latents(1, torch.Generator().manual_seed(request.seed))  # [1, 6, 4, h, h]
+        for estimate in generator.denoise(noise, text_embeds, request.steps):
+            yield clock.step(estimate[0])
+
+        yield clock.begin("decode")
+        field = generator.field(generator.decode(estimate)[0])
+
+        yield clock.begin("surface")
+        surface = extract(field, request.resolution)
+
+        # From here on the CPU: sums over faces are in a fixed order there, and so the mesh is the same again.
+        yield clock.begin("clean")
+        mesh = Mesh(surface.vertices.float().cpu(), surface.faces.cpu())
+        surface_faces = len(mesh.faces)
+        mesh, floaters = drop_floaters(mesh)
+        if request.faces is not None:
+            mesh = simplify(mesh, request.faces)
+
+        yield clock.begin("unwrap")
+        mesh = unwrap(mesh, request.unwrap, request.texture_size)
+
+        yield clock.begin("texture")
+        mesh = bake(mesh, field, request.texture_size, normal_map=request.normal_map)
+
+        yield Result(
+            mesh=mesh,
+            request=request,
+            seconds=clock.end(),
+            surface_faces=surface_faces,
+            dropped=floaters.parts,
+            dropped_faces=floaters.faces,
+            unread=self.model.text.cut(request.prompt),
+        )
+
+
+class _Clock:
+    """Times the stages of one request and makes its Progress events."""
+
+    def __init__(self, device: torch.device, steps: int) -> None:
+        self._device = device
+        self._steps = steps
+        self._step = 0
+        self._start = self._since = time.perf_counter()
+        self._stage = ""
+        self._seconds: dict[str, float] = {}
+
+    def begin(self, stage: str) -> Progress:
+        self._finish_stage()
+        self._stage = stage
+        return self._progress()
+
+    def step(self, estimate: Tensor) -> Progress:
+        wait_for(self._device)
+        self._step += 1
+        return replace(self._progress(), estimate=estimate)
+
+    def end(self) -> dict[str, float]:
+        self._finish_stage()
+        return {**self._seconds, "total": self._since - self._start}
+
+    def _finish_stage(self) -> None:
+        wait_for(self._device)
+        now = time.perf_counter()
+        if self._stage:
+            self._seconds[self._stage] = now - self._since
+        self._since = now
+
+    def _progress(self) -> Progress:
+        done = sum(STAGES[stage] for stage in self._seconds)
+        if self._stage == "denoise":
+            done += STAGES["denoise"] * self._step / self._steps
+        seconds = time.perf_counter() - self._start
+        return Progress(self._stage, done, seconds, self._step, self._steps)

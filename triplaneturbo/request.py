@@ -1,0 +1,107 @@
+"""What is asked of a generation, checked before any work starts. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass, replace
+
+from triplaneturbo.errors import UserError
+
+PROMPT_LIMIT = 1000
+SEED_LIMIT = 2**32 - 1
+STEP_LIMIT = 50
+RESOLUTIONS = (16, 512)
+TEXTURE_SIZES = (512, 4096)
+LEAST_FACES = 100
+UNWRAPS = ("fast", "xatlas")
+# With a normal map of the field's own gradient, 40,000 faces look as the 80,000 to 100,000 of a full-size
+# surface do; a small model's surface has fewer and is left as it is.
+DEFAULT_FACES = 40_000
+
+
+@dataclass(frozen=True)
+class Request:
+    """One mesh to make. Hashable, so that equal requests can share a result.
+
+    Attributes:
+        prompt: what to make; at most 1000 characters.
+        seed: the latents are drawn from it; 0 to 2^32 - 1.
+        steps: denoising steps, 1 to 50; None: as many as the model was trained for.
+        resolution: nodes along each side of the surface's grid, 16 to 512; None: the model's own.
+        faces: the most faces that the mesh may have, at least 100; None: as the surface comes.
+        texture_size: side of the texture, 512 to 4096.
+        unwrap: "fast" (box projection) or "xatlas" (better charts, slower).
+        normal_map: whether to bake the field's fine shape into a normal map.
+    """
+
+    prompt: str
+    seed: int = 0
+    steps: int | None = None
+    resolution: int | None = None
+    faces: int | None = DEFAULT_FACES
+    texture_size: int = 1024
+    unwrap: str = "fast"
+    normal_map: bool = True
+
+    def checked(self) -> Request:
+        """The same request with its prompt tidied.
+
+        Raises:
+            UserError: a value cannot be.
+        """
+        _whole("The seed", self.seed, 0, SEED_LIMIT)
+        if self.steps is not None:
+            _whole("The number of steps", self.steps, 1, STEP_LIMIT)
+        if self.resolution is not None:
+            _whole("The resolution", self.resolution, *RESOLUTIONS)
+        if self.faces is not None:
+            _whole("The number of faces", self.faces, LEAST_FACES, None)
+        _whole("The texture size", self.texture_size, *TEXTURE_SIZES)
+        if self.unwrap not in UNWRAPS:
+            raise UserError(f"The unwrap should be {' or '.join(UNWRAPS)}, not {shown(self.unwrap)}.")
+        return replace(self, prompt=tidy_prompt(self.prompt), normal_map=bool(self.normal_map))
+
+
+def tidy_prompt(prompt: str) -> str:
+    """The prompt in one line: control characters and runs of blanks become one blank, ends are stripped.
+
+    Emoji, accents and right-to-left text stay as they are.
+
+    Raises:
+        UserError: it is no text, is blank or is longer than 1000 characters.
+    """
+    if not isinstance(prompt, str):
+        raise UserError(f"The prompt should be text, not {shown(prompt)}.")
+    if len(prompt) > PROMPT_LIMIT:
+        raise UserError(
+            f"The prompt has {len(prompt)} characters; shorten it to at most {PROMPT_LIMIT}"
+            " (the model reads about the first 50 words)."
+        )
+    if any(unicodedata.category(character) == "Cs" for character in prompt):
+        raise UserError("The prompt is not valid UTF-8 text; type it again.")
+    blanked = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in prompt)
+    tidy = re.sub(r"\s+", " ", blanked).strip()
+    # Only marks that nobody sees (a lone zero-width joiner, say) are as blank as spaces.
+    if all(unicodedata.category(character) in ("Cf", "Cn", "Zs") for character in tidy):
+        raise UserError("The prompt is blank; say what to make, such as 'a red mushroom'.")
+    return tidy
+
+
+def shown(value: object) -> str:
+    """`value` as an error sentence may quote it: escaped, one line, not long."""
+    text = ascii(value)
+    return text if len(text) <= 60 else text[:50] + "..."
+
+
+def _whole(name: str, value: object, least: int, most: int | None) -> None:
+    wanted = f"{least} to {most}" if most is not None else f"{least} or more"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(f"{name} should be a whole number, {wanted}, not {shown(value)}.")
+    if value < least or (most is not None and value > most):
+        raise UserError(f"{name} should be {wanted}, not {_short_number(value)}.")
+
+
+def _short_number(value: int) -> str:
+    # Python refuses to print integers of thousands of digits.
+    return str(value) if abs(value) < 10**20 else "a number of more than 20 digits"

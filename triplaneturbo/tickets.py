@@ -1,0 +1,175 @@
+"""Requests waiting in line for one worker, and the tickets with which their callers follow them."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+
+from triplaneturbo.errors import Cancelled
+from triplaneturbo.pipeline import Progress, Result
+from triplaneturbo.request import Request
+
+Work = Callable[[Request], Generator[Progress | Result, None, None]]
+
+
+class Ticket:
+    """One request on its way; every method may be called from any thread.
+
+    Attributes:
+        request: what was asked for.
+    """
+
+    def __init__(self, request: Request, line: Line) -> None:
+        self.request = request
+        self._line = line
+        self._changed = threading.Condition()
+        self._events: list[Progress] = []
+        self._outcome: Result | BaseException | None = None
+        self._cancelled = False
+
+    def events(self) -> Iterator[Progress]:
+        """Every progress event from the first, each as it comes, until the request ends one way or another."""
+        seen = 0
+        while True:
+            with self._changed:
+                while len(self._events) == seen and self._outcome is None:
+                    self._changed.wait()
+                news = self._events[seen:]
+                ended = self._outcome is not None
+            yield from news
+            seen += len(news)
+            if ended and not news:
+                return
+
+    def result(self, timeout: float | None = None) -> Result:
+        """Wait for the mesh.
+
+        Raises:
+            Cancelled: the request was cancelled.
+            TimeoutError: it took longer than `timeout` seconds.
+            UserError: there is no mesh, and the sentence says why.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._outcome is not None, timeout):
+                raise TimeoutError(f"no result within {timeout} s")
+        if isinstance(self._outcome, BaseException):
+            raise self._outcome
+        assert self._outcome is not None
+        return self._outcome
+
+    def cancel(self) -> None:
+        """Stop at once if waiting, else before the next step or stage begins; nothing if it has ended."""
+        with self._changed:
+            self._cancelled = True
+        if self._line.leave(self):
+            self.finish(Cancelled())
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether anybody has asked to stop it."""
+        return self._cancelled
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended: with a result, with an error or cancelled."""
+        return self._outcome is not None
+
+    @property
+    def position(self) -> int | None:
+        """How many requests end before this one begins; 0 while it is being worked on, None when ended."""
+        return None if self.done else self._line.ahead_of(self)
+
+    def add(self, event: Progress) -> None:
+        """For the worker: one more event."""
+        with self._changed:
+            self._events.append(event)
+            self._changed.notify_all()
+
+    def finish(self, outcome: Result | BaseException) -> None:
+        """For the worker: the end."""
+        with self._changed:
+            if self._outcome is None:
+                self._outcome = outcome
+            self._changed.notify_all()
+
+
+class Line:
+    """First come, first served by one thread, which no error ends.
+
+    Args:
+        work: makes the events of a request, the Result last; called in the worker's thread only.
+        name: the thread's name.
+    """
+
+    def __init__(self, work: Work, name: str) -> None:
+        self._work = work
+        self._changed = threading.Condition()
+        self._waiting: deque[Ticket] = deque()
+        self._current: Ticket | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    def join(self, request: Request) -> Ticket:
+        """Stand at the end of the line. RuntimeError once the line is closed."""
+        ticket = Ticket(request, self)
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("the engine is closed")
+            self._waiting.append(ticket)
+            self._changed.notify_all()
+        return ticket
+
+    def leave(self, ticket: Ticket) -> bool:
+        """Take a waiting ticket out; False if it is not waiting."""
+        with self._changed:
+            if ticket not in self._waiting:
+                return False
+            self._waiting.remove(ticket)
+            return True
+
+    def ahead_of(self, ticket: Ticket) -> int:
+        """How many stand before `ticket`, the one being served among them; 0 if it is not waiting."""
+        with self._changed:
+            if ticket not in self._waiting:
+                return 0
+            return self._waiting.index(ticket) + (self._current is not None)
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Cancel everything and end the thread, waiting up to `timeout` seconds; True if it has ended."""
+        with self._changed:
+            self._closed = True
+            tickets = [*self._waiting, *([self._current] if self._current else [])]
+            self._changed.notify_all()
+        for ticket in tickets:
+            ticket.cancel()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _serve(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._waiting) or self._closed)
+                if not self._waiting:
+                    return
+                ticket = self._current = self._waiting.popleft()
+            outcome: Result | BaseException
+            try:
+                outcome = self._run(ticket)
+            except BaseException as error:
+                outcome = error
+            with self._changed:
+                self._current = None
+            ticket.finish(outcome)
+
+    def _run(self, ticket: Ticket) -> Result:
+        with closing(self._work(ticket.request)) as events:
+            for event in events:
+                if isinstance(event, Result):
+                    return event
+                ticket.add(event)
+                if ticket.cancelled:
+                    raise Cancelled
+        raise RuntimeError("the work ended without a result")
