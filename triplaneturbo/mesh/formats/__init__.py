@@ -1,0 +1,96 @@
+"""From a mesh to a file: GLB, OBJ (a zip with its material and texture), PLY, STL.
+
+All have y up, the front toward +z, and metres; OBJ, PLY and STL have z up (front -y) on request.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.files import write_whole
+from triplaneturbo.mesh.formats.common import safe_name
+from triplaneturbo.mesh.formats.gltf import to_glb
+from triplaneturbo.mesh.formats.obj import to_obj_zip
+from triplaneturbo.mesh.formats.points import to_ply, to_stl
+from triplaneturbo.mesh.mesh import Mesh
+
+SUFFIXES = {"glb": ".glb", "obj": ".zip", "ply": ".ply", "stl": ".stl"}
+"""The formats by name, and what their files end in."""
+
+__all__ = ["SUFFIXES", "encode", "format_of", "safe_name", "save", "to_glb", "to_obj_zip", "to_ply", "to_stl"]
+
+
+def encode(
+    mesh: Mesh, format: str, name: str = "mesh", unit: float = 1.0, up: str = "y", image: str = "png"
+) -> bytes:
+    """The mesh as the bytes of a file; the same mesh gives the same bytes.
+
+    Args:
+        mesh: in model space.
+        format: "glb", "obj" (a zip), "ply" or "stl".
+        name: base name of the files within an OBJ's zip; made harmless.
+        unit: metres per unit of model space.
+        up: "y" or, except in a GLB, "z".
+        image: "png" or "jpeg": the texture in a GLB.
+
+    Raises:
+        UserError: an unknown format or choice, an empty mesh, positions that are not finite.
+    """
+    if format == "glb":
+        if up != "y":
+            raise UserError("A GLB always has y up; choose another format to have z up.")
+        return to_glb(mesh, image, unit)
+    if format == "obj":
+        return to_obj_zip(mesh, name, unit, up)
+    if format == "ply":
+        return to_ply(mesh, unit, up)
+    if format == "stl":
+        return to_stl(mesh, unit, up)
+    raise UserError(f"Unknown format {format[:40]!r}; choose one of {', '.join(SUFFIXES)}.")
+
+
+def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:
+    """The format of a file of that name: by its end, or `format` if given and not contradicted by the name.
+
+    Raises:
+        UserError: an unknown suffix or format, or a suffix that belongs to another format.
+    """
+    suffix = Path(path).suffix.lower()
+    by_suffix = {value: key for key, value in SUFFIXES.items()}.get(suffix)
+    if suffix == ".obj" and format in (None, "obj"):
+        raise UserError("An OBJ is saved as a zip with its material and texture; end the name in .zip.")
+    if format is None:
+        if by_suffix is None:
+            known = ", ".join(SUFFIXES.values())
+            raise UserError(f"Cannot tell the format of a file that ends in {suffix[:40]!r}; use {known}.")
+        return by_suffix
+    if format not in SUFFIXES:
+        raise UserError(f"Unknown format {format[:40]!r}; choose one of {', '.join(SUFFIXES)}.")
+    if by_suffix not in (None, format) or suffix == ".obj":
+        raise UserError(f"A file that ends in {suffix} is no {format}; end the name in {SUFFIXES[format]}.")
+    return format
+
+
+def save(
+    mesh: Mesh,
+    path: str | os.PathLike[str],
+    format: str | None = None,
+    unit: float = 1.0,
+    up: str = "y",
+    image: str = "png",
+) -> Path:
+    """Write the mesh to a file, whole or not at all; the format follows from the name's end unless given.
+
+    Args:
+        mesh: in model space.
+        path: ends in .glb, .zip (an OBJ with its material and texture), .ply or .stl.
+        format: "glb", "obj", "ply" or "stl", for names that end in something else.
+        unit, up, image: as for `encode`.
+
+    Raises:
+        UserError: an unknown format, an empty mesh, positions that are not finite, no room to write.
+    """
+    data = encode(mesh, format_of(path, format), Path(path).stem, unit, up, image)
+    return write_whole(path, data)

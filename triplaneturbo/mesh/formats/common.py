@@ -1,0 +1,104 @@
+"""What all file formats share: checks, axes, names, images."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.mesh.mesh import Mesh
+
+_RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}
+
+
+def checked(mesh: Mesh, unit: float) -> Mesh:
+    """The mesh on the CPU in float32, scaled to metres, if it can stand in a file.
+
+    Args:
+        mesh: in model space.
+        unit: metres per unit of model space.
+
+    Raises:
+        UserError: no faces, a position that is not finite, or an impossible unit.
+        ValueError: attributes that do not belong together (a mistake of the caller).
+    """
+    if not (math.isfinite(unit) and unit > 0):
+        raise UserError(f"A model unit cannot be {unit} metres long; give a number above 0.")
+    if len(mesh.faces) == 0 or len(mesh.vertices) == 0:
+        raise UserError("The mesh is empty, so there is nothing to save; try another seed.")
+    vertices = mesh.vertices.detach().cpu().float()
+    faces = mesh.faces.detach().cpu().long()
+    finite = torch.isfinite(vertices * unit).all()
+    if not finite or (mesh.uv is not None and not torch.isfinite(mesh.uv).all()):
+        raise UserError("The mesh has positions that are not finite numbers; generate it again.")
+    if int(faces.min()) < 0 or int(faces.max()) >= len(vertices):
+        raise ValueError("a face names a vertex that does not exist")
+    parts: dict[str, Tensor | None] = {}
+    for name, width in (("normals", 3), ("colors", 3), ("uv", 2), ("tangents", 4)):
+        part = getattr(mesh, name)
+        if part is not None and tuple(part.shape) != (len(vertices), width):
+            raise ValueError(f"{name} must be [{len(vertices)}, {width}], not {tuple(part.shape)}")
+        parts[name] = None if part is None else part.detach().cpu().float().contiguous()
+    for name in ("texture", "normal_map"):
+        image = getattr(mesh, name)
+        if image is None:
+            continue
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+            raise ValueError(f"{name} must be uint8 [H, W, 3], not {image.dtype} {image.shape}")
+        if mesh.uv is None:
+            raise ValueError(f"a mesh with a {name} needs texture coordinates")
+    return mesh.replace(vertices=(vertices * unit).contiguous(), faces=faces.contiguous(), **parts)
+
+
+def to_file_axes(vectors: Tensor, up: str = "y") -> Tensor:
+    """Turn vectors [..., 3] from model axes (z up, front +x) to a file's axes; a proper rotation.
+
+    Args:
+        vectors: positions, normals or tangents.
+        up: "y": y up, front +z, as glTF has it. "z": z up, front -y, as programs for 3D printing and Blender
+            have it (Blender gives a glTF file the same place when it imports it).
+
+    Raises:
+        UserError: another `up`.
+    """
+    x, y, z = vectors.unbind(-1)
+    if up == "y":
+        return torch.stack((y, z, x), dim=-1)
+    if up == "z":
+        return torch.stack((y, -x, z), dim=-1)
+    raise UserError(f'A file has "y" or "z" up, not {up!r}; choose one of the two.')
+
+
+def encode_image(image: np.ndarray, kind: str) -> bytes:
+    """An sRGB or normal image, uint8 [H, W, 3], as a PNG or JPEG file.
+
+    Args:
+        image: the pixels, row 0 on top.
+        kind: "png" (exact) or "jpeg" (smaller; quality 92, full colour resolution).
+
+    Raises:
+        UserError: another `kind`.
+    """
+    buffer = io.BytesIO()
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    if kind == "png":
+        picture.save(buffer, "PNG")
+    elif kind == "jpeg":
+        picture.save(buffer, "JPEG", quality=92, subsampling=0)
+    else:
+        raise UserError(f'A texture is saved as "png" or "jpeg", not {kind!r}; choose one of the two.')
+    return buffer.getvalue()
+
+
+def safe_name(name: str) -> str:
+    """A name that is harmless as a file name anywhere: at most 60 ASCII letters, digits, "-" and "_"."""
+    safe = re.sub(r"[^A-Za-z0-9-]+", "_", name[:1000]).strip("_-")[:60].rstrip("_-")
+    if not safe:
+        return "mesh"
+    return f"_{safe}" if safe.lower() in _RESERVED else safe
