@@ -71,15 +71,17 @@ class GeneratorConfig:
     def check(self, where: object) -> None:
         """Raise UserError naming `where` if a value has a wrong type or cannot be."""
         for field in fields(self):
-            value, default = getattr(self, field.name), field.default
-            wanted = int if field.name == "untrained_seed" else type(default)
-            if value is None and field.name == "untrained_seed":
+            value = getattr(self, field.name)
+            if field.name == "untrained_seed":
+                if value is not None and type(value) is not int:
+                    raise UserError(
+                        f"{where}: untrained_seed should be a whole number or null, not {value!r}."
+                    )
                 continue
-            if wanted is float and type(value) is int:
-                continue
-            if type(value) is not wanted:
+            wanted = type(field.default)
+            if type(value) is not wanted and not (wanted is float and type(value) is int):
                 raise UserError(f"{where}: {field.name} should be of type {wanted.__name__}, not {value!r}.")
-            if wanted is int and field.name != "untrained_seed" and value < 1:
+            if wanted is int and value < 1:
                 raise UserError(f"{where}: {field.name} should be at least 1, not {value}.")
         if self.mlp_activation not in ("relu", "silu", "softplus"):
             raise UserError(f"{where}: mlp_activation should be relu, silu or softplus.")

@@ -1,0 +1,108 @@
+"""An adapter as tensors: read from a generator, written into one, kept in a file."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import torch
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.files import write_whole
+from triplaneturbo.generator import peta
+from triplaneturbo.generator.generator import Generator
+from triplaneturbo.generator.released import (
+    check_names,
+    check_shape,
+    from_released,
+    read_released,
+    released_places,
+    to_released,
+)
+
+ADAPTER_NAME = "adapter.safetensors"
+
+
+def adapter_tensors(generator: Generator) -> dict[str, Tensor]:
+    """The active adapter's tensors by name.
+
+    `unet.` and `decoder.` plus peft's names for the low-rank pairs (`lora_A` down, `lora_B` up; six planes
+    in one tensor), `planes_out.` and `fields.` for the head.
+    """
+    tensors: dict[str, Tensor] = {}
+    for room, model in _rooms(generator):
+        state = get_peft_model_state_dict(model, adapter_name=generator.active)
+        tensors |= {f"{room}.{name}": value for name, value in state.items()}
+    return tensors | dict(generator.heads[generator.active].state_dict())
+
+
+def set_adapter_tensors(generator: Generator, tensors: dict[str, Tensor], source: object) -> None:
+    """Write tensors named as `adapter_tensors` names them into the active adapter.
+
+    Raises:
+        UserError: a name is missing or unknown, or a shape differs; nothing is changed then.
+    """
+    wanted = adapter_tensors(generator)
+    check_names(set(tensors), set(wanted), source)
+    for name, value in tensors.items():
+        check_shape(name, value.shape, wanted[name].shape, source)
+    for room, model in _rooms(generator):
+        part = {n.removeprefix(f"{room}."): v for n, v in tensors.items() if n.startswith(f"{room}.")}
+        set_peft_model_state_dict(model, part, adapter_name=generator.active)
+    head = generator.heads[generator.active]
+    head.load_state_dict({name: tensors[name] for name in head.state_dict()})
+
+
+def load_adapter(generator: Generator, path: Path) -> None:
+    """Load the active adapter from our own file (`.safetensors`) or a released one (any other suffix).
+
+    Raises:
+        UserError: the file is missing, broken, or belongs to another base.
+    """
+    if path.suffix == ".safetensors":
+        set_adapter_tensors(generator, read_safetensors(path), path)
+        return
+    layers = peta.adapted_layers(generator.unet, generator.vae.decoder)
+    shapes = {name: tensor.shape for name, tensor in adapter_tensors(generator).items()}
+    places = released_places(layers, generator.config)
+    set_adapter_tensors(generator, from_released(read_released(path), places, shapes, path), path)
+
+
+def save_adapter(generator: Generator, path: Path) -> None:
+    """Write the active adapter: our own layout for `.safetensors`, the released one for any other suffix."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in adapter_tensors(generator).items()}
+    if path.suffix == ".safetensors":
+        write_whole(path, save(tensors, metadata={"format": "pt"}))
+        return
+    places = released_places(peta.adapted_layers(generator.unet, generator.vae.decoder), generator.config)
+    content = {
+        "epoch": 0,
+        "global_step": 0,
+        "pytorch-lightning_version": "2.0.0",
+        "state_dict": to_released(tensors, places),
+    }
+    buffer = BytesIO()
+    torch.save(content, buffer)
+    write_whole(path, buffer.getvalue())
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file.
+
+    Raises:
+        UserError: the file is missing or broken.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"There is no file {path}; restore the model's folder.") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is broken ({error}); restore it from where it came.") from None
+
+
+def _rooms(generator: Generator) -> tuple[tuple[str, torch.nn.Module], ...]:
+    return ("unet", generator.unet), ("decoder", generator.vae.decoder)

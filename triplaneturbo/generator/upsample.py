@@ -1,0 +1,72 @@
+"""Nearest-neighbour upsampling and its 3x3 convolution in one, with 4/9 of the products."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.upsampling import Upsample2D
+from peft.tuners.lora.layer import LoraLayer
+from torch import Tensor, nn
+
+
+def phase_kernels(weight: Tensor) -> Tensor:
+    """The 3x3 kernel [O, I, 3, 3] as seen from the small image: [2, 2, O, I, 2, 2], for each output parity.
+
+    After doubling every pixel, three neighbouring rows of the large image come from only two rows of the
+    small one: for even rows (above, here) with weights (w0, w1 + w2), for odd rows (here, below) with
+    (w0 + w1, w2); columns alike.
+    """
+    even = torch.stack((weight[:, :, 0], weight[:, :, 1] + weight[:, :, 2]), 2)
+    odd = torch.stack((weight[:, :, 0] + weight[:, :, 1], weight[:, :, 2]), 2)
+    rows = torch.stack((even, odd))  # [2, O, I, 2, 3]
+    left = torch.stack((rows[..., 0], rows[..., 1] + rows[..., 2]), -1)
+    right = torch.stack((rows[..., 0] + rows[..., 1], rows[..., 2]), -1)
+    return torch.stack((left, right), 1)  # [2, 2, O, I, 2, 2]
+
+
+def upsample_conv(x: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
+    """conv3x3(nearest_upsample_x2(x)) with zero padding: x [B, I, H, W] -> [B, O, 2H, 2W]."""
+    batch, _channels, height, width = x.shape
+    size = (batch, kernels.shape[2], 2 * height, 2 * width)
+    result = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    for i in range(2):
+        for j in range(2):
+            # Even phases look one pixel up or left, odd ones one down or right.
+            padded = F.pad(x, (1 - j, j, 1 - i, i))
+            result[:, :, i::2, j::2] = F.conv2d(padded, kernels[i, j], bias)
+    return result
+
+
+class PhaseUpsample2D(Upsample2D):
+    """diffusers' Upsample2D, the short way where neither gradients nor a live adapter need the long one."""
+
+    _kernels: tuple[tuple[int, int], Tensor] | None = None
+
+    def forward(self, hidden_states: Tensor, output_size: int | None = None, *args, **kwargs) -> Tensor:
+        """[B, C, H, W] -> [B, C, 2H, 2W]."""
+        conv = self.conv
+        live = isinstance(conv, LoraLayer) and not (conv.merged or conv.disable_adapters)
+        if live or output_size is not None or torch.is_grad_enabled():
+            return super().forward(hidden_states, output_size, *args, **kwargs)
+        base = conv.get_base_layer() if isinstance(conv, LoraLayer) else conv
+        return upsample_conv(hidden_states, self._phase_kernels(base.weight), base.bias)
+
+    def _phase_kernels(self, weight: Tensor) -> Tensor:
+        key = (weight.data_ptr(), weight._version)
+        if self._kernels is None or self._kernels[0] != key:
+            # Sums of bfloat16 weights are rounded once, not twice.
+            kernels = phase_kernels(weight.float()).to(weight.dtype)
+            self._kernels = (key, kernels)
+        return self._kernels[1]
+
+
+def use_phase_upsampling(model: nn.Module) -> None:
+    """Give every doubling with a 3x3 convolution in `model` the short way."""
+    for module in model.modules():
+        if (
+            type(module) is Upsample2D
+            and module.use_conv
+            and not module.use_conv_transpose
+            and module.norm is None
+        ):
+            module.__class__ = PhaseUpsample2D

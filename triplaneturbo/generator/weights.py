@@ -1,0 +1,190 @@
+"""Find, load, convert and save models.
+
+A model is a folder:
+
+    triplaneturbo.json                                       GeneratorConfig
+    adapter.safetensors                                      the PETA weights, last convolution, field MLPs
+    unet/ vae/ scheduler/ text_encoder/ tokenizer/           the base, in diffusers' layout
+
+The base may live in another folder, shared by several adapters. Nothing here touches the network.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.generator.adapter import ADAPTER_NAME, load_adapter, save_adapter
+from triplaneturbo.generator.config import CONFIG_NAME, GeneratorConfig
+from triplaneturbo.generator.generator import Generator
+from triplaneturbo.generator.released import config_of, read_released
+from triplaneturbo.generator.text import TextEncoder
+
+BASE_PARTS = ("unet", "vae", "scheduler")
+TEXT_PARTS = ("text_encoder", "tokenizer")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A generator with the words that it understands, and where it came from."""
+
+    generator: Generator
+    text: TextEncoder
+    config: GeneratorConfig
+    folder: Path
+    trained: bool
+
+
+def load_model(
+    folder: Path,
+    *,
+    base: Path | None = None,
+    adapter: Path | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Model:
+    """Load a model for generating: adapters merged where they can be, weights on `device` in `dtype`.
+
+    Args:
+        folder: the model's folder.
+        base: folder of the base; None: `folder` itself.
+        adapter: file of the adapter, ours or a released one; None: `adapter.safetensors` in `folder`.
+
+    Raises:
+        UserError: a part is missing, broken or does not fit the others.
+    """
+    config = GeneratorConfig.load(folder)
+    generator, trained = load_generator(folder, config, base=base, adapter=adapter)
+    generator.merge()
+    generator.to(device=device)
+    generator.cast(dtype)
+    text = _load_text(base or folder, config, trained)
+    text.model.to(device=device, dtype=dtype if torch.device(device).type == "cuda" else torch.float32)
+    return Model(generator.eval(), text, config, folder, trained)
+
+
+def load_generator(
+    folder: Path,
+    config: GeneratorConfig,
+    *,
+    base: Path | None = None,
+    adapter: Path | None = None,
+    encoder: bool = False,
+) -> tuple[Generator, bool]:
+    """The generator alone, float32 on the CPU, adapters live; and whether it was trained.
+
+    Where the folder holds no weights and its configuration names a seed, the weights are drawn from that.
+
+    Args:
+        encoder: keep the VAE's encoder, which generating does not need.
+    """
+    base = base or folder
+    adapter = adapter or folder / ADAPTER_NAME
+    _require(base, BASE_PARTS)
+    trained = config.untrained_seed is None or adapter.exists()
+    with _drawn_from(None if trained else config.untrained_seed):
+        unet = _load_part(UNet2DConditionModel, base / "unet", trained)
+        vae = _load_part(AutoencoderKL, base / "vae", trained)
+        if not encoder:
+            vae.encoder = None
+            vae.quant_conv = None
+        scheduler = DDIMScheduler.from_config(_read_json(base / "scheduler" / "scheduler_config.json"))
+        generator = Generator(unet, vae, scheduler, config)
+    if trained:
+        load_adapter(generator, adapter)
+    return generator, trained
+
+
+def convert_released(released: Path, base: Path, folder: Path) -> Path:
+    """Turn a released `.pth` adapter into our folder layout (without copying the base); returns `folder`.
+
+    Raises:
+        UserError: the file or the base is missing, broken, or they do not belong together.
+    """
+    config = config_of(read_released(released))
+    generator, _ = load_generator(folder, config, base=base, adapter=released)
+    save_adapter(generator, folder / ADAPTER_NAME)
+    config.save(folder)
+    return folder
+
+
+def _require(folder: Path, parts: tuple[str, ...]) -> None:
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}; give the path of a model's folder.")
+    missing = [part for part in parts if not (folder / part).is_dir()]
+    if missing:
+        raise UserError(
+            f"{folder} holds no whole model: {' and '.join(missing)} missing; it should have the folders "
+            f"{', '.join(BASE_PARTS + TEXT_PARTS)} and the files {CONFIG_NAME} and {ADAPTER_NAME}."
+        )
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"Cannot read {path} ({error}); restore it from where it came.") from None
+
+
+@contextmanager
+def _drawn_from(seed: int | None) -> Iterator[None]:
+    """Draw initial weights from `seed` and leave the global random state as it was; None: do nothing."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    level = diffusers_logging.get_verbosity()
+    diffusers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        diffusers_logging.set_verbosity(level)
+
+
+def _load_part(kind: type, folder: Path, trained: bool):
+    if not trained:
+        return kind.from_config(_read_json(folder / "config.json"))  # type: ignore[attr-defined]
+    try:
+        with _quiet():
+            model, info = kind.from_pretrained(  # type: ignore[attr-defined]
+                folder, torch_dtype=torch.float32, local_files_only=True, output_loading_info=True
+            )
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{folder} is broken ({reason[:160]}); restore it from where it came.") from None
+    wrong = info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"]
+    if wrong:
+        raise UserError(f"{folder} does not fit its config.json: look at the weight {next(iter(wrong))}.")
+    return model
+
+
+def _load_text(folder: Path, config: GeneratorConfig, trained: bool) -> TextEncoder:
+    _require(folder, TEXT_PARTS)
+    path = folder / "text_encoder"
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        if trained:
+            model = CLIPTextModel.from_pretrained(path, dtype=torch.float32, local_files_only=True)
+        else:
+            with _drawn_from(config.untrained_seed):
+                model = CLIPTextModel(CLIPTextConfig.from_dict(_read_json(path / "config.json")))
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{path} is broken ({reason[:160]}); restore it from where it came.") from None
+    return TextEncoder(tokenizer, model)
