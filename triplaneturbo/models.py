@@ -72,7 +72,7 @@ def find_model(name: str, on_gpu: bool) -> Found:
     if not name.strip() or "\0" in name:
         raise UserError("The model's name is blank; use auto, small, full, a folder or a hub id.")
     folder = Path(name).expanduser()
-    if _is_folder(folder):
+    if os.path.isdir(folder):
         if not (folder / CONFIG_NAME).is_file():
             raise UserError(f"{shown(name)} is no model's folder: there is no {CONFIG_NAME} in it.")
         return Found(folder.resolve().name, folder, "asked for")
@@ -148,10 +148,3 @@ def _from_hub(hub_id: str) -> Found:
 
 def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "triplaneturbo"
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # a name that is too long, say
-        return False

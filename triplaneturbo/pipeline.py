@@ -21,7 +21,7 @@ from torch import Tensor
 
 from triplaneturbo.devices import wait_for
 from triplaneturbo.generator.weights import Model
-from triplaneturbo.mesh.clean import drop_floaters, simplify
+from triplaneturbo.mesh.clean import Dropped, drop_floaters, simplify, tidy
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.sparse import extract
 from triplaneturbo.mesh.texture import bake
@@ -70,7 +70,7 @@ class Result:
         request: as it was carried out, no value left open.
         seconds: of each stage, in order, and their "total".
         surface_faces: faces of the surface before anything was dropped or simplified.
-        dropped: loose parts that were dropped, and `dropped_faces`, the faces that they had.
+        dropped: the loose pieces that were dropped.
         unread: the end of the prompt that was too long for the model to read; "" if it read all.
         cached: whether it was made earlier, for an equal request.
     """
@@ -79,8 +79,7 @@ class Result:
     request: Request
     seconds: dict[str, float] = field(hash=False)
     surface_faces: int
-    dropped: int
-    dropped_faces: int
+    dropped: Dropped
     unread: str = ""
     cached: bool = False
 
@@ -155,7 +154,7 @@ class Pipeline:
         yield clock.begin("clean")
         mesh = Mesh(surface.vertices.float().cpu(), surface.faces.cpu())
         surface_faces = len(mesh.faces)
-        mesh, floaters = drop_floaters(mesh)
+        mesh, dropped = drop_floaters(tidy(mesh))
         if request.faces is not None:
             mesh = simplify(mesh, request.faces)
 
@@ -170,8 +169,7 @@ class Pipeline:
             request=request,
             seconds=clock.end(),
             surface_faces=surface_faces,
-            dropped=floaters.parts,
-            dropped_faces=floaters.faces,
+            dropped=dropped,
             unread=self.model.text.cut(request.prompt),
         )
 

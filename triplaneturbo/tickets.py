@@ -30,7 +30,7 @@ class Ticket:
         self._cancelled = False
 
     def events(self) -> Iterator[Progress]:
-        """Every progress event from the first, each as it comes, until the request ends one way or another."""
+        """Every progress event from the first, each as it comes, until the request ends, in whatever way."""
         seen = 0
         while True:
             with self._changed:

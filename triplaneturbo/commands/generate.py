@@ -5,7 +5,7 @@ With --json one object is printed. For one mesh:
     {"prompt": ..., "seed": ..., "vertices": ..., "faces": ...,
      "seconds": {"text": ..., "denoise": ..., ..., "total": ...},
      "files": [{"path": ..., "bytes": ..., "sha256": ...}],
-     "surface_faces": ..., "dropped_parts": ..., "settings": {"steps": ..., "resolution": ..., ...},
+     "surface_faces": ..., "dropped_pieces": ..., "settings": {"steps": ..., "resolution": ..., ...},
      "model": ..., "device": ..., "precision": ..., "version": ...}
 
 and with --count or --prompts
@@ -197,7 +197,7 @@ def describe(result: Result, engine: Engine) -> dict[str, Any]:
         "vertices": len(result.mesh.vertices),
         "faces": len(result.mesh.faces),
         "surface_faces": result.surface_faces,
-        "dropped_parts": result.dropped,
+        "dropped_pieces": result.dropped.components,
         "seconds": {stage: round(seconds, 4) for stage, seconds in result.seconds.items()},
         "settings": settings,
         "model": engine.name,

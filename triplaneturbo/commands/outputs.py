@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import re
+import stat
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,7 @@ def plan(requests: list[Request], model: str, output: str | None, formats: str |
     if output is not None and (not output.strip() or "\0" in output):
         raise UserError("The output's name is blank; give a file such as mushroom.glb or a folder.")
     path = DEFAULT_FOLDER if output is None else Path(output)
-    if output is None or output.endswith(("/", os.sep)) or path.is_dir():
+    if output is None or output.endswith(("/", os.sep)) or os.path.isdir(path):
         stems = [path / safe_name(request, model) for request in requests]
         wanted = wanted or ["glb"]
     else:
@@ -94,7 +94,7 @@ def write(mesh: Mesh, paths: dict[str, Path]) -> list[dict[str, Any]]:
 
     files = []
     for name, path in paths.items():
-        data = formats.encode(mesh, name)
+        data = formats.encode(mesh, name, name=path.stem)
         write_whole(path, data)
         files.append({"path": str(path), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
     return files
@@ -111,18 +111,16 @@ def _formats(text: str) -> list[str]:
 def _check_target(path: Path) -> None:
     """Say now what would otherwise fail after the mesh is made."""
     try:
-        if path.exists() and not path.is_file():
+        if not stat.S_ISREG(path.stat().st_mode):
             raise UserError(f"{shown(str(path))} is there and is no file; give another name.")
-        folder = next(parent for parent in _parents(path) if parent.exists())
+    except (FileNotFoundError, NotADirectoryError):
+        pass
     except OSError as error:
         raise UserError(f"Cannot write {shown(str(path))}: {error.strerror}; give another name.") from None
+    folder = next(parent for parent in path.absolute().parents if os.path.exists(parent))
     if not folder.is_dir():
         raise UserError(
             f"Cannot write {shown(str(path))}: {shown(str(folder))} is a file; give another name."
         )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"Cannot write in {shown(str(folder))}: no permission; choose another folder.")
-
-
-def _parents(path: Path) -> Iterable[Path]:
-    return path.absolute().parents

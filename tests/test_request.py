@@ -1,0 +1,75 @@
+"""Requests are checked before any work starts."""
+
+from __future__ import annotations
+
+import pytest
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.request import PROMPT_LIMIT, Request, tidy_prompt
+
+CHANGES = [
+    ({"seed": -1}, "seed should be 0 to 4294967295, not -1"),
+    ({"seed": 2**32}, "seed should be 0 to 4294967295, not 4294967296"),
+    ({"seed": 10**9999}, "seed should be 0 to 4294967295, not a number of more than 20 digits"),
+    ({"seed": "7"}, "seed should be a whole number, 0 to 4294967295, not '7'"),
+    ({"seed": 1.5}, "seed should be a whole number"),
+    ({"seed": True}, "seed should be a whole number"),
+    ({"seed": None}, "seed should be a whole number"),
+    ({"steps": 0}, "steps should be 1 to 50, not 0"),
+    ({"steps": 51}, "steps should be 1 to 50, not 51"),
+    ({"resolution": 15}, "resolution should be 16 to 512, not 15"),
+    ({"resolution": 100_000}, "resolution should be 16 to 512, not 100000"),
+    ({"faces": 99}, "faces should be 100 or more, not 99"),
+    ({"texture_size": 511}, "texture size should be 512 to 4096, not 511"),
+    ({"texture_size": 8192}, "texture size should be 512 to 4096, not 8192"),
+    ({"texture_size": float("nan")}, "texture size should be a whole number"),
+    ({"unwrap": "smart"}, "unwrap should be fast or xatlas, not 'smart'"),
+    ({"prompt": ""}, "prompt is blank"),
+    ({"prompt": " \t\n\r\0 \u200b\u2060"}, "prompt is blank"),
+    ({"prompt": "x" * (PROMPT_LIMIT + 1)}, "prompt has 1001 characters; shorten it to at most 1000"),
+    ({"prompt": "x" * 100_000}, "prompt has 100000 characters; shorten it to at most 1000"),
+    ({"prompt": "\udcff"}, "not valid UTF-8"),
+    ({"prompt": 5}, "prompt should be text"),
+    ({"prompt": None}, "prompt should be text"),
+]
+
+
+@pytest.mark.parametrize(("change", "sentence"), CHANGES, ids=[sentence[:40] for _, sentence in CHANGES])
+def test_what_cannot_be_is_refused_in_one_short_sentence(change: dict, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence) as caught:
+        Request(**{"prompt": "a cup", **change}).checked()
+    message = str(caught.value)
+    assert message.endswith(".")
+    assert "\n" not in message
+    assert len(message) < 160
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 0, "steps": 1, "resolution": 16, "faces": 100, "texture_size": 512},
+        {"seed": 2**32 - 1, "steps": 50, "resolution": 512, "faces": None, "texture_size": 4096},
+        {"unwrap": "xatlas", "normal_map": False, "prompt": "x" * PROMPT_LIMIT},
+    ],
+)
+def test_the_ends_of_every_range_are_let_through(changes: dict) -> None:
+    request = Request(**{"prompt": "a cup", **changes})
+    assert request.checked() == request
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tidy"),
+    [
+        ("  a  red\tmushroom\n", "a red mushroom"),
+        ("a\0red\x1bmushroom\x7f", "a red mushroom"),
+        ("a\u2028b", "a b"),
+        ("🍄 grün 蘑菇", "🍄 grün 蘑菇"),
+        ("👩\u200d🚀 astronaut", "👩\u200d🚀 astronaut"),
+        ("\u202eفطر أحمر", "\u202eفطر أحمر"),
+        ("../../etc/passwd", "../../etc/passwd"),
+        ("\"a' `b` $(c); d|e\\f", "\"a' `b` $(c); d|e\\f"),
+    ],
+)
+def test_prompts_are_tidied_but_kept(prompt: str, tidy: str) -> None:
+    assert tidy_prompt(prompt) == tidy
+    assert tidy_prompt(tidy) == tidy

@@ -1,0 +1,135 @@
+"""The line: order, cancelling, errors. The work is a stand-in, so that the tests decide when a step ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterator
+
+import pytest
+import torch
+
+from triplaneturbo.errors import Cancelled, UserError
+from triplaneturbo.mesh.clean import Dropped
+from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.pipeline import Progress, Result
+from triplaneturbo.request import Request
+from triplaneturbo.tickets import Line
+
+WAIT = 20
+
+
+class Work:
+    """Three steps a request; each waits for `gate` where the prompt says so, and the log tells the tale."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.log: list[str] = []
+
+    def __call__(self, request: Request) -> Generator[Progress | Result, None, None]:
+        try:
+            for step in range(3):
+                if request.prompt == "gated":
+                    self.gate.wait(WAIT)
+                if request.prompt == "broken":
+                    raise ZeroDivisionError("broken")
+                if request.prompt == "refused":
+                    raise UserError("Say something else.")
+                self.log.append(f"{request.prompt} {request.seed} step {step}")
+                yield Progress("denoise", step / 3, 0.0, step, 3)
+        finally:
+            self.log.append(f"{request.prompt} {request.seed} closed")
+        mesh = Mesh(torch.zeros(3, 3), torch.tensor([[0, 1, 2]]))
+        yield Result(mesh, request, {"total": 0.0}, 1, Dropped())
+
+
+@pytest.fixture
+def work() -> Work:
+    return Work()
+
+
+@pytest.fixture
+def line(work: Work) -> Iterator[Line]:
+    line = Line(work, "test")
+    yield line
+    work.gate.set()
+    assert line.close(WAIT)
+
+
+def test_first_come_first_served(line: Line, work: Work) -> None:
+    tickets = [line.join(Request("a cup", seed=seed)) for seed in range(4)]
+    assert [ticket.result(WAIT).request.seed for ticket in tickets] == [0, 1, 2, 3]
+    assert [entry for entry in work.log if entry.endswith("step 0")] == [
+        f"a cup {seed} step 0" for seed in range(4)
+    ]
+
+
+def test_events_are_the_same_for_whoever_listens_whenever(line: Line) -> None:
+    ticket = line.join(Request("a cup"))
+    live = [event.step for event in ticket.events()]
+    assert live == [0, 1, 2]
+    assert ticket.done
+    assert [event.step for event in ticket.events()] == live
+
+
+def test_position_counts_down(line: Line, work: Work) -> None:
+    first, second, third = (line.join(Request("gated", seed=seed)) for seed in range(3))
+    assert second.position == 1
+    assert third.position == 2
+    second.cancel()
+    assert third.position == 1
+    assert second.position is None
+    work.gate.set()
+    third.result(WAIT)
+    assert first.position is third.position is None
+
+
+def test_cancelling_a_waiting_request_ends_it_at_once(line: Line, work: Work) -> None:
+    running, waiting = line.join(Request("gated")), line.join(Request("a cup", seed=7))
+    waiting.cancel()
+    assert waiting.done
+    with pytest.raises(Cancelled):
+        waiting.result(0)
+    work.gate.set()
+    running.result(WAIT)
+    assert not any(entry.startswith("a cup 7") for entry in work.log)
+
+
+def test_cancelling_a_running_request_takes_effect_within_one_step(line: Line, work: Work) -> None:
+    ticket = line.join(Request("gated"))
+    ticket.cancel()  # before the first of its three steps has ended
+    work.gate.set()
+    with pytest.raises(Cancelled):
+        ticket.result(WAIT)
+    steps = [entry for entry in work.log if "step" in entry]
+    assert len(steps) <= 1
+    assert line.join(Request("a cup")).result(WAIT)
+
+
+@pytest.mark.parametrize(("prompt", "error"), [("broken", ZeroDivisionError), ("refused", UserError)])
+def test_errors_reach_the_ticket_and_the_worker_lives_on(line: Line, prompt: str, error: type) -> None:
+    ticket = line.join(Request(prompt))
+    assert list(ticket.events()) == []
+    with pytest.raises(error):
+        ticket.result(WAIT)
+    assert line.join(Request("a cup")).result(WAIT).request.prompt == "a cup"
+
+
+def test_result_times_out(line: Line) -> None:
+    with pytest.raises(TimeoutError):
+        line.join(Request("gated")).result(0.01)
+
+
+def test_closing_cancels_everything(work: Work) -> None:
+    line = Line(work, "test")
+    tickets = [line.join(Request("gated", seed=seed)) for seed in range(3)]
+    work.gate.set()
+    assert line.close(WAIT)
+    outcomes = []
+    for ticket in tickets:
+        try:
+            outcomes.append(ticket.result(WAIT).request.seed)
+        except Cancelled:
+            outcomes.append(-1)
+    assert outcomes[-1] == -1
+    with pytest.raises(RuntimeError, match="closed"):
+        line.join(Request("a cup"))
