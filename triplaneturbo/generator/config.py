@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.files import write_whole
@@ -71,7 +72,7 @@ class GeneratorConfig:
     def check(self, where: object) -> None:
         """Raise UserError naming `where` if a value has a wrong type or cannot be."""
         for field in fields(self):
-            value = getattr(self, field.name)
+            value: Any = getattr(self, field.name)
             if field.name == "untrained_seed":
                 if value is not None and type(value) is not int:
                     raise UserError(
@@ -81,7 +82,7 @@ class GeneratorConfig:
             wanted = type(field.default)
             if type(value) is not wanted and not (wanted is float and type(value) is int):
                 raise UserError(f"{where}: {field.name} should be of type {wanted.__name__}, not {value!r}.")
-            if wanted is int and value < 1:
+            if wanted is int and int(value) < 1:
                 raise UserError(f"{where}: {field.name} should be at least 1, not {value}.")
         if self.mlp_activation not in ("relu", "silu", "softplus"):
             raise UserError(f"{where}: mlp_activation should be relu, silu or softplus.")

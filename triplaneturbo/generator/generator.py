@@ -203,4 +203,4 @@ class Generator(nn.Module):
 
     def field(self, planes: Tensor) -> Field:
         """One prompt's planes [6, C, H, W] with the active adapter's MLPs: what the mesh is made from."""
-        return Field(self.heads[self.active].fields, planes)
+        return Field(planes, self.heads[self.active].fields)

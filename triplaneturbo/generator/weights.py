@@ -100,6 +100,8 @@ def load_generator(
             vae.quant_conv = None
         scheduler = DDIMScheduler.from_config(_read_json(base / "scheduler" / "scheduler_config.json"))
         generator = Generator(unet, vae, scheduler, config)
+        if not trained:
+            _enliven(generator)
     if trained:
         load_adapter(generator, adapter)
     return generator, trained
@@ -145,6 +147,13 @@ def _drawn_from(seed: int | None) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
+
+
+def _enliven(generator: Generator) -> None:
+    """He initialisation for an untrained colour MLP: the usual one gives an even grey, which hides mistakes."""
+    for layer in generator.heads[generator.active].fields.color:
+        if isinstance(layer, torch.nn.Linear):
+            torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
 
 @contextmanager
