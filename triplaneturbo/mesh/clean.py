@@ -115,7 +115,8 @@ def drop_floaters(mesh: Mesh, fraction: float = FLOATER_FRACTION) -> tuple[Mesh,
     """Drop connected pieces whose area is under a fraction of the largest piece's area.
 
     Area, because it neither depends on how finely a piece is meshed (as the number of faces does) nor
-    vanishes for thin sheets and wires (as volume does). What hangs together with something large stays, however thin.
+    vanishes for thin sheets and wires (as volume does). What hangs together with something large stays,
+    however thin.
 
     Args:
         mesh: any; vertices at the same place count as connected.

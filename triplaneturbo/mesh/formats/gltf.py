@@ -64,7 +64,7 @@ def to_glb(mesh: Mesh, image: str = "png", unit: float = 1.0) -> bytes:
 
     Metallic 0, roughness 0.9, single-sided. The texture is written as it is (glTF reads base colours as
     sRGB); vertex colours, which glTF has in linear light, are converted and written only without a texture.
-    Tangents are written only beside a normal map. Missing normals are computed.
+    Tangents are written only beside a normal map, which needs them. Missing normals are computed.
 
     Args:
         mesh: in model space.
@@ -73,8 +73,11 @@ def to_glb(mesh: Mesh, image: str = "png", unit: float = 1.0) -> bytes:
 
     Raises:
         UserError: an empty mesh, positions that are not finite, an unknown image kind.
+        ValueError: attributes that do not belong together, or a normal map without tangents.
     """
     mesh = checked(mesh, unit)
+    if mesh.normal_map is not None and mesh.tangents is None:
+        raise ValueError("a normal map needs tangents: viewers would each make up their own")
     buffer = _Buffer()
     attributes = gltf.Attributes(
         POSITION=buffer.accessor(to_file_axes(mesh.vertices).numpy(), gltf.ARRAY_BUFFER, "positions"),

@@ -14,11 +14,11 @@ from triplaneturbo.mesh.mesh import Mesh
 
 
 def to_obj_zip(mesh: Mesh, name: str = "mesh", unit: float = 1.0, up: str = "y") -> bytes:
-    """A zip of NAME.obj, NAME.mtl and, with a texture, NAME.png (and NAME_normal.png beside a normal map).
+    """A zip of NAME.obj and, with a texture, NAME.mtl and NAME.png (NAME_normal.png for a normal map).
 
     Vertices on texture seams are joined again (an OBJ indexes positions and texture coordinates apart), so
-    other programs see a closed surface. Vertex colours, sRGB, follow the positions if there is no texture.
-    The same mesh and name give the same bytes.
+    other programs see a closed surface. Vertex colours, sRGB, follow the positions if there is no texture (and
+    then no material, which would hide them in some programs). The same mesh and name give the same bytes.
 
     Args:
         mesh: in model space.
@@ -31,7 +31,9 @@ def to_obj_zip(mesh: Mesh, name: str = "mesh", unit: float = 1.0, up: str = "y")
     """
     mesh = checked(mesh, unit)
     name = safe_name(name)
-    files = {f"{name}.obj": _obj(mesh, name, up).encode(), f"{name}.mtl": _mtl(mesh, name).encode()}
+    files = {f"{name}.obj": _obj(mesh, name, up).encode()}
+    if _has_material(mesh):
+        files[f"{name}.mtl"] = _mtl(mesh, name).encode()
     if mesh.texture is not None:
         files[f"{name}.png"] = encode_image(mesh.texture, "png")
     if mesh.normal_map is not None:
@@ -58,7 +60,7 @@ def _obj(mesh: Mesh, name: str, up: str) -> str:
     first = index.first  # one of the originals of each joined vertex
     normals = mesh.normals if mesh.normals is not None else smooth_normals(mesh.vertices, mesh.faces)
     positions = to_file_axes(mesh.vertices[first], up).numpy()
-    parts = [f"# TriplaneTurbo\nmtllib {name}.mtl\no {name}\n"]
+    parts = ["# TriplaneTurbo\n", f"mtllib {name}.mtl\n" if _has_material(mesh) else "", f"o {name}\n"]
     if mesh.colors is not None and mesh.texture is None:
         colors = mesh.colors[first].clamp(0, 1).nan_to_num().numpy()
         parts.append(_lines("v %.8g %.8g %.8g %.4f %.4f %.4f", np.concatenate((positions, colors), axis=1)))
@@ -75,9 +77,14 @@ def _obj(mesh: Mesh, name: str, up: str) -> str:
     parts.append(_lines("vn %.5f %.5f %.5f", to_file_axes(normals, up).numpy()))
     corner.append(mesh.faces + 1)
     rows = np.stack([part.numpy() for part in corner], axis=-1).reshape(len(mesh.faces), -1)
-    parts.append("usemtl surface\n")
+    if _has_material(mesh):
+        parts.append("usemtl surface\n")
     parts.append(_lines(f"f {pattern} {pattern} {pattern}", rows))
     return "".join(parts)
+
+
+def _has_material(mesh: Mesh) -> bool:
+    return mesh.texture is not None or mesh.normal_map is not None
 
 
 def _mtl(mesh: Mesh, name: str) -> str:
