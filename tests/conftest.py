@@ -9,6 +9,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+PARITY = Path(os.environ.get("TRIPLANETURBO_PARITY", ROOT.parent / "shared" / "parity"))
 
 
 @pytest.fixture(autouse=True)
@@ -19,10 +20,9 @@ def _seeded() -> None:
 @pytest.fixture(scope="session")
 def parity() -> Path:
     """The folder of the public implementation's numbers (`TRIPLANETURBO_PARITY`, else ../shared/parity)."""
-    folder = Path(os.environ.get("TRIPLANETURBO_PARITY", ROOT.parent / "shared" / "parity"))
-    if not folder.is_dir():
-        pytest.skip(f"no parity data at {folder}: set TRIPLANETURBO_PARITY to have this test run")
-    return folder
+    if not PARITY.is_dir():
+        pytest.skip(f"no parity data at {PARITY}: set TRIPLANETURBO_PARITY to have this test run")
+    return PARITY
 
 
 @pytest.fixture(scope="session")

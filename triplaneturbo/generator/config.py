@@ -79,10 +79,10 @@ class GeneratorConfig:
                         f"{where}: untrained_seed should be a whole number or null, not {value!r}."
                     )
                 continue
-            wanted = type(field.default)
-            if type(value) is not wanted and not (wanted is float and type(value) is int):
-                raise UserError(f"{where}: {field.name} should be of type {wanted.__name__}, not {value!r}.")
-            if wanted is int and int(value) < 1:
+            kind = type(field.default)
+            if type(value) not in ((int, float) if kind is float else (kind,)):
+                raise UserError(f"{where}: {field.name} should be of type {kind.__name__}, not {value!r}.")
+            if kind is int and value < 1:
                 raise UserError(f"{where}: {field.name} should be at least 1, not {value}.")
         if self.mlp_activation not in ("relu", "silu", "softplus"):
             raise UserError(f"{where}: mlp_activation should be relu, silu or softplus.")

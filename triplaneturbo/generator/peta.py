@@ -9,6 +9,8 @@ adds the layer that peft does not have and says which modules are adapted.
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from diffusers.models.attention_processor import Attention
 from peft import LoraConfig, inject_adapter_in_model
@@ -152,7 +154,10 @@ def inject(unet: nn.Module, decoder: nn.Module, rank: int, name: str) -> None:
             r=rank, lora_alpha=rank, target_modules=target_names(layers, room), init_lora_weights=True
         )
         config._register_custom_module({PlaneLinear: PlaneLora})
-        inject_adapter_in_model(config, model, name)
+        with warnings.catch_warnings():
+            # Several adapters in one model are what we are here for; peft warns of the second.
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            inject_adapter_in_model(config, model, name)
 
 
 def adapter_modules(*models: nn.Module) -> list[BaseTunerLayer]:
