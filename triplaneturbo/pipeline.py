@@ -21,8 +21,9 @@ from torch import Tensor
 
 from triplaneturbo.devices import wait_for
 from triplaneturbo.generator.weights import Model
-from triplaneturbo.mesh.clean import Dropped, drop_floaters, simplify, tidy
+from triplaneturbo.mesh.clean import Dropped, drop_floaters, tidy
 from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.mesh.simplify import simplify
 from triplaneturbo.mesh.sparse import extract
 from triplaneturbo.mesh.texture import bake
 from triplaneturbo.mesh.unwrap import unwrap
@@ -156,7 +157,7 @@ class Pipeline:
         surface_faces = len(mesh.faces)
         mesh, dropped = drop_floaters(tidy(mesh))
         if request.faces is not None:
-            mesh = simplify(mesh, request.faces)
+            mesh, _ = simplify(mesh, request.faces)
 
         yield clock.begin("unwrap")
         mesh = unwrap(mesh, request.unwrap, request.texture_size)

@@ -220,4 +220,5 @@ def _show(ticket: Ticket, label: str) -> None:
         for event in ticket.events():
             step = f" {event.step}/{event.steps}" if event.stage == "denoise" else ""
             bar.set_description_str(f"{label}{event.stage}{step}", refresh=False)
-            bar.update(event.fraction - bar.n)
+            bar.n = event.fraction
+            bar.refresh()

@@ -1,0 +1,199 @@
+"""The engine with the built-in model: queue, caches, choices, report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from triplaneturbo import devices, models
+from triplaneturbo import engine as engine_module
+from triplaneturbo.devices import choose_device, choose_precision
+from triplaneturbo.engine import KEPT_RESULTS, Engine
+from triplaneturbo.errors import Cancelled, UserError
+from triplaneturbo.mesh.formats import to_glb
+from triplaneturbo.models import SMALL, find_model
+from triplaneturbo.request import Request
+
+QUICK: dict[str, Any] = {"resolution": 24, "texture_size": 512, "steps": 2}
+WAIT = 60
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with Engine("small", device="cpu") as engine:
+        yield engine
+
+
+def test_a_ticket_gives_what_the_pipeline_gives(engine: Engine) -> None:
+    ticket = engine.submit(Request("a red mushroom", seed=5, **QUICK))
+    stages = [event.stage for event in ticket.events()]
+    assert stages[0] == "text"
+    assert stages[-1] == "texture"
+    result = ticket.result(WAIT)
+    assert not result.cached
+    assert to_glb(result.mesh) == to_glb(engine.pipeline("a red mushroom", seed=5, **QUICK))
+
+
+def test_an_equal_request_is_not_made_twice(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    embed = engine.model.text.embed
+    monkeypatch.setattr(engine.model.text, "embed", lambda prompts: asked.append(prompts) or embed(prompts))
+    first = engine.generate("a tall cactus", **QUICK)
+    again = engine.generate(" a tall  cactus ", **QUICK)
+    assert (first.cached, again.cached) == (False, True)
+    assert again.mesh is first.mesh
+    other = engine.generate("a tall cactus", seed=1, **QUICK)
+    assert not other.cached
+    assert asked == [["a tall cactus"]]  # the words were embedded once
+
+
+def test_only_the_last_results_are_kept(engine: Engine) -> None:
+    for seed in range(KEPT_RESULTS + 1):
+        engine.generate("a hat", seed=seed, **QUICK)
+    assert engine.generate("a hat", seed=1, **QUICK).cached
+    assert not engine.generate("a hat", seed=0, **QUICK).cached
+
+
+def test_cancelling_stops_at_the_next_step_and_the_next_request_is_served(engine: Engine) -> None:
+    ticket = engine.submit(Request("a boat", **{**QUICK, "steps": 50}))
+    seen = 0
+    for event in ticket.events():
+        if event.step == 2:
+            ticket.cancel()
+        seen = max(seen, event.step)
+    with pytest.raises(Cancelled):
+        ticket.result(WAIT)
+    assert seen < 10
+    assert len(engine.generate("a boat", **QUICK).mesh.faces) > 0
+
+
+def test_bad_requests_never_join_the_line(engine: Engine) -> None:
+    with pytest.raises(UserError, match="prompt is blank"):
+        engine.submit(Request(" "))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
+    ],
+    ids=["python", "cuda", "cpu"],
+)
+def test_out_of_memory_says_what_to_do(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def decode(_: torch.Tensor) -> torch.Tensor:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.model.generator, "decode", decode)
+        with pytest.raises(UserError, match="Out of memory on cpu at resolution 24 with a texture of 512"):
+            engine.generate(f"a tree {error}", **QUICK)
+    assert not engine.generate(f"a tree {error}", **QUICK).cached
+
+
+def test_other_errors_are_not_hidden(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(engine.model.generator, "decode", decode)
+    with pytest.raises(RuntimeError, match="mat1"):
+        engine.generate("a lamp", **QUICK)
+
+
+def test_the_report_says_what_runs_on_what_and_why(engine: Engine) -> None:
+    report = engine.report()
+    rows = dict(line.split(maxsplit=1) for line in report.splitlines())
+    assert list(rows) == [
+        "triplaneturbo",
+        "device",
+        "precision",
+        "attention",
+        "rasteriser",
+        "model",
+        "files",
+        "sizes",
+    ]
+    assert rows["device"].startswith("cpu")
+    assert rows["precision"].startswith("float32: the model is small")
+    assert rows["model"].startswith("small")
+    assert rows["files"] == str(SMALL)
+    assert ("untrained" in rows["model"]) == (not engine.trained) == ("untrained" in engine.notice)
+
+
+def test_precision_can_be_chosen() -> None:
+    with Engine("small", device="cpu", precision="bfloat16") as engine:
+        assert engine.dtype == engine.model.generator.dtype == torch.bfloat16
+        assert "bfloat16: asked for" in engine.report()
+        assert len(engine.generate("a cup", **QUICK).mesh.faces) > 0
+
+
+@pytest.mark.parametrize(
+    ("unit", "small", "dtype"),
+    [
+        ("AMX", False, torch.bfloat16),
+        ("AVX-512", False, torch.bfloat16),
+        (None, False, torch.float32),
+        ("AMX", True, torch.float32),
+    ],
+)
+def test_the_cpu_decides_on_precision(
+    monkeypatch: pytest.MonkeyPatch, unit: str | None, small: bool, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(devices, "bfloat16_unit", lambda: unit)
+    choice = choose_precision("auto", torch.device("cpu"), small)
+    assert choice.dtype == dtype
+    assert unit is None or small or unit in choice.why
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:99", "cpu:1", "", "gpu", "cuda:x", "meta"])
+def test_devices_that_are_not_there_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"device .*; (use|it has)"):
+        choose_device(name)
+
+
+def test_unknown_precisions_are_refused() -> None:
+    with pytest.raises(UserError, match="auto, float32 or bfloat16"):
+        choose_precision("int4", torch.device("cpu"), False)
+
+
+def test_auto_is_the_small_model_without_a_gpu() -> None:
+    found = find_model("auto", on_gpu=False)
+    assert (found.name, found.folder, found.notice) == ("small", SMALL, "")
+    assert found.small
+
+
+def test_auto_announces_that_the_full_model_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "find_full", lambda: None)
+    found = find_model("auto", on_gpu=True)
+    assert found.name == "small"
+    assert found.notice == "The full model is not on this machine, so the small one is used."
+
+
+def test_auto_takes_the_full_model_on_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "triplaneturbo.json").write_text("{}")
+    monkeypatch.setattr(models, "FULL", tmp_path)
+    assert find_model("auto", on_gpu=True).folder == tmp_path
+    assert find_model("full", on_gpu=False).folder == tmp_path
+
+
+def test_a_released_adapter_in_the_cache_is_converted_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    done: list[tuple] = []
+    monkeypatch.setattr(
+        engine_module,
+        "convert_released",
+        lambda *paths: done.append(paths) or (tmp_path / "triplaneturbo.json").write_text("{}"),
+    )
+    monkeypatch.setattr(engine_module, "load_model", lambda *args, **more: (args, more))
+    found = models.Found("full", tmp_path, "", base=Path("base"), released=Path("adapter.pth"))
+    for _ in range(2):
+        engine_module._load(found, torch.device("cpu"), torch.float32)
+    assert done == [(Path("adapter.pth"), Path("base"), tmp_path)]

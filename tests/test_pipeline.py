@@ -1,0 +1,173 @@
+"""The whole stairs with the built-in model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from io import BytesIO
+
+import pytest
+import torch
+import trimesh
+
+from triplaneturbo.errors import EmptySurfaceError, UserError
+from triplaneturbo.generator.weights import Model, load_model
+from triplaneturbo.mesh.formats import to_glb
+from triplaneturbo.mesh.surface import marching_cubes
+from triplaneturbo.models import SMALL
+from triplaneturbo.pipeline import STAGES, Pipeline, Progress, Result
+from triplaneturbo.request import Request
+
+QUICK = {"resolution": 32, "texture_size": 512}
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load_model(SMALL)
+
+
+@pytest.fixture
+def pipeline(model: Model) -> Pipeline:
+    return Pipeline(model)
+
+
+@pytest.fixture
+def result(pipeline: Pipeline) -> Result:
+    *_, result = pipeline.stream(Request("a red mushroom", seed=3, **QUICK))
+    assert isinstance(result, Result)
+    return result
+
+
+def test_one_call_gives_a_textured_mesh(pipeline: Pipeline) -> None:
+    mesh = pipeline("a red mushroom", seed=3, **QUICK)
+    assert mesh.vertices.dtype == torch.float32
+    assert mesh.faces.dtype == torch.int64
+    assert mesh.texture is not None
+    assert mesh.texture.shape == (512, 512, 3)
+    assert mesh.normal_map is not None
+    assert mesh.normal_map.shape == (512, 512, 3)
+    assert mesh.uv is not None
+    assert mesh.uv.shape == (len(mesh.vertices), 2)
+    assert torch.isfinite(mesh.vertices).all()
+    assert not mesh.vertices.requires_grad
+    scene = trimesh.load(BytesIO(to_glb(mesh)), file_type="glb")
+    assert sum(len(part.faces) for part in scene.geometry.values()) == len(mesh.faces)
+
+
+def test_the_same_request_gives_the_same_bytes(pipeline: Pipeline) -> None:
+    again = Pipeline(load_model(SMALL))  # nothing shared but the files
+    first = to_glb(pipeline("a red mushroom", seed=3, **QUICK))
+    torch.rand(5)  # the global random state is no part of it
+    assert to_glb(again("  a red\tmushroom ", seed=3, **QUICK)) == first
+    assert to_glb(pipeline("a red mushroom", seed=4, **QUICK)) != first
+    assert to_glb(pipeline("a blue chair", seed=3, **QUICK)) != first
+
+
+def test_the_global_random_state_is_left_alone(pipeline: Pipeline) -> None:
+    before = torch.get_rng_state()
+    pipeline("a cup", **QUICK)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_progress_names_every_stage_and_ends_in_the_result(pipeline: Pipeline) -> None:
+    *events, result = pipeline.stream(Request("a cup", steps=3, **QUICK))
+    assert isinstance(result, Result)
+    assert all(isinstance(event, Progress) for event in events)
+    assert list(dict.fromkeys(event.stage for event in events)) == list(STAGES)
+    fractions = [event.fraction for event in events]
+    assert fractions == sorted(fractions)
+    assert fractions[0] == 0
+    assert fractions[-1] < 1
+    seconds = [event.seconds for event in events]
+    assert seconds == sorted(seconds)
+    shown = [event for event in events if event.estimate is not None]
+    assert [(event.stage, event.step, event.steps) for event in shown] == [
+        ("denoise", step, 3) for step in (1, 2, 3)
+    ]
+    side = pipeline.model.config.latent_size
+    assert {tuple(event.estimate.shape) for event in shown} == {(6, 4, side, side)}
+    assert list(result.seconds) == [*STAGES, "total"]
+    parts = sum(result.seconds[stage] for stage in STAGES)
+    assert parts <= result.seconds["total"] + 1e-6
+    assert min(result.seconds.values()) >= 0
+
+
+def test_the_shares_of_the_stages_make_a_whole() -> None:
+    assert sum(STAGES.values()) == pytest.approx(1)
+
+
+@torch.no_grad()
+def test_the_surface_is_that_of_the_last_estimate(pipeline: Pipeline) -> None:
+    """The plain way: decode what the last event showed, ask every node, march over all."""
+    *events, result = pipeline.stream(Request("a red mushroom", seed=3, faces=None, **QUICK))
+    assert isinstance(result, Result)
+    estimate = [event.estimate for event in events if event.estimate is not None][-1]
+    generator = pipeline.model.generator
+    field = generator.field(generator.decode(estimate[None])[0])
+    axis = torch.linspace(-1, 1, QUICK["resolution"])
+    points = torch.cartesian_prod(axis, axis, axis)
+    sdf = field.sdf(points).reshape(len(axis), len(axis), len(axis))
+    vertices, faces = marching_cubes(sdf, field.offset(points).reshape(*sdf.shape, 3))
+    assert abs(result.surface_faces - len(faces)) <= 0.001 * len(faces)
+    if not result.dropped.components:
+        torch.testing.assert_close(
+            result.mesh.bounds, torch.stack((vertices.amin(0), vertices.amax(0))), atol=1e-4, rtol=0
+        )
+
+
+def test_what_was_left_open_is_the_models_own(pipeline: Pipeline) -> None:
+    request = pipeline.settle(Request("a cup"))
+    assert request.steps == pipeline.model.config.steps
+    assert request.resolution == pipeline.model.config.grid_resolution
+    assert pipeline.settle(request) == request
+
+
+def test_the_face_budget_is_kept(pipeline: Pipeline, result: Result) -> None:
+    whole = Request("a red mushroom", seed=3, faces=None, **QUICK)
+    *_, untouched = pipeline.stream(whole)
+    *_, lighter = pipeline.stream(replace(whole, faces=300))
+    assert isinstance(untouched, Result)
+    assert isinstance(lighter, Result)
+    assert len(untouched.mesh.faces) > 300
+    assert len(lighter.mesh.faces) <= 330
+    assert len(untouched.mesh.faces) <= untouched.surface_faces == lighter.surface_faces
+    assert len(result.mesh.faces) <= result.request.faces
+
+
+@pytest.mark.parametrize("changes", [{"unwrap": "xatlas"}, {"normal_map": False}, {"texture_size": 700}])
+def test_choices_are_carried_out(pipeline: Pipeline, changes: dict) -> None:
+    mesh = pipeline("a cup", **{**QUICK, "faces": 500, **changes})
+    assert mesh.texture is not None
+    assert mesh.texture.shape[0] == changes.get("texture_size", 512)
+    assert (mesh.normal_map is not None) == changes.get("normal_map", True)
+
+
+def test_the_end_of_a_long_prompt_is_said_to_be_unread(pipeline: Pipeline) -> None:
+    *_, long = pipeline.stream(Request("a red mushroom " * 40, **QUICK))
+    *_, short = pipeline.stream(Request("a red mushroom", **QUICK))
+    assert isinstance(long, Result)
+    assert isinstance(short, Result)
+    assert "mushroom" in long.unread
+    assert short.unread == ""
+
+
+@pytest.fixture
+def empty(model: Model) -> Iterator[Pipeline]:
+    """A pipeline whose field is positive everywhere: its sphere has a negative radius."""
+    fields = model.generator.heads[model.generator.active].fields
+    kept = fields.config
+    fields.config = replace(kept, sphere_radius=-1000.0)
+    yield Pipeline(model)
+    fields.config = kept
+
+
+def test_no_surface_is_said_and_no_sphere_is_made(empty: Pipeline) -> None:
+    with pytest.raises(EmptySurfaceError, match="found no surface for this prompt; try another seed"):
+        empty("a cup", **QUICK)
+
+
+def test_bad_requests_are_refused_before_any_work(pipeline: Pipeline) -> None:
+    with pytest.raises(UserError):
+        next(pipeline.stream(Request("  ")))
+    with pytest.raises(UserError):
+        pipeline("a cup", texture_size=5)
