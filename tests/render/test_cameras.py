@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from triplaneturbo.render.cameras import Cameras, fitting_distance, look_at, orbit
+from triplaneturbo.render.cameras import Cameras, frame, look_at, orbit
 
 
 def test_front_camera_sees_y_on_its_right_and_z_up():
@@ -55,11 +55,23 @@ def test_near_and_far_map_to_the_clip_cube():
     torch.testing.assert_close(clip[:, 2] / clip[:, 3], torch.tensor([-1.0, 1.0]), atol=1e-4, rtol=0)
 
 
-def test_a_sphere_at_the_fitting_distance_touches_the_border():
-    distance = fitting_distance(0.7, fovy=30)
-    directions = orbit(0, 0, distance, 30).rays(1000, 1000)[1][0, 0, 500]  # the ray through the top's middle
-    to_centre = torch.tensor([-distance, 0.0, 0.0])
-    assert torch.linalg.cross(directions, to_centre).norm().item() == pytest.approx(0.7, abs=2e-3)
+def test_framed_points_fill_the_image_and_no_more():
+    points = torch.rand(500, 3) * torch.tensor([1.5, 0.3, 0.8]) + torch.tensor([3.0, -1.0, 0.5])
+    cameras = frame(points, [0.0, 77.0, 200.0], 20.0, fovy=30, margin=0.1)
+    pixels = cameras.to_pixels(points, 100, 100)
+    where = pixels[..., :2] / pixels[..., 2:]  # [3, 500, 2]
+    assert where.min() == pytest.approx(10, abs=0.05) or where.max() == pytest.approx(90, abs=0.05)
+    assert where.min() > 9.9
+    assert where.max() < 90.1
+    distances = (cameras.positions - (points.amin(0) + points.amax(0)) / 2).norm(dim=1)
+    torch.testing.assert_close(distances, distances[:1].expand(3), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("points", [torch.zeros(0, 3), torch.ones(4, 3)])
+def test_framing_nothing_or_one_place(points):
+    cameras = frame(points, 0, 0)
+    assert torch.isfinite(cameras.c2w).all()
+    assert cameras.to_camera(points.sum(0)[None] / max(1, len(points)))[0, 0, 2] < -0.5
 
 
 def test_look_at_is_differentiable():

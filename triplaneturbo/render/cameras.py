@@ -7,7 +7,7 @@ columns right, up, back (an OpenGL camera: it looks along its own -z). Row 0 of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -32,9 +32,14 @@ class Cameras:
     def __len__(self) -> int:
         return len(self.c2w)
 
+    def __getitem__(self, view: int) -> Cameras:
+        """One of the views, as cameras of length 1."""
+        view = range(len(self))[view]
+        return replace(self, c2w=self.c2w[view : view + 1], fovy=self.fovy[view : view + 1])
+
     def to(self, target: torch.device | torch.dtype | str) -> Cameras:
         """The same cameras on another device or in another dtype."""
-        return Cameras(self.c2w.to(target), self.fovy.to(target), self.near, self.far)
+        return replace(self, c2w=self.c2w.to(target), fovy=self.fovy.to(target))
 
     @property
     def positions(self) -> Tensor:
@@ -149,6 +154,37 @@ def orbit(
     return Cameras(c2w.to(device, dtype), fovys.deg2rad().to(device, dtype))
 
 
-def fitting_distance(radius: float, fovy: float = 40.0) -> float:
-    """The distance at which a sphere of that radius just fills an image of that field of view (degrees)."""
-    return radius / float(torch.sin(torch.deg2rad(torch.tensor(fovy / 2, dtype=torch.float64))))
+def frame(
+    points: Tensor,
+    azimuth: float | Sequence[float] | Tensor,
+    elevation: float | Sequence[float] | Tensor,
+    fovy: float = 40.0,
+    margin: float = 0.05,
+) -> Cameras:
+    """Orbiting cameras that just see all points in a square image, all from the same distance.
+
+    Args:
+        points: world positions [N, 3]; the cameras look at the middle of their bounds.
+        azimuth: degrees from +x toward +y, a number or V of them.
+        elevation: degrees above the horizon, a number or V of them.
+        fovy: full field of view, degrees.
+        margin: share of the image left free on each side.
+
+    Returns:
+        V cameras on the CPU, their near and far planes set to suit. Without points they look at the origin.
+    """
+    points = points.detach().to("cpu", torch.float64)
+    if len(points) == 0:
+        points = torch.zeros(1, 3, dtype=torch.float64)
+    middle = (points.amin(0) + points.amax(0)) / 2
+    cameras = orbit(azimuth, elevation, 1.0, fovy, dtype=torch.float64)
+    # A point at (x, y, z) in the axes of a camera at distance d is in view if |x| and |y| <= (d - z) * reach.
+    reach = (1 - 2 * margin) * torch.tan(cameras.fovy / 2)[:, None]
+    x, y, z = ((points - middle) @ cameras.c2w[:, :3, :3]).unbind(-1)  # [V, N] each
+    radius = float((points - middle).norm(dim=1).max()) or 1.0
+    aside = torch.maximum(x.abs(), y.abs()).clamp_min(
+        radius / 5
+    )  # not onto the tip of what points at the eye
+    distance = float((z + aside / reach).max())
+    placed = orbit(azimuth, elevation, distance, fovy, middle.tolist())
+    return Cameras(placed.c2w, placed.fovy, near=radius / 100, far=100 * distance)

@@ -17,8 +17,8 @@ def to_obj_zip(mesh: Mesh, name: str = "mesh", unit: float = 1.0, up: str = "y")
     """A zip of NAME.obj and, with a texture, NAME.mtl and NAME.png (NAME_normal.png for a normal map).
 
     Vertices on texture seams are joined again (an OBJ indexes positions and texture coordinates apart), so
-    other programs see a closed surface. Vertex colours, sRGB, follow the positions if there is no texture (and
-    then no material, which would hide them in some programs). The same mesh and name give the same bytes.
+    other programs see a closed surface. Vertex colours, sRGB, follow the positions if there is no texture
+    (and then no material: some programs would not show them). The same mesh and name give the same bytes.
 
     Args:
         mesh: in model space.
