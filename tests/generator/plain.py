@@ -89,7 +89,11 @@ class PlainGenerator(nn.Module):
             return torch.stack(result)
 
         def shared_attention(
-            attn: Attention, x: Tensor, encoder_hidden_states: Tensor | None = None, **_: object
+            attn: Attention,
+            x: Tensor,
+            encoder_hidden_states: Tensor | None = None,
+            temb: None = None,
+            **_: object,
         ) -> Tensor:
             residual = x
             if in_vae:

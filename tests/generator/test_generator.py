@@ -142,6 +142,19 @@ def test_merging_is_undone_by_unmerging() -> None:
         torch.testing.assert_close(generator.decode(latents), live[1])
 
 
+def test_merging_again_takes_the_new_weights() -> None:
+    generator, _ = pair()
+    latents, _ = inputs(1)
+    with torch.inference_mode():
+        generator.merge()
+        generator.decode(latents)
+        generator.unmerge()
+        stir(generator, seed=9)
+        live = generator.decode(latents)
+        generator.merge()
+        torch.testing.assert_close(generator.decode(latents), live, rtol=1e-4, atol=1e-5)
+
+
 def test_named_adapters_switch() -> None:
     generator, _ = pair()
     latents, text = inputs(1)

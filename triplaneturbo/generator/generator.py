@@ -16,7 +16,7 @@ from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.generator.fields import Field, Fields
 from triplaneturbo.generator.peta import PLANES
 from triplaneturbo.generator.schedule import denoise_steps
-from triplaneturbo.generator.upsample import use_phase_upsampling
+from triplaneturbo.generator.upsample import forget_kernels, use_phase_upsampling
 
 
 class Head(nn.Module):
@@ -112,12 +112,14 @@ class Generator(nn.Module):
         """
         for layer in self.adapter_layers():
             layer.merge()
+        forget_kernels(self)
 
     def unmerge(self) -> None:
         """Take the merged adapters out again, exact to rounding in the precision of the weights."""
         for layer in self.adapter_layers():
             if layer.merged:
                 layer.unmerge()
+        forget_kernels(self)
 
     def cast(self, dtype: torch.dtype) -> Generator:
         """Set the base's and the adapters' precision; the field MLPs stay in float32. Returns itself.

@@ -40,7 +40,7 @@ def upsample_conv(x: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
 class PhaseUpsample2D(Upsample2D):
     """diffusers' Upsample2D, the short way where neither gradients nor a live adapter need the long one."""
 
-    _kernels: tuple[tuple[int, int], Tensor] | None = None
+    _kernels: tuple[int, Tensor] | None = None
 
     def forward(self, hidden_states: Tensor, output_size: int | None = None, *args, **kwargs) -> Tensor:
         """[B, C, H, W] -> [B, C, 2H, 2W]."""
@@ -52,12 +52,15 @@ class PhaseUpsample2D(Upsample2D):
         return upsample_conv(hidden_states, self._phase_kernels(base.weight), base.bias)
 
     def _phase_kernels(self, weight: Tensor) -> Tensor:
-        key = (weight.data_ptr(), weight._version)
-        if self._kernels is None or self._kernels[0] != key:
+        place = weight.data_ptr()
+        if self._kernels is None or self._kernels[0] != place:
             # Sums of bfloat16 weights are rounded once, not twice.
-            kernels = phase_kernels(weight.float()).to(weight.dtype)
-            self._kernels = (key, kernels)
+            self._kernels = (place, phase_kernels(weight.float()).to(weight.dtype))
         return self._kernels[1]
+
+    def forget_kernels(self) -> None:
+        """To be called when the convolution's weight has changed in its place."""
+        self._kernels = None
 
 
 def use_phase_upsampling(model: nn.Module) -> None:
@@ -70,3 +73,10 @@ def use_phase_upsampling(model: nn.Module) -> None:
             and module.norm is None
         ):
             module.__class__ = PhaseUpsample2D
+
+
+def forget_kernels(model: nn.Module) -> None:
+    """Tell every short way in `model` that weights have changed in their place."""
+    for module in model.modules():
+        if isinstance(module, PhaseUpsample2D):
+            module.forget_kernels()

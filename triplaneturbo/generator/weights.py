@@ -150,7 +150,7 @@ def _drawn_from(seed: int | None) -> Iterator[None]:
 
 
 def _enliven(generator: Generator) -> None:
-    """He initialisation for an untrained colour MLP: the usual one gives an even grey, which hides mistakes."""
+    """He initialisation for an untrained colour MLP: the usual one is an even grey, which hides mistakes."""
     for layer in generator.heads[generator.active].fields.color:
         if isinstance(layer, torch.nn.Linear):
             torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

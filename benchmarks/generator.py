@@ -1,0 +1,148 @@
+"""Time the generator at full size beside a plain one and beside the machine's floor.
+
+    python -m benchmarks.generator [--repeats 2] [--skip-plain]
+
+Random weights of the real sizes (Stable Diffusion 2.1-base, rank 16), one prompt. "plain" is the slow twin of
+the tests (tests/generator/plain.py): adapters live, planes in a loop, attention matrices in full, as the
+public implementation computes. The floor is a prompt's products at the rate that this machine reaches, in
+the same run, on one large convolution.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
+
+from triplaneturbo.devices import bfloat16_unit
+from triplaneturbo.generator import peta
+from triplaneturbo.generator.adapter import adapter_tensors
+from triplaneturbo.generator.config import GeneratorConfig
+from triplaneturbo.generator.generator import Generator
+from triplaneturbo.generator.released import released_places, to_released
+
+UNET = {
+    "block_out_channels": (320, 640, 1280, 1280),
+    "attention_head_dim": (5, 10, 20, 20),
+    "cross_attention_dim": 1024,
+    "use_linear_projection": True,
+}
+VAE = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+}
+SCHEDULER = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+STEP_TFLOP, DECODE_TFLOP = 1.31, 3.73
+
+
+def full_size() -> Generator:
+    """A generator of the real sizes with random weights, adapters drawn so that they matter."""
+    torch.manual_seed(0)
+    unet, vae = UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)
+    vae.encoder = None
+    vae.quant_conv = None
+    generator = Generator(unet, vae, DDIMScheduler(**SCHEDULER), GeneratorConfig()).eval()
+    for name, value in generator.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value, std=0.02)
+    return generator
+
+
+def best(call: Callable[[], object], repeats: int) -> float:
+    """Seconds of the fastest of `repeats` calls, after one that does not count."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def machine_rate(dtype: torch.dtype) -> float:
+    """TFLOP/s of one large convolution (256 channels, 128 x 128, 3 x 3)."""
+    conv = torch.nn.Conv2d(256, 256, 3, padding=1).to(dtype=dtype, memory_format=torch.channels_last)
+    x = torch.randn(1, 256, 128, 128).to(dtype=dtype, memory_format=torch.channels_last)
+    return 2 * 9 * 256 * 256 * 128 * 128 / best(lambda: conv(x), 5) / 1e12
+
+
+def relative(found: Tensor, wanted: Tensor) -> float:
+    """Root of the mean squared difference over that of the wanted values."""
+    return ((found.float() - wanted).norm() / wanted.norm()).item()
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="Time the generator at full size.")
+    parser.add_argument("--repeats", type=int, default=2, help="timed calls of each; the fastest counts")
+    parser.add_argument("--skip-plain", action="store_true", help="leave the plain twin out")
+    arguments = parser.parse_args()
+
+    generator = full_size()
+    noise, text = torch.randn(1, 6, 4, 32, 32), torch.randn(1, 77, 1024)
+    rows: list[tuple[str, float, float, float | None]] = []
+    if not arguments.skip_plain:
+        from tests.generator.plain import PlainGenerator
+
+        places = released_places(peta.adapted_layers(generator.unet, generator.vae.decoder), generator.config)
+        tensors = {name: value.detach() for name, value in adapter_tensors(generator).items()}
+        base = full_size_base(generator)
+        plain = PlainGenerator(*base, to_released(tensors, places)).eval()
+        step = best(lambda: plain.predict(noise, 999, text), arguments.repeats)
+        rows.append(("plain, float32", step, best(lambda: plain.decode(noise), arguments.repeats), None))
+        del plain, base
+
+    generator.merge()
+    reference: Tensor | None = None
+    kinds = [torch.float32] + ([torch.bfloat16] if bfloat16_unit() else [])
+    for dtype in kinds:
+        generator.cast(dtype)
+        step = best(lambda: generator.predict(noise, 999, text), arguments.repeats)
+        decode = best(lambda: generator.decode(noise), arguments.repeats)
+        *_, clean = generator.denoise(noise, text, 4)
+        planes = generator.decode(clean)
+        reference = planes if reference is None else reference
+        rows.append((f"ours, {str(dtype)[6:]}", step, decode, relative(planes, reference)))
+
+    print(f"\ntorch {torch.__version__}, {torch.get_num_threads()} threads, one prompt, full size")
+    print(f"{'':24}{'step s':>9}{'decode s':>10}{'x step':>8}{'x decode':>10}{'planes':>9}")
+    first = rows[0]
+    for name, step, decode, error in rows:
+        gains = f"{first[1] / step:8.2f}{first[2] / decode:10.2f}"
+        print(
+            f"{name:24}{step:9.2f}{decode:10.2f}{gains}" + ("" if error is None else f"{100 * error:8.2f}%")
+        )
+    for dtype in kinds:
+        rate = machine_rate(dtype)
+        print(
+            f"{'floor, ' + str(dtype)[6:]:24}{STEP_TFLOP / rate:9.2f}{DECODE_TFLOP / rate:10.2f}"
+            f"   at {rate:.2f} TFLOP/s"
+        )
+
+
+def full_size_base(generator: Generator) -> tuple[UNet2DConditionModel, AutoencoderKL, DDIMScheduler]:
+    """The generator's base without adapters, as plain diffusers models with the same weights."""
+    unet, vae = UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)
+    for model, source in ((unet, generator.unet), (vae.decoder, generator.vae.decoder)):
+        state = {name.replace(".base_layer", ""): value for name, value in source.state_dict().items()}
+        model.load_state_dict({name: value for name, value in state.items() if "lora_" not in name})
+    vae.post_quant_conv.load_state_dict(generator.vae.post_quant_conv.state_dict())
+    return unet, vae, DDIMScheduler(**SCHEDULER)
+
+
+if __name__ == "__main__":
+    main()
