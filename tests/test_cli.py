@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trimesh
 
-from triplaneturbo import __version__
+from tests.quick import QUICK, load, load_once
+from triplaneturbo import __version__, engine
 from triplaneturbo.__main__ import main
 from triplaneturbo.commands import doctor, generate
 from triplaneturbo.generator.fields import Fields
@@ -22,9 +25,13 @@ from triplaneturbo.pipeline import STAGES
 from triplaneturbo.request import DEFAULT_FACES
 
 ROOT = Path(__file__).resolve().parents[1]
-QUICK = ["--model", "small", "--device", "cpu", "--resolution", "24", "--texture-size", "512", "--steps", "2"]
 
 Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def _load_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_load", load_once)
 
 
 @pytest.fixture
@@ -74,7 +81,7 @@ def test_another_process_writes_the_same_bytes(cli: Cli, tmp_path: Path) -> None
     done = subprocess.run(
         [sys.executable, "-m", "triplaneturbo", *command],
         cwd=tmp_path,
-        env={"PATH": "", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         timeout=120,
@@ -164,11 +171,10 @@ def empty_field(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Fields.__init__
 
     def with_nothing(self: Fields, config) -> None:
-        from dataclasses import replace
-
         made(self, replace(config, sphere_radius=-1000.0))
 
     monkeypatch.setattr(Fields, "__init__", with_nothing)
+    monkeypatch.setattr(engine, "_load", load)
 
 
 @pytest.mark.usefixtures("empty_field")

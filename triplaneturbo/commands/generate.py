@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -216,7 +217,10 @@ def _show(ticket: Ticket, label: str) -> None:
     """A progress bar on the terminal until the ticket's request ends."""
     from tqdm import tqdm
 
-    with tqdm(total=1.0, bar_format="{desc:18}|{bar}| {percentage:3.0f} % {elapsed}", leave=False) as bar:
+    layout = "{desc:18}|{bar}| {percentage:3.0f} % {elapsed}"
+    # Some terminals say that they have no columns and no lines, and tqdm would then show nothing.
+    columns, lines = shutil.get_terminal_size()
+    with tqdm(total=1.0, bar_format=layout, ncols=columns, nrows=lines, leave=False) as bar:
         for event in ticket.events():
             step = f" {event.step}/{event.steps}" if event.stage == "denoise" else ""
             bar.set_description_str(f"{label}{event.stage}{step}", refresh=False)

@@ -1,0 +1,14 @@
+"""The command line in this process, quickly: a small request, and the model loaded once for many commands."""
+
+from __future__ import annotations
+
+import functools
+
+from triplaneturbo import engine
+
+QUICK = ["--model", "small", "--device", "cpu", "--resolution", "24", "--texture-size", "512", "--steps", "2"]
+
+load = engine._load
+# To be put in the place of `engine._load`: commands change nothing in a model, and loading takes most of
+# their time.
+load_once = functools.cache(load)
