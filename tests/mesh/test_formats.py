@@ -282,9 +282,18 @@ def test_units(kind):
     data = encode(mesh, kind, unit=0.001)
     back = read_obj(data) if kind == "obj" else read(data, kind)
     np.testing.assert_allclose(back.extents, (mesh.bounds[1] - mesh.bounds[0])[[1, 2, 0]] / 1000, rtol=1e-5)
-    for unit in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(UserError, match="above 0"):
+    for unit in (0.0, -1.0, 1e-7, 1e7, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="A model unit"):
             encode(mesh, kind, unit=unit)
+
+
+def test_normals_do_not_depend_on_the_unit_and_are_mended_in_every_format():
+    mesh = colored()
+    expected = accessor(to_glb(mesh), "NORMAL")
+    np.testing.assert_allclose(accessor(to_glb(mesh, unit=1e-6), "NORMAL"), expected, atol=1e-6)
+    broken = mesh.replace(normals=torch.full((len(mesh.vertices), 3), float("nan")))
+    for kind in ("glb", "obj", "ply"):
+        assert encode(broken, kind) == encode(mesh, kind)
 
 
 def test_obj_zip_holds_harmless_names_that_refer_to_each_other():

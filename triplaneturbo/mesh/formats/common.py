@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import re
 
 import numpy as np
@@ -12,24 +11,25 @@ from PIL import Image
 from torch import Tensor
 
 from triplaneturbo.errors import UserError
+from triplaneturbo.mesh.clean import smooth_normals
 from triplaneturbo.mesh.mesh import Mesh
 
 _RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}
 
 
 def checked(mesh: Mesh, unit: float) -> Mesh:
-    """The mesh on the CPU in float32, scaled to metres, if it can stand in a file.
+    """The mesh on the CPU in float32, scaled to metres and with unit normals, if it can stand in a file.
 
     Args:
         mesh: in model space.
-        unit: metres per unit of model space.
+        unit: metres per unit of model space, 1e-6 to 1e6.
 
     Raises:
         UserError: no faces, a position that is not finite, or an impossible unit.
         ValueError: attributes that do not belong together (a mistake of the caller).
     """
-    if not (math.isfinite(unit) and unit > 0):
-        raise UserError(f"A model unit cannot be {unit} metres long; give a number above 0.")
+    if not 1e-6 <= unit <= 1e6:
+        raise UserError(f"A model unit cannot be {unit} metres long; choose from 0.000001 to 1000000.")
     if len(mesh.faces) == 0 or len(mesh.vertices) == 0:
         raise UserError("The mesh is empty, so there is nothing to save; try another seed.")
     vertices = mesh.vertices.detach().cpu().float()
@@ -53,7 +53,19 @@ def checked(mesh: Mesh, unit: float) -> Mesh:
             raise ValueError(f"{name} must be uint8 [H, W, 3], not {image.dtype} {image.shape}")
         if mesh.uv is None:
             raise ValueError(f"a mesh with a {name} needs texture coordinates")
+    parts["normals"] = _unit_normals(vertices, faces, parts["normals"])
     return mesh.replace(vertices=(vertices * unit).contiguous(), faces=faces.contiguous(), **parts)
+
+
+def _unit_normals(vertices: Tensor, faces: Tensor, normals: Tensor | None) -> Tensor:
+    """Unit normals [V, 3]; where none is given, or one without a direction, the smooth one of the faces."""
+    if normals is None:
+        return smooth_normals(vertices, faces)
+    length = normals.norm(dim=1, keepdim=True)
+    proper = torch.isfinite(length) & (length > 1e-12)
+    if proper.all():
+        return normals / length
+    return torch.where(proper, normals / length, smooth_normals(vertices, faces))
 
 
 def to_file_axes(vectors: Tensor, up: str = "y") -> Tensor:

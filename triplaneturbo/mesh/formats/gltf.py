@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from triplaneturbo import __version__
-from triplaneturbo.mesh.clean import smooth_normals
 from triplaneturbo.mesh.formats.common import checked, encode_image, to_file_axes
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.render.colors import srgb_to_linear
@@ -81,7 +80,7 @@ def to_glb(mesh: Mesh, image: str = "png", unit: float = 1.0) -> bytes:
     buffer = _Buffer()
     attributes = gltf.Attributes(
         POSITION=buffer.accessor(to_file_axes(mesh.vertices).numpy(), gltf.ARRAY_BUFFER, "positions"),
-        NORMAL=buffer.accessor(to_file_axes(_unit_normals(mesh)).numpy(), gltf.ARRAY_BUFFER, "normals"),
+        NORMAL=buffer.accessor(to_file_axes(mesh.normals).numpy(), gltf.ARRAY_BUFFER, "normals"),
     )
     if mesh.uv is not None and (mesh.texture is not None or mesh.normal_map is not None):
         attributes.TEXCOORD_0 = buffer.accessor(mesh.uv.numpy(), gltf.ARRAY_BUFFER, "uv")
@@ -150,17 +149,6 @@ def _material(mesh: Mesh, document: gltf.GLTF2, buffer: _Buffer, image: str) -> 
             )
         ]
     return material
-
-
-def _unit_normals(mesh: Mesh) -> Tensor:
-    """Unit normals [V, 3] in model axes; where a given one has no direction, the smooth one of the faces."""
-    if mesh.normals is None:
-        return smooth_normals(mesh.vertices, mesh.faces)
-    length = mesh.normals.norm(dim=1, keepdim=True)
-    proper = torch.isfinite(length) & (length > 1e-12)
-    if proper.all():
-        return mesh.normals / length
-    return torch.where(proper, mesh.normals / length, smooth_normals(mesh.vertices, mesh.faces))
 
 
 def _unit_tangents(tangents: Tensor) -> Tensor:

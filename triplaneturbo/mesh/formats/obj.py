@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 from torch import Tensor
 
-from triplaneturbo.mesh.clean import smooth_normals, weld
+from triplaneturbo.mesh.clean import weld
 from triplaneturbo.mesh.formats.common import checked, encode_image, safe_name, to_file_axes
 from triplaneturbo.mesh.mesh import Mesh
 
@@ -46,7 +46,7 @@ def to_obj_zip(mesh: Mesh, name: str = "mesh", unit: float = 1.0, up: str = "y")
             entry.create_system = 3
             entry.external_attr = 0o644 << 16
             entry.compress_type = zipfile.ZIP_STORED if path.endswith(".png") else zipfile.ZIP_DEFLATED
-            archive.writestr(entry, data)
+            archive.writestr(entry, data, compresslevel=3)
     return buffer.getvalue()
 
 
@@ -56,17 +56,15 @@ def _lines(pattern: str, rows: np.ndarray) -> str:
 
 
 def _obj(mesh: Mesh, name: str, up: str) -> str:
-    index = weld(mesh.vertices)  # [V], the joined vertex of each
-    first = index.first  # one of the originals of each joined vertex
-    normals = mesh.normals if mesh.normals is not None else smooth_normals(mesh.vertices, mesh.faces)
-    positions = to_file_axes(mesh.vertices[first], up).numpy()
+    joined = weld(mesh.vertices)
+    positions = to_file_axes(mesh.vertices[joined.first], up).numpy()
     parts = ["# TriplaneTurbo\n", f"mtllib {name}.mtl\n" if _has_material(mesh) else "", f"o {name}\n"]
     if mesh.colors is not None and mesh.texture is None:
-        colors = mesh.colors[first].clamp(0, 1).nan_to_num().numpy()
+        colors = mesh.colors[joined.first].clamp(0, 1).nan_to_num().numpy()
         parts.append(_lines("v %.8g %.8g %.8g %.4f %.4f %.4f", np.concatenate((positions, colors), axis=1)))
     else:
         parts.append(_lines("v %.8g %.8g %.8g", positions))
-    corner: list[Tensor] = [index.index[mesh.faces] + 1]  # [F, 3] each: position, (uv,) normal
+    corner: list[Tensor] = [joined.index[mesh.faces] + 1]  # [F, 3] each: position, (uv,) normal
     pattern = "%d//%d"
     if mesh.uv is not None:
         uv = mesh.uv.numpy().astype(np.float64)
@@ -74,7 +72,7 @@ def _obj(mesh: Mesh, name: str, up: str) -> str:
         parts.append(_lines("vt %.7g %.7g", uv))
         corner.append(mesh.faces + 1)
         pattern = "%d/%d/%d"
-    parts.append(_lines("vn %.5f %.5f %.5f", to_file_axes(normals, up).numpy()))
+    parts.append(_lines("vn %.5f %.5f %.5f", to_file_axes(mesh.normals, up).numpy()))
     corner.append(mesh.faces + 1)
     rows = np.stack([part.numpy() for part in corner], axis=-1).reshape(len(mesh.faces), -1)
     if _has_material(mesh):

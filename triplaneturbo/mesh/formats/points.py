@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.clean import smooth_normals, weld
+from triplaneturbo.mesh.clean import weld
 from triplaneturbo.mesh.formats.common import checked, to_file_axes
 from triplaneturbo.mesh.mesh import Mesh, face_normals
 from triplaneturbo.render.colors import sample
@@ -28,11 +28,10 @@ def to_ply(mesh: Mesh, unit: float = 1.0, up: str = "y") -> bytes:
         UserError: an empty mesh, positions that are not finite.
     """
     mesh = checked(mesh, unit)
-    normals = mesh.normals if mesh.normals is not None else smooth_normals(mesh.vertices, mesh.faces)
     joined = weld(mesh.vertices)
     faces = _proper(joined.index[mesh.faces])
     columns = [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("nx", "<f4"), ("ny", "<f4"), ("nz", "<f4")]
-    values = torch.cat((to_file_axes(mesh.vertices, up), to_file_axes(normals, up)), dim=1)[joined.first]
+    values = torch.cat((to_file_axes(mesh.vertices, up), to_file_axes(mesh.normals, up)), dim=1)[joined.first]
     colors = _colors(mesh)
     if colors is not None:
         columns += [("red", "u1"), ("green", "u1"), ("blue", "u1")]
