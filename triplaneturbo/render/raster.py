@@ -1,7 +1,7 @@
 """The rasteriser: which triangle each pixel sees and where in it; attributes are then interpolated in torch.
 
 On the CPU a small numba kernel draws (zbuffer.py). It was chosen over Embree (embreex wheel): both give the
-same picture, but for a mesh of 80,000 faces at 512^2 the kernel takes about 7 ms and Embree about 90 ms (2
+same picture, but for a mesh of 80,000 faces at 512^2 the kernel takes about 9 ms and Embree about 80 ms (2
 cores; `benchmarks/raster.py` prints both); numba has wheels for Python 3.10 to 3.14 on Linux (x86-64 and
 ARM), macOS and Windows, embreex none for Linux on ARM. The price is about 1 s of compiling at the first call
 ever, which numba then keeps on disk.
