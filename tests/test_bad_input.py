@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from safetensors.torch import save
 
 from tests.quick import QUICK, load_once
 from triplaneturbo import engine
-from triplaneturbo.__main__ import main
+from triplaneturbo.__main__ import guarded, main
 from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.models import SMALL
 from triplaneturbo.pipeline import STAGES, Progress
@@ -231,14 +231,6 @@ def test_a_full_disk(
     assert _contents(tmp_path) == {str(tmp_path / "cup.glb"): b"an older mesh"}
 
 
-@pytest.fixture
-def keep_sigint() -> Iterator[None]:
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
-
-
-@pytest.mark.usefixtures("keep_sigint")
 @pytest.mark.parametrize("moment", [*STAGES, "writing"])
 def test_an_interrupt_at_any_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], moment: str
@@ -272,6 +264,26 @@ def test_an_interrupt_at_any_moment(
     if left:
         scene = trimesh.load(tmp_path / "cup.glb")
         assert len(scene.geometry) == 1
+
+
+def test_an_interrupt_that_is_swallowed_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """Python drops what is raised in a destructor, and importing torch calls many."""
+    swallowed = []
+
+    def work() -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            swallowed.append(True)
+        time.sleep(5)
+        return 0
+
+    before = signal.getsignal(signal.SIGINT)
+    assert guarded(work, "Farewell.") == 130
+    assert swallowed
+    assert capsys.readouterr().err == "Farewell.\n"
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")

@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def guarded(action: Callable[[], int], farewell: str) -> int:
     """Do `action` and give its exit code; what a person can mend is said in one sentence."""
+    before = signal.signal(signal.SIGINT, _interrupt)
     try:
         return action()
     except EmptySurfaceError as error:
@@ -62,13 +63,28 @@ def guarded(action: Callable[[], int], farewell: str) -> int:
         print(error, file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         print(farewell, file=sys.stderr)
         return INTERRUPTED
+    finally:
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    """Raise KeyboardInterrupt, and again in half a second unless `guarded` has stopped that.
+
+    One alone can be lost: Python drops what is raised in a destructor, and importing torch calls many.
+    """
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, _interrupt)
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+    raise KeyboardInterrupt
 
 
 def leave(code: int) -> NoReturn:
     """End the process. After an interrupt, at once: the worker may be in the middle of a long product."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # there is nothing left to interrupt
     sys.stdout.flush()
     sys.stderr.flush()
     if code == INTERRUPTED:

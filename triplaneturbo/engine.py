@@ -103,15 +103,16 @@ class Engine:
         }
         return "\n".join(f"{name:14} {value}" for name, value in rows.items())
 
-    def close(self, timeout: float | None = 5.0) -> bool:
+    def close(self, timeout: float | None = 5) -> bool:
         """Cancel everything and stop; True if the worker ended within `timeout` seconds."""
         return self._line.close(timeout)
 
     def __enter__(self) -> Engine:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # An interrupt is not to wait for a step to end: the worker's thread ends with the process.
+        self.close(0 if kind is KeyboardInterrupt else 5)
 
     def _embed(self, prompt: str) -> Tensor:
         embeds = self._embeddings.get(prompt)
