@@ -15,7 +15,7 @@ from triplaneturbo.devices import choose_device, choose_precision
 from triplaneturbo.engine import KEPT_RESULTS, Engine
 from triplaneturbo.errors import Cancelled, UserError
 from triplaneturbo.mesh.formats import to_glb
-from triplaneturbo.models import SMALL, find_model
+from triplaneturbo.models import SMALL
 from triplaneturbo.request import Request
 
 QUICK: dict[str, Any] = {"resolution": 24, "texture_size": 512, "steps": 2}
@@ -161,26 +161,6 @@ def test_devices_that_are_not_there_are_refused(name: str) -> None:
 def test_unknown_precisions_are_refused() -> None:
     with pytest.raises(UserError, match="auto, float32 or bfloat16"):
         choose_precision("int4", torch.device("cpu"), False)
-
-
-def test_auto_is_the_small_model_without_a_gpu() -> None:
-    found = find_model("auto", on_gpu=False)
-    assert (found.name, found.folder, found.notice) == ("small", SMALL, "")
-    assert found.small
-
-
-def test_auto_announces_that_the_full_model_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "find_full", lambda: None)
-    found = find_model("auto", on_gpu=True)
-    assert found.name == "small"
-    assert found.notice == "The full model is not on this machine, so the small one is used."
-
-
-def test_auto_takes_the_full_model_on_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "triplaneturbo.json").write_text("{}")
-    monkeypatch.setattr(models, "FULL", tmp_path)
-    assert find_model("auto", on_gpu=True).folder == tmp_path
-    assert find_model("full", on_gpu=False).folder == tmp_path
 
 
 def test_a_released_adapter_in_the_cache_is_converted_once(

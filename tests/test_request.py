@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.request import PROMPT_LIMIT, Request, tidy_prompt
+from triplaneturbo.mesh import unwrap
+from triplaneturbo.request import PROMPT_LIMIT, TEXTURE_SIZES, UNWRAPS, Request, tidy_prompt
 
 CHANGES = [
     ({"seed": -1}, "seed should be 0 to 4294967295, not -1"),
@@ -73,3 +74,8 @@ def test_the_ends_of_every_range_are_let_through(changes: dict) -> None:
 def test_prompts_are_tidied_but_kept(prompt: str, tidy: str) -> None:
     assert tidy_prompt(prompt) == tidy
     assert tidy_prompt(tidy) == tidy
+
+
+def test_what_may_be_asked_for_is_what_can_be_done() -> None:
+    assert UNWRAPS == unwrap.METHODS
+    assert TEXTURE_SIZES == unwrap.TEXTURE_SIZES

@@ -1,0 +1,153 @@
+"""Which model a name means. The hub is never reached: what it would answer is put in its place."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+from triplaneturbo import models
+from triplaneturbo.errors import UserError
+from triplaneturbo.generator.config import CONFIG_NAME
+from triplaneturbo.models import BASES, RELEASED, SMALL, find_model
+
+
+@pytest.fixture
+def no_full(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine with no full model anywhere."""
+    monkeypatch.setattr(models, "FULL", tmp_path / "nowhere")
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+
+    def nothing(*_: object, **__: object) -> str:
+        raise LocalEntryNotFoundError("nothing is kept")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", nothing)
+
+
+def test_the_configurations_name_is_the_loaders() -> None:
+    assert models.CONFIG_NAME == CONFIG_NAME
+
+
+@pytest.mark.parametrize("name", ["auto", "small"])
+def test_without_a_gpu_it_is_the_small_model(name: str) -> None:
+    found = find_model(name, on_gpu=False)
+    assert (found.name, found.folder, found.base, found.notice) == ("small", SMALL, None, "")
+    assert found.small
+
+
+@pytest.mark.usefixtures("no_full")
+def test_auto_on_a_gpu_announces_that_the_full_model_is_missing() -> None:
+    found = find_model("auto", on_gpu=True)
+    assert found.name == "small"
+    assert found.notice == "The full model is not on this machine, so the small one is used."
+
+
+@pytest.mark.usefixtures("no_full")
+def test_full_without_files_says_what_to_do() -> None:
+    with pytest.raises(UserError, match=r"put its files into .*nowhere or use the small model\.$"):
+        find_model("full", on_gpu=True)
+
+
+@pytest.mark.usefixtures("no_full")
+def test_the_full_models_own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / CONFIG_NAME).write_text("{}")
+    monkeypatch.setattr(models, "FULL", tmp_path)
+    assert find_model("auto", on_gpu=True).folder == tmp_path
+    assert find_model("full", on_gpu=False).folder == tmp_path
+
+
+@pytest.mark.usefixtures("no_full")
+@pytest.mark.parametrize("there", BASES)
+def test_released_files_in_the_hubs_cache(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, there: str
+) -> None:
+    base = Path(shutil.copytree(SMALL, tmp_path / "base"))
+    released = tmp_path / "released.pth"
+    monkeypatch.setattr(
+        huggingface_hub, "try_to_load_from_cache", lambda *what: str(released) if what == RELEASED else None
+    )
+
+    def kept(hub_id: str, **choices: object) -> str:
+        assert choices == {"local_files_only": True}
+        if hub_id != there:
+            raise LocalEntryNotFoundError("nothing is kept")
+        return str(base)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", kept)
+    found = find_model("full", on_gpu=False)
+    assert (found.base, found.released) == (base, released)
+    shutil.rmtree(base / "vae")  # a base that was only half downloaded is none
+    with pytest.raises(UserError, match="not on this machine"):
+        find_model("full", on_gpu=False)
+
+
+def test_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = Path(shutil.copytree(SMALL, tmp_path / "mine"))
+    found = find_model(str(copy), on_gpu=True)
+    assert (found.name, found.folder) == ("mine", copy)
+    assert found.small
+    monkeypatch.chdir(tmp_path)
+    assert find_model("mine", on_gpu=False).folder == Path("mine")
+
+
+def test_a_model_from_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = []
+
+    def download(hub_id: str, allow_patterns: list[str]) -> str:
+        asked.append((hub_id, allow_patterns))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(UserError, match="'someone/a-model' is no model for this program"):
+        find_model("someone/a-model", on_gpu=False)
+    (tmp_path / CONFIG_NAME).write_text("{}")
+    assert find_model("someone/a-model", on_gpu=False).folder == tmp_path
+    assert asked == [("someone/a-model", ["*.json", "*.safetensors", "*.txt"])] * 2  # nothing that can run
+
+
+class Refusal(HfHubHTTPError):
+    """The hub's answer, with a status code."""
+
+    def __init__(self, code: int) -> None:
+        Exception.__init__(self, "the hub's own words")
+        self.response = SimpleNamespace(status_code=code)  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            LocalEntryNotFoundError("no connection"),
+            "There is no folder 'someone/a-model', and the hub cannot be",
+        ),
+        (ConnectionError("refused"), "and the hub cannot be reached"),
+        (Refusal(404), "The hub does not give 'someone/a-model' (HTTP 404); check the name"),
+        (Refusal(401), "The hub does not give 'someone/a-model' (HTTP 401); check the name"),
+    ],
+    ids=["offline", "refused", "unknown", "private"],
+)
+def test_what_the_hub_may_answer(monkeypatch: pytest.MonkeyPatch, error: Exception, sentence: str) -> None:
+    def download(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(UserError) as caught:
+        find_model("someone/a-model", on_gpu=False)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "../x", "a/..b", "", " ", "\0", "nothing", "x" * 5000, "a b/c"])
+def test_names_that_cannot_be(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="use auto, small, full, a folder or a hub id"):
+        find_model(name, on_gpu=False)
+
+
+def test_a_missing_built_in_model_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(models, "SMALL", tmp_path)
+    with pytest.raises(UserError, match="built-in model is missing: restore"):
+        find_model("small", on_gpu=False)
