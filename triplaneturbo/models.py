@@ -136,7 +136,7 @@ def _from_hub(hub_id: str) -> Found:
             f"The hub does not give {shown(hub_id)}"
             f"{f' (HTTP {code})' if code else ''}; check the name and, for a private model, log in."
         ) from None
-    except OSError:
+    except Exception:  # its transport has errors of its own kinds, which differ from version to version
         raise UserError(
             f"There is no folder {shown(hub_id)}, and the hub cannot be reached to look for a model of that"
             " name; check the name and the connection."
