@@ -58,7 +58,7 @@ def test_generate_writes_the_file_and_describes_it_in_one_object(cli: Cli, tmp_p
     assert made["files"] == [
         {"path": "mushroom.glb", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     ]
-    assert list(made["seconds"]) == [*STAGES, "total"]
+    assert list(made["seconds"]) == [*STAGES, "files", "total"]
     assert (made["prompt"], made["seed"], made["model"]) == ("a red mushroom", 7, "small")
     assert (made["device"], made["precision"], made["version"]) == ("cpu", "float32", __version__)
     assert made["settings"] == {

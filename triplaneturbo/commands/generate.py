@@ -3,7 +3,7 @@
 With --json one object is printed. For one mesh:
 
     {"prompt": ..., "seed": ..., "vertices": ..., "faces": ...,
-     "seconds": {"text": ..., "denoise": ..., ..., "total": ...},
+     "seconds": {"text": ..., "denoise": ..., ..., "files": ..., "total": ...},
      "files": [{"path": ..., "bytes": ..., "sha256": ...}],
      "surface_faces": ..., "dropped_pieces": ..., "settings": {"steps": ..., "resolution": ..., ...},
      "model": ..., "device": ..., "precision": ..., "version": ...}
@@ -19,6 +19,7 @@ import argparse
 import json
 import shutil
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,7 +187,13 @@ def _make(engine: Engine, job: Job, label: str, quiet: bool) -> dict[str, Any]:
     result = ticket.result()
     if result.unread:
         print(f"The model does not read the end of this prompt: {shown(result.unread)}.", file=sys.stderr)
-    return describe(result, engine) | {"files": write(result.mesh, job.paths)}
+    entry = describe(result, engine)
+    since = time.perf_counter()
+    entry["files"] = write(result.mesh, job.paths)
+    taken = round(time.perf_counter() - since, 4)
+    total = entry["seconds"].pop("total")
+    entry["seconds"] |= {"files": taken, "total": round(total + taken, 4)}
+    return entry
 
 
 def describe(result: Result, engine: Engine) -> dict[str, Any]:
