@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import tempfile
 import threading
+from pathlib import Path
 
 from triplaneturbo.__main__ import Parser, guarded, leave
-from triplaneturbo.commands import DONE
 from triplaneturbo.errors import UserError
+from triplaneturbo.request import shown
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Build the engine, launch the page, and serve until interrupted; gives the exit code."""
-    parser = Parser(description="Serve the page.")
+def options() -> Parser:
+    """The flags."""
+    parser = Parser(prog="python app.py", description="Serve the page until it is interrupted.")
     parser.add_argument(
         "--model", default="auto", help="auto (the default), small, full, a folder or a hub id"
     )
@@ -20,25 +23,39 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--precision", default="auto", help="auto (the default), float32 or bfloat16")
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine only")
     parser.add_argument("--port", type=int, default=7860, help="default 7860")
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Build the engine, launch the page, and wait for the interrupt.
+
+    Raises:
+        UserError: the model is not to be had, or the address is taken.
+    """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
-    from triplaneturbo.ui.blocks import build
-
     from triplaneturbo.engine import Engine
+    from triplaneturbo.ui.blocks import SERVING, build, look
 
-    with Engine(arguments.model, arguments.device, arguments.precision) as engine:
-        print(engine.report(), engine.notice, sep="\n", flush=True)
-        page = build(engine)
+    with (
+        Engine(arguments.model, arguments.device, arguments.precision) as engine,
+        tempfile.TemporaryDirectory(prefix="triplaneturbo-") as folder,
+    ):
+        print("\n".join(filter(None, (engine.report(), engine.notice))), flush=True)
+        page = build(engine, Path(folder))
+        address = {"server_name": arguments.host, "server_port": arguments.port}
         try:
-            page.launch(
-                server_name=arguments.host, server_port=arguments.port, share=False, prevent_thread_lock=True
-            )
-        except OSError:
-            raise UserError(f"Port {arguments.port} is taken; choose another with --port.") from None
+            _, url, _ = page.launch(**address, **SERVING, **look(), prevent_thread_lock=True)
+        except (OSError, OverflowError):
+            raise UserError(
+                f"Cannot serve at {shown(arguments.host)}, port {arguments.port}: it is taken or not this"
+                " machine's; choose another --port."
+            ) from None
+        print(f"Open {url}", flush=True)
         threading.Event().wait()
-    return DONE
+    return 0
 
 
 if __name__ == "__main__":
-    leave(guarded(main, "Stopped."))
+    chosen = options().parse_args()
+    leave(guarded(lambda: serve(chosen), "Stopped."))

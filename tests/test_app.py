@@ -1,0 +1,50 @@
+"""app.py: what can go wrong before the page is there. The page itself is tested in tests/ui."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+import app
+from tests.quick import load_once
+from triplaneturbo import engine
+from triplaneturbo.__main__ import guarded
+
+
+def _serve(*argv: str) -> int:
+    return guarded(lambda: app.serve(app.options().parse_args(argv)), "Stopped.")
+
+
+@pytest.mark.parametrize("argv", [["--port", "http"], ["--share"], ["a cup"]])
+def test_bad_flags_are_one_sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        app.options().parse_args(argv)
+    assert leaving.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_page_is_for_this_machine_only_unless_asked() -> None:
+    assert app.options().parse_args([]).host == "127.0.0.1"
+
+
+def test_an_unknown_model_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _serve("--model", "enormous") == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert "no model 'enormous'" in said.err
+
+
+def test_a_port_that_is_taken_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(engine, "_load", load_once)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert _serve("--model", "small", "--device", "cpu", "--port", str(port)) == 2
+    said = capsys.readouterr()
+    assert f"port {port}: it is taken" in said.err.splitlines()[-1]
+    assert "Open" not in said.out
+    assert list(tmp_path.iterdir()) == []  # the folder for results is gone
