@@ -1,0 +1,63 @@
+"""The page's work for programs.
+
+from gradio_client import Client
+
+file, facts = Client("http://127.0.0.1:7860").predict("a red mushroom", seed=1, api_name="/generate")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import gradio as gr
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.request import DEFAULT_FACES
+from triplaneturbo.ui.form import to_request
+from triplaneturbo.ui.jobs import Made, Stopped, follow
+from triplaneturbo.ui.panels import file_facts
+
+if TYPE_CHECKING:
+    from triplaneturbo.engine import Engine
+    from triplaneturbo.ui.sessions import Sessions
+
+
+def build(engine: Engine, sessions: Sessions) -> None:
+    """Add the endpoint /generate to the Blocks that is being built."""
+    config = engine.model.config
+
+    def generate(
+        page: gr.Request,
+        prompt: str,
+        seed: int = 0,
+        steps: int = config.steps,
+        resolution: int = config.grid_resolution,
+        faces: int = DEFAULT_FACES,
+        texture_size: int = 1024,
+        unwrap: Literal["fast", "xatlas"] = "fast",
+        normal_map: bool = True,
+    ) -> tuple[gr.FileData, dict]:
+        """Make a textured mesh from a prompt.
+
+        Gives the GLB file and a dictionary of facts: vertices, faces, seconds of each stage, settings, files
+        with their sha256. `faces` 0 keeps all faces. What cannot be is an error of one sentence.
+        """
+        try:
+            request = to_request(prompt, seed, steps, resolution, faces, texture_size, unwrap, normal_map)
+        except UserError as error:
+            raise gr.Error(str(error)) from None
+        made: Made | None = None
+        for event in follow(engine, sessions.of(page.session_hash), request):
+            if isinstance(event, Stopped):
+                raise gr.Error(event.sentence or "The request was cancelled.")
+            if isinstance(event, Made):
+                made = event
+        assert made is not None
+        return _served(made), file_facts(made.facts)
+
+    gr.api(generate, api_name="generate", concurrency_limit=None)
+
+
+def _served(made: Made) -> Any:
+    path = made.files["glb"]
+    return gr.FileData(path=str(path), orig_name=path.name, mime_type="model/gltf-binary")

@@ -1,0 +1,32 @@
+"""What the page's controls hold, as a Request. What cannot be is for Request to say, in its sentences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.request import SEED_LIMIT, Request
+
+# The order of the page's controls.
+FIELDS = ("prompt", "seed", "steps", "resolution", "faces", "texture_size", "unwrap", "normal_map")
+
+
+def to_request(*values: Any) -> Request:
+    """A Request from the controls' values, in the order of FIELDS.
+
+    Raises:
+        UserError: a field is blank; what else cannot be is found when the request is checked.
+    """
+    fields = dict(zip(FIELDS, values, strict=True))
+    if fields["seed"] is None:
+        raise UserError(f"The seed is blank; give a whole number from 0 to {SEED_LIMIT}, or roll the dice.")
+    for name in ("seed", "steps", "resolution", "faces", "texture_size"):
+        fields[name] = _whole(fields[name])
+    fields["faces"] = fields["faces"] or None  # 0 or blank: as the surface comes
+    fields["prompt"] = fields["prompt"] or ""
+    return Request(**fields)
+
+
+def _whole(value: Any) -> Any:
+    """A browser's number as an int where it is whole; anything else as it is, for Request to complain of."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

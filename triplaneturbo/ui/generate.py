@@ -1,0 +1,147 @@
+"""The Generate tab: a prompt and its options at the left, the mesh at the right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.models import ROOT
+from triplaneturbo.request import DEFAULT_FACES, RESOLUTIONS, STEP_LIMIT, UNWRAPS, Request
+from triplaneturbo.ui import panels
+from triplaneturbo.ui.form import to_request
+from triplaneturbo.ui.jobs import Made, Stopped, follow
+
+if TYPE_CHECKING:
+    from triplaneturbo.engine import Engine
+    from triplaneturbo.ui.sessions import Sessions
+
+EXAMPLES = ROOT / "assets" / "examples.txt"
+TEXTURE_CHOICES = (512, 1024, 2048, 4096)
+# Degrees around and from above: a three-quarter view of the front (+z), slightly from above, as the previews
+# have it; the distance is the viewer's own choice, by the mesh's size.
+CAMERA = (60, 70, None)
+ROLL = "() => Math.floor(Math.random() * 1000000)"
+
+
+def build(engine: Engine, sessions: Sessions) -> None:
+    """Put the tab into the Blocks that is being built."""
+    with gr.Row(elem_id="page", equal_height=False):
+        with gr.Column(scale=4, min_width=320, elem_id="controls"):
+            prompt = gr.Textbox(
+                label="Prompt",
+                placeholder="Say what to make: a red mushroom",
+                lines=1,
+                max_lines=4,
+                autofocus=True,
+                elem_id="prompt",
+            )
+            examples = _examples(prompt)
+            with gr.Row(elem_id="seed-row"):
+                seed = gr.Number(0, label="Seed", elem_id="seed")
+                dice = gr.Button("Dice", elem_id="dice", scale=0, min_width=96)
+            with gr.Row(elem_id="buttons"):
+                start = gr.Button("Generate", variant="primary", scale=3, min_width=120, elem_id="generate")
+                stop = gr.Button("Cancel", interactive=False, scale=1, min_width=90, elem_id="cancel")
+            status = gr.HTML(panels.ready(), elem_id="status")
+            options = _options(engine)
+            with gr.Accordion("What this runs on", open=False, elem_id="report"):
+                gr.HTML(panels.report(engine.report()))
+        with gr.Column(scale=8, min_width=320, elem_id="result"):
+            viewer = gr.Model3D(
+                label="Mesh",
+                show_label=False,
+                interactive=False,
+                clear_color=(0.0, 0.0, 0.0, 0.0),
+                camera_position=CAMERA,
+                elem_id="viewer",
+            )
+            facts = gr.HTML(panels.facts(), elem_id="facts")
+            with gr.Row(elem_id="downloads"):
+                glb = gr.DownloadButton("Download GLB", interactive=False, elem_id="download-glb")
+                obj = gr.DownloadButton("Download OBJ", interactive=False, elem_id="download-obj")
+
+    def generate(page: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
+        yield {
+            start: gr.update(interactive=False),
+            stop: gr.update(interactive=True),
+            status: panels.starting(),
+        }
+        over = {start: gr.update(interactive=True), stop: gr.update(interactive=False)}
+        try:
+            request = to_request(*values)
+        except UserError as error:
+            yield over | {status: panels.status(Stopped(str(error)))}
+            return
+        for event in follow(engine, sessions.of(page.session_hash), request):
+            shown: dict[Any, Any] = {status: panels.status(event)}
+            if isinstance(event, Made):
+                shown |= {facts: panels.facts(event)}
+                if event.complete:
+                    shown |= over | {obj: _download(event, "obj")}
+                else:
+                    shown |= {viewer: str(event.files["glb"]), glb: _download(event, "glb")}
+            elif isinstance(event, Stopped):
+                shown |= over
+            yield shown
+
+    def cancel(page: gr.Request) -> None:
+        sessions.of(page.session_hash).cancel()
+
+    gr.on(
+        [start.click, prompt.submit],
+        generate,
+        [prompt, seed, *options],
+        [start, stop, status, viewer, facts, glb, obj],
+        trigger_mode="once",
+        show_progress="hidden",
+        concurrency_limit=None,  # the engine has a line of its own
+        api_visibility="private",
+    )
+    stop.click(cancel, queue=False, show_progress="hidden", api_visibility="private")
+    dice.click(None, None, seed, js=ROLL, api_visibility="private")
+    if examples is not None:
+        examples.click(lambda row: row[0], examples, prompt, queue=False, api_visibility="private")
+
+
+def _download(made: Made, name: str) -> Any:
+    return gr.update(value=str(made.files[name]), interactive=True)
+
+
+def _examples(prompt: gr.Textbox) -> gr.Dataset | None:
+    """Prompts to click on, one a line of assets/examples.txt; none where there is no such file."""
+    if not EXAMPLES.is_file():
+        return None
+    lines = [line.strip() for line in EXAMPLES.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return gr.Dataset(
+        components=[prompt],
+        samples=[[line] for line in lines],
+        label="Examples",
+        layout="gallery",
+        elem_id="examples",
+    )
+
+
+def _options(engine: Engine) -> list[Any]:
+    """The folded options, in the order of `form.FIELDS` after prompt and seed."""
+    config, default = engine.model.config, Request("")
+    with gr.Accordion("Options", open=False, elem_id="options"):
+        with gr.Row():
+            steps = gr.Slider(1, STEP_LIMIT, config.steps, step=1, label="Steps", min_width=195)
+            resolution = gr.Slider(*RESOLUTIONS, config.grid_resolution, step=8, label="Grid", min_width=195)
+        with gr.Row():
+            faces = gr.Number(
+                DEFAULT_FACES, label="Most faces", info="0 keeps them all.", min_width=195, elem_id="faces"
+            )
+            texture = gr.Dropdown(
+                list(TEXTURE_CHOICES),
+                value=default.texture_size,
+                label="Texture",
+                info="Pixels a side.",
+                min_width=195,
+            )
+        unwrap = gr.Radio(list(UNWRAPS), value=default.unwrap, label="Unwrap")
+        normal_map = gr.Checkbox(default.normal_map, label="Normal map")
+    return [steps, resolution, faces, texture, unwrap, normal_map]
