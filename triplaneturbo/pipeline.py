@@ -163,7 +163,8 @@ class Pipeline:
         mesh = unwrap(mesh, request.unwrap, request.texture_size)
 
         yield clock.begin("texture")
-        mesh = bake(mesh, field, request.texture_size, normal_map=request.normal_map)
+        cell = 2 / ((request.resolution or 2) - 1)
+        mesh = bake(mesh, field, request.texture_size, request.normal_map, cell)
 
         yield Result(
             mesh=mesh,

@@ -1,0 +1,215 @@
+"""Baking: what the texels say, how gaps are filled, and what a viewer makes of the normal map."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tests.fields_for_tests import mushroom
+from triplaneturbo.errors import UserError
+from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.mesh.nearest import nearest_covered
+from triplaneturbo.mesh.sparse import extract
+from triplaneturbo.mesh.surface import marching_cubes
+from triplaneturbo.mesh.tangents import to_tangent_space, vertex_tangents
+from triplaneturbo.mesh.texture import atlas, bake, gradient
+from triplaneturbo.mesh.unwrap import unwrap
+
+SIZE = 512
+
+
+class Ball:
+    """A sphere of radius 0.7 with waves on it, coloured by place: smooth colours without a period."""
+
+    def __init__(self, waves: float = 0.0) -> None:
+        self.waves = waves
+
+    def sdf(self, points: Tensor) -> Tensor:
+        return points.norm(dim=-1) - 0.7 + self.waves * (20 * points).sin().prod(-1)
+
+    def rgb(self, points: Tensor) -> Tensor:
+        return 0.5 + 0.45 * torch.sin(3 * points + torch.tensor([0.0, 1.0, 2.0]))
+
+
+def ball(resolution: int = 32) -> Mesh:
+    axis = torch.linspace(-1, 1, resolution)
+    grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
+    return Mesh(*marching_cubes(Ball().sdf(grid)))
+
+
+def looked_up(image: np.ndarray, uv: Tensor, level: int = 0) -> Tensor:
+    """An image's colours at uv [N, 2], filtered bilinearly, `level` halvings down: [N, 3] in [0, 1]."""
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    for _ in range(level):
+        pixels = F.avg_pool2d(pixels, 2)
+    at = (2 * uv - 1)[None, None].float()
+    return F.grid_sample(pixels, at, padding_mode="border", align_corners=False)[0, :, 0].T
+
+
+def inside_points(mesh: Mesh, count: int = 4000) -> tuple[Tensor, Tensor]:
+    """Random faces [N] and barycentrics [N, 3]."""
+    draw = torch.Generator().manual_seed(0)
+    face = torch.randint(len(mesh.faces), (count,), generator=draw)
+    return face, torch.distributions.Dirichlet(torch.ones(3)).sample((count,))
+
+
+@pytest.fixture(scope="module", params=["fast", "xatlas"])
+def baked(request) -> Mesh:
+    return bake(unwrap(ball(), request.param, SIZE), Ball(), SIZE, normal_map=False)
+
+
+def test_the_texture_says_what_the_field_says(baked: Mesh) -> None:
+    face, bary = inside_points(baked)
+    corners = baked.faces[face]
+    points = (baked.vertices[corners] * bary[..., None]).sum(1)
+    uv = (baked.uv[corners] * bary[..., None]).sum(1)
+    assert (looked_up(baked.texture, uv) - Ball().rgb(points)).abs().max() < 0.03
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
+def test_no_seam_shows_at_any_mip_level(baked: Mesh, level: int) -> None:
+    # Both sides of a seam: vertices at the same place with different uv.
+    colors = looked_up(baked.texture, baked.uv, level)
+    wanted = Ball().rgb(baked.vertices)
+    error = (colors - wanted).abs().max(1).values
+    # A texel of level 3 is 8 texels wide: colours change by as much over that distance themselves.
+    assert error.max() < 0.04 + 0.06 * level
+    _, place, count = np.unique(baked.vertices.numpy(), axis=0, return_inverse=True, return_counts=True)
+    assert (count[place] > 1).sum() > 100  # there are seams to look at
+
+
+def test_no_part_of_the_image_is_left_blank(baked: Mesh) -> None:
+    assert baked.texture.shape == (SIZE, SIZE, 3)
+    assert baked.texture.dtype == np.uint8
+    assert baked.texture.reshape(-1, 3).max(1).min() > 10  # the ball's colours are nowhere black
+
+
+def _by_loops(uv: np.ndarray, faces: np.ndarray, size: int) -> np.ndarray:
+    """The first face that holds each texel's centre, -1 where none does: one texel, one face at a time."""
+    found = np.full((size, size), -1)
+    for row in range(size):
+        for column in range(size):
+            at = np.array([column + 0.5, row + 0.5])
+            for index, face in enumerate(faces):
+                a, b, c = uv[face] * size
+                sides = [np.linalg.det([q - p, at - p]) for p, q in ((a, b), (b, c), (c, a))]
+                if min(sides) >= 0 or max(sides) <= 0:
+                    found[row, column] = index
+                    break
+    return found
+
+
+def test_the_atlas_equals_one_made_by_loops() -> None:
+    uv = torch.tensor([[0.1, 0.1], [0.6, 0.15], [0.2, 0.7], [0.7, 0.8], [0.9, 0.2], [0.95, 0.2], [0.9, 0.24]])
+    faces = torch.tensor([[0, 1, 2], [2, 1, 3], [4, 5, 6]])
+    wanted = _by_loops(uv.double().numpy(), faces.numpy(), 20)
+    texels, face, bary, nearest = atlas(uv, faces, 20)
+    found = np.full(400, -1)
+    found[texels] = face.numpy()
+    covered = wanted.reshape(-1) >= 0
+    assert (found[covered] == wanted.reshape(-1)[covered]).all()
+    # The gutter: at most two texels off the surface, on the surface's own points.
+    distance = np.array([np.hypot(*(np.argwhere(wanted >= 0) - divmod(t, 20)).T).min() for t in texels])
+    assert distance.max() <= 2 + 2**0.5
+    assert (bary >= 0).all()
+    torch.testing.assert_close(bary.sum(1), torch.ones(len(bary)))
+    assert set(texels) == set(nearest.reshape(-1))
+
+
+def test_a_face_smaller_than_a_texel_still_gets_one() -> None:
+    uv = torch.tensor([[0.1, 0.1], [0.3, 0.1], [0.1, 0.3], [0.805, 0.805], [0.806, 0.805], [0.805, 0.806]])
+    _, face, _, _ = atlas(uv, torch.tensor([[0, 1, 2], [3, 4, 5]]), 64)
+    assert set(face.tolist()) == {0, 1}
+
+
+def test_spreading_equals_the_search_through_all_texels() -> None:
+    covered = torch.rand(40, 56).numpy() < 0.02
+    found = nearest_covered(covered)
+    places = np.argwhere(covered)
+    rows, columns = np.indices(covered.shape)
+    every = np.hypot(rows[..., None] - places[:, 0], columns[..., None] - places[:, 1])
+    distance = np.hypot(rows - found // 56, columns - found % 56)
+    assert covered.reshape(-1)[found].all()
+    assert (distance - every.min(-1)).max() < 0.5  # the sweeps' known, rare error
+    assert (distance - every.min(-1) > 1e-9).mean() < 0.01
+
+
+def test_the_gradient_is_the_sdf_s() -> None:
+    points = torch.randn(100, 3, dtype=torch.float64) * 0.3
+    points.requires_grad_()
+    (exact,) = torch.autograd.grad(Ball(0.01).sdf(points).sum(), points)
+    found = gradient(Ball(0.01), points.detach(), 1e-4)
+    torch.testing.assert_close(found, exact, rtol=1e-3, atol=1e-3)
+
+
+def seen_by_a_viewer(mesh: Mesh, face: Tensor, bary: Tensor) -> Tensor:
+    """The normals that glTF's own formula reads from a normal map: [N, 3]."""
+    corners = mesh.faces[face]
+
+    def at(attribute: Tensor) -> Tensor:
+        return (attribute[corners] * bary[..., None]).sum(1)
+
+    x, y, z = (2 * looked_up(mesh.normal_map, at(mesh.uv)) - 1).T[..., None]
+    n, tangent = F.normalize(at(mesh.normals), dim=1), at(mesh.tangents)
+    t = F.normalize(tangent[:, :3], dim=1)
+    b = torch.linalg.cross(n, t) * tangent[:, 3:].sign()
+    return F.normalize(x * t + y * b + z * n, dim=1)
+
+
+def test_a_viewer_sees_the_field_s_own_normals() -> None:
+    field = Ball(waves=0.004)
+    mesh = bake(unwrap(ball(24), "fast", SIZE), field, SIZE, cell=1e-3)
+    face, bary = inside_points(mesh)
+    points = (mesh.vertices[mesh.faces[face]] * bary[..., None]).sum(1)
+    wanted = F.normalize(gradient(field, points, 1e-3), dim=1)
+    with_map = (seen_by_a_viewer(mesh, face, bary) * wanted).sum(1)
+    smooth = (mesh.normals[mesh.faces[face]] * bary[..., None]).sum(1)
+    without = (F.normalize(smooth, dim=1) * wanted).sum(1)
+    assert with_map.mean() > 0.999
+    assert with_map.quantile(0.02) > 0.99 > without.quantile(0.02)
+
+
+def test_tangents_follow_the_image() -> None:
+    # A square seen from +z, its image upright: u grows along +x, v (downward) along -y.
+    vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    uv = torch.tensor([[0.0, 1], [1, 1], [1, 0], [0, 0]])
+    faces, normals = torch.tensor([[0, 1, 2], [0, 2, 3]]), torch.tensor([[0.0, 0, 1]]).expand(4, 3)
+    tangents = vertex_tangents(vertices, faces, uv, normals)
+    torch.testing.assert_close(tangents, torch.tensor([[1.0, 0, 0, 1]]).expand(4, 4))
+    # The same image mirrored: the handedness turns.
+    mirrored = vertex_tangents(vertices, faces, uv * torch.tensor([-1.0, 1]), normals)
+    torch.testing.assert_close(mirrored, torch.tensor([[-1.0, 0, 0, -1]]).expand(4, 4))
+    up = to_tangent_space(F.normalize(torch.tensor([[0.0, 1, 1]]), dim=1), normals[:1], tangents[:1])
+    torch.testing.assert_close(up, F.normalize(torch.tensor([[0.0, 1, 1]]), dim=1))
+
+
+def test_a_face_without_uv_area_has_some_tangent() -> None:
+    vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+    normals = torch.tensor([[0.0, 0, 1]]).expand(3, 3)
+    tangents = vertex_tangents(vertices, torch.tensor([[0, 1, 2]]), torch.zeros(3, 2), normals)
+    torch.testing.assert_close(tangents[:, :3].norm(dim=1), torch.ones(3))
+    assert (tangents[:, 2].abs() < 1e-6).all()
+
+
+def test_a_real_field_bakes_the_same_twice() -> None:
+    field = mushroom()
+    surface = extract(field, 48)
+    meshes = [
+        bake(unwrap(Mesh(surface.vertices, surface.faces), "fast", SIZE), field, SIZE) for _ in range(2)
+    ]
+    assert meshes[0].texture.tobytes() == meshes[1].texture.tobytes()
+    assert meshes[0].normal_map.tobytes() == meshes[1].normal_map.tobytes()
+    red, green, _ = meshes[0].texture.reshape(-1, 3).T.astype(int)
+    assert ((red > 180) & (green < 60)).mean() > 0.2  # the cap
+    assert ((red > 220) & (green > 220)).mean() > 0.02  # its spots
+
+
+def test_bad_input_is_refused() -> None:
+    mesh = ball(8)
+    with pytest.raises(ValueError, match="no uv"):
+        bake(mesh, Ball())
+    with pytest.raises(UserError, match="4096"):
+        bake(unwrap(mesh, "fast", SIZE), Ball(), 5000)
