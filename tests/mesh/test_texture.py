@@ -10,12 +10,13 @@ from torch import Tensor
 
 from tests.fields_for_tests import mushroom
 from triplaneturbo.errors import UserError
+from triplaneturbo.mesh.atlas import lay_out
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.nearest import nearest_covered
 from triplaneturbo.mesh.sparse import extract
 from triplaneturbo.mesh.surface import marching_cubes
 from triplaneturbo.mesh.tangents import to_tangent_space, vertex_tangents
-from triplaneturbo.mesh.texture import atlas, bake, gradient
+from triplaneturbo.mesh.texture import bake, gradient
 from triplaneturbo.mesh.unwrap import unwrap
 
 SIZE = 512
@@ -75,8 +76,9 @@ def test_no_seam_shows_at_any_mip_level(baked: Mesh, level: int) -> None:
     colors = looked_up(baked.texture, baked.uv, level)
     wanted = Ball().rgb(baked.vertices)
     error = (colors - wanted).abs().max(1).values
-    # A texel of level 3 is 8 texels wide: colours change by as much over that distance themselves.
-    assert error.max() < 0.04 + 0.06 * level
+    # A texel of level 3 is 8 texels wide: colours change by as much over that distance themselves, and at
+    # the tip of a narrow chart it reaches beyond the space between charts.
+    assert (error.max() if level == 0 else error.quantile(0.98)) < 0.04 + 0.03 * level
     _, place, count = np.unique(baked.vertices.numpy(), axis=0, return_inverse=True, return_counts=True)
     assert (count[place] > 1).sum() > 100  # there are seams to look at
 
@@ -106,14 +108,26 @@ def test_the_atlas_equals_one_made_by_loops() -> None:
     uv = torch.tensor([[0.1, 0.1], [0.6, 0.15], [0.2, 0.7], [0.7, 0.8], [0.9, 0.2], [0.95, 0.2], [0.9, 0.24]])
     faces = torch.tensor([[0, 1, 2], [2, 1, 3], [4, 5, 6]])
     wanted = _by_loops(uv.double().numpy(), faces.numpy(), 20)
-    texels, face, bary, nearest = atlas(uv, faces, 20)
+    texels, face, bary, nearest = lay_out(uv, faces, 20)
     found = np.full(400, -1)
     found[texels] = face.numpy()
     covered = wanted.reshape(-1) >= 0
     assert (found[covered] == wanted.reshape(-1)[covered]).all()
-    # The gutter: at most two texels off the surface, on the surface's own points.
-    distance = np.array([np.hypot(*(np.argwhere(wanted >= 0) - divmod(t, 20)).T).min() for t in texels])
-    assert distance.max() <= 2 + 2**0.5
+    # The gutter: what is within two texels of a face, and no more; each at its face's nearest point.
+    at = (uv[faces[face]] * bary[..., None]).sum(1) * 20
+    centre = torch.from_numpy(np.stack((texels % 20, texels // 20), 1)) + 0.5
+    distance = (at - centre).norm(dim=1)
+    along = torch.linspace(0, 1, 400)[:, None, None]
+    corners = uv[faces] * 20
+    sides = (corners + along[..., None] * (corners.roll(1, 1) - corners)).reshape(
+        -1, 2
+    )  # points on all sides
+    every = torch.from_numpy(np.stack((np.arange(400) % 20, np.arange(400) // 20), 1)) + 0.5
+    least = torch.cdist(every.float(), sides).amin(1)
+    least[torch.from_numpy(covered)] = 0
+    torch.testing.assert_close(distance, least[texels], atol=0.02, rtol=0)
+    assert set(texels) >= set(np.flatnonzero(least < 1.98))
+    assert set(texels) <= set(np.flatnonzero(least < 2.02))
     assert (bary >= 0).all()
     torch.testing.assert_close(bary.sum(1), torch.ones(len(bary)))
     assert set(texels) == set(nearest.reshape(-1))
@@ -121,7 +135,7 @@ def test_the_atlas_equals_one_made_by_loops() -> None:
 
 def test_a_face_smaller_than_a_texel_still_gets_one() -> None:
     uv = torch.tensor([[0.1, 0.1], [0.3, 0.1], [0.1, 0.3], [0.805, 0.805], [0.806, 0.805], [0.805, 0.806]])
-    _, face, _, _ = atlas(uv, torch.tensor([[0, 1, 2], [3, 4, 5]]), 64)
+    _, face, _, _ = lay_out(uv, torch.tensor([[0, 1, 2], [3, 4, 5]]), 64)
     assert set(face.tolist()) == {0, 1}
 
 
@@ -169,7 +183,7 @@ def test_a_viewer_sees_the_field_s_own_normals() -> None:
     smooth = (mesh.normals[mesh.faces[face]] * bary[..., None]).sum(1)
     without = (F.normalize(smooth, dim=1) * wanted).sum(1)
     assert with_map.mean() > 0.999
-    assert with_map.quantile(0.02) > 0.99 > without.quantile(0.02)
+    assert with_map.quantile(0.02) > 0.998 > without.quantile(0.02)
 
 
 def test_tangents_follow_the_image() -> None:
