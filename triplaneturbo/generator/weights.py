@@ -150,8 +150,11 @@ def _drawn_from(seed: int | None) -> Iterator[None]:
 
 
 def _enliven(generator: Generator) -> None:
-    """He initialisation for an untrained colour MLP: the usual one is an even grey, which hides mistakes."""
-    for layer in generator.heads[generator.active].fields.color:
+    """Make an untrained model's shapes worth a look: a gentle blob in colours, not grey noise."""
+    fields = generator.heads[generator.active].fields
+    with torch.no_grad():
+        fields.sdf[-1].weight.mul_(0.3)
+    for layer in fields.color:
         if isinstance(layer, torch.nn.Linear):
             torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
