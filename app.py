@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -33,6 +35,10 @@ def serve(arguments: argparse.Namespace) -> int:
         UserError: the model is not to be had, or the address is taken.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+    # Gradio asks the page once whether it is up, and that is not for a proxy to answer.
+    spared = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    spared = ",".join(filter(None, (spared, "localhost", "127.0.0.1", arguments.host)))
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = spared
 
     from triplaneturbo.engine import Engine
     from triplaneturbo.ui.blocks import SERVING, build, look
@@ -58,4 +64,6 @@ def serve(arguments: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     chosen = options().parse_args()
+    # As Docker stops it: not at once, so that the folder for results goes.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     leave(guarded(lambda: serve(chosen), "Stopped."))

@@ -5,8 +5,7 @@ from gradio_client import Client
 file, facts = Client("http://127.0.0.1:7860").predict("a red mushroom", seed=1, api_name="/generate")
 """
 
-from __future__ import annotations
-
+# No "from __future__ import annotations" here: Gradio reads the endpoint's types from its annotations.
 from typing import TYPE_CHECKING, Any, Literal
 
 import gradio as gr
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from triplaneturbo.ui.sessions import Sessions
 
 
-def build(engine: Engine, sessions: Sessions) -> None:
+def build(engine: "Engine", sessions: "Sessions") -> None:
     """Add the endpoint /generate to the Blocks that is being built."""
     config = engine.model.config
 
@@ -45,11 +44,11 @@ def build(engine: Engine, sessions: Sessions) -> None:
         try:
             request = to_request(prompt, seed, steps, resolution, faces, texture_size, unwrap, normal_map)
         except UserError as error:
-            raise gr.Error(str(error)) from None
+            raise gr.Error(str(error), print_exception=False) from None
         made: Made | None = None
         for event in follow(engine, sessions.of(page.session_hash), request):
             if isinstance(event, Stopped):
-                raise gr.Error(event.sentence or "The request was cancelled.")
+                raise gr.Error(event.sentence or "The request was cancelled.", print_exception=False)
             if isinstance(event, Made):
                 made = event
         assert made is not None

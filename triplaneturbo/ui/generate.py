@@ -63,7 +63,7 @@ def build(engine: Engine, sessions: Sessions) -> None:
                 glb = gr.DownloadButton("Download GLB", interactive=False, elem_id="download-glb")
                 obj = gr.DownloadButton("Download OBJ", interactive=False, elem_id="download-obj")
 
-    def generate(page: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
+    def start_pressed(page: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
         yield {
             start: gr.update(interactive=False),
             stop: gr.update(interactive=True),
@@ -87,12 +87,12 @@ def build(engine: Engine, sessions: Sessions) -> None:
                 shown |= over
             yield shown
 
-    def cancel(page: gr.Request) -> None:
+    def stop_pressed(page: gr.Request) -> None:
         sessions.of(page.session_hash).cancel()
 
     gr.on(
         [start.click, prompt.submit],
-        generate,
+        start_pressed,
         [prompt, seed, *options],
         [start, stop, status, viewer, facts, glb, obj],
         trigger_mode="once",
@@ -100,7 +100,7 @@ def build(engine: Engine, sessions: Sessions) -> None:
         concurrency_limit=None,  # the engine has a line of its own
         api_visibility="private",
     )
-    stop.click(cancel, queue=False, show_progress="hidden", api_visibility="private")
+    stop.click(stop_pressed, queue=False, show_progress="hidden", api_visibility="private")
     dice.click(None, None, seed, js=ROLL, api_visibility="private")
     if examples is not None:
         examples.click(lambda row: row[0], examples, prompt, queue=False, api_visibility="private")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,10 +66,10 @@ class Stopped:
 Event = Waiting | Working | Made | Stopped
 
 
-def follow(engine: Engine, session: Session, request: Request) -> Iterator[Event]:
+def follow(engine: Engine, session: Session, request: Request) -> Generator[Event, None, None]:
     """Make a mesh for a session, telling what happens; ends with Stopped or with a complete Made.
 
-    Closing the iterator cancels the request.
+    Closing the generator cancels the request.
     """
     try:
         yield from _follow(engine, session, request)
@@ -84,7 +84,7 @@ def follow(engine: Engine, session: Session, request: Request) -> Iterator[Event
         )
 
 
-def _follow(engine: Engine, session: Session, request: Request) -> Iterator[Event]:
+def _follow(engine: Engine, session: Session, request: Request) -> Generator[Event, None, None]:
     ticket = engine.submit(request)
     session.begin(ticket)
     try:

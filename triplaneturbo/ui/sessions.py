@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from triplaneturbo.tickets import Ticket
 
 KEPT_RESULTS = 8
-# A page that is out of sight for a while (a phone that sleeps) comes back and still has its downloads.
+# Seconds. A page that is out of sight for a while (a phone that sleeps) comes back and still has its
+# downloads; one that nobody has touched for a day does not.
 GRACE = 600.0
+IDLE = 24 * 3600.0
 
 
 class Session:
@@ -71,30 +73,30 @@ class Sessions:
         self._clock = clock
         self._lock = threading.Lock()
         self._open: dict[str, Session] = {}
-        self._left: dict[str, float] = {}
+        self._until: dict[str, float] = {}
 
     def of(self, key: str | None) -> Session:
-        """The session called `key`, begun now if it is new; None has a session of its own each time."""
-        key = key or secrets.token_hex(16)
+        """The session called `key`, begun now if it is new; for None a short one of its own each time."""
         with self._lock:
             self._sweep()
-            self._left.pop(key, None)
-            if key not in self._open:
-                self._open[key] = Session(self._root / secrets.token_hex(16))
-            return self._open[key]
+            name = key or secrets.token_hex(16)
+            self._until[name] = self._clock() + (IDLE if key else GRACE)
+            if name not in self._open:
+                self._open[name] = Session(self._root / secrets.token_hex(16))
+            return self._open[name]
 
     def leave(self, key: str | None) -> None:
-        """The page is closed: cancel what it waits for; its folder goes if it stays away for GRACE seconds."""
+        """The page is closed: cancel what it waits for; if it does not come back, its folder goes."""
         with self._lock:
             session = self._open.get(key or "")
             if session is not None:
-                self._left[key or ""] = self._clock()
+                self._until[key or ""] = self._clock() + GRACE
             self._sweep()
         if session is not None:
             session.cancel()
 
     def _sweep(self) -> None:
-        for key, since in list(self._left.items()):
-            if self._clock() - since >= GRACE:
-                del self._left[key]
+        for key, until in list(self._until.items()):
+            if self._clock() >= until:
+                del self._until[key]
                 shutil.rmtree(self._open.pop(key).folder, ignore_errors=True)

@@ -67,10 +67,11 @@ def theme() -> gr.themes.Base:
 
 _DICE = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24' fill='none'"
-    " stroke='black' stroke-width='2'%3E%3Crect x='3' y='3' width='18' height='18' rx='4'/%3E%3Cg fill='black'"
-    " stroke='none'%3E%3Ccircle cx='8' cy='8' r='1.7'/%3E%3Ccircle cx='16' cy='8' r='1.7'/%3E%3Ccircle cx='12'"
-    " cy='12' r='1.7'/%3E%3Ccircle cx='8' cy='16' r='1.7'/%3E%3Ccircle cx='16' cy='16' r='1.7'/%3E%3C/g%3E"
-    "%3C/svg%3E"
+    " stroke='black' stroke-width='2'%3E%3Crect x='3' y='3' width='18' height='18' rx='4'/%3E"
+    "%3Cg fill='black' stroke='none'%3E"
+    "%3Ccircle cx='8' cy='8' r='1.7'/%3E%3Ccircle cx='16' cy='8' r='1.7'/%3E"
+    "%3Ccircle cx='12' cy='12' r='1.7'/%3E%3Ccircle cx='8' cy='16' r='1.7'/%3E"
+    "%3Ccircle cx='16' cy='16' r='1.7'/%3E%3C/g%3E%3C/svg%3E"
 )
 
 CSS = """

@@ -1,0 +1,167 @@
+"""One request from the page, with the built-in model; and what the page's controls make of a request."""
+
+from __future__ import annotations
+
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trimesh
+
+from tests.quick import load
+from triplaneturbo.engine import Engine
+from triplaneturbo.errors import Cancelled, EmptySurfaceError, UserError
+from triplaneturbo.request import Request
+from triplaneturbo.tickets import Ticket
+from triplaneturbo.ui.form import to_request
+from triplaneturbo.ui.jobs import Made, Stopped, Waiting, Working, follow
+from triplaneturbo.ui.panels import STAGES
+from triplaneturbo.ui.sessions import Session
+
+QUICK: dict[str, Any] = {"resolution": 24, "texture_size": 512, "steps": 2}
+OPTIONS = (2.0, 24.0, 0, 512, "fast", True)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with Engine("small", device="cpu") as engine:
+        yield engine
+
+
+def test_the_controls_make_a_request() -> None:
+    request = to_request("a cup", 7.0, *OPTIONS)
+    assert request == Request("a cup", seed=7, faces=None, **QUICK)
+    assert type(request.seed) is type(request.steps) is int
+    assert to_request(None, 0, *OPTIONS).prompt == ""
+
+
+@pytest.mark.parametrize(
+    ("seed", "said"),
+    [
+        (None, "blank"),
+        (1.5, "whole number"),
+        (1e99, "0 to 4294967295"),
+        (-1.0, "0 to 4294967295"),
+        (float("nan"), "whole number"),
+        ("7", "whole number"),
+    ],
+)
+def test_a_seed_that_cannot_be_is_one_sentence(seed: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said) as info:
+        to_request("a cup", seed, *OPTIONS).checked()
+    assert "\n" not in str(info.value)
+
+
+def test_progress_then_the_glb_then_the_zip(engine: Engine, tmp_path: Path) -> None:
+    session = Session(tmp_path / "page")
+    events = list(follow(engine, session, Request("../../A Red <b>Mushroom</b>", seed=3, **QUICK)))
+    working = [event for event in events if isinstance(event, Working)]
+    assert [*dict.fromkeys(event.stage for event in working)] == list(STAGES)
+    assert [event.step for event in working if event.stage == "denoise"] == [0, 1, 2]
+    fractions = [event.fraction for event in working]
+    assert fractions == sorted(fractions)
+
+    first, last = events[-2:]
+    assert isinstance(first, Made)
+    assert isinstance(last, Made)
+    assert (list(first.files), first.complete) == (["glb"], False)
+    assert (list(last.files), last.complete) == (["glb", "obj"], True)
+    glb, obj = last.files["glb"], last.files["obj"]
+    assert glb.parent == obj.parent == tmp_path / "page"
+    assert glb.name.startswith("a-red-b-mushroom-b-3-")
+    assert (glb.suffix, obj.suffix) == (".glb", ".zip")
+    assert sorted(path.name for path in glb.parent.iterdir()) == sorted([glb.name, obj.name])
+    facts = last.facts
+    assert len(trimesh.load(glb, force="mesh", process=False).faces) == facts["faces"]
+    assert any(name.endswith(".obj") for name in zipfile.ZipFile(obj).namelist())
+    assert [file["bytes"] for file in facts["files"]] == [glb.stat().st_size, obj.stat().st_size]
+    assert {"vertices", "seed", "cached"} <= facts.keys()
+    assert set(facts["seconds"]) == {*STAGES, "total"}
+
+
+def test_the_end_of_a_prompt_that_is_not_read_is_told(engine: Engine, tmp_path: Path) -> None:
+    *_, last = follow(engine, Session(tmp_path), Request("a cup " * 100, **QUICK))
+    assert isinstance(last, Made)
+    assert last.unread.endswith("cup")
+
+
+@pytest.mark.parametrize("prompt", ["", " \n\t ", "x" * 1001])
+def test_a_prompt_that_cannot_be_stops_with_its_sentence(engine: Engine, tmp_path: Path, prompt: str) -> None:
+    (stopped,) = follow(engine, Session(tmp_path), Request(prompt))
+    assert isinstance(stopped, Stopped)
+    assert stopped.sentence.startswith("The prompt ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_surface_stops_with_its_sentence(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(*_: object) -> None:
+        raise EmptySurfaceError
+
+    monkeypatch.setattr("triplaneturbo.pipeline.extract", nothing)
+    *_, stopped = follow(engine, Session(tmp_path), Request("a hole", **QUICK))
+    assert stopped == Stopped(str(EmptySurfaceError()))
+
+
+def test_a_bug_is_told_without_its_insides(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def bug(*_: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr("triplaneturbo.pipeline.extract", bug)
+    *_, stopped = follow(engine, Session(tmp_path), Request("a bug", **QUICK))
+    assert isinstance(stopped, Stopped)
+    assert "ZeroDivisionError" in stopped.sentence
+    assert "secret" not in stopped.sentence
+    assert "secret" in capsys.readouterr().err
+
+
+def test_cancelling_stops_before_the_next_step_and_leaves_no_file(engine: Engine, tmp_path: Path) -> None:
+    session = Session(tmp_path)
+    events = []
+    for event in follow(engine, session, Request("a cup", seed=1, **(QUICK | {"steps": 50}))):
+        events.append(event)
+        if isinstance(event, Working) and event.step == 2:
+            session.cancel()
+    assert events[-1] == Stopped("")
+    assert max(event.step for event in events if isinstance(event, Working)) < 50
+    assert not list(tmp_path.iterdir())
+
+
+def test_whoever_stops_listening_cancels(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tickets: list[Ticket] = []
+    submit = engine.submit
+    monkeypatch.setattr(engine, "submit", lambda request: tickets.append(submit(request)) or tickets[-1])
+    with closing(
+        follow(engine, Session(tmp_path), Request("a cup", seed=2, **(QUICK | {"steps": 50})))
+    ) as events:
+        next(events)
+    with pytest.raises(Cancelled):
+        tickets[0].result(60)
+
+
+def test_a_second_request_waits_in_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triplaneturbo.engine._load", load)
+    with Engine("small", device="cpu") as engine:
+        go = threading.Event()
+        embed = engine.pipeline.embed
+
+        def held(prompt: str) -> Any:
+            go.wait(60)
+            return embed(prompt)
+
+        monkeypatch.setattr(engine.pipeline, "embed", held)
+        first = engine.submit(Request("a hat", **QUICK))
+        second = follow(engine, Session(tmp_path), Request("a cup", **QUICK))
+        next(first.events())  # it is being worked on
+        assert next(second) == Waiting(1)
+        go.set()
+        assert isinstance(list(second)[-1], Made)

@@ -1,0 +1,177 @@
+"""The page without a browser: its floor, its endpoints, what it serves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trimesh
+
+gradio = pytest.importorskip("gradio")
+from gradio_client import Client  # noqa: E402
+
+from triplaneturbo.engine import Engine  # noqa: E402
+from triplaneturbo.models import ROOT  # noqa: E402
+from triplaneturbo.ui.blocks import SERVING, build, look  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")  # its own use of pandas
+
+QUICK: dict[str, Any] = {"resolution": 24, "texture_size": 512, "steps": 2}
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with Engine("small", device="cpu") as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="module")
+def page(engine: Engine, folder: Path) -> Iterator[Any]:
+    before = os.environ.copy()
+    page = build(engine, folder)
+    try:
+        page.launch(server_name="127.0.0.1", prevent_thread_lock=True, **SERVING, **look())
+        yield page
+    finally:
+        page.close()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def client(page: Any, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    return Client(page.local_url, verbose=False, download_files=str(tmp_path_factory.mktemp("got")))
+
+
+def test_the_page_imports_no_torch() -> None:
+    block = "import sys; sys.modules['torch'] = None; "
+    names = sorted(path.stem for path in (ROOT / "triplaneturbo" / "ui").glob("*.py"))
+    imports = "; ".join(f"import triplaneturbo.ui.{name}" for name in names if name != "__init__")
+    assert "triplaneturbo.ui.blocks" in imports
+    subprocess.run([sys.executable, "-c", block + imports], check=True, cwd=ROOT)
+
+
+def test_one_endpoint_and_its_types(page: Any) -> None:
+    endpoints = page.get_api_info()["named_endpoints"]
+    assert list(endpoints) == ["/generate"]
+    parameters = {p["parameter_name"]: p["type"] for p in endpoints["/generate"]["parameters"]}
+    assert list(parameters) == [
+        "prompt",
+        "seed",
+        "steps",
+        "resolution",
+        "faces",
+        "texture_size",
+        "unwrap",
+        "normal_map",
+    ]
+    assert parameters["seed"] == {"type": "integer"}
+    assert parameters["unwrap"] == {"enum": ["fast", "xatlas"]}
+    assert not page.get_api_info()["unnamed_endpoints"]
+
+
+def test_the_endpoint_gives_a_glb_and_facts(client: Client, folder: Path) -> None:
+    got, facts = client.predict("a red mushroom", seed=3, api_name="/generate", **QUICK)
+    assert Path(got).name.startswith("a-red-mushroom-3-")
+    assert len(trimesh.load(got, force="mesh", process=False).faces) == facts["faces"]
+    assert facts["seed"] == 3
+    assert facts["settings"] | QUICK == facts["settings"]
+    assert [file["name"][-4:] for file in facts["files"]] == [".glb", ".zip"]
+    (served,) = folder.rglob(Path(got).name)
+    assert served.read_bytes() == Path(got).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"prompt": " "}, "The prompt is blank"),
+        ({"prompt": "a cup", "seed": -1}, "The seed should be"),
+        ({"prompt": "a cup", "seed": "seven"}, "The seed should be a whole number"),
+        ({"prompt": "a cup", "resolution": 10**9}, "The resolution should be"),
+        ({"prompt": "a cup", "unwrap": "../x"}, "The unwrap should be"),
+        ({"prompt": ["a", "cup"]}, "The prompt should be text"),
+    ],
+)
+def test_the_endpoint_says_what_cannot_be(client: Client, arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(Exception, match=said) as info:
+        client.predict(api_name="/generate", **arguments)
+    assert "Traceback" not in str(info.value)
+
+
+def test_only_results_are_served(page: Any, client: Client, folder: Path, tmp_path: Path) -> None:
+    got, _ = client.predict("a red mushroom", seed=3, api_name="/generate", **QUICK)
+    (served,) = folder.rglob(Path(got).name)
+    assert _fetch(page, str(served)) == 200
+    outside = tmp_path / "outside.txt"
+    outside.write_text("not for you")
+    for path in (
+        "/etc/passwd",
+        str(outside),
+        str(ROOT / "app.py"),
+        "app.py",
+        os.path.relpath(outside),
+        f"{served.parent}/{os.path.relpath(outside, served.parent)}",
+        f"{folder}/../../../../../../etc/passwd",
+        str(served.parent),
+        str(folder),
+    ):
+        assert _fetch(page, path) in (403, 404), path
+
+
+def _fetch(page: Any, path: str) -> int:
+    try:
+        url = f"{page.local_url}gradio_api/file={urllib.parse.quote(path)}"
+        with urllib.request.urlopen(url) as response:
+            return response.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_nothing_can_be_uploaded(page: Any) -> None:
+    head = b'Content-Disposition: form-data; name="files"; filename="a.html"'
+    body = b"--x\r\n" + head + b"\r\n\r\nmore than a byte\r\n--x--\r\n"
+    request = urllib.request.Request(
+        f"{page.local_url}gradio_api/upload",
+        data=body,
+        headers={"Content-Type": "multipart/form-data; boundary=x"},
+    )
+    with pytest.raises(urllib.error.HTTPError) as info:
+        urllib.request.urlopen(request)
+    assert info.value.code == 413
+
+
+def test_no_other_host_is_named_by_the_looks(page: Any) -> None:
+    assert page.config["analytics_enabled"] is False
+    assert page.share is False
+    assert page.stylesheets == []
+    for text in (page.theme_css, page.css):
+        assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
+
+
+@pytest.mark.parametrize("notice", ["", "This model is untrained."])
+def test_the_model_s_notice_stands_on_the_page(
+    engine: Engine, tmp_path: Path, notice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "notice", notice)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    monkeypatch.setenv("GRADIO_EXAMPLES_CACHE", "")
+    shown = str(build(engine, tmp_path).get_config_file())
+    assert ("tt-notice" in shown) is bool(notice)
+    assert notice in shown
+
+
+def test_the_built_in_model_is_said_to_be_untrained(engine: Engine) -> None:
+    assert engine.trained or "untrained" in engine.notice

@@ -1,0 +1,115 @@
+"""The page's own bits of HTML: strangers' words are text, and numbers read well."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from triplaneturbo.ui import panels
+from triplaneturbo.ui.jobs import Made, Stopped, Waiting, Working
+
+NASTY = "<img src=x onerror=alert(1)> \"' ${value} {{value}} `x` </p><script>alert(2)</script>"
+
+
+class Reader(HTMLParser):
+    """The tags and the text of a piece of HTML."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.words = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def _made(prompt: str = "a cup", unread: str = "", cached: bool = False) -> Made:
+    facts = {
+        "prompt": prompt,
+        "seed": 7,
+        "vertices": 12345,
+        "faces": 40000,
+        "cached": cached,
+        "seconds": {**dict.fromkeys(panels.STAGES, 0.25), "total": 1.75},
+        "files": [{"path": "/home/someone/cup.glb", "bytes": 2_345_678, "sha256": "00"}],
+    }
+    return Made({"glb": Path("/home/someone/cup.glb")}, facts, unread)
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        panels.facts(_made(NASTY)),
+        panels.status(Stopped(NASTY)),
+        panels.status(_made(unread=NASTY)),
+        panels.notice(NASTY),
+        panels.report(f"model   {NASTY}"),
+    ],
+)
+def test_words_from_outside_are_text(html: str) -> None:
+    assert not {"img", "script"} & set(Reader(html).tags)
+    assert "alert(2)" in Reader(html).words
+    assert not {"{", "$", "`"} & set(html)  # nothing for Gradio's templates to fill in
+
+
+def test_the_same_places_before_and_after() -> None:
+    def places(html: str) -> list[str]:
+        return [tag for tag in Reader(html).tags if tag != "span"]
+
+    assert places(panels.facts()) == places(panels.facts(_made()))
+    assert places(panels.ready()) == places(panels.status(_made())) == places(panels.status(Stopped("No.")))
+
+
+def test_facts_are_told() -> None:
+    words = Reader(panels.facts(_made())).words
+    for part in ("“a cup”", "12,345", "40,000", "2.3 MB", "1.8 s", "0.25 s"):
+        assert part in words
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (Waiting(1), "Waiting for one other"),
+        (Waiting(3), "Waiting for 3 others"),
+        (Working("denoise", 0.2, 1.0, 1, 4), "step 2 of 4"),
+        (Working("denoise", 0.5, 1.0, 4, 4), "step 4 of 4"),
+        (Working("texture", 0.9, 1.0, 4, 4), "Painting"),
+        (Stopped(), "Cancelled."),
+        (_made(), "Done in 1.8 s."),
+        (_made(cached=True), "kept from before"),
+    ],
+)
+def test_the_status_line(event: Waiting | Working | Made | Stopped, said: str) -> None:
+    assert said in Reader(panels.status(event)).words
+
+
+def test_the_report_keeps_folders_to_itself() -> None:
+    words = Reader(panels.report("device   cpu (a name): no CUDA\nfiles    /home/someone/model")).words
+    assert "no CUDA" in words
+    assert "someone" not in words
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.0423, "0.042 s"),
+        (0.42, "0.42 s"),
+        (4.23, "4.2 s"),
+        (9.97, "10 s"),
+        (42.3, "42 s"),
+        (125, "2 min 05 s"),
+    ],
+)
+def test_seconds(value: float, said: str) -> None:
+    assert panels.seconds(value) == said
+
+
+def test_file_facts_name_no_folder() -> None:
+    facts = panels.file_facts(_made().facts)
+    assert facts["files"] == [{"name": "cup.glb", "bytes": 2_345_678, "sha256": "00"}]

@@ -1,0 +1,97 @@
+"""What belongs to one open page."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from triplaneturbo.request import Request
+from triplaneturbo.tickets import Line, Ticket
+from triplaneturbo.ui.sessions import GRACE, IDLE, KEPT_RESULTS, Session, Sessions
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _with_file(session: Session, name: str = "cup") -> Path:
+    session.folder.mkdir(parents=True, exist_ok=True)
+    path = session.keep(name).with_suffix(".glb")
+    path.write_bytes(b"mesh")
+    return path
+
+
+@pytest.fixture
+def line() -> Iterator[Line]:
+    """A line in which the tickets of these tests do not stand: they are only cancelled."""
+
+    def work(request: Request) -> Generator[Any, None, None]:
+        yield from ()
+
+    line = Line(work, "test")
+    yield line
+    line.close()
+
+
+def test_every_page_has_a_folder_of_its_own_that_cannot_be_guessed(tmp_path: Path) -> None:
+    sessions = Sessions(tmp_path)
+    folders = {sessions.of(key).folder for key in ("one", "two", "../../etc", None, None)}
+    assert len(folders) == 5
+    assert all(folder.parent == tmp_path and len(folder.name) == 32 for folder in folders)
+    assert sessions.of("one") is sessions.of("one")
+
+
+def test_the_latest_request_wins(line: Line) -> None:
+    session = Session(Path("unused"))
+    first, second = Ticket(Request("a cup"), line), Ticket(Request("a hat"), line)
+    session.begin(first)
+    session.begin(second)
+    assert (first.cancelled, second.cancelled) == (True, False)
+    session.cancel()
+    assert second.cancelled
+
+
+def test_old_results_make_room_for_new_ones(tmp_path: Path) -> None:
+    session = Session(tmp_path / "page")
+    paths = [_with_file(session, f"cup-{number}") for number in range(KEPT_RESULTS)]
+    _with_file(session, "cup-0")  # made again: it is now the newest
+    _with_file(session, "cup-new")
+    there = [path.exists() for path in paths]
+    assert there == [True, False] + [True] * (KEPT_RESULTS - 2)
+
+
+def test_a_closed_page_may_come_back_for_a_while(tmp_path: Path, line: Line) -> None:
+    clock = Clock()
+    sessions = Sessions(tmp_path, clock)
+    path = _with_file(sessions.of("page"))
+    ticket = Ticket(Request("a cup"), line)
+    sessions.of("page").begin(ticket)
+    sessions.leave("page")
+    assert ticket.cancelled
+    clock.now = GRACE - 1
+    assert sessions.of("page").folder == path.parent
+    clock.now = 2 * GRACE
+    sessions.of("another")
+    assert path.exists()  # it came back
+    sessions.leave("page")
+    clock.now = 3 * GRACE
+    sessions.of("another")
+    assert not path.parent.exists()
+
+
+def test_what_nobody_comes_back_for_goes(tmp_path: Path) -> None:
+    clock = Clock()
+    sessions = Sessions(tmp_path, clock)
+    nameless, idle = _with_file(sessions.of(None)), _with_file(sessions.of("idle"))
+    clock.now = GRACE
+    sessions.leave("never seen")
+    assert (nameless.exists(), idle.exists()) == (False, True)
+    clock.now = IDLE
+    sessions.leave("never seen")
+    assert not idle.exists()
