@@ -130,13 +130,13 @@ def _from_hub(hub_id: str) -> Found:
         folder = Path(snapshot_download(hub_id, allow_patterns=_WANTED_FILES))
     except HFValidationError:
         raise UserError(f"{shown(hub_id)} cannot be a hub id; use one such as someone/a-model.") from None
-    except HfHubHTTPError as error:
-        code = getattr(error.response, "status_code", None)
-        raise UserError(
-            f"The hub does not give {shown(hub_id)}"
-            f"{f' (HTTP {code})' if code else ''}; check the name and, for a private model, log in."
-        ) from None
-    except Exception:  # its transport has errors of its own kinds, which differ from version to version
+    except Exception as error:  # its transport has errors of its own kinds, which differ between versions
+        code = getattr(error.response, "status_code", None) if isinstance(error, HfHubHTTPError) else None
+        if code is not None:
+            raise UserError(
+                f"The hub does not give {shown(hub_id)} (HTTP {code}); check the name and, for a private"
+                " model, log in."
+            ) from None
         raise UserError(
             f"There is no folder {shown(hub_id)}, and the hub cannot be reached to look for a model of that"
             " name; check the name and the connection."
