@@ -175,7 +175,8 @@ def seen_by_a_viewer(mesh: Mesh, face: Tensor, bary: Tensor) -> Tensor:
 
 def test_a_viewer_sees_the_field_s_own_normals() -> None:
     field = Ball(waves=0.004)
-    mesh = bake(unwrap(ball(24), "fast", SIZE), field, SIZE, cell=1e-3)
+    mesh = bake(unwrap(ball(24), "fast", SIZE), field, 2 * SIZE, cell=1e-3)
+    assert mesh.normal_map.shape == (SIZE, SIZE, 3)
     face, bary = inside_points(mesh)
     points = (mesh.vertices[mesh.faces[face]] * bary[..., None]).sum(1)
     wanted = F.normalize(gradient(field, points, 1e-3), dim=1)
@@ -183,7 +184,7 @@ def test_a_viewer_sees_the_field_s_own_normals() -> None:
     smooth = (mesh.normals[mesh.faces[face]] * bary[..., None]).sum(1)
     without = (F.normalize(smooth, dim=1) * wanted).sum(1)
     assert with_map.mean() > 0.999
-    assert with_map.quantile(0.02) > 0.998 > without.quantile(0.02)
+    assert with_map.quantile(0.02) > 0.997 > without.quantile(0.02)
 
 
 def test_tangents_follow_the_image() -> None:

@@ -56,7 +56,7 @@ def lay_out(uv: Tensor, faces: Tensor, size: int) -> Atlas:
 
 
 @kernel
-def _claim(points, faces, owner, bary, far):  # type: ignore[no-untyped-def]
+def _claim(points, faces, owner, bary, far):
     """Let every face [F, 3] of points [V, 2], in texels, claim the texels that no face is nearer to yet."""
     size = owner.shape[0]
     reach = np.sqrt(far[0, 0])
@@ -101,7 +101,7 @@ def _claim(points, faces, owner, bary, far):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _along(px, py, qx, qy, x, y):  # type: ignore[no-untyped-def]
+def _along(px, py, qx, qy, x, y):
     """How far along the segment p q, in [0, 1], its point nearest to (x, y) is, and that distance squared."""
     dx, dy = qx - px, qy - py
     length = dx * dx + dy * dy

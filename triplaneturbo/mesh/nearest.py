@@ -27,7 +27,7 @@ def nearest_covered(covered: np.ndarray) -> np.ndarray:
 
 
 @kernel
-def _sweep(index):  # type: ignore[no-untyped-def]
+def _sweep(index):
     height, width = index.shape
     for turn in range(2):
         for step in range(height):
@@ -55,7 +55,7 @@ def _sweep(index):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _distance(found, row, column, width):  # type: ignore[no-untyped-def]
+def _distance(found, row, column, width):
     if found < 0:
         return np.int64(1) << 60
     down, across = found // width - row, found % width - column

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from triplaneturbo.mesh.atlas import lay_out
+from triplaneturbo.mesh.atlas import Atlas, lay_out
 from triplaneturbo.mesh.clean import smooth_normals
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.tangents import to_tangent_space, vertex_tangents
@@ -41,7 +41,8 @@ def bake(
         mesh: with `uv`.
         field: its `device`, if it has one, is where it is asked.
         texture_size: texels a side, 512 to 4096.
-        normal_map: also bake the directions of the sdf's gradient, seen from the smooth vertex normals.
+        normal_map: also bake the directions of the sdf's gradient, seen from the smooth vertex normals, in an
+            image of half the side: over a cell they hardly change from one texel to the next.
         cell: the length over which that gradient is taken. The planes are sampled bilinearly, so the exact
             gradient breaks at every texel of theirs and shows as creases; over a cell of the grid it is
             what the surface was like before it was simplified.
@@ -56,24 +57,32 @@ def bake(
     if mesh.uv is None:
         raise ValueError("the mesh has no uv: unwrap it first")
     size = check_texture_size(texture_size)
-    normals = smooth_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
-    mesh = mesh.replace(normals=normals)
-    texels, face, bary, nearest = lay_out(mesh.uv, mesh.faces, size)
-    corners = mesh.faces[face]  # [N, 3]
+    if mesh.normals is None:
+        mesh = mesh.replace(normals=smooth_normals(mesh.vertices, mesh.faces))
+    layout = lay_out(mesh.uv, mesh.faces, size)
+    points = _at(mesh.vertices, mesh.faces, layout).to(getattr(field, "device", mesh.vertices.device))
+    mesh = mesh.replace(texture=_spread(field.rgb(points), layout))
+    return _bake_normals(mesh, field, size // 2, cell) if normal_map else mesh
 
-    def at(attribute: Tensor) -> Tensor:
-        return (attribute[corners] * bary[..., None]).sum(1)
 
-    points = at(mesh.vertices).to(getattr(field, "device", mesh.vertices.device))
-    mesh = mesh.replace(texture=_spread(field.rgb(points), texels, nearest))
-    if not normal_map:
-        return mesh
-    tangents = vertex_tangents(mesh.vertices, mesh.faces, mesh.uv, normals)
-    outward = gradient(field, points, cell).to(normals)
-    flat = at(normals)
+def _bake_normals(mesh: Mesh, field: Askable, size: int, cell: float) -> Mesh:
+    """The mesh with its tangents and a normal map of `size` texels a side."""
+    assert mesh.uv is not None
+    assert mesh.normals is not None
+    tangents = vertex_tangents(mesh.vertices, mesh.faces, mesh.uv, mesh.normals)
+    layout = lay_out(mesh.uv, mesh.faces, size)
+    points, normals, frame = (
+        _at(attribute, mesh.faces, layout) for attribute in (mesh.vertices, mesh.normals, tangents)
+    )
+    outward = gradient(field, points.to(getattr(field, "device", points.device)), cell).to(normals)
     steep = outward.norm(dim=1, keepdim=True) > 1e-6  # no direction there: leave the surface as it is
-    local = to_tangent_space(F.normalize(torch.where(steep, outward, flat), dim=1), flat, at(tangents))
-    return mesh.replace(tangents=tangents, normal_map=_spread(0.5 + 0.5 * local, texels, nearest))
+    local = to_tangent_space(F.normalize(torch.where(steep, outward, normals), dim=1), normals, frame)
+    return mesh.replace(tangents=tangents, normal_map=_spread(0.5 + 0.5 * local, layout))
+
+
+def _at(attribute: Tensor, faces: Tensor, layout: Atlas) -> Tensor:
+    """A vertex attribute [V, C] at the points of the atlas' texels [N, C]."""
+    return (attribute[faces[layout.face]] * layout.bary[..., None]).sum(1)
 
 
 def gradient(field: Askable, points: Tensor, step: float) -> Tensor:
@@ -91,9 +100,9 @@ def gradient(field: Askable, points: Tensor, step: float) -> Tensor:
     return total / (4 * step)
 
 
-def _spread(values: Tensor, texels: np.ndarray, nearest: np.ndarray) -> np.ndarray:
-    """Values in [0, 1] [N, 3] of some texels as a whole image, uint8 [H, W, 3]."""
-    bytes_ = (values.detach().clamp(0, 1).cpu() * 255).round().to(torch.uint8).numpy()
+def _spread(values: Tensor, layout: Atlas) -> np.ndarray:
+    """Values in [0, 1] [N, 3] of the atlas' texels as a whole image, uint8 [H, W, 3]."""
+    nearest = layout.nearest
     image = np.zeros((nearest.size, 3), np.uint8)
-    image[texels] = bytes_
+    image[layout.texels] = (values.detach().clamp(0, 1).cpu() * 255).round().to(torch.uint8).numpy()
     return image[nearest.reshape(-1)].reshape(*nearest.shape, 3)
