@@ -148,6 +148,15 @@ def test_tiny_far_piece_is_kept() -> None:
     assert torch.equal(quick.faces, dense.faces)
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_precision_weights_and_planes(kind: torch.dtype) -> None:
+    exact = smooth_field(bias=True)
+    half = Field(exact.planes.to(kind), exact.fields.to(kind))
+    dense, quick = extract(half, 40, "dense"), extract(half, 40, "sparse")
+    assert quick.vertices.dtype == torch.float32
+    assert torch.equal(quick.vertices, dense.vertices)
+
+
 @pytest.mark.parametrize("radius", [-1.0, 3.0])
 @pytest.mark.parametrize("mode", ["auto", "dense", "sparse"])
 def test_no_surface_is_said(radius: float, mode: str) -> None:

@@ -148,9 +148,10 @@ def _through_mlp(
         centre [M], slopes [3, M], slack [M], rounding included.
     """
     linear = [layer for layer in mlp if isinstance(layer, nn.Linear)]
-    if linear[0].bias is not None:
-        centre = centre + linear[0].bias
-        largest = largest + linear[0].bias.abs()
+    weights = [layer.weight.to(centre) for layer in linear]
+    biases = [None if layer.bias is None else layer.bias.to(centre) for layer in linear]
+    if biases[0] is not None:
+        centre, largest = centre + biases[0], largest + biases[0].abs()
     start = (centre, slopes, slack)
     # Forward: over which interval does each activation work?
     lines: list[_Line] = []
@@ -159,30 +160,29 @@ def _through_mlp(
         x, y, z = slopes
         line = _line(activation, centre, x.abs() + y.abs() + z.abs() + (slack + rounding))
         lines.append(line)
-        layer = linear[index + 1]
-        largest = (largest + 0.7) @ layer.weight.abs().T  # softplus(0) is 0.69; else |f(x)| <= |x|
-        if layer is linear[-1]:
+        weight, bias = weights[index + 1], biases[index + 1]
+        largest = (largest + 0.7) @ weight.abs().T  # softplus(0) is 0.69; else |f(x)| <= |x|
+        if index + 2 == len(weights):
             break
         middle = torch.addcmul(line.shift, line.slope, centre)[None]
-        both = torch.cat((middle, line.slope * slopes)) @ layer.weight.T  # [4, M, width]
+        both = torch.cat((middle, line.slope * slopes)) @ weight.T  # [4, M, width]
         centre, slopes = both[0], both[1:]
-        slack = torch.addcmul(line.slack, line.slope.abs(), slack) @ layer.weight.abs().T
-        if layer.bias is not None:
-            centre, largest = centre + layer.bias, largest + layer.bias.abs()
+        slack = torch.addcmul(line.slack, line.slope.abs(), slack) @ weight.abs().T
+        if bias is not None:
+            centre, largest = centre + bias, largest + bias.abs()
     # Backward: what weight does each activation's slack have in the end, signs and all?
-    last = linear[-1]
-    total = centre.new_zeros(len(centre)) if last.bias is None else last.bias.expand(len(centre))
-    error = total * 0 + 4 * len(linear) * last.in_features * _UNIT * largest
-    back = last.weight
+    total = centre.new_zeros(len(centre)) if biases[-1] is None else biases[-1].expand(len(centre))
+    error = (4 * len(linear) * linear[-1].in_features * _UNIT * largest).expand(len(centre))
+    back = weights[-1]
     for index in range(len(lines) - 1, -1, -1):
         line = lines[index]
         total = total + (back * line.shift).sum(1)
         error = error + (back.abs() * line.slack).sum(1)
         back = back * line.slope
         if index:
-            if linear[index].bias is not None:
-                total = total + back @ linear[index].bias
-            back = back @ linear[index].weight
+            bias = biases[index]
+            total = total if bias is None else total + back @ bias
+            back = back @ weights[index]
     centre, slopes, slack = start
     return total + (back * centre).sum(1), (slopes * back).sum(2), error + (back.abs() * slack).sum(1)
 
