@@ -218,6 +218,7 @@ def test_a_prompt_becomes_a_mesh_in_the_viewer(open_page: OpenPage) -> None:
 
 def test_keyboard_dark_and_a_prompt_that_is_no_html(open_page: OpenPage) -> None:
     page = open_page(TABLET, "dark")
+    empty = _pixels(page)
     prompt = "<img src=x onerror=window.hit=1> ${7*7} {{value}} </p>"
     page.fill("#prompt textarea", prompt)
     page.press("#prompt textarea", "Enter")
@@ -226,6 +227,7 @@ def test_keyboard_dark_and_a_prompt_that_is_no_html(open_page: OpenPage) -> None
     assert page.evaluate("window.hit") is None
     assert page.evaluate("document.body.classList.contains('dark')")
     assert page.locator("#facts img").count() == 0
+    assert _shape_in(page, empty).mean() > 60
     _keep(page, "tablet-dark")
 
 

@@ -68,7 +68,7 @@ def test_the_same_places_before_and_after() -> None:
 
 def test_facts_are_told() -> None:
     words = Reader(panels.facts(_made())).words
-    for part in ("“a cup”", "12,345", "40,000", "2.3 MB", "1.8 s", "0.25 s"):
+    for part in ("“a cup”", "12,345", "40,000", "2.3 MB", "2.0 s", "0.25 s"):
         assert part in words
 
 
@@ -81,7 +81,7 @@ def test_facts_are_told() -> None:
         (Working("denoise", 0.5, 1.0, 4, 4), "step 4 of 4"),
         (Working("texture", 0.9, 1.0, 4, 4), "Painting"),
         (Stopped(), "Cancelled."),
-        (_made(), "Done in 1.8 s."),
+        (_made(), "Done in 2.0 s."),
         (_made(cached=True), "kept from before"),
     ],
 )

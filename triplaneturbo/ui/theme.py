@@ -154,6 +154,7 @@ CSS = """
 .tt-report dd { margin: 0; overflow-wrap: anywhere; color: var(--body-text-color); }
 
 @media (max-width: 1100px) {
+  p.tt-hint { display: none; }
   .tt-stages { grid-template-columns: repeat(4, 1fr); }
   #viewer { height: clamp(360px, 100vh - 432px, 760px) !important; }
 }
@@ -164,7 +165,6 @@ CSS = """
   #controls > *, #result > * { width: 100%; min-width: 0 !important; flex-grow: 0 !important; }
   #options, #report { order: 1; }
   #viewer { height: 360px !important; }
-  p.tt-hint { display: none; }
 }
 @media (max-width: 600px) {
   .gradio-container { padding: 0 12px !important; }
