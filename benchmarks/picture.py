@@ -38,7 +38,7 @@ def main() -> None:
     def view(shown: Mesh, azimuth: float) -> np.ndarray:
         return render(shown, frame(fine.vertices, azimuth, 20.0), SIDE)
 
-    atlas = Image.fromarray(mesh.texture).resize((SIDE - 40, SIDE - 40), Image.Resampling.LANCZOS)
+    atlas = Image.fromarray(np.asarray(mesh.texture)).resize((SIDE - 40, SIDE - 40), Image.Resampling.LANCZOS)
     framed = Image.new("RGB", (SIDE, SIDE), "white")
     framed.paste(atlas, (20, 20))
     images = [

@@ -80,8 +80,8 @@ class PlainGenerator(nn.Module):
                         ]
                     )
                 )
-            joined = [r.reshape(len(x) // 6, -1, r.shape[-1]) for r in rows]
-            mixed = _attend(*joined, attn.heads).reshape(x.shape[0], x.shape[1], -1)
+            q, k, v = (r.reshape(len(x) // 6, -1, r.shape[-1]) for r in rows)
+            mixed = _attend(q, k, v, attn.heads).reshape(x.shape[0], x.shape[1], -1)
             result = []
             for i, row in enumerate(mixed):
                 out = attn.to_out[0](row)

@@ -100,7 +100,7 @@ def encode_image(image: np.ndarray, kind: str) -> bytes:
     buffer = io.BytesIO()
     picture = Image.fromarray(np.ascontiguousarray(image))
     if kind == "png":
-        picture.save(buffer, "PNG")
+        picture.save(buffer, "PNG", compress_level=4)  # half the time of 6, files 1 % larger
     elif kind == "jpeg":
         picture.save(buffer, "JPEG", quality=92, subsampling=0)
     else:
