@@ -9,6 +9,7 @@ WORKDIR /home/user/app
 COPY --chown=user requirements.txt .
 RUN python -m venv /home/user/venv && /home/user/venv/bin/pip install --no-cache-dir -r requirements.txt
 COPY --chown=user . .
+RUN /home/user/venv/bin/python -m triplaneturbo.mesh.warm
 
 EXPOSE 7860
 CMD ["/home/user/venv/bin/python", "app.py", "--host", "0.0.0.0", "--port", "7860"]

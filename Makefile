@@ -32,4 +32,6 @@ $(STAMP): requirements.txt requirements-dev.txt
 	  echo "Cannot make $(VENV): install Python's venv module (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; }
 	@echo "Installing into $(VENV) (several GB the first time) ..."
 	@$(RUN) -m pip install -qq --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	@echo "Compiling its loops ..."
+	@$(RUN) -m triplaneturbo.mesh.warm
 	@touch $@
