@@ -20,7 +20,7 @@ TINY = 1e-3  # charts below this part of the area join a neighbour
 
 
 @kernel
-def _smooth_sides(side, cosine, neighbours, weight, sweeps):  # type: ignore[no-untyped-def]
+def _smooth_sides(side, cosine, neighbours, weight, sweeps):
     """Let each face in turn choose the side that it and its neighbours like best; `side` is changed."""
     score = np.empty(6)
     for _ in range(sweeps):
@@ -44,7 +44,7 @@ def _smooth_sides(side, cosine, neighbours, weight, sweeps):  # type: ignore[no-
 
 
 @kernel
-def _absorb_tiny(key, side, chart, start, order, neighbours, weight, area, cosine, tiny, least):  # type: ignore[no-untyped-def]
+def _absorb_tiny(key, side, chart, start, order, neighbours, weight, area, cosine, tiny, least):
     """Give each chart smaller than `tiny` to the neighbour with which it shares most of its rim.
 
     All its faces must be seen at a cosine of `least` from the neighbour's side. `key` and `side` are
@@ -91,7 +91,7 @@ def _absorb_tiny(key, side, chart, start, order, neighbours, weight, area, cosin
 
 
 @kernel
-def _measure(corners, axes):  # type: ignore[no-untyped-def]
+def _measure(corners, axes):
     """Of each face: its area [F], the lengths of its edges [F, 3], the cosine to each side [F, 6]."""
     count = corners.shape[0]
     area = np.empty(count)
@@ -120,7 +120,7 @@ def _measure(corners, axes):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _project(corners, side, axes, right, up):  # type: ignore[no-untyped-def]
+def _project(corners, side, axes, right, up):
     """See faces from their sides: places with y downward [F, 3, 2] and heights of the centres [F]."""
     uv = np.empty((corners.shape[0], 3, 2))
     height = np.zeros(corners.shape[0])

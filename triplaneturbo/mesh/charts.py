@@ -10,7 +10,7 @@ CRUMB = 6  # faces
 
 
 @kernel
-def face_neighbours(faces, vertex_count):  # type: ignore[no-untyped-def]
+def face_neighbours(faces, vertex_count):
     """The face across each edge.
 
     Args:
@@ -57,7 +57,7 @@ def face_neighbours(faces, vertex_count):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def components(key, neighbours):  # type: ignore[no-untyped-def]
+def components(key, neighbours):
     """Charts [F] int32, 0 .. C-1 by lowest face: faces of one key that hang together by their edges."""
     count = key.shape[0]
     chart = np.full(count, -1, np.int32)
@@ -83,7 +83,7 @@ def components(key, neighbours):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def group_faces(chart, charts):  # type: ignore[no-untyped-def]
+def group_faces(chart, charts):
     """Faces in order of chart: start [C + 1] and faces [F]; chart c has faces[start[c]:start[c + 1]]."""
     start = np.zeros(charts + 1, np.int64)
     for face in range(chart.shape[0]):
@@ -99,7 +99,7 @@ def group_faces(chart, charts):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def boundary_faces(chart, neighbours):  # type: ignore[no-untyped-def]
+def boundary_faces(chart, neighbours):
     """Faces [F] bool with an edge on the rim of their chart."""
     rim = np.zeros(chart.shape[0], np.bool_)
     for face in range(chart.shape[0]):
@@ -111,7 +111,7 @@ def boundary_faces(chart, neighbours):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _penetrate(p, q, slack):  # type: ignore[no-untyped-def]
+def _penetrate(p, q, slack):
     """Whether triangles p and q [3, 2] share more than a rim `slack` deep (separating axes)."""
     for turn in range(2):
         first, second = (p, q) if turn == 0 else (q, p)
@@ -136,7 +136,7 @@ def _penetrate(p, q, slack):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def overlapping_pairs(uv, start, order, active, slack):  # type: ignore[no-untyped-def]
+def overlapping_pairs(uv, start, order, active, slack):
     """Pairs of faces of one chart that cover the same place, at least one of them active.
 
     Args:
@@ -214,7 +214,7 @@ def overlapping_pairs(uv, start, order, active, slack):  # type: ignore[no-untyp
 
 
 @kernel
-def _layers(pairs, height, count):  # type: ignore[no-untyped-def]
+def _layers(pairs, height, count):
     """The lowest layer [F] of each face so that a pair's lower face lies in a later one."""
     layer = np.zeros(count, np.int32)
     changed = True
@@ -262,7 +262,7 @@ def split_overlaps(
 
 
 @kernel
-def chart_bounds(uv, chart, charts):  # type: ignore[no-untyped-def]
+def chart_bounds(uv, chart, charts):
     """Lowest and highest place of each chart, [C, 2] each."""
     low, high = np.full((charts, 2), np.inf), np.full((charts, 2), -np.inf)
     for face in range(chart.shape[0]):
@@ -275,7 +275,7 @@ def chart_bounds(uv, chart, charts):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _parts(uv, chart, low, high, parts):  # type: ignore[no-untyped-def]
+def _parts(uv, chart, low, high, parts):
     """Key [F] of the part of its chart in which a face's centre lies; parts [C, 2] along each direction."""
     key = np.empty(chart.shape[0], np.int64)
     for face in range(chart.shape[0]):
@@ -315,7 +315,7 @@ def cut_large(uv: np.ndarray, chart: np.ndarray, neighbours: np.ndarray, longest
 
 
 @kernel
-def _join_crumbs(piece, chart, start, order, neighbours):  # type: ignore[no-untyped-def]
+def _join_crumbs(piece, chart, start, order, neighbours):
     """Give pieces of up to CRUMB faces to a neighbouring piece of their chart; `piece` is changed."""
     moved = 0
     for c in range(start.shape[0] - 1):

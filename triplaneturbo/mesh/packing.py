@@ -7,17 +7,18 @@ import numpy as np
 from triplaneturbo.mesh.charts import chart_bounds, cut_large, group_faces
 from triplaneturbo.mesh.kernels import kernel
 
-CELLS = 400  # cells of the packing grid across the atlas, about
+CELLS = 512  # cells of the packing grid across the atlas, about
 ANGLES = 16  # ways to lay a chart between 0 and 90 degrees
 STRETCH = 1.25  # the atlas is stretched to a square by no more than this
-SMALL = 12  # cells: masks that are placed with less care
+SMALL, SMALL_OF_MANY = 12, 40  # cells: masks up to this side are placed with less care
 MANY = 600  # charts: with so many, other orders and cuts gain nothing
-ENOUGH = 0.66  # of the square used: no more is tried then
+ENOUGH = 0.65  # of the square used: no more is tried then
+DENSE = 0.8  # of the rectangle that masks fill, about
 LONGEST = (0.55, 0.32)  # sides of charts, in sides of a square of the whole area; longer ones are cut
 
 
 @kernel
-def _draw_masks(uv, start, order, offset, wide, tall, cell, margin):  # type: ignore[no-untyped-def]
+def _draw_masks(uv, start, order, offset, wide, tall, cell, margin):
     """Cells closer than `margin` to a face, flat uint8: chart c is [tall[c], wide[c]] from offset[c] on."""
     mask = np.zeros(offset[-1], np.uint8)
     for c in range(start.shape[0] - 1):
@@ -52,7 +53,7 @@ def _draw_masks(uv, start, order, offset, wide, tall, cell, margin):  # type: ig
 
 
 @kernel
-def _runs(mask, at, wide, tall, turn, runs):  # type: ignore[no-untyped-def]
+def _runs(mask, at, wide, tall, turn, runs):
     """Write the rows of a mask, turned by quarter turns, as (row, start, length); their number."""
     rows, columns = (tall, wide) if turn % 2 == 0 else (wide, tall)
     count = 0
@@ -79,7 +80,7 @@ def _runs(mask, at, wide, tall, turn, runs):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _place(mask, offset, wide, tall, order, turns, width):  # type: ignore[no-untyped-def]
+def _place(mask, offset, wide, tall, order, turns, width, small):
     """Place masks in order on a grid `width` cells wide, each as low, then as far left, as it goes.
 
     Returns:
@@ -98,7 +99,7 @@ def _place(mask, offset, wide, tall, order, turns, width):  # type: ignore[no-un
         size = max(size, (wide[c] + 1) * (tall[c] + 1))
     runs = np.empty((size, 3), np.int32)
     used = 0
-    hint = np.zeros(SMALL + 1, np.int64)
+    hint = np.zeros(small + 1, np.int64)
     for c in order:
         best_top, best_y, best_x, best_turn = limit + 1, -1, -1, -1
         for turn in range(turns[c]):
@@ -112,7 +113,7 @@ def _place(mask, offset, wide, tall, order, turns, width):  # type: ignore[no-un
             found = False
             # small masks go on where the last of their size went: below there is hardly a place left
             larger = max(wide[c], tall[c])
-            y = hint[larger] if larger <= SMALL else 0
+            y = hint[larger] if larger <= small else 0
             while not found and y + h <= limit and y + h < best_top:
                 if longest[y + runs[last, 0]] < runs[last, 2]:
                     y += 1
@@ -143,7 +144,7 @@ def _place(mask, offset, wide, tall, order, turns, width):  # type: ignore[no-un
             return placed, -1
         placed[c, 0], placed[c, 1], placed[c, 2] = best_x, best_y, best_turn
         used = max(used, best_top)
-        if larger <= SMALL:
+        if larger <= small:
             hint[larger] = best_y
         count = _runs(mask, offset[c], wide[c], tall[c], best_turn, runs)
         for i in range(count):
@@ -170,7 +171,7 @@ def _place(mask, offset, wide, tall, order, turns, width):  # type: ignore[no-un
 
 
 @kernel
-def _straighten(uv, chart, scale):  # type: ignore[no-untyped-def]
+def _straighten(uv, chart, scale):
     """Scale each chart by scale [C] and turn it by the angle at which its upright box is smallest."""
     charts = scale.shape[0]
     low, high = np.full((ANGLES, charts, 2), np.inf), np.full((ANGLES, charts, 2), -np.inf)
@@ -204,7 +205,7 @@ def _straighten(uv, chart, scale):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _measure(uv, chart, neighbours, area, charts):  # type: ignore[no-untyped-def]
+def _measure(uv, chart, neighbours, area, charts):
     """Area of each chart in the plane [C] and in space [C], and the length of its rim in the plane [C]."""
     flat, full, rim = np.zeros(charts), np.zeros(charts), np.zeros(charts)
     for face in range(chart.shape[0]):
@@ -276,21 +277,24 @@ def _pack(
     mask = _draw_masks(turned, start, order, offset, wide, tall, cell, margin)
     filled = np.add.reduceat(mask, offset[:-1], dtype=np.int64)
     turns = np.where(np.maximum(wide, tall) > 3, 4, 1)
+    small = SMALL_OF_MANY if count >= MANY else SMALL
     least_width = int(np.minimum(wide, tall).max()) + 1
+    by_box = np.lexsort((np.arange(count), -wide * tall))
     by_side = np.lexsort((np.arange(count), -filled, -np.maximum(wide, tall)))
-    by_area = np.lexsort((np.arange(count), -wide * tall))
-
     best = None
-    for sequence in (by_side, by_area):
-        width = max(int(np.sqrt(filled.sum() / 0.9)), least_width)
+    for sequence in (by_box, by_side):
+        width = max(int(np.sqrt(filled.sum() / DENSE)), least_width)
         for _ in range(2):
-            placed, height = _place(mask, offset, wide, tall, sequence, turns, width)
+            placed, height = _place(mask, offset, wide, tall, sequence, turns, width, small)
             if height < 0:
                 break
             used = covered / (width * height * cell**2)
             stretch = max(width / height, height / width)
-            if best is None or used * min(1.0, STRETCH / stretch) > best[0]:
-                best = (used * min(1.0, STRETCH / stretch), used, width, height, placed)
+            worth = used * min(1.0, STRETCH / stretch)
+            if best is None or worth > best[0]:
+                best = (worth, used, width, height, placed)
+            if stretch < 1.12:
+                break
             width = max(int(np.sqrt(width * height)), least_width)
         if best is not None and (best[0] >= ENOUGH or count >= MANY):
             break
@@ -313,7 +317,7 @@ def _sizes(covered: float, rim: float, texture_size: int) -> tuple[float, float]
 
 
 @kernel
-def _unfold(uv, placed, wide, tall, chart, cell, width, height):  # type: ignore[no-untyped-def]
+def _unfold(uv, placed, wide, tall, chart, cell, width, height):
     """Turn and shift the charts' corners [F, 3, 2] as their masks were, and bring them into [0, 1]."""
     moved = np.empty_like(uv)
     for face in range(chart.shape[0]):

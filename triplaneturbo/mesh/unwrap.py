@@ -93,7 +93,7 @@ def _lay_out(
 
 
 @kernel
-def _split_vertices(faces, uv, start, order, vertex_count):  # type: ignore[no-untyped-def]
+def _split_vertices(faces, uv, start, order, vertex_count):
     """One vertex a chart: (faces int64 [F, 3], the vertex each stems from int64 [V], uv float32 [V, 2])."""
     seen = np.full(vertex_count, -1, np.int64)
     name = np.empty(vertex_count, np.int64)
