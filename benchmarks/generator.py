@@ -18,6 +18,8 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
+from tests.generator.full_size import SCHEDULER, UNET, VAE
+from tests.generator.plain import PlainGenerator
 from triplaneturbo.devices import bfloat16_unit
 from triplaneturbo.generator import peta
 from triplaneturbo.generator.adapter import adapter_tensors
@@ -25,26 +27,6 @@ from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.generator.generator import Generator
 from triplaneturbo.generator.released import released_places, to_released
 
-UNET = {
-    "block_out_channels": (320, 640, 1280, 1280),
-    "attention_head_dim": (5, 10, 20, 20),
-    "cross_attention_dim": 1024,
-    "use_linear_projection": True,
-}
-VAE = {
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-}
-SCHEDULER = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-}
 STEP_TFLOP, DECODE_TFLOP = 1.31, 3.73
 
 
@@ -96,8 +78,6 @@ def main() -> None:
     noise, text = torch.randn(1, 6, 4, 32, 32), torch.randn(1, 77, 1024)
     rows: list[tuple[str, float, float, float | None]] = []
     if not arguments.skip_plain:
-        from tests.generator.plain import PlainGenerator
-
         places = released_places(peta.adapted_layers(generator.unet, generator.vae.decoder), generator.config)
         tensors = {name: value.detach() for name, value in adapter_tensors(generator).items()}
         base = full_size_base(generator)

@@ -80,16 +80,10 @@ def test_released_numbers(parity: Path) -> None:
 def test_quick_paths_agree_with_forward(activation: str, bias: bool, layers: int) -> None:
     field = random_field((9, 14), mlp_activation=activation, mlp_bias=bias, mlp_layers=layers)
     points = awkward_points(5000)
-    points.requires_grad_()
     sdf, offset, rgb = field.fields(field.planes[None], points[None])
-    (gradient,) = torch.autograd.grad(sdf.sum(), points)
-    points = points.detach()
-    torch.testing.assert_close(field.sdf(points), sdf[0].detach(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(field.sdf(points), sdf[0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(field.offset(points), offset[0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(field.rgb(points), rgb[0], atol=1e-5, rtol=1e-5)
-    # Right at a texel's centre or a ReLU's corner the two may take different sides.
-    close = (field.sdf_gradient(points) - gradient).abs().amax(1) < 1e-4 * gradient.abs().max()
-    assert close.float().mean() > 0.995
 
 
 def test_grid_agrees_with_points() -> None:
@@ -122,7 +116,7 @@ def test_half_precision_planes_work_in_float32(kind: torch.dtype) -> None:
     half = Field(exact.planes.to(kind), exact.fields)
     rounded = Field(half.planes.float(), exact.fields)
     points = awkward_points(100)
-    for name in ("sdf", "offset", "rgb", "sdf_gradient"):
+    for name in ("sdf", "offset", "rgb"):
         answer = getattr(half, name)(points)
         assert answer.dtype == torch.float32
         assert torch.equal(answer, getattr(rounded, name)(points))
@@ -135,11 +129,10 @@ def test_no_points() -> None:
     nothing = torch.zeros(0, 3)
     assert field.sdf(nothing).shape == (0,)
     assert field.rgb(nothing).shape == (0, 3)
-    assert field.sdf_gradient(nothing).shape == (0, 3)
 
 
 def test_works_in_inference_mode() -> None:
     field = random_field()
     with torch.inference_mode():
-        inside = field.sdf_gradient(awkward_points(10)[:3])
-    assert torch.equal(inside, field.sdf_gradient(awkward_points(10)[:3]))
+        inside = field.rgb(awkward_points(10)[:3])
+    assert torch.equal(inside, field.rgb(awkward_points(10)[:3]))

@@ -7,6 +7,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from peft import get_peft_model_state_dict
 
+from tests.generator.full_size import SCHEDULER
 from tests.generator.plain import PlainGenerator
 from triplaneturbo.generator import peta
 from triplaneturbo.generator.adapter import adapter_tensors, set_adapter_tensors
@@ -32,14 +33,6 @@ VAE = {
     "norm_num_groups": 4,
     "down_block_types": ("DownEncoderBlock2D",) * 2,
     "up_block_types": ("UpDecoderBlock2D",) * 2,
-}
-SCHEDULER = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
 }
 CONFIG = GeneratorConfig(rank=3, plane_channels=4, mlp_width=8, latent_size=8)
 

@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import ROOT
+from tests.generator import full_size
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator import peta
 from triplaneturbo.generator.adapter import adapter_tensors, load_adapter, save_adapter
@@ -29,20 +30,6 @@ from triplaneturbo.generator.released import (
 from triplaneturbo.generator.weights import convert_released, load_generator, load_model
 
 SMALL = ROOT / "checkpoints" / "small"
-
-FULL_UNET = {
-    "sample_size": 64,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "attention_head_dim": (5, 10, 20, 20),
-    "cross_attention_dim": 1024,
-    "use_linear_projection": True,
-}
-FULL_VAE = {
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-}
 
 
 @pytest.fixture
@@ -69,7 +56,7 @@ def whole(released: Path, tmp_path: Path) -> Path:
 def test_every_released_name_and_shape_has_its_place_at_full_size(facts: Path) -> None:
     manifest = json.loads((facts / "released_checkpoint_manifest.json").read_text())["keys"]
     with torch.device("meta"):
-        unet, vae = UNet2DConditionModel(**FULL_UNET), AutoencoderKL(**FULL_VAE)
+        unet, vae = UNet2DConditionModel(**full_size.UNET), AutoencoderKL(**full_size.VAE)
         layers = peta.adapted_layers(unet, vae.decoder)
         generator = Generator(unet, vae, scheduler=None, config=GeneratorConfig())
     assert layers == peta.adapted_layers(generator.unet, generator.vae.decoder)

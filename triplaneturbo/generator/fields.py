@@ -7,8 +7,6 @@ is bilinear sampling, so that layer is applied once to the planes' texels instea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -100,23 +98,6 @@ class Field:
         return to_rgb(self._ask("color", points))
 
     @torch.no_grad()
-    def sdf_gradient(self, points: Tensor) -> Tensor:
-        """The sdf's exact gradient at points [N, 3]: [N, 3], of length near 1 where the sdf is a distance."""
-        table = self._texel_table("sdf")
-        parts = []
-        for chunk in _chunks(points.float()):
-            corners, weights, slopes = self._corners(chunk)
-            hidden = F.embedding_bag(corners, table, mode="sum", per_sample_weights=weights)  # [n, width]
-            back = _gradient_after_first(self.fields.sdf, hidden)  # [n, width]
-            along = [
-                (F.embedding_bag(corners, table, mode="sum", per_sample_weights=slope) * back).sum(1)
-                for slope in slopes
-            ]
-            away = chunk / chunk.norm(dim=1, keepdim=True).clamp_min(1e-12)  # the sphere's share
-            parts.append(torch.stack(along, 1) + away)
-        return torch.cat(parts) if parts else points.new_zeros(0, 3)
-
-    @torch.no_grad()
     def sdf_grid(self, resolution: int) -> Tensor:
         """The sdf at all nodes of a regular grid over [-1, 1]^3: [R, R, R], indexed [x, y, z]."""
         xy, xz, yz = self.node_table("sdf", resolution)
@@ -181,7 +162,7 @@ class Field:
         table = self._texel_table(name)
         out = torch.empty(len(points), mlp[-1].out_features, device=self.device)
         for start in range(0, len(points), _CHUNK):
-            corners, weights, _ = self._corners(points[start : start + _CHUNK].float(), slopes=False)
+            corners, weights = self._corners(points[start : start + _CHUNK].float())
             hidden = F.embedding_bag(corners, table, mode="sum", per_sample_weights=weights)  # [n, width]
             out[start : start + _CHUNK] = _after_first(mlp, hidden)
         return out
@@ -224,19 +205,15 @@ class Field:
             self._texels[name] = table.flatten(0, 1)
         return self._texels[name]
 
-    def _corners(self, points: Tensor, slopes: bool = True) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Rows of the texel table around points [N, 3], and how they mix.
-
-        Returns:
-            rows [N, 12] (four texels on each of three planes), their bilinear weights [N, 12] and, if asked,
-            the derivatives of the weights with respect to x, y and z, three of [N, 12].
+    def _corners(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows of the texel table around points [N, 3], four texels on each of three planes [N, 12], and
+        their bilinear weights [N, 12].
         """
         height, width = self.planes.shape[-2:]
         at = plane_coordinates(points)  # [N, 3, 2]
         size = torch.tensor((width, height), device=self.device, dtype=at.dtype)
         # In texels of the table with its border: outside of it everything is zero, as its border is.
-        exact = ((at + 1) * size - 1) / 2 + 1
-        texel = torch.minimum(exact.clamp_min(0), size + 1)
+        texel = torch.minimum((((at + 1) * size - 1) / 2 + 1).clamp_min(0), size + 1)
         low = torch.minimum(texel.floor(), size)
         high_x, high_y = (texel - low).unbind(-1)  # [N, 3]
         low_x, low_y = 1 - high_x, 1 - high_y
@@ -245,17 +222,7 @@ class Field:
         first = plane + line * (width + 2) + column
         rows = torch.stack((first, first + 1, first + width + 2, first + width + 3), -1).flatten(1)
         weights = torch.stack((low_y * low_x, low_y * high_x, high_y * low_x, high_y * high_x), -1).flatten(1)
-        if not slopes:
-            return rows, weights, []
-        inside = (exact == texel).to(at.dtype)
-        move_x, move_y = (inside * size / 2).unbind(-1)  # texels per unit of the plane's coordinates
-        by_width = torch.stack((-low_y, low_y, -high_y, high_y), -1) * move_x[..., None]  # [N, 3, 4]
-        by_height = torch.stack((-low_x, -high_x, low_x, high_x), -1) * move_y[..., None]
-        slope = [torch.zeros_like(by_width) for _ in range(3)]
-        for index in range(3):
-            slope[_WIDTH_AXIS[index]][:, index] += _WIDTH_SIGN[index] * by_width[:, index]
-            slope[_HEIGHT_AXIS[index]][:, index] += _HEIGHT_SIGN[index] * by_height[:, index]
-        return rows, weights, [one.flatten(1) for one in slope]
+        return rows, weights
 
 
 def plane_coordinates(points: Tensor) -> Tensor:
@@ -318,37 +285,3 @@ def _after_first(mlp: nn.Sequential, hidden: Tensor) -> Tensor:
         else:
             hidden = _linear(layer, hidden) if isinstance(layer, nn.Linear) else layer(hidden)
     return hidden
-
-
-def _gradient_after_first(mlp: nn.Sequential, hidden: Tensor) -> Tensor:
-    """The gradient of an MLP's one output with respect to its first layer's output [N, width]: [N, width]."""
-    backward: list[Callable[[Tensor], Tensor]] = []
-    x = hidden if mlp[0].bias is None else hidden + mlp[0].bias.to(hidden.dtype)
-    for layer in mlp[1:]:
-        if isinstance(layer, nn.Linear):
-            weight = layer.weight.to(x.dtype)
-            backward.append(lambda back, weight=weight: back @ weight)  # type: ignore[misc]
-            x = _linear(layer, x)
-        else:
-            slope = activation_slope(layer, x)
-            backward.append(lambda back, slope=slope: back * slope)  # type: ignore[misc]
-            x = layer(x)
-    back = torch.ones_like(x)
-    for step in reversed(backward):
-        back = step(back)
-    return back
-
-
-def activation_slope(activation: nn.Module, x: Tensor) -> Tensor:
-    """The derivative of one of the three activations at x, of the shape of x."""
-    if isinstance(activation, nn.ReLU):
-        return (x > 0).to(x.dtype)
-    gate = torch.sigmoid(x)
-    if isinstance(activation, nn.Softplus):
-        return gate
-    return gate * (1 + x * (1 - gate))
-
-
-def _chunks(points: Tensor) -> Iterator[Tensor]:
-    for start in range(0, len(points), _CHUNK):
-        yield points[start : start + _CHUNK]

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from triplaneturbo.generator.fields import Field, activation_slope
+from triplaneturbo.generator.fields import Field
 
 _CHUNK = (
     512  # blocks at a time: 64 channels of float32 for each fill 128 KiB, and some ten such stay in a cache
@@ -194,7 +194,7 @@ def _line(activation: nn.Module, centre: Tensor, reach: Tensor) -> _Line:
         slope = above / (above + below).clamp_min(1e-30)  # the chord; exact where the sign is certain
         half = slope * below / 2
         return _Line(slope, half, half)
-    slope = activation_slope(activation, centre)
+    slope = _activation_slope(activation, centre)
     tangent = activation(centre) - slope * centre
     if isinstance(activation, nn.Softplus):  # convex: least at the tangent's point, greatest at an end
         ends = [activation(end) - slope * end for end in (centre - reach, centre + reach)]
@@ -204,3 +204,13 @@ def _line(activation: nn.Module, centre: Tensor, reach: Tensor) -> _Line:
     nearest = (centre.abs() - reach).clamp_min(0)
     bend = ((2 + nearest) * torch.exp(-nearest)).clamp_max(0.5)
     return _Line(slope, tangent, torch.minimum(bend / 2 * reach**2, (1.1 + slope.abs()) * reach))
+
+
+def _activation_slope(activation: nn.Module, x: Tensor) -> Tensor:
+    """The derivative of one of the three activations at x, of the shape of x."""
+    if isinstance(activation, nn.ReLU):
+        return (x > 0).to(x.dtype)
+    gate = torch.sigmoid(x)
+    if isinstance(activation, nn.Softplus):
+        return gate
+    return gate * (1 + x * (1 - gate))
