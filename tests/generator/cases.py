@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from triplaneturbo.generator.config import GeneratorConfig
+from triplaneturbo.generator.fields import sphere
 from triplaneturbo.generator.generator import Generator
 from triplaneturbo.generator.released import config_of, read_released
 from triplaneturbo.generator.weights import load_generator
@@ -74,12 +75,22 @@ def differences(file: Path, merged: bool) -> dict[str, float]:
         found[f"pred_original_sample_{i}"] = estimate.flatten(0, 1)
         if i:
             found[f"latents_after_{i - 1}"] = noisy
+    # The step after the last estimate, which generating has no use for: back to the least noisy level.
+    least = generator.scheduler.alphas_cumprod[0]
+    last = least.sqrt() * estimates[-1].flatten(0, 1) + (1 - least).sqrt() * steps[-1][2]
+    found[f"latents_after_{len(steps) - 1}"] = last
     found["pred_original_sample"] = estimates[-1].flatten(0, 1)
     planes = found["planes"] = generator.decode(estimates[-1])
     sdf, offset, rgb = generator.fields(planes, case["points"])
     found["sdf"], found["deformation"], found["rgb"] = sdf[..., None], offset, rgb
-    axis = torch.linspace(-1, 1, 24)
-    grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(1, -1, 3)
-    sdf, offset, _ = generator.fields(planes, grid.expand(len(planes), -1, -1))
-    found["grid24_sdf"], found["grid24_deformation"] = sdf[..., None], offset
+    fields = generator.heads[generator.active].fields
+    found["sdf_before_bias"] = found["sdf"] - sphere(case["points"], fields.config.sphere_radius)[..., None]
+    found["enc_geo"], found["enc_tex"] = fields.features(planes, case["points"])
+    found["features"] = fields.color(found["enc_tex"])
+    for key in [key for key in case if key.startswith("grid") and key.endswith("_sdf")]:
+        axis = torch.linspace(-1, 1, int(key[4:-4]))
+        grid = torch.cartesian_prod(axis, axis, axis)[None]
+        sdf, offset, _ = generator.fields(planes, grid.expand(len(planes), -1, -1))
+        found[key], found[key.replace("sdf", "deformation")] = sdf[..., None], offset
+    assert set(found) == set(case) - {"initial_latents", "points", "text_embed"}
     return {name: relative(value.reshape(case[name].shape), case[name]) for name, value in found.items()}

@@ -34,7 +34,9 @@ VAE = {
     "down_block_types": ("DownEncoderBlock2D",) * 2,
     "up_block_types": ("UpDecoderBlock2D",) * 2,
 }
-CONFIG = GeneratorConfig(rank=3, plane_channels=4, mlp_width=8, latent_size=8)
+CONFIG = GeneratorConfig(
+    plane_rank=3, cross_rank=5, vae_rank=2, conv_rank=4, plane_channels=4, mlp_width=8, latent_size=8
+)
 
 
 def bases() -> tuple[UNet2DConditionModel, AutoencoderKL]:

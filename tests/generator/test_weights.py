@@ -210,7 +210,13 @@ def test_a_broken_folder_is_refused(whole: Path) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"rank": 0}, {"rank": "16"}, {"mlp_activation": "tanh"}, {"mlp_bias": 1}, {"untrained_seed": "x"}],
+    [
+        {"conv_rank": 0},
+        {"plane_rank": "16"},
+        {"mlp_activation": "tanh"},
+        {"mlp_bias": 1},
+        {"untrained_seed": "x"},
+    ],
 )
 def test_a_wrong_configuration_is_refused(tmp_path: Path, values: dict) -> None:
     (tmp_path / "triplaneturbo.json").write_text(json.dumps(values))
@@ -218,8 +224,8 @@ def test_a_wrong_configuration_is_refused(tmp_path: Path, values: dict) -> None:
 
 
 def test_keys_of_a_newer_version_are_ignored(tmp_path: Path) -> None:
-    (tmp_path / "triplaneturbo.json").write_text(json.dumps({"rank": 4, "from_the_future": True}))
-    assert GeneratorConfig.load(tmp_path) == GeneratorConfig(rank=4)
+    (tmp_path / "triplaneturbo.json").write_text(json.dumps({"vae_rank": 4, "from_the_future": True}))
+    assert GeneratorConfig.load(tmp_path) == GeneratorConfig(vae_rank=4)
 
 
 def test_the_released_layout_takes_six_planes_apart(released: Path) -> None:

@@ -18,7 +18,8 @@ class GeneratorConfig:
     """The sizes and choices of a model; the defaults are those of the released weights.
 
     Attributes:
-        rank: rank of every adapter.
+        plane_rank, cross_rank, vae_rank, conv_rank: ranks of the adapters: the planes' own in self-attention,
+            those in cross-attention, in the decoder's attention, and on convolutions.
         plane_channels: channels C of one feature plane; the adapted decoder gives 2C, the first C for the
             geometry planes and the last C for the texture planes.
         mlp_width: width of the hidden layers of the three field MLPs.
@@ -32,7 +33,10 @@ class GeneratorConfig:
         untrained_seed: where the folder holds no weights, they are drawn from this seed; None: it holds them.
     """
 
-    rank: int = 16
+    plane_rank: int = 16
+    cross_rank: int = 16
+    vae_rank: int = 16
+    conv_rank: int = 16
     plane_channels: int = 32
     mlp_width: int = 64
     mlp_layers: int = 2

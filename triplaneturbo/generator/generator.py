@@ -72,7 +72,7 @@ class Generator(nn.Module):
 
     def add_adapter(self, name: str) -> None:
         """Add an adapter that changes nothing yet (its head is random) and make it the active one."""
-        peta.inject(self.unet, self.vae.decoder, self.config.rank, name)
+        peta.inject(self.unet, self.vae.decoder, self.config, name)
         head = Head(self.vae.decoder.conv_out.in_channels, self.config)
         parameter = next(self.unet.parameters())
         self.heads[name] = head.to(parameter.device)

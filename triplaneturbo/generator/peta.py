@@ -18,6 +18,8 @@ from peft.tuners.lora.layer import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from triplaneturbo.generator.config import GeneratorConfig
+
 PLANES = 6
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 
@@ -146,18 +148,27 @@ def mark_plane_linears(unet: nn.Module) -> None:
             module.to_out[0].__class__ = PlaneOutLinear
 
 
-def inject(unet: nn.Module, decoder: nn.Module, rank: int, name: str) -> None:
+def inject(unet: nn.Module, decoder: nn.Module, config: GeneratorConfig, name: str) -> None:
     """Add an adapter called `name` to both models, through peft; it starts as no change at all."""
+    projections = f"({'|'.join(PROJECTIONS)})".replace(".", r"\.")
+    ranks = {
+        "unet": {rf"attn1\.{projections}": config.plane_rank, rf"attn2\.{projections}": config.cross_rank},
+        "decoder": {rf"attentions\.\d+\.{projections}": config.vae_rank},
+    }
     layers = adapted_layers(unet, decoder)
     for room, model in (("unet", unet), ("decoder", decoder)):
-        config = LoraConfig(
-            r=rank, lora_alpha=rank, target_modules=target_names(layers, room), init_lora_weights=True
+        lora = LoraConfig(
+            r=config.conv_rank,
+            lora_alpha=config.conv_rank,
+            rank_pattern=ranks[room],
+            alpha_pattern=ranks[room],  # as the rank: nothing is scaled
+            target_modules=target_names(layers, room),
         )
-        config._register_custom_module({PlaneLinear: PlaneLora})
+        lora._register_custom_module({PlaneLinear: PlaneLora})
         with warnings.catch_warnings():
             # Several adapters in one model are what we are here for; peft warns of the second.
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
-            inject_adapter_in_model(config, model, name)
+            inject_adapter_in_model(lora, model, name)
 
 
 def adapter_modules(*models: nn.Module) -> list[BaseTunerLayer]:

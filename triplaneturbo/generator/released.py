@@ -7,6 +7,7 @@ name of its own (facts/generator.md 1 and 3); we keep the six of a projection in
 from __future__ import annotations
 
 import pickle
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,25 +86,36 @@ def read_released(path: Path) -> dict[str, Tensor]:
 
 
 def config_of(state: dict[str, Tensor]) -> GeneratorConfig:
-    """The sizes that a released file shows: rank, plane channels, MLP width and depth.
+    """The sizes that a released file shows: ranks, plane channels, MLP width and depth.
 
     Raises:
         UserError: the tensors that show them are not there.
     """
-    try:
-        sdf = [
-            key for key in state if key.startswith(f"{_PREFIX}sdf_network.layers.") and key.endswith("weight")
-        ]
-        first = state[f"{_PREFIX}sdf_network.layers.0.weight"]
-        return GeneratorConfig(
-            rank=state[f"{_LAYERS}.0.to_q_{_PLANES[0]}.down.weight"].shape[0],
-            plane_channels=first.shape[1],
-            mlp_width=first.shape[0],
-            mlp_layers=len(sdf) - 1,
-            mlp_bias=f"{_PREFIX}sdf_network.layers.0.bias" in state,
-        )
-    except KeyError as error:
-        raise UserError(f"This is not a released adapter: it holds no {error.args[0]}.") from None
+
+    def ranks(suffix: str) -> list[int]:
+        """Ranks of the layers that have a weight of that name, in their order."""
+        found = (re.fullmatch(rf"{re.escape(_LAYERS)}\.(\d+)\.{suffix}\.down\.weight", key) for key in state)
+        numbered = sorted((int(match[1]), state[match[0]].shape[0]) for match in found if match)
+        if not numbered:
+            raise UserError(f"This is not a released adapter: it holds no {_LAYERS}.N.{suffix}.down.weight.")
+        return [rank for _, rank in numbered]
+
+    shared = ranks("to_q_lora")
+    first = state.get(f"{_PREFIX}sdf_network.layers.0.weight")
+    if first is None:
+        raise UserError(f"This is not a released adapter: it holds no {_PREFIX}sdf_network.layers.0.weight.")
+    conv = re.compile(rf"{re.escape(_LAYERS)}\.\d+\.down\.weight")
+    return GeneratorConfig(
+        plane_rank=ranks(f"to_q_{_PLANES[0]}")[0],
+        cross_rank=shared[0],
+        vae_rank=shared[-1],  # the decoder's attention is numbered after all of the U-Net's
+        conv_rank=next((value.shape[0] for key, value in state.items() if conv.fullmatch(key)), 1),
+        plane_channels=first.shape[1],
+        mlp_width=first.shape[0],
+        mlp_layers=sum(key.startswith(f"{_PREFIX}sdf_network.") and key.endswith("weight") for key in state)
+        - 1,
+        mlp_bias=f"{_PREFIX}sdf_network.layers.0.bias" in state,
+    )
 
 
 def from_released(
