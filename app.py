@@ -41,7 +41,6 @@ def serve(arguments: argparse.Namespace) -> int:
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = spared
 
     from triplaneturbo.engine import Engine
-    from triplaneturbo.mesh.warm import warm
     from triplaneturbo.ui.blocks import SERVING, build, look
 
     with (
@@ -60,7 +59,7 @@ def serve(arguments: argparse.Namespace) -> int:
             ) from None
         print(f"Open {url}", flush=True)
         # Where `make setup` has done it before, this takes no time; elsewhere the first visitor waits less.
-        threading.Thread(target=warm, daemon=True).start()
+        threading.Thread(target=engine.warm, daemon=True).start()
         threading.Event().wait()
     return 0
 

@@ -23,6 +23,9 @@ from triplaneturbo import __version__
 from triplaneturbo.devices import attention_name, choose_device, choose_precision, device_name
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.weights import CONFIG_NAME, Model, convert_released, load_model
+from triplaneturbo.mesh.formats import encode
+from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.mesh.warm import warm
 from triplaneturbo.models import Found, find_model
 from triplaneturbo.pipeline import Pipeline, Progress, Result
 from triplaneturbo.render.raster import rasterizer
@@ -64,12 +67,16 @@ class Engine:
         if self.device.type == "cuda":  # the same seed is to give the same mesh
             torch.backends.cudnn.deterministic = True
             torch.backends.cudnn.benchmark = False
-        self.model = _load(found, self.device, self.dtype)
+        self._line = Line(self._work, name=f"engine on {self.device}")
+        try:
+            self.model = self._line.call(lambda: _load(found, self.device, self.dtype))
+        except BaseException:
+            self._line.close(0)
+            raise
         self.notice = " ".join(filter(None, (found.notice, "" if self.model.trained else _UNTRAINED)))
         self.pipeline = Pipeline(self.model)
         self._embeddings: _Kept[Tensor] = _Kept(KEPT_EMBEDDINGS)
         self._results: _Kept[Result] = _Kept(KEPT_RESULTS)
-        self._line = Line(self._work, name=f"engine on {self.device}")
 
     @property
     def trained(self) -> bool:
@@ -87,6 +94,14 @@ class Engine:
     def generate(self, prompt: str, **settings: Any) -> Result:
         """Put a request in the line and wait for its result; `settings` are Request's."""
         return self.submit(Request(prompt, **settings)).result()
+
+    def encode(self, mesh: Mesh, format: str, name: str = "mesh") -> bytes:
+        """The mesh as the bytes of a file, made in the engine's thread; see mesh.formats.encode."""
+        return self._line.call(lambda: encode(mesh, format, name))
+
+    def warm(self) -> None:
+        """Have everything compiled that is compiled at its first use."""
+        self._line.call(warm)
 
     def report(self) -> str:
         """What this engine runs on and with, and why: one block of text."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future
 from contextlib import closing
+from typing import Any, TypeVar
 
 from triplaneturbo.errors import Cancelled
 from triplaneturbo.pipeline import Progress, Result
 from triplaneturbo.request import Request
 
 Work = Callable[[Request], Generator[Progress | Result, None, None]]
+Value = TypeVar("Value")
 
 
 class Ticket:
@@ -107,6 +110,7 @@ class Line:
         self._work = work
         self._changed = threading.Condition()
         self._waiting: deque[Ticket] = deque()
+        self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._current: Ticket | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -121,6 +125,23 @@ class Line:
             self._waiting.append(ticket)
             self._changed.notify_all()
         return ticket
+
+    def call(self, function: Callable[[], Value]) -> Value:
+        """Have the worker's thread do something short, before the next event of what it works on.
+
+        OpenMP keeps a team of threads for each thread that asks it for work, and as soon as there are more
+        of them than cores, every team is put to sleep between any two loops: half the speed on two cores.
+        So whatever is more than a moment's work for torch is done in that one thread.
+
+        Once the line is closed, or in the worker's own thread, it is done here and now.
+        """
+        future: Future[Value] = Future()
+        with self._changed:
+            elsewhere = not self._closed and threading.current_thread() is not self._thread
+            if elsewhere:
+                self._calls.append((function, future))
+                self._changed.notify_all()
+        return future.result() if elsewhere else function()
 
     def leave(self, ticket: Ticket) -> bool:
         """Take a waiting ticket out; False if it is not waiting."""
@@ -150,8 +171,11 @@ class Line:
 
     def _serve(self) -> None:
         while True:
+            self._do_calls()
             with self._changed:
-                self._changed.wait_for(lambda: bool(self._waiting) or self._closed)
+                self._changed.wait_for(lambda: bool(self._waiting or self._calls) or self._closed)
+                if self._calls:
+                    continue
                 if not self._waiting:
                     return
                 ticket = self._current = self._waiting.popleft()
@@ -170,6 +194,18 @@ class Line:
                 if isinstance(event, Result):
                     return event
                 ticket.add(event)
+                self._do_calls()
                 if ticket.cancelled:
                     raise Cancelled
         raise RuntimeError("the work ended without a result")
+
+    def _do_calls(self) -> None:
+        while True:
+            with self._changed:
+                if not self._calls:
+                    return
+                function, future = self._calls.popleft()
+            try:
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)

@@ -189,7 +189,7 @@ def _make(engine: Engine, job: Job, label: str, quiet: bool) -> dict[str, Any]:
         print(f"The model does not read the end of this prompt: {shown(result.unread)}.", file=sys.stderr)
     entry = describe(result, engine)
     since = time.perf_counter()
-    entry["files"] = write(result.mesh, job.paths)
+    entry["files"] = write(engine, result.mesh, job.paths)
     taken = round(time.perf_counter() - since, 4)
     total = entry["seconds"].pop("total")
     entry["seconds"] |= {"files": taken, "total": round(total + taken, 4)}

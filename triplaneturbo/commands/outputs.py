@@ -16,6 +16,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.request import Request, shown
 
 if TYPE_CHECKING:
+    from triplaneturbo.engine import Engine
     from triplaneturbo.mesh.mesh import Mesh
 
 # Format -> suffix; an OBJ comes as a zip with its material and texture.
@@ -83,18 +84,17 @@ def safe_name(request: Request, model: str) -> str:
     return f"{words or 'mesh'}-{request.seed}-{hashlib.sha256(everything.encode()).hexdigest()[:8]}"
 
 
-def write(mesh: Mesh, paths: dict[str, Path]) -> list[dict[str, Any]]:
+def write(engine: Engine, mesh: Mesh, paths: dict[str, Path]) -> list[dict[str, Any]]:
     """Write a mesh in each format, each file whole, and describe the files: path, bytes, sha256.
 
     Raises:
         UserError: a file cannot be written.
     """
     from triplaneturbo.files import write_whole
-    from triplaneturbo.mesh import formats
 
     files = []
     for name, path in paths.items():
-        data = formats.encode(mesh, name, name=path.stem)
+        data = engine.encode(mesh, name, path.stem)
         write_whole(path, data)
         files.append({"path": str(path), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
     return files

@@ -108,7 +108,7 @@ def _follow(engine: Engine, session: Session, request: Request) -> Generator[Eve
     )
     for name in ("glb", "obj"):
         path = stem.with_name(stem.name + FORMATS[name])
-        facts["files"] = [*facts["files"], *write(result.mesh, {name: path})]
+        facts["files"] = [*facts["files"], *write(engine, result.mesh, {name: path})]
         facts["seconds"] = {**facts["seconds"], "files": round(time.perf_counter() - since, 4)}
         files = {**files, name: path}
         yield Made(files, dict(facts), result.unread, complete=name == "obj")
