@@ -172,7 +172,7 @@ def test_a_folder_without_a_part(refused: Refused, copy: Path, part: str) -> Non
     assert part in refused("a cup", "--model", "model", "--quiet")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"rank": "many"}', '{"rank": -1}', "\xff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"conv_rank": "many"}', '{"conv_rank": -1}', "\xff"])
 def test_a_broken_configuration(refused: Refused, copy: Path, text: str) -> None:
     (copy / "triplaneturbo.json").write_bytes(text.encode("latin-1"))
     assert "triplaneturbo.json" in refused("a cup", "--model", "model", "--quiet")
@@ -208,7 +208,7 @@ def test_a_hub_that_cannot_be_reached(refused: Refused, monkeypatch: pytest.Monk
 
 def test_the_full_model_without_its_files(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("triplaneturbo.models.find_full", lambda: None)
-    assert "The full model is not on this machine; put its files into" in refused("a cup", "--model", "full")
+    assert "The full model is not on this machine; put triplane" in refused("a cup", "--model", "full")
 
 
 @pytest.mark.parametrize("formats", ["glb", "glb,obj,ply,stl"])

@@ -9,10 +9,13 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from triplaneturbo import models
+from triplaneturbo.engine import Engine
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.config import CONFIG_NAME
+from triplaneturbo.generator.weights import load_model
 from triplaneturbo.models import BASES, RELEASED, SMALL, find_model
 
 
@@ -48,7 +51,7 @@ def test_auto_on_a_gpu_announces_that_the_full_model_is_missing() -> None:
 
 @pytest.mark.usefixtures("no_full")
 def test_full_without_files_says_what_to_do() -> None:
-    with pytest.raises(UserError, match=r"put its files into .*nowhere or use the small model\.$"):
+    with pytest.raises(UserError, match=r"put triplane.*into .*nowhere, or use the small model\.$"):
         find_model("full", on_gpu=True)
 
 
@@ -67,6 +70,7 @@ def test_released_files_in_the_hubs_cache(
 ) -> None:
     base = Path(shutil.copytree(SMALL, tmp_path / "base"))
     released = tmp_path / "released.pth"
+    released.touch()
     monkeypatch.setattr(
         huggingface_hub, "try_to_load_from_cache", lambda *what: str(released) if what == RELEASED else None
     )
@@ -83,6 +87,27 @@ def test_released_files_in_the_hubs_cache(
     shutil.rmtree(base / "vae")  # a base that was only half downloaded is none
     with pytest.raises(UserError, match="not on this machine"):
         find_model("full", on_gpu=False)
+
+
+def test_a_released_adapter_beside_its_base_makes_a_mesh(
+    parity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "theirs"
+    for part in ("unet", "vae", "scheduler"):
+        shutil.copytree(parity / "generator" / "base" / part, folder / part, copy_function=shutil.copyfile)
+    shutil.copyfile(parity / "generator" / "adapter.pth", folder / "released.pth")
+    small = load_model(SMALL)
+    small.text.tokenizer.save_pretrained(folder / "tokenizer")
+    # Their texts are 32 wide; ours is untrained anyhow.
+    words = CLIPTextConfig(vocab_size=514, hidden_size=32, intermediate_size=64, num_attention_heads=2)
+    CLIPTextModel(words).save_pretrained(folder / "text_encoder")
+    for _ in range(2):  # converted at first, then kept
+        with Engine(str(folder), "cpu") as engine:
+            assert engine.trained
+            assert len(engine.generate("a cup", steps=2, resolution=24, texture_size=512).mesh.faces) > 100
+    kept = list((tmp_path / "cache" / "triplaneturbo").glob("released-*/adapter.safetensors"))
+    assert len(kept) == 1
 
 
 def test_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,8 +70,13 @@ class Engine:
         self._line = Line(self._work, name=f"engine on {self.device}")
         try:
             self.model = self._line.call(lambda: _load(found, self.device, self.dtype))
-        except BaseException:
+        except BaseException as error:
             self._line.close(0)
+            if _is_out_of_memory(error):
+                raise UserError(
+                    f"Out of memory while loading {found.name} on {self.device}; close other programs or use"
+                    " the small model."
+                ) from None
             raise
         self.notice = " ".join(filter(None, (found.notice, "" if self.model.trained else _UNTRAINED)))
         self.pipeline = Pipeline(self.model)

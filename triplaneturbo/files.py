@@ -9,6 +9,10 @@ from pathlib import Path
 
 from triplaneturbo.errors import UserError
 
+# It can only be read by setting it, which no two threads may do at once: once, then, at import.
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
 
 def write_whole(path: str | os.PathLike[str], data: bytes) -> Path:
     """Write `data` to `path` so that no reader ever sees a part of it.
@@ -33,7 +37,7 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> Path:
             file.flush()
             os.fsync(file.fileno())
         # mkstemp makes the file private; give it the permissions that an ordinary new file would have.
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}; free space or go elsewhere.") from error
@@ -41,9 +45,3 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> Path:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
     return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -66,19 +67,35 @@ def find_model(name: str, on_gpu: bool) -> Found:
         full = find_full()
         if full is None:
             raise UserError(
-                f"The full model is not on this machine; put its files into {FULL} or use the small model."
+                f"The full model is not on this machine; put {RELEASED[1]} and the folders of Stable"
+                f" Diffusion 2.1-base into {FULL}, or use the small model."
             )
         return full
     if not name.strip() or "\0" in name:
         raise UserError("The model's name is blank; use auto, small, full, a folder or a hub id.")
     folder = Path(name).expanduser()
     if os.path.isdir(folder):
+        adapters = sorted(folder.glob("*.pth"))
+        if not (folder / CONFIG_NAME).is_file() and len(adapters) == 1:
+            return _released(folder.resolve().name, adapters[0], folder, "a released adapter beside its base")
         if not (folder / CONFIG_NAME).is_file():
             raise UserError(f"{shown(name)} is no model's folder: there is no {CONFIG_NAME} in it.")
         return Found(folder.resolve().name, folder, "asked for")
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) and ".." not in name:
         return _from_hub(name)
     raise UserError(f"There is no model {shown(name)}; use auto, small, full, a folder or a hub id.")
+
+
+def fingerprint(name: str) -> str:
+    """Tells one state of a model's own files from another; for a model that is no folder yet, its name."""
+    folder = SMALL if name in ("auto", "small") else FULL if name == "full" else Path(name).expanduser()
+    digest = hashlib.sha256(name.encode("utf-8", "replace"))
+    for file in (CONFIG_NAME, "adapter.safetensors"):
+        try:
+            digest.update((folder / file).read_bytes())
+        except (OSError, ValueError):
+            continue
+    return digest.hexdigest()
 
 
 def _auto(on_gpu: bool) -> Found:
@@ -102,13 +119,22 @@ def find_full() -> Found | None:
     """The full model if its files are on this machine, in `checkpoints/full` or in the hub's cache."""
     if (FULL / CONFIG_NAME).is_file():
         return Found("full", FULL, "its folder is there")
+    if (FULL / RELEASED[1]).is_file():
+        return _released("full", FULL / RELEASED[1], FULL, "its folder is there")
     from huggingface_hub import try_to_load_from_cache
 
     released = try_to_load_from_cache(*RELEASED)
     base = next((folder for folder in map(_cached_snapshot, BASES) if folder), None)
     if not isinstance(released, str) or base is None:
         return None
-    return Found("full", _cache() / "full", "in the hub's cache", base=base, released=Path(released))
+    return _released("full", Path(released), base, "in the hub's cache")
+
+
+def _released(name: str, adapter: Path, base: Path, why: str) -> Found:
+    """A released adapter with its base; converted once for each state of its file."""
+    state = adapter.stat()
+    mark = hashlib.sha256(f"{adapter.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()
+    return Found(name, _cache() / f"released-{mark[:12]}", why, base=base, released=adapter)
 
 
 def _cached_snapshot(hub_id: str) -> Path | None:

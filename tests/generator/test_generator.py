@@ -150,6 +150,37 @@ def test_merging_again_takes_the_new_weights() -> None:
         torch.testing.assert_close(generator.decode(latents), live, rtol=1e-4, atol=1e-5)
 
 
+def test_a_merged_adapter_is_not_switched_away_from() -> None:
+    generator, _ = pair()
+    generator.merge()
+    with pytest.raises(RuntimeError, match="unmerge"):
+        generator.set_adapter("default")
+    with pytest.raises(RuntimeError, match="unmerge"):
+        generator.add_adapter("second")
+
+
+def test_an_adapter_added_in_bfloat16_decodes() -> None:
+    generator, _ = pair()
+    generator.cast(torch.bfloat16).add_adapter("second")
+    with torch.no_grad():
+        assert torch.isfinite(generator.decode(torch.randn(1, 6, 4, 8, 8))).all()
+
+
+def test_the_base_changes_nothing_about_what_learns() -> None:
+    generator, _ = pair()
+    generator.add_adapter("second")
+    learning = [name for name, value in generator.named_parameters() if value.requires_grad]
+    assert learning
+    assert all(".second" in name for name in learning)
+    with generator.base():
+        pass
+    assert learning == [name for name, value in generator.named_parameters() if value.requires_grad]
+    generator.requires_grad_(False)
+    with generator.base():
+        pass
+    assert not any(value.requires_grad for value in generator.parameters())
+
+
 def test_named_adapters_switch() -> None:
     generator, _ = pair()
     latents, text = inputs(1)

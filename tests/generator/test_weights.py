@@ -182,6 +182,29 @@ def test_a_foreign_file_is_refused_and_never_run(released: Path, tmp_path: Path,
     assert not Path("/tmp/triplaneturbo-was-here").exists()
 
 
+def test_broken_text_parts_are_refused(whole: Path) -> None:
+    weights = whole / "text_encoder" / "model.safetensors"
+    tensors = load_file(weights)
+    name = next(name for name in tensors if "final_layer_norm" in name)
+    save_file({key: value for key, value in tensors.items() if key != name}, weights, {"format": "pt"})
+    _refused(lambda: load_model(whole), "text_encoder", "final_layer_norm")
+    save_file(tensors, weights, {"format": "pt"})
+    for file in (whole / "tokenizer").iterdir():
+        file.unlink()
+    _refused(lambda: load_model(whole), "tokenizer", "vocabulary")
+
+
+def test_an_adapter_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    _refused(lambda: load_model(SMALL, adapter=tmp_path / "typo.safetensors"), "typo.safetensors")
+
+
+def test_embeddings_can_be_trained_with() -> None:
+    embeds = load_model(SMALL).text.embed(["a duck"])
+    weight = torch.ones(embeds.shape[-1], requires_grad=True)
+    (embeds @ weight).sum().backward()
+    assert weight.grad is not None
+
+
 def test_a_broken_folder_is_refused(whole: Path) -> None:
     adapter = whole / "adapter.safetensors"
     kept = adapter.read_bytes()

@@ -29,6 +29,7 @@ from triplaneturbo.commands import DONE, NO_SURFACE
 from triplaneturbo.commands.manifest import Manifest
 from triplaneturbo.commands.outputs import DEFAULT_FOLDER, FORMATS, Job, plan, write
 from triplaneturbo.errors import EmptySurfaceError, UserError
+from triplaneturbo.models import fingerprint
 from triplaneturbo.request import DEFAULT_FACES, SEED_LIMIT, UNWRAPS, Request, shown
 
 if TYPE_CHECKING:
@@ -141,13 +142,20 @@ def _jobs(arguments: argparse.Namespace) -> tuple[list[Job], Manifest | None]:
         for prompt in prompts
         for number in range(arguments.count)
     ]
+    model = _identity(arguments)
     if arguments.prompts is None:
-        return plan(requests, arguments.model, arguments.output, arguments.format), None
-    if arguments.output is None:
+        return plan(requests, model, arguments.output, arguments.format), None
+    if not (arguments.output or "").strip():
         raise UserError("Give the folder for the meshes of --prompts, such as -o meshes.")
     unique = list(dict.fromkeys(requests))
-    jobs = plan(unique, arguments.model, f"{arguments.output}/", arguments.format)
+    jobs = plan(unique, model, f"{arguments.output}/", arguments.format)
     return jobs, Manifest(Path(arguments.output))
+
+
+def _identity(arguments: argparse.Namespace) -> str:
+    """What else than the request decides on a mesh: a batch that is run again with another makes it anew."""
+    weights = fingerprint(arguments.model)
+    return f"{__version__} {arguments.model} {weights} {arguments.device} {arguments.precision}"
 
 
 def _read_prompts(path: Path) -> list[str]:

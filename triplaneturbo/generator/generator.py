@@ -72,19 +72,32 @@ class Generator(nn.Module):
 
     def add_adapter(self, name: str) -> None:
         """Add an adapter that changes nothing yet (its head is random) and make it the active one."""
+        self._refuse_if_merged()
         peta.inject(self.unet, self.vae.decoder, self.config, name)
-        head = Head(self.vae.decoder.conv_out.in_channels, self.config)
-        parameter = next(self.unet.parameters())
-        self.heads[name] = head.to(parameter.device)
+        head = Head(self.vae.decoder.conv_out.in_channels, self.config).to(self.device)
+        head.planes_out.to(self.vae.decoder.conv_norm_out.weight.dtype)
+        self.heads[name] = head
         self.set_adapter(name)
 
     def set_adapter(self, name: str) -> None:
-        """Make the adapter called `name` the active one. KeyError if there is none."""
+        """Make the adapter called `name` the active one, whose weights alone then learn.
+
+        Raises:
+            KeyError: there is none.
+            RuntimeError: the adapters are merged.
+        """
         if name not in self.heads:
             raise KeyError(name)
+        self._refuse_if_merged()
         for layer in self.adapter_layers():
             layer.set_adapter(name)
+        for other, head in self.heads.items():
+            head.requires_grad_(other == name)
         self.active = name
+
+    def _refuse_if_merged(self) -> None:
+        if any(layer.merged for layer in self.adapter_layers()):
+            raise RuntimeError("the adapters are merged into the base: unmerge() first")
 
     def adapter_layers(self) -> list:
         """The adapted layers of the U-Net and of the decoder (peft's BaseTunerLayer)."""
@@ -93,9 +106,9 @@ class Generator(nn.Module):
     @contextmanager
     def base(self) -> Iterator[UNet2DConditionModel]:
         """The U-Net with its adapters off, which is Stable Diffusion: each row an image, no planes."""
+        self._refuse_if_merged()
         layers = self.adapter_layers()
-        if any(layer.merged for layer in layers):
-            raise RuntimeError("the adapters are merged into the base: unmerge() first")
+        learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
         for layer in layers:
             layer.enable_adapters(False)
         try:
@@ -103,7 +116,10 @@ class Generator(nn.Module):
         finally:
             for layer in layers:
                 layer.enable_adapters(True)
-            self.set_adapter(self.active)
+            # peft's switch sets what learns by its own rule.
+            self.requires_grad_(False)
+            for parameter in learning:
+                parameter.requires_grad_(True)
 
     def merge(self) -> None:
         """Add every shared adapter to the weight that it adapts; the planes' own ones stay live.
@@ -136,6 +152,7 @@ class Generator(nn.Module):
         if dtype == torch.bfloat16:
             for part in self._decoder_stages()[:4]:
                 nn.Module.to(part, dtype=torch.float32)
+        forget_kernels(self)
         return self
 
     def _decoder_stages(self) -> list[nn.Module]:

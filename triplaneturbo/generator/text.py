@@ -14,7 +14,7 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.model = model.eval().requires_grad_(False)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def embed(self, prompts: list[str]) -> Tensor:
         """Last hidden state after the final norm [B, 77, D]; longer prompts are cut, shorter ones padded."""
         ids = self.tokenizer(
@@ -24,7 +24,7 @@ class TextEncoder:
             truncation=True,
             return_tensors="pt",
         ).input_ids
-        return self.model(ids.to(self.model.device)).last_hidden_state.clone()
+        return self.model(ids.to(self.model.device)).last_hidden_state
 
     def cut(self, prompt: str) -> str:
         """The end of `prompt` that the model does not see because it is too long; "" if it sees all."""

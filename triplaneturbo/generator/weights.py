@@ -89,9 +89,11 @@ def load_generator(
         encoder: keep the VAE's encoder, which generating does not need.
     """
     base = base or folder
-    adapter = adapter or folder / ADAPTER_NAME
     _require(base, BASE_PARTS)
-    trained = config.untrained_seed is None or adapter.exists()
+    trained = config.untrained_seed is None or adapter is not None or (folder / ADAPTER_NAME).exists()
+    adapter = adapter or folder / ADAPTER_NAME
+    if trained and not adapter.is_file():
+        raise UserError(f"There is no file {adapter}; restore it from where it came.")
     with _drawn_from(None if trained else config.untrained_seed):
         unet = _load_part(UNet2DConditionModel, base / "unet", trained)
         vae = _load_part(AutoencoderKL, base / "vae", trained)
@@ -180,19 +182,28 @@ def _load_part(kind: type, folder: Path, trained: bool):
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{folder} is broken ({reason[:160]}); restore it from where it came.") from None
+    _check_complete(folder, info)
+    return model
+
+
+def _check_complete(folder: Path, info: dict) -> None:
     wrong = info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"]
     if wrong:
         raise UserError(f"{folder} does not fit its config.json: look at the weight {next(iter(wrong))}.")
-    return model
 
 
 def _load_text(folder: Path, config: GeneratorConfig, trained: bool) -> TextEncoder:
     _require(folder, TEXT_PARTS)
-    path = folder / "text_encoder"
+    path, words = folder / "text_encoder", folder / "tokenizer"
+    if not (words / "tokenizer.json").is_file() and not (words / "vocab.json").is_file():
+        raise UserError(f"{words} holds no vocabulary; restore it from where it came.")
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        tokenizer = CLIPTokenizer.from_pretrained(words, local_files_only=True)
         if trained:
-            model = CLIPTextModel.from_pretrained(path, dtype=torch.float32, local_files_only=True)
+            model, info = CLIPTextModel.from_pretrained(
+                path, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            )
+            _check_complete(path, info)
         else:
             with _drawn_from(config.untrained_seed):
                 model = CLIPTextModel(CLIPTextConfig.from_dict(_read_json(path / "config.json")))

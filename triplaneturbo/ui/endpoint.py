@@ -46,7 +46,7 @@ def build(engine: "Engine", sessions: "Sessions") -> None:
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from None
         made: Made | None = None
-        for event in follow(engine, sessions.of(page.session_hash), request):
+        for event in follow(engine, sessions.of(page.session_hash), request, alone=False):
             if isinstance(event, Stopped):
                 raise gr.Error(event.sentence or "The request was cancelled.", print_exception=False)
             if isinstance(event, Made):

@@ -66,13 +66,15 @@ class Stopped:
 Event = Waiting | Working | Made | Stopped
 
 
-def follow(engine: Engine, session: Session, request: Request) -> Generator[Event, None, None]:
+def follow(
+    engine: Engine, session: Session, request: Request, alone: bool = True
+) -> Generator[Event, None, None]:
     """Make a mesh for a session, telling what happens; ends with Stopped or with a complete Made.
 
     Closing the generator cancels the request.
     """
     try:
-        yield from _follow(engine, session, request)
+        yield from _follow(engine, session, request, alone)
     except Cancelled:
         yield Stopped()
     except UserError as error:
@@ -84,9 +86,10 @@ def follow(engine: Engine, session: Session, request: Request) -> Generator[Even
         )
 
 
-def _follow(engine: Engine, session: Session, request: Request) -> Generator[Event, None, None]:
+def _follow(engine: Engine, session: Session, request: Request, alone: bool) -> Generator[Event, None, None]:
     ticket = engine.submit(request)
-    session.begin(ticket)
+    if alone:
+        session.begin(ticket)
     try:
         ahead = -1
         while ticket.position:
