@@ -36,7 +36,7 @@ def _made(prompt: str = "a cup", unread: str = "", cached: bool = False) -> Made
         "vertices": 12345,
         "faces": 40000,
         "cached": cached,
-        "seconds": {**dict.fromkeys(panels.STAGES, 0.25), "total": 1.75},
+        "seconds": {**dict.fromkeys(panels.STAGES, 0.25), "total": 2.0},
         "files": [{"path": "/home/someone/cup.glb", "bytes": 2_345_678, "sha256": "00"}],
     }
     return Made({"glb": Path("/home/someone/cup.glb")}, facts, unread)

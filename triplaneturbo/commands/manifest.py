@@ -24,6 +24,7 @@ class Manifest:
     def __init__(self, folder: Path) -> None:
         self.path = folder / MANIFEST_NAME
         self._entries: list[dict[str, Any]] = []
+        self._recorded: dict[str, str | None] = {}  # file name -> sha256
         try:
             lines = self.path.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
@@ -39,11 +40,11 @@ class Manifest:
                     f"Line {number} of {self.path} is no entry of a batch; move it away."
                 ) from None
             self._entries.append(entry)
+            self._recorded |= {file["path"]: file.get("sha256") for file in entry["files"]}
 
     def has(self, job: Job) -> bool:
         """Whether every file of `job` was recorded and is still there, unchanged."""
-        recorded = {file["path"]: file.get("sha256") for entry in self._entries for file in entry["files"]}
-        return all(recorded.get(path.name) == _hash(path) is not None for path in job.paths.values())
+        return all(self._recorded.get(path.name) == _hash(path) is not None for path in job.paths.values())
 
     def add(self, entry: dict[str, Any]) -> None:
         """Record a mesh, in the place of what was recorded for the same files; paths become file names."""
@@ -51,6 +52,7 @@ class Manifest:
         names = {file["path"] for file in files}
         self._entries = [e for e in self._entries if not names & {file["path"] for file in e["files"]}]
         self._entries.append({**entry, "files": files})
+        self._recorded |= {file["path"]: file.get("sha256") for file in files}
         lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in self._entries)
         write_whole(self.path, "".join(lines).encode())
 

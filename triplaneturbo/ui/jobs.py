@@ -112,6 +112,8 @@ def _follow(engine: Engine, session: Session, request: Request, alone: bool) -> 
     for name in ("glb", "obj"):
         path = stem.with_name(stem.name + FORMATS[name])
         facts["files"] = [*facts["files"], *write(engine, result.mesh, {name: path})]
-        facts["seconds"] = {**facts["seconds"], "files": round(time.perf_counter() - since, 4)}
+        taken = round(time.perf_counter() - since, 4)
+        total = round(result.seconds["total"] + taken, 4)
+        facts["seconds"] = {**facts["seconds"], "files": taken, "total": total}
         files = {**files, name: path}
         yield Made(files, dict(facts), result.unread, complete=name == "obj")

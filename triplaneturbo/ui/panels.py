@@ -74,7 +74,7 @@ def status(event: Event) -> str:
         return _status("running", words, seconds(event.seconds), event.fraction, dots)
     if isinstance(event, Stopped):
         return _status("error", event.sentence) if event.sentence else _status("idle", "Cancelled.")
-    total = _whole_time(event.facts)
+    total = event.facts["seconds"]["total"]
     if event.unread:
         return _status("done", f"Done, but the model does not read the end of this prompt: “{event.unread}”")
     if event.facts["cached"]:
@@ -107,7 +107,7 @@ def facts(made: Made | None = None) -> str:
         known = made.facts
         stages = {name: spent for name, spent in known["seconds"].items() if name != "total"}
         sizes = [size(file["bytes"]) for file in known["files"]] + [_NONE, _NONE]
-        total = seconds(_whole_time(known))
+        total = seconds(known["seconds"]["total"])
         values = [f"{known['vertices']:,}", f"{known['faces']:,}", *sizes[:2], str(known["seed"]), total]
         caption = f"“{text(known['prompt'])}”"
         hint = "Drag to turn, scroll to zoom, double-click beside it for the front."
@@ -127,11 +127,6 @@ def facts(made: Made | None = None) -> str:
         f'<dl class="tt-numbers">{numbers}</dl>'
         f'<dl class="tt-stages" aria-label="Seconds of each stage">{timings}</dl></section>'
     )
-
-
-def _whole_time(facts: dict[str, Any]) -> float:
-    """Seconds from the request to its files; the command line's total ends with the mesh."""
-    return facts["seconds"]["total"] + facts["seconds"]["files"]
 
 
 def seconds(value: float) -> str:
