@@ -56,7 +56,7 @@ def wait_politely() -> None:
     """Let torch's threads wait for each other but briefly before they sleep; to be called before its import.
 
     Left alone, OpenMP's threads spin for milliseconds at every barrier: where something else wants a core too
-    (a browser that draws the page, say) a mesh then takes ten times as long. On idle cores this costs a tenth.
+    (a browser that draws the page, say) a mesh takes six times as long. On idle cores this costs a tenth.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
