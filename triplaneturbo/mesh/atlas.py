@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from triplaneturbo.mesh.kernels import kernel
+from triplaneturbo.kernels import kernel
 from triplaneturbo.mesh.nearest import nearest_covered
 
 # Texels this near to a face belong to it too: bilinear filtering at a chart's edge reads them, and the tip of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from triplaneturbo.mesh.kernels import kernel
+from triplaneturbo.kernels import kernel
 
 CRUMB = 6  # faces
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from triplaneturbo.mesh.charts import chart_bounds, cut_large, group_faces
-from triplaneturbo.mesh.kernels import kernel
+from triplaneturbo.kernels import kernel
 
 CELLS = 512  # cells of the packing grid across the atlas, about
 ANGLES = 16  # ways to lay a chart between 0 and 90 degrees

@@ -1,4 +1,4 @@
-"""How the mesh room compiles its loops: numba, kept on disk between runs."""
+"""How loops are compiled: numba, kept on disk between runs."""
 
 from __future__ import annotations
 
