@@ -47,7 +47,7 @@ def see(solid: Solid, cameras: Cameras, size: int) -> Views:
     vertices, faces = mesh(solid)
     raster = rasterize(vertices, faces, cameras, size, size)
     seen = raster.mask
-    normal = interpolate(_normals(solid, vertices), faces, raster)  # [V, H, W, 3]
+    normal = interpolate(_normals(solid, vertices), faces, raster.triangle, raster.bary)  # [V, H, W, 3]
     origins, directions = cameras.rays(size, size)
     along = raster.depth[seen] / _cosine(cameras, directions)[seen]
     points = (origins[seen] + directions[seen] * along[:, None]).numpy()
