@@ -21,7 +21,7 @@ from triplaneturbo.world.solid import Solid
 
 PATTERNS = ("striped", "spotted", "checkered")
 NOTHING = 255  # the paint of a pixel that sees nothing
-_NODES = 113  # along each side of the grid on which a solid is meshed
+_NODES = 97  # along each side of the grid on which a solid is meshed
 _BLOCK = 4
 
 

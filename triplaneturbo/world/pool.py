@@ -1,0 +1,123 @@
+"""The pool: every solid of the world seen by a fixed set of cameras, drawn once and kept on disk.
+
+Rig r holds four cameras at azimuths a quarter turn apart, at one elevation and one distance; three more cameras
+look along the axes, for pictures only. The pool of all solids takes about 4 GB and some minutes on two cores;
+a class that has changed is drawn anew, the others are found again.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.render.cameras import Cameras, orbit
+from triplaneturbo.world.solids import SHAPES, solid_of
+from triplaneturbo.world.thing import INSTANCES
+from triplaneturbo.world.views import NOTHING, see
+
+SIZE = 128  # pixels a side
+RIGS, VIEWS = 8, 4
+FOV = 40.0  # degrees
+NEAREST, FARTHEST = 2.4, 2.65
+AXES = 3  # cameras that look along the axes: from the front, from the left, from above
+_NOTHING = 15
+
+# One pixel: paint in the low half of `code` (15: nothing seen) and pattern bits in the high half.
+PIXEL = np.dtype([("code", "u1"), ("depth", "f2"), ("normal", "i1", (3,))])
+Key = tuple[str, str]  # a thing and "", or a rider and its support
+
+
+def pool_cameras() -> Cameras:
+    """The pool's cameras: rigs [0, 8), each of 4 views, then the three that look along the axes: 35 in all."""
+    rig = np.arange(RIGS)
+    # Low-discrepancy sequences: few rigs cover azimuths, elevations and distances evenly.
+    phase = np.mod(rig * 0.6180339887 + 0.1, 1.0)
+    elevation = -20.0 + 70.0 * np.mod(rig * 0.7548776662 + 0.3, 1.0)
+    distance = NEAREST + (FARTHEST - NEAREST) * np.mod(rig * 0.5698402910 + 0.5, 1.0)
+    azimuth = (phase[:, None] + np.arange(VIEWS)) / VIEWS * 360.0
+    return orbit(
+        [*azimuth.ravel(), 0.0, 90.0, 0.0],
+        [*np.repeat(elevation, VIEWS), 0.0, 0.0, 90.0],
+        [*np.repeat(distance, VIEWS), 6.0, 6.0, 6.0],
+        [FOV] * (RIGS * VIEWS) + [18.925] * AXES,
+    )
+
+
+class Pool:
+    """Read access to the drawn views of a folder, which `make_pool` has filled."""
+
+    def __init__(self, folder: Path, keys: Iterable[Key]) -> None:
+        self.cameras = pool_cameras()
+        self._views: dict[Key, np.ndarray] = {}
+        for key in keys:
+            path = _path(folder, key)
+            if not path.exists():
+                raise UserError(f"The world's pictures are not in {folder}: draw them first.")
+            self._views[key] = np.load(path, mmap_mode="r")
+
+    def pixels(self, thing: str, shape: str, support: str, views: slice | list[int]) -> np.ndarray:
+        """Pixels of all six instances [6, V, 128, 128] of PIXEL, for some of the cameras."""
+        shapes = self._views[thing, support]
+        return shapes[list(SHAPES).index(shape) if not support else 0][:, views]
+
+
+def make_pool(folder: Path, keys: Iterable[Key], log: Callable[[str], None], processes: int = 2) -> None:
+    """Draw what is not yet in `folder`."""
+    missing = [key for key in keys if not _path(folder, key).exists()]
+    if not missing:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    context = get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as workers:
+        futures = {workers.submit(_draw, folder, key): key for key in missing}
+        for count, future in enumerate(as_completed(futures), 1):
+            future.result()
+            log(f"drawn {count} of {len(missing)}: {' on '.join(filter(None, futures[future]))}")
+
+
+def _draw(folder: Path, key: Key) -> None:
+    torch.set_num_threads(1)
+    thing, support = key
+    cameras = pool_cameras()
+    shapes = [""] if support else list(SHAPES)
+    out = np.zeros((len(shapes), INSTANCES, len(cameras), SIZE, SIZE), dtype=PIXEL)
+    for row, shape in enumerate(shapes):
+        for index in range(INSTANCES):
+            views = see(solid_of(thing, shape, support, index), cameras, SIZE)
+            place = out[row, index]
+            place["code"] = np.where(views.paint == NOTHING, _NOTHING, views.paint | views.pattern << 4)
+            place["depth"], place["normal"] = views.depth, views.normal
+    path = _path(folder, key)
+    temporary = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            np.save(file, out)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror}; free space or go elsewhere.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _path(folder: Path, key: Key) -> Path:
+    """The file's name changes with the shapes, so that an old file is never taken for a new one."""
+    thing, support = key
+    mark = zlib.crc32(repr((SIZE, RIGS, FOV, NEAREST, FARTHEST, sorted(SHAPES.items()))).encode())
+    for name in filter(None, key):
+        for index in range(INSTANCES):
+            mark = zlib.crc32(_instance_rows(name, index), mark)
+    return folder / f"{'-on-'.join(filter(None, (thing, support))).replace(' ', '_')}-{mark:08x}.npy"
+
+
+def _instance_rows(name: str, index: int) -> bytes:
+    from triplaneturbo.world.things import THINGS
+
+    return THINGS[name].instance(index).rows.tobytes()
