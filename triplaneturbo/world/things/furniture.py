@@ -53,7 +53,7 @@ def table(rng: np.random.Generator) -> Solid:
     wide, deep = rng.uniform(0.62, 0.7), rng.uniform(0.44, 0.5)
     if is_round:
         wide = deep = 0.62
-    x, y = (0.42, 0.42) if is_round else (deep - 0.1, wide - 0.1)
+    x, y = (0.37, 0.37) if is_round else (deep - 0.1, wide - 0.1)
     top = high - 0.07
     if is_round:
         b.cylinder(wide - 0.03, 0.04, at=(0, 0, top), round=0.03)
@@ -65,7 +65,7 @@ def table(rng: np.random.Generator) -> Solid:
         else:
             b.limb((front, y, 0.02), (front, y, top), leg * 0.8, leg * 1.25, mirror=True)
     b.group()
-    cloth, drop = rng.uniform(0.22, 0.28), rng.uniform(0.14, 0.2)
+    cloth, drop = rng.uniform(0.18, 0.21) + 0.05 * (not along and not is_round), rng.uniform(0.14, 0.2)
     long, under = (wide if along else deep) + 0.03, top - 0.07 - drop
     turn = (0.0, 0.0, 90.0) if along else (0.0, 0.0, 0.0)
     middle = (0, 0, (high + 0.02 + under) / 2)
@@ -77,12 +77,13 @@ def table(rng: np.random.Generator) -> Solid:
 def lamp(rng: np.random.Generator) -> Solid:
     """A wide shade with a glowing bulb, on a turned or a straight stand."""
     b = Builder()
-    kind = rng.integers(0, 3)
-    wide, narrow, half = rng.uniform(0.46, 0.52), rng.uniform(0.24, 0.32), rng.uniform(0.26, 0.3)
-    foot, low = rng.uniform(0.3, 0.36), rng.uniform(0.68, 0.74)
+    drum, kind = rng.integers(0, 2), rng.integers(0, 3)
+    wide, half = rng.uniform(0.46, 0.52), rng.uniform(0.26, 0.3)
+    narrow = wide - 0.06 if drum else rng.uniform(0.22, 0.3)
+    foot, low = rng.uniform(0.3, 0.36), rng.uniform(0.7, 0.76)
     b.cylinder(foot - 0.04, 0.03, at=(0, 0, 0.05), paint=ACCENT, round=0.04)
     if kind == 0:
-        b.sphere(0.2, at=(0, 0, 0.28), paint=ACCENT, blend=0.06)
+        b.sphere(0.21, at=(0, 0, 0.29), paint=ACCENT, blend=0.06)
     elif kind == 1:
         b.cone(0.22, 0.08, 0.2, at=(0, 0, 0.26), paint=ACCENT, round=0.02, blend=0.06)
     else:
@@ -91,9 +92,9 @@ def lamp(rng: np.random.Generator) -> Solid:
     b.cylinder(0.075, low / 2, at=(0, 0, low / 2 + 0.05), paint=ACCENT, blend=0.04)
     b.group()
     b.cone(wide, narrow, half, at=(0, 0, low + half), round=0.03)
-    b.cone(wide - 0.1, wide - 0.2, 0.1, at=(0, 0, low), paint="white", cut=True)
+    b.cone(wide - 0.1, wide - 0.2, 0.12, at=(0, 0, low), paint="white", cut=True)
     b.group()
-    b.sphere(0.16, at=(0, 0, low + 0.04), paint="yellow")
+    b.sphere(0.18, at=(0, 0, low + 0.02), paint="yellow")
     b.sphere(0.09, at=(0, 0, low + 2 * half + 0.08), paint=ACCENT)
     return b.solid()
 
@@ -143,19 +144,20 @@ def stool(rng: np.random.Generator) -> Solid:
 
 
 def box(rng: np.random.Generator) -> Solid:
-    """A box with an overhanging lid, and a latch, a label or handles."""
+    """A box with an overhanging lid, some with a plinth, and a latch, a label or handles."""
     b = Builder()
-    kind = rng.integers(0, 3)
+    plinth, kind = rng.integers(0, 2), rng.integers(0, 3)
     deep, wide = rng.uniform(0.4, 0.46), rng.uniform(0.46, 0.52)
     high, lid = rng.uniform(0.72, 0.8), rng.uniform(0.09, 0.13)
     b.box((deep - 0.03, wide - 0.03, high / 2 - 0.03), at=(0, 0, high / 2), round=0.03)
     b.box((deep + 0.03, wide + 0.03, lid - 0.03), at=(0, 0, high), paint=ACCENT, round=0.03)
+    if plinth:
+        b.box((deep + 0.02, wide + 0.02, 0.05), at=(0, 0, 0.08), round=0.03)
     if kind == 0:
         b.box((0.04, 0.07, 0.11), at=(deep + 0.04, 0, high - lid - 0.04), paint="yellow", round=0.02)
     elif kind == 1:
-        b.box((0.03, 0.18, 0.12), at=(deep, 0, 0.36 * high), paint="white", round=0.01)
-    for_hands = kind == 2 or rng.random() < 0.5
-    if for_hands:
+        b.box((0.03, 0.2, 0.13), at=(deep, 0, 0.46 * high), paint="white", round=0.01)
+    if kind == 2 or rng.random() < 0.5:
         z = 0.55 * high
         b.limb((-0.12, wide, z), (0.12, wide, z), 0.075, paint="black", mirror=True)
     if kind == 2:
@@ -166,7 +168,7 @@ def box(rng: np.random.Generator) -> Solid:
 def barrel(rng: np.random.Generator) -> Solid:
     """A bulging barrel with two or three hoops, sometimes with a tap or a bung."""
     b = Builder()
-    hoops, extra = rng.integers(2, 4), rng.integers(0, 3)
+    hoops, extra = 2 + (rng.random() < 0.5), rng.integers(0, 2)
     wide, end, half = rng.uniform(0.48, 0.52), rng.uniform(0.37, 0.41), rng.uniform(0.56, 0.62)
     long = half / np.sqrt(1 - (end / wide) ** 2)
     b.ellipsoid((wide, wide, long), at=(0, 0, half))
@@ -186,8 +188,8 @@ def barrel(rng: np.random.Generator) -> Solid:
         hoop(0.0, thick)
     if extra == 1 and hoops == 2:
         b.cylinder(0.1, 0.08, at=(wide - 0.03, 0, half), turn=ACROSS, paint="black")
-    elif extra == 2:
-        z = half - 0.2
+    elif extra == 1:
+        z = half - 0.24
         b.limb((wide - 0.1, 0, z), (wide + 0.12, 0, z), 0.065, paint="yellow")
         b.limb((wide + 0.12, 0, z + 0.1), (wide + 0.12, 0, z - 0.1), 0.065, paint="yellow")
     return b.solid()

@@ -26,7 +26,7 @@ def teapot(rng: np.random.Generator) -> Solid:
         b.limb(knee, tip, 0.11, 0.08, blend=0.03)
     b.torus(ring, 0.07, at=(0, wide + 0.02, z + 0.02), turn=ACROSS, blend=0.04)
     b.group()
-    level = rng.uniform(0.5, 0.62) * high
+    level = rng.uniform(0.68, 0.76) * high
     b.ellipsoid((wide + 0.035, wide + 0.035, high + 0.035), at=(0, 0, z), paint=ACCENT)
     b.box((1, 1, 1), at=(0, 0, z + level - 1), paint=None, cut=True)
     b.sphere(rng.uniform(0.09, 0.12), at=(0, 0, z + high + 0.1), paint=ACCENT, blend=0.03)
@@ -45,7 +45,7 @@ def mug(rng: np.random.Generator) -> Solid:
     b.cylinder(wide - 0.09, 0.1, at=(0, 0, high - 0.16), paint="brown")
     spots = ((0.1, -0.12), (-0.12, 0.1))
     for x, y in spots[:sweets]:
-        b.cylinder(0.07, 0.08, at=(x, y, high - 0.02), turn=(25, 30 * x, 0), paint="white", round=0.03)
+        b.cylinder(0.08, 0.05, at=(x, y, high - 0.03), turn=(25, 30 * x, 0), paint="white", round=0.03)
     reach = rng.uniform(0.2, 0.23)
     if square:
         out = wide + 0.24
@@ -60,17 +60,19 @@ def mug(rng: np.random.Generator) -> Solid:
 def guitar(rng: np.random.Generator) -> Solid:
     """An upright guitar: a waisted body with a sound hole, a neck, and a head with pegs."""
     b = Builder()
-    big, small = rng.uniform(0.36, 0.41), rng.uniform(0.26, 0.3)
+    big, small = rng.uniform(0.42, 0.46), rng.uniform(0.31, 0.35)
     deep, pegs = rng.uniform(0.1, 0.13), rng.integers(2, 4)
-    upper = big + rng.uniform(0.42, 0.48)
+    upper = big + rng.uniform(0.45, 0.5)
     b.cylinder(big - 0.04, deep - 0.04, at=(0, 0, big), turn=ACROSS, round=0.04)
     b.cylinder(small - 0.04, deep - 0.04, at=(0, 0, upper), turn=ACROSS, round=0.04, blend=0.2)
+    for x in (deep + 1, -deep - 1):  # what the blend heaped up
+        b.box((1, 1, 2), at=(x, 0, 0), paint=None, cut=True)
     if rng.random() < 0.4:  # room for the player's hand
-        b.sphere(0.2, at=(0, small, upper + 0.24), paint=None, cut=True)
+        b.sphere(0.2, at=(0, small, upper + 0.26), paint=None, cut=True)
     b.group()
-    b.cylinder(rng.uniform(0.12, 0.15), 0.03, at=(deep + 0.01, 0, upper - 0.16), turn=ACROSS, paint="black")
-    b.box((0.03, 0.14, 0.05), at=(deep + 0.01, 0, big - 0.13), paint="black", round=0.01)
-    head = upper + small + rng.uniform(0.42, 0.5)
+    b.cylinder(rng.uniform(0.14, 0.17), 0.03, at=(deep + 0.01, 0, upper - 0.18), turn=ACROSS, paint="black")
+    b.box((0.03, 0.16, 0.055), at=(deep + 0.01, 0, big - 0.2), paint="black", round=0.01)
+    head = upper + small + rng.uniform(0.3, 0.38)
     b.box((0.06, 0.07, (head - upper) / 2), at=(deep, 0, (head + upper) / 2), paint=ACCENT, round=0.02)
     half = 0.07 * pegs
     b.box(
@@ -78,7 +80,7 @@ def guitar(rng: np.random.Generator) -> Solid:
     )
     for i in range(pegs):
         z = head + 2 * half * (i + 0.5) / pegs - 0.04
-        b.sphere(0.065, at=(deep - 0.01, 0.15, z), paint="white", mirror=True)
+        b.sphere(0.075, at=(deep - 0.01, 0.15, z), paint="white", mirror=True)
     return b.solid()
 
 
@@ -90,18 +92,19 @@ def hat(rng: np.random.Generator) -> Solid:
     if kind == 0:
         b.cone(wide - 0.04, wide - 0.02, high / 2 - 0.02, at=(0, 0, high / 2), round=0.04)
     elif kind == 1:
-        b.ellipsoid((wide, wide, high - 0.2), at=(0, 0, 0.22))
+        b.ellipsoid((wide, wide, high - 0.2), at=(0, 0, 0.2))
+        b.box((1, 1, 1), at=(0, 0, -0.9), paint=None, cut=True)
         b.cylinder(wide, 0.1, at=(0, 0, 0.12))
     else:
         b.cone(wide - 0.04, wide - 0.14, high / 2 - 0.04, at=(0, 0, high / 2), round=0.06)
-        b.ellipsoid((0.4, 0.11, 0.14), at=(0.05, 0, high + 0.04), paint=None, cut=True)
+        b.ellipsoid((0.5, 0.13, 0.13), at=(0.06, 0, high + 0.03), turn=(0, 12, 0), paint=None, cut=True)
     b.cylinder(brim - 0.05, 0.01, at=(0, 0, 0.06), round=0.05, blend=0.06)
     b.group()
     b.cone(
         wide + 0.03, wide + (0.035 if kind == 0 else 0.02), 0.08, at=(0, 0, 0.18), paint=ACCENT, round=0.015
     )
     if extra == 1:
-        b.limb((0.05, wide, 0.2), (-0.2, wide + 0.1, 0.62), 0.1, 0.055, paint="white")
+        b.limb((0.08, wide, 0.16), (-0.12, wide + 0.08, 0.54), 0.06, 0.12, paint="white")
     elif extra == 2:
         b.limb((0.06, wide + 0.04, 0.2), (0.22, wide - 0.03, 0.26), 0.07, 0.1, paint=ACCENT)
         b.limb((-0.06, wide + 0.04, 0.2), (-0.22, wide - 0.03, 0.26), 0.07, 0.1, paint=ACCENT)
@@ -125,8 +128,8 @@ def candle(rng: np.random.Generator) -> Solid:
     b.group()
     tall = rng.uniform(0.22, 0.28)
     b.cylinder(0.055, 0.1, at=(0, 0, high + 0.12), paint="black")
-    b.limb((0, 0, high + 0.32), (0, 0, high + 0.32 + tall), 0.13, 0.04, paint="orange")
-    b.sphere(0.14, at=(0, 0, high + 0.3), paint="yellow")
+    b.limb((0, 0, high + 0.33), (0, 0, high + 0.33 + tall), 0.15, 0.05, paint="orange")
+    b.sphere(0.135, at=(0, 0, high + 0.26), paint="yellow")
     return b.solid()
 
 
@@ -162,7 +165,7 @@ def bell(rng: np.random.Generator) -> Solid:
     b.cone(lip, waist, 0.12, at=(0, 0, 0.17), blend=0.12)
     b.torus(lip - 0.03, 0.08, at=(0, 0, 0.06), blend=0.03)
     b.group()
-    b.sphere(0.15, at=(0, 0, -0.02), paint="black")
+    b.sphere(0.16, at=(0, 0, -0.05), paint="black")
     top = high + 0.16
     if rng.random() < 0.6:
         end = top + rng.uniform(0.3, 0.36)
