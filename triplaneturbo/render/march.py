@@ -2,8 +2,8 @@
 
 What they compute is stated, and written in plain torch, in lattice.py. What makes them quick: a ray leaps
 over blocks of cells that are all farther from the surface than `reach`, where the logistic function counts as
-one; it ends where next to nothing shines through; and the backward pass walks forward again instead of keeping
-anything: with L = sum w v the share of the samples still ahead is L less what has been passed.
+one; it ends where next to nothing shines through; and the backward pass walks forward again instead of
+keeping anything: with L = sum w v the share of the samples still ahead is L less what has been passed.
 
 Arrays are float32 and contiguous; index b is the item, r the ray. Constants are float32 as well, so that
 nothing is computed in double precision by accident.
