@@ -57,7 +57,9 @@ class Team:
             dist.barrier()
 
 
-def run(function: Callable[..., None], arguments: tuple[Any, ...], processes: int, device: str = "cpu") -> None:
+def run(
+    function: Callable[..., None], arguments: tuple[Any, ...], processes: int, device: str = "cpu"
+) -> None:
     """Call `function(team, *arguments)` in that many processes and wait for all of them.
 
     One process runs in place. On "cuda" process k takes GPU k. What a process raises is raised here.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from io import BytesIO
 from pathlib import Path
@@ -26,6 +27,34 @@ def _look(options: argparse.Namespace) -> None:
     print(write_whole(options.to, buffer.getvalue()))
 
 
+def _keys() -> list:
+    from triplaneturbo.world.combinations import all_specs
+
+    return list(dict.fromkeys((spec.thing, spec.support) for spec in all_specs()))
+
+
+def _pool(options: argparse.Namespace) -> None:
+    from triplaneturbo.world.pool import make_pool
+
+    make_pool(options.folder / "pool", _keys(), lambda line: print(line, flush=True), options.processes)
+
+
+def _pretrain(options: argparse.Namespace) -> None:
+    from triplaneturbo.parallel import run
+    from triplaneturbo.world.pretrain import pretrain
+
+    _pool(options)
+    arguments = (options.folder, _keys(), options.vae_steps, options.unet_steps, options.batch)
+    run(pretrain, arguments, options.processes, options.device)
+
+
+def _add_run(sub: argparse.ArgumentParser) -> None:
+    """What the long commands have in common."""
+    sub.add_argument("--folder", type=Path, default=Path("runs/small"), help="of the run; it is gone on with")
+    sub.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
+    sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m triplaneturbo.world", description=__doc__)
@@ -35,6 +64,15 @@ def main(arguments: list[str] | None = None) -> int:
     sub.add_argument("--to", type=Path, default=Path("world.png"))
     sub.add_argument("--size", type=int, default=96, help="pixels a picture")
     sub.set_defaults(run=_look)
+    sub = commands.add_parser("pool", help="draw every solid from every camera, once")
+    _add_run(sub)
+    sub.set_defaults(run=_pool)
+    sub = commands.add_parser("pretrain", help="train the small Stable Diffusion on the world's pictures")
+    _add_run(sub)
+    sub.add_argument("--vae-steps", type=int, default=1500)
+    sub.add_argument("--unet-steps", type=int, default=4000)
+    sub.add_argument("--batch", type=int, default=32, help="pictures a step and process")
+    sub.set_defaults(run=_pretrain)
     options = parser.parse_args(arguments)
     try:
         options.run(options)

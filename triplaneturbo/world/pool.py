@@ -28,7 +28,7 @@ RIGS, VIEWS = 8, 4
 FOV = 40.0  # degrees
 NEAREST, FARTHEST = 2.4, 2.65
 AXES = 3  # cameras that look along the axes: from the front, from the left, from above
-_NOTHING = 15
+NOTHING_CODE = 15  # in the low half of a pixel's code
 
 # One pixel: paint in the low half of `code` (15: nothing seen) and pattern bits in the high half.
 PIXEL = np.dtype([("code", "u1"), ("depth", "f2"), ("normal", "i1", (3,))])
@@ -93,7 +93,7 @@ def _draw(folder: Path, key: Key) -> None:
         for index in range(INSTANCES):
             views = see(solid_of(thing, shape, support, index), cameras, SIZE)
             place = out[row, index]
-            place["code"] = np.where(views.paint == NOTHING, _NOTHING, views.paint | views.pattern << 4)
+            place["code"] = np.where(views.paint == NOTHING, NOTHING_CODE, views.paint | views.pattern << 4)
             place["depth"], place["normal"] = views.depth, views.normal
     path = _path(folder, key)
     temporary = path.with_suffix(f".{os.getpid()}.part")
