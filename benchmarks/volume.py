@@ -65,7 +65,7 @@ def quick(device: torch.device) -> None:
     rays = some_rays(ITEMS, RAYS, device)
     backends: tuple[Backend, ...] = ("numba", "torch") if device.type == "cpu" else ("torch",)
     print(
-        f"{ITEMS} items of {SIZE}^3 nodes, {ITEMS * RAYS} rays      forward  backward  both   ns/ray/step of 2"
+        f"{ITEMS} items of {SIZE}^3 nodes, {ITEMS * RAYS} rays       forward  backward      both  ns a sample"
     )
     for backend in backends:
         for sharpness in (15.0, 40.0, 80.0):

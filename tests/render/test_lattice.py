@@ -208,9 +208,22 @@ def test_eikonal_is_zero_for_distances_only():
     assert eikonal(sphere).max() < 0.01
     torch.testing.assert_close(eikonal(torch.cat((plane, 3 * plane))), torch.tensor([0.0, 4.0]))
     torch.testing.assert_close(gradient(plane)[0], way.expand(12, 12, 12, 3))
-    flat = torch.zeros(1, 5, 5, 5, requires_grad=True)
-    (slope,) = torch.autograd.grad(eikonal(flat).sum(), flat)
-    assert torch.isfinite(slope).all()
+    for backend in BACKENDS:
+        flat = torch.zeros(1, 5, 5, 5, requires_grad=True)
+        (slope,) = torch.autograd.grad(eikonal(flat, backend).sum(), flat)
+        assert torch.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("size", [2, 3, 17])
+def test_the_eikonal_loop_agrees_with_plain_torch(size):
+    sdf, weights = torch.randn(2, size, size, size), torch.tensor([1.0, -2.0])
+    ours, twin = sdf.clone().requires_grad_(), sdf.double().requires_grad_()
+    value, exact = eikonal(ours, "numba"), eikonal(twin, "torch")
+    torch.testing.assert_close(value, exact.float())
+    (value * weights).sum().backward()
+    (exact * weights).sum().backward()
+    torch.testing.assert_close(ours.grad, twin.grad.float(), atol=1e-5, rtol=1e-4)
+    assert twin.grad.abs().max() > 0.01
 
 
 @pytest.mark.parametrize(

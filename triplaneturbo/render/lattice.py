@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from triplaneturbo.render import march, node_normals
+from triplaneturbo.render import march, node_slopes
 
 REACH = 12.0  # sharpness * sdf from which on P counts as 1 (it is 1 - 6e-6)
 CUT = 1e-5  # a ray ends where less than this shines through
@@ -86,11 +86,16 @@ def render_lattice(
     if jitter is not None:
         shift = torch.rand(origins.shape[:2], generator=jitter, device=jitter.device)
     shift = shift.to(sdf)
-    if backend == "auto":
-        backend = "numba" if sdf.device.type == "cpu" and sdf.dtype == torch.float32 else "torch"
-    render = _March.apply if backend == "numba" else _march
+    render = _March.apply if _chosen(backend, sdf) == "numba" else _march
     out = render(sdf, origins, directions, shift, 2 / samples, sharpness)  # [B, N, 5]
     return LatticeView(out[..., 0], out[..., 1], out[..., 2:])
+
+
+def _chosen(backend: Backend, sdf: Tensor) -> str:
+    """Which backend serves an sdf."""
+    if backend == "auto":
+        return "numba" if sdf.device.type == "cpu" and sdf.dtype == torch.float32 else "torch"
+    return backend
 
 
 def check_lattice(sdf: Tensor) -> None:
@@ -110,13 +115,18 @@ def gradient(sdf: Tensor) -> Tensor:
 
 def unit(vectors: Tensor) -> Tensor:
     """Vectors [..., 3] made unit; those much shorter than 0.01 stay short, and zero has a finite gradient."""
-    return vectors * torch.rsqrt(vectors.square().sum(-1, keepdim=True) + float(node_normals.SOFT))
+    return vectors * torch.rsqrt(vectors.square().sum(-1, keepdim=True) + float(node_slopes.SOFT))
 
 
-def eikonal(sdf: Tensor) -> Tensor:
-    """How far sdf [B, R, R, R] is from a distance: mean of (|gradient| - 1)^2 over its nodes, [B]."""
+def eikonal(sdf: Tensor, backend: Backend = "auto") -> Tensor:
+    """How far sdf [B, R, R, R] is from a distance: mean of (|gradient| - 1)^2 over its nodes, [B].
+
+    `backend` is as in `render_lattice`.
+    """
     check_lattice(sdf)
-    length = (gradient(sdf).square().sum(-1) + 1e-12).sqrt()  # [B, R, R, R]
+    if _chosen(backend, sdf) == "numba":
+        return _Eikonal.apply(sdf)
+    length = (gradient(sdf).square().sum(-1) + float(node_slopes.TINY)).sqrt()  # [B, R, R, R]
     return (length - 1).square().mean((1, 2, 3))
 
 
@@ -190,7 +200,7 @@ class _March(torch.autograd.Function):
     ) -> Tensor:
         sdf = sdf.detach().contiguous()
         normals = sdf.new_empty(*sdf.shape, 3)
-        node_normals.forward(sdf.numpy(), normals.numpy())
+        node_slopes.forward(sdf.numpy(), normals.numpy())
         blocks = torch.from_numpy(march.nearest_of_blocks(sdf.numpy()))
         arrays = [sdf, normals, blocks, origins.contiguous(), directions.contiguous(), shift.contiguous()]
         numbers = [np.float32(number) for number in (step, sharpness, REACH / sharpness, CUT)]
@@ -206,5 +216,21 @@ class _March(torch.autograd.Function):
         sdf, normals = arrays[:2]
         to_sdf, to_normals = np.zeros_like(sdf), np.zeros_like(normals)
         march.backward(*arrays, *ctx.numbers, out, grads[0].contiguous().numpy(), to_sdf, to_normals)
-        node_normals.backward(sdf, to_normals, to_sdf)
+        node_slopes.backward(sdf, to_normals, to_sdf)
         return torch.from_numpy(to_sdf), None, None, None, None, None
+
+
+class _Eikonal(torch.autograd.Function):
+    """The same by the compiled loop, which makes value and gradient at once; on the CPU, in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, sdf: Tensor) -> Tensor:
+        slopes, out = torch.zeros_like(sdf), sdf.new_empty(len(sdf))
+        node_slopes.eikonal(sdf.detach().contiguous().numpy(), out.numpy(), slopes.numpy())
+        ctx.save_for_backward(slopes)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (slopes,) = ctx.saved_tensors
+        return slopes * grads[0][:, None, None, None]

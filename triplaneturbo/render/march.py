@@ -22,6 +22,7 @@ BLOCK = 4  # cells along each side of a block
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 # Unsigned, so that numba need not ask whether an index counts from the end.
 _FIRST, _SECOND, _THIRD, _NEXT = np.uintp(0), np.uintp(1), np.uintp(2), np.uintp(1)
+_MOST = np.float32(80)  # the exponential of more overflows
 _FAINT = np.float32(1e-7)  # a weight too small to look up a normal for
 
 
@@ -189,7 +190,7 @@ def forward(sdf, normals, blocks, origins, directions, shifts, step, sharpness, 
             ax, ay, az = (ox + _ONE) * scale, (oy + _ONE) * scale, (oz + _ONE) * scale
             sx, sy, sz = sx * scale, sy * scale, sz * scale
             shift = shifts[b, r]
-            through, before, t = _ONE, _ONE, _ZERO
+            through, before, t = _ONE, _ZERO, _ZERO  # before, now: odds of being inside, (1 - P) / P
             index = 0
             while enter < leave and t < leave:
                 t = _edge(index, enter, leave, step, shift)
@@ -199,14 +200,14 @@ def forward(sdf, normals, blocks, origins, directions, shifts, step, sharpness, 
                 value = _interpolate(values, np.uintp((x * size + y) * size + z), dy, dx, fx, fy, fz)
                 index += 1
                 if value > reach:
-                    before = _ONE
+                    before = _ZERO
                     if near[x // BLOCK, y // BLOCK, z // BLOCK] > reach:
                         far = _exit(x, ax, sx, _exit(y, ay, sy, _exit(z, az, sz, leave)))
                         index = _after(index, far, enter, step, shift)
                     continue
-                now = _ONE / (_ONE + math.exp(-sharpness * value))
-                if now < before:
-                    left = through * (now / before)
+                now = math.exp(min(-sharpness * value, _MOST))
+                if now > before:
+                    left = through * ((_ONE + before) / (_ONE + now))
                     weight = through - left
                     middle = _HALF * (t + _edge(max(index - 2, 0), enter, leave, step, shift))
                     opacity += weight
@@ -263,7 +264,7 @@ def backward(sdf, normals, blocks, origins, directions, shifts, step, sharpness,
             ax, ay, az = (ox + _ONE) * scale, (oy + _ONE) * scale, (oz + _ONE) * scale
             sx, sy, sz = sx * scale, sy * scale, sz * scale
             shift = shifts[b, r]
-            through, before, t = _ONE, _ONE, _ZERO
+            through, before, t = _ONE, _ZERO, _ZERO  # before, now: odds of being inside, (1 - P) / P
             # The edge before: its gradient is complete only when its second interval is known.
             held, hold, hx, hy, hz = _ZERO, _NEXT, _ZERO, _ZERO, _ZERO
             index = 0
@@ -276,16 +277,17 @@ def backward(sdf, normals, blocks, origins, directions, shifts, step, sharpness,
                 value = _interpolate(values, at, dy, dx, fx, fy, fz)
                 index += 1
                 if value > reach:
-                    if before < _ONE:
-                        _scatter(to_values, held * sharpness * (_ONE - before), hold, dy, dx, hx, hy, hz)
-                    before = _ONE
+                    if before > _ZERO:
+                        slope = held * sharpness * (before / (_ONE + before))
+                        _scatter(to_values, slope, hold, dy, dx, hx, hy, hz)
+                    before = _ZERO
                     if near[x // BLOCK, y // BLOCK, z // BLOCK] > reach:
                         far = _exit(x, ax, sx, _exit(y, ay, sy, _exit(z, az, sz, leave)))
                         index = _after(index, far, enter, step, shift)
                     continue
-                now, share = _ONE / (_ONE + math.exp(-sharpness * value)), _ZERO
-                if now < before:
-                    left = through * (now / before)
+                now, share = math.exp(min(-sharpness * value, _MOST)), _ZERO
+                if now > before:
+                    left = through * ((_ONE + before) / (_ONE + now))
                     weight = through - left
                     middle = _HALF * (t + _edge(max(index - 2, 0), enter, leave, step, shift))
                     worth = to_opacity + to_depth * middle
@@ -302,12 +304,13 @@ def backward(sdf, normals, blocks, origins, directions, shifts, step, sharpness,
                     ahead -= weight * worth
                     share = ahead - left * worth  # d L / d log(left / through)
                     through = left
-                if before < _ONE:
-                    slope = (held - share) * sharpness * (_ONE - before)
+                if before > _ZERO:
+                    slope = (held - share) * sharpness * (before / (_ONE + before))
                     _scatter(to_values, slope, hold, dy, dx, hx, hy, hz)
                 before = now
                 held, hold, hx, hy, hz = share, at, fx, fy, fz
                 if through < cut:
                     break
-            if before < _ONE:  # the last edge has no second interval
-                _scatter(to_values, held * sharpness * (_ONE - before), hold, dy, dx, hx, hy, hz)
+            if before > _ZERO:  # the last edge has no second interval
+                slope = held * sharpness * (before / (_ONE + before))
+                _scatter(to_values, slope, hold, dy, dx, hx, hy, hz)

@@ -1,4 +1,7 @@
-"""Normals at the nodes of a lattice, forward and backward, by numba; lattice.py has them in torch."""
+"""Slopes at the nodes of a lattice: normals and the eikonal loss, forward and backward, by numba.
+
+lattice.py says what they are, in plain torch.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import numpy as np
 from triplaneturbo.kernels import kernel
 
 SOFT = np.float32(1e-4)  # added to the square of a gradient's length: zero has a normal, which is zero
+TINY = np.float32(1e-12)  # the same for a length that is wanted itself
 
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
@@ -73,3 +77,29 @@ def backward(sdf, given, to_sdf):
                     _spread(to_sdf[b, :, y, z], x, scale, (p - u * along) * short)
                     _spread(to_sdf[b, x, :, z], y, scale, (q - v * along) * short)
                     _spread(to_sdf[b, x, y], z, scale, (r - w * along) * short)
+
+
+@kernel
+def eikonal(sdf, out, slopes):
+    """Mean of (|gradient| - 1)^2 over the nodes of sdf [B, R, R, R], written to out [B].
+
+    Its gradient is added to slopes [B, R, R, R].
+    """
+    size = sdf.shape[1]
+    scale = np.float32(size - 1) * _HALF
+    share = _ONE / np.float32(size**3)
+    for b in range(sdf.shape[0]):
+        total = 0.0
+        for x in range(size):
+            for y in range(size):
+                for z in range(size):
+                    u = _difference(sdf[b, :, y, z], x, scale)
+                    v = _difference(sdf[b, x, :, z], y, scale)
+                    w = _difference(sdf[b, x, y], z, scale)
+                    length = np.sqrt(u * u + v * v + w * w + TINY)
+                    total += (length - _ONE) ** 2
+                    pull = (_ONE - _ONE / length) * (share + share)
+                    _spread(slopes[b, :, y, z], x, scale, pull * u)
+                    _spread(slopes[b, x, :, z], y, scale, pull * v)
+                    _spread(slopes[b, x, y], z, scale, pull * w)
+        out[b] = total * share
