@@ -55,16 +55,49 @@ class Fields(nn.Module):
 
     def features(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """Features at points [B, N, 3]: geometry [B, N, C] (a sum) and texture [B, N, 3C] (side by side)."""
+        geometry = self._sample(planes[:, :3], points).sum(1).transpose(1, 2)  # [B, N, C]
+        texture = self._sample(planes[:, 3:], points).flatten(1, 2).transpose(1, 2)  # [B, N, 3C]
+        return geometry, texture
+
+    def rgb(self, planes: Tensor, points: Tensor) -> Tensor:
+        """The colour alone at points [B, N, 3]: [B, N, 3], as `forward` has it."""
+        texture = self._sample(planes[:, 3:], points).flatten(1, 2).transpose(1, 2)
+        return to_rgb(run_mlp(self.color, texture))
+
+    def sdf_lattice(self, planes: Tensor, axis: Tensor) -> Tensor:
+        """The sdf at the nodes of a cubic lattice with coordinates `axis` [R] along each side: [B, R, R, R].
+
+        Differentiable in planes and weights. As in `Field.sdf_grid`, a plane is sampled at R^2 places only:
+        the first layer is linear, so its output at a node is the sum of three planes' shares.
+        """
+        shares = [
+            lattice.permute(0, 2, 3, 1) @ self.sdf[0].weight.to(lattice.dtype).t()  # [B, R, R, width]
+            for lattice in self._sample_lattice(planes[:, :3], axis)
+        ]
+        xy, xz, yz = shares
+        hidden = xy[:, :, :, None] + xz[:, :, None] + yz[:, None]  # [B, R, R, R, width]
+        if self.sdf[0].bias is not None:
+            hidden = hidden + self.sdf[0].bias.to(hidden.dtype)
+        square = axis.to(hidden) ** 2
+        away = (square[:, None, None] + square[:, None] + square).sqrt()
+        return run_mlp(self.sdf[1:], hidden)[..., 0] + (away - self.config.sphere_radius)
+
+    def _sample(self, planes: Tensor, points: Tensor) -> Tensor:
+        """Three planes [B, 3, C, H, W] sampled at points [B, N, 3]: [B, 3, C, N]."""
         batch, _, channels, height, width = planes.shape
         kind = working_dtype(planes.dtype, self.sdf[0].weight.dtype)
-        at = plane_coordinates(points.to(kind))  # [B, N, 3, 2]
-        at = at.transpose(1, 2).repeat(1, 2, 1, 1).flatten(0, 1)[:, None]  # [B * 6, 1, N, 2]
-        flat = planes.to(kind).reshape(batch * 6, channels, height, width)
+        at = plane_coordinates(points.to(kind)).transpose(1, 2).flatten(0, 1)[:, None]  # [3B, 1, N, 2]
+        flat = planes.to(kind).reshape(batch * 3, channels, height, width)
         sampled = F.grid_sample(flat, at, mode="bilinear", padding_mode="zeros", align_corners=False)
-        sampled = sampled.view(batch, 6, channels, -1)  # [B, 6, C, N]
-        geometry = sampled[:, :3].sum(1).transpose(1, 2)  # [B, N, C]
-        texture = sampled[:, 3:].flatten(1, 2).transpose(1, 2)  # [B, N, 3C]
-        return geometry, texture
+        return sampled.view(batch, 3, channels, -1)
+
+    def _sample_lattice(self, planes: Tensor, axis: Tensor) -> list[Tensor]:
+        """Three planes [B, 3, C, H, W] where a lattice's nodes fall on them: 3 times [B, C, R, R]."""
+        kind = working_dtype(planes.dtype, self.sdf[0].weight.dtype)
+        return [
+            F.grid_sample(plane.to(kind), at.to(kind).expand(len(plane), -1, -1, -1), align_corners=False)
+            for plane, at in zip(planes.unbind(1), lattice_coordinates(axis), strict=True)
+        ]
 
 
 class Field:
@@ -140,17 +173,7 @@ class Field:
 
     @torch.no_grad()
     def _make_node_table(self, name: str, resolution: int) -> Tensor:
-        # A point of each plane needs but two coordinates, so the three R x R lattices are sampled directly.
-        axis = node_axis(resolution, self.device)
-        lattices = []
-        for plane in range(3):
-            shape = (resolution, resolution)
-            along = {min(_WIDTH_AXIS[plane], _HEIGHT_AXIS[plane]): axis[:, None].expand(shape)}
-            along[max(_WIDTH_AXIS[plane], _HEIGHT_AXIS[plane])] = axis[None, :].expand(shape)
-            width = _WIDTH_SIGN[plane] * along[_WIDTH_AXIS[plane]]
-            height = _HEIGHT_SIGN[plane] * along[_HEIGHT_AXIS[plane]]
-            lattices.append(torch.stack((width, height), -1))  # [R, R, 2]
-        at = torch.stack(lattices)  # [3, R, R, 2]
+        at = lattice_coordinates(node_axis(resolution, self.device))  # [3, R, R, 2]
         sampled = F.grid_sample(self.planes[:3].float(), at, align_corners=False)  # [3, C, R, R]
         weight = getattr(self.fields, name)[0].weight.float()
         return sampled.permute(0, 2, 3, 1) @ weight.t()
@@ -230,6 +253,22 @@ def plane_coordinates(points: Tensor) -> Tensor:
     width = points[..., _WIDTH_AXIS] * points.new_tensor(_WIDTH_SIGN)
     height = points[..., _HEIGHT_AXIS] * points.new_tensor(_HEIGHT_SIGN)
     return torch.stack((width, height), -1)
+
+
+def lattice_coordinates(axis: Tensor) -> Tensor:
+    """Where the nodes of a cubic lattice fall on the xy, xz and yz plane: [3, R, R, 2] for R coordinates.
+
+    A point of a plane needs but two of a node's coordinates; they index it in the order x, y, z.
+    """
+    shape = (len(axis), len(axis))
+    lattices = []
+    for plane in range(3):
+        along = {min(_WIDTH_AXIS[plane], _HEIGHT_AXIS[plane]): axis[:, None].expand(shape)}
+        along[max(_WIDTH_AXIS[plane], _HEIGHT_AXIS[plane])] = axis[None, :].expand(shape)
+        width = _WIDTH_SIGN[plane] * along[_WIDTH_AXIS[plane]]
+        height = _HEIGHT_SIGN[plane] * along[_HEIGHT_AXIS[plane]]
+        lattices.append(torch.stack((width, height), -1))
+    return torch.stack(lattices)
 
 
 def node_axis(resolution: int, device: torch.device) -> Tensor:

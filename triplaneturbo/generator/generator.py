@@ -22,12 +22,16 @@ from triplaneturbo.generator.upsample import forget_kernels, use_phase_upsamplin
 class Head(nn.Module):
     """What an adapter has beside its low-rank pairs: the decoder's last convolution and the field MLPs.
 
+    `embedding`, where there is one, is added to what the U-Net's first convolution gives, plane by plane.
     `planes_out` takes the place of the VAE's own last convolution and gives 2C channels: the first C are a
     geometry plane, the last C a texture plane.
     """
 
-    def __init__(self, decoder_channels: int, config: GeneratorConfig) -> None:
+    def __init__(self, decoder_channels: int, latent_channels: int, config: GeneratorConfig) -> None:
         super().__init__()
+        if config.plane_embedding:
+            side = config.latent_size
+            self.embedding = nn.Parameter(torch.zeros(PLANES, latent_channels, side, side))
         self.planes_out = nn.Conv2d(decoder_channels, 2 * config.plane_channels, 3, padding=1)
         self.fields = Fields(config)
 
@@ -65,7 +69,10 @@ class Generator(nn.Module):
         peta.mark_plane_linears(unet)
         self.heads = nn.ModuleDict()
         self.active = adapter
+        self._plain = False  # whether the U-Net now serves as Stable Diffusion
         self.add_adapter(adapter)
+        if config.plane_embedding:
+            unet.conv_in.register_forward_hook(self._embed_planes)
         use_plane_attention(unet)
         use_phase_upsampling(unet)
         use_phase_upsampling(vae.decoder)
@@ -74,7 +81,8 @@ class Generator(nn.Module):
         """Add an adapter that changes nothing yet (its head is random) and make it the active one."""
         self._refuse_if_merged()
         peta.inject(self.unet, self.vae.decoder, self.config, name)
-        head = Head(self.vae.decoder.conv_out.in_channels, self.config).to(self.device)
+        channels = self.vae.decoder.conv_out.in_channels, self.unet.conv_in.out_channels
+        head = Head(*channels, self.config).to(self.device)
         head.planes_out.to(self.vae.decoder.conv_norm_out.weight.dtype)
         self.heads[name] = head
         self.set_adapter(name)
@@ -95,6 +103,12 @@ class Generator(nn.Module):
             head.requires_grad_(other == name)
         self.active = name
 
+    def _embed_planes(self, _conv: nn.Module, _inputs: tuple, rows: Tensor) -> Tensor | None:
+        if self._plain:
+            return None
+        embedding = self.heads[self.active].embedding.to(rows.dtype)  # [6, C, h, h]
+        return rows + embedding.repeat(len(rows) // PLANES, 1, 1, 1)
+
     def _refuse_if_merged(self) -> None:
         if any(layer.merged for layer in self.adapter_layers()):
             raise RuntimeError("the adapters are merged into the base: unmerge() first")
@@ -111,9 +125,11 @@ class Generator(nn.Module):
         learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
         for layer in layers:
             layer.enable_adapters(False)
+        self._plain = True
         try:
             yield self.unet
         finally:
+            self._plain = False
             for layer in layers:
                 layer.enable_adapters(True)
             # peft's switch sets what learns by its own rule.
