@@ -48,6 +48,15 @@ def _pretrain(options: argparse.Namespace) -> None:
     run(pretrain, arguments, options.processes, options.device)
 
 
+def _clip(options: argparse.Namespace) -> None:
+    from triplaneturbo.parallel import run
+    from triplaneturbo.world.clip import train_clip
+
+    _pool(options)
+    arguments = (options.folder, _keys(), options.steps, options.batch)
+    run(train_clip, arguments, options.processes, options.device)
+
+
 def _add_run(sub: argparse.ArgumentParser) -> None:
     """What the long commands have in common."""
     sub.add_argument("--folder", type=Path, default=Path("runs/small"), help="of the run; it is gone on with")
@@ -73,6 +82,11 @@ def main(arguments: list[str] | None = None) -> int:
     sub.add_argument("--unet-steps", type=int, default=4000)
     sub.add_argument("--batch", type=int, default=32, help="pictures a step and process")
     sub.set_defaults(run=_pretrain)
+    sub = commands.add_parser("clip", help="train the judge of `score` on the world's pictures and captions")
+    _add_run(sub)
+    sub.add_argument("--steps", type=int, default=1600)
+    sub.add_argument("--batch", type=int, default=64, help="objects a step and process, each seen four times")
+    sub.set_defaults(run=_clip)
     options = parser.parse_args(arguments)
     try:
         options.run(options)

@@ -1,0 +1,205 @@
+"""The world's judge: a small CLIP that learns from the pool's pictures which caption belongs to which.
+
+    python -m triplaneturbo.world clip --folder runs/small
+
+It may see what is held out, for it only judges: the generator's training never meets it. What it learns is
+what it is asked: objects seen by four cameras at once, their embeddings averaged, on one plain background; and
+in each batch many a caption that differs from another in one word only. Pictures are bent, shifted, blurred
+and made noisy, so that it reads the softer shapes of a generated mesh as well. It goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from open_clip import ClipLoss
+from torch import Tensor, nn
+from transformers import CLIPTokenizer
+
+from triplaneturbo.evaluate.clip import Clip, rank
+from triplaneturbo.parallel import Team
+from triplaneturbo.world.captions import captions
+from triplaneturbo.world.combinations import Balance, all_specs, held_out, seen
+from triplaneturbo.world.palette import NAMES
+from triplaneturbo.world.pictures import color_table, develop, shape_of
+from triplaneturbo.world.pool import RIGS, VIEWS, Pool
+from triplaneturbo.world.spec import RIDERS, SUPPORTS, Spec
+from triplaneturbo.world.stage import train_stage
+from triplaneturbo.world.thing import INSTANCES
+from triplaneturbo.world.things import THINGS
+from triplaneturbo.world.tokenizer import train_tokenizer, world_texts
+from triplaneturbo.world.words import MODIFIERS
+
+SIZE = 64  # pixels a side
+RIG = 7  # of the pool, through which the judge looks: from the corners, 21 degrees above the horizon
+GROUND = (0.80, 0.76, 0.94)  # the judge's background, unlike all twelve colours
+_OTHER_RIGS = 0.25  # share of pictures from other rigs, that it does not learn one picture by heart
+_CANONICAL = 0.5  # share of captions in the wording that is asked for, beside what chance gives it
+_ALIKE = 4  # captions of a batch that differ from each other in one attribute
+
+
+def make_clip(tokenizer: CLIPTokenizer) -> Clip:
+    """A judge that has learned nothing yet: 1.5 million weights."""
+    config = {
+        "embed_dim": 80,
+        "vision_cfg": {"layers": [1, 1, 1, 1], "width": 16, "head_width": 128, "image_size": SIZE},
+        "text_cfg": {
+            "context_length": 20,
+            "vocab_size": len(tokenizer),
+            "width": 64,
+            "heads": 4,
+            "layers": 2,
+            "mlp_ratio": 2.0,
+        },
+    }
+    return Clip(config, tokenizer)
+
+
+def train_clip(team: Team, folder: Path, keys: list, steps: int, batch: int) -> None:
+    """Train the judge into `folder/clip`, if it is not there yet; `batch` objects a step and process."""
+    if (folder / "clip" / "clip.json").exists():
+        return
+    if team.leads and not (folder / "clip" / "tokenizer" / "vocab.json").exists():
+        train_tokenizer(folder / "clip" / "tokenizer", world_texts())
+    team.wait()
+    torch.manual_seed(0)
+    clip = make_clip(CLIPTokenizer.from_pretrained(folder / "clip" / "tokenizer"))
+    model = clip.model.to(team.device, memory_format=torch.channels_last)
+    pool = Pool(folder / "pool", keys)
+    balance, criterion = Balance(all_specs()), ClipLoss()
+
+    def loss(rng: np.random.Generator, noise: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        specs = alike(balance, batch, rng)
+        rigs = np.where(rng.random(batch) < _OTHER_RIGS, rng.integers(RIGS, size=batch), RIG)
+        shown = [
+            four_views(pool, spec, int(rng.integers(INSTANCES)), int(rig))
+            for spec, rig in zip(specs, rigs, strict=True)
+        ]
+        pictures = disturbed(torch.from_numpy(np.stack(shown)), noise)  # [B, 4, 3, 64, 64]
+        images = clip.merged(pictures.to(team.device))
+        texts = model.encode_text(clip.tokens([_wording(spec, rng) for spec in specs]).to(team.device), True)
+        with torch.autocast(team.device.type, enabled=False):
+            scale = model.logit_scale.clamp(max=np.log(100)).exp()
+            value = criterion(images.float(), texts.float(), scale)
+        hits = (images @ texts.t()).argmax(1) == torch.arange(batch, device=team.device)
+        return value, {"loss": value.item(), "hits": hits.float().mean().item(), "scale": scale.item()}
+
+    train_stage("clip", folder, nn.ModuleDict({"clip": model}), loss, team=team, steps=steps, rate=2e-3,
+                settings={"batch": batch}, average=0.998)  # fmt: skip
+    if team.leads:
+        model.eval()
+        for name, specs in (("seen", seen()), ("held out", sorted(held_out(), key=lambda s: s.caption))):
+            print(f"clip, {name}: R@1 {ceiling(clip, pool, specs):.4f} on the truth", flush=True)
+        clip.save(folder / "clip")
+    team.wait()
+
+
+def alike(balance: Balance, count: int, rng: np.random.Generator) -> list[Spec]:
+    """Different specs, most of them in small groups that differ in one attribute."""
+    chosen: dict[Spec, None] = {}
+    while len(chosen) < count:
+        first = balance.draw(rng)
+        chosen[first] = None
+        for _ in range(_ALIKE - 1):
+            chosen[neighbour(first, rng)] = None
+    return list(chosen)[:count]
+
+
+def neighbour(spec: Spec, rng: np.random.Generator) -> Spec:
+    """A spec of the world that differs from this one in one attribute."""
+    known = _known()
+    while True:
+        what = ("thing", "color", "accent", "modifier", "support", "support_color")[int(rng.integers(6))]
+        if what == "thing":
+            thing = _one(RIDERS if spec.support else tuple(THINGS), rng)
+            natural = spec.accent == THINGS[spec.thing].accent_color
+            accent = THINGS[thing].accent_color if natural else spec.accent
+            other = replace(spec, thing=thing, accent=accent)
+        elif what == "modifier":
+            other = replace(spec, modifier=_one(("", *MODIFIERS), rng))
+        elif what == "support":
+            other = replace(spec, support=_one(SUPPORTS, rng))
+        else:
+            other = replace(spec, **{what: _one(NAMES, rng)})
+        if other != spec and other in known:
+            return other
+
+
+@cache
+def _known() -> frozenset[Spec]:
+    return frozenset(all_specs())
+
+
+def _one(names: tuple[str, ...], rng: np.random.Generator) -> str:
+    return names[int(rng.integers(len(names)))]
+
+
+def _wording(spec: Spec, rng: np.random.Generator) -> str:
+    if rng.random() < _CANONICAL:
+        return spec.caption
+    wordings = captions(spec)
+    return wordings[int(rng.integers(len(wordings)))]
+
+
+def four_views(pool: Pool, spec: Spec, index: int, rig: int = RIG) -> np.ndarray:
+    """An instance of the pool as the judge sees it: float32 [4, 3, 64, 64] in [0, 1], lightly shaded."""
+    views = slice(rig * VIEWS, (rig + 1) * VIEWS)
+    pixels = pool.pixels(spec.thing, shape_of(spec), spec.support, views)[index]
+    toward = pool.cameras.c2w[views, :3, 2].float().numpy()
+    codes, normals = np.ascontiguousarray(pixels["code"]), np.ascontiguousarray(pixels["normal"])
+    table, ground = color_table(spec), np.array(GROUND, dtype=np.float32)
+    drawn = [develop(codes[i], normals[i], table, toward[i], ground)[..., :3] for i in range(VIEWS)]
+    return np.stack(drawn).transpose(0, 3, 1, 2)
+
+
+def disturbed(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures [B, V, 3, H, W] in [0, 1] bent, scaled, shifted by up to two pixels or so, some of them blurred,
+    with a little noise and another brightness.
+    """
+    flat = pictures.flatten(0, 1)
+    count, size = len(flat), flat.shape[-1]
+
+    def random(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    axis = (torch.arange(size) + 0.5) * 2 / size - 1
+    place = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)  # [H, W, 2] of (x, y)
+    coarse = random(count, 2, 5, 5) - 0.5
+    bends = F.interpolate(coarse, size=(size, size), mode="bilinear", align_corners=True)
+    bends = bends.permute(0, 2, 3, 1) * (6 / size) * random(count, 1, 1, 1)
+    scale = 1 + 0.06 * (random(count, 1, 1, 1) * 2 - 1)
+    shift = (random(count, 1, 1, 2) * 2 - 1) * (4 / size)
+    bent = F.grid_sample(flat, place * scale + shift + bends, padding_mode="border", align_corners=False)
+    much = (random(count, 1, 1, 1) * 2 - 1).clamp_min(0)  # half of them stay sharp
+    bent = torch.lerp(bent, _blurred(bent), much) * (1 + 0.08 * (random(count, 1, 1, 1) - 0.5))
+    grain = torch.randn((count, 1, size, size), generator=generator) * 0.03 * random(count, 1, 1, 1)
+    return (bent + grain).clamp(0, 1).view(pictures.shape)
+
+
+def _blurred(pictures: Tensor) -> Tensor:
+    """Each pixel of [B, 3, H, W] averaged with its neighbours, weighted 1, 2, 1 both ways."""
+    wide = F.pad(pictures, (1, 1, 1, 1), mode="replicate")
+    rows = wide[..., :-2] + 2 * wide[..., 1:-1] + wide[..., 2:]
+    return (rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 16
+
+
+def all_captions(clip: Clip) -> Tensor:
+    """Embeddings of the canonical caption of every spec of the world, in the order of `all_specs`: [M, E]."""
+    return clip.embed_texts([spec.caption for spec in all_specs()])
+
+
+def ceiling(clip: Clip, pool: Pool, specs: Iterable[Spec], count: int = 512) -> float:
+    """R@1 of the judge on the truth itself: instances of specs drawn in balance, among all captions."""
+    rng, balance = np.random.default_rng(3), Balance(specs)
+    drawn = [balance.draw(rng) for _ in range(count)]
+    pictures = np.stack([four_views(pool, spec, int(rng.integers(INSTANCES))) for spec in drawn])
+    number = {spec: i for i, spec in enumerate(all_specs())}
+    right = torch.tensor([number[spec] for spec in drawn])
+    places = rank(clip.embed_views(torch.from_numpy(pictures)), all_captions(clip), right)
+    return (places == 0).float().mean().item()
