@@ -31,6 +31,9 @@ from triplaneturbo.pipeline import Pipeline, Progress, Result
 from triplaneturbo.render.raster import rasterizer
 from triplaneturbo.request import Request
 from triplaneturbo.tickets import Line, Ticket
+from triplaneturbo.world.advice import summary
+from triplaneturbo.world.captions import vocabulary
+from triplaneturbo.world.reading import Reading
 
 KEPT_EMBEDDINGS = 64
 # A mesh with its textures takes about 10 MB; at the largest texture size some 150.
@@ -88,6 +91,15 @@ class Engine:
         """Whether the model's weights were trained; otherwise they were drawn at random."""
         return self.model.trained
 
+    @property
+    def words(self) -> dict[str, list[str]] | None:
+        """All words that a model of the world knows, by kind; None where the model reads any words."""
+        return vocabulary() if self.model.config.world else None
+
+    def read(self, prompt: str) -> Reading | None:
+        """What a model of the world makes of a prompt, at once; None where the model reads any words."""
+        return self.pipeline.read(prompt)
+
     def submit(self, request: Request) -> Ticket:
         """Put a request in the line.
 
@@ -121,6 +133,8 @@ class Engine:
             "files": str(self.model.folder),
             "sizes": f"{config.steps} steps, grid {config.grid_resolution}^3",
         }
+        if config.world:
+            rows["words"] = f"{summary()}, and no others"
         return "\n".join(f"{name:14} {value}" for name, value in rows.items())
 
     def close(self, timeout: float | None = 5) -> bool:

@@ -28,6 +28,7 @@ from triplaneturbo.mesh.sparse import extract
 from triplaneturbo.mesh.texture import bake
 from triplaneturbo.mesh.unwrap import unwrap
 from triplaneturbo.request import Request
+from triplaneturbo.world.reading import Reading, parse
 
 # How much of the whole each stage is taken to be, for the progress bar.
 STAGES = {
@@ -74,6 +75,8 @@ class Result:
         dropped: the loose pieces that were dropped.
         unread: the end of the prompt that was too long for the model to read; "" if it read all.
         cached: whether it was made earlier, for an equal request.
+        reading: what a model of the world makes of the prompt, with the words that it does not know; None
+            where the model reads any words.
     """
 
     mesh: Mesh
@@ -83,6 +86,7 @@ class Result:
     dropped: Dropped
     unread: str = ""
     cached: bool = False
+    reading: Reading | None = None
 
 
 class Pipeline:
@@ -111,6 +115,10 @@ class Pipeline:
             steps=request.steps or config.steps,
             resolution=request.resolution or config.grid_resolution,
         )
+
+    def read(self, prompt: str) -> Reading | None:
+        """What a model of the world makes of a prompt, at once; None where the model reads any words."""
+        return parse(prompt) if self.model.config.world else None
 
     def embed(self, prompt: str) -> Tensor:
         """The prompt's embedding [1, 77, D]."""
@@ -173,6 +181,7 @@ class Pipeline:
             surface_faces=surface_faces,
             dropped=dropped,
             unread=self.model.text.cut(request.prompt),
+            reading=self.read(request.prompt),
         )
 
 

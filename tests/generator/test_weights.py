@@ -238,6 +238,7 @@ def test_a_broken_folder_is_refused(whole: Path) -> None:
         {"plane_rank": "16"},
         {"mlp_activation": "tanh"},
         {"mlp_bias": 1},
+        {"world": 1},
         {"untrained_seed": "x"},
     ],
 )

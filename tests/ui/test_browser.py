@@ -16,6 +16,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import pytest
 import trimesh
 from PIL import Image
 
+from tests.tiny import tiny_model
 from triplaneturbo.models import ROOT
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -49,14 +51,13 @@ WAIT = 60_000  # milliseconds
 OpenPage = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Behind a proxy that leads nowhere, as in many an office; stopped as Docker stops it."""
-    folder = tmp_path_factory.mktemp("server")
+@contextmanager
+def _served(model: str, folder: Path) -> Iterator[str]:
+    """The address of app.py behind a proxy that leads nowhere, as in many an office."""
     nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "app.py", "--model", "small", "--device", "cpu", "--port", str(port)]
+    command = [sys.executable, "app.py", "--model", model, "--device", "cpu", "--port", str(port)]
     server = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -79,11 +80,25 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         threading.Thread(target=lambda: said.extend(server.stdout or ()), daemon=True).start()
         yield f"http://127.0.0.1:{port}/"
     finally:
-        server.terminate()
+        server.terminate()  # as Docker stops it
         server.wait(20)
     assert "Traceback" not in "".join(said)
     assert server.returncode == 0
     assert not list(folder.glob("triplaneturbo-*"))
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with _served("small", tmp_path_factory.mktemp("server")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def world_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Served with a model that knows the words of the world only."""
+    folder = tmp_path_factory.mktemp("world")
+    with _served(str(tiny_model(folder / "model", world=True)), folder) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +111,18 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(browser: Any, url: str) -> Iterator[OpenPage]:
+    with _watched(browser, url) as open_page:
+        yield open_page
+
+
+@pytest.fixture
+def open_world(browser: Any, world_url: str) -> Iterator[OpenPage]:
+    with _watched(browser, world_url) as open_page:
+        yield open_page
+
+
+@contextmanager
+def _watched(browser: Any, url: str) -> Iterator[OpenPage]:
     """Opens the page at a size and in a theme; at the end nothing may have gone wrong or elsewhere."""
     contexts, wrong, hosts = [], [], set()
 
@@ -254,8 +281,8 @@ def test_cancel(open_page: OpenPage) -> None:
 def test_examples_dice_and_a_seed_that_cannot_be_on_a_phone(open_page: OpenPage) -> None:
     page = open_page(PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE[0]
-    page.click("#examples button >> text=a blue teapot")
-    page.wait_for_function("document.querySelector('#prompt textarea').value === 'a blue teapot'")
+    page.click("#examples button >> text=a red mushroom")
+    page.wait_for_function("document.querySelector('#prompt textarea').value === 'a red mushroom'")
     page.click("#dice")
     page.wait_for_function("+document.querySelector('#seed input').value > 0")
     page.fill("#seed input", "1.5")
@@ -267,3 +294,50 @@ def test_examples_dice_and_a_seed_that_cannot_be_on_a_phone(open_page: OpenPage)
     ]
     assert tops == sorted(tops)
     _keep(page, "phone-error")
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_what_the_model_does_not_know_stands_below_the_prompt(
+    open_world: OpenPage, size: tuple[int, int]
+) -> None:
+    page = open_world(size)
+    name = f"world-{'phone' if size == PHONE else 'desk'}"
+
+    def places() -> list[float]:
+        """Where things stand on the page, wherever it is scrolled to."""
+        scrolled = page.evaluate("scrollY")
+        return [page.locator(place).bounding_box()["y"] + scrolled for place in ("#reading", *PLACES)]
+
+    said = page.locator("#reading p")
+    assert "It knows " in said.inner_text()
+    before = places()
+    _keep(page, f"{name}-before")
+    page.fill("#prompt textarea", "a red dragon <b>zebra</b> ${7*7}")
+    page.press("#prompt textarea", "Tab")
+    page.wait_for_selector("#reading [data-state=told]")
+    assert said.inner_text().startswith("This model does not know: 'dragon', 'b', 'zebra', '7'. ")
+    assert said.evaluate("p => p.scrollHeight <= p.clientHeight")  # all of it is seen
+    assert places() == before
+    page.click("#generate")
+    _done(page)
+    assert "'dragon'" in said.inner_text()
+    assert places() == before
+    _keep(page, f"{name}-told")
+
+    page.fill("#prompt textarea", "red")
+    page.press("#prompt textarea", "Enter")
+    page.wait_for_selector("#reading >> text=This model may not follow the prompt.")
+    _done(page)
+    page.click("#examples button >> text=a tall green cactus")
+    page.wait_for_selector("#reading [data-state=hint]")
+    assert page.input_value("#prompt textarea") == "a tall green cactus"
+    assert places() == before
+
+    page.click("#vocabulary button")
+    page.wait_for_selector(".tt-vocabulary", state="visible")
+    listed = page.inner_text(".tt-vocabulary")
+    assert "mushroom" in listed
+    assert "checkered" in listed
+    assert page.evaluate("document.documentElement.scrollWidth") == size[0]
+    page.locator(".tt-vocabulary").scroll_into_view_if_needed()
+    _keep(page, f"{name}-words")

@@ -18,9 +18,11 @@ import trimesh
 gradio = pytest.importorskip("gradio")
 from gradio_client import Client  # noqa: E402
 
+from tests.tiny import tiny_model  # noqa: E402
 from triplaneturbo.engine import Engine  # noqa: E402
 from triplaneturbo.models import ROOT  # noqa: E402
 from triplaneturbo.ui.blocks import SERVING, build, look  # noqa: E402
+from triplaneturbo.world.advice import EXAMPLES  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")  # its own use of pandas
 
@@ -175,3 +177,18 @@ def test_the_model_s_notice_stands_on_the_page(
 
 def test_the_built_in_model_is_said_to_be_untrained(engine: Engine) -> None:
     assert engine.trained or "untrained" in engine.notice
+
+
+@pytest.mark.parametrize("world", [True, False])
+def test_only_the_page_of_a_model_of_the_world_has_its_words(
+    tmp_path: Path, world: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    monkeypatch.setenv("GRADIO_EXAMPLES_CACHE", "")
+    with Engine(str(tiny_model(tmp_path / "model", world=world)), device="cpu") as engine:
+        page = build(engine, tmp_path / "served")
+        parts = {part["props"].get("elem_id"): part["props"] for part in page.get_config_file()["components"]}
+    samples = [sample[0] for sample in parts["examples"]["samples"]]
+    assert ({"reading", "vocabulary"} <= set(parts)) is world
+    assert ({"reading", "vocabulary"} & set(parts) == set()) is not world
+    assert (samples == list(EXAMPLES)) is world

@@ -49,6 +49,8 @@ def _made(prompt: str = "a cup", unread: str = "", cached: bool = False) -> Made
         panels.status(Stopped(NASTY)),
         panels.status(_made(unread=NASTY)),
         panels.notice(NASTY),
+        panels.reading(NASTY, ""),
+        panels.vocabulary({"things": [NASTY]}, {"things": "Things"}, ()),
         panels.report(f"model   {NASTY}"),
     ],
 )
@@ -64,6 +66,18 @@ def test_the_same_places_before_and_after() -> None:
 
     assert places(panels.facts()) == places(panels.facts(_made()))
     assert places(panels.ready()) == places(panels.status(_made())) == places(panels.status(Stopped("No.")))
+
+
+def test_the_line_below_the_prompt_is_never_empty() -> None:
+    told, hint = panels.reading("It is unknown.", "It knows."), panels.reading("", "It knows.")
+    assert (Reader(told).words, Reader(hint).words) == ("It is unknown.", "It knows.")
+    assert Reader(told).tags == Reader(hint).tags
+
+
+def test_the_vocabulary_stands_under_its_labels() -> None:
+    html = panels.vocabulary({"things": ["cat", "cup"]}, {"things": "Things"}, ("a cat", "a cup"))
+    assert "<dt>Things</dt><dd>cat, cup</dd>" in html
+    assert "a cat; a cup" in html
 
 
 def test_facts_are_told() -> None:

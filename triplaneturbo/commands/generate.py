@@ -8,6 +8,11 @@ With --json one object is printed. For one mesh:
      "surface_faces": ..., "dropped_pieces": ..., "settings": {"steps": ..., "resolution": ..., ...},
      "model": ..., "device": ..., "precision": ..., "version": ...}
 
+where a model of the world, such as the built-in one, adds which words of the prompt it does not know and,
+where it knows them all, why they have no meaning in its world:
+
+    {..., "unknown_words": ["dragon", ...], "unclear": "It names ..."}
+
 and with --count or --prompts
 
     {"meshes": [such objects], "skipped": N, "without_surface": [{"prompt": ..., "seed": ...}]}
@@ -93,9 +98,13 @@ def run(arguments: argparse.Namespace) -> int:
     todo = [job for job in jobs if manifest is None or not manifest.has(job)]
     made: list[dict[str, Any]] = []
     without: list[Request] = []
+    told: set[str] = set()
     if todo:
         with _engine(arguments) as engine:
             for number, job in enumerate(todo, 1):
+                if job.request.prompt not in told:
+                    _tell(engine, job.request.prompt, arguments.prompts is not None)
+                    told.add(job.request.prompt)
                 try:
                     entry = _make(engine, job, f"{number}/{len(todo)} " if several else "", arguments.quiet)
                 except EmptySurfaceError as error:
@@ -188,6 +197,17 @@ def _engine(arguments: argparse.Namespace) -> Engine:
     return engine
 
 
+def _tell(engine: Engine, prompt: str, name_it: bool) -> None:
+    """Say which words of a prompt the model does not know, or why it may not follow them."""
+    from triplaneturbo.world.advice import advice, summary
+
+    reading = engine.read(prompt)
+    more = f"It knows {summary()}: python -m triplaneturbo words"
+    sentence = advice(reading, more) if reading is not None else ""
+    if sentence:
+        print(f"{shown(prompt)}: {sentence}" if name_it else sentence, file=sys.stderr)
+
+
 def _make(engine: Engine, job: Job, label: str, quiet: bool) -> dict[str, Any]:
     ticket = engine.submit(job.request)
     if not quiet and sys.stderr.isatty():
@@ -207,7 +227,7 @@ def _make(engine: Engine, job: Job, label: str, quiet: bool) -> dict[str, Any]:
 def describe(result: Result, engine: Engine) -> dict[str, Any]:
     """A result as --json and the manifest tell it, but for its files."""
     settings = asdict(result.request)
-    return {
+    entry = {
         "prompt": settings.pop("prompt"),
         "seed": settings.pop("seed"),
         "vertices": len(result.mesh.vertices),
@@ -221,6 +241,9 @@ def describe(result: Result, engine: Engine) -> dict[str, Any]:
         "precision": str(engine.dtype).removeprefix("torch."),
         "version": __version__,
     }
+    if result.reading is not None:
+        entry |= {"unknown_words": list(result.reading.unknown), "unclear": result.reading.why}
+    return entry
 
 
 def _line(entry: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ class GeneratorConfig:
         plane_embedding: whether a learned embedding of plane and position is added after the U-Net's first
             convolution: pure noise does not say where it lies.
         steps: denoising steps.
+        world: whether the model knows the words of `triplaneturbo.world` only.
         untrained_seed: where the folder holds no weights, they are drawn from this seed; None: it holds them.
     """
 
@@ -49,6 +50,7 @@ class GeneratorConfig:
     grid_resolution: int = 160
     plane_embedding: bool = False
     steps: int = 4
+    world: bool = False
     untrained_seed: int | None = None
 
     def save(self, folder: Path) -> None:

@@ -9,16 +9,18 @@ import gradio as gr
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.models import ROOT
-from triplaneturbo.request import DEFAULT_FACES, RESOLUTIONS, STEP_LIMIT, UNWRAPS, Request
+from triplaneturbo.request import DEFAULT_FACES, RESOLUTIONS, STEP_LIMIT, UNWRAPS, Request, tidy_prompt
 from triplaneturbo.ui import panels
 from triplaneturbo.ui.form import to_request
 from triplaneturbo.ui.jobs import Made, Stopped, follow
+from triplaneturbo.world.advice import EXAMPLES, KINDS, advice, summary
 
 if TYPE_CHECKING:
     from triplaneturbo.engine import Engine
     from triplaneturbo.ui.sessions import Sessions
 
-EXAMPLES = ROOT / "assets" / "examples.txt"
+ANY_EXAMPLES = ROOT / "assets" / "examples.txt"
+VOCABULARY = "What it can make"
 TEXTURE_CHOICES = (512, 1024, 2048, 4096)
 # Degrees around and from above: a three-quarter view of the front (+z), slightly from above, as the previews
 # have it; the distance is the viewer's own choice, by the mesh's size.
@@ -38,7 +40,9 @@ def build(engine: Engine, sessions: Sessions) -> None:
                 autofocus=True,
                 elem_id="prompt",
             )
-            examples = _examples(prompt)
+            # Only for a model of the world: others read any words.
+            reading = gr.HTML(_reading(engine, ""), elem_id="reading") if engine.words else None
+            examples = _examples(prompt, engine)
             with gr.Row(elem_id="seed-row"):
                 seed = gr.Number(0, label="Seed", elem_id="seed")
                 dice = gr.Button("Dice", elem_id="dice", scale=0, min_width=96)
@@ -47,6 +51,9 @@ def build(engine: Engine, sessions: Sessions) -> None:
                 stop = gr.Button("Cancel", interactive=False, scale=1, min_width=90, elem_id="cancel")
             status = gr.HTML(panels.ready(), elem_id="status")
             options = _options(engine)
+            if engine.words:
+                with gr.Accordion(VOCABULARY, open=False, elem_id="vocabulary"):
+                    gr.HTML(panels.vocabulary(engine.words, KINDS, EXAMPLES))
             with gr.Accordion("What this runs on", open=False, elem_id="report"):
                 gr.HTML(panels.report(engine.report()))
         with gr.Column(scale=8, min_width=320, elem_id="result"):
@@ -64,11 +71,12 @@ def build(engine: Engine, sessions: Sessions) -> None:
                 obj = gr.DownloadButton("Download OBJ", interactive=False, elem_id="download-obj")
 
     def start_pressed(page: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
-        yield {
+        begun: dict[Any, Any] = {
             start: gr.update(interactive=False),
             stop: gr.update(interactive=True),
             status: panels.starting(),
         }
+        yield begun if reading is None else begun | {reading: _reading(engine, values[0])}
         over = {start: gr.update(interactive=True), stop: gr.update(interactive=False)}
         try:
             request = to_request(*values)
@@ -94,7 +102,7 @@ def build(engine: Engine, sessions: Sessions) -> None:
         [start.click, prompt.submit],
         start_pressed,
         [prompt, seed, *options],
-        [start, stop, status, viewer, facts, glb, obj],
+        [start, stop, status, viewer, facts, glb, obj, *([] if reading is None else [reading])],
         trigger_mode="once",
         show_progress="hidden",
         concurrency_limit=None,  # the engine has a line of its own
@@ -102,19 +110,40 @@ def build(engine: Engine, sessions: Sessions) -> None:
     )
     stop.click(stop_pressed, queue=False, show_progress="hidden", api_visibility="private")
     dice.click(None, None, seed, js=ROLL, api_visibility="private")
+    quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     if examples is not None:
-        examples.click(lambda row: row[0], examples, prompt, queue=False, api_visibility="private")
+        examples.click(lambda row: row[0], examples, prompt, **quick)
+    if reading is not None:
+        # Not while it is typed, where every half word would be unknown; and nobody types an example.
+        prompt.blur(lambda words: _reading(engine, words), prompt, reading, **quick)
+        if examples is not None:
+            examples.click(lambda row: _reading(engine, row[0]), examples, reading, **quick)
 
 
 def _download(made: Made, name: str) -> Any:
     return gr.update(value=str(made.files[name]), interactive=True)
 
 
-def _examples(prompt: gr.Textbox) -> gr.Dataset | None:
-    """Prompts to click on, one a line of assets/examples.txt; none where there is no such file."""
-    if not EXAMPLES.is_file():
+def _reading(engine: Engine, prompt: str | None) -> str:
+    """What a model of the world does not know of a prompt; of one that cannot be, the status line tells."""
+    hint = f"It knows {summary()}: see “{VOCABULARY}” below."
+    try:
+        reading = engine.read(tidy_prompt(prompt or ""))
+    except UserError:
+        reading = None
+    more = f"“{VOCABULARY}” below lists all that it knows."
+    return panels.reading(advice(reading, more) if reading is not None else "", hint)
+
+
+def _examples(prompt: gr.Textbox, engine: Engine) -> gr.Dataset | None:
+    """Prompts to click on: the world's own for its models, else one a line of assets/examples.txt, if any."""
+    if engine.words:
+        lines = list(EXAMPLES)
+    elif ANY_EXAMPLES.is_file():
+        text = ANY_EXAMPLES.read_text(encoding="utf-8")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+    else:
         return None
-    lines = [line.strip() for line in EXAMPLES.read_text(encoding="utf-8").splitlines() if line.strip()]
     return gr.Dataset(
         components=[prompt],
         samples=[[line] for line in lines],

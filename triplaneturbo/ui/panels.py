@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from typing import Any
 
 from triplaneturbo.ui.jobs import Event, Made, Stopped, Waiting, Working
@@ -49,6 +50,20 @@ def report(lines: str) -> str:
         if row[0] != "files"
     )
     return f'<dl class="tt-report">{cells}</dl>'
+
+
+def reading(sentence: str, hint: str) -> str:
+    """What the model does not know of the prompt; a hint in the same place where there is nothing to say."""
+    state = "told" if sentence else "hint"
+    return f'<p class="tt-reading" data-state="{state}" role="status">{text(sentence or hint)}</p>'
+
+
+def vocabulary(words: dict[str, list[str]], labels: dict[str, str], examples: Sequence[str]) -> str:
+    """The words that the model knows, by kind, under their labels, and prompts that it follows."""
+    rows = [(labels[kind], ", ".join(known)) for kind, known in words.items()]
+    rows.append(("For example", "; ".join(examples)))
+    cells = "".join(f"<dt>{text(label)}</dt><dd>{text(row)}</dd>" for label, row in rows)
+    return f'<dl class="tt-vocabulary">{cells}</dl>'
 
 
 def ready() -> str:

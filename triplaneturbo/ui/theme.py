@@ -89,6 +89,10 @@ CSS = """
   color: #713f12; background: #fef9c3; border: 1px solid #fde047; }
 .dark .tt-notice { color: #fde68a; background: #2b2410; border-color: #5c4a14; }
 
+/* As high with one line as with three; what is longer is scrolled. */
+.tt-reading { margin: 0; height: 54px; overflow-y: auto; overflow-wrap: anywhere; font-size: 13px;
+  line-height: 18px; color: var(--body-text-color); }
+.tt-reading[data-state=hint] { color: var(--body-text-color-subdued); }
 #examples .label { color: var(--body-text-color-subdued); }
 #seed-row { gap: 0; align-items: flex-end; background: var(--block-background-fill);
   border: 1px solid var(--block-border-color); border-radius: var(--block-radius); }
@@ -152,6 +156,10 @@ CSS = """
   font-size: 13px; }
 .tt-report dt { color: var(--body-text-color-subdued); }
 .tt-report dd { margin: 0; overflow-wrap: anywhere; color: var(--body-text-color); }
+.tt-vocabulary { margin: 0; font-size: 14px; line-height: 20px; color: var(--body-text-color); }
+.tt-vocabulary dt { font-size: 13px; color: var(--body-text-color-subdued); }
+.tt-vocabulary dd { margin: 0; }
+.tt-vocabulary dd + dt { margin-top: 8px; }
 
 @media (max-width: 1100px) {
   p.tt-hint { display: none; }
@@ -163,7 +171,7 @@ CSS = """
   #page { flex-direction: column; gap: 12px; }
   #controls, #result { display: contents !important; }
   #controls > *, #result > * { width: 100%; min-width: 0 !important; flex-grow: 0 !important; }
-  #options, #report { order: 1; }
+  #options, #vocabulary, #report { order: 1; }
   #viewer { height: 360px !important; }
 }
 @media (max-width: 600px) {

@@ -99,5 +99,6 @@ def vocabulary() -> dict[str, list[str]]:
         "colours": list(NAMES),
         "modifiers": list(MODIFIERS),
         "parts": list(parts()),
+        "riders": list(RIDERS),
         "supports": list(SUPPORTS),
     }

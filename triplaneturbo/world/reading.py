@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.world.spec import RIDERS, SUPPORTS, Spec
@@ -147,8 +148,11 @@ def _attach(meanings: list[Meaning]) -> list[_Noun]:
 
 
 def _understand(nouns: list[_Noun]) -> Spec:
-    things = [noun for noun in nouns if noun.thing and not _is_part(noun, nouns)]
-    parts = [noun for noun in nouns if noun not in things]
+    things: list[_Noun] = []
+    parts: list[_Noun] = []
+    named = {noun.thing for noun in nouns if noun.thing}
+    for noun in nouns:
+        (things if noun.thing and not _is_part(noun, named) else parts).append(noun)
     for noun in nouns:
         if len(set(noun.colors)) > 1:
             raise _Unclear(f"It gives two colours to the {noun.spelled}: choose one.")
@@ -185,16 +189,22 @@ def _understand(nouns: list[_Noun]) -> Spec:
     )
 
 
-def _is_part(noun: _Noun, nouns: list[_Noun]) -> bool:
+def _is_part(noun: _Noun, named: set[str]) -> bool:
     """Whether a noun that can be a class is a part here, as the hat of a ghost is."""
     if noun.link == "on":
         return False
-    return any(other is not noun and other.thing and _belongs(noun, other.thing) for other in nouns)
+    return any(thing != noun.thing and _belongs(noun, thing) for thing in named)
 
 
 def _belongs(part: _Noun, thing: str) -> bool:
+    return _part_of(thing) == part.spelled
+
+
+@cache
+def _part_of(thing: str) -> str | None:
+    """The key of the part of a class that has a second colour, or None."""
     accent = THINGS[thing].accent
-    return accent is not None and key(accent) == part.spelled
+    return key(accent) if accent is not None else None
 
 
 def _accent(thing: _Noun, parts: list[_Noun]) -> str:
