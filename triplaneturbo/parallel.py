@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +74,15 @@ def run(
         mp.spawn(_enter, (function, arguments, processes, device, str(meeting)), processes)
 
 
+def _follow(parent: int) -> None:
+    """End this process when its parent has ended, however that was killed."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 def _enter(rank: int, function, arguments, processes: int, device: str, meeting: str) -> None:
+    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
     if device == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     else:

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from triplaneturbo.generator.peta import PLANES
 
+_SMALL = 2**20  # scores a head that are worth keeping for the backward pass
+
 
 def _heads(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(2, (heads, -1)).transpose(1, 2)  # [B, heads, N, d]
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention of queries [B, heads, N, d] to keys and values [B, heads, M, d]: [B, heads, N, d].
+
+    On a CPU the backward pass of torch's fused kernel takes four times as long as that of the three plain
+    steps (34 against 8 ms for 4 x 4 heads of 384 tokens, one core), so these train where they are small.
+    """
+    small = query.shape[-2] * key.shape[-2] <= _SMALL
+    if query.device.type == "cpu" and small and torch.is_grad_enabled() and query.requires_grad:
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+        return torch.softmax(scores, -1).to(value.dtype) @ value
+    return F.scaled_dot_product_attention(query, key, value)
 
 
 class PlaneAttention:
@@ -28,7 +44,7 @@ class PlaneAttention:
             _heads(projection(hidden_states).reshape(rows // joined, joined * tokens, -1), attn.heads)
             for projection in (attn.to_q, attn.to_k, attn.to_v)
         )
-        mixed = F.scaled_dot_product_attention(query, key, value)  # [B, heads, 6N, d]
+        mixed = attend(query, key, value)  # [B, heads, 6N, d]
         mixed = mixed.transpose(1, 2).reshape(rows, tokens, -1)
         return attn.to_out[0](mixed)
 
@@ -46,7 +62,7 @@ class TextAttention:
         texts = encoder_hidden_states.shape[0]
         query = _heads(attn.to_q(hidden_states).reshape(texts, rows // texts * tokens, -1), attn.heads)
         key, value = (_heads(p(encoder_hidden_states), attn.heads) for p in (attn.to_k, attn.to_v))
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = attend(query, key, value)
         mixed = mixed.transpose(1, 2).reshape(rows, tokens, -1)
         return attn.to_out[0](mixed)
 

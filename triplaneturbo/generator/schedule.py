@@ -38,3 +38,12 @@ def denoise_steps(
         step = scheduler.step(predict(noisy, time).float(), time, noisy)
         noisy = step.prev_sample
         yield step.pred_original_sample
+
+
+def clean_estimate(scheduler: DDIMScheduler, output: Tensor, noisy: Tensor, time: int) -> Tensor:
+    """The clean latents that the U-Net's output at one timestep stands for; of noisy's shape."""
+    kept = scheduler.alphas_cumprod[time].to(noisy)
+    alpha, sigma = kept.sqrt(), (1 - kept).sqrt()
+    if scheduler.config.prediction_type == "v_prediction":
+        return alpha * noisy - sigma * output
+    return (noisy - sigma * output) / alpha

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from triplaneturbo.mesh.charts import components, group_faces, split_overlaps
 from triplaneturbo.kernels import kernel
+from triplaneturbo.mesh.charts import components, group_faces, split_overlaps
 
 # Side k looks along -AXES[k]; seen from there RIGHT[k] points right and UP[k] up (right x up = axis).
 AXES = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], np.float64)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from triplaneturbo.mesh.charts import chart_bounds, cut_large, group_faces
 from triplaneturbo.kernels import kernel
+from triplaneturbo.mesh.charts import chart_bounds, cut_large, group_faces
 
 CELLS = 512  # cells of the packing grid across the atlas, about
 ANGLES = 16  # ways to lay a chart between 0 and 90 degrees

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from triplaneturbo.errors import EmptySurfaceError, UserError
+from triplaneturbo.kernels import kernel
 from triplaneturbo.mesh.box_projection import box_charts
 from triplaneturbo.mesh.charts import face_neighbours, group_faces
 from triplaneturbo.mesh.clean import smooth_normals
-from triplaneturbo.kernels import kernel
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.packing import pack
 from triplaneturbo.mesh.xatlas_unwrap import xatlas_charts

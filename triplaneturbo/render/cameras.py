@@ -32,10 +32,12 @@ class Cameras:
     def __len__(self) -> int:
         return len(self.c2w)
 
-    def __getitem__(self, view: int) -> Cameras:
-        """One of the views, as cameras of length 1."""
-        view = range(len(self))[view]
-        return replace(self, c2w=self.c2w[view : view + 1], fovy=self.fovy[view : view + 1])
+    def __getitem__(self, view: int | slice) -> Cameras:
+        """One of the views, as cameras of length 1, or several."""
+        if not isinstance(view, slice):
+            view = range(len(self))[view]
+            view = slice(view, view + 1)
+        return replace(self, c2w=self.c2w[view], fovy=self.fovy[view])
 
     def to(self, target: torch.device | torch.dtype | str) -> Cameras:
         """The same cameras on another device or in another dtype."""

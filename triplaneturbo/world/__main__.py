@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from io import BytesIO
 from pathlib import Path
 
@@ -48,6 +49,18 @@ def _pretrain(options: argparse.Namespace) -> None:
     run(pretrain, arguments, options.processes, options.device)
 
 
+def _train(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+
+    from triplaneturbo.parallel import run
+    from triplaneturbo.world.train import SMALL, train
+
+    _pretrain(options)
+    settings = replace(SMALL, iterations=options.iterations, batch=options.prompts)
+    until = time.monotonic() + 60 * options.minutes
+    run(train, (options.folder, _keys(), settings, until), options.processes, options.device)
+
+
 def _clip(options: argparse.Namespace) -> None:
     from triplaneturbo.parallel import run
     from triplaneturbo.world.clip import train_clip
@@ -64,6 +77,12 @@ def _add_run(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
 
 
+def _add_pretrain(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--vae-steps", type=int, default=1300)
+    sub.add_argument("--unet-steps", type=int, default=3000)
+    sub.add_argument("--batch", type=int, default=32, help="pictures a step and process")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m triplaneturbo.world", description=__doc__)
@@ -78,10 +97,17 @@ def main(arguments: list[str] | None = None) -> int:
     sub.set_defaults(run=_pool)
     sub = commands.add_parser("pretrain", help="train the small Stable Diffusion on the world's pictures")
     _add_run(sub)
-    sub.add_argument("--vae-steps", type=int, default=1500)
-    sub.add_argument("--unet-steps", type=int, default=4000)
-    sub.add_argument("--batch", type=int, default=32, help="pictures a step and process")
+    _add_pretrain(sub)
     sub.set_defaults(run=_pretrain)
+    sub = commands.add_parser("train", help="make the built-in model from nothing")
+    _add_run(sub)
+    _add_pretrain(sub)
+    sub.add_argument("--iterations", type=int, default=3000)
+    sub.add_argument("--prompts", type=int, default=4, help="prompts an iteration and process")
+    sub.add_argument(
+        "--minutes", type=float, default=float("inf"), help="stop then; the same command goes on"
+    )
+    sub.set_defaults(run=_train)
     sub = commands.add_parser("clip", help="train the judge of `score` on the world's pictures and captions")
     _add_run(sub)
     sub.add_argument("--steps", type=int, default=1600)

@@ -15,11 +15,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from triplaneturbo.files import write_whole
+from triplaneturbo.generator.layout import lay_out_for_training
 from triplaneturbo.generator.schedule import denoise_steps
 from triplaneturbo.generator.text import TextEncoder
 from triplaneturbo.mesh.preview import sheet
@@ -51,6 +53,7 @@ def pretrain(team: Team, folder: Path, keys: list, vae_steps: int, unet_steps: i
 
 def _train_vae(team: Team, folder: Path, book: PictureBook, steps: int, batch: int) -> None:
     vae = make_vae().to(team.device)
+    lay_out_for_training(vae)
     modules = nn.ModuleDict({"vae": vae})
 
     def loss(rng: np.random.Generator, noise: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -91,6 +94,8 @@ def _train_unet(team: Team, folder: Path, book: PictureBook, steps: int, batch: 
     vae.requires_grad_(False)
     unet = make_unet().to(team.device)
     text = make_text_model(tokenizer).to(team.device)
+    lay_out_for_training(unet)
+    unet.set_attn_processor(AttnProcessor())  # on a CPU several times as fast as the fused one, backwards
     modules = nn.ModuleDict({"unet": unet, "text": text})
     scheduler = make_scheduler()
     alphas = scheduler.alphas_cumprod.to(team.device)

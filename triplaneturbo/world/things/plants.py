@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from triplaneturbo.world.solid import ACCENT, MAIN, Builder, Solid
+from triplaneturbo.world.solid import ACCENT, MAIN, Builder, Solid, rotation
 from triplaneturbo.world.thing import Thing
 
 
@@ -12,8 +12,8 @@ def mushroom(rng: np.random.Generator) -> Solid:
     """A domed cap with round dots on a stem that widens to its foot."""
     b = Builder()
     wide, high = rng.uniform(0.55, 0.68), rng.uniform(0.34, 0.46)
-    stem = rng.uniform(0.13, 0.19)
-    b.cone(stem * 1.35, stem, 0.36, at=(0, 0, 0.36), paint=ACCENT, round=0.02)
+    stem = rng.uniform(0.17, 0.22)
+    b.cone(stem * 1.4, stem, 0.36, at=(0, 0, 0.36), paint=ACCENT, round=0.02)
     b.group()
     b.ellipsoid((wide, wide, high), at=(0, 0, 0.68), paint=MAIN)
     b.box((1, 1, 0.5), at=(0, 0, 0.14), paint="white", cut=True)
@@ -26,4 +26,73 @@ def mushroom(rng: np.random.Generator) -> Solid:
     return b.solid()
 
 
-THINGS = (Thing("mushroom", mushroom, "red", "stem", "white"),)
+def tree(rng: np.random.Generator) -> Solid:
+    """A fir: cones stacked on a trunk."""
+    b = Builder()
+    tiers = int(rng.integers(2, 5))
+    foot, top = rng.uniform(0.5, 0.58), rng.uniform(0.2, 0.3)
+    slim = rng.uniform(0.15, 0.19)
+    b.cylinder(slim, 0.3, at=(0, 0, -0.6), paint=ACCENT, round=0.02)
+    step = 1.0 / (tiers + 0.35)  # the highest cone is not covered by another one
+    for i in range(tiers):
+        wide = foot + (top - foot) * i / (tiers - 1)
+        low, high = -0.45 + i * step, -0.45 + (i + 1.35) * step
+        b.cone(
+            wide,
+            0.05 if i == tiers - 1 else 0.35 * wide,
+            (high - low) / 2,
+            at=(0, 0, (low + high) / 2),
+            round=0.04,
+        )
+    return b.solid()
+
+
+def cactus(rng: np.random.Generator) -> Solid:
+    """A ribbed column with bent arms and a blossom on top, in a pot."""
+    b = Builder()
+    thick, high = rng.uniform(0.2, 0.25), rng.uniform(0.46, 0.56)
+    ribs = int(rng.integers(6, 9))
+    b.limb((0, 0, -0.5), (0, 0, high), thick)
+    b.limb((thick, 0, -0.5), (0.75 * thick, 0, high), 0.06, repeat=ribs, blend=0.04)
+    b.group()
+    arms = ((1, rng.uniform(-0.05, 0.1)), (-1, rng.uniform(0.1, 0.25)))[: int(rng.integers(1, 3))]
+    for side, low in arms:
+        out, arm = side * rng.uniform(0.43, 0.48), rng.uniform(0.11, 0.13)
+        b.limb((0, 0, low - 0.02), (0, out, low), arm)
+        b.limb((0, out, low), (0, out, low + rng.uniform(0.22, 0.3)), arm, 0.95 * arm, blend=0.06)
+    b.group()
+    b.cone(0.26, 0.34, 0.17, at=(0, 0, -0.6), paint=ACCENT, round=0.02)
+    b.cylinder(0.38, 0.06, at=(0, 0, -0.42), paint=ACCENT, round=0.03)
+    b.group()
+    b.sphere(0.1, at=(0, 0, high + thick + 0.03), paint="yellow")
+    b.sphere(0.09, at=(0.12, 0, high + thick - 0.02), paint="pink", repeat=5)
+    return b.solid()
+
+
+def flower(rng: np.random.Generator) -> Solid:
+    """Round petals about a middle that looks forward and up, on a stem with two leaves."""
+    b = Builder()
+    petals = int(rng.integers(5, 8))
+    tilt = -rng.uniform(18, 32)
+    away = rng.uniform(0.3, 0.34)
+    wide = {5: 0.2, 6: 0.175, 7: 0.155}[petals] * rng.uniform(0.95, 1.05)
+    head = np.array([0.06, 0.0, 0.3])
+    for turn in np.arange(petals) * 360 / petals:
+        at = head + rotation((turn, tilt, 0)) @ (0, 0, away)
+        b.ellipsoid((0.11, wide, 0.23), at=tuple(at), turn=(turn, tilt, 0))
+    middle = rng.uniform(0.21, 0.25)
+    b.ellipsoid((0.2, middle, middle), at=tuple(head), turn=(0, tilt, 0), paint=ACCENT)
+    b.limb((0, 0, -0.78), (-0.04, 0, 0.28), 0.085, 0.075, paint="green")
+    for side, low in ((1, rng.uniform(-0.62, -0.5)), (-1, rng.uniform(-0.62, -0.4))):
+        lift = rng.uniform(25, 45)
+        at = (0, side * 0.22, low + 0.12)
+        b.ellipsoid((0.12, 0.29, 0.08), at=at, turn=(side * lift, 0, 0), paint="green")
+    return b.solid()
+
+
+THINGS = (
+    Thing("mushroom", mushroom, "red", "stem", "white"),
+    Thing("tree", tree, "green", "trunk", "brown"),
+    Thing("cactus", cactus, "green", "pot", "orange"),
+    Thing("flower", flower, "pink", "middle", "yellow"),
+)

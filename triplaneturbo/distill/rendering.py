@@ -1,0 +1,138 @@
+"""The student's renderings: from planes to what teachers are shown, differentiable.
+
+Dual rendering (PRD, section 3.2): a volume rendering at low resolution, which shapes the geometry, and the
+rasterised surface at high resolution, which draws the texture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from triplaneturbo.generator.fields import Fields
+from triplaneturbo.mesh.surface import marching_cubes
+from triplaneturbo.render.lattice import LatticeView, eikonal, render_lattice
+from triplaneturbo.render.raster import rasterize
+from triplaneturbo.render.volume import sparsity
+from triplaneturbo.teachers.base import Scenes, Seen
+
+_SEEN = 0.02  # opacity from which a ray's colour is asked for
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume rendering, and the field's regularisers.
+
+    Attributes:
+        seen: what teachers are shown.
+        sdf: the lattice that was rendered [B, R, R, R], over [-half, half]^3.
+        half: see there.
+        eikonal: mean of (|gradient of the sdf| - 1)^2, a scalar.
+        sparsity: mean of sqrt(opacity^2 + 0.01), a scalar.
+    """
+
+    seen: Seen
+    sdf: Tensor
+    half: float
+    eikonal: Tensor
+    sparsity: Tensor
+
+
+def volume(
+    fields: Fields,
+    planes: Tensor,
+    scenes: Scenes,
+    *,
+    size: int,
+    stride: int,
+    first: tuple[int, int],
+    nodes: int,
+    half: float,
+    sharpness: float,
+    color_shrink: float,
+    jitter: torch.Generator,
+) -> Volume:
+    """Render planes [B, 6, C, H, W] from the scenes' cameras through an sdf on a lattice.
+
+    Args:
+        size, stride, first: pixels first[0]::stride, first[1]::stride of an image of size^2.
+        nodes: along each side of the lattice.
+        half: half the lattice's side; what lies beyond is not seen.
+        sharpness: of the surface, see `render_lattice`.
+        color_shrink: factor on the gradient that colours get.
+        jitter: draws where samples lie.
+    """
+    batch, views = len(scenes.prompts), scenes.views
+    axis = torch.linspace(-half, half, nodes, device=planes.device)
+    sdf = fields.sdf_lattice(planes, axis)  # [B, R, R, R]
+    origins, directions = scenes.cameras.rays(size, size)  # [B * V, size, size, 3]
+    pick = (slice(None), slice(first[0], None, stride), slice(first[1], None, stride))
+    origins, directions = (
+        rays[pick].unflatten(0, (batch, views)).flatten(1, 3).to(planes.device, torch.float32)
+        for rays in (origins, directions)
+    )  # [B, V * h * w, 3]
+    # In the lattice's own units: its cube is [-1, 1]^3.
+    view = render_lattice(sdf / half, origins / half, directions, sharpness * half, nodes, jitter)
+    return _shown(fields, planes, scenes, view, sdf, half, origins, directions, size // stride, stride, first,
+                  color_shrink)  # fmt: skip
+
+
+def _shown(
+    fields: Fields, planes: Tensor, scenes: Scenes, view: LatticeView, sdf: Tensor, half: float,
+    origins: Tensor, directions: Tensor, side: int, stride: int, first: tuple[int, int], color_shrink: float,
+) -> Volume:  # fmt: skip
+    points = (origins + directions * (view.distance.detach() * half)[..., None]).clamp(-1, 1)
+    rgb = ask_colors(fields, planes, points, view.opacity.detach() > _SEEN)
+    rgb = color_shrink * rgb + (1 - color_shrink) * rgb.detach()
+    opacity = view.opacity[..., None]
+    rgb = rgb * opacity + scenes.background[:, None] * (1 - opacity)
+    shape = (scenes.views, side, side)
+    back = scenes.cameras.c2w[:, :3, 2].unflatten(0, (-1, scenes.views)).to(directions)  # [B, V, 3]
+    cosine = -(directions.unflatten(1, shape) * back[:, :, None, None]).sum(-1)
+    seen = Seen(
+        rgb=rgb.unflatten(1, shape),
+        opacity=view.opacity.unflatten(1, shape),
+        normal=view.normal.unflatten(1, shape),
+        depth=view.distance.unflatten(1, shape) * half * cosine,
+        stride=stride,
+        first=first,
+    )
+    return Volume(seen, sdf, half, eikonal(sdf / half).mean(), sparsity(view.opacity))
+
+
+def ask_colors(fields: Fields, planes: Tensor, points: Tensor, where: Tensor) -> Tensor:
+    """Colours at points [B, N, 3] where `where` [B, N] holds, 0 elsewhere: [B, N, 3]."""
+    colors = []
+    for one, at, mask in zip(planes.split(1), points, where, strict=True):
+        rgb = fields.rgb(one, at[mask][None])[0]  # [M, 3]
+        colors.append(rgb.new_zeros(len(at), 3).masked_scatter(mask[:, None], rgb))
+    return torch.stack(colors)
+
+
+def surface(fields: Fields, planes: Tensor, scenes: Scenes, sdf: Tensor, half: float, size: int) -> Seen:
+    """The surface of an sdf lattice [B, R, R, R] over [-half, half]^3, rasterised at size^2.
+
+    Gradients go to the colours alone: the released recipe leaves a thousandth of them to the geometry, which
+    is the volume rendering's to shape.
+    """
+    batch, views = len(scenes.prompts), scenes.views
+    origins, directions = scenes.cameras.rays(size, size)
+    points = planes.new_zeros(batch, views * size * size, 3)
+    covered = torch.zeros(batch, views * size * size, dtype=torch.bool, device=planes.device)
+    with torch.no_grad():
+        for i, lattice in enumerate(sdf.detach()):
+            vertices, faces = marching_cubes(lattice)
+            rows = slice(i * views, (i + 1) * views)
+            cameras = scenes.cameras[rows]
+            raster = rasterize(vertices * half, faces, cameras, size, size)
+            cosine = -torch.einsum("vhwi,vi->vhw", directions[rows], cameras.c2w[:, :3, 2])
+            at = origins[rows] + directions[rows] * (raster.depth.to(cosine) / cosine)[..., None]
+            points[i] = at.reshape(-1, 3).to(points)
+            covered[i] = raster.mask.flatten()
+    rgb = ask_colors(fields, planes, points.clamp(-1, 1), covered)
+    mask = covered[..., None].float()
+    rgb = rgb + scenes.background[:, None] * (1 - mask)
+    shape = (views, size, size)
+    return Seen(rgb=rgb.unflatten(1, shape), opacity=mask[..., 0].unflatten(1, shape))

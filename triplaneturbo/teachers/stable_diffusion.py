@@ -1,0 +1,91 @@
+"""Stable Diffusion as a teacher: the student's own base with its adapters off, so no second U-Net."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
+
+from triplaneturbo.teachers.base import Scenes, Seen
+
+Shade = Callable[[Tensor, Tensor, Tensor], Tensor]  # colours, normals, directions to the camera -> colours
+
+
+class StableDiffusion:
+    """Looks at one view of each scene, chosen at random.
+
+    Args:
+        base: gives the plain U-Net for as long as it is entered.
+        vae: with its encoder.
+        scheduler: the base's schedule.
+        embed: captions -> text embeddings [B, 77, D].
+        size: side of the pictures that the VAE encodes.
+        shade: how the pictures that the base learned from are lit, where they are; normals get no gradient.
+        autocast: precision of its networks; None: that of their weights.
+    """
+
+    name = "sd"
+    reads = ("rgb",)
+
+    def __init__(
+        self,
+        base: Callable[[], AbstractContextManager[UNet2DConditionModel]],
+        vae: AutoencoderKL,
+        scheduler: DDIMScheduler,
+        embed: Callable[[list[str]], Tensor],
+        size: int,
+        shade: Shade | None = None,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        self.base, self.vae, self.scheduler, self.embed = base, vae, scheduler, embed
+        self.size, self.shade, self.autocast = size, shade, autocast
+        self.alphas = scheduler.alphas_cumprod
+
+    def encode(self, seen: Seen, scenes: Scenes, generator: torch.Generator) -> Tensor:
+        """Latents of one view of each scene, sampled from the VAE's posterior: [B, 1, 4, h, h]."""
+        batch = len(seen.rgb)
+        view = torch.randint(seen.rgb.shape[1], (batch,), generator=generator)
+        rows = torch.arange(batch)
+        rgb = seen.rgb[rows, view]  # [B, H, W, 3]
+        if self.shade is not None and seen.normal is not None:
+            back = scenes.cameras.c2w[:, :3, 2].unflatten(0, (-1, scenes.views))[rows, view].to(rgb)
+            normal = F.normalize(seen.normal.detach()[rows, view], dim=-1)
+            lit = self.shade(rgb, normal, back[:, None, None])
+            rgb = torch.lerp(rgb, lit, seen.opacity.detach()[rows, view][..., None])
+        images = rgb.movedim(-1, 1) * 2 - 1
+        if images.shape[-1] != self.size:
+            images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
+        with self._precision(images.device):
+            posterior = self.vae.encode(images).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(images)
+        latents = (posterior.mean.float() + posterior.std.float() * noise) * self.vae.config.scaling_factor
+        return latents[:, None]
+
+    def _precision(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None)
+
+    def condition(self, seen: Seen, scenes: Scenes) -> tuple[Tensor, Tensor]:
+        """Embeddings of the captions and of no caption, [B, 77, D] each."""
+        text = self.embed(scenes.prompts)
+        return text, self.embed([""]).expand_as(text)
+
+    def predict(
+        self, noisy: Tensor, times: Tensor, condition: tuple[Tensor, Tensor], guided: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The noise in latents [B, 1, 4, h, h] at timesteps [B]."""
+        text, empty = condition
+        rows = noisy[:, 0]
+        with self.base() as unet, self._precision(rows.device):
+            if guided:
+                rows, times, text = rows.repeat(2, 1, 1, 1), times.repeat(2), torch.cat((text, empty))
+            output = unet(rows, times, encoder_hidden_states=text).sample
+        output = output.float()
+        if self.scheduler.config.prediction_type == "v_prediction":
+            alpha = self.alphas.to(rows)[times].sqrt()[:, None, None, None]
+            output = alpha * output + (1 - alpha**2).sqrt() * rows
+        parts = output[:, None].chunk(2) if guided else (output[:, None], None)
+        return parts[0], parts[1]

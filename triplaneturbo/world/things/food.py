@@ -1,0 +1,151 @@
+"""Things to eat."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from triplaneturbo.world.solid import ACCENT, Builder, Solid, rotation
+from triplaneturbo.world.thing import Thing
+
+
+def _leaves(b: Builder, at: tuple[float, float, float], count: int, lift: float) -> None:
+    """One or two thick leaves from a stem at `at` toward left and, the second one, right; `lift` in degrees."""
+    for side in (1, -1)[:count]:
+        tip = rotation((side * lift, 0, -side * 20)) @ (0, side * 0.26, 0)
+        b.ellipsoid((0.17, 0.29, 0.075), at=tuple(at + tip), turn=(side * lift, 0, -side * 20), paint=ACCENT)
+
+
+def apple(rng: np.random.Generator) -> Solid:
+    """A round fruit with a dimple, a stem and a leaf; some have been bitten."""
+    b = Builder()
+    ring, thick = rng.uniform(0.26, 0.3), rng.uniform(0.4, 0.44)
+    low = rng.uniform(0.14, 0.22)
+    b.torus(ring, thick)
+    b.ellipsoid((ring + 0.2, ring + 0.2, 0.5), at=(0, 0, -low), blend=0.25)
+    if rng.random() < 0.4:
+        b.sphere(0.27, at=(0.35, -0.68, 0.02), paint="white", cut=True)
+    b.group()
+    b.limb((0, 0, 0.2), (0, rng.uniform(-0.1, 0.0), 0.66), 0.07, 0.08, paint="brown")
+    _leaves(b, (0, 0, 0.52), int(rng.integers(1, 3)), rng.uniform(15, 30))
+    return b.solid()
+
+
+def pear(rng: np.random.Generator) -> Solid:
+    """A fruit with a round belly and a narrow neck, a stem and a leaf."""
+    b = Builder()
+    belly, neck = rng.uniform(0.46, 0.5), rng.uniform(0.2, 0.25)
+    lean = rng.uniform(-0.08, 0.08)
+    b.ellipsoid((belly, belly, 0.45), at=(0, 0, -0.33))
+    b.limb((0, 0, -0.1), (0, lean, rng.uniform(0.28, 0.34)), 0.3, neck, blend=0.25)
+    b.group()
+    b.limb((0, lean, 0.4), (0, 1.6 * lean, 0.78), 0.065, 0.075, paint="brown")
+    _leaves(b, (0, 1.3 * lean, 0.58), int(rng.integers(1, 3)), rng.uniform(10, 30))
+    return b.solid()
+
+
+def carrot(rng: np.random.Generator) -> Solid:
+    """A root that tapers to its tip below a tuft of leaves."""
+    b = Builder()
+    wide = rng.uniform(0.25, 0.3)
+    bend = rng.uniform(-0.08, 0.08)
+    b.limb((0, 0, 0.12), (0, bend, -0.72), wide, 0.07)
+    for at in (0.05, 0.32, 0.58)[int(rng.integers(0, 2)) :]:
+        b.torus(wide * (0.93 - 0.75 * at), 0.06, at=(0, bend * at, 0.12 - 0.84 * at), blend=0.06)
+    b.group()
+    leaves, spread = int(rng.integers(4, 6)), rng.uniform(0.24, 0.3)
+    b.limb((0, 0, 0.25), (0, 0, 0.72), 0.08, 0.12, paint=ACCENT)
+    b.limb((0.05, 0, 0.28), (spread, 0, rng.uniform(0.58, 0.66)), 0.075, 0.11, paint=ACCENT, repeat=leaves)
+    return b.solid()
+
+
+def cupcake(rng: np.random.Generator) -> Solid:
+    """Swirls of icing with a cherry in a pleated cup."""
+    b = Builder()
+    tiers, pleats = int(rng.integers(2, 4)), int(rng.integers(8, 11))
+    low, high = rng.uniform(0.33, 0.37), rng.uniform(0.45, 0.5)
+    b.cone(low, high, 0.24, at=(0, 0, -0.38), paint=ACCENT)
+    b.limb((low, 0, -0.54), (high - 0.02, 0, -0.2), 0.09, paint=ACCENT, repeat=pleats)
+    b.group()
+    wide, slant = high + rng.uniform(0.12, 0.16), rng.choice((-6.0, 6.0))
+    for i in range(tiers):
+        radius = wide * (1 - i / (tiers + 0.3))
+        tall = {2: 0.26, 3: 0.2}[tiers]
+        b.ellipsoid(
+            (radius, radius, tall),
+            at=(0, 0, -0.06 + i * 0.48 / (tiers - 0.2)),
+            turn=(slant, 0, 0),
+            blend=0.03,
+        )
+    b.group()
+    b.sphere(rng.uniform(0.13, 0.16), at=(0, 0, 0.55), paint="red")
+    return b.solid()
+
+
+def donut(rng: np.random.Generator) -> Solid:
+    """A ring of dough leaning back, iced in front, with sprinkles."""
+    b = Builder()
+    ring, thick = rng.uniform(0.47, 0.51), rng.uniform(0.23, 0.27)
+    lean = rng.uniform(52, 64)
+    frame = rotation((0, lean, 0))
+    b.torus(ring, thick, turn=(0, lean, 0), paint=ACCENT)
+    b.group()
+    b.torus(ring, thick + 0.02, at=tuple(frame @ (0, 0, 0.06)), turn=(0, lean, 0))
+    b.group()
+    count = int(rng.integers(6, 9))
+    colors = ("yellow", "cyan", "white")
+    for i, around in enumerate(np.arange(count) * 2 * np.pi / count + rng.uniform(0, 1)):
+        tilt = (-0.35, 0.4)[i % 2]  # toward the hole, toward the rim
+        reach = ring + (thick + 0.02) * np.sin(tilt)
+        middle = np.array(
+            [reach * np.cos(around), reach * np.sin(around), 0.06 + (thick + 0.02) * np.cos(tilt)]
+        )
+        turn = rng.uniform(0, np.pi)
+        half = 0.07 * np.array([np.cos(turn), np.sin(turn), 0])
+        b.limb(tuple(frame @ (middle - half)), tuple(frame @ (middle + half)), 0.06, paint=colors[i % 3])
+    return b.solid()
+
+
+def ice_cream(rng: np.random.Generator) -> Solid:
+    """Scoops or a swirl in a cone, with a cherry or a wafer on top."""
+    b = Builder()
+    wide = rng.uniform(0.3, 0.34)
+    b.cone(0.06, wide, 0.37, at=(0, 0, -0.42), paint=ACCENT, round=0.02)
+    b.cylinder(wide + 0.02, 0.03, at=(0, 0, -0.09), paint=ACCENT, round=0.04)
+    b.group()
+    if rng.random() < 0.5:
+        b.sphere(wide + 0.05, at=(0, 0, 0.12))
+        b.sphere(wide - 0.03, at=(0, 0, 0.46), blend=0.04)
+    else:
+        slant = rng.choice((-7.0, 7.0))
+        for i, radius in enumerate((wide + 0.08, wide - 0.03, wide - 0.15)):
+            b.ellipsoid((radius, radius, 0.19), at=(0, 0, 0.06 + 0.23 * i), turn=(slant, 0, 0), blend=0.03)
+        b.limb((0, 0, 0.52), (0, 0, 0.7), 0.14, 0.06, blend=0.05)
+    b.group()
+    if rng.random() < 0.5:
+        b.sphere(0.12, at=(0, 0, 0.78), paint="red")
+    else:
+        b.limb((0, 0.1, 0.4), (0, 0.3, 0.84), 0.075, paint="brown")
+    return b.solid()
+
+
+def pumpkin(rng: np.random.Generator) -> Solid:
+    """A ribbed gourd with a stem and a carved face."""
+    b = Builder()
+    ribs, out = int(rng.integers(7, 10)), rng.uniform(0.3, 0.36)
+    high = rng.uniform(0.46, 0.54)
+    b.ellipsoid((0.36, 0.28, high), at=(out, 0, 0), repeat=ribs)
+    b.ellipsoid((0.5, 0.5, 0.8 * high))
+    b.group()
+    b.limb((0, 0, 0.3), (0, rng.choice((-1, 1)) * 0.1, 0.72), 0.16, 0.11, paint=ACCENT)
+    return b.solid()
+
+
+THINGS = (
+    Thing("apple", apple, "red", "leaf", "green"),
+    Thing("pear", pear, "yellow", "leaf", "green"),
+    Thing("carrot", carrot, "orange", "top", "green"),
+    Thing("cupcake", cupcake, "pink", "cup", "blue"),
+    Thing("donut", donut, "pink", "dough", "brown"),
+    Thing("ice cream", ice_cream, "pink", "cone", "orange"),
+    Thing("pumpkin", pumpkin, "orange", "stem", "green"),
+)

@@ -1,0 +1,201 @@
+"""The built-in model, made from nothing by Progressive Rendering Distillation.
+
+    python -m triplaneturbo.world train --folder runs/small
+
+Stages: the pool of views, the small Stable Diffusion (pretrain.py), then PRD (distill/prd.py) on the world's seen
+captions with the three teachers. Each goes on where it was stopped; the last writes `model/` in the folder, a
+complete model, at every preview.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from triplaneturbo.distill import prd
+from triplaneturbo.distill.prd import Settings, Student, TeacherSettings
+from triplaneturbo.distill.rendering import surface, volume
+from triplaneturbo.generator.adapter import ADAPTER_NAME, save_adapter
+from triplaneturbo.generator.config import GeneratorConfig
+from triplaneturbo.generator.folded import Folded
+from triplaneturbo.generator.generator import Generator
+from triplaneturbo.generator.layout import lay_out_for_training
+from triplaneturbo.generator.text import TextEncoder
+from triplaneturbo.parallel import Team
+from triplaneturbo.teachers.base import Scenes, Teacher
+from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB
+from triplaneturbo.teachers.stable_diffusion import StableDiffusion
+from triplaneturbo.world.captions import captions
+from triplaneturbo.world.combinations import Balance, held_out, seen
+from triplaneturbo.world.data import PoolData
+from triplaneturbo.world.pool import RIGS, SIZE, VIEWS, Pool
+from triplaneturbo.world.pretrain import save_sheet
+from triplaneturbo.world.spec import Spec
+from triplaneturbo.world.views import shade
+
+CONFIG = GeneratorConfig(
+    plane_channels=16, mlp_width=32, mlp_bias=True, latent_size=16, grid_resolution=96, plane_embedding=True
+)
+
+# What differs from the full model's recipe, and why. The closed forms know every instance exactly, so guidance has
+# nothing to sharpen (1), and all three learn by ASD's shift. The surface hardens while shapes become clear.
+SMALL = Settings(
+    rate=1e-3,
+    teachers={
+        "rgb": TeacherSettings(),
+        "geometry": TeacherSettings(renderings=("volume",)),
+        "sd": TeacherSettings(weight=0.05, guidance=(3.0, 3.0), renderings=("volume",), share=0.25),
+    },
+    size=SIZE,
+    stride=2,
+    nodes=48,
+    sharpness=(15.0, 80.0),
+    color_shrink=(1.0, 0.3),
+    eikonal=(300.0, 30.0),
+    sparsity=(0.0, 0.0),
+)
+
+
+def make_student(base: Path, config: GeneratorConfig, device: torch.device) -> Student:
+    """A student around the frozen base in a folder, its adapter drawn from torch's seed."""
+    unet = UNet2DConditionModel.from_pretrained(base / "unet")
+    vae = AutoencoderKL.from_pretrained(base / "vae")
+    generator = Generator(unet, vae, DDIMScheduler.from_pretrained(base / "scheduler"), config)
+    lay_out_for_training(generator)
+    vae.set_attn_processor(AttnProcessor())  # on a CPU faster backwards than the fused one
+    # The surface alone could teach the offset, and it leaves the geometry alone: the grid is not bent.
+    for head in generator.heads.values():
+        torch.nn.init.zeros_(head.fields.offset[-1].weight)
+        torch.nn.init.zeros_(head.fields.offset[-1].bias)
+        head.fields.offset.requires_grad_(False)
+    text = CLIPTextModel.from_pretrained(base / "text_encoder")
+    encoder = TextEncoder(CLIPTokenizer.from_pretrained(base / "tokenizer"), text.to(device))
+    return Student(generator.to(device), Folded(generator), encoder.embed)
+
+
+def make_teachers(student: Student, pool: Pool) -> list[Teacher]:
+    """The two closed forms and the student's own base."""
+    generator = student.generator
+    data = PoolData(pool)
+    alphas = generator.scheduler.alphas_cumprod
+    return [
+        ClosedFormRGB(alphas, data),
+        ClosedFormGeometry(alphas, data),
+        StableDiffusion(
+            student.folded.base, generator.vae, generator.scheduler, student.embed, 64, shade, torch.bfloat16
+        ),
+    ]
+
+
+def make_draw(pool: Pool, specs: Iterable[Spec], device: torch.device) -> prd.Draw:
+    """Draws captions of some specs, in any wording, and for each step another rig and background."""
+    balance = Balance(specs)
+
+    def draw(rng: np.random.Generator, count: int, steps: int) -> list[Scenes]:
+        chosen = [balance.draw(rng) for _ in range(count)]
+        texts = []
+        for spec in chosen:
+            wordings = captions(spec)
+            texts.append(wordings[int(rng.integers(len(wordings)))])
+        rigs = [int(rng.permutation(RIGS)[step % RIGS]) for step in range(steps)]
+        return [
+            scenes(pool, texts, rig, torch.from_numpy(rng.random((count, 3), dtype=np.float32)), device)
+            for rig in rigs
+        ]
+
+    return draw
+
+
+def scenes(pool: Pool, texts: list[str], rig: int, background: Tensor, device: torch.device) -> Scenes:
+    """Captions seen by one of the pool's rigs."""
+    cameras = pool.cameras[rig * VIEWS : (rig + 1) * VIEWS]
+    cameras = type(cameras)(
+        cameras.c2w.repeat(len(texts), 1, 1), cameras.fovy.repeat(len(texts)), cameras.near, cameras.far
+    )
+    return Scenes(texts, cameras.to(device), VIEWS, background.to(device), rig)
+
+
+def train(team: Team, folder: Path, keys: list, settings: Settings, until: float) -> None:
+    """Run or go on with the PRD stage in `folder`, which holds `base/` and `pool/`."""
+    torch.manual_seed(0)
+    pool = Pool(folder / "pool", keys)
+    student = make_student(folder / "base", CONFIG, team.device)
+    teachers = make_teachers(student, pool)
+
+    def preview(step: int, log: dict[str, float], average: dict[str, Tensor]) -> None:
+        line = {"iteration": step, **{key: round(value, 5) for key, value in log.items()}}
+        with (folder / "train.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        print("  ".join(f"{key} {value}" for key, value in line.items()), flush=True)
+        with averaged(student.generator, average):
+            draw_preview(student, pool, folder / "preview.png")
+            save_model(student.generator, folder)
+
+    prd.train(team, student, teachers, make_draw(pool, seen(), team.device), settings, folder,
+              autocast=torch.bfloat16, progress=preview, until=until)  # fmt: skip
+
+
+class averaged:
+    """While it is entered, the generator has the averaged weights."""
+
+    def __init__(self, generator: Generator, average: dict[str, Tensor]) -> None:
+        self.parameters = dict(generator.named_parameters())
+        self.average = average
+
+    def __enter__(self) -> None:
+        self.own = {name: self.parameters[name].detach().clone() for name in self.average}
+        self._set(self.average)
+
+    def __exit__(self, *_: object) -> None:
+        self._set(self.own)
+
+    @torch.no_grad()
+    def _set(self, values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            self.parameters[name].copy_(value)
+
+
+def preview_captions(count: int = 12) -> list[str]:
+    """Half of them seen, half held out, always the same."""
+    rng = np.random.default_rng(11)
+    unseen = Balance(sorted(held_out(), key=lambda spec: spec.caption))
+    known = Balance(seen())
+    return [known.draw(rng).caption for _ in range(count // 2)] + [
+        unseen.draw(rng).caption for _ in range(count // 2)
+    ]
+
+
+@torch.no_grad()
+def draw_preview(student: Student, pool: Pool, path: Path) -> None:
+    """Fixed captions as surface and normals from two sides each, a row of four pictures a caption."""
+    generator = student.generator
+    texts = preview_captions()
+    latents = generator.draw_latents(len(texts), torch.Generator().manual_seed(0))
+    *_, clean = generator.denoise(latents, student.embed(texts))
+    planes = generator.decode(clean)
+    where = scenes(pool, texts, 1, torch.ones(len(texts), 3), generator.device)
+    fields = generator.heads[generator.active].fields
+    view = volume(fields, planes, where, size=SIZE, stride=1, first=(0, 0), nodes=64, half=1.0, sharpness=80.0,
+                  color_shrink=1.0, jitter=torch.Generator().manual_seed(0))  # fmt: skip
+    flat = surface(fields, planes, where, view.sdf, 1.0, SIZE)
+    normals = (view.seen.normal + 1) / 2
+    both = torch.cat((flat.rgb[:, :2], normals[:, :2]), 1).flatten(0, 1)  # [B * 4, H, W, 3]
+    save_sheet(path, both.permute(0, 3, 1, 2) * 2 - 1, 12)
+
+
+def save_model(generator: Generator, folder: Path) -> None:
+    """Write `model/`: the base beside the adapter as it is now, in the layout of checkpoints/small."""
+    model = folder / "model"
+    if not model.exists():
+        shutil.copytree(folder / "base", model)
+    CONFIG.save(model)
+    save_adapter(generator, model / ADAPTER_NAME)
