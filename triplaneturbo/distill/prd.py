@@ -66,7 +66,8 @@ class Settings:
         rate: learning rate, reached in 25 iterations, then a cosine to a twentieth.
         teachers: by name; a teacher without an entry is off.
         renderings: "volume", "surface" or both.
-        size: side of the surface's image; the volume has every `stride`-th of its pixels.
+        size: side of the images; the volume shows every `stride`-th of their pixels along both sides, the
+            surface every `surface_stride`-th, another set at each step.
         nodes: of the sdf lattice along each side.
         sharpness: of the volume rendering.
         low: lowest timestep that teachers are asked at; high: one more than the highest.
@@ -83,6 +84,7 @@ class Settings:
     renderings: tuple[str, ...] = ("volume", "surface")
     size: int = 512
     stride: int = 4
+    surface_stride: int = 1
     nodes: int = 128
     sharpness: Span = (100.0, 100.0)
     low: Span = (500.0, 20.0)
@@ -159,7 +161,10 @@ def rendering_loss(
         return span[0] + (span[1] - span[0]) * progress
 
     fields = generator.heads[generator.active].fields
-    first = (int(rng.integers(settings.stride)), int(rng.integers(settings.stride)))
+    first, other = (
+        (int(rng.integers(stride)), int(rng.integers(stride)))
+        for stride in (settings.stride, settings.surface_stride)
+    )
     # The lattice's size varies, so that the field is learned between nodes and in the corners, too.
     half = float(rng.uniform(0.86, 1.0))
     view = volume(fields, planes, scenes, size=settings.size, stride=settings.stride, first=first,
@@ -169,7 +174,9 @@ def rendering_loss(
     if "volume" in settings.renderings:
         shown["volume"] = view.seen
     if "surface" in settings.renderings:
-        shown["surface"] = surface(fields, planes, scenes, view.sdf, half, settings.size)
+        shown["surface"] = surface(
+            fields, planes, scenes, view.sdf, half, settings.size, settings.surface_stride, other
+        )
     loss = now(settings.eikonal) * view.eikonal + now(settings.sparsity) * view.sparsity
     for key, value in (("eikonal", view.eikonal), ("opacity", view.seen.opacity.mean())):
         log[key] = log.get(key, 0.0) + float(value.detach())

@@ -111,16 +111,23 @@ def ask_colors(fields: Fields, planes: Tensor, points: Tensor, where: Tensor) ->
     return torch.stack(colors)
 
 
-def surface(fields: Fields, planes: Tensor, scenes: Scenes, sdf: Tensor, half: float, size: int) -> Seen:
+def surface(
+    fields: Fields, planes: Tensor, scenes: Scenes, sdf: Tensor, half: float,
+    size: int, stride: int = 1, first: tuple[int, int] = (0, 0),
+) -> Seen:  # fmt: skip
     """The surface of an sdf lattice [B, R, R, R] over [-half, half]^3, rasterised at size^2.
 
     Gradients go to the colours alone: the released recipe leaves a thousandth of them to the geometry, which
     is the volume rendering's to shape.
+
+    Args:
+        size, stride, first: pixels first[0]::stride, first[1]::stride of an image of size^2 are given.
     """
-    batch, views = len(scenes.prompts), scenes.views
-    origins, directions = scenes.cameras.rays(size, size)
-    points = planes.new_zeros(batch, views * size * size, 3)
-    covered = torch.zeros(batch, views * size * size, dtype=torch.bool, device=planes.device)
+    batch, views, side = len(scenes.prompts), scenes.views, size // stride
+    pick = (slice(None), slice(first[0], None, stride), slice(first[1], None, stride))
+    origins, directions = (rays[pick] for rays in scenes.cameras.rays(size, size))  # [B * V, h, w, 3]
+    points = planes.new_zeros(batch, views * side * side, 3)
+    covered = torch.zeros(batch, views * side * side, dtype=torch.bool, device=planes.device)
     with torch.no_grad():
         for i, lattice in enumerate(sdf.detach()):
             vertices, faces = marching_cubes(lattice)
@@ -128,11 +135,11 @@ def surface(fields: Fields, planes: Tensor, scenes: Scenes, sdf: Tensor, half: f
             cameras = scenes.cameras[rows]
             raster = rasterize(vertices * half, faces, cameras, size, size)
             cosine = -torch.einsum("vhwi,vi->vhw", directions[rows], cameras.c2w[:, :3, 2])
-            at = origins[rows] + directions[rows] * (raster.depth.to(cosine) / cosine)[..., None]
+            at = origins[rows] + directions[rows] * (raster.depth[pick].to(cosine) / cosine)[..., None]
             points[i] = at.reshape(-1, 3).to(points)
-            covered[i] = raster.mask.flatten()
+            covered[i] = raster.mask[pick].flatten()
     rgb = ask_colors(fields, planes, points.clamp(-1, 1), covered)
     mask = covered[..., None].float()
     rgb = rgb + scenes.background[:, None] * (1 - mask)
-    shape = (views, size, size)
-    return Seen(rgb=rgb.unflatten(1, shape), opacity=mask[..., 0].unflatten(1, shape))
+    shape = (views, side, side)
+    return Seen(rgb.unflatten(1, shape), mask[..., 0].unflatten(1, shape), stride=stride, first=first)
