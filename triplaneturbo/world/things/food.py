@@ -21,9 +21,9 @@ def apple(rng: np.random.Generator) -> Solid:
     ring, thick = rng.uniform(0.26, 0.3), rng.uniform(0.4, 0.44)
     low = rng.uniform(0.14, 0.22)
     b.torus(ring, thick)
-    b.ellipsoid((ring + 0.2, ring + 0.2, 0.5), at=(0, 0, -low), blend=0.25)
-    if rng.random() < 0.4:
-        b.sphere(0.27, at=(0.35, -0.68, 0.02), paint="white", cut=True)
+    b.ellipsoid((ring + 0.24, ring + 0.24, 0.46), at=(0, 0, -low), blend=0.25)
+    if rng.random() < 0.5:
+        b.sphere(0.27, at=(0.35, 0.68, 0.02), paint="white", cut=True)
     b.group()
     b.limb((0, 0, 0.2), (0, rng.uniform(-0.1, 0.0), 0.66), 0.07, 0.08, paint="brown")
     _leaves(b, (0, 0, 0.52), int(rng.integers(1, 3)), rng.uniform(15, 30))
@@ -46,15 +46,15 @@ def pear(rng: np.random.Generator) -> Solid:
 def carrot(rng: np.random.Generator) -> Solid:
     """A root that tapers to its tip below a tuft of leaves."""
     b = Builder()
-    wide = rng.uniform(0.25, 0.3)
-    bend = rng.uniform(-0.08, 0.08)
-    b.limb((0, 0, 0.12), (0, bend, -0.72), wide, 0.07)
-    for at in (0.05, 0.32, 0.58)[int(rng.integers(0, 2)) :]:
-        b.torus(wide * (0.93 - 0.75 * at), 0.06, at=(0, bend * at, 0.12 - 0.84 * at), blend=0.06)
+    wide = rng.uniform(0.29, 0.34)
+    bend = rng.uniform(-0.1, 0.1)
+    b.limb((0, 0, 0.2), (0, bend, -0.72), wide, 0.075)
+    for at in (0.12, 0.4, 0.68)[int(rng.integers(0, 2)) :]:
+        b.torus(wide * (1 - 0.8 * at) - 0.03, 0.05, at=(0, bend * at, 0.2 - 0.92 * at), blend=0.05)
     b.group()
-    leaves, spread = int(rng.integers(4, 6)), rng.uniform(0.24, 0.3)
-    b.limb((0, 0, 0.25), (0, 0, 0.72), 0.08, 0.12, paint=ACCENT)
-    b.limb((0.05, 0, 0.28), (spread, 0, rng.uniform(0.58, 0.66)), 0.075, 0.11, paint=ACCENT, repeat=leaves)
+    leaves, spread = int(rng.integers(3, 6)), rng.uniform(0.2, 0.26)
+    b.limb((0, 0, 0.3), (0, 0, 0.74), 0.08, 0.1, paint=ACCENT)
+    b.limb((0.04, 0, 0.36), (spread, 0, rng.uniform(0.62, 0.68)), 0.07, 0.095, paint=ACCENT, repeat=leaves)
     return b.solid()
 
 
@@ -108,35 +108,42 @@ def donut(rng: np.random.Generator) -> Solid:
 def ice_cream(rng: np.random.Generator) -> Solid:
     """Scoops or a swirl in a cone, with a cherry or a wafer on top."""
     b = Builder()
-    wide = rng.uniform(0.3, 0.34)
-    b.cone(0.06, wide, 0.37, at=(0, 0, -0.42), paint=ACCENT, round=0.02)
-    b.cylinder(wide + 0.02, 0.03, at=(0, 0, -0.09), paint=ACCENT, round=0.04)
+    wide = rng.uniform(0.34, 0.38)
+    b.cone(0.06, wide, 0.36, at=(0, 0, -0.42), paint=ACCENT, round=0.02)
+    b.cylinder(wide + 0.02, 0.04, at=(0, 0, -0.1), paint=ACCENT, round=0.03)
     b.group()
     if rng.random() < 0.5:
-        b.sphere(wide + 0.05, at=(0, 0, 0.12))
-        b.sphere(wide - 0.03, at=(0, 0, 0.46), blend=0.04)
+        for radius, low in ((wide + 0.05, 0.04), (wide - 0.04, 0.42)):  # each scoop has a skirt
+            b.sphere(radius, at=(0, 0, low + 0.08))
+            b.torus(radius - 0.02, 0.075, at=(0, 0, low - 0.02), blend=0.04)
     else:
         slant = rng.choice((-7.0, 7.0))
-        for i, radius in enumerate((wide + 0.08, wide - 0.03, wide - 0.15)):
+        for i, radius in enumerate((wide + 0.1, wide - 0.02, wide - 0.14)):
             b.ellipsoid((radius, radius, 0.19), at=(0, 0, 0.06 + 0.23 * i), turn=(slant, 0, 0), blend=0.03)
         b.limb((0, 0, 0.52), (0, 0, 0.7), 0.14, 0.06, blend=0.05)
     b.group()
     if rng.random() < 0.5:
-        b.sphere(0.12, at=(0, 0, 0.78), paint="red")
+        b.sphere(0.13, at=(0, 0, 0.82), paint="red")
     else:
-        b.limb((0, 0.1, 0.4), (0, 0.3, 0.84), 0.075, paint="brown")
+        b.limb((0, 0.1, 0.4), (0, 0.3, 0.86), 0.08, paint="brown")
     return b.solid()
 
 
 def pumpkin(rng: np.random.Generator) -> Solid:
     """A ribbed gourd with a stem and a carved face."""
     b = Builder()
-    ribs, out = int(rng.integers(7, 10)), rng.uniform(0.3, 0.36)
-    high = rng.uniform(0.46, 0.54)
+    ribs, out = int(rng.integers(8, 11)), rng.uniform(0.3, 0.36)
+    high = rng.uniform(0.48, 0.55)
     b.ellipsoid((0.36, 0.28, high), at=(out, 0, 0), repeat=ribs)
-    b.ellipsoid((0.5, 0.5, 0.8 * high))
+    b.ellipsoid((0.5, 0.5, 0.85 * high))
+    reach = out + 0.3
+    b.prism(0.2, rng.uniform(0.11, 0.14), 0.2, at=(reach, 0.24, 0.06), paint="black", cut=True, mirror=True)
+    grin = rng.uniform(0.26, 0.32)
+    b.prism(0.2, grin, 0.2, at=(reach, 0, -0.08), turn=(180, 0, 0), paint="black", cut=True)
+    if rng.random() < 0.5:
+        b.box((0.12, 0.06, 0.07), at=(reach - 0.14, 0, -0.12))
     b.group()
-    b.limb((0, 0, 0.3), (0, rng.choice((-1, 1)) * 0.1, 0.72), 0.16, 0.11, paint=ACCENT)
+    b.limb((0, 0, 0.3), (0, rng.choice((-1, 1)) * 0.1, 0.7), 0.19, 0.13, paint=ACCENT)
     return b.solid()
 
 

@@ -29,20 +29,18 @@ def mushroom(rng: np.random.Generator) -> Solid:
 def tree(rng: np.random.Generator) -> Solid:
     """A fir: cones stacked on a trunk."""
     b = Builder()
-    tiers = int(rng.integers(2, 5))
-    foot, top = rng.uniform(0.5, 0.58), rng.uniform(0.2, 0.3)
-    slim = rng.uniform(0.15, 0.19)
-    b.cylinder(slim, 0.3, at=(0, 0, -0.6), paint=ACCENT, round=0.02)
-    step = 1.0 / (tiers + 0.35)  # the highest cone is not covered by another one
-    for i in range(tiers):
-        wide = foot + (top - foot) * i / (tiers - 1)
-        low, high = -0.45 + i * step, -0.45 + (i + 1.35) * step
+    tiers = int(rng.integers(3, 5))
+    foot, top = rng.uniform(0.48, 0.56), rng.uniform(0.22, 0.3)
+    b.cylinder(rng.uniform(0.16, 0.2), 0.25, at=(0, 0, -0.6), paint=ACCENT, round=0.02)
+    bottoms = np.linspace(-0.45, rng.uniform(0.25, 0.35), tiers)
+    for low, wide in zip(bottoms, np.linspace(foot, top, tiers), strict=True):
+        high = min(low + 0.5, 0.78)
         b.cone(
             wide,
-            0.05 if i == tiers - 1 else 0.35 * wide,
+            0.04 if low == bottoms[-1] else 0.3 * wide,
             (high - low) / 2,
             at=(0, 0, (low + high) / 2),
-            round=0.04,
+            round=0.05,
         )
     return b.solid()
 
