@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -13,6 +14,7 @@ from PIL import Image
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.files import write_whole
+from triplaneturbo.models import SMALL
 
 
 def _look(options: argparse.Namespace) -> None:
@@ -70,6 +72,30 @@ def _clip(options: argparse.Namespace) -> None:
     run(train_clip, arguments, options.processes, options.device)
 
 
+def _score(options: argparse.Namespace) -> None:
+    from triplaneturbo.evaluate.clip import Clip
+    from triplaneturbo.generator.weights import load_model
+    from triplaneturbo.world.clip import Judge
+    from triplaneturbo.world.made import maker
+    from triplaneturbo.world.score import prompts, score
+    from triplaneturbo.world.score_report import Sheet, table
+
+    model = load_model(options.model, device=options.device)
+    places = [options.clip] if options.clip else [options.model / "clip", options.folder / "clip"]
+    place = next((place for place in places if (place / "clip.json").exists()), options.clip)
+    judge = Judge(Clip.load(place)) if place else None
+    if judge is None:
+        print(f"No judge in {places[0]} or {places[1]}: R@1 and R@5 are left out.", file=sys.stderr)
+    sheet = Sheet()
+    scores = score(maker(model), prompts(options.prompts), judge=judge, watch=sheet)
+    if options.sheet:
+        write_whole(options.sheet, sheet.png())
+    text = json.dumps(scores, indent=1) + "\n"
+    if options.json not in (None, "-"):
+        write_whole(options.json, text.encode())
+    print(text if options.json == "-" else table(scores), end="")
+
+
 def _add_run(sub: argparse.ArgumentParser) -> None:
     """What the long commands have in common."""
     sub.add_argument("--folder", type=Path, default=Path("runs/small"), help="of the run; it is gone on with")
@@ -113,6 +139,15 @@ def main(arguments: list[str] | None = None) -> int:
     sub.add_argument("--steps", type=int, default=1600)
     sub.add_argument("--batch", type=int, default=64, help="objects a step and process, each seen four times")
     sub.set_defaults(run=_clip)
+    sub = commands.add_parser("score", help="score a model on fixed prompts, beside the truth and a sphere")
+    sub.add_argument("--model", type=Path, default=SMALL, help="the model's folder")
+    sub.add_argument("--clip", type=Path, help="the judge's folder; else `clip` in the model's or in the run's")
+    sub.add_argument("--folder", type=Path, default=Path("runs/small"), help="of the run")
+    sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    sub.add_argument("--prompts", type=int, default=128, metavar="N", help="how many, half of them seen ones")
+    sub.add_argument("--json", nargs="?", const="-", metavar="FILE", help="all figures; printed without FILE")
+    sub.add_argument("--sheet", type=Path, metavar="PNG", help="64 results beside the truth")
+    sub.set_defaults(run=_score)
     options = parser.parse_args(arguments)
     try:
         options.run(options)

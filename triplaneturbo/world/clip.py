@@ -3,9 +3,9 @@
     python -m triplaneturbo.world clip --folder runs/small
 
 It may see what is held out, for it only judges: the generator's training never meets it. What it learns is
-what it is asked: objects seen by four cameras at once, their embeddings averaged, on one plain background; and
-in each batch many a caption that differs from another in one word only. Pictures are bent, shifted, blurred
-and made noisy, so that it reads the softer shapes of a generated mesh as well. It goes on where it was stopped.
+what it is asked: objects seen by four cameras at once, their embeddings averaged, on one plain background; in
+each batch many a caption differs from another in one word only. Pictures are bent, shifted, blurred and made
+noisy, so that it reads the softer shapes of a generated mesh as well. It goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from transformers import CLIPTokenizer
 
 from triplaneturbo.evaluate.clip import Clip, rank
 from triplaneturbo.parallel import Team
+from triplaneturbo.render.cameras import Cameras
 from triplaneturbo.world.captions import captions
 from triplaneturbo.world.combinations import Balance, all_specs, held_out, seen
+from triplaneturbo.world.made import Made, photograph
 from triplaneturbo.world.palette import NAMES
 from triplaneturbo.world.pictures import color_table, develop, shape_of
-from triplaneturbo.world.pool import RIGS, VIEWS, Pool
+from triplaneturbo.world.pool import RIGS, VIEWS, Pool, pool_cameras
 from triplaneturbo.world.spec import RIDERS, SUPPORTS, Spec
 from triplaneturbo.world.stage import train_stage
 from triplaneturbo.world.thing import INSTANCES
@@ -113,7 +115,7 @@ def alike(balance: Balance, count: int, rng: np.random.Generator) -> list[Spec]:
 
 def neighbour(spec: Spec, rng: np.random.Generator) -> Spec:
     """A spec of the world that differs from this one in one attribute."""
-    known = _known()
+    known = _numbers()
     while True:
         what = ("thing", "color", "accent", "modifier", "support", "support_color")[int(rng.integers(6))]
         if what == "thing":
@@ -129,11 +131,6 @@ def neighbour(spec: Spec, rng: np.random.Generator) -> Spec:
             other = replace(spec, **{what: _one(NAMES, rng)})
         if other != spec and other in known:
             return other
-
-
-@cache
-def _known() -> frozenset[Spec]:
-    return frozenset(all_specs())
 
 
 def _one(names: tuple[str, ...], rng: np.random.Generator) -> str:
@@ -159,7 +156,7 @@ def four_views(pool: Pool, spec: Spec, index: int, rig: int = RIG) -> np.ndarray
 
 
 def disturbed(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures [B, V, 3, H, W] in [0, 1] bent, scaled, shifted by up to two pixels or so, some of them blurred,
+    """Pictures [B, V, 3, H, W] in [0, 1] bent, scaled, shifted by up to two pixels, some of them blurred, all
     with a little noise and another brightness.
     """
     flat = pictures.flatten(0, 1)
@@ -189,6 +186,28 @@ def _blurred(pictures: Tensor) -> Tensor:
     return (rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 16
 
 
+class Judge:
+    """A trained CLIP that says which caption of the world is nearest to what a prompt became."""
+
+    def __init__(self, clip: Clip) -> None:
+        self.clip = clip
+        self._captions = all_captions(clip)
+        self._number = _numbers()
+        cameras, rig = pool_cameras(), slice(RIG * VIEWS, (RIG + 1) * VIEWS)
+        self._cameras = Cameras(cameras.c2w[rig], cameras.fovy[rig])
+        self.last = len(self._captions) - 1  # the rank of what is not there
+
+    def rank(self, made: Made, spec: Spec) -> int:
+        """How many captions of the world are nearer to four pictures of `made` than that of `spec`."""
+        pictures = photograph(made, self._cameras, SIZE, GROUND)[None]
+        return int(rank(self.clip.embed_views(pictures), self._captions, torch.tensor([self._number[spec]])))
+
+
+@cache
+def _numbers() -> dict[Spec, int]:
+    return {spec: i for i, spec in enumerate(all_specs())}
+
+
 def all_captions(clip: Clip) -> Tensor:
     """Embeddings of the canonical caption of every spec of the world, in the order of `all_specs`: [M, E]."""
     return clip.embed_texts([spec.caption for spec in all_specs()])
@@ -199,7 +218,6 @@ def ceiling(clip: Clip, pool: Pool, specs: Iterable[Spec], count: int = 512) -> 
     rng, balance = np.random.default_rng(3), Balance(specs)
     drawn = [balance.draw(rng) for _ in range(count)]
     pictures = np.stack([four_views(pool, spec, int(rng.integers(INSTANCES))) for spec in drawn])
-    number = {spec: i for i, spec in enumerate(all_specs())}
-    right = torch.tensor([number[spec] for spec in drawn])
+    right = torch.tensor([_numbers()[spec] for spec in drawn])
     places = rank(clip.embed_views(torch.from_numpy(pictures)), all_captions(clip), right)
     return (places == 0).float().mean().item()

@@ -1,0 +1,113 @@
+"""A score as people read it: a table, and a sheet of results beside the truth."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from triplaneturbo.mesh.preview import sheet
+from triplaneturbo.render.cameras import orbit
+from triplaneturbo.world import truth
+from triplaneturbo.world.made import Made, photograph
+from triplaneturbo.world.score import GROUPS, group_of
+from triplaneturbo.world.spec import Spec
+
+_COLUMNS = {
+    "count": "results",
+    "volume_iou": "volume IoU",
+    "silhouette_iou": "silhouette IoU",
+    "color_error": "colour error",
+    "r_at_1": "R@1",
+    "r_at_5": "R@5",
+    "floaters": "floaters",
+    "empty": "empty",
+}
+_EACH = 32  # prompts of a group on a sheet
+_TILE, _CAPTION, _GAP = 112, 16, 6  # pixels
+_WHITE = (1.0, 1.0, 1.0)
+
+
+def table(scores: dict[str, Any]) -> str:
+    """What `score` returns, for a terminal: the model beside a sphere, kinds, classes, diversity."""
+    rows = [("", *_COLUMNS.values())]
+    for group, figures in scores["model"].items():
+        rows += [_row(group, figures), _row(f"{group}, a sphere", scores["sphere"][group])]
+    for part in ("kinds", "classes"):
+        rows += [("",) * len(rows[0])]
+        rows += [_row(name, figures) for name, figures in sorted(scores[part].items())]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+    lines.append("")
+    for group, apart in scores["diversity"].items():
+        lines.append(
+            f"{group}: two results of a prompt differ by {_number(apart['model'])} in volume, two of its "
+            f"instances by {_number(apart['world'])}; {len(scores['seeds'])} seeds come nearest to "
+            f"{_number(apart['instances_hit'])} different instances."
+        )
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _row(name: str, figures: dict[str, Any]) -> tuple[str, ...]:
+    return (name, *(_number(figures[key]) for key in _COLUMNS))
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.3f}"
+
+
+class Sheet:
+    """Collects a result of each of the first 32 prompts of either group, beside the nearest instance.
+
+    Pass it to `score` as `watch`.
+    """
+
+    def __init__(self) -> None:
+        self._tiles: dict[Spec, np.ndarray] = {}
+        self._camera = orbit(35.0, 22.0, 2.45)
+
+    def __call__(self, spec: Spec, seed: int, made: Made | None, nearest: int) -> None:
+        """Draw the first result of a prompt; see `score.Watch`."""
+        alike = [other for other in self._tiles if group_of(other) == group_of(spec)]
+        if spec not in self._tiles and len(alike) < _EACH:
+            pair = [self._picture(made), self._picture(truth.made(spec, nearest))]
+            self._tiles[spec] = _with_caption(np.concatenate(pair, 1), spec.caption)
+
+    def _picture(self, made: Made | None) -> np.ndarray:
+        """A corner view, uint8 [112, 112, 3]; white where there is nothing."""
+        if made is None:
+            return np.full((_TILE, _TILE, 3), 255, dtype=np.uint8)
+        picture = photograph(made, self._camera, _TILE, _WHITE)[0].permute(1, 2, 0)
+        return (picture * 255).round().to(torch.uint8).numpy()
+
+    def png(self) -> bytes:
+        """Eight pairs a row, left the result and right the truth; seen prompts first.
+
+        Raises:
+            ValueError: nothing was collected.
+        """
+        ordered = sorted(self._tiles.items(), key=lambda item: GROUPS.index(group_of(item[0])))
+        buffer = BytesIO()
+        Image.fromarray(sheet([tile for _, tile in ordered], columns=8, gap=_GAP)).save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+def _with_caption(picture: np.ndarray, caption: str) -> np.ndarray:
+    """A picture [H, W, 3] with its caption below, as large as fits: [H + 16, W, 3]."""
+    height, width, _ = picture.shape
+    image = Image.new("RGB", (width, height + _CAPTION), "white")
+    image.paste(Image.fromarray(picture))
+    draw = ImageDraw.Draw(image)
+    size = 12.0
+    while size > 7 and draw.textlength(caption, font=ImageFont.load_default(size)) > width - 4:
+        size -= 0.5
+    draw.text((width / 2, height), caption, fill=(40, 40, 40), anchor="ma", font=ImageFont.load_default(size))
+    return np.asarray(image)
