@@ -14,7 +14,7 @@ from triplaneturbo.files import write_whole
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors, numbers and texts in dictionaries and lists; the last state stays until this one is whole."""
+    """Write tensors, numbers and texts in dictionaries and lists; the last one stays until this is whole."""
     buffer = BytesIO()
     torch.save(state, buffer)
     write_whole(path, buffer.getvalue())

@@ -49,7 +49,7 @@ class Gradients:
 
 
 def shifted(times: Tensor, settings: ScoreSettings, last: int, generator: torch.Generator) -> Tensor:
-    """t + delta for timesteps [B]: delta = u * shift * (t - low), u uniform, at most `last`, whole numbers."""
+    """t + delta for timesteps [B]: delta = u * shift * (t - low), u uniform; whole, at most `last`."""
     room = (last - times).clamp_min(0)
     furthest = torch.minimum((settings.shift * (times - settings.low)).clamp_min(0), room.float())
     u = torch.rand(times.shape, generator=generator).to(times.device)
@@ -65,8 +65,8 @@ def score_gradients(
     teacher's views.
 
     Args:
-        generator: draws timesteps, noise, shifts and what `encode` samples; on the CPU, so that a run does not
-            depend on the device.
+        generator: draws timesteps, noise, shifts and what `encode` samples; on the CPU, so that a run does
+            not depend on the device.
     """
     leaves = {name: getattr(seen, name).detach().requires_grad_() for name in teacher.reads}
     z = teacher.encode(replace(seen, **leaves), scenes, generator)  # [B, n, ...]

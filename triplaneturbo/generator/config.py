@@ -29,6 +29,8 @@ class GeneratorConfig:
         sphere_radius: the SDF is the MLP's value plus that of a sphere of this radius.
         latent_size: side of one latent; a plane's side is this times the VAE's factor.
         grid_resolution: nodes along each side of the marching cubes grid.
+        plane_lora: whether each plane has its own low-rank pair in self-attention (PETA), or all share one
+            (basic LoRA).
         plane_embedding: whether a learned embedding of plane and position is added after the U-Net's first
             convolution: pure noise does not say where it lies.
         steps: denoising steps.
@@ -48,6 +50,7 @@ class GeneratorConfig:
     sphere_radius: float = 0.5
     latent_size: int = 32
     grid_resolution: int = 160
+    plane_lora: bool = True
     plane_embedding: bool = False
     steps: int = 4
     world: bool = False

@@ -1,8 +1,9 @@
 """Training with the shared adapters folded into the weights: the same gradients from half the layers.
 
-A low-rank pair beside every convolution doubles the layers to be walked through. But W + up down is one weight:
-formed once an optimiser step, it serves all passes of that step, and its gradient G gives those of the factors
-by the chain rule, d down = up^T G and d up = G down^T. The planes' own adapters stay live, as in `merge`.
+A low-rank pair beside every convolution doubles the layers to be walked through. But W + up down is one
+weight: formed once an optimiser step, it serves all passes of that step, and its gradient G gives those of
+the factors by the chain rule, d down = up^T G and d up = G down^T. The planes' own adapters stay live, as in
+`merge`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ class Folded:
 
     def __init__(self, generator: Generator) -> None:
         self.generator = generator
-        self._layers = [layer for layer in generator.adapter_layers() if not isinstance(layer, PlaneLora)]
+        self._layers = [
+            layer
+            for layer in generator.adapter_layers()
+            if not isinstance(layer, PlaneLora) and not layer.merged
+        ]
         self._own = [layer.get_base_layer().weight for layer in self._layers]
         self._folded: list[nn.Parameter] = []
 

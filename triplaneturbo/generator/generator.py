@@ -66,7 +66,8 @@ class Generator(nn.Module):
         self.vae = vae.requires_grad_(False)
         self.scheduler = scheduler
         self.config = config
-        peta.mark_plane_linears(unet)
+        if config.plane_lora:
+            peta.mark_plane_linears(unet)
         self.heads = nn.ModuleDict()
         self.active = adapter
         self._plain = False  # whether the U-Net now serves as Stable Diffusion

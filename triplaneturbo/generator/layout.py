@@ -23,7 +23,7 @@ class _Contiguous(torch.autograd.Function):
 
 
 def lay_out_for_training(model: nn.Module) -> None:
-    """Make what goes into and comes out of all group norms contiguous, on the CPU, where gradients are kept."""
+    """Make what enters and leaves all group norms contiguous, on the CPU, where gradients are kept."""
     for module in model.modules():
         if isinstance(module, nn.GroupNorm):
             module.register_forward_pre_hook(_before)

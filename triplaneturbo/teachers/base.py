@@ -1,7 +1,8 @@
 """What every teacher is: a denoiser of renderings, asked for the noise that it sees in them.
 
-A teacher is shown the student's renderings (`Seen`) of some scenes (`Scenes`), encodes them as what it diffuses,
-and predicts noise for a caption and cameras. Real networks and closed forms answer to the same three calls.
+A teacher is shown the student's renderings (`Seen`) of some scenes (`Scenes`), encodes them as what it
+diffuses, and predicts noise for a caption and cameras. Real networks and closed forms answer to the same
+three calls.
 """
 
 from __future__ import annotations

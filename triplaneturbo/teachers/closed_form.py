@@ -5,9 +5,9 @@ other. Of such a distribution the posterior mean under Gaussian noise is known e
 
     E[x0 | x_t] = sum_i w_i x_i,    w_i ~ exp(-|x_t - alpha x_i|^2 / (2 sigma^2)),
 
-and the noise is (x_t - alpha E[x0 | x_t]) / sigma = -sigma times the score of x_t. The views of a scene are one
-x: they are weighed together, as a multi-view network weighs them. Without a caption the data are all those of
-the whole world (a list of captions). `ClosedFormRGB` stands for MVDream, `ClosedFormGeometry` (normals and
+and the noise is (x_t - alpha E[x0 | x_t]) / sigma = -sigma times the score of x_t. The views of a scene are
+one x: they are weighed together, as a multi-view network weighs them. Without a caption the data are all
+those of the whole world (a list of captions). `ClosedFormRGB` stands for MVDream, `ClosedFormGeometry` (normals and
 disparity) for RichDreamer's.
 """
 
@@ -29,7 +29,7 @@ Data = Callable[[Sequence[str], Scenes, Seen, tuple[str, ...]], list[Seen]]
 
 @dataclass(frozen=True)
 class Sets:
-    """The data that a prediction weighs: of each scene's caption [B, I, D], of the world [B, J, D] or None."""
+    """The data that a prediction weighs: of each scene's caption [B, I, D], the world's [B, J, D] or None."""
 
     caption: Tensor
     world: Tensor | None

@@ -20,7 +20,7 @@ COLORS: dict[str, tuple[int, int, int]] = {  # sRGB, 0 to 255
 }
 NAMES = tuple(COLORS)
 
-# A primitive's paint is a colour's index, or one of these two: the colour and the second colour of the caption.
+# A primitive's paint is a colour's index, or one of these two: the caption's colour and its second colour.
 MAIN, ACCENT = len(NAMES), len(NAMES) + 1
 PAINTS = len(NAMES) + 2
 

@@ -1,8 +1,8 @@
 """The pool: every solid of the world seen by a fixed set of cameras, drawn once and kept on disk.
 
-Rig r holds four cameras at azimuths a quarter turn apart, at one elevation and one distance; three more cameras
-look along the axes, for pictures only. The pool of all solids takes about 4 GB and some minutes on two cores;
-a class that has changed is drawn anew, the others are found again.
+Rig r holds four cameras at azimuths a quarter turn apart, at one elevation and one distance; three more
+cameras look along the axes, for pictures only. The pool of all solids takes about 4 GB and some minutes on
+two cores; a class that has changed is drawn anew, the others are found again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Key = tuple[str, str]  # a thing and "", or a rider and its support
 
 
 def pool_cameras() -> Cameras:
-    """The pool's cameras: rigs [0, 8), each of 4 views, then the three that look along the axes: 35 in all."""
+    """The pool's cameras: rigs [0, 8) of 4 views each, then the three that look along the axes: 35 in all."""
     rig = np.arange(RIGS)
     # Low-discrepancy sequences: few rigs cover azimuths, elevations and distances evenly.
     phase = np.mod(rig * 0.6180339887 + 0.1, 1.0)

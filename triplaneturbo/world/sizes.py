@@ -54,7 +54,7 @@ def make_text_model(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def make_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule, predicting v: noise predicts nothing of where pure noise comes from."""
+    """Stable Diffusion's noise schedule, predicting v: noise says nothing of where pure noise comes from."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,

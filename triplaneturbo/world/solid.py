@@ -1,8 +1,8 @@
 """Solids: unions of painted primitives, built by hand and asked for their signed distance.
 
 A solid is a table of numbers, one row a primitive, that a compiled loop walks (`kernels.py`). Space is the
-house's: z up, the front toward +x, left toward +y. Classes build in their own units; `placed` fits a solid into
-the world's sphere.
+house's: z up, the front toward +x, left toward +y. Classes build in their own units; `placed` fits a solid
+into the world's sphere.
 """
 
 from __future__ import annotations
@@ -182,9 +182,9 @@ class Builder:
         """
         self._add(kernels.STAR, (radius, ratio, half), **how)
 
-    def _add(self, kind: int, sizes: tuple[float, ...], *, at=(0.0, 0.0, 0.0), turn=(0.0, 0.0, 0.0), frame=None,
-             paint: str | int | None = MAIN, blend: float = 0.0, cut: bool = False, mirror: bool = False,
-             repeat: int = 1, round: float = 0.0) -> None:  # fmt: skip
+    def _add(self, kind: int, sizes: tuple[float, ...], *, at=(0.0, 0.0, 0.0), turn=(0.0, 0.0, 0.0),
+             frame=None, paint: str | int | None = MAIN, blend: float = 0.0, cut: bool = False,
+             mirror: bool = False, repeat: int = 1, round: float = 0.0) -> None:  # fmt: skip
         row = np.zeros(COLUMNS)
         row[KIND] = kind
         row[OPERATION] = kernels.CUT if cut else kernels.UNION

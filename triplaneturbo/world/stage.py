@@ -100,8 +100,8 @@ def train_stage(
             }
             with (folder / f"{name}.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
-            print(f"{name} {step + 1}/{steps}  " + "  ".join(f"{k} {v}" for k, v in line.items() if k != "step"),
-                  flush=True)  # fmt: skip
+            shown = "  ".join(f"{k} {v}" for k, v in line.items() if k != "step")
+            print(f"{name} {step + 1}/{steps}  {shown}", flush=True)
             if progress is not None:
                 progress(step + 1)
     if average:

@@ -190,8 +190,8 @@ def penguin(rng: np.random.Generator) -> Solid:
     lift = rng.uniform(10, 60)
     reach = 0.4
     t = np.radians(lift)
-    end = (0.02, fat + reach * np.sin(t) - 0.04, 0.2 - reach * np.cos(t))
-    b.limb((0, fat - 0.08, 0.2), tuple(map(float, end)), 0.11, 0.08, mirror=True, blend=0.03)
+    end = (0.02, float(fat + reach * np.sin(t) - 0.04), float(0.2 - reach * np.cos(t)))
+    b.limb((0, fat - 0.08, 0.2), end, 0.11, 0.08, mirror=True, blend=0.03)
     b.group()
     b.ellipsoid((fat * 0.8, fat * 0.8, 0.4), at=(fat * 0.26, 0, -0.05), paint=ACCENT)
     b.sphere(head * 0.66, at=(head * 0.38, head * 0.36, z + 0.02), paint=ACCENT, mirror=True)

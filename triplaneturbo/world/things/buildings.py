@@ -81,8 +81,8 @@ def lighthouse(rng: np.random.Generator) -> Solid:
     step = high / (2 * bands + 1)
     for i in range(bands):
         low = (2 * i + 1.5) * step
-        radii = [foot + (neck - foot) * z / high + 0.03 for z in (low, low + 0.9 * step)]
-        b.cone(*radii, 0.45 * step, at=(0, 0, low + 0.45 * step), paint=ACCENT)
+        bottom, top = (foot + (neck - foot) * z / high + 0.03 for z in (low, low + 0.9 * step))
+        b.cone(bottom, top, 0.45 * step, at=(0, 0, low + 0.45 * step), paint=ACCENT)
     b.group()
     b.cylinder(neck + 0.07, 0.03, at=(0, 0, high), paint="black", round=0.02)
     b.cylinder(neck - 0.03, 0.12, at=(0, 0, high + 0.12), paint="yellow")

@@ -9,7 +9,7 @@ from triplaneturbo.world.thing import Thing
 
 
 def _leaves(b: Builder, at: tuple[float, float, float], count: int, lift: float) -> None:
-    """One or two thick leaves from a stem at `at` toward left and, the second one, right; `lift` in degrees."""
+    """One or two thick leaves from a stem at `at` to the left and, the second, right; `lift` in degrees."""
     for side in (1, -1)[:count]:
         tip = rotation((side * lift, 0, -side * 20)) @ (0, side * 0.26, 0)
         b.ellipsoid((0.17, 0.29, 0.075), at=tuple(at + tip), turn=(side * lift, 0, -side * 20), paint=ACCENT)

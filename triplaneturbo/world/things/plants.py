@@ -83,8 +83,8 @@ def flower(rng: np.random.Generator) -> Solid:
     b.limb((0, 0, -0.78), (-0.04, 0, 0.28), 0.085, 0.075, paint="green")
     for side, low in ((1, rng.uniform(-0.62, -0.5)), (-1, rng.uniform(-0.62, -0.4))):
         lift = rng.uniform(25, 45)
-        at = (0, side * 0.22, low + 0.12)
-        b.ellipsoid((0.12, 0.29, 0.08), at=at, turn=(side * lift, 0, 0), paint="green")
+        foot = (0, side * 0.22, low + 0.12)
+        b.ellipsoid((0.12, 0.29, 0.08), at=foot, turn=(side * lift, 0, 0), paint="green")
     return b.solid()
 
 
