@@ -20,6 +20,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from triplaneturbo.errors import UserError
+from triplaneturbo.files import write_whole
+
 
 @dataclass(frozen=True)
 class Team:
@@ -64,14 +67,20 @@ def run(
 ) -> None:
     """Call `function(team, *arguments)` in that many processes and wait for all of them.
 
-    One process runs in place. On "cuda" process k takes GPU k. What a process raises is raised here.
+    One process runs in place. On "cuda" process k takes GPU k. What a process raises is raised here; of other
+    errors than a UserError it is torch's ProcessRaisedException that has the text.
     """
     if processes == 1:
         function(Team(device=torch.device(device)), *arguments)
         return
     with tempfile.TemporaryDirectory() as folder:
-        meeting = Path(folder) / "meeting"
-        mp.spawn(_enter, (function, arguments, processes, device, str(meeting)), processes)
+        try:
+            mp.spawn(_enter, (os.getpid(), function, arguments, processes, device, folder), processes)
+        except mp.ProcessRaisedException:
+            told = Path(folder) / "told"
+            if told.exists():
+                raise UserError(told.read_text(encoding="utf-8")) from None
+            raise
 
 
 def _follow(parent: int) -> None:
@@ -81,16 +90,19 @@ def _follow(parent: int) -> None:
     os._exit(1)
 
 
-def _enter(rank: int, function, arguments, processes: int, device: str, meeting: str) -> None:
-    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+def _enter(rank: int, parent: int, function, arguments, processes: int, device: str, folder: str) -> None:
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     if device == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     else:
         torch.cuda.set_device(rank)
         device = f"{device}:{rank}"
     backend = "gloo" if device == "cpu" else "nccl"
-    dist.init_process_group(backend, init_method=f"file://{meeting}", rank=rank, world_size=processes)
+    dist.init_process_group(backend, init_method=f"file://{folder}/meeting", rank=rank, world_size=processes)
     try:
         function(Team(rank, processes, torch.device(device)), *arguments)
+    except UserError as error:
+        write_whole(Path(folder) / "told", str(error).encode())  # only a text finds its way to the parent
+        raise
     finally:
         dist.destroy_process_group()

@@ -18,6 +18,7 @@ from torch import nn
 
 from triplaneturbo.generator.generator import Generator
 from triplaneturbo.generator.peta import PlaneLora
+from triplaneturbo.generator.upsample import forget_kernels
 
 
 class Folded:
@@ -48,6 +49,7 @@ class Folded:
                 weight = own + change.view_as(own)
             self._folded.append(nn.Parameter(weight, requires_grad=down.requires_grad))
         self._enter(self._folded, [name])
+        forget_kernels(self.generator)  # these weights may lie where the last ones lay
 
     def unfold(self) -> None:
         """Give the factors their gradients and the layers their own weights again."""

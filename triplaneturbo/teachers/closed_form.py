@@ -7,8 +7,8 @@ other. Of such a distribution the posterior mean under Gaussian noise is known e
 
 and the noise is (x_t - alpha E[x0 | x_t]) / sigma = -sigma times the score of x_t. The views of a scene are
 one x: they are weighed together, as a multi-view network weighs them. Without a caption the data are all
-those of the whole world (a list of captions). `ClosedFormRGB` stands for MVDream, `ClosedFormGeometry` (normals and
-disparity) for RichDreamer's.
+those of the whole world (a list of captions). `ClosedFormRGB` stands for MVDream, `ClosedFormGeometry`
+(normals and disparity) for RichDreamer's.
 """
 
 from __future__ import annotations
@@ -128,10 +128,13 @@ def posterior_mean(noisy: Tensor, alpha: Tensor, sigma: Tensor, data: Tensor) ->
         noisy: alpha x0 + sigma noise.
         alpha, sigma: of shapes that broadcast to noisy, the same within a scene.
     """
-    flat = noisy.flatten(1)[:, :, None]  # [B, D, 1]
     a, s = alpha.flatten(1)[:, :1], sigma.flatten(1)[:, :1]  # [B, 1]
+    # About the data's own mean: what all of them share, most of a picture, would drown what differs.
+    middle = data.mean(1)  # [B, D]
+    apart = data - middle[:, None]  # [B, I, D]
+    flat = (noisy.flatten(1) - a * middle)[:, :, None]  # [B, D, 1]
     # |x_t|^2 is the same for all: what differs is a^2 |x_i|^2 - 2 a x_i . x_t.
-    away = a**2 * data.square().sum(-1) - 2 * a * (data @ flat)[..., 0]  # [B, I]
+    away = a**2 * apart.square().sum(-1) - 2 * a * (apart @ flat)[..., 0]  # [B, I]
     weights = torch.softmax(-away / (2 * s**2), dim=1)
     return (weights[:, None] @ data).view_as(noisy)
 

@@ -60,7 +60,7 @@ class StableDiffusion:
         if images.shape[-1] != self.size:
             images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
         with self._precision(images.device):
-            posterior = self.vae.encode(images).latent_dist
+            posterior = self.vae.encode(images.to(self.vae.dtype)).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(images)
         latents = (posterior.mean.float() + posterior.std.float() * noise) * self.vae.config.scaling_factor
         return latents[:, None]
@@ -82,7 +82,7 @@ class StableDiffusion:
         with self.base() as unet, self._precision(rows.device):
             if guided:
                 rows, times, text = rows.repeat(2, 1, 1, 1), times.repeat(2), torch.cat((text, empty))
-            output = unet(rows, times, encoder_hidden_states=text).sample
+            output = unet(rows.to(unet.dtype), times, encoder_hidden_states=text.to(unet.dtype)).sample
         output = output.float()
         if self.scheduler.config.prediction_type == "v_prediction":
             alpha = self.alphas.to(rows)[times].sqrt()[:, None, None, None]

@@ -7,10 +7,10 @@ two cores; a class that has changed is drawn anew, the others are found again.
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -18,9 +18,11 @@ import numpy as np
 import torch
 
 from triplaneturbo.errors import UserError
+from triplaneturbo.files import write_whole
 from triplaneturbo.render.cameras import Cameras, orbit
 from triplaneturbo.world.solids import SHAPES, solid_of
 from triplaneturbo.world.thing import INSTANCES
+from triplaneturbo.world.things import THINGS
 from triplaneturbo.world.views import NOTHING, see
 
 SIZE = 128  # pixels a side
@@ -74,11 +76,12 @@ def make_pool(folder: Path, keys: Iterable[Key], log: Callable[[str], None], pro
     missing = [key for key in keys if not _path(folder, key).exists()]
     if not missing:
         return
-    folder.mkdir(parents=True, exist_ok=True)
     context = get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as workers:
         futures = {workers.submit(_draw, folder, key): key for key in missing}
         for count, future in enumerate(as_completed(futures), 1):
+            if future.exception() is not None:
+                workers.shutdown(cancel_futures=True)
             future.result()
             log(f"drawn {count} of {len(missing)}: {' on '.join(filter(None, futures[future]))}")
 
@@ -95,16 +98,9 @@ def _draw(folder: Path, key: Key) -> None:
             place = out[row, index]
             place["code"] = np.where(views.paint == NOTHING, NOTHING_CODE, views.paint | views.pattern << 4)
             place["depth"], place["normal"] = views.depth, views.normal
-    path = _path(folder, key)
-    temporary = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            np.save(file, out)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}; free space or go elsewhere.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    buffer = BytesIO()
+    np.save(buffer, out)
+    write_whole(_path(folder, key), buffer.getvalue())
 
 
 def _path(folder: Path, key: Key) -> Path:
@@ -113,11 +109,5 @@ def _path(folder: Path, key: Key) -> Path:
     mark = zlib.crc32(repr((SIZE, RIGS, FOV, NEAREST, FARTHEST, sorted(SHAPES.items()))).encode())
     for name in filter(None, key):
         for index in range(INSTANCES):
-            mark = zlib.crc32(_instance_rows(name, index), mark)
+            mark = zlib.crc32(THINGS[name].instance(index).rows.tobytes(), mark)
     return folder / f"{'-on-'.join(filter(None, (thing, support))).replace(' ', '_')}-{mark:08x}.npy"
-
-
-def _instance_rows(name: str, index: int) -> bytes:
-    from triplaneturbo.world.things import THINGS
-
-    return THINGS[name].instance(index).rows.tobytes()
