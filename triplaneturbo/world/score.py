@@ -48,9 +48,9 @@ def score(
 
     Returns:
         "model" and "sphere": `summary` of each of GROUPS. "kinds", "classes": `summary` of the model's
-        results by kind and by class. "diversity": for each group the mean of 1 - volume IoU of two results of a
-        prompt ("model") and of two of its instances ("world"), and how many different instances are nearest to
-        a prompt's results ("instances_hit"). "results": an entry each. "seeds": as given.
+        results by kind and by class. "diversity": for each group the mean of 1 - volume IoU of two results of
+        a prompt ("model") and of two of its instances ("world"), and how many different ones are nearest
+        to a prompt's results ("instances_hit"). "results": an entry each. "seeds": as given.
     """
     results: list[dict[str, Any]] = []
     plain: list[dict[str, Any]] = []
