@@ -33,6 +33,7 @@ from triplaneturbo.generator.schedule import clean_estimate, shifted_timesteps
 from triplaneturbo.parallel import Team
 from triplaneturbo.teachers.base import Scenes, Seen, Teacher
 
+Tuning = Literal["peta", "lora", "full"]
 Span = tuple[float, float]  # a value at the beginning and at the end of a run, linear between
 
 
@@ -73,6 +74,7 @@ class Settings:
         low: lowest timestep that teachers are asked at; high: one more than the highest.
         color_shrink: factor on the colours' gradient from the volume rendering.
         eikonal, sparsity: weights of the regularisers.
+        tuning: what learns: PETA's adapters, basic LoRA's, or the whole base.
         average: decay of the moving average of the adapter, which is what is kept in the end.
     """
 
@@ -93,7 +95,7 @@ class Settings:
     eikonal: Span = (1.0, 0.0)
     sparsity: Span = (1.0, 0.0)
     average: float = 0.995
-    tuning: Literal["peta", "lora", "full"] = "peta"
+    tuning: Tuning = "peta"
     seed: int = 0
 
 

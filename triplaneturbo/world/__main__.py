@@ -72,6 +72,13 @@ def _clip(options: argparse.Namespace) -> None:
     run(train_clip, arguments, options.processes, options.device)
 
 
+def _export(options: argparse.Namespace) -> None:
+    from triplaneturbo.world.export import export
+
+    size = export(options.folder, options.to)
+    print(f"{options.to}: {size / 2**20:.1f} MB")
+
+
 def _score(options: argparse.Namespace) -> None:
     from triplaneturbo.evaluate.clip import Clip
     from triplaneturbo.generator.weights import load_model
@@ -128,8 +135,8 @@ def main(arguments: list[str] | None = None) -> int:
     sub = commands.add_parser("train", help="make the built-in model from nothing")
     _add_run(sub)
     _add_pretrain(sub)
-    sub.add_argument("--iterations", type=int, default=3000)
-    sub.add_argument("--prompts", type=int, default=4, help="prompts an iteration and process")
+    sub.add_argument("--iterations", type=int, default=5000)
+    sub.add_argument("--prompts", type=int, default=2, help="prompts an iteration and process")
     sub.add_argument(
         "--minutes", type=float, default=float("inf"), help="stop then; the same command goes on"
     )
@@ -139,9 +146,13 @@ def main(arguments: list[str] | None = None) -> int:
     sub.add_argument("--steps", type=int, default=1600)
     sub.add_argument("--batch", type=int, default=64, help="objects a step and process, each seen four times")
     sub.set_defaults(run=_clip)
+    sub = commands.add_parser("export", help="write the trained model as it is shipped, in float16")
+    sub.add_argument("--folder", type=Path, default=Path("runs/small"))
+    sub.add_argument("--to", type=Path, default=Path("checkpoints/small"))
+    sub.set_defaults(run=_export)
     sub = commands.add_parser("score", help="score a model on fixed prompts, beside the truth and a sphere")
     sub.add_argument("--model", type=Path, default=SMALL, help="the model's folder")
-    sub.add_argument("--clip", type=Path, help="the judge's folder; else `clip` in the model's or in the run's")
+    sub.add_argument("--clip", type=Path, help="the judge's folder; else `clip` in the model's or the run's")
     sub.add_argument("--folder", type=Path, default=Path("runs/small"), help="of the run")
     sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     sub.add_argument("--prompts", type=int, default=128, metavar="N", help="how many, half of them seen ones")

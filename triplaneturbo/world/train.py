@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,7 @@ from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.generator.folded import Folded
 from triplaneturbo.generator.generator import Generator
 from triplaneturbo.generator.layout import lay_out_for_training
+from triplaneturbo.generator.peta import PlaneLora
 from triplaneturbo.generator.text import TextEncoder
 from triplaneturbo.parallel import Team
 from triplaneturbo.teachers.base import Scenes, Teacher
@@ -51,8 +54,8 @@ CONFIG = GeneratorConfig(
 SMALL = Settings(
     rate=1e-3,
     teachers={
-        "rgb": TeacherSettings(),
-        "geometry": TeacherSettings(renderings=("volume",)),
+        "rgb": TeacherSettings(shift=0.3),
+        "geometry": TeacherSettings(shift=0.3, renderings=("volume",)),
         "sd": TeacherSettings(weight=0.05, guidance=(3.0, 3.0), renderings=("volume",), share=0.25),
     },
     size=SIZE,
@@ -61,16 +64,25 @@ SMALL = Settings(
     nodes=48,
     sharpness=(15.0, 80.0),
     color_shrink=(1.0, 0.3),
-    eikonal=(300.0, 30.0),
+    eikonal=(60.0, 20.0),
     sparsity=(0.0, 0.0),
 )
 
 
-def make_student(base: Path, config: GeneratorConfig, device: torch.device) -> Student:
-    """A student around the frozen base in a folder, its adapter drawn from torch's seed."""
+def make_student(
+    base: Path, config: GeneratorConfig, device: torch.device, tuning: prd.Tuning = "peta"
+) -> Student:
+    """A student around the base in a folder, its adapter drawn from torch's seed.
+
+    Args:
+        tuning: "peta"; "lora", one pair for all planes; or "full", the base itself and no pairs.
+    """
     unet = UNet2DConditionModel.from_pretrained(base / "unet")
     vae = AutoencoderKL.from_pretrained(base / "vae")
-    generator = Generator(unet, vae, DDIMScheduler.from_pretrained(base / "scheduler"), config)
+    scheduler = DDIMScheduler.from_pretrained(base / "scheduler")
+    generator = Generator(unet, vae, scheduler, replace(config, plane_lora=tuning != "lora"))
+    if tuning == "full":
+        _unfreeze(generator)
     lay_out_for_training(generator)
     vae.set_attn_processor(AttnProcessor())  # on a CPU faster backwards than the fused one
     # The surface alone could teach the offset, and it leaves the geometry alone: the grid is not bent.
@@ -83,17 +95,38 @@ def make_student(base: Path, config: GeneratorConfig, device: torch.device) -> S
     return Student(generator.to(device), Folded(generator), encoder.embed)
 
 
-def make_teachers(student: Student, pool: Pool) -> list[Teacher]:
-    """The two closed forms and the student's own base."""
+def _unfreeze(generator: Generator) -> None:
+    """Have the base learn and not the adapter's pairs, which stay zero and out of the way."""
+    generator.requires_grad_(False)
+    for part in (
+        generator.unet,
+        generator.vae.decoder,
+        generator.vae.post_quant_conv,
+        *generator.heads.values(),
+    ):
+        part.requires_grad_(True)
+    for layer in generator.adapter_layers():
+        for name in layer.adapter_layer_names:
+            getattr(layer, name).requires_grad_(False)
+        if not isinstance(layer, PlaneLora):
+            layer.merged_adapters.append(generator.active)
+
+
+def make_teachers(student: Student, pool: Pool, base: Path | None = None) -> list[Teacher]:
+    """The two closed forms and the student's own base; or that in the folder `base`, where the student's learns."""
     generator = student.generator
     data = PoolData(pool)
     alphas = generator.scheduler.alphas_cumprod
+    plain: Callable[[], AbstractContextManager[UNet2DConditionModel]] = student.folded.base
+    if base is not None:
+        frozen = (
+            UNet2DConditionModel.from_pretrained(base / "unet").requires_grad_(False).to(generator.device)
+        )
+        plain = lambda: nullcontext(frozen)  # noqa: E731
     return [
         ClosedFormRGB(alphas, data),
         ClosedFormGeometry(alphas, data),
-        StableDiffusion(
-            student.folded.base, generator.vae, generator.scheduler, student.embed, 64, shade, torch.bfloat16
-        ),
+        StableDiffusion(plain, generator.vae, generator.scheduler, student.embed, 64, shade, torch.bfloat16),
     ]
 
 
@@ -129,8 +162,8 @@ def train(team: Team, folder: Path, keys: list, settings: Settings, until: float
     """Run or go on with the PRD stage in `folder`, which holds `base/` and `pool/`."""
     torch.manual_seed(0)
     pool = Pool(folder / "pool", keys)
-    student = make_student(folder / "base", CONFIG, team.device)
-    teachers = make_teachers(student, pool)
+    student = make_student(folder / "base", CONFIG, team.device, settings.tuning)
+    teachers = make_teachers(student, pool, folder / "base" if settings.tuning == "full" else None)
 
     def preview(step: int, log: dict[str, float], average: dict[str, Tensor]) -> None:
         line = {"iteration": step, **{key: round(value, 5) for key, value in log.items()}}
