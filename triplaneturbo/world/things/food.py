@@ -10,23 +10,30 @@ from triplaneturbo.world.thing import Thing
 
 def _leaves(b: Builder, at: tuple[float, float, float], count: int, lift: float) -> None:
     """One or two thick leaves from a stem at `at` to the left and, the second, right; `lift` in degrees."""
+    long = 0.37 - 0.05 * count  # a single leaf is larger
     for side in (1, -1)[:count]:
-        tip = rotation((side * lift, 0, -side * 20)) @ (0, side * 0.26, 0)
-        b.ellipsoid((0.17, 0.29, 0.075), at=tuple(at + tip), turn=(side * lift, 0, -side * 20), paint=ACCENT)
+        tip = rotation((side * lift, 0, -side * 20)) @ (0, side * (long - 0.03), 0)
+        b.ellipsoid(
+            (0.25 - 0.04 * count, long, 0.08),
+            at=tuple(at + tip),
+            turn=(side * lift, 0, -side * 20),
+            paint=ACCENT,
+        )
 
 
 def apple(rng: np.random.Generator) -> Solid:
     """A round fruit with a dimple, a stem and a leaf; some have been bitten."""
     b = Builder()
+    leaves, bitten = int(rng.integers(1, 3)), rng.random() < 0.5
     ring, thick = rng.uniform(0.26, 0.3), rng.uniform(0.4, 0.44)
-    low = rng.uniform(0.14, 0.22)
+    low = rng.uniform(0.14, 0.24)
     b.torus(ring, thick)
     b.ellipsoid((ring + 0.24, ring + 0.24, 0.46), at=(0, 0, -low), blend=0.25)
-    if rng.random() < 0.5:
-        b.sphere(0.27, at=(0.35, 0.68, 0.02), paint="white", cut=True)
+    if bitten:
+        b.sphere(0.34, at=(0.2, 0.8, 0.06), paint="white", cut=True)
     b.group()
     b.limb((0, 0, 0.2), (0, rng.uniform(-0.1, 0.0), 0.66), 0.07, 0.08, paint="brown")
-    _leaves(b, (0, 0, 0.52), int(rng.integers(1, 3)), rng.uniform(15, 30))
+    _leaves(b, (0, 0, 0.52), leaves, rng.uniform(15, 30))
     return b.solid()
 
 
@@ -38,8 +45,8 @@ def pear(rng: np.random.Generator) -> Solid:
     b.ellipsoid((belly, belly, 0.45), at=(0, 0, -0.33))
     b.limb((0, 0, -0.1), (0, lean, rng.uniform(0.28, 0.34)), 0.3, neck, blend=0.25)
     b.group()
-    b.limb((0, lean, 0.4), (0, 1.6 * lean, 0.78), 0.065, 0.075, paint="brown")
-    _leaves(b, (0, 1.3 * lean, 0.58), int(rng.integers(1, 3)), rng.uniform(10, 30))
+    b.limb((0, lean, 0.4), (0, 1.6 * lean, 0.8), 0.065, 0.075, paint="brown")
+    _leaves(b, (0, 1.35 * lean, 0.63), int(rng.integers(1, 3)), rng.uniform(10, 30))
     return b.solid()
 
 
@@ -53,7 +60,7 @@ def carrot(rng: np.random.Generator) -> Solid:
         b.torus(wide * (1 - 0.8 * at) - 0.03, 0.05, at=(0, bend * at, 0.2 - 0.92 * at), blend=0.05)
     b.group()
     leaves, spread = int(rng.integers(3, 6)), rng.uniform(0.2, 0.26)
-    b.limb((0, 0, 0.3), (0, 0, 0.74), 0.08, 0.1, paint=ACCENT)
+    b.limb((0, 0, 0.4), (0, 0, 0.74), 0.14, 0.12, paint=ACCENT)
     b.limb((0.04, 0, 0.36), (spread, 0, rng.uniform(0.62, 0.68)), 0.07, 0.095, paint=ACCENT, repeat=leaves)
     return b.solid()
 
@@ -113,19 +120,19 @@ def ice_cream(rng: np.random.Generator) -> Solid:
     b.cylinder(wide + 0.02, 0.04, at=(0, 0, -0.1), paint=ACCENT, round=0.03)
     b.group()
     if rng.random() < 0.5:
-        for radius, low in ((wide + 0.05, 0.04), (wide - 0.04, 0.42)):  # each scoop has a skirt
-            b.sphere(radius, at=(0, 0, low + 0.08))
-            b.torus(radius - 0.02, 0.075, at=(0, 0, low - 0.02), blend=0.04)
+        b.torus(wide + 0.01, 0.08)
+        b.sphere(wide + 0.06, at=(0, 0, 0.14))
+        b.sphere(wide - 0.04, at=(0, 0, 0.62))
     else:
         slant = rng.choice((-7.0, 7.0))
         for i, radius in enumerate((wide + 0.1, wide - 0.02, wide - 0.14)):
-            b.ellipsoid((radius, radius, 0.19), at=(0, 0, 0.06 + 0.23 * i), turn=(slant, 0, 0), blend=0.03)
-        b.limb((0, 0, 0.52), (0, 0, 0.7), 0.14, 0.06, blend=0.05)
+            b.ellipsoid((radius, radius, 0.2), at=(0, 0, 0.06 + 0.26 * i), turn=(slant, 0, 0), blend=0.03)
+        b.limb((0, 0, 0.6), (0, 0, 0.84), 0.15, 0.07, blend=0.05)
     b.group()
     if rng.random() < 0.5:
-        b.sphere(0.13, at=(0, 0, 0.82), paint="red")
+        b.sphere(0.14, at=(0, 0, 0.97), paint="red")
     else:
-        b.limb((0, 0.1, 0.4), (0, 0.3, 0.86), 0.08, paint="brown")
+        b.limb((0, 0.1, 0.5), (0, 0.32, 0.98), 0.08, paint="brown")
     return b.solid()
 
 

@@ -30,25 +30,21 @@ def tree(rng: np.random.Generator) -> Solid:
     """A fir: cones stacked on a trunk."""
     b = Builder()
     tiers = int(rng.integers(3, 5))
-    foot, top = rng.uniform(0.48, 0.56), rng.uniform(0.22, 0.3)
-    b.cylinder(rng.uniform(0.16, 0.2), 0.25, at=(0, 0, -0.6), paint=ACCENT, round=0.02)
-    bottoms = np.linspace(-0.45, rng.uniform(0.25, 0.35), tiers)
+    foot, top = rng.uniform(0.52, 0.6), rng.uniform(0.24, 0.3)
+    trunk, sink = rng.uniform(0.18, 0.22), rng.uniform(0.04, 0.1)
+    b.cylinder(trunk, 0.3, at=(0, 0, -0.56 - sink), paint=ACCENT, round=0.02)
+    bottoms = np.linspace(-0.42, rng.uniform(0.25, 0.35), tiers)
     for low, wide in zip(bottoms, np.linspace(foot, top, tiers), strict=True):
         high = min(low + 0.5, 0.78)
-        b.cone(
-            wide,
-            0.04 if low == bottoms[-1] else 0.3 * wide,
-            (high - low) / 2,
-            at=(0, 0, (low + high) / 2),
-            round=0.05,
-        )
+        tip = 0.04 if low == bottoms[-1] else 0.15 * wide
+        b.cone(wide, tip, (high - low) / 2, at=(0, 0, (low + high) / 2), round=0.05)
     return b.solid()
 
 
 def cactus(rng: np.random.Generator) -> Solid:
     """A ribbed column with bent arms and a blossom on top, in a pot."""
     b = Builder()
-    thick, high = rng.uniform(0.2, 0.25), rng.uniform(0.46, 0.56)
+    thick, high = rng.uniform(0.21, 0.25), rng.uniform(0.42, 0.5)
     ribs = int(rng.integers(6, 9))
     b.limb((0, 0, -0.5), (0, 0, high), thick)
     b.limb((thick, 0, -0.5), (0.75 * thick, 0, high), 0.06, repeat=ribs, blend=0.04)
@@ -76,8 +72,8 @@ def flower(rng: np.random.Generator) -> Solid:
     wide = {5: 0.2, 6: 0.175, 7: 0.155}[petals] * rng.uniform(0.95, 1.05)
     head = np.array([0.06, 0.0, 0.3])
     for turn in np.arange(petals) * 360 / petals:
-        at = head + rotation((turn, tilt, 0)) @ (0, 0, away)
-        b.ellipsoid((0.11, wide, 0.23), at=tuple(at), turn=(turn, tilt, 0))
+        petal = head + rotation((turn, tilt, 0)) @ (0, 0, away)
+        b.ellipsoid((0.11, wide, 0.23), at=tuple(petal), turn=(turn, tilt, 0))
     middle = rng.uniform(0.21, 0.25)
     b.ellipsoid((0.2, middle, middle), at=tuple(head), turn=(0, tilt, 0), paint=ACCENT)
     b.limb((0, 0, -0.78), (-0.04, 0, 0.28), 0.085, 0.075, paint="green")
