@@ -12,7 +12,7 @@ def _leaves(b: Builder, at: tuple[float, float, float], count: int, lift: float)
     """One or two thick leaves from a stem at `at` to the left and, the second, right; `lift` in degrees."""
     long = 0.37 - 0.05 * count  # a single leaf is larger
     for side in (1, -1)[:count]:
-        tip = rotation((side * lift, 0, -side * 20)) @ (0, side * (long - 0.03), 0)
+        tip = rotation((side * lift, 0, -side * 20)) @ (0, side * (long - 0.07), 0)
         b.ellipsoid(
             (0.25 - 0.04 * count, long, 0.08),
             at=tuple(at + tip),
@@ -33,7 +33,7 @@ def apple(rng: np.random.Generator) -> Solid:
         b.sphere(0.34, at=(0.2, 0.8, 0.06), paint="white", cut=True)
     b.group()
     b.limb((0, 0, 0.2), (0, rng.uniform(-0.1, 0.0), 0.66), 0.07, 0.08, paint="brown")
-    _leaves(b, (0, 0, 0.52), leaves, rng.uniform(15, 30))
+    _leaves(b, (0, 0, 0.56), leaves, rng.uniform(15, 30))
     return b.solid()
 
 
@@ -45,7 +45,7 @@ def pear(rng: np.random.Generator) -> Solid:
     b.ellipsoid((belly, belly, 0.45), at=(0, 0, -0.33))
     b.limb((0, 0, -0.1), (0, lean, rng.uniform(0.28, 0.34)), 0.3, neck, blend=0.25)
     b.group()
-    b.limb((0, lean, 0.4), (0, 1.6 * lean, 0.8), 0.065, 0.075, paint="brown")
+    b.limb((0, lean, 0.4), (0, 1.6 * lean, 0.8), 0.085, 0.08, paint="brown")
     _leaves(b, (0, 1.35 * lean, 0.63), int(rng.integers(1, 3)), rng.uniform(10, 30))
     return b.solid()
 
