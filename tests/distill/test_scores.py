@@ -1,0 +1,208 @@
+"""Score distillation against a plain transcription of its formulas and the public numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from triplaneturbo.distill.scores import ScoreSettings, direction, score_gradients, shifted
+from triplaneturbo.render.cameras import orbit
+from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.closed_form import ClosedFormRGB
+from triplaneturbo.world.sizes import make_scheduler
+
+ALPHAS = make_scheduler().alphas_cumprod
+RATIO = 0.1  # RichDreamer's, which alone has one
+
+
+class Formula:
+    """A denoiser of colours that is a formula in what it is shown; counts its calls."""
+
+    name, reads, alphas = "formula", ("rgb",), ALPHAS
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[list[int], bool]] = []
+
+    def encode(self, seen: Seen, scenes: Scenes, generator: torch.Generator) -> Tensor:
+        return seen.rgb.movedim(-1, 2) * 3 - 1
+
+    def condition(self, seen: Seen, scenes: Scenes) -> float:
+        return 0.4
+
+    def predict(
+        self, noisy: Tensor, times: Tensor, condition: Any, guided: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        self.calls.append((times.tolist(), guided))
+        phase = times.view(-1, *[1] * (noisy.ndim - 1)) / 1000
+        return torch.tanh(noisy * condition + phase), torch.sin(noisy) if guided else None
+
+
+class Told:
+    """A denoiser that answers what it was told, whatever it is shown: with the caption, without, later."""
+
+    name, reads, alphas = "told", ("rgb",), ALPHAS
+
+    def __init__(self, text: Tensor, free: Tensor, later: Tensor) -> None:
+        self.text, self.free, self.later = text, free, later
+
+    def encode(self, seen: Seen, scenes: Scenes, generator: torch.Generator) -> Tensor:
+        return seen.rgb
+
+    def condition(self, seen: Seen, scenes: Scenes) -> None:
+        return None
+
+    def predict(
+        self, noisy: Tensor, times: Tensor, condition: Any, guided: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        return (self.text, self.free) if guided else (self.later, None)
+
+
+def where(batch: int, views: int) -> Scenes:
+    return Scenes(["x"] * batch, orbit(torch.zeros(batch * views), 0.0, 2.0), views, torch.zeros(batch, 3))
+
+
+def seeded(seed: int = 5) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def transcribed(z: Tensor, teacher: Formula, settings: ScoreSettings) -> Tensor:
+    """g for z [B, n, ...], one image after the other in float64, drawn as `direction` draws."""
+    draw = seeded()
+    times = torch.randint(settings.low, settings.high, (len(z),), generator=draw)
+    noise = torch.randn(z.shape, generator=draw).double()
+    u = torch.rand(len(z), generator=draw).tolist()
+    out = torch.zeros_like(z, dtype=torch.float64)
+    for b, t in enumerate(times.tolist()):
+        delta = settings.shift * (t - settings.low)
+        delta = min(max(delta, 0), 999 - t)
+        later = min(max(t + int(u[b] * delta), 1), 999)
+        kept, kept_later = float(ALPHAS[t]), float(ALPHAS[later])
+        alpha, sigma = math.sqrt(kept), math.sqrt(1 - kept)
+        for v in range(z.shape[1]):
+            clean, n = z[b, v].double(), noise[b, v]
+            noisy = alpha * clean + sigma * n
+            text, free = torch.tanh(noisy * 0.4 + t / 1000), torch.sin(noisy)
+            first = free + settings.guidance * (text - free)
+            if settings.kind == "sds":
+                second = n
+            else:
+                then = math.sqrt(kept_later) * clean + math.sqrt(1 - kept_later) * n
+                second = torch.tanh(then * 0.4 + later / 1000) if settings.shift else text
+            from_ = clean if settings.clean_weight else noisy
+            x_first, x_second = (from_ - sigma * first) / alpha, (from_ - sigma * second) / alpha
+            w = (clean - x_first).abs().mean()
+            out[b, v] = (x_second - x_first) / (w + 0.1)
+    return out
+
+
+@pytest.mark.parametrize("clean_weight", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "shift", "guidance"),
+    [("asd", 0.1, 1.0), ("asd", 0.1, 20.0), ("asd", 0.0, 7.5), ("sds", 0.1, 7.5), ("sds", 0.0, 1.0)],
+)
+def test_the_direction_is_the_transcription_s(
+    clean_weight: bool, kind: Any, shift: float, guidance: float
+) -> None:
+    settings = ScoreSettings(kind, guidance, shift, low=100, high=980, clean_weight=clean_weight)
+    z = torch.randn(3, 2, 3, 4, 4)
+    teacher = Formula()
+    g, error = direction(teacher, z, 0.4, settings, seeded())
+    torch.testing.assert_close(g.double(), transcribed(z, teacher, settings), rtol=2e-4, atol=2e-5)
+    assert error > 0
+    assert len(teacher.calls) == (2 if kind == "asd" and shift else 1)
+    assert teacher.calls[0][1] == (guidance != 1)  # what is not needed is not asked for
+    assert all(100 <= t < 980 for t in teacher.calls[0][0])
+
+
+def test_gradients_are_means_over_scenes_and_views_times_the_weight() -> None:
+    settings = ScoreSettings(guidance=2.0, weight=0.7)
+    scenes, seen = where(3, 2), Seen(torch.rand(3, 2, 4, 4, 3), torch.ones(3, 2, 4, 4))
+    teacher = Formula()
+    found = score_gradients(teacher, seen, scenes, settings, seeded())
+    g, error = direction(teacher, teacher.encode(seen, scenes, seeded()), 0.4, settings, seeded())
+    assert list(found.by_field) == ["rgb"]
+    # z = 3 rgb - 1, so a gradient on z counts three times.
+    torch.testing.assert_close(found.by_field["rgb"], g.movedim(2, -1) * (3 * 0.7 / (3 * 2)))
+    assert found.error == error
+    assert not seen.rgb.requires_grad
+
+
+def test_scores_repeat_and_follow_their_seed() -> None:
+    scenes, seen = where(2, 2), Seen(torch.rand(2, 2, 4, 4, 3), torch.ones(2, 2, 4, 4))
+    first, again, other = (
+        score_gradients(Formula(), seen, scenes, ScoreSettings(), seeded(s)).by_field["rgb"]
+        for s in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("kind", ["asd", "sds"])
+def test_a_single_picture_is_what_the_scores_lead_to(kind: Any) -> None:
+    """With one picture as data, both lead straight from what is rendered to that picture."""
+    picture = torch.rand(1, 2, 4, 4, 3)
+
+    def data(captions: Any, scenes: Scenes, seen: Seen, reads: Any) -> list[Seen]:
+        return [Seen(picture, torch.ones(1, 2, 4, 4))]
+
+    teacher = ClosedFormRGB(ALPHAS, data)
+    scenes, seen = where(1, 2), Seen(torch.rand(1, 2, 4, 4, 3), torch.ones(1, 2, 4, 4))
+    settings = ScoreSettings(kind, shift=0.5, low=20)
+    slope = score_gradients(teacher, seen, scenes, settings, seeded()).by_field["rgb"]
+    # Views weigh differently, w(t) being theirs.
+    same = torch.cosine_similarity(slope.flatten(2), (seen.rgb - picture).flatten(2), dim=2)
+    assert (same > 0.999).all()
+
+
+def test_shifts_are_the_public_implementation_s(parity: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = json.loads((parity / "asd" / "report.json").read_text())["t_plus_table"]
+    assert {row["module"] for row in table} == {"rd", "mv", "sd"}
+    for row in table:
+        settings = ScoreSettings(shift=RATIO if row["module"] == "rd" else 0.0, low=row["min_step"])
+        drawn = torch.tensor(row["u"])
+        monkeypatch.setattr(torch, "rand", lambda *_, drawn=drawn, **__: drawn)
+        assert shifted(torch.tensor(row["t"]), settings, 999, seeded()).tolist() == row["t_plus"]
+
+
+def test_shifts_stay_among_the_timesteps() -> None:
+    settings = ScoreSettings(shift=5.0, low=20)
+    times = torch.arange(1000).repeat(20)
+    later = shifted(times, settings, 999, seeded())
+    assert (later >= times.clamp_min(1)).all()
+    assert int(later.max()) <= 999
+    assert torch.equal(later[times <= 20], times[times <= 20].clamp_min(1))
+    assert int((later - times).max()) > 700
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("name", ["mv", "sd", "rd"])
+def test_released_gradients(parity: Path, name: str, number: int) -> None:
+    """The released variant, scene by scene: our mean over B scenes is 1 / B of its sum over them."""
+    case = load_file(parity / "asd" / f"{name}_case_{number}.safetensors")
+    views = 1 if name == "sd" else 4
+    z, wanted, text, free, later = (
+        case[
+            f"{name}_latents" if key == "z" else key if key == "grad_latents" else f"{name}_{key}"
+        ].unflatten(0, (-1, views))
+        for key in ("z", "grad_latents", "eps_text", "eps_uncond", "eps_second")
+    )
+    settings = ScoreSettings(
+        guidance=float(case["guidance_scale"]), shift=RATIO if name == "rd" else 0.0, clean_weight=True
+    )
+    for i, t in enumerate(case[f"{name}_t"].tolist()):
+        teacher = Told(text[i : i + 1], free[i : i + 1], later[i : i + 1])
+        teacher.alphas = case["alphas_cumprod"]
+        at = replace(settings, low=t, high=t + 1)
+        seen = Seen(z[i : i + 1], torch.ones(1, views, 1, 1))
+        found = score_gradients(teacher, seen, where(1, views), at, seeded())
+        torch.testing.assert_close(found.by_field["rgb"], wanted[i : i + 1], rtol=1e-5, atol=1e-5)
+        error = case["dmd_weight_w"].unflatten(0, (-1, views))[i].mean()
+        assert found.error == pytest.approx(float(error), rel=1e-5, abs=1e-5)
