@@ -136,3 +136,53 @@ def test_works_in_inference_mode() -> None:
     with torch.inference_mode():
         inside = field.rgb(awkward_points(10)[:3])
     assert torch.equal(inside, field.rgb(awkward_points(10)[:3]))
+
+
+def double_fields(activation: str, bias: bool) -> tuple[Fields, torch.Tensor]:
+    """Fields and planes in float64, planes not square."""
+    config = GeneratorConfig(
+        plane_channels=3, mlp_width=6, mlp_activation=activation, mlp_bias=bias, sphere_radius=0.4
+    )
+    return Fields(config).double(), torch.randn(2, 6, 3, 7, 9, dtype=torch.float64, requires_grad=True)
+
+
+def same_slopes(fields: Fields, planes: torch.Tensor, found: torch.Tensor, wanted: torch.Tensor) -> None:
+    """Values are the same, and gradients of planes and all weights that either depends on."""
+    torch.testing.assert_close(found, wanted)
+    weights = torch.randn_like(found)
+    learn = [planes, *fields.parameters()]
+    ours, theirs = (
+        torch.autograd.grad((out * weights).sum(), learn, allow_unused=True) for out in (found, wanted)
+    )
+    assert sum(slope is not None for slope in ours) > len(learn) // 3
+    for mine, plain in zip(ours, theirs, strict=True):
+        assert (mine is None) == (plain is None)
+        if mine is not None:
+            torch.testing.assert_close(mine, plain)
+
+
+@pytest.mark.parametrize("activation", ["relu", "softplus"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_sdf_s_lattice_is_forward_s_with_its_gradients(activation: str, bias: bool) -> None:
+    fields, planes = double_fields(activation, bias)
+    axis = torch.linspace(-1.1, 0.9, 6, dtype=torch.float64)
+    points = torch.cartesian_prod(axis, axis, axis).expand(2, -1, -1)
+    same_slopes(fields, planes, fields.sdf_lattice(planes, axis), fields(planes, points)[0].view(2, 6, 6, 6))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_colours_alone_are_forward_s_with_their_gradients(bias: bool) -> None:
+    fields, planes = double_fields("relu", bias)
+    points = torch.rand(2, 50, 3, dtype=torch.float64) * 2.4 - 1.2
+    same_slopes(fields, planes, fields.rgb(planes, points), fields(planes, points)[2])
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_lattices_and_colours_of_half_precision_planes_are_float32(kind: torch.dtype) -> None:
+    exact = random_field()
+    half = exact.planes.to(kind)[None]
+    axis = torch.linspace(-1, 1, 5)
+    for ask, at in ((exact.fields.sdf_lattice, axis), (exact.fields.rgb, torch.rand(1, 9, 3))):
+        answer = ask(half, at)
+        assert answer.dtype == torch.float32
+        assert torch.equal(answer, ask(half.float(), at))

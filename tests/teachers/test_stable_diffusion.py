@@ -1,0 +1,191 @@
+"""The base as a teacher: it stays what it was, folded or not, and its opinion reaches the pixels."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from tests.generator.full_size import SCHEDULER
+from tests.generator.test_generator import CONFIG, bases, stir
+from triplaneturbo.distill.scores import ScoreSettings, score_gradients
+from triplaneturbo.generator.folded import Folded
+from triplaneturbo.generator.generator import Generator
+from triplaneturbo.render.cameras import orbit
+from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.stable_diffusion import Shade, StableDiffusion
+from triplaneturbo.world.views import shade
+
+SIZE, VIEWS = 16, 3
+
+
+def embed(captions: list[str]) -> Tensor:
+    """Another text for each length of a caption."""
+    return torch.stack(
+        [torch.randn(77, 24, generator=torch.Generator().manual_seed(len(text))) for text in captions]
+    )
+
+
+def make(shading: Shade | None = None, kind: str = "epsilon") -> tuple[Generator, Folded, StableDiffusion]:
+    unet, vae = bases()
+    scheduler = DDIMScheduler(**SCHEDULER, prediction_type=kind)
+    generator = Generator(unet, vae, scheduler, CONFIG).eval()
+    folded = Folded(generator)
+    return generator, folded, StableDiffusion(folded.base, vae, scheduler, embed, SIZE, shading)
+
+
+def scenes() -> Scenes:
+    cameras = orbit(torch.arange(2 * VIEWS) * 50.0, 10.0, 2.5)
+    return Scenes(["a cat", "two dogs"], cameras, VIEWS, torch.ones(2, 3))
+
+
+def seen(side: int = SIZE) -> Seen:
+    shape = (2, VIEWS, side, side)
+    return Seen(torch.rand(*shape, 3), torch.ones(shape), torch.randn(*shape, 3), torch.ones(shape))
+
+
+def seeded(seed: int = 4) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@torch.no_grad()
+def asked(teacher: StableDiffusion) -> Tensor:
+    """Its noise with the caption and without, for fixed latents."""
+    noisy = torch.randn(2, 1, 4, 8, 8, generator=seeded())
+    text, free = teacher.predict(noisy, torch.tensor([30, 900]), teacher.condition(seen(), scenes()), True)
+    assert free is not None
+    return torch.stack((text, free))
+
+
+def test_it_is_the_base_and_stays_it_while_the_student_learns() -> None:
+    generator, folded, teacher = make()
+    frozen = {name: p.clone() for name, p in generator.named_parameters() if not p.requires_grad}
+    fresh = asked(teacher)
+    stir(generator)
+    assert torch.equal(asked(teacher), fresh)
+    optimizer = torch.optim.SGD([p for p in generator.parameters() if p.requires_grad], lr=1e-2)
+    latents, text = torch.randn(1, 6, 4, 8, 8), torch.randn(1, 77, 24)
+    for _ in range(2):
+        folded.fold()
+        loss = generator.decode(generator.predict(latents, 499, text)).square().mean()
+        assert torch.equal(asked(teacher), fresh)
+        loss.backward()
+        folded.unfold()
+        optimizer.step()
+        optimizer.zero_grad()
+        assert torch.equal(asked(teacher), fresh)
+    assert all(torch.equal(p, frozen[name]) for name, p in generator.named_parameters() if name in frozen)
+
+
+def test_it_is_diffusers_own_unet() -> None:
+    _, _, teacher = make()
+    plain, _ = bases()
+    noisy, times = torch.randn(2, 1, 4, 8, 8), torch.tensor([30, 900])
+    with torch.no_grad():
+        found, free = teacher.predict(noisy, times, (embed(["a", "bb"]), embed(["", ""])), False)
+        wanted = plain(noisy[:, 0], times, encoder_hidden_states=embed(["a", "bb"])).sample
+    assert free is None
+    torch.testing.assert_close(found[:, 0], wanted)
+
+
+def test_guidance_asks_once_for_both() -> None:
+    _, _, teacher = make()
+    noisy, times = torch.randn(2, 1, 4, 8, 8), torch.tensor([30, 900])
+    text, empty = teacher.condition(seen(), scenes())
+    assert torch.equal(empty[0], embed([""])[0])
+    assert torch.equal(text[1], embed(["two dogs"])[0])
+    with torch.no_grad():
+        both = teacher.predict(noisy, times, (text, empty), True)
+        for found, alone in zip(both, (text, empty), strict=True):
+            assert found is not None
+            wanted, _ = teacher.predict(noisy, times, (alone, empty), False)
+            torch.testing.assert_close(found, wanted)
+
+
+def test_velocities_become_noise() -> None:
+    """The noise that a prediction of the velocity stands for is what, with the image, gives that velocity."""
+    _, _, teacher = make(kind="v_prediction")
+    plain, _ = bases()
+    noisy, times = torch.randn(2, 1, 4, 8, 8), torch.tensor([30, 900])
+    with torch.no_grad():
+        noise, _ = teacher.predict(noisy, times, (embed(["a", "bb"]), embed(["", ""])), False)
+        velocity = plain(noisy[:, 0], times, encoder_hidden_states=embed(["a", "bb"])).sample[:, None]
+    alpha = teacher.alphas[times].sqrt().view(2, 1, 1, 1, 1)
+    sigma = (1 - alpha**2).sqrt()
+    image = (noisy - sigma * noise) / alpha
+    torch.testing.assert_close(alpha * noise - sigma * image, velocity, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_reach_the_pixels_of_the_view_that_was_looked_at_and_nothing_else() -> None:
+    generator, _, teacher = make(shade)
+    looked = set()
+    for seed in range(4):
+        found = score_gradients(
+            teacher, seen(), scenes(), ScoreSettings(guidance=3.0, shift=0.0), seeded(seed)
+        )
+        slope = found.by_field["rgb"]
+        assert torch.isfinite(slope).all()
+        used = slope.flatten(2).abs().sum(2) > 0
+        assert (used.sum(1) == 1).all()  # one view a scene
+        looked |= set(used.nonzero().flatten().tolist())
+    assert len(looked) > 1
+    assert all(p.grad is None for p in generator.parameters())
+
+
+def test_latents_are_the_posterior_s_and_follow_the_seed() -> None:
+    generator, _, teacher = make()
+    shown = seen()
+    first, again = (teacher.encode(shown, scenes(), seeded()) for _ in range(2))
+    assert first.shape == (2, 1, 4, 8, 8)
+    assert torch.equal(first, again)
+    draw = seeded()
+    views = torch.randint(VIEWS, (2,), generator=draw)
+    images = torch.stack([shown.rgb[i, view] for i, view in enumerate(views)]).permute(0, 3, 1, 2) * 2 - 1
+    posterior = generator.vae.encode(images).latent_dist
+    wanted = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=draw)
+    torch.testing.assert_close(first[:, 0], wanted * generator.vae.config.scaling_factor)
+
+
+def test_other_sizes_are_resized() -> None:
+    _, _, teacher = make()
+    flat = seen(side=24)
+    flat.rgb[:] = 0.25
+    same = seen()
+    same.rgb[:] = 0.25
+    torch.testing.assert_close(*(teacher.encode(one, scenes(), seeded()) for one in (flat, same)))
+
+
+def test_pictures_are_lit_as_those_that_the_base_learned_from() -> None:
+    _, _, lit = make(shade)
+    _, _, plain = make()
+    where, shown = scenes(), seen()
+    toward = where.cameras.c2w[:, :3, 2].view(2, VIEWS, 1, 1, 3)
+    unit = torch.nn.functional.normalize(shown.normal, dim=-1)
+    by_hand = Seen(shade(shown.rgb, unit, toward), shown.opacity)
+    found = lit.encode(shown, where, seeded())
+    torch.testing.assert_close(found, plain.encode(by_hand, where, seeded()))
+    assert not torch.allclose(found, plain.encode(shown, where, seeded()), atol=1e-3)
+    nothing = Seen(shown.rgb, torch.zeros_like(shown.opacity), shown.normal)
+    torch.testing.assert_close(*(one.encode(nothing, where, seeded()) for one in (lit, plain)))
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+def test_half_precision(autocast: torch.dtype | None) -> None:
+    _, _, exact = make()
+    wanted = asked(exact)
+    unet, vae = bases()
+    if autocast is None:  # that of the weights
+        unet, vae = unet.to(torch.bfloat16), vae.to(torch.bfloat16)
+    teacher = StableDiffusion(lambda: nullcontext(unet), vae, exact.scheduler, embed, SIZE, None, autocast)
+    found = asked(teacher)
+    assert found.dtype == torch.float32
+    assert float((found - wanted).norm() / wanted.norm()) < 0.03
+    z, near = (one.encode(seen(), scenes(), seeded()) for one in (exact, teacher))
+    assert near.dtype == torch.float32
+    assert near.shape == z.shape
+    slope = score_gradients(teacher, seen(), scenes(), ScoreSettings(shift=0.1), seeded()).by_field["rgb"]
+    assert torch.isfinite(slope).all()
+    assert slope.abs().sum() > 0
