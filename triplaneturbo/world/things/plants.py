@@ -42,24 +42,25 @@ def tree(rng: np.random.Generator) -> Solid:
 
 
 def cactus(rng: np.random.Generator) -> Solid:
-    """A ribbed column with bent arms and a blossom on top, in a pot."""
+    """A ribbed column with two bent arms in a pot; some bear a blossom."""
     b = Builder()
-    thick, high = rng.uniform(0.21, 0.25), rng.uniform(0.42, 0.5)
+    thick, high = rng.uniform(0.21, 0.24), rng.uniform(0.44, 0.54)
     ribs = int(rng.integers(6, 9))
     b.limb((0, 0, -0.5), (0, 0, high), thick)
     b.limb((thick, 0, -0.5), (0.75 * thick, 0, high), 0.06, repeat=ribs, blend=0.04)
     b.group()
-    arms = ((1, rng.uniform(-0.05, 0.1)), (-1, rng.uniform(0.1, 0.25)))[: int(rng.integers(1, 3))]
-    for side, low in arms:
-        out, arm = side * rng.uniform(0.43, 0.48), rng.uniform(0.11, 0.13)
+    left = rng.choice((-1, 1))
+    for side, low in ((left, rng.uniform(-0.05, 0.05)), (-left, rng.uniform(0.1, 0.22))):
+        out, arm = side * rng.uniform(0.54, 0.57), rng.uniform(0.11, 0.13)
         b.limb((0, 0, low - 0.02), (0, out, low), arm)
-        b.limb((0, out, low), (0, out, low + rng.uniform(0.22, 0.3)), arm, 0.95 * arm, blend=0.06)
+        b.limb((0, out, low), (0, out, low + rng.uniform(0.22, 0.32)), arm, 0.95 * arm, blend=0.06)
     b.group()
     b.cone(0.26, 0.34, 0.17, at=(0, 0, -0.6), paint=ACCENT, round=0.02)
     b.cylinder(0.38, 0.06, at=(0, 0, -0.42), paint=ACCENT, round=0.03)
-    b.group()
-    b.sphere(0.1, at=(0, 0, high + thick + 0.03), paint="yellow")
-    b.sphere(0.09, at=(0.12, 0, high + thick - 0.02), paint="pink", repeat=5)
+    if rng.random() < 0.6:
+        b.group()
+        b.sphere(0.1, at=(0, 0, high + thick + 0.03), paint="yellow")
+        b.sphere(0.09, at=(0.12, 0, high + thick - 0.02), paint="pink", repeat=5)
     return b.solid()
 
 
