@@ -33,9 +33,11 @@ def load_state(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        then = state["settings"]
-    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError):
+        if not (isinstance(state, dict) and isinstance(state.get("settings"), dict)):
+            raise ValueError("not a state")
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError):
         raise UserError(f"{path} is broken: delete it to begin this stage anew.") from None
+    then = state["settings"]
     changed = sorted(key for key in settings.keys() | then.keys() if settings.get(key) != then.get(key))
     if changed:
         key = changed[0]
