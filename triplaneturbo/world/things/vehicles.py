@@ -13,7 +13,7 @@ _ALONG_X, _ALONG_Y = (0.0, 90.0, 0.0), (90.0, 0.0, 0.0)  # turns that lay a cyli
 def rocket(rng: np.random.Generator) -> Solid:
     """A plump body with a pointed nose, portholes, three or four swept fins and a flame."""
     b = Builder()
-    radius, fins, windows = rng.uniform(0.25, 0.29), int(rng.integers(3, 5)), int(rng.integers(1, 3))
+    radius, fins, windows = rng.uniform(0.28, 0.33), int(rng.integers(3, 5)), int(rng.integers(1, 3))
     waist = rng.uniform(0.7, 0.85) * radius
     b.cone(waist, radius, 0.24, at=(0, 0, 0.34), paint=MAIN)
     b.ellipsoid((radius, radius, 0.8), at=(0, 0, 0.58), paint=MAIN)
@@ -22,10 +22,10 @@ def rocket(rng: np.random.Generator) -> Solid:
     b.cone(0.2, 0.14, 0.06, at=(0, 0, 0.06), paint="black")
     b.limb((0, 0, 0.0), (0, 0, -0.14), 0.13, 0.07, paint="orange")
     b.group()
-    out, low = rng.uniform(0.36, 0.42), rng.uniform(-0.04, 0.04)
+    out, low = rng.uniform(0.42, 0.5), rng.uniform(-0.04, 0.04)
     tilt = np.radians(180.0 if fins == 3 else 45.0)
     c, s = float(np.cos(tilt)), float(np.sin(tilt))
-    at = (0.18 * c, 0.18 * s, 0.46)
+    at = (0.2 * c, 0.2 * s, 0.5)
     b.limb(at, (out * c, out * s, 0.16 + low), 0.07, paint=ACCENT, repeat=fins)
     b.limb((0.16 * c, 0.16 * s, 0.26), (out * c, out * s, 0.16 + low), 0.07, paint=ACCENT, repeat=fins)
     b.limb((out * c, out * s, 0.16 + low), (out * c, out * s, low), 0.07, paint=ACCENT, repeat=fins)
@@ -43,7 +43,7 @@ def car(rng: np.random.Generator) -> Solid:
     """A rounded body on four wheels, glass all around and a roof on top."""
     b = Builder()
     half, wheel = rng.uniform(0.6, 0.67), rng.uniform(0.155, 0.19)
-    boxy, back = rng.random() < 0.5, rng.uniform(-0.16, 0.02)
+    back, boxy = rng.uniform(-0.16, 0.0), rng.random() < 0.5
     b.box((half - 0.1, 0.2, 0.06), at=(0, 0, 0.29), paint=MAIN, round=0.1)
     b.box((half + 0.03, 0.22, 0.02), at=(0, 0, 0.2), paint="grey", round=0.035)
     b.group()
@@ -51,15 +51,15 @@ def car(rng: np.random.Generator) -> Solid:
         length = rng.uniform(0.32, 0.37)
         b.box((length - 0.08, 0.17, 0.12), at=(back, 0, 0.48), paint="cyan", round=0.08)
         b.group()
-        b.box((length - 0.02, 0.24, 0.03), at=(back, 0, 0.69), paint=ACCENT, round=0.045)
+        b.box((length - 0.04, 0.22, 0.03), at=(back, 0, 0.68), paint=ACCENT, round=0.05)
         b.box((0.06, 0.265, 0.14), at=(back, 0, 0.5), paint=MAIN, round=0.01)
     else:
         length = rng.uniform(0.4, 0.45)
-        b.ellipsoid((length, 0.29, 0.34), at=(back, 0, 0.4), paint="cyan")
-        b.ellipsoid((0.075, 0.32, 0.35), at=(back, 0, 0.4), paint=MAIN)
+        b.ellipsoid((length, 0.29, 0.31), at=(back, 0, 0.4), paint="cyan")
+        b.ellipsoid((0.1, 0.32, 0.32), at=(back, 0, 0.4), paint=MAIN)
         b.group()
-        b.ellipsoid((length + 0.05, 0.33, 0.38), at=(back, 0, 0.4), paint=ACCENT)
-        b.box((1, 1, 0.5), at=(0, 0, 0.09), paint=ACCENT, cut=True)
+        b.ellipsoid((length + 0.04, 0.33, 0.35), at=(back, 0, 0.4), paint=ACCENT)
+        b.box((1, 1, 0.5), at=(0, 0, 0.07), paint=ACCENT, cut=True)
     b.group()
     for x in (-0.55 * half, 0.58 * half):
         b.cylinder(
@@ -131,7 +131,7 @@ def train(rng: np.random.Generator) -> Solid:
     b.sphere(0.09, at=(0.57, 0, axis), paint="yellow")
     b.group()
     b.box((0.2, 0.23, (top - 0.26) / 2), at=(-0.41, 0, (top + 0.26) / 2), paint=MAIN, round=0.02)
-    b.box((0.26, 0.28, 0.03), at=(-0.41, 0, top + 0.02), paint="black", round=0.03)
+    b.box((0.26, 0.28, 0.03), at=(-0.41, 0, top + 0.02), paint=MAIN, round=0.03)
     b.box((0.09, 0.28, 0.08), at=(-0.41, 0, top - 0.18), paint="cyan", round=0.01)
     b.group()
     chimney = axis + boiler
@@ -153,8 +153,8 @@ def train(rng: np.random.Generator) -> Solid:
 def airplane(rng: np.random.Generator) -> Solid:
     """A tapering fuselage with broad wings; a propeller on the nose, or jet engines."""
     b = Builder()
-    propeller, thick, sweep = rng.random() < 0.5, rng.uniform(0.18, 0.22), rng.uniform(6.0, 22.0)
-    span, chord, low = rng.uniform(0.62, 0.7), rng.uniform(0.13, 0.16), rng.uniform(-0.1, 0.02)
+    thick, sweep, propeller = rng.uniform(0.17, 0.2), rng.uniform(6.0, 20.0), rng.random() < 0.5
+    span, chord, low = rng.uniform(0.7, 0.78), rng.uniform(0.18, 0.21), rng.uniform(-0.08, 0.0)
     b.limb((0.38, 0, 0), (-0.56, 0, 0.08), thick, 0.1, paint=MAIN)
     b.group()
     lean = np.radians(sweep)
@@ -168,7 +168,7 @@ def airplane(rng: np.random.Generator) -> Solid:
         mirror=True,
     )
     b.group()
-    b.box((0.08, 0.24, 0.02), at=(-0.58, 0, 0.1), paint=MAIN, round=0.035)
+    b.box((0.09, 0.28, 0.02), at=(-0.58, 0, 0.1), paint=MAIN, round=0.035)
     b.box((0.08, 0.02, 0.18), at=(-0.6, 0, 0.26), turn=(0, -18, 0), paint=MAIN, round=0.035)
     b.group()
     b.ellipsoid((0.16, 0.75 * thick, 0.12), at=(0.36, 0, 0.7 * thick), paint="cyan")
@@ -181,7 +181,7 @@ def airplane(rng: np.random.Generator) -> Solid:
     if propeller:
         nose = 0.38 + thick
         b.sphere(0.1, at=(nose, 0, 0), paint="yellow")
-        b.box((0.02, 0.04, 0.26), at=(nose + 0.02, 0, 0), turn=(35, 0, 0), paint="black", round=0.035)
+        b.box((0.02, 0.03, 0.2), at=(nose + 0.02, 0, 0), turn=(35, 0, 0), paint="black", round=0.035)
     else:
         b.limb((0.2, 0.34, low - 0.1), (-0.06, 0.34, low - 0.1), 0.1, paint="grey", mirror=True)
     return b.solid()
@@ -190,25 +190,26 @@ def airplane(rng: np.random.Generator) -> Solid:
 def sailboat(rng: np.random.Generator) -> Solid:
     """A round hull under one or two triangular sails."""
     b = Builder()
-    half, deep, wide = rng.uniform(0.58, 0.65), rng.uniform(0.36, 0.42), rng.uniform(0.25, 0.29)
-    two, flag, high = rng.random() < 0.6, rng.random() < 0.5, rng.uniform(0.8, 0.88)
+    two, flag = rng.random() < 0.55, rng.random() < 0.5
+    half, deep, wide = rng.uniform(0.6, 0.67), rng.uniform(0.33, 0.38), rng.uniform(0.28, 0.32)
+    high = rng.uniform(0.84, 0.94)
     b.ellipsoid((half, wide, deep), paint=MAIN)
-    b.box((2, 2, 0.5), at=(0, 0, 0.5), paint="brown", cut=True)
+    b.box((2, 2, 0.5), at=(0, 0, 0.5), paint=MAIN, cut=True)
     b.box((0.5, 2, 2), at=(-0.5 - 0.8 * half, 0, 0), paint=MAIN, cut=True)
     b.group()
     mast = 0.08 if two else 0.2
-    b.limb((mast, 0, -0.05), (mast, 0, high + 0.1), 0.055, paint="brown")
+    b.limb((mast, 0, -0.05), (mast, 0, high - 0.02), 0.06, paint="brown")
     b.group()
-    aft = 0.5 if two else 0.6
-    b.prism(0.06, aft, high - 0.14, at=(mast, 0, 0.12), turn=(0, 0, 90), paint=ACCENT)
+    aft = 0.56 if two else 0.7
+    b.prism(0.065, aft, high - 0.17, at=(mast, 0, 0.15), turn=(0, 0, 90), paint=ACCENT)
     b.box((1, 1, 2), at=(mast + 1, 0, 0), paint=ACCENT, cut=True)
     if two:
         b.group()
-        b.prism(0.06, 0.36, 0.78 * high - 0.14, at=(mast, 0, 0.12), turn=(0, 0, 90), paint=ACCENT)
+        b.prism(0.065, 0.44, 0.82 * high - 0.17, at=(mast, 0, 0.15), turn=(0, 0, 90), paint=ACCENT)
         b.box((1, 1, 2), at=(mast - 1, 0, 0), paint=ACCENT, cut=True)
     if flag:
         b.group()
-        b.box((0.09, 0.03, 0.05), at=(mast - 0.1, 0, high + 0.08), paint="yellow", round=0.02)
+        b.box((0.09, 0.03, 0.05), at=(mast - 0.08, 0, high + 0.04), paint="yellow", round=0.02)
     return b.solid()
 
 
@@ -248,7 +249,7 @@ THINGS = (
     Thing("car", car, "red", "roof", "white"),
     Thing("truck", truck, "green", "cab", "orange"),
     Thing("train", train, "blue", "wheels", "red"),
-    Thing("airplane", airplane, "cyan", "wings", "blue"),
+    Thing("airplane", airplane, "white", "wings", "blue"),
     Thing("sailboat", sailboat, "red", "sail", "white"),
     Thing("submarine", submarine, "yellow", "tower", "orange"),
 )
