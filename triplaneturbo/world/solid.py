@@ -47,7 +47,11 @@ class Solid:
         return np.asarray(self.stretch, dtype=np.float64), np.asarray(self.shift, dtype=np.float64)
 
     def inside(self) -> np.ndarray:
-        """Points inside on a regular grid of about 64 nodes along each side of its bounds: [N, 3]."""
+        """Points inside on a regular grid of about 64 nodes along each side of its bounds: [N, 3].
+
+        Raises:
+            ValueError: there are none, or it reaches out of [-4, 4]^3.
+        """
         low, high = np.full(3, -4.0), np.full(3, 4.0)
         for cells in (32, 40, 64):
             axes = [np.linspace(low[i], high[i], cells) for i in range(3)]
@@ -58,7 +62,10 @@ class Solid:
             if len(near) == 0:
                 raise ValueError("the solid is empty")
             low, high = near.min(0) - step, near.max(0) + step
-        return points[distance <= 0]
+        inside = points[distance <= 0]
+        if np.abs(inside).max() > 4:
+            raise ValueError("the solid reaches beyond 4 units")
+        return inside
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Lowest and highest corner [3], [3] of what is inside, to about a sixtieth of its size."""
