@@ -26,7 +26,8 @@ RATIO = 0.1  # RichDreamer's, which alone has one
 class Formula:
     """A denoiser of colours that is a formula in what it is shown; counts its calls."""
 
-    name, reads, alphas = "formula", ("rgb",), ALPHAS
+    name, alphas = "formula", ALPHAS
+    reads: tuple[str, ...] = ("rgb",)
 
     def __init__(self) -> None:
         self.calls: list[tuple[list[int], bool]] = []
@@ -48,7 +49,8 @@ class Formula:
 class Told:
     """A denoiser that answers what it was told, whatever it is shown: with the caption, without, later."""
 
-    name, reads, alphas = "told", ("rgb",), ALPHAS
+    name, alphas = "told", ALPHAS
+    reads: tuple[str, ...] = ("rgb",)
 
     def __init__(self, text: Tensor, free: Tensor, later: Tensor) -> None:
         self.text, self.free, self.later = text, free, later

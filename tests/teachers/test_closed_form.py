@@ -57,7 +57,7 @@ def bayes(noisy: Tensor, kept: float, data: Tensor) -> Tensor:
     ]
     best = max(exponents)
     weights = [math.exp((e - best) / (2 * s * s)) for e in exponents]
-    return sum(w * row for w, row in zip(weights, data, strict=True)) / sum(weights)  # type: ignore[return-value]
+    return sum(w * row for w, row in zip(weights, data, strict=True)) / sum(weights)
 
 
 def test_posterior_mean_is_an_integral() -> None:

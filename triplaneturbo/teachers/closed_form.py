@@ -98,7 +98,7 @@ class ClosedFormRGB(_ClosedForm):
     """Pictures in colour."""
 
     name = "rgb"
-    reads = ("rgb",)
+    reads: tuple[str, ...] = ("rgb",)
 
     def _see(self, seen: Seen, scenes: Scenes) -> Tensor:
         return seen.rgb
@@ -108,7 +108,7 @@ class ClosedFormGeometry(_ClosedForm):
     """Normals and disparity."""
 
     name = "geometry"
-    reads = ("normal", "depth", "opacity")
+    reads: tuple[str, ...] = ("normal", "depth", "opacity")
 
     def _see(self, seen: Seen, scenes: Scenes) -> Tensor:
         assert seen.normal is not None

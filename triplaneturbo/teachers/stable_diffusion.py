@@ -29,7 +29,7 @@ class StableDiffusion:
     """
 
     name = "sd"
-    reads = ("rgb",)
+    reads: tuple[str, ...] = ("rgb",)
 
     def __init__(
         self,
