@@ -2,10 +2,10 @@
 
     python -m triplaneturbo.world train --folder runs/small            the built-in model, from nothing
 
-Algorithm 1 of the paper (CVPR 2025, section 3.2). For each of K steps from noise to latents: noise is added to the
-last, detached estimate; the U-Net gives a clean one; its planes are rendered from four sides; every teacher says
-what it would change (ASD); the gradients of the K steps are accumulated with weight 1 / K; then the adapter takes
-one optimiser step. No gradient crosses from step to step, so memory is that of one.
+Algorithm 1 of the paper (CVPR 2025, section 3.2). For each of K steps from noise to latents: noise is added
+to the last, detached estimate; the U-Net gives a clean one; its planes are rendered from four sides; every
+teacher says what it would change (ASD); the gradients of the K steps are accumulated with weight 1 / K; then
+the adapter takes one optimiser step. No gradient crosses from step to step, so memory is that of one.
 
 This file reads from top to bottom: settings, what one iteration does, the loop with its checkpoints.
 """
@@ -129,10 +129,8 @@ def iteration(
         autocast: precision of the U-Net and the decoder; None: that of their weights.
     """
     generator, device = student.generator, student.generator.device
-    rng, noise = (
-        np.random.default_rng(seed),
-        torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**62))),
-    )
+    rng = np.random.default_rng(seed)
+    noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
     scenes = draw(rng, settings.batch, settings.steps)
     embeds = student.embed(scenes[0].prompts)
     latents = generator.draw_latents(settings.batch, noise)
@@ -146,7 +144,9 @@ def iteration(
             output = generator.predict(noisy, t, embeds)
             clean = clean_estimate(generator.scheduler, output.float(), noisy, t)
             planes = generator.decode(clean)
-        loss = rendering_loss(generator, planes.float(), teachers, scenes[step], settings, progress, rng, noise, log)  # fmt: skip
+        loss = rendering_loss(
+            generator, planes.float(), teachers, scenes[step], settings, progress, rng, noise, log
+        )
         (loss / settings.steps).backward()
         latents = clean.detach()
     student.folded.unfold()
@@ -154,9 +154,16 @@ def iteration(
 
 
 def rendering_loss(
-    generator: Generator, planes: Tensor, teachers: Sequence[Teacher], scenes: Scenes,
-    settings: Settings, progress: float, rng: np.random.Generator, noise: torch.Generator, log: dict[str, float],
-) -> Tensor:  # fmt: skip
+    generator: Generator,
+    planes: Tensor,
+    teachers: Sequence[Teacher],
+    scenes: Scenes,
+    settings: Settings,
+    progress: float,
+    rng: np.random.Generator,
+    noise: torch.Generator,
+    log: dict[str, float],
+) -> Tensor:
     """Render planes [B, 6, C, H, W] both ways and ask the teachers; a scalar whose gradient is theirs."""
 
     def now(span: Span) -> float:
@@ -219,13 +226,13 @@ def train(
 ) -> bool:
     """Run or go on with a run; its state is `folder/train.pt`. Returns whether it is finished.
 
-    Random numbers follow from the seed, the iteration and the process alone, so a run that was killed and gone
-    on with equals an uninterrupted one bit for bit (on one device).
+    Random numbers follow from the seed, the iteration and the process alone, so a run that was killed and
+    gone on with equals an uninterrupted one bit for bit (on one device).
 
     Args:
         save_every: iterations between states.
-        progress: called by the leading process whenever a state was saved, with the iteration, the log and the
-            averaged weights by the parameter's name.
+        progress: called by the leading process whenever a state was saved, with the iteration, the log and
+            the averaged weights by the parameter's name.
         until: stop with a state saved at this time (`time.monotonic`).
 
     Raises:
@@ -234,8 +241,9 @@ def train(
     path = folder / "train.pt"
     names = {name: p for name, p in student.generator.named_parameters() if p.requires_grad}
     parameters = list(names.values())
-    optimizer = torch.optim.AdamW(parameters, lr=settings.rate, betas=(0.9, 0.99), eps=1e-12, weight_decay=0.0,
-                                  fused=True)  # fmt: skip
+    optimizer = torch.optim.AdamW(
+        parameters, lr=settings.rate, betas=(0.9, 0.99), eps=1e-12, weight_decay=0.0, fused=True
+    )
     average = {name: p.detach().clone() for name, p in names.items()}
     told = {**flat(asdict(settings)), "processes": team.size}
     done, log = 0, {}
@@ -273,8 +281,15 @@ def train(
         stop = bool(team.mean(torch.tensor(float(team.leads and time.monotonic() > until))) > 0)
         if (i + 1) % save_every == 0 or i + 1 == settings.iterations or stop:
             if team.leads:
-                save_state(path, {"settings": told, "iteration": i + 1, "weights": {n: p.detach() for n, p in names.items()},
-                                  "average": average, "optimizer": optimizer.state_dict(), "log": log})  # fmt: skip
+                state = {
+                    "settings": told,
+                    "iteration": i + 1,
+                    "weights": {name: p.detach() for name, p in names.items()},
+                    "average": average,
+                    "optimizer": optimizer.state_dict(),
+                    "log": log,
+                }
+                save_state(path, state)
                 if progress is not None:
                     progress(i + 1, log, average)
             team.wait()

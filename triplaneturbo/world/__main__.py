@@ -55,12 +55,14 @@ def _train(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from triplaneturbo.parallel import run
-    from triplaneturbo.world.train import SMALL, train
+    from triplaneturbo.world.combinations import seen
+    from triplaneturbo.world.train import SMALL, read_captions, train
 
+    specs = read_captions(options.captions) if options.captions else list(seen())
     _pretrain(options)
     settings = replace(SMALL, iterations=options.iterations, batch=options.prompts)
     until = time.monotonic() + 60 * options.minutes
-    run(train, (options.folder, _keys(), settings, until), options.processes, options.device)
+    run(train, (options.folder, _keys(), specs, settings, until), options.processes, options.device)
 
 
 def _clip(options: argparse.Namespace) -> None:
@@ -137,6 +139,9 @@ def main(arguments: list[str] | None = None) -> int:
     _add_pretrain(sub)
     sub.add_argument("--iterations", type=int, default=5000)
     sub.add_argument("--prompts", type=int, default=2, help="prompts an iteration and process")
+    sub.add_argument(
+        "--captions", type=Path, help="a file with a caption a line; all that is not held out without"
+    )
     sub.add_argument(
         "--minutes", type=float, default=float("inf"), help="stop then; the same command goes on"
     )

@@ -50,7 +50,9 @@ def export(folder: Path, target: Path) -> int:
                 halve(path)
             size = sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
             if size > LIMIT:
-                raise UserError(f"The model takes {size / 2**20:.1f} MB, more than the {LIMIT >> 20} it may have.")
+                raise UserError(
+                    f"The model takes {size / 2**20:.1f} MB, more than the {LIMIT >> 20} it may have."
+                )
             if target.exists():
                 target.rename(Path(place) / "old")
             new.rename(target)

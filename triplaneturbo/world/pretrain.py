@@ -2,12 +2,13 @@
 
     python -m triplaneturbo.world pretrain --folder runs/small
 
-First the tokenizer, then the autoencoder, then U-Net and text model together. It goes on where it was stopped.
-The folder then holds `base/` in diffusers' layout, and sheets of reconstructions and of pictures.
+First the tokenizer, then the autoencoder, then U-Net and text model together. It goes on where it was
+stopped. The folder then holds `base/` in diffusers' layout, and sheets of reconstructions and of pictures.
 """
 
 from __future__ import annotations
 
+import tempfile
 from io import BytesIO
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
+from triplaneturbo.errors import UserError
 from triplaneturbo.files import write_whole
 from triplaneturbo.generator.layout import lay_out_for_training
 from triplaneturbo.generator.schedule import denoise_steps
@@ -83,7 +85,7 @@ def _train_vae(team: Team, folder: Path, book: PictureBook, steps: int, batch: i
     vae.register_to_config(scaling_factor=1 / spread)
     if team.leads:
         look(steps)
-        vae.save_pretrained(folder / "base" / "vae")
+        save_part(vae, folder / "base" / "vae")
     team.wait()
 
 
@@ -129,10 +131,21 @@ def _train_unet(team: Team, folder: Path, book: PictureBook, steps: int, batch: 
                 settings={"batch": batch}, average=0.999, progress=look)  # fmt: skip
     if team.leads:
         save_text_sheet(folder, unet, vae, TextEncoder(tokenizer, text), scheduler)
-        text.save_pretrained(base / "text_encoder")
-        scheduler.save_pretrained(base / "scheduler")
-        unet.save_pretrained(base / "unet")
+        save_part(text, base / "text_encoder")
+        save_part(scheduler, base / "scheduler")
+        save_part(unet, base / "unet")  # the last one: where it stands, the base is whole
     team.wait()
+
+
+def save_part(part, folder: Path) -> None:
+    """`part.save_pretrained(folder)`, whole or not at all."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
+            part.save_pretrained(Path(place) / "new")
+            (Path(place) / "new").rename(folder)
+    except OSError as error:
+        raise UserError(f"Cannot write {folder}: {error.strerror}; free space or go elsewhere.") from error
 
 
 @torch.no_grad()
@@ -154,7 +167,7 @@ def sample(
 
 
 def save_text_sheet(folder: Path, unet, vae, text: TextEncoder, scheduler) -> None:
-    """Draw 24 seen and 24 held-out captions as pictures into `pictures.png`, captions beside in `pictures.txt`."""
+    """Draw 24 seen and 24 held-out captions into `pictures.png`, the captions into `pictures.txt`."""
     rng = np.random.default_rng(5)
     unseen = sorted(held_out(), key=lambda spec: spec.caption)
     captions = [seen()[i].caption for i in rng.choice(len(seen()), 24)]

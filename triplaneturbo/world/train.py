@@ -2,9 +2,9 @@
 
     python -m triplaneturbo.world train --folder runs/small
 
-Stages: the pool of views, the small Stable Diffusion (pretrain.py), then PRD (distill/prd.py) on the world's seen
-captions with the three teachers. Each goes on where it was stopped; the last writes `model/` in the folder, a
-complete model, at every preview.
+Stages: the pool of views, the small Stable Diffusion (pretrain.py), then PRD (distill/prd.py) on the world's
+seen captions with the three teachers. Each goes on where it was stopped; the last writes `model/` in the
+folder, a complete model, at every preview.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from triplaneturbo.distill import prd
 from triplaneturbo.distill.prd import Settings, Student, TeacherSettings
 from triplaneturbo.distill.rendering import surface, volume
+from triplaneturbo.errors import UserError
 from triplaneturbo.generator.adapter import ADAPTER_NAME, save_adapter
 from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.generator.folded import Folded
@@ -39,7 +40,7 @@ from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 from triplaneturbo.world.captions import captions
 from triplaneturbo.world.combinations import Balance, held_out, seen
-from triplaneturbo.world.data import PoolData
+from triplaneturbo.world.data import PoolData, meaning
 from triplaneturbo.world.pool import RIGS, SIZE, VIEWS, Pool
 from triplaneturbo.world.pretrain import save_sheet
 from triplaneturbo.world.spec import Spec
@@ -49,8 +50,8 @@ CONFIG = GeneratorConfig(
     plane_channels=16, mlp_width=32, mlp_bias=True, latent_size=16, grid_resolution=96, plane_embedding=True
 )
 
-# What differs from the full model's recipe, and why. The closed forms know every instance exactly, so guidance has
-# nothing to sharpen (1), and all three learn by ASD's shift. The surface hardens while shapes become clear.
+# What differs from the full model's recipe, and why. The closed forms know every instance exactly, so that
+# guidance has nothing to sharpen (1). The surface hardens while shapes become clear.
 SMALL = Settings(
     rate=1e-3,
     teachers={
@@ -113,7 +114,7 @@ def _unfreeze(generator: Generator) -> None:
 
 
 def make_teachers(student: Student, pool: Pool, base: Path | None = None) -> list[Teacher]:
-    """The two closed forms and the student's own base; or that in the folder `base`, where the student's learns."""
+    """The two closed forms and the student's own base; where that learns, the one in the folder `base`."""
     generator = student.generator
     data = PoolData(pool)
     alphas = generator.scheduler.alphas_cumprod
@@ -128,6 +129,27 @@ def make_teachers(student: Student, pool: Pool, base: Path | None = None) -> lis
         ClosedFormGeometry(alphas, data),
         StableDiffusion(plain, generator.vae, generator.scheduler, student.embed, 64, shade, torch.bfloat16),
     ]
+
+
+def read_captions(path: Path) -> list[Spec]:
+    """The specs of a list of captions, one a line; blank lines count for nothing.
+
+    Raises:
+        UserError: the file cannot be read or holds none; the world cannot express one, or it is held out.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read {path} ({error}): give a text file with a caption a line.") from None
+    specs = [meaning(line) for line in lines if line]
+    if not specs:
+        raise UserError(f"{path} holds no captions: write one a line.")
+    for spec in specs:
+        if spec in held_out():
+            raise UserError(
+                f"{spec.caption!r} is held out for judging and never trained on: take it from {path}."
+            )
+    return specs
 
 
 def make_draw(pool: Pool, specs: Iterable[Spec], device: torch.device) -> prd.Draw:
@@ -158,8 +180,8 @@ def scenes(pool: Pool, texts: list[str], rig: int, background: Tensor, device: t
     return Scenes(texts, cameras.to(device), VIEWS, background.to(device), rig)
 
 
-def train(team: Team, folder: Path, keys: list, settings: Settings, until: float) -> None:
-    """Run or go on with the PRD stage in `folder`, which holds `base/` and `pool/`."""
+def train(team: Team, folder: Path, keys: list, specs: list[Spec], settings: Settings, until: float) -> None:
+    """Run or go on with the PRD stage on some specs in `folder`, which holds `base/` and `pool/`."""
     torch.manual_seed(0)
     pool = Pool(folder / "pool", keys)
     student = make_student(folder / "base", CONFIG, team.device, settings.tuning)
@@ -174,7 +196,7 @@ def train(team: Team, folder: Path, keys: list, settings: Settings, until: float
             draw_preview(student, pool, folder / "preview.png")
             save_model(student.generator, folder)
 
-    prd.train(team, student, teachers, make_draw(pool, seen(), team.device), settings, folder,
+    prd.train(team, student, teachers, make_draw(pool, specs, team.device), settings, folder,
               autocast=torch.bfloat16, progress=preview, until=until)  # fmt: skip
 
 
