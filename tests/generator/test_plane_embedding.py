@@ -82,6 +82,9 @@ def test_files_with_and_without_it_are_not_mixed_up(tmp_path: Path) -> None:
         load_adapter(make(CONFIG), tmp_path / "with.safetensors")
     with pytest.raises(UserError, match="embedding"):
         load_adapter(make(), tmp_path / "without.safetensors")
+    with pytest.raises(UserError, match="no place"):
+        save_adapter(make(), tmp_path / "released.pth")
+    assert not (tmp_path / "released.pth").exists()
     with pytest.raises(UserError, match="embedding"):
         load_adapter(make(replace(EMBEDDED, latent_size=4)), tmp_path / "with.safetensors")
 

@@ -73,11 +73,19 @@ def load_adapter(generator: Generator, path: Path) -> None:
 
 
 def save_adapter(generator: Generator, path: Path) -> None:
-    """Write the active adapter: our own layout for `.safetensors`, the released one for any other suffix."""
+    """Write the active adapter: our own layout for `.safetensors`, the released one for any other suffix.
+
+    Raises:
+        UserError: the file cannot be written, or its layout has no place for all that the adapter is.
+    """
     tensors = {name: value.detach().cpu().contiguous() for name, value in adapter_tensors(generator).items()}
     if path.suffix == ".safetensors":
         write_whole(path, save(tensors, metadata={"format": "pt"}))
         return
+    if generator.config.plane_embedding:
+        raise UserError(
+            f"The released layout has no place for the planes' embedding: write {path.stem}.safetensors."
+        )
     places = released_places(peta.adapted_layers(generator.unet, generator.vae.decoder), generator.config)
     content = {
         "epoch": 0,
