@@ -1,0 +1,194 @@
+"""PRD learns, goes on where it was killed, and refuses what cannot be."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.distill import toy
+from triplaneturbo.checkpoint import load_state
+from triplaneturbo.distill import prd
+from triplaneturbo.distill.rendering import volume
+from triplaneturbo.errors import UserError
+from triplaneturbo.parallel import Team
+from triplaneturbo.teachers.closed_form import ClosedFormRGB
+from triplaneturbo.world.sizes import make_scheduler
+
+ROOT = Path(__file__).parents[2]
+SHORT = replace(toy.SETTINGS, iterations=4)
+
+
+@torch.no_grad()
+def error(student: prd.Student) -> float:
+    """How far the student's renderings are from the two objects, in colour on a grey ground."""
+    scenes = toy.draw(np.random.default_rng(0), 2, 1)[0]
+    scenes = replace(scenes, background=torch.full((2, 3), 0.5))
+    generator = student.generator
+    latents = generator.draw_latents(2, torch.Generator().manual_seed(1))
+    *_, clean = generator.denoise(latents, student.embed(scenes.prompts))
+    fields = generator.heads[generator.active].fields
+    jitter = torch.Generator().manual_seed(0)
+    view = volume(fields, generator.decode(clean), scenes, size=toy.SIZE, stride=1, first=(0, 0), nodes=32,
+                  half=1.0, sharpness=30.0, color_shrink=1.0, jitter=jitter)  # fmt: skip
+    truth = toy.data(scenes.prompts, scenes, view.seen, ("rgb",))[0]
+    return float((view.seen.rgb - truth.rgb).abs().mean())
+
+
+def run(folder: Path, settings: prd.Settings = toy.SETTINGS, **how) -> dict[str, Tensor]:
+    """Train a new student in `folder`; its averaged weights."""
+    student = toy.student()
+    folder.mkdir(exist_ok=True)
+    prd.train(Team(), student, toy.teachers(), toy.draw, settings, folder, save_every=2, **how)
+    state = torch.load(folder / "train.pt", weights_only=True)
+    return {**state["weights"], **{f"average {name}": value for name, value in state["average"].items()}}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_it_learns_two_objects(tmp_path: Path) -> None:
+    student = toy.student()
+    before = error(student)
+    settings = replace(toy.SETTINGS, iterations=20)
+    logs: list[dict[str, float]] = []
+
+    def keep(_iteration: int, log: dict[str, float], _average: dict[str, Tensor]) -> None:
+        logs.append(dict(log))
+
+    prd.train(Team(), student, toy.teachers(), toy.draw, settings, tmp_path, save_every=5, progress=keep)
+    # The base is random and frozen: colours and the rough size are what twenty iterations can teach.
+    assert error(student) < 0.88 * before
+    for name in ("rgb volume", "rgb surface", "geometry volume"):
+        assert logs[-1][name] < 0.9 * logs[0][name]
+
+
+def test_the_base_never_learns(tmp_path: Path) -> None:
+    student = toy.student()
+    frozen = {n: p.clone() for n, p in student.generator.named_parameters() if not p.requires_grad}
+    prd.train(Team(), student, toy.teachers(), toy.draw, replace(toy.SETTINGS, iterations=2), tmp_path)
+    after = dict(student.generator.named_parameters())
+    assert frozen
+    assert all(torch.equal(value, after[name]) for name, value in frozen.items())
+
+
+def test_an_interrupted_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(iteration: int, _log: dict[str, float], _average: dict[str, Tensor]) -> None:
+        if iteration == 4:
+            raise Killed
+
+    whole = run(tmp_path / "whole", replace(toy.SETTINGS, iterations=6))
+    with pytest.raises(Killed):
+        run(tmp_path / "parts", replace(toy.SETTINGS, iterations=6), progress=kill)
+    assert same(run(tmp_path / "parts", replace(toy.SETTINGS, iterations=6)), whole)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_goes_on(tmp_path: Path) -> None:
+    code = (
+        "import torch; torch.set_num_threads(1)\n"
+        "from pathlib import Path\nfrom tests.distill.test_prd import SHORT, run\n"
+        f"run(Path({str(tmp_path / 'killed')!r}), SHORT)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    state = tmp_path / "killed" / "train.pt"
+    for _ in range(1200):
+        if state.exists() or child.poll() is not None:
+            break
+        time.sleep(0.1)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    done = load_state(state, torch.load(state, weights_only=True)["settings"])
+    assert done is not None
+    assert 0 < done["iteration"] <= SHORT.iterations
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert same(run(tmp_path / "killed", SHORT), run(tmp_path / "whole", SHORT))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_it_stops_when_time_is_over_and_goes_on(tmp_path: Path) -> None:
+    settings = replace(toy.SETTINGS, iterations=3)
+    student = toy.student()
+    over = prd.train(
+        Team(), student, toy.teachers(), toy.draw, settings, tmp_path, until=time.monotonic() - 1
+    )
+    assert not over
+    assert torch.load(tmp_path / "train.pt", weights_only=True)["iteration"] == 1
+    assert prd.train(Team(), toy.student(), toy.teachers(), toy.draw, settings, tmp_path)
+
+
+def test_other_settings_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
+    run(tmp_path, replace(toy.SETTINGS, iterations=2))
+    before = (tmp_path / "train.pt").read_bytes()
+    with pytest.raises(UserError, match="rate"):
+        run(tmp_path, replace(toy.SETTINGS, iterations=2, rate=1e-5))
+    assert (tmp_path / "train.pt").read_bytes() == before
+
+
+def test_a_broken_state_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train.pt").write_bytes(b"half of a file")
+    with pytest.raises(UserError, match=r"train\.pt is broken"):
+        run(tmp_path)
+
+
+def test_a_full_disk_leaves_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(*_: object) -> None:
+        raise Stop
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    settings = SHORT
+    with pytest.raises(Stop):
+        run(tmp_path, settings, progress=stop)
+    before = (tmp_path / "train.pt").read_bytes()
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="free space"):
+        run(tmp_path, settings)
+    assert (tmp_path / "train.pt").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["train.pt"]
+
+
+def test_an_infinite_gradient_stops_the_run(tmp_path: Path) -> None:
+    class Broken(ClosedFormRGB):
+        def encode(self, *arguments) -> Tensor:
+            return super().encode(*arguments) * torch.nan
+
+    broken = Broken(make_scheduler().alphas_cumprod, toy.data)
+    with pytest.raises(UserError, match="not finite"):
+        prd.train(Team(), toy.student(), [broken], toy.draw, toy.SETTINGS, tmp_path)
+    assert not (tmp_path / "train.pt").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"renderings": ("volume",)},
+        {"renderings": ("surface",)},
+        {"teachers": {"rgb": prd.TeacherSettings()}},
+        {"teachers": {"geometry": prd.TeacherSettings()}},
+        {"steps": 1},
+    ],
+)
+def test_ablations_run(tmp_path: Path, change: dict) -> None:
+    run(tmp_path, replace(toy.SETTINGS, iterations=1, **change))

@@ -1,0 +1,144 @@
+"""The student's renderings: what they show of a known field, and that shapes can be learned through them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.distill import toy
+from triplaneturbo.distill import prd
+from triplaneturbo.distill.rendering import ask_colors, surface, volume
+from triplaneturbo.generator.config import GeneratorConfig
+from triplaneturbo.generator.fields import Fields
+from triplaneturbo.teachers.base import Scenes
+
+RADIUS = 0.6
+
+
+@pytest.fixture
+def ball() -> tuple[Fields, Tensor]:
+    """A field whose sdf is that of a ball, whatever the planes are; its colour varies."""
+    fields = Fields(GeneratorConfig(plane_channels=4, mlp_width=8, mlp_bias=True, sphere_radius=RADIUS))
+    torch.nn.init.zeros_(fields.sdf[-1].weight)
+    torch.nn.init.zeros_(fields.sdf[-1].bias)
+    return fields, torch.randn(2, 6, 4, 8, 8)
+
+
+def scenes() -> Scenes:
+    return toy.draw(np.random.default_rng(0), 2, 1)[0]
+
+
+def see(fields: Fields, planes: Tensor, where: Scenes, **how):
+    settings = {"size": 32, "stride": 1, "first": (0, 0), "nodes": 48, "half": 0.9, "sharpness": 200.0,
+                "color_shrink": 1.0, "jitter": torch.Generator().manual_seed(0)}  # fmt: skip
+    return volume(fields, planes, where, **{**settings, **how})
+
+
+def hits(where: Scenes, size: int = 32) -> tuple[Tensor, Tensor]:
+    """Where rays meet the ball, by the quadratic formula (nan: nowhere): points [B, V, h, w, 3], depth."""
+    origins, directions = where.cameras.rays(size, size)
+    along = -(origins * directions).sum(-1)
+    aside = (origins.square().sum(-1) - along**2) - RADIUS**2
+    distance = along - torch.where(aside < 0, -aside, torch.nan).sqrt()
+    points = origins + directions * distance[..., None]
+    depth = -torch.einsum("nhwi,ni->nhw", points - origins, where.cameras.c2w[:, :3, 2])
+    return points.unflatten(0, (2, 4)), depth.unflatten(0, (2, 4))
+
+
+def test_volume_and_surface_see_a_ball(ball: tuple[Fields, Tensor]) -> None:
+    fields, planes = ball
+    where = scenes()
+    points, depth = hits(where)
+    inside = ~torch.isnan(depth)
+    inner = inside & (depth < depth[inside].quantile(0.8))  # away from the rim
+    with torch.no_grad():
+        seen = see(fields, planes, where).seen
+        drawn = surface(fields, planes, where, see(fields, planes, where).sdf, 0.9, 32)
+        truth = torch.stack(
+            [fields.rgb(planes[i : i + 1], points[i].nan_to_num().reshape(1, -1, 3))[0] for i in range(2)]
+        ).view_as(points)
+    for one in (seen, drawn):
+        assert ((one.opacity > 0.5) == inside).float().mean() > 0.99
+        assert (one.rgb - truth)[inner].abs().max() < 0.03
+        outside = ~inside & (one.opacity < 0.01)
+        ground = where.background[:, None, None, None].expand_as(one.rgb)
+        assert (one.rgb - ground)[outside].abs().max() < 0.02
+    assert (seen.depth - depth)[inner].abs().max() < 0.02
+    normal = torch.nn.functional.normalize(seen.normal, dim=-1)
+    assert (normal - points / RADIUS)[inner].abs().max() < 0.05
+
+
+def test_strided_pixels_are_those_of_the_whole_image(ball: tuple[Fields, Tensor]) -> None:
+    fields, planes = ball
+    where = scenes()
+    whole, part = (see(fields, planes, where, stride=s, first=f).seen for s, f in ((1, (0, 0)), (4, (3, 1))))
+    some = (..., slice(3, None, 4), slice(1, None, 4))
+    assert (part.opacity - whole.opacity[some]).abs().max() < 0.05  # the jitter differs
+    assert (part.depth - whole.depth[some])[part.opacity > 0.9].abs().max() < 0.02
+    sdf = see(fields, planes, where).sdf
+    drawn, strided = (
+        surface(fields, planes, where, sdf, 0.9, 32, s, f) for s, f in ((1, (0, 0)), (4, (3, 1)))
+    )
+    assert torch.equal(strided.opacity, drawn.opacity[some])
+    assert (strided.rgb - drawn.rgb[:, :, 3::4, 1::4]).abs().max() < 1e-5
+
+
+def test_the_colours_gradient_can_be_shrunk(ball: tuple[Fields, Tensor]) -> None:
+    fields, planes = ball
+    where = scenes()
+    gradients = []
+    for shrink in (1.0, 0.25):
+        view = see(fields, planes, where, color_shrink=shrink)
+        parameters = list(fields.color.parameters())
+        gradients.append(torch.autograd.grad(view.seen.rgb.square().sum(), parameters))
+    for full, less in zip(*gradients, strict=True):
+        assert torch.allclose(less, 0.25 * full, rtol=1e-4, atol=1e-5)
+
+
+def test_the_surface_teaches_colours_only(ball: tuple[Fields, Tensor]) -> None:
+    fields, planes = ball
+    planes.requires_grad_()
+    view = see(fields, planes, scenes())
+    drawn = surface(fields, planes, scenes(), view.sdf, 0.9, 32)
+    (gradient,) = torch.autograd.grad(drawn.rgb.sum(), planes)
+    assert gradient[:, :3].abs().max() == 0
+    assert gradient[:, 3:].abs().max() > 0
+
+
+def test_colours_are_asked_where_they_are_wanted(ball: tuple[Fields, Tensor]) -> None:
+    fields, planes = ball
+    points = torch.rand(2, 50, 3) * 2 - 1
+    where = torch.rand(2, 50) < 0.5
+    rgb = ask_colors(fields, planes, points, where)
+    assert torch.allclose(rgb[where], fields.rgb(planes, points)[where], atol=1e-6)
+    assert rgb[~where].abs().max() == 0
+
+
+def test_planes_learn_two_objects_from_their_teachers() -> None:
+    """Without a generator in between: scores, renderers and the field together find shapes and colours."""
+    student = toy.student()
+    fields = student.generator.heads["default"].fields
+    planes = torch.nn.Parameter(torch.randn(2, 6, 8, 16, 16) * 0.1)
+    optimizer = torch.optim.Adam([planes, *fields.parameters()], lr=1e-2)
+    for i in range(60):
+        rng, noise = np.random.default_rng(i), torch.Generator().manual_seed(i)
+        where = toy.draw(rng, 2, 1)[0]
+        loss = prd.rendering_loss(
+            student.generator, planes, toy.teachers(), where, toy.SETTINGS, i / 60, rng, noise, {}
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    where = replace(scenes(), background=torch.full((2, 3), 0.5))
+    with torch.no_grad():
+        view = see(fields, planes, where, half=1.0, sharpness=60.0)
+        drawn = surface(fields, planes, where, view.sdf, 1.0, 32)
+        truth = toy.data(where.prompts, where, view.seen, ("rgb",))[0]
+    both = (drawn.opacity > 0.5) & (truth.opacity > 0.5)
+    either = (drawn.opacity > 0.5) | (truth.opacity > 0.5)
+    assert both.sum() / either.sum() > 0.85
+    assert (drawn.rgb - truth.rgb)[both].abs().mean() < 0.05

@@ -1,0 +1,108 @@
+"""A world of two objects and a student small enough to learn them while a test waits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
+
+from triplaneturbo.distill.prd import Settings, Student, TeacherSettings
+from triplaneturbo.generator.config import GeneratorConfig
+from triplaneturbo.generator.folded import Folded
+from triplaneturbo.generator.generator import Generator
+from triplaneturbo.render.cameras import Cameras, orbit
+from triplaneturbo.teachers.base import Scenes, Seen, Teacher
+from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB
+from triplaneturbo.world.sizes import make_scheduler
+from triplaneturbo.world.solid import Builder
+from triplaneturbo.world.views import NOTHING, Views, see
+
+SIZE, VIEWS = 32, 4
+CAPTIONS = ("a flat red box", "a tall blue stick")
+SETTINGS = Settings(
+    iterations=12, batch=2, steps=2, rate=4e-3, size=SIZE, stride=1, nodes=24, sharpness=(15.0, 30.0),
+    teachers={
+        "rgb": TeacherSettings(shift=0.3),
+        "geometry": TeacherSettings(shift=0.3, renderings=("volume",)),
+    },
+    eikonal=(30.0, 30.0), sparsity=(0.0, 0.0), average=0.5,
+)  # fmt: skip
+
+
+def cameras() -> Cameras:
+    """Four sides, a little from above."""
+    return orbit([10.0, 100.0, 190.0, 280.0], 20.0, 2.5)
+
+
+@lru_cache(maxsize=2)
+def views(caption: str) -> Views:
+    """What the cameras see of the object that a caption names."""
+    builder = Builder()
+    if caption == CAPTIONS[0]:
+        builder.box((0.7, 0.7, 0.25), paint="red")
+    else:
+        builder.box((0.2, 0.2, 0.9), paint="blue")
+    return see(builder.solid().placed(), cameras(), SIZE)
+
+
+def data(captions: Sequence[str], scenes: Scenes, seen: Seen, reads: tuple[str, ...]) -> list[Seen]:
+    """The one instance of each caption (`teachers.closed_form.Data`)."""
+    shown = [views(caption) for caption in captions]
+    covered = torch.stack([torch.from_numpy(v.paint != NOTHING) for v in shown])[..., None]
+    colors = torch.zeros(256, 3)
+    colors[0], colors[5] = torch.tensor([0.84, 0.12, 0.13]), torch.tensor([0.12, 0.28, 0.81])
+    rgb = torch.stack([colors[torch.from_numpy(v.paint).long()] for v in shown])
+    return [
+        Seen(
+            rgb=torch.where(covered, rgb, scenes.background[:, None, None, None]),
+            opacity=covered[..., 0].float(),
+            normal=torch.stack([torch.from_numpy(v.normal).float() / 127 for v in shown]),
+            depth=torch.stack([torch.from_numpy(v.depth).float() for v in shown]),
+        )
+    ]
+
+
+def draw(rng: np.random.Generator, count: int, steps: int) -> list[Scenes]:
+    """Both captions in turn, on random backgrounds."""
+    texts = [CAPTIONS[i % 2] for i in range(count)]
+    one = cameras()
+    several = Cameras(one.c2w.repeat(count, 1, 1), one.fovy.repeat(count), one.near, one.far)
+    grounds = [torch.from_numpy(rng.random((count, 3), dtype=np.float32)) for _ in range(steps)]
+    return [Scenes(texts, several, VIEWS, ground, rig=0) for ground in grounds]
+
+
+def embed(captions: list[str]) -> Tensor:
+    """A fixed random embedding of each caption [B, 4, 16]."""
+    rows = [torch.randn(4, 16, generator=torch.Generator().manual_seed(len(text))) for text in captions]
+    return torch.stack(rows)
+
+
+def student() -> Student:
+    """A small student, the same at every call."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(16, 32), layers_per_block=1, attention_head_dim=(2, 4),
+        cross_attention_dim=16, norm_num_groups=8, use_linear_projection=True,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        sample_size=16, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+    config = GeneratorConfig(
+        plane_rank=4, cross_rank=4, vae_rank=4, conv_rank=4, plane_channels=8, mlp_width=16, mlp_bias=True,
+        latent_size=8, plane_embedding=True, steps=2,
+    )  # fmt: skip
+    generator = Generator(unet, vae, make_scheduler(), config)
+    return Student(generator, Folded(generator), embed)
+
+
+def teachers() -> list[Teacher]:
+    """Both closed forms."""
+    alphas = make_scheduler().alphas_cumprod
+    return [ClosedFormRGB(alphas, data), ClosedFormGeometry(alphas, data)]
