@@ -18,7 +18,7 @@ from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.models import SMALL
 from triplaneturbo.pipeline import Pipeline
 from triplaneturbo.world import truth
-from triplaneturbo.world.clip import Judge, alike, all_captions, disturbed, make_clip, neighbour
+from triplaneturbo.world.clip import Bank, Judge, all_captions, disturbed, make_clip
 from triplaneturbo.world.combinations import SHARES, Balance, all_specs, held_out
 from triplaneturbo.world.made import Made, colored, maker, photograph, pieces, sphere
 from triplaneturbo.world.pool import pool_cameras
@@ -183,15 +183,22 @@ def test_a_models_surface_is_the_pipelines() -> None:
     assert made.rgb(made.mesh.vertices).shape == made.mesh.vertices.shape
 
 
-def test_a_batch_holds_different_specs_that_differ_in_little() -> None:
-    rng = np.random.default_rng(0)
-    batch = alike(Balance(all_specs()), 64, rng)
-    assert len(set(batch)) == 64
-    for spec in batch[:20]:
-        other = neighbour(spec, rng)
-        names = ("thing", "color", "accent", "modifier", "support", "support_color")
-        differ = [name for name in names if getattr(spec, name) != getattr(other, name)]
-        assert differ in ([name] for name in names) or differ == ["thing", "accent"]
+def test_a_batch_holds_what_is_mistaken_for_each_other(judge: Judge) -> None:
+    bank = Bank(judge.clip)
+    bank.refresh()
+    embeds, rng = all_captions(judge.clip), np.random.default_rng(0)
+    batch = bank.alike(Balance(all_specs()), 32, rng)
+    assert len(set(batch)) == 32
+    nearness = embeds[batch[::4]] @ embeds.t()
+    for group, near in zip(np.reshape(batch, (8, 4)), nearness, strict=True):
+        nearest = near.argsort(descending=True)[:14].tolist()
+        assert set(group[1:].tolist()) <= set(nearest)
+    images = embeds[batch[:2]]
+    mistaken = bank.mistaken(images, batch[:2])
+    assert not set(mistaken) & set(batch[:2])
+    others = [i for i in range(len(embeds)) if i not in batch[:2]]
+    best = max(others, key=lambda i: float(images[0] @ embeds[i]))
+    assert float(images[0] @ embeds[best]) <= max(float(images[0] @ embeds[i]) for i in mistaken) + 1e-6
 
 
 def test_disturbed_pictures_stay_pictures_of_the_same() -> None:

@@ -3,15 +3,15 @@
     python -m triplaneturbo.world clip --folder runs/small
 
 It may see what is held out, for it only judges: the generator's training never meets it. What it learns is
-what it is asked: objects seen by four cameras at once, their embeddings averaged, on one plain background; in
-each batch many a caption differs from another in one word only. Pictures are bent, shifted, blurred and made
-noisy, so that it reads the softer shapes of a generated mesh as well. It goes on where it was stopped.
+what it is asked: objects seen from several sides, their embeddings averaged, on one plain background, to be
+told from all captions of the world: each batch is made of what it mistakes most easily. Pictures are bent,
+shifted, blurred and noisy, so that it reads the softer shapes of generated meshes. It goes on where it was
+stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -28,22 +28,22 @@ from triplaneturbo.render.cameras import Cameras
 from triplaneturbo.world.captions import captions
 from triplaneturbo.world.combinations import Balance, all_specs, held_out, seen
 from triplaneturbo.world.made import Made, photograph
-from triplaneturbo.world.palette import NAMES
 from triplaneturbo.world.pictures import color_table, develop, shape_of
 from triplaneturbo.world.pool import RIGS, VIEWS, Pool, pool_cameras
-from triplaneturbo.world.spec import RIDERS, SUPPORTS, Spec
+from triplaneturbo.world.spec import Spec
 from triplaneturbo.world.stage import train_stage
 from triplaneturbo.world.thing import INSTANCES
-from triplaneturbo.world.things import THINGS
 from triplaneturbo.world.tokenizer import train_tokenizer, world_texts
-from triplaneturbo.world.words import MODIFIERS
 
 SIZE = 64  # pixels a side
 RIG = 7  # of the pool, through which the judge looks: from the corners, 21 degrees above the horizon
 GROUND = (0.80, 0.76, 0.94)  # the judge's background, unlike all twelve colours
-_OTHER_RIGS = 0.25  # share of pictures from other rigs, that it does not learn one picture by heart
+_OTHER_RIGS = 0.15  # share of pictures from other rigs, that it does not learn one picture by heart
 _CANONICAL = 0.5  # share of captions in the wording that is asked for, beside what chance gives it
-_ALIKE = 4  # captions of a batch that differ from each other in one attribute
+_SHOWN = 2  # of the four views, by chance: more objects a second
+_ALIKE, _NEAR = 4, 12  # a batch holds groups of so many, drawn from so many nearest captions
+_MINED = 4  # captions an image that it is told apart from, beside those of the batch
+_REFRESH = 25  # steps
 
 
 def make_clip(tokenizer: CLIPTokenizer) -> Clip:
@@ -52,7 +52,7 @@ def make_clip(tokenizer: CLIPTokenizer) -> Clip:
         "embed_dim": 80,
         "vision_cfg": {"layers": [1, 1, 1, 1], "width": 16, "head_width": 128, "image_size": SIZE},
         "text_cfg": {
-            "context_length": 20,
+            "context_length": 16,
             "vocab_size": len(tokenizer),
             "width": 64,
             "heads": 4,
@@ -75,22 +75,29 @@ def train_clip(team: Team, folder: Path, keys: list, steps: int, batch: int) -> 
     model = clip.model.to(team.device, memory_format=torch.channels_last)
     pool = Pool(folder / "pool", keys)
     balance, criterion = Balance(all_specs()), ClipLoss()
+    bank = Bank(clip)
 
     def loss(rng: np.random.Generator, noise: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        specs = alike(balance, batch, rng)
+        bank.refresh()
+        numbers = bank.alike(balance, batch, rng)
+        specs = [all_specs()[number] for number in numbers]
         rigs = np.where(rng.random(batch) < _OTHER_RIGS, rng.integers(RIGS, size=batch), RIG)
-        shown = [
-            four_views(pool, spec, int(rng.integers(INSTANCES)), int(rig))
-            for spec, rig in zip(specs, rigs, strict=True)
-        ]
-        pictures = disturbed(torch.from_numpy(np.stack(shown)), noise)  # [B, 4, 3, 64, 64]
-        images = clip.merged(pictures.to(team.device))
-        texts = model.encode_text(clip.tokens([_wording(spec, rng) for spec in specs]).to(team.device), True)
+        shown = []
+        for spec, rig in zip(specs, rigs.tolist(), strict=True):
+            views = rng.permutation(VIEWS)[:_SHOWN].tolist()
+            shown.append(some_views(pool, spec, int(rng.integers(INSTANCES)), rig, views))
+        pictures = disturbed(torch.from_numpy(np.stack(shown)), noise)  # [B, 2, 3, 64, 64]
+        images = clip.merged(pictures.to(team.device)).float()
+        mined = [all_specs()[number].caption for number in bank.mistaken(images.detach(), numbers)]
+        words = clip.tokens([_wording(spec, rng) for spec in specs] + mined).to(team.device)
+        texts = model.encode_text(words, normalize=True).float()
         with torch.autocast(team.device.type, enabled=False):
             scale = model.logit_scale.clamp(max=np.log(100)).exp()
-            value = criterion(images.float(), texts.float(), scale)
-        hits = (images @ texts.t()).argmax(1) == torch.arange(batch, device=team.device)
-        return value, {"loss": value.item(), "hits": hits.float().mean().item(), "scale": scale.item()}
+            among = scale * images @ texts.t()  # [B, B + mined]
+            right = torch.arange(batch, device=team.device)
+            value = criterion(images, texts[:batch], scale) + F.cross_entropy(among, right)
+        hits = (among.argmax(1) == right).float().mean()
+        return value, {"loss": value.item(), "hits": hits.item(), "scale": scale.item()}
 
     train_stage("clip", folder, nn.ModuleDict({"clip": model}), loss, team=team, steps=steps, rate=2e-3,
                 settings={"batch": batch}, average=0.998)  # fmt: skip
@@ -102,39 +109,34 @@ def train_clip(team: Team, folder: Path, keys: list, steps: int, batch: int) -> 
     team.wait()
 
 
-def alike(balance: Balance, count: int, rng: np.random.Generator) -> list[Spec]:
-    """Different specs, most of them in small groups that differ in one attribute."""
-    chosen: dict[Spec, None] = {}
-    while len(chosen) < count:
-        first = balance.draw(rng)
-        chosen[first] = None
-        for _ in range(_ALIKE - 1):
-            chosen[neighbour(first, rng)] = None
-    return list(chosen)[:count]
+class Bank:
+    """All captions' embeddings, a few steps old: tells what is easily mistaken for what."""
 
+    def __init__(self, clip: Clip) -> None:
+        self._clip = clip
+        self._age = 0
+        self._embeds = torch.empty(0)
 
-def neighbour(spec: Spec, rng: np.random.Generator) -> Spec:
-    """A spec of the world that differs from this one in one attribute."""
-    known = _numbers()
-    while True:
-        what = ("thing", "color", "accent", "modifier", "support", "support_color")[int(rng.integers(6))]
-        if what == "thing":
-            thing = _one(RIDERS if spec.support else tuple(THINGS), rng)
-            natural = spec.accent == THINGS[spec.thing].accent_color
-            accent = THINGS[thing].accent_color if natural else spec.accent
-            other = replace(spec, thing=thing, accent=accent)
-        elif what == "modifier":
-            other = replace(spec, modifier=_one(("", *MODIFIERS), rng))
-        elif what == "support":
-            other = replace(spec, support=_one(SUPPORTS, rng))
-        else:
-            other = replace(spec, **{what: _one(NAMES, rng)})
-        if other != spec and other in known:
-            return other
+    def refresh(self) -> None:
+        """Embed anew every few steps; stages are gone on with at multiples of that."""
+        if self._age % _REFRESH == 0:
+            self._embeds = all_captions(self._clip)
+        self._age += 1
 
+    def alike(self, balance: Balance, count: int, rng: np.random.Generator) -> list[int]:
+        """Different specs by number, in groups: one drawn, with some of those whose captions are nearest."""
+        chosen: dict[int, None] = {}
+        while len(chosen) < count:
+            first = _numbers()[balance.draw(rng)]
+            near = (self._embeds @ self._embeds[first]).topk(1 + _NEAR).indices.tolist()
+            group = [first, *rng.permutation([one for one in near if one != first])[: _ALIKE - 1].tolist()]
+            chosen.update(dict.fromkeys(group))
+        return list(chosen)[:count]
 
-def _one(names: tuple[str, ...], rng: np.random.Generator) -> str:
-    return names[int(rng.integers(len(names)))]
+    def mistaken(self, images: Tensor, right: list[int]) -> list[int]:
+        """The captions, by number, nearest to any of the images [B, E] and right for none of them."""
+        near = (images @ self._embeds.t()).topk(_MINED).indices
+        return sorted(set(near.flatten().tolist()) - set(right))
 
 
 def _wording(spec: Spec, rng: np.random.Generator) -> str:
@@ -144,15 +146,23 @@ def _wording(spec: Spec, rng: np.random.Generator) -> str:
     return wordings[int(rng.integers(len(wordings)))]
 
 
-def four_views(pool: Pool, spec: Spec, index: int, rig: int = RIG) -> np.ndarray:
-    """An instance of the pool as the judge sees it: float32 [4, 3, 64, 64] in [0, 1], lightly shaded."""
-    views = slice(rig * VIEWS, (rig + 1) * VIEWS)
-    pixels = pool.pixels(spec.thing, shape_of(spec), spec.support, views)[index]
-    toward = pool.cameras.c2w[views, :3, 2].float().numpy()
-    codes, normals = np.ascontiguousarray(pixels["code"]), np.ascontiguousarray(pixels["normal"])
+def some_views(
+    pool: Pool, spec: Spec, index: int, rig: int = RIG, views: Sequence[int] = range(VIEWS)
+) -> np.ndarray:
+    """An instance of the pool as the judge sees it: float32 [V, 3, 64, 64] in [0, 1], lightly shaded.
+
+    `views`: which of the rig's.
+    """
+    four = slice(rig * VIEWS, (rig + 1) * VIEWS)
+    pixels = pool.pixels(spec.thing, shape_of(spec), spec.support, four)[index]
+    toward = pool.cameras.c2w[four, :3, 2].float().numpy()
+    codes, normals = pixels["code"], pixels["normal"]
     table, ground = color_table(spec), np.array(GROUND, dtype=np.float32)
-    drawn = [develop(codes[i], normals[i], table, toward[i], ground)[..., :3] for i in range(VIEWS)]
-    return np.stack(drawn).transpose(0, 3, 1, 2)
+    drawn = [
+        develop(np.ascontiguousarray(codes[i]), np.ascontiguousarray(normals[i]), table, toward[i], ground)
+        for i in views
+    ]
+    return np.stack(drawn)[..., :3].transpose(0, 3, 1, 2)
 
 
 def disturbed(pictures: Tensor, generator: torch.Generator) -> Tensor:
@@ -217,7 +227,7 @@ def ceiling(clip: Clip, pool: Pool, specs: Iterable[Spec], count: int = 512) -> 
     """R@1 of the judge on the truth itself: instances of specs drawn in balance, among all captions."""
     rng, balance = np.random.default_rng(3), Balance(specs)
     drawn = [balance.draw(rng) for _ in range(count)]
-    pictures = np.stack([four_views(pool, spec, int(rng.integers(INSTANCES))) for spec in drawn])
+    pictures = np.stack([some_views(pool, spec, int(rng.integers(INSTANCES))) for spec in drawn])
     right = torch.tensor([_numbers()[spec] for spec in drawn])
     places = rank(clip.embed_views(torch.from_numpy(pictures)), all_captions(clip), right)
     return (places == 0).float().mean().item()
