@@ -1,6 +1,6 @@
 """The finished model as it is shipped: float16, nothing that only training needs.
 
-    python -m triplaneturbo.world export --folder runs/small --to checkpoints/small
+python -m triplaneturbo.world export --folder runs/small --to checkpoints/small
 """
 
 from __future__ import annotations

@@ -240,9 +240,11 @@ def draw_preview(student: Student, pool: Pool, path: Path) -> None:
     planes = generator.decode(clean)
     where = scenes(pool, texts, 1, torch.ones(len(texts), 3), generator.device)
     fields = generator.heads[generator.active].fields
-    view = volume(fields, planes, where, size=SIZE, stride=1, first=(0, 0), nodes=64, half=1.0, sharpness=80.0,
-                  color_shrink=1.0, jitter=torch.Generator().manual_seed(0))  # fmt: skip
+    jitter = torch.Generator().manual_seed(0)
+    view = volume(fields, planes, where, size=SIZE, stride=1, first=(0, 0), nodes=64, half=1.0,
+                  sharpness=80.0, color_shrink=1.0, jitter=jitter)  # fmt: skip
     flat = surface(fields, planes, where, view.sdf, 1.0, SIZE)
+    assert view.seen.normal is not None
     normals = (view.seen.normal + 1) / 2
     both = torch.cat((flat.rgb[:, :2], normals[:, :2]), 1).flatten(0, 1)  # [B * 4, H, W, 3]
     save_sheet(path, both.permute(0, 3, 1, 2) * 2 - 1, 12)
