@@ -17,15 +17,18 @@ from triplaneturbo.generator.weights import load_model
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.models import SMALL
 from triplaneturbo.pipeline import Pipeline
+from triplaneturbo.render.cameras import Cameras
 from triplaneturbo.world import truth
-from triplaneturbo.world.clip import Bank, Judge, all_captions, disturbed, make_clip
+from triplaneturbo.world.clip import GROUND, RIG, Bank, Judge, all_captions, disturbed, make_clip, some_views
 from triplaneturbo.world.combinations import SHARES, Balance, all_specs, held_out
 from triplaneturbo.world.made import Made, colored, maker, photograph, pieces, sphere
-from triplaneturbo.world.pool import pool_cameras
+from triplaneturbo.world.pool import NOTHING_CODE, PIXEL, pool_cameras
 from triplaneturbo.world.score import PROMPTS, compare, group_of, prompts, score, write_prompts
 from triplaneturbo.world.score_report import Sheet, table
+from triplaneturbo.world.solids import solid_of
 from triplaneturbo.world.spec import Spec
 from triplaneturbo.world.tokenizer import train_tokenizer
+from triplaneturbo.world.views import NOTHING, see
 
 SPECS = [Spec.of("mushroom", "red"), Spec.of("duck", modifier="small", color="blue")]
 
@@ -165,10 +168,35 @@ def test_the_judge_ranks_the_right_caption_among_all(judge: Judge) -> None:
     made = truth.made(SPECS[0], 0)
     place = judge.rank(made, SPECS[0])
     assert 0 <= place <= judge.last == len(all_specs()) - 1
-    embed = judge.clip.embed_views(photograph(made, judge._cameras, 64, (0.80, 0.76, 0.94))[None])
+    embed = judge.clip.embed_views(photograph(made, judge._cameras, 64, GROUND)[None])
     nearness = (all_captions(judge.clip) @ embed[0]).numpy()
     own = list(all_specs()).index(SPECS[0])
     assert place == int((nearness >= nearness[own]).sum()) - 1
+
+
+class DrawnNow:
+    """What `some_views` asks of a pool, drawn when asked."""
+
+    cameras = pool_cameras()
+
+    def pixels(self, thing: str, shape: str, support: str, views: slice) -> np.ndarray:
+        cameras = Cameras(self.cameras.c2w[views], self.cameras.fovy[views])
+        seen = see(solid_of(thing, shape, support, 0), cameras, 128)
+        out = np.zeros((1, *seen.paint.shape), dtype=PIXEL)
+        out["code"] = np.where(seen.paint == NOTHING, NOTHING_CODE, seen.paint | seen.pattern << 4)
+        out["normal"] = seen.normal
+        return out
+
+
+def test_the_judge_sees_meshes_as_it_saw_the_pool() -> None:
+    spec = Spec.of("mushroom", "blue", modifier="checkered")
+    learned = torch.from_numpy(some_views(DrawnNow(), spec, 0))
+    cameras, rig = pool_cameras(), slice(RIG * 4, RIG * 4 + 4)
+    cameras = Cameras(cameras.c2w[rig], cameras.fovy[rig])
+    asked = photograph(truth.made(spec, 0), cameras, 64, GROUND)
+    assert asked.shape == learned.shape
+    assert (asked - learned).abs().mean() < 0.003
+    assert (asked - learned).abs().quantile(0.99) < 0.1  # normals differ a little at creases
 
 
 def test_a_models_surface_is_the_pipelines() -> None:

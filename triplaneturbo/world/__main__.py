@@ -82,6 +82,8 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _score(options: argparse.Namespace) -> None:
+    import torch
+
     from triplaneturbo.evaluate.clip import Clip
     from triplaneturbo.generator.weights import load_model
     from triplaneturbo.world.clip import Judge
@@ -89,6 +91,7 @@ def _score(options: argparse.Namespace) -> None:
     from triplaneturbo.world.score import prompts, score
     from triplaneturbo.world.score_report import Sheet, table
 
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))  # one core works out the truth meanwhile
     model = load_model(options.model, device=options.device)
     places = [options.clip] if options.clip else [options.model / "clip", options.folder / "clip"]
     place = next((place for place in places if (place / "clip.json").exists()), options.clip)

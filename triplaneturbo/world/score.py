@@ -8,7 +8,8 @@ seeds. Results are taken as they come, in the frame they come in: nothing is ali
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
@@ -56,8 +57,7 @@ def score(
     plain: list[dict[str, Any]] = []
     spread: list[dict[str, Any]] = []
     ball = sphere()
-    for spec in specs:
-        instances = truth.occupancy(spec)
+    for spec, instances in _with_truth(specs):
         shapes, nearest = [], set()
         for seed in seeds:
             try:
@@ -92,6 +92,16 @@ def score(
         "classes": _by("class", results),
         "results": results,
     }
+
+
+def _with_truth(specs: Sequence[Spec]) -> Iterator[tuple[Spec, np.ndarray]]:
+    """Each spec with what its instances fill, which another thread works out one spec ahead."""
+    with ThreadPoolExecutor(1) as ahead:
+        coming = [ahead.submit(truth.occupancy, spec) for spec in specs[:1]]
+        for at, spec in enumerate(specs):
+            instances = coming.pop().result()
+            coming += [ahead.submit(truth.occupancy, after) for after in specs[at + 1 : at + 2]]
+            yield spec, instances
 
 
 def compare(
