@@ -103,7 +103,7 @@ def build(engine: Engine, sessions: Sessions) -> None:
         start_pressed,
         [prompt, seed, *options],
         [start, stop, status, viewer, facts, glb, obj, *([] if reading is None else [reading])],
-        trigger_mode="once",
+        trigger_mode="always_last",  # an Enter that comes before the last one is over is not lost
         show_progress="hidden",
         concurrency_limit=None,  # the engine has a line of its own
         api_visibility="private",
