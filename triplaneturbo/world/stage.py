@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from triplaneturbo.checkpoint import load_state, save_state
 from triplaneturbo.parallel import Team
+from triplaneturbo.world.curves import log_line
 
 # Where and with what random numbers a loss is computed -> the loss, and what to log.
 Loss = Callable[[np.random.Generator, torch.Generator], tuple[Tensor, dict[str, float]]]
@@ -40,7 +40,8 @@ def train_stage(
     Random numbers depend on the step and the process alone.
 
     Args:
-        name: of the stage; its state is `folder/name.pt`, its log `folder/name.jsonl`.
+        name: of the stage; its state is `folder/name.pt`, its log `folder/name.jsonl`, drawn in
+            `folder/name-curves.png`.
         average: decay of an exponential moving average of the weights, which then is the result; 0: none.
         settings: what a state must agree with to be gone on from.
         progress: called by the leading process with each step that is saved.
@@ -98,8 +99,7 @@ def train_stage(
                 "per_second": round(speed, 3),
                 **{k: round(v, 5) for k, v in logged.items()},
             }
-            with (folder / f"{name}.jsonl").open("a") as log:
-                log.write(json.dumps(line) + "\n")
+            log_line(folder / f"{name}.jsonl", line)
             shown = "  ".join(f"{k} {v}" for k, v in line.items() if k != "step")
             print(f"{name} {step + 1}/{steps}  {shown}", flush=True)
             if progress is not None:
