@@ -206,11 +206,6 @@ def rendering_loss(
     return loss
 
 
-def learning(student: Student, settings: Settings) -> list[nn.Parameter]:
-    """What the run changes."""
-    return [p for p in student.generator.parameters() if p.requires_grad]
-
-
 def train(
     team: Team,
     student: Student,
@@ -231,8 +226,8 @@ def train(
 
     Args:
         save_every: iterations between states.
-        progress: called by the leading process whenever a state was saved, with the iteration, the log and
-            the averaged weights by the parameter's name.
+        progress: called by the leading process whenever a state was saved, and where the run is finished
+            already, with the iteration, the log and the averaged weights by the parameter's name.
         until: stop with a state saved at this time (`time.monotonic`).
 
     Raises:
@@ -254,6 +249,8 @@ def train(
             average[name].copy_(state["average"][name])
         optimizer.load_state_dict(state["optimizer"])
         done, log = state["iteration"], state["log"]
+    if done == settings.iterations and team.leads and progress is not None:
+        progress(done, log, average)  # it may have been killed before it came to that
     for i in range(done, settings.iterations):
         along = i / settings.iterations
         rate = settings.rate * min(1, (i + 1) / 25) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * along)))

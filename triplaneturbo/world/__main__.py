@@ -74,6 +74,15 @@ def _clip(options: argparse.Namespace) -> None:
     run(train_clip, arguments, options.processes, options.device)
 
 
+def _trend(options: argparse.Namespace) -> None:
+    from triplaneturbo.parallel import run
+    from triplaneturbo.world.trend import trend
+
+    _pretrain(options)
+    arguments = (options.folder, options.passes, options.prompts)
+    run(trend, arguments, options.processes, options.device)
+
+
 def _export(options: argparse.Namespace) -> None:
     from triplaneturbo.world.export import export
 
@@ -154,6 +163,14 @@ def main(arguments: list[str] | None = None) -> int:
     sub.add_argument("--steps", type=int, default=3000)
     sub.add_argument("--batch", type=int, default=96, help="objects a step and process")
     sub.set_defaults(run=_clip)
+    sub = commands.add_parser(
+        "trend", help="compare numbers of steps, and PETA with basic LoRA and full tuning"
+    )
+    _add_run(sub)
+    _add_pretrain(sub)
+    sub.add_argument("--passes", type=int, default=800, help="of the U-Net, in each of the runs")
+    sub.add_argument("--prompts", type=int, default=2, help="prompts an iteration and process")
+    sub.set_defaults(run=_trend)
     sub = commands.add_parser("export", help="write the trained model as it is shipped, in float16")
     sub.add_argument("--folder", type=Path, default=Path("runs/small"))
     sub.add_argument("--to", type=Path, default=Path("checkpoints/small"))

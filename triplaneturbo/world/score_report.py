@@ -72,21 +72,13 @@ class Sheet:
 
     def __init__(self) -> None:
         self._tiles: dict[Spec, np.ndarray] = {}
-        self._camera = orbit(35.0, 22.0, 2.45)
 
     def __call__(self, spec: Spec, seed: int, made: Made | None, nearest: int) -> None:
         """Draw the first result of a prompt; see `score.Watch`."""
         alike = [other for other in self._tiles if group_of(other) == group_of(spec)]
         if spec not in self._tiles and len(alike) < _EACH:
-            pair = [self._picture(made), self._picture(truth.made(spec, nearest))]
-            self._tiles[spec] = _with_caption(np.concatenate(pair, 1), spec.caption)
-
-    def _picture(self, made: Made | None) -> np.ndarray:
-        """A corner view, uint8 [112, 112, 3]; white where there is nothing."""
-        if made is None:
-            return np.full((_TILE, _TILE, 3), 255, dtype=np.uint8)
-        picture = photograph(made, self._camera, _TILE, _WHITE)[0].permute(1, 2, 0)
-        return (picture * 255).round().to(torch.uint8).numpy()
+            pair = [portrait(made), portrait(truth.made(spec, nearest))]
+            self._tiles[spec] = with_caption(np.concatenate(pair, 1), spec.caption)
 
     def png(self) -> bytes:
         """Eight pairs a row, left the result and right the truth; seen prompts first.
@@ -100,7 +92,15 @@ class Sheet:
         return buffer.getvalue()
 
 
-def _with_caption(picture: np.ndarray, caption: str) -> np.ndarray:
+def portrait(made: Made | None) -> np.ndarray:
+    """A corner view, uint8 [112, 112, 3]; white where there is nothing."""
+    if made is None:
+        return np.full((_TILE, _TILE, 3), 255, dtype=np.uint8)
+    picture = photograph(made, orbit(35.0, 22.0, 2.45), _TILE, _WHITE)[0].permute(1, 2, 0)
+    return (picture * 255).round().to(torch.uint8).numpy()
+
+
+def with_caption(picture: np.ndarray, caption: str) -> np.ndarray:
     """A picture [H, W, 3] with its caption below, as large as fits: [H + 16, W, 3]."""
     height, width, _ = picture.shape
     image = Image.new("RGB", (width, height + _CAPTION), "white")

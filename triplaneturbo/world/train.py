@@ -9,7 +9,6 @@ folder, a complete model, at every preview.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -40,6 +39,7 @@ from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 from triplaneturbo.world.captions import captions
 from triplaneturbo.world.combinations import Balance, held_out, seen
+from triplaneturbo.world.curves import log_line
 from triplaneturbo.world.data import PoolData, meaning
 from triplaneturbo.world.pool import RIGS, SIZE, VIEWS, Pool
 from triplaneturbo.world.pretrain import save_sheet
@@ -51,12 +51,16 @@ CONFIG = GeneratorConfig(
 )
 
 # What differs from the full model's recipe, and why. The closed forms know every instance exactly, so that
-# guidance has nothing to sharpen (1). The surface hardens while shapes become clear.
+# guidance has nothing to sharpen (1); without it ASD's signal grows with the shift, and a small one drowns in
+# what chance gives. Above t = 900 they see no instance but the mean of all. The surface hardens while shapes
+# become clear.
 SMALL = Settings(
     rate=1e-3,
+    low=(200.0, 20.0),
+    high=900,
     teachers={
-        "rgb": TeacherSettings(shift=0.3),
-        "geometry": TeacherSettings(shift=0.3, renderings=("volume",)),
+        "rgb": TeacherSettings(shift=1.0),
+        "geometry": TeacherSettings(shift=1.0, renderings=("volume",)),
         "sd": TeacherSettings(weight=0.05, guidance=(3.0, 3.0), renderings=("volume",), share=0.25),
     },
     size=SIZE,
@@ -189,8 +193,7 @@ def train(team: Team, folder: Path, keys: list, specs: list[Spec], settings: Set
 
     def preview(step: int, log: dict[str, float], average: dict[str, Tensor]) -> None:
         line = {"iteration": step, **{key: round(value, 5) for key, value in log.items()}}
-        with (folder / "train.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        log_line(folder / "train.jsonl", line)
         print("  ".join(f"{key} {value}" for key, value in line.items()), flush=True)
         with averaged(student.generator, average):
             draw_preview(student, pool, folder / "preview.png")

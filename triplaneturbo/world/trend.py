@@ -1,0 +1,191 @@
+"""First trends, on a small part of the world: K = 1, 2 or 4 steps; PETA, basic LoRA or full tuning.
+
+    python -m triplaneturbo.world trend --folder runs/small
+
+Every run starts from the same small Stable Diffusion, which `world pretrain` leaves in the folder, and has
+the same budget, so many passes of the U-Net: half the steps K leave twice the iterations. Runs go on where
+they were stopped. What comes out is a table, and `trend.json` and `trend.png` in the folder's `trend/`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from triplaneturbo.distill import prd
+from triplaneturbo.distill.prd import Settings, Student, Tuning
+from triplaneturbo.files import write_whole
+from triplaneturbo.generator.text import TextEncoder
+from triplaneturbo.generator.weights import Model
+from triplaneturbo.mesh.preview import sheet
+from triplaneturbo.parallel import Team
+from triplaneturbo.world.combinations import held_out
+from triplaneturbo.world.made import Made, maker
+from triplaneturbo.world.palette import NAMES
+from triplaneturbo.world.pool import Pool
+from triplaneturbo.world.score import score
+from triplaneturbo.world.score_report import portrait
+from triplaneturbo.world.spec import Spec
+from triplaneturbo.world.train import CONFIG, SMALL, averaged, make_draw, make_student, make_teachers
+
+CLASSES = (
+    "mushroom", "chair", "duck", "car", "rocket", "fish", "teapot", "tree", "table", "cat", "guitar", "house",
+)  # fmt: skip
+SEEDS = (0, 1)  # of the results that are scored
+_COLORS = 2  # of each class, seen ones, that are scored beside all that is held out
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run does its own way."""
+
+    steps: int = 4
+    tuning: Tuning = "peta"
+    rate: float = SMALL.rate
+
+
+RUNS = {
+    "K = 1, PETA": Run(steps=1),
+    "K = 2, PETA": Run(steps=2),
+    "K = 4, PETA": Run(),
+    "K = 4, basic LoRA": Run(tuning="lora"),
+    "K = 4, full tuning": Run(tuning="full"),
+    "K = 4, full tuning, a fifth of the rate": Run(tuning="full", rate=SMALL.rate / 5),
+}
+FIGURES = {"silhouette_iou": "silhouette IoU", "volume_iou": "volume IoU", "color_error": "colour error"}
+
+
+def trend(team: Team, folder: Path, passes: int, batch: int) -> None:
+    """Do all runs that are not done yet and tell what came out.
+
+    Args:
+        folder: holds `base/` and `pool/`.
+        passes: of the U-Net, in each run.
+        batch: prompts an iteration and process.
+
+    Raises:
+        UserError: a run's state belongs to other settings, or cannot be written.
+    """
+    seen, asked = specs()
+    results, rows = {}, []
+    for name, run in RUNS.items():
+        place = folder / "trend" / f"{run.tuning}-{run.steps}-{run.rate:g}"
+        if not (place / "result.json").exists():
+            place.mkdir(parents=True, exist_ok=True)
+            settings = replace(
+                SMALL,
+                iterations=passes // run.steps,
+                batch=batch,
+                steps=run.steps,
+                tuning=run.tuning,
+                rate=run.rate,
+            )
+            _train(team, folder, place, name, settings, seen, asked)
+            team.wait()
+        results[name] = json.loads((place / "result.json").read_text())
+        rows.append(np.asarray(Image.open(place / "row.png")))
+    if team.leads:
+        told = {"passes": passes, "prompts": batch * team.size, "classes": CLASSES, "runs": results}
+        write_whole(folder / "trend" / "trend.json", (json.dumps(told, indent=1) + "\n").encode())
+        write_whole(folder / "trend" / "trend.png", picture(results, rows))
+        print(table(results), end="", flush=True)
+
+
+def specs() -> tuple[list[Spec], list[Spec]]:
+    """What is trained on: the classes in all colours that are not held out. And what is scored."""
+    plain = [Spec.of(thing, color) for thing in CLASSES for color in NAMES]
+    seen = [spec for spec in plain if spec not in held_out()]
+    chosen = [spec for thing in CLASSES for spec in [s for s in seen if s.thing == thing][:_COLORS]]
+    return seen, chosen + [spec for spec in plain if spec in held_out()]
+
+
+def _train(
+    team: Team, folder: Path, place: Path, name: str, settings: Settings, seen: list[Spec], asked: list[Spec]
+) -> None:
+    """Do or go on with one run in `place`; the leading process leaves `result.json` and `row.png` there."""
+    torch.manual_seed(0)
+    pool = Pool(folder / "pool", [(thing, "") for thing in CLASSES])
+    base = folder / "base"
+    student = make_student(base, CONFIG, team.device, settings.tuning)
+    teachers = make_teachers(student, pool, base if settings.tuning == "full" else None)
+    learns = sum(p.numel() for p in student.generator.parameters() if p.requires_grad)
+
+    def progress(step: int, log: dict[str, float], average: dict[str, Tensor]) -> None:
+        print(f"{name}: {step} of {settings.iterations}  rgb {log['rgb volume']:.4f}", flush=True)
+        if step == settings.iterations:
+            with averaged(student.generator, average):
+                scores, row = _score(student, base, settings.steps, asked)
+            write_whole(place / "row.png", _png(row))
+            told = {"learns": learns, **{key: scores[key] for key in ("model", "sphere", "diversity")}}
+            write_whole(place / "result.json", (json.dumps(told, indent=1) + "\n").encode())
+
+    draw = make_draw(pool, seen, team.device)
+    prd.train(team, student, teachers, draw, settings, place, autocast=torch.bfloat16, progress=progress)
+
+
+def _score(student: Student, base: Path, steps: int, asked: list[Spec]) -> tuple[dict[str, Any], np.ndarray]:
+    """What `score` says of a student, and its first result of each class side by side."""
+    words = CLIPTextModel.from_pretrained(base / "text_encoder")
+    text = TextEncoder(CLIPTokenizer.from_pretrained(base / "tokenizer"), words)
+    model = Model(student.generator, text, replace(CONFIG, steps=steps), base, True)
+    pictures: dict[str, np.ndarray] = {}
+
+    def watch(spec: Spec, seed: int, made: Made | None, _: int) -> None:
+        if spec.thing not in pictures:
+            pictures[spec.thing] = portrait(made)
+
+    scores = score(maker(model), asked, SEEDS, watch=watch)
+    return scores, sheet(list(pictures.values()), columns=len(pictures))
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """The runs one below the other, seen / held out, for a terminal."""
+    rows = [("", "weights that learn", *FIGURES.values(), "empty", "two seeds differ")]
+    for name, result in results.items():
+        groups = result["model"].values()
+        rows.append(
+            (
+                name,
+                f"{result['learns']:,}",
+                *(_both([group[key] for group in groups]) for key in FIGURES),
+                str(sum(group["empty"] for group in groups)),
+                _both([group["model"] for group in result["diversity"].values()]),
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _both(values: list[float | None]) -> str:
+    return " / ".join("-" if value is None else f"{value:.3f}" for value in values)
+
+
+def picture(results: dict[str, dict[str, Any]], rows: list[np.ndarray]) -> bytes:
+    """A PNG: each run's row of results with its silhouette IoU."""
+    figure = Figure(figsize=(14, 1.25 * len(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
+    for panel, row, (name, result) in zip(panels, rows, results.items(), strict=True):
+        share = _both([group["silhouette_iou"] for group in result["model"].values()])
+        panel.imshow(row)
+        panel.axis("off")
+        panel.set_title(f"{name}: silhouette IoU {share} (seen / held out)", fontsize=9, loc="left", pad=2)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
