@@ -142,6 +142,21 @@ def test_choices_are_carried_out(pipeline: Pipeline, changes: dict) -> None:
     assert (mesh.normal_map is not None) == changes.get("normal_map", True)
 
 
+def test_colours_at_the_vertices_take_the_place_of_a_texture(pipeline: Pipeline) -> None:
+    *_, painted = pipeline.stream(Request("a cup", unwrap="none", faces=None, **QUICK))
+    *_, textured = pipeline.stream(Request("a cup", faces=None, **QUICK))
+    assert isinstance(painted, Result)
+    assert isinstance(textured, Result)
+    mesh = painted.mesh
+    assert mesh.texture is mesh.uv is mesh.normal_map is None
+    assert "unwrap" not in painted.seconds
+    assert len(mesh.faces) == len(textured.mesh.faces)
+    assert b'"COLOR_0"' in to_glb(mesh)
+    assert textured.mesh.texture is not None
+    middle = torch.from_numpy(textured.mesh.texture).flatten(0, 1).float().median(0).values / 255
+    assert (mesh.colors.median(0).values - middle).abs().max() < 0.1
+
+
 def test_the_end_of_a_long_prompt_is_said_to_be_unread(pipeline: Pipeline) -> None:
     *_, long = pipeline.stream(Request("a red mushroom " * 40, **QUICK))
     *_, short = pipeline.stream(Request("a red mushroom", **QUICK))

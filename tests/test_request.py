@@ -24,7 +24,7 @@ CHANGES = [
     ({"texture_size": 511}, "texture size should be 512 to 4096, not 511"),
     ({"texture_size": 8192}, "texture size should be 512 to 4096, not 8192"),
     ({"texture_size": float("nan")}, "texture size should be a whole number"),
-    ({"unwrap": "smart"}, "unwrap should be fast or xatlas, not 'smart'"),
+    ({"unwrap": "smart"}, "unwrap should be fast, xatlas or none, not 'smart'"),
     ({"prompt": ""}, "prompt is blank"),
     ({"prompt": " \t\n\r\0 \u200b\u2060"}, "prompt is blank"),
     ({"prompt": "x" * (PROMPT_LIMIT + 1)}, "prompt has 1001 characters; shorten it to at most 1000"),
@@ -77,5 +77,5 @@ def test_prompts_are_tidied_but_kept(prompt: str, tidy: str) -> None:
 
 
 def test_what_may_be_asked_for_is_what_can_be_done() -> None:
-    assert UNWRAPS == unwrap.METHODS
+    assert (*unwrap.METHODS, "none") == UNWRAPS
     assert TEXTURE_SIZES == unwrap.TEXTURE_SIZES

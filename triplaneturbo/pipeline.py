@@ -25,7 +25,7 @@ from triplaneturbo.mesh.clean import Dropped, drop_floaters, tidy
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.simplify import simplify
 from triplaneturbo.mesh.sparse import extract
-from triplaneturbo.mesh.texture import bake
+from triplaneturbo.mesh.texture import bake, paint
 from triplaneturbo.mesh.unwrap import unwrap
 from triplaneturbo.request import Request
 from triplaneturbo.world.reading import Reading, parse
@@ -68,7 +68,7 @@ class Result:
     """A mesh and how it came about.
 
     Attributes:
-        mesh: on the CPU, textured.
+        mesh: on the CPU, textured or, with `unwrap` "none", with colours at its vertices.
         request: as it was carried out, no value left open.
         seconds: of each stage, in order, and their "total".
         surface_faces: faces of the surface before anything was dropped or simplified.
@@ -167,12 +167,16 @@ class Pipeline:
         if request.faces is not None:
             mesh, _ = simplify(mesh, request.faces)
 
-        yield clock.begin("unwrap")
-        mesh = unwrap(mesh, request.unwrap, request.texture_size)
+        if request.unwrap == "none":
+            yield clock.begin("texture")
+            mesh = paint(mesh, field)
+        else:
+            yield clock.begin("unwrap")
+            mesh = unwrap(mesh, request.unwrap, request.texture_size)
 
-        yield clock.begin("texture")
-        cell = 2 / ((request.resolution or 2) - 1)
-        mesh = bake(mesh, field, request.texture_size, request.normal_map, cell)
+            yield clock.begin("texture")
+            cell = 2 / ((request.resolution or 2) - 1)
+            mesh = bake(mesh, field, request.texture_size, request.normal_map, cell)
 
         yield Result(
             mesh=mesh,

@@ -14,7 +14,7 @@ STEP_LIMIT = 50
 RESOLUTIONS = (16, 512)
 TEXTURE_SIZES = (512, 4096)
 LEAST_FACES = 100
-UNWRAPS = ("fast", "xatlas")
+UNWRAPS = ("fast", "xatlas", "none")
 # With a normal map of the field's own gradient, 40,000 faces look as the 80,000 to 100,000 of a full-size
 # surface do; a small model's surface has fewer and is left as it is.
 DEFAULT_FACES = 40_000
@@ -31,7 +31,8 @@ class Request:
         resolution: nodes along each side of the surface's grid, 16 to 512; None: the model's own.
         faces: the most faces that the mesh may have, at least 100; None: as the surface comes.
         texture_size: side of the texture, 512 to 4096.
-        unwrap: "fast" (box projection) or "xatlas" (better charts, slower).
+        unwrap: "fast" (box projection), "xatlas" (better charts, slower) or "none" (colours at the vertices
+            in the place of a texture: the quickest, for a look at a coarse mesh).
         normal_map: whether to bake the field's fine shape into a normal map.
     """
 
@@ -59,7 +60,9 @@ class Request:
             _whole("The number of faces", self.faces, LEAST_FACES, None)
         _whole("The texture size", self.texture_size, *TEXTURE_SIZES)
         if self.unwrap not in UNWRAPS:
-            raise UserError(f"The unwrap should be {' or '.join(UNWRAPS)}, not {shown(self.unwrap)}.")
+            raise UserError(
+                f"The unwrap should be {', '.join(UNWRAPS[:-1])} or {UNWRAPS[-1]}, not {shown(self.unwrap)}."
+            )
         return replace(self, prompt=tidy_prompt(self.prompt), normal_map=bool(self.normal_map))
 
 

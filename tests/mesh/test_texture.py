@@ -16,7 +16,7 @@ from triplaneturbo.mesh.nearest import nearest_covered
 from triplaneturbo.mesh.sparse import extract
 from triplaneturbo.mesh.surface import marching_cubes
 from triplaneturbo.mesh.tangents import to_tangent_space, vertex_tangents
-from triplaneturbo.mesh.texture import bake, gradient
+from triplaneturbo.mesh.texture import bake, gradient, paint
 from triplaneturbo.mesh.unwrap import unwrap
 
 SIZE = 512
@@ -68,6 +68,13 @@ def test_the_texture_says_what_the_field_says(baked: Mesh) -> None:
     points = (baked.vertices[corners] * bary[..., None]).sum(1)
     uv = (baked.uv[corners] * bary[..., None]).sum(1)
     assert (looked_up(baked.texture, uv) - Ball().rgb(points)).abs().max() < 0.03
+
+
+def test_painted_vertices_say_what_the_field_says() -> None:
+    mesh = paint(ball(), Ball())
+    assert torch.equal(mesh.colors, Ball().rgb(mesh.vertices).clamp(0, 1))
+    assert (mesh.normals - F.normalize(mesh.vertices, dim=1)).abs().max() < 0.1
+    assert mesh.uv is mesh.texture is None
 
 
 @pytest.mark.parametrize("level", [0, 1, 2, 3])

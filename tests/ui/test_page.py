@@ -81,7 +81,7 @@ def test_one_endpoint_and_its_types(page: Any) -> None:
         "normal_map",
     ]
     assert parameters["seed"] == {"type": "integer"}
-    assert parameters["unwrap"] == {"enum": ["fast", "xatlas"]}
+    assert parameters["unwrap"] == {"enum": ["fast", "xatlas", "none"]}
     assert not page.get_api_info()["unnamed_endpoints"]
 
 

@@ -68,7 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"at most so many faces, default {DEFAULT_FACES}; 0: as the surface comes",
     )
     add("--texture-size", type=whole, default=1024, metavar="N", help="512 to 4096, default 1024")
-    add("--unwrap", default="fast", metavar="|".join(UNWRAPS), help="default fast")
+    add(
+        "--unwrap",
+        default="fast",
+        metavar="|".join(UNWRAPS),
+        help="default fast; none: colours at the vertices",
+    )
     add("--no-normal-map", action="store_true", help="bake no normal map")
     add("--format", metavar="|".join(FORMATS), help="one or more, with commas between; obj comes as a zip")
     add(

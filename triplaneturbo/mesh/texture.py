@@ -1,4 +1,4 @@
-"""Bake a texture: each texel asks the field, at its own point of the surface."""
+"""Colour a mesh: each texel, or each vertex, asks the field at its own point of the surface."""
 
 from __future__ import annotations
 
@@ -63,6 +63,13 @@ def bake(
     points = _at(mesh.vertices, mesh.faces, layout).to(getattr(field, "device", mesh.vertices.device))
     mesh = mesh.replace(texture=_spread(field.rgb(points), layout))
     return _bake_normals(mesh, field, size // 2, cell) if normal_map else mesh
+
+
+def paint(mesh: Mesh, field: Askable) -> Mesh:
+    """The mesh with `colors` and `normals` at its vertices, for where no texture is wanted."""
+    points = mesh.vertices.to(getattr(field, "device", mesh.vertices.device))
+    colors = field.rgb(points).detach().clamp(0, 1).to(mesh.vertices)
+    return mesh.replace(colors=colors, normals=smooth_normals(mesh.vertices, mesh.faces))
 
 
 def _bake_normals(mesh: Mesh, field: Askable, size: int, cell: float) -> Mesh:

@@ -33,13 +33,14 @@ def build(engine: "Engine", sessions: "Sessions") -> None:
         resolution: int = config.grid_resolution,
         faces: int = DEFAULT_FACES,
         texture_size: int = 1024,
-        unwrap: Literal["fast", "xatlas"] = "fast",
+        unwrap: Literal["fast", "xatlas", "none"] = "fast",
         normal_map: bool = True,
     ) -> tuple[gr.FileData, dict]:
         """Make a textured mesh from a prompt.
 
         Gives the GLB file and a dictionary of facts: vertices, faces, seconds of each stage, settings, files
-        with their sha256. `faces` 0 keeps all faces. What cannot be is an error of one sentence.
+        with their sha256. `faces` 0 keeps all faces; `unwrap` "none" gives colours at the vertices and no
+        texture. What cannot be is an error of one sentence.
         """
         try:
             request = to_request(prompt, seed, steps, resolution, faces, texture_size, unwrap, normal_map)

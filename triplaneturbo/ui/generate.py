@@ -171,6 +171,8 @@ def _options(engine: Engine) -> list[Any]:
                 info="Pixels a side.",
                 min_width=195,
             )
-        unwrap = gr.Radio(list(UNWRAPS), value=default.unwrap, label="Unwrap")
+        unwrap = gr.Radio(
+            list(UNWRAPS), value=default.unwrap, label="Unwrap", info="none: colours at vertices, no texture."
+        )
         normal_map = gr.Checkbox(default.normal_map, label="Normal map")
     return [steps, resolution, faces, texture, unwrap, normal_map]
