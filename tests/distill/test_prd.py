@@ -192,6 +192,7 @@ def test_an_infinite_gradient_stops_the_run(tmp_path: Path) -> None:
         {"renderings": ("surface",)},
         {"teachers": {"rgb": prd.TeacherSettings()}},
         {"teachers": {"geometry": prd.TeacherSettings()}},
+        {"teachers": {"rgb": prd.TeacherSettings(kind="sds")}},
         {"steps": 1},
     ],
 )

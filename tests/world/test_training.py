@@ -140,6 +140,9 @@ def test_trends_are_asked_of_what_is_held_out_and_train_on_none_of_it() -> None:
     assert {(run.steps, run.tuning) for run in RUNS.values()} == {
         (1, "peta"), (2, "peta"), (4, "peta"), (4, "lora"), (4, "full"),
     }  # fmt: skip
+    assert len({run.folder for run in RUNS.values()}) == len(RUNS)
+    budgets = [run.settings(800, 2) for run in RUNS.values()]
+    assert {settings.iterations * settings.steps for settings in budgets} == {800}
 
 
 @pytest.mark.slow

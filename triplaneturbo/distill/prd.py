@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from triplaneturbo.checkpoint import load_state, save_state
 from triplaneturbo.distill.rendering import surface, volume
-from triplaneturbo.distill.scores import ScoreSettings, score_gradients
+from triplaneturbo.distill.scores import Kind, ScoreSettings, score_gradients
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.folded import Folded
 from triplaneturbo.generator.generator import Generator
@@ -42,6 +42,7 @@ class TeacherSettings:
     """How a teacher is listened to.
 
     Attributes:
+        kind: how its opinion becomes a gradient; see `ScoreSettings`.
         weight: factor on its gradients.
         guidance: scale of classifier-free guidance, from the beginning to the end of a run.
         shift: ASD's eta.
@@ -49,6 +50,7 @@ class TeacherSettings:
         share: of the steps at which it is asked; its gradients then count for the others, too.
     """
 
+    kind: Kind = "asd"
     weight: float = 1.0
     guidance: Span = (1.0, 1.0)
     shift: float = 0.1
@@ -196,8 +198,9 @@ def rendering_loss(
         for name, seen in shown.items():
             if name not in how.renderings or any(getattr(seen, part) is None for part in teacher.reads):
                 continue
-            score = ScoreSettings(guidance=now(how.guidance), shift=how.shift, low=int(now(settings.low)),
-                                  high=settings.high, weight=how.weight / how.share)  # fmt: skip
+            score = ScoreSettings(kind=how.kind, guidance=now(how.guidance), shift=how.shift,
+                                  low=int(now(settings.low)), high=settings.high,
+                                  weight=how.weight / how.share)  # fmt: skip
             gradients = score_gradients(teacher, seen, scenes, score, noise)
             for where, gradient in gradients.by_field.items():
                 loss = loss + (getattr(seen, where) * gradient).sum()

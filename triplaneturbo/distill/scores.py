@@ -17,6 +17,8 @@ from torch import Tensor
 from triplaneturbo.teachers.base import Scenes, Seen, Teacher
 from triplaneturbo.teachers.closed_form import levels
 
+Kind = Literal["asd", "sds"]
+
 
 @dataclass(frozen=True)
 class ScoreSettings:
@@ -31,7 +33,7 @@ class ScoreSettings:
         clean_weight: w(t) from the clean rendering, as the released code has it, and not from the noisy one.
     """
 
-    kind: Literal["asd", "sds"] = "asd"
+    kind: Kind = "asd"
     guidance: float = 1.0
     shift: float = 0.1
     low: int = 20

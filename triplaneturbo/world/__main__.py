@@ -164,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
     sub.add_argument("--batch", type=int, default=96, help="objects a step and process")
     sub.set_defaults(run=_clip)
     sub = commands.add_parser(
-        "trend", help="compare numbers of steps, and PETA with basic LoRA and full tuning"
+        "trend", help="compare numbers of steps, ways to tune, and scores, at equal budgets"
     )
     _add_run(sub)
     _add_pretrain(sub)

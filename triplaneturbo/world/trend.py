@@ -1,4 +1,4 @@
-"""First trends, on a small part of the world: K = 1, 2 or 4 steps; PETA, basic LoRA or full tuning.
+"""First trends, on a part of the world: K = 1, 2, 4 steps; PETA, basic LoRA, full tuning; ASD's shift, SDS.
 
     python -m triplaneturbo.world trend --folder runs/small
 
@@ -24,6 +24,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from triplaneturbo.distill import prd
 from triplaneturbo.distill.prd import Settings, Student, Tuning
+from triplaneturbo.distill.scores import Kind
 from triplaneturbo.files import write_whole
 from triplaneturbo.generator.text import TextEncoder
 from triplaneturbo.generator.weights import Model
@@ -52,6 +53,30 @@ class Run:
     steps: int = 4
     tuning: Tuning = "peta"
     rate: float = SMALL.rate
+    kind: Kind = "asd"
+    shift: float = SMALL.teachers["rgb"].shift
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder."""
+        score = "sds" if self.kind == "sds" else f"asd-{self.shift:g}"
+        return f"{self.tuning}-{self.steps}-{self.rate:g}-{score}"
+
+    def settings(self, passes: int, batch: int) -> Settings:
+        """What the trainer is told; the closed forms alone change how they are listened to."""
+        teachers = {
+            name: how if name == "sd" else replace(how, kind=self.kind, shift=self.shift)
+            for name, how in SMALL.teachers.items()
+        }
+        return replace(
+            SMALL,
+            iterations=passes // self.steps,
+            batch=batch,
+            steps=self.steps,
+            tuning=self.tuning,
+            rate=self.rate,
+            teachers=teachers,
+        )
 
 
 RUNS = {
@@ -61,6 +86,8 @@ RUNS = {
     "K = 4, basic LoRA": Run(tuning="lora"),
     "K = 4, full tuning": Run(tuning="full"),
     "K = 4, full tuning, a fifth of the rate": Run(tuning="full", rate=SMALL.rate / 5),
+    "K = 4, PETA, ASD with a shift of 0.1": Run(shift=0.1),
+    "K = 4, PETA, SDS": Run(kind="sds"),
 }
 FIGURES = {"silhouette_iou": "silhouette IoU", "volume_iou": "volume IoU", "color_error": "colour error"}
 
@@ -79,18 +106,10 @@ def trend(team: Team, folder: Path, passes: int, batch: int) -> None:
     seen, asked = specs()
     results, rows = {}, []
     for name, run in RUNS.items():
-        place = folder / "trend" / f"{run.tuning}-{run.steps}-{run.rate:g}"
+        place = folder / "trend" / run.folder
         if not (place / "result.json").exists():
             place.mkdir(parents=True, exist_ok=True)
-            settings = replace(
-                SMALL,
-                iterations=passes // run.steps,
-                batch=batch,
-                steps=run.steps,
-                tuning=run.tuning,
-                rate=run.rate,
-            )
-            _train(team, folder, place, name, settings, seen, asked)
+            _train(team, folder, place, name, run.settings(passes, batch), seen, asked)
             team.wait()
         results[name] = json.loads((place / "result.json").read_text())
         rows.append(np.asarray(Image.open(place / "row.png")))
