@@ -7,10 +7,7 @@ import json
 import os
 import sys
 import time
-from io import BytesIO
 from pathlib import Path
-
-from PIL import Image
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.files import write_whole
@@ -18,6 +15,7 @@ from triplaneturbo.models import SMALL
 
 
 def _look(options: argparse.Namespace) -> None:
+    from triplaneturbo.mesh.formats.common import encode_image
     from triplaneturbo.world.look import look
     from triplaneturbo.world.things import THINGS
 
@@ -25,9 +23,7 @@ def _look(options: argparse.Namespace) -> None:
     if unknown:
         raise UserError(f"There is no class called {unknown[0]!r}: choose from {', '.join(THINGS)}.")
     things = [THINGS[name] for name in options.things or THINGS]
-    buffer = BytesIO()
-    Image.fromarray(look(things, options.size)).save(buffer, "PNG")
-    print(write_whole(options.to, buffer.getvalue()))
+    print(write_whole(options.to, encode_image(look(things, options.size), "png")))
 
 
 def _keys() -> list:

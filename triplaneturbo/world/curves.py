@@ -41,6 +41,11 @@ def curves(path: Path) -> bytes:
     for panel in panels[len(names) :]:
         panel.remove()
     figure.supxlabel(count, fontsize=10)
+    return as_png(figure)
+
+
+def as_png(figure: Figure) -> bytes:
+    """A drawing as a PNG file."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()

@@ -9,7 +9,6 @@ stopped. The folder then holds `base/` in diffusers' layout, and sheets of recon
 from __future__ import annotations
 
 import tempfile
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import AttnProcessor
-from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
@@ -26,6 +24,7 @@ from triplaneturbo.files import write_whole
 from triplaneturbo.generator.layout import lay_out_for_training
 from triplaneturbo.generator.schedule import denoise_steps
 from triplaneturbo.generator.text import TextEncoder
+from triplaneturbo.mesh.formats.common import encode_image
 from triplaneturbo.mesh.preview import sheet
 from triplaneturbo.parallel import Team
 from triplaneturbo.world.combinations import held_out, seen
@@ -181,6 +180,4 @@ def save_text_sheet(folder: Path, unet, vae, text: TextEncoder, scheduler) -> No
 def save_sheet(path: Path, images: Tensor, columns: int) -> None:
     """Write pictures [B, 3, H, W] in [-1, 1] as one PNG."""
     pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    buffer = BytesIO()
-    Image.fromarray(sheet(list(pixels), columns=columns, gap=1)).save(buffer, "PNG")
-    write_whole(path, buffer.getvalue())
+    write_whole(path, encode_image(sheet(list(pixels), columns=columns, gap=1), "png"))

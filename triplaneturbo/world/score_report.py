@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from io import BytesIO
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from triplaneturbo.mesh.formats.common import encode_image
 from triplaneturbo.mesh.preview import sheet
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.world import truth
@@ -39,19 +40,25 @@ def table(scores: dict[str, Any]) -> str:
     for part in ("kinds", "classes"):
         rows += [("",) * len(rows[0])]
         rows += [_row(name, figures) for name, figures in sorted(scores[part].items())]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
-    lines.append("")
+    lines = [*aligned(rows), ""]
     for group, apart in scores["diversity"].items():
         lines.append(
             f"{group}: two results of a prompt differ by {_number(apart['model'])} in volume, two of its "
             f"instances by {_number(apart['world'])}; {len(scores['seeds'])} seeds come nearest to "
             f"{_number(apart['instances_hit'])} different instances."
         )
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+    return "".join(f"{line}\n" for line in lines)
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Lines of a table: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def _row(name: str, figures: dict[str, Any]) -> tuple[str, ...]:
@@ -78,7 +85,7 @@ class Sheet:
         alike = [other for other in self._tiles if group_of(other) == group_of(spec)]
         if spec not in self._tiles and len(alike) < _EACH:
             pair = [portrait(made), portrait(truth.made(spec, nearest))]
-            self._tiles[spec] = with_caption(np.concatenate(pair, 1), spec.caption)
+            self._tiles[spec] = _with_caption(np.concatenate(pair, 1), spec.caption)
 
     def png(self) -> bytes:
         """Eight pairs a row, left the result and right the truth; seen prompts first.
@@ -87,9 +94,7 @@ class Sheet:
             ValueError: nothing was collected.
         """
         ordered = sorted(self._tiles.items(), key=lambda item: GROUPS.index(group_of(item[0])))
-        buffer = BytesIO()
-        Image.fromarray(sheet([tile for _, tile in ordered], columns=8, gap=_GAP)).save(buffer, "PNG")
-        return buffer.getvalue()
+        return encode_image(sheet([tile for _, tile in ordered], columns=8, gap=_GAP), "png")
 
 
 def portrait(made: Made | None) -> np.ndarray:
@@ -100,7 +105,7 @@ def portrait(made: Made | None) -> np.ndarray:
     return (picture * 255).round().to(torch.uint8).numpy()
 
 
-def with_caption(picture: np.ndarray, caption: str) -> np.ndarray:
+def _with_caption(picture: np.ndarray, caption: str) -> np.ndarray:
     """A picture [H, W, 3] with its caption below, as large as fits: [H + 16, W, 3]."""
     height, width, _ = picture.shape
     image = Image.new("RGB", (width, height + _CAPTION), "white")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +27,16 @@ from triplaneturbo.distill.scores import Kind
 from triplaneturbo.files import write_whole
 from triplaneturbo.generator.text import TextEncoder
 from triplaneturbo.generator.weights import Model
+from triplaneturbo.mesh.formats.common import encode_image
 from triplaneturbo.mesh.preview import sheet
 from triplaneturbo.parallel import Team
 from triplaneturbo.world.combinations import held_out
+from triplaneturbo.world.curves import as_png
 from triplaneturbo.world.made import Made, maker
 from triplaneturbo.world.palette import NAMES
 from triplaneturbo.world.pool import Pool
 from triplaneturbo.world.score import score
-from triplaneturbo.world.score_report import portrait
+from triplaneturbo.world.score_report import aligned, portrait
 from triplaneturbo.world.spec import Spec
 from triplaneturbo.world.train import CONFIG, SMALL, averaged, make_draw, make_student, make_teachers
 
@@ -144,7 +145,7 @@ def _train(
         if step == settings.iterations:
             with averaged(student.generator, average):
                 scores, row = _score(student, base, settings.steps, asked)
-            write_whole(place / "row.png", _png(row))
+            write_whole(place / "row.png", encode_image(row, "png"))
             told = {"learns": learns, **{key: scores[key] for key in ("model", "sphere", "diversity")}}
             write_whole(place / "result.json", (json.dumps(told, indent=1) + "\n").encode())
 
@@ -181,9 +182,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
                 _both([group["model"] for group in result["diversity"].values()]),
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+    return "".join(f"{line}\n" for line in aligned(rows))
 
 
 def _both(values: list[float | None]) -> str:
@@ -199,12 +198,4 @@ def picture(results: dict[str, dict[str, Any]], rows: list[np.ndarray]) -> bytes
         panel.imshow(row)
         panel.axis("off")
         panel.set_title(f"{name}: silhouette IoU {share} (seen / held out)", fontsize=9, loc="left", pad=2)
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+    return as_png(figure)
