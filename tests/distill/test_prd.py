@@ -198,3 +198,33 @@ def test_an_infinite_gradient_stops_the_run(tmp_path: Path) -> None:
 )
 def test_ablations_run(tmp_path: Path, change: dict) -> None:
     run(tmp_path, replace(toy.SETTINGS, iterations=1, **change))
+
+
+def test_a_scored_step_counts_as_it_does_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one step of K scored, the gradient is K times that step's part of Algorithm 1's."""
+    student = toy.student()
+    parameters = [p for p in student.generator.parameters() if p.requires_grad]
+    settings = replace(toy.SETTINGS, steps=3)
+    rendered: list[int] = []
+
+    def gradients(settings: prd.Settings, weights: list[float]) -> list[Tensor]:
+        rendered.clear()
+
+        def loss(_generator: object, planes: Tensor, *_: object) -> Tensor:
+            rendered.append(len(rendered))
+            return weights[len(rendered) - 1] * (planes**2).sum()
+
+        monkeypatch.setattr(prd, "rendering_loss", loss)
+        for p in parameters:
+            p.grad = None
+        prd.iteration(student, [], toy.draw, settings, 0.0, (0, 1), None)
+        return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
+
+    one = gradients(replace(settings, scored=1), [1.0])
+    assert rendered == [0]
+    among = [gradients(settings, [3.0 * (step == other) for other in range(3)]) for step in range(3)]
+    assert rendered == [0, 1, 2]
+    off = [max(float((a - b).abs().max()) for a, b in zip(one, all_, strict=True)) for all_ in among]
+    largest = max(float(gradient.abs().max()) for gradient in one)
+    assert largest > 0
+    assert sorted(value < 1e-5 * largest for value in off) == [False, False, True]

@@ -7,11 +7,14 @@ is bilinear sampling, so that layer is applied once to the planes' texels instea
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from triplaneturbo.generator.config import GeneratorConfig
+from triplaneturbo.generator.slabs import in_slabs
 
 # Where a point (x, y, z) falls on the xy, xz and yz plane, as (width, height) in [-1, 1]: an axis and a sign.
 _WIDTH_AXIS, _WIDTH_SIGN = (1, 0, 1), (1.0, -1.0, 1.0)
@@ -19,6 +22,8 @@ _HEIGHT_AXIS, _HEIGHT_SIGN = (0, 2, 2), (1.0, -1.0, -1.0)
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "softplus": nn.Softplus}
 
+# Points at a time in training: few on a CPU, where one core's cache should hold all hidden layers.
+_SLAB = {"cpu": 8192, "cuda": 2**20}
 _CHUNK = 16384  # points at a time: enough to keep several cores busy, and 64 channels of each fill 4 MiB
 
 
@@ -61,8 +66,14 @@ class Fields(nn.Module):
 
     def rgb(self, planes: Tensor, points: Tensor) -> Tensor:
         """The colour alone at points [B, N, 3]: [B, N, 3], as `forward` has it."""
-        texture = self._sample(planes[:, 3:], points).flatten(1, 2).transpose(1, 2)
-        return to_rgb(run_mlp(self.color, texture))
+        texture = self._sample(planes[:, 3:], points).flatten(1, 2).transpose(1, 2).flatten(0, 1)
+
+        def ask(features: Tensor, *weights: Tensor) -> Tensor:
+            return to_rgb(run_mlp(self.color, features, weights))
+
+        return in_slabs(ask, _slab(points.device), [texture], list(self.color.parameters())).view(
+            points.shape
+        )
 
     def sdf_lattice(self, planes: Tensor, axis: Tensor) -> Tensor:
         """The sdf at the nodes of a cubic lattice with coordinates `axis` [R] along each side: [B, R, R, R].
@@ -74,13 +85,22 @@ class Fields(nn.Module):
             lattice.permute(0, 2, 3, 1) @ self.sdf[0].weight.to(lattice.dtype).t()  # [B, R, R, width]
             for lattice in self._sample_lattice(planes[:, :3], axis)
         ]
-        xy, xz, yz = shares
-        hidden = xy[:, :, :, None] + xz[:, :, None] + yz[:, None]  # [B, R, R, R, width]
         if self.sdf[0].bias is not None:
-            hidden = hidden + self.sdf[0].bias.to(hidden.dtype)
-        square = axis.to(hidden) ** 2
+            shares[2] = shares[2] + self.sdf[0].bias.to(shares[2].dtype)
+        rest = self.sdf[1:]
+
+        def after_first(xy: Tensor, xz: Tensor, yz: Tensor, *weights: Tensor) -> Tensor:
+            hidden = xy[:, :, None] + xz[:, None] + yz  # [rows, R, R, width]
+            return run_mlp(rest, hidden, weights)[..., 0]
+
+        rows = max(1, _slab(axis.device) // len(axis) ** 2)
+        values = torch.stack(
+            [in_slabs(after_first, rows, [xy, xz], [yz, *rest.parameters()])
+             for xy, xz, yz in zip(*shares, strict=True)]
+        )  # fmt: skip
+        square = axis.to(values) ** 2
         away = (square[:, None, None] + square[:, None] + square).sqrt()
-        return run_mlp(self.sdf[1:], hidden)[..., 0] + (away - self.config.sphere_radius)
+        return values + (away - self.config.sphere_radius)
 
     def _sample(self, planes: Tensor, points: Tensor) -> Tensor:
         """Three planes [B, 3, C, H, W] sampled at points [B, N, 3]: [B, 3, C, N]."""
@@ -291,16 +311,26 @@ def working_dtype(*kinds: torch.dtype) -> torch.dtype:
     return torch.float64 if all(kind == torch.float64 for kind in kinds) else torch.float32
 
 
-def run_mlp(mlp: nn.Sequential, x: Tensor) -> Tensor:
-    """Apply an MLP in the type of x [..., inputs], whatever the type of its weights."""
+def run_mlp(mlp: nn.Sequential, x: Tensor, weights: Iterable[Tensor] | None = None) -> Tensor:
+    """Apply an MLP in the type of x [..., inputs], whatever the type of its weights.
+
+    `weights` take the place of its own, in the order of its parameters.
+    """
+    given = iter(mlp.parameters() if weights is None else weights)
     for layer in mlp:
-        x = _linear(layer, x) if isinstance(layer, nn.Linear) else layer(x)
+        if isinstance(layer, nn.Linear):
+            x = _linear(x, next(given), None if layer.bias is None else next(given))
+        else:
+            x = layer(x)
     return x
 
 
-def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    return F.linear(x, layer.weight.to(x.dtype), bias)
+def _slab(device: torch.device) -> int:
+    return _SLAB.get(device.type, _SLAB["cuda"])
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
 
 def _mlp(config: GeneratorConfig, inputs: int, outputs: int) -> nn.Sequential:
@@ -322,5 +352,6 @@ def _after_first(mlp: nn.Sequential, hidden: Tensor) -> Tensor:
         if isinstance(layer, nn.ReLU):
             hidden = hidden.relu_()
         else:
-            hidden = _linear(layer, hidden) if isinstance(layer, nn.Linear) else layer(hidden)
+            linear = isinstance(layer, nn.Linear)
+            hidden = _linear(hidden, layer.weight, layer.bias) if linear else layer(hidden)
     return hidden

@@ -53,9 +53,10 @@ CONFIG = GeneratorConfig(
 # What differs from the full model's recipe, and why. The closed forms know every instance exactly, so that
 # guidance has nothing to sharpen (1); without it ASD's signal grows with the shift, and a small one drowns in
 # what chance gives. Above t = 900 they see no instance but the mean of all. The surface hardens while shapes
-# become clear.
+# become clear. What limits a run of hours is how many captions it sees: one of K steps is scored.
 SMALL = Settings(
     rate=1e-3,
+    scored=1,
     low=(200.0, 20.0),
     high=900,
     teachers={
@@ -71,6 +72,7 @@ SMALL = Settings(
     color_shrink=(1.0, 0.3),
     eikonal=(60.0, 20.0),
     sparsity=(0.0, 0.0),
+    average=0.997,
 )
 
 

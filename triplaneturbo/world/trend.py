@@ -74,6 +74,7 @@ class Run:
             iterations=passes // self.steps,
             batch=batch,
             steps=self.steps,
+            scored=None,
             tuning=self.tuning,
             rate=self.rate,
             teachers=teachers,
