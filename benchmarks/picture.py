@@ -1,39 +1,57 @@
-"""Make the README's picture from the fitted test field: python -m benchmarks.picture [assets/stairs.png]
+"""Make the README's pictures from the built-in model: python -m benchmarks.picture [assets]
 
-From left to right: the surface on its grid, simplified to a twelfth of its faces with the normal map that
-keeps its look, the textured result from two sides, and its texture.
+`gallery.png`: what some prompts become. `stairs.png`, from left to right: the surface on its grid, simplified
+to a sixth of its faces with the normal map that keeps its look, the textured result from two sides, and its
+texture.
 """
 
 from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from tests.fields_for_tests import mushroom
 from triplaneturbo.files import write_whole
-from triplaneturbo.mesh.clean import tidy
+from triplaneturbo.generator.weights import load_model
 from triplaneturbo.mesh.mesh import Mesh
-from triplaneturbo.mesh.preview import frame, render, sheet
-from triplaneturbo.mesh.simplify import simplify
-from triplaneturbo.mesh.sparse import extract
-from triplaneturbo.mesh.texture import bake
-from triplaneturbo.mesh.unwrap import unwrap
+from triplaneturbo.mesh.preview import frame, render, sheet, thumbnail
+from triplaneturbo.models import SMALL
+from triplaneturbo.pipeline import Pipeline
+from triplaneturbo.world.score_report import with_caption
 
-SIDE = 300
-RESOLUTION = 160
+PROMPTS = (
+    "a red mushroom",
+    "a yellow duck on a brown box",
+    "a white house with a blue roof",
+    "a tall green cactus",
+    "a striped orange fish",
+    "a blue rocket",
+    "a purple teapot",
+    "a brown chair",
+    "a spotted pink cat",
+    "a green car",
+    "a checkered red mug",
+    "a grey castle",
+    "a white rabbit",
+    "a small yellow submarine",
+    "a black guitar",
+    "an orange pumpkin on a blue table",
+)
+THUMBNAIL, SIDE = 150, 300
 
 
 def main() -> None:
-    """Make the picture and write it."""
-    path = sys.argv[1] if len(sys.argv) > 1 else "assets/stairs.png"
-    field = mushroom()
-    surface = extract(field, RESOLUTION)
-    fine = tidy(Mesh(surface.vertices, surface.faces))
-    coarse, _ = simplify(fine, len(fine.faces) // 12)
-    mesh = bake(unwrap(coarse, "fast", 1024), field, 1024, cell=2 / (RESOLUTION - 1))
+    """Make the pictures and write them."""
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "assets")
+    pipeline = Pipeline(load_model(SMALL))
+    tiles = [with_caption(thumbnail(pipeline(prompt), THUMBNAIL), prompt) for prompt in PROMPTS]
+    _write(folder / "gallery.png", sheet(tiles, 8, 4))
+
+    fine = pipeline(PROMPTS[0], faces=None, unwrap="none").replace(colors=None)
+    mesh = pipeline(PROMPTS[0], faces=len(fine.faces) // 6)
 
     def view(shown: Mesh, azimuth: float) -> np.ndarray:
         return render(shown, frame(fine.vertices, azimuth, 20.0), SIDE)
@@ -41,17 +59,16 @@ def main() -> None:
     atlas = Image.fromarray(np.asarray(mesh.texture)).resize((SIDE - 40, SIDE - 40), Image.Resampling.LANCZOS)
     framed = Image.new("RGB", (SIDE, SIDE), "white")
     framed.paste(atlas, (20, 20))
-    images = [
-        view(fine, 30),
-        view(mesh.replace(texture=None), 30),
-        view(mesh, 30),
-        view(mesh, 150),
-        np.asarray(framed),
-    ]
+    grey = mesh.replace(texture=None)
+    stairs = [view(fine, 30), view(grey, 30), view(mesh, 30), view(mesh, 150), np.asarray(framed)]
+    _write(folder / "stairs.png", sheet(stairs, len(stairs)))
+    print(f"{len(fine.faces)} faces, simplified to {len(mesh.faces)}")
+
+
+def _write(path: Path, pixels: np.ndarray) -> None:
     buffer = io.BytesIO()
-    Image.fromarray(sheet(images, len(images))).save(buffer, "PNG", optimize=True)
-    write_whole(path, buffer.getvalue())
-    print(f"{path}: {len(fine.faces)} faces, simplified to {len(mesh.faces)}")
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    print(write_whole(path, buffer.getvalue()))
 
 
 if __name__ == "__main__":

@@ -99,8 +99,9 @@ def test_a_released_adapter_beside_its_base_makes_a_mesh(
     shutil.copyfile(parity / "generator" / "adapter.pth", folder / "released.pth")
     small = load_model(SMALL)
     small.text.tokenizer.save_pretrained(folder / "tokenizer")
-    # Their texts are 32 wide; ours is untrained anyhow.
-    words = CLIPTextConfig(vocab_size=514, hidden_size=32, intermediate_size=64, num_attention_heads=2)
+    words = CLIPTextConfig(
+        vocab_size=len(small.text.tokenizer), hidden_size=32, intermediate_size=64, num_attention_heads=2
+    )
     CLIPTextModel(words).save_pretrained(folder / "text_encoder")
     for _ in range(2):  # converted at first, then kept
         with Engine(str(folder), "cpu") as engine:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.conftest import ROOT
 from tests.generator import full_size
+from tests.tiny import tiny_model
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator import peta
 from triplaneturbo.generator.adapter import adapter_tensors, load_adapter, save_adapter
@@ -99,18 +100,24 @@ def test_a_whole_folder_loads_merged_and_generates(whole: Path) -> None:
     assert len(merged) > 100
 
 
-def test_the_built_in_model_is_the_same_every_time() -> None:
-    first, again = load_model(SMALL), load_model(SMALL)
+@pytest.fixture(params=["trained", "drawn"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The built-in model, and one whose weights are drawn from a seed."""
+    return SMALL if request.param == "trained" else tiny_model(tmp_path / "drawn", world=True)
+
+
+def test_a_model_is_the_same_every_time(folder: Path) -> None:
+    first, again = load_model(folder), load_model(folder)
     assert torch.equal(first.text.embed(["a duck"]), again.text.embed(["a duck"]))
     for one, two in zip(first.generator.parameters(), again.generator.parameters(), strict=True):
         assert torch.equal(one, two)
 
 
-def test_drawing_weights_leaves_the_global_randomness_alone() -> None:
+def test_loading_leaves_the_global_randomness_alone(folder: Path) -> None:
     torch.manual_seed(3)
     wanted = torch.rand(3)
     torch.manual_seed(3)
-    load_model(SMALL)
+    load_model(folder)
     assert torch.equal(torch.rand(3), wanted)
 
 

@@ -22,6 +22,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.adapter import ADAPTER_NAME, load_adapter, save_adapter
@@ -94,7 +95,7 @@ def load_generator(
     adapter = adapter or folder / ADAPTER_NAME
     if trained and not adapter.is_file():
         raise UserError(f"There is no file {adapter}; restore it from where it came.")
-    with _drawn_from(None if trained else config.untrained_seed):
+    with _drawn_from(None if trained else config.untrained_seed):  # also what is loaded is drawn first
         unet = _load_part(UNet2DConditionModel, base / "unet", trained)
         vae = _load_part(AutoencoderKL, base / "vae", trained)
         if not encoder:
@@ -142,12 +143,10 @@ def _read_json(path: Path) -> dict:
 
 @contextmanager
 def _drawn_from(seed: int | None) -> Iterator[None]:
-    """Draw initial weights from `seed` and leave the global random state as it was; None: do nothing."""
-    if seed is None:
-        yield
-        return
+    """Draw initial weights from `seed` (None: from any) and leave the global random state as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        if seed is not None:
+            torch.manual_seed(seed)
         yield
 
 
@@ -163,12 +162,16 @@ def _enliven(generator: Generator) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    level = diffusers_logging.get_verbosity()
+    level, bars = diffusers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     diffusers_logging.set_verbosity_error()
+    if bars:
+        transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         diffusers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def _load_part(kind: type, folder: Path, trained: bool):
@@ -200,9 +203,10 @@ def _load_text(folder: Path, config: GeneratorConfig, trained: bool) -> TextEnco
     try:
         tokenizer = CLIPTokenizer.from_pretrained(words, local_files_only=True)
         if trained:
-            model, info = CLIPTextModel.from_pretrained(
-                path, dtype=torch.float32, local_files_only=True, output_loading_info=True
-            )
+            with _quiet():
+                model, info = CLIPTextModel.from_pretrained(
+                    path, dtype=torch.float32, local_files_only=True, output_loading_info=True
+                )
             _check_complete(path, info)
         else:
             with _drawn_from(config.untrained_seed):

@@ -85,7 +85,7 @@ class Sheet:
         alike = [other for other in self._tiles if group_of(other) == group_of(spec)]
         if spec not in self._tiles and len(alike) < _EACH:
             pair = [portrait(made), portrait(truth.made(spec, nearest))]
-            self._tiles[spec] = _with_caption(np.concatenate(pair, 1), spec.caption)
+            self._tiles[spec] = with_caption(np.concatenate(pair, 1), spec.caption)
 
     def png(self) -> bytes:
         """Eight pairs a row, left the result and right the truth; seen prompts first.
@@ -105,7 +105,7 @@ def portrait(made: Made | None) -> np.ndarray:
     return (picture * 255).round().to(torch.uint8).numpy()
 
 
-def _with_caption(picture: np.ndarray, caption: str) -> np.ndarray:
+def with_caption(picture: np.ndarray, caption: str) -> np.ndarray:
     """A picture [H, W, 3] with its caption below, as large as fits: [H + 16, W, 3]."""
     height, width, _ = picture.shape
     image = Image.new("RGB", (width, height + _CAPTION), "white")
