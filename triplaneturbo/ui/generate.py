@@ -23,8 +23,8 @@ ANY_EXAMPLES = ROOT / "assets" / "examples.txt"
 VOCABULARY = "What it can make"
 TEXTURE_CHOICES = (512, 1024, 2048, 4096)
 # Degrees around and from above: a three-quarter view of the front (+z), slightly from above, as the previews
-# have it; the distance is the viewer's own choice, by the mesh's size.
-CAMERA = (60, 70, None)
+# have it; the distance shows all of [-1, 1]^3: the viewer's own choice cuts the feet of tall things.
+CAMERA = (60, 70, 2.9)
 ROLL = "() => Math.floor(Math.random() * 1000000)"
 
 
