@@ -7,7 +7,6 @@ texture.
 
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from PIL import Image
 
 from triplaneturbo.files import write_whole
 from triplaneturbo.generator.weights import load_model
+from triplaneturbo.mesh.formats.common import encode_image
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.preview import frame, render, sheet, thumbnail
 from triplaneturbo.models import SMALL
@@ -66,9 +66,7 @@ def main() -> None:
 
 
 def _write(path: Path, pixels: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    print(write_whole(path, buffer.getvalue()))
+    print(write_whole(path, encode_image(pixels, "png")))
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def test_the_report_says_what_runs_on_what_and_why(engine: Engine) -> None:
         "model",
         "files",
         "sizes",
-        *(["words"] if engine.words is not None else []),
+        "words",
     ]
     assert rows["device"].startswith("cpu")
     assert rows["precision"].startswith("float32: the model is small")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
 from triplaneturbo.evaluate.clip import Clip
 from triplaneturbo.generator.weights import Model, load_model
@@ -15,7 +14,7 @@ from triplaneturbo.world import truth
 from triplaneturbo.world.clip import Judge
 from triplaneturbo.world.combinations import held_out
 from triplaneturbo.world.export import JUDGE, LIMIT
-from triplaneturbo.world.made import Made, maker, sphere
+from triplaneturbo.world.made import maker, sphere
 from triplaneturbo.world.palette import COLORS
 from triplaneturbo.world.pretrain import sample
 from triplaneturbo.world.reading import parse
@@ -51,11 +50,6 @@ def meant(prompt: str) -> Spec:
     return spec
 
 
-@cache
-def made(model: Model, prompt: str) -> Made:
-    return maker(model)(prompt, 0)
-
-
 def test_it_is_trained_and_small_enough(model: Model) -> None:
     assert model.trained
     assert model.config.world
@@ -66,7 +60,7 @@ def test_it_is_trained_and_small_enough(model: Model) -> None:
 def test_a_prompt_gives_its_class_and_its_colour(model: Model, judge: Judge, prompt: str) -> None:
     spec = meant(prompt)
     instances = truth.occupancy(spec)
-    entry, _ = compare(made(model, prompt), spec, instances, judge)
+    entry, _ = compare(maker(model)(prompt, 0), spec, instances, judge)
     plain, _ = compare(sphere(), spec, instances, judge)
     assert entry["rank"] == 0  # of all captions of the world it is nearest to this one
     assert entry["volume_iou"] > max(0.6, plain["volume_iou"] + 0.1)
@@ -80,8 +74,6 @@ def test_some_of_these_prompts_are_held_out() -> None:
 
 
 def test_its_base_is_a_text_to_image_model(model: Model) -> None:
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-
     unet = UNet2DConditionModel.from_pretrained(SMALL / "unet", torch_dtype=torch.float32)
     vae = AutoencoderKL.from_pretrained(SMALL / "vae", torch_dtype=torch.float32)
     colors = ("red", "blue", "green", "yellow")

@@ -149,13 +149,13 @@ def iteration(
         kept = generator.scheduler.alphas_cumprod[t]
         fresh = generator.draw_latents(settings.batch, noise)
         noisy = kept.sqrt() * latents + (1 - kept).sqrt() * fresh
+        learns = step in chosen
         precision = torch.autocast(device.type, autocast or torch.float32, enabled=autocast is not None)
-        with precision, torch.set_grad_enabled(step in chosen):
+        with precision, torch.set_grad_enabled(learns):
             output = generator.predict(noisy, t, embeds)
             clean = clean_estimate(generator.scheduler, output.float(), noisy, t)
-        if step in chosen:
-            with precision:
-                planes = generator.decode(clean)
+            planes = generator.decode(clean) if learns else None
+        if planes is not None:
             loss = rendering_loss(
                 generator, planes.float(), teachers, scenes[step], settings, progress, rng, noise, log
             )
