@@ -20,6 +20,7 @@ from torch import Tensor
 from tests.distill import toy
 from triplaneturbo.checkpoint import load_state
 from triplaneturbo.distill import prd
+from triplaneturbo.distill.optimizer import Kind as Optimizer
 from triplaneturbo.distill.rendering import volume
 from triplaneturbo.errors import UserError
 from triplaneturbo.parallel import Team
@@ -68,10 +69,11 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_it_learns_two_objects(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 4e-3), ("soap", 1e-2)])
+def test_it_learns_two_objects(tmp_path: Path, optimizer: Optimizer, rate: float) -> None:
     student = toy.student()
     before = error(student)
-    settings = replace(toy.SETTINGS, iterations=20)
+    settings = replace(toy.SETTINGS, iterations=20, optimizer=optimizer, rate=rate)
     logs: list[dict[str, float]] = []
 
     def keep(_iteration: int, log: dict[str, float], _average: dict[str, Tensor]) -> None:
@@ -93,7 +95,8 @@ def test_the_base_never_learns(tmp_path: Path) -> None:
     assert all(torch.equal(value, after[name]) for name, value in frozen.items())
 
 
-def test_an_interrupted_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "soap"])
+def test_an_interrupted_run_equals_an_uninterrupted_one(tmp_path: Path, optimizer: Optimizer) -> None:
     class Killed(Exception):
         pass
 
@@ -101,10 +104,11 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
         if iteration == 4:
             raise Killed
 
-    whole = run(tmp_path / "whole", replace(toy.SETTINGS, iterations=6))
+    settings = replace(toy.SETTINGS, iterations=6, optimizer=optimizer)
+    whole = run(tmp_path / "whole", settings)
     with pytest.raises(Killed):
-        run(tmp_path / "parts", replace(toy.SETTINGS, iterations=6), progress=kill)
-    assert same(run(tmp_path / "parts", replace(toy.SETTINGS, iterations=6)), whole)
+        run(tmp_path / "parts", settings, progress=kill)
+    assert same(run(tmp_path / "parts", settings), whole)
 
 
 @pytest.mark.slow

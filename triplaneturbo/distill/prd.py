@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from triplaneturbo.checkpoint import load_state, save_state
+from triplaneturbo.distill import optimizer as optimizers
 from triplaneturbo.distill.rendering import surface, volume
 from triplaneturbo.distill.scores import Kind, ScoreSettings, score_gradients
 from triplaneturbo.errors import UserError
@@ -60,7 +61,7 @@ class TeacherSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """A run. Values that are pairs go linearly from the first to the second over its length.
+    """A run. Values that are pairs go linearly from the first to the second over its schedules.
 
     Attributes:
         iterations: optimiser steps.
@@ -70,6 +71,7 @@ class Settings:
             are only walked through. The gradient is the same on average, and a caption costs less: more
             captions an hour. None: all of them, as in Algorithm 1.
         rate: learning rate, reached in 25 iterations, then a cosine to a twentieth.
+        optimizer: "adamw" or "soap"; see `make_optimizer`.
         teachers: by name; a teacher without an entry is off.
         renderings: "volume", "surface" or both.
         size: side of the images; the volume shows every `stride`-th of their pixels along both sides, the
@@ -81,6 +83,8 @@ class Settings:
         eikonal, sparsity: weights of the regularisers.
         tuning: what learns: PETA's adapters, basic LoRA's, or the whole base.
         average: decay of the moving average of the adapter, which is what is kept in the end.
+        start: a mark of the trained adapter that the run begins with; "": it begins with a new one.
+        begun: how much of the schedules (not of the rate's) lies behind that one: 0 to 1.
     """
 
     iterations: int = 2000
@@ -88,6 +92,7 @@ class Settings:
     steps: int = 4
     scored: int | None = None
     rate: float = 2e-4
+    optimizer: optimizers.Kind = "adamw"
     teachers: dict[str, TeacherSettings] = field(default_factory=dict)
     renderings: tuple[str, ...] = ("volume", "surface")
     size: int = 512
@@ -103,6 +108,8 @@ class Settings:
     average: float = 0.995
     tuning: Tuning = "peta"
     seed: int = 0
+    start: str = ""
+    begun: float = 0.0
 
 
 # (random numbers, how many, K) -> captions and K lists of scenes to look at them in.
@@ -249,9 +256,7 @@ def train(
     path = folder / "train.pt"
     names = {name: p for name, p in student.generator.named_parameters() if p.requires_grad}
     parameters = list(names.values())
-    optimizer = torch.optim.AdamW(
-        parameters, lr=settings.rate, betas=(0.9, 0.99), eps=1e-12, weight_decay=0.0, fused=True
-    )
+    optimizer = optimizers.make_optimizer(settings.optimizer, parameters, settings.rate)
     average = {name: p.detach().clone() for name, p in names.items()}
     told = {**flat(asdict(settings)), "processes": team.size}
     done, log = 0, {}
@@ -269,7 +274,9 @@ def train(
         rate = settings.rate * min(1, (i + 1) / 25) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * along)))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        parts = iteration(student, teachers, draw, settings, along, (settings.seed, i, team.rank), autocast)
+        progressed = settings.begun + (1 - settings.begun) * along
+        seed = (settings.seed, i, team.rank)
+        parts = iteration(student, teachers, draw, settings, progressed, seed, autocast)
         for p in parameters:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)

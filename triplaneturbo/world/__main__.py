@@ -50,15 +50,23 @@ def _pretrain(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
+    from triplaneturbo.generator.adapter import ADAPTER_NAME
     from triplaneturbo.parallel import run
     from triplaneturbo.world.combinations import seen
+    from triplaneturbo.world.start import take_base
     from triplaneturbo.world.train import SMALL, read_captions, train
 
     specs = read_captions(options.captions) if options.captions else list(seen())
-    _pretrain(options)
     settings = replace(SMALL, iterations=options.iterations, batch=options.prompts)
+    start = None
+    if options.start:
+        settings = replace(settings, start=take_base(options.start, options.folder), begun=1.0)
+        start = options.start / ADAPTER_NAME
+        _pool(options)
+    else:
+        _pretrain(options)
     until = time.monotonic() + 60 * options.minutes
-    run(train, (options.folder, _keys(), specs, settings, until), options.processes, options.device)
+    run(train, (options.folder, _keys(), specs, settings, until, start), options.processes, options.device)
 
 
 def _clip(options: argparse.Namespace) -> None:
@@ -147,6 +155,9 @@ def main(arguments: list[str] | None = None) -> int:
     _add_pretrain(sub)
     sub.add_argument("--iterations", type=int, default=5000)
     sub.add_argument("--prompts", type=int, default=2, help="prompts an iteration and process")
+    sub.add_argument(
+        "--from", dest="start", type=Path, metavar="MODEL", help="go on from a finished model's folder"
+    )
     sub.add_argument(
         "--captions", type=Path, help="a file with a caption a line; all that is not held out without"
     )

@@ -11,14 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.files import write_whole
 from triplaneturbo.generator.adapter import ADAPTER_NAME
 from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.generator.weights import BASE_PARTS, TEXT_PARTS
+from triplaneturbo.world.precision import convert
 
 LIMIT = 24 * 2**20  # bytes that the repository has for it
 JUDGE = "clip"  # of the folder with the score's judge, which is shipped beside the model where there is one
@@ -46,8 +44,7 @@ def export(folder: Path, target: Path) -> int:
                 shutil.copytree(folder / JUDGE, new / JUDGE)
             config = GeneratorConfig.load(source)
             replace(config, world=True, untrained_seed=None).save(new)
-            for path in new.rglob("*.safetensors"):
-                halve(path)
+            convert(new, torch.float16)
             size = sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
             if size > LIMIT:
                 raise UserError(
@@ -59,11 +56,3 @@ def export(folder: Path, target: Path) -> int:
     except OSError as error:
         raise UserError(f"Cannot write {target}: {error.strerror}; free space or go elsewhere.") from error
     return size
-
-
-def halve(path: Path) -> None:
-    """Turn all float32 tensors of a safetensors file into float16."""
-    with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
-    small = {name: t.half() if t.dtype == torch.float32 else t for name, t in tensors.items()}
-    write_whole(path, save(small, metadata={"format": "pt"}))

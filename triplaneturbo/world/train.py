@@ -26,7 +26,7 @@ from triplaneturbo.distill import prd
 from triplaneturbo.distill.prd import Settings, Student, TeacherSettings
 from triplaneturbo.distill.rendering import surface, volume
 from triplaneturbo.errors import UserError
-from triplaneturbo.generator.adapter import ADAPTER_NAME, save_adapter
+from triplaneturbo.generator.adapter import ADAPTER_NAME, load_adapter, save_adapter
 from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.generator.folded import Folded
 from triplaneturbo.generator.generator import Generator
@@ -53,9 +53,11 @@ CONFIG = GeneratorConfig(
 # What differs from the full model's recipe, and why. The closed forms know every instance exactly, so that
 # guidance has nothing to sharpen (1); without it ASD's signal grows with the shift, and a small one drowns in
 # what chance gives. Above t = 900 they see no instance but the mean of all. The surface hardens while shapes
-# become clear. What limits a run of hours is how many captions it sees: one of K steps is scored.
+# become clear. What limits a run of hours is how many captions it sees: one of K steps is scored, and SOAP
+# learns more from each than AdamW.
 SMALL = Settings(
     rate=1e-3,
+    optimizer="soap",
     scored=1,
     low=(200.0, 20.0),
     high=900,
@@ -186,11 +188,24 @@ def scenes(pool: Pool, texts: list[str], rig: int, background: Tensor, device: t
     return Scenes(texts, cameras.to(device), VIEWS, background.to(device), rig)
 
 
-def train(team: Team, folder: Path, keys: list, specs: list[Spec], settings: Settings, until: float) -> None:
-    """Run or go on with the PRD stage on some specs in `folder`, which holds `base/` and `pool/`."""
+def train(
+    team: Team,
+    folder: Path,
+    keys: list,
+    specs: list[Spec],
+    settings: Settings,
+    until: float,
+    start: Path | None = None,
+) -> None:
+    """Run or go on with the PRD stage on some specs in `folder`, which holds `base/` and `pool/`.
+
+    `start`: the adapter that it begins with, and not a new one; the settings hold a mark of it.
+    """
     torch.manual_seed(0)
     pool = Pool(folder / "pool", keys)
     student = make_student(folder / "base", CONFIG, team.device, settings.tuning)
+    if start is not None:
+        load_adapter(student.generator, start)
     teachers = make_teachers(student, pool, folder / "base" if settings.tuning == "full" else None)
 
     def preview(step: int, log: dict[str, float], average: dict[str, Tensor]) -> None:

@@ -77,6 +77,7 @@ class Run:
             scored=None,
             tuning=self.tuning,
             rate=self.rate,
+            optimizer="adamw",
             teachers=teachers,
         )
 

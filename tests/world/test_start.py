@@ -1,0 +1,102 @@
+"""A run that begins with a finished model."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.generator.adapter import ADAPTER_NAME, adapter_tensors
+from triplaneturbo.models import SMALL as SHIPPED
+from triplaneturbo.parallel import Team
+from triplaneturbo.world.__main__ import main
+from triplaneturbo.world.combinations import seen
+from triplaneturbo.world.pool import make_pool
+from triplaneturbo.world.precision import convert
+from triplaneturbo.world.start import take_base
+from triplaneturbo.world.train import CONFIG, SMALL, make_student, train
+
+KEYS = [("apple", "")]
+
+
+@pytest.mark.slow
+def test_it_goes_on_from_the_shipped_weights(tmp_path: Path) -> None:
+    mark = take_base(SHIPPED, tmp_path)
+    make_pool(tmp_path / "pool", KEYS, lambda _: None, 1)
+    apples = [spec for spec in seen() if spec.thing == "apple" and not spec.support]
+    settings = replace(SMALL, iterations=1, batch=1, rate=1e-9, start=mark, begun=1.0)
+    start = SHIPPED / ADAPTER_NAME
+    train(Team(), tmp_path, KEYS, apples, settings, math.inf, start)
+    before, after = load_file(start), load_file(tmp_path / "model" / ADAPTER_NAME)
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value.float(), rtol=0, atol=1e-6)
+    with pytest.raises(UserError, match="begun with start"):
+        train(Team(), tmp_path, KEYS, apples, replace(settings, start="another"), math.inf, start)
+
+
+def test_the_base_is_copied_in_full_precision_and_once(tmp_path: Path) -> None:
+    mark = take_base(SHIPPED, tmp_path)
+    student = make_student(tmp_path / "base", CONFIG, torch.device("cpu"))
+    assert {p.dtype for p in student.generator.unet.parameters()} == {torch.float32}
+    assert set(adapter_tensors(student.generator)) == set(load_file(SHIPPED / ADAPTER_NAME))
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert take_base(SHIPPED, tmp_path) == mark
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == times
+
+
+def another_base(folder: Path) -> None:
+    take_base(SHIPPED, folder)
+    path = next((folder / "base" / "unet").glob("*.safetensors"))
+    save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path, {"format": "pt"})
+
+
+def test_another_base_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    another_base(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert main(["train", "--from", str(SHIPPED), "--folder", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "has another base" in error
+    assert error.count("\n") == 1
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda model: (model / ADAPTER_NAME).unlink(), "has no adapter"),
+        (lambda model: shutil.rmtree(model / "vae"), "has no vae"),
+        (lambda model: shutil.rmtree(model), "holds no model"),
+        (lambda model: next((model / "unet").glob("*.safetensors")).write_bytes(b"half"), "is broken"),
+        (lambda model: replace(CONFIG, mlp_width=64).save(model), "other sizes"),
+    ],
+)
+def test_what_is_no_model_is_refused_and_nothing_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil, said: str
+) -> None:
+    model, run = tmp_path / "model", tmp_path / "run"
+    shutil.copytree(SHIPPED, model)
+    spoil(model)
+    assert main(["train", "--from", str(model), "--folder", str(run)]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not run.exists() or not list(run.iterdir())
+
+
+def test_numbers_with_a_fraction_change_their_precision_and_no_others(tmp_path: Path) -> None:
+    path = tmp_path / "part" / "weights.safetensors"
+    path.parent.mkdir()
+    save_file({"weight": torch.tensor([0.5, 1.25]), "ids": torch.tensor([3, 70000])}, path)
+    convert(tmp_path, torch.float16)
+    half = load_file(path)
+    assert half["weight"].dtype == torch.float16
+    assert half["ids"].tolist() == [3, 70000]
+    convert(tmp_path, torch.float32)
+    assert load_file(path)["weight"].tolist() == [0.5, 1.25]
