@@ -153,8 +153,8 @@ def main(arguments: list[str] | None = None) -> int:
     sub = commands.add_parser("train", help="make the built-in model from nothing")
     _add_run(sub)
     _add_pretrain(sub)
-    sub.add_argument("--iterations", type=int, default=5000)
-    sub.add_argument("--prompts", type=int, default=2, help="prompts an iteration and process")
+    sub.add_argument("--iterations", type=int, default=8000)
+    sub.add_argument("--prompts", type=int, default=4, help="prompts an iteration and process")
     sub.add_argument(
         "--from", dest="start", type=Path, metavar="MODEL", help="go on from a finished model's folder"
     )

@@ -56,7 +56,7 @@ CONFIG = GeneratorConfig(
 # become clear. What limits a run of hours is how many captions it sees: one of K steps is scored, and SOAP
 # learns more from each than AdamW.
 SMALL = Settings(
-    rate=1e-3,
+    rate=2e-3,
     optimizer="soap",
     scored=1,
     low=(200.0, 20.0),

@@ -43,6 +43,7 @@ from triplaneturbo.world.train import CONFIG, SMALL, averaged, make_draw, make_s
 CLASSES = (
     "mushroom", "chair", "duck", "car", "rocket", "fish", "teapot", "tree", "table", "cat", "guitar", "house",
 )  # fmt: skip
+RATE = 1e-3
 SEEDS = (0, 1)  # of the results that are scored
 _COLORS = 2  # of each class, seen ones, that are scored beside all that is held out
 
@@ -53,7 +54,7 @@ class Run:
 
     steps: int = 4
     tuning: Tuning = "peta"
-    rate: float = SMALL.rate
+    rate: float = RATE
     kind: Kind = "asd"
     shift: float = SMALL.teachers["rgb"].shift
 
@@ -88,7 +89,7 @@ RUNS = {
     "K = 4, PETA": Run(),
     "K = 4, basic LoRA": Run(tuning="lora"),
     "K = 4, full tuning": Run(tuning="full"),
-    "K = 4, full tuning, a fifth of the rate": Run(tuning="full", rate=SMALL.rate / 5),
+    "K = 4, full tuning, a fifth of the rate": Run(tuning="full", rate=RATE / 5),
     "K = 4, PETA, ASD with a shift of 0.1": Run(shift=0.1),
     "K = 4, PETA, SDS": Run(kind="sds"),
 }
