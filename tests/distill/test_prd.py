@@ -20,7 +20,7 @@ from torch import Tensor
 from tests.distill import toy
 from triplaneturbo.checkpoint import load_state
 from triplaneturbo.distill import prd
-from triplaneturbo.distill.optimizer import Kind as Optimizer
+from triplaneturbo.distill.optimizer import OptimizerName
 from triplaneturbo.distill.rendering import volume
 from triplaneturbo.errors import UserError
 from triplaneturbo.parallel import Team
@@ -70,7 +70,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 @pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 4e-3), ("soap", 1e-2)])
-def test_it_learns_two_objects(tmp_path: Path, optimizer: Optimizer, rate: float) -> None:
+def test_it_learns_two_objects(tmp_path: Path, optimizer: OptimizerName, rate: float) -> None:
     student = toy.student()
     before = error(student)
     settings = replace(toy.SETTINGS, iterations=20, optimizer=optimizer, rate=rate)
@@ -96,7 +96,7 @@ def test_the_base_never_learns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "soap"])
-def test_an_interrupted_run_equals_an_uninterrupted_one(tmp_path: Path, optimizer: Optimizer) -> None:
+def test_an_interrupted_run_equals_an_uninterrupted_one(tmp_path: Path, optimizer: OptimizerName) -> None:
     class Killed(Exception):
         pass
 

@@ -8,20 +8,22 @@ from typing import Literal
 import torch
 from torch import nn
 
-Kind = Literal["adamw", "soap"]
+OptimizerName = Literal["adamw", "soap"]
 
 _LARGEST = 256  # a dimension above it is not rotated: its matrix would cost more than it saves
 
 
-def make_optimizer(kind: Kind, parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+def make_optimizer(
+    name: OptimizerName, parameters: Iterable[nn.Parameter], rate: float
+) -> torch.optim.Optimizer:
     """An optimiser without weight decay, for gradients whose scale says nothing (eps is next to zero).
 
     Args:
-        kind: "adamw"; or "soap", Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024,
+        name: "adamw"; or "soap", Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024,
             algorithm 3): a tenth more time a step on the small model, and a lower loss after the same time.
         rate: learning rate.
     """
-    if kind == "adamw":
+    if name == "adamw":
         return torch.optim.AdamW(
             parameters, lr=rate, betas=(0.9, 0.99), eps=1e-12, weight_decay=0.0, fused=True
         )

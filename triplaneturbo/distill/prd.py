@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from triplaneturbo.checkpoint import load_state, save_state
-from triplaneturbo.distill import optimizer as optimizers
+from triplaneturbo.distill.optimizer import OptimizerName, make_optimizer
 from triplaneturbo.distill.rendering import surface, volume
 from triplaneturbo.distill.scores import Kind, ScoreSettings, score_gradients
 from triplaneturbo.errors import UserError
@@ -92,7 +92,7 @@ class Settings:
     steps: int = 4
     scored: int | None = None
     rate: float = 2e-4
-    optimizer: optimizers.Kind = "adamw"
+    optimizer: OptimizerName = "adamw"
     teachers: dict[str, TeacherSettings] = field(default_factory=dict)
     renderings: tuple[str, ...] = ("volume", "surface")
     size: int = 512
@@ -256,7 +256,7 @@ def train(
     path = folder / "train.pt"
     names = {name: p for name, p in student.generator.named_parameters() if p.requires_grad}
     parameters = list(names.values())
-    optimizer = optimizers.make_optimizer(settings.optimizer, parameters, settings.rate)
+    optimizer = make_optimizer(settings.optimizer, parameters, settings.rate)
     average = {name: p.detach().clone() for name, p in names.items()}
     told = {**flat(asdict(settings)), "processes": team.size}
     done, log = 0, {}
