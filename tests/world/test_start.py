@@ -11,10 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from triplaneturbo import parallel
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.adapter import ADAPTER_NAME, adapter_tensors
 from triplaneturbo.models import SMALL as SHIPPED
 from triplaneturbo.parallel import Team
+from triplaneturbo.world import pool
 from triplaneturbo.world.__main__ import main
 from triplaneturbo.world.combinations import seen
 from triplaneturbo.world.pool import make_pool
@@ -49,6 +51,28 @@ def test_the_base_is_copied_in_full_precision_and_once(tmp_path: Path) -> None:
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert take_base(SHIPPED, tmp_path) == mark
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == times
+
+
+@pytest.mark.parametrize(
+    ("options", "rate"),
+    [([], SMALL.rate / 2), (["--rate", "3e-4"], 3e-4)],
+)
+def test_half_the_rate_unless_another_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], rate: float
+) -> None:
+    told = []
+    monkeypatch.setattr(pool, "make_pool", lambda *_: None)
+    monkeypatch.setattr(parallel, "run", lambda _train, arguments, *_: told.append(arguments[3]))
+    assert main(["train", "--from", str(SHIPPED), "--folder", str(tmp_path), *options]) == 0
+    assert [(settings.rate, settings.begun) for settings in told] == [(rate, 1.0)]
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "nan", "1e9", "much"])
+def test_rates_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str], rate: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--from", str(SHIPPED), "--folder", str(tmp_path), f"--rate={rate}"])
+    assert "--rate: " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def another_base(folder: Path) -> None:

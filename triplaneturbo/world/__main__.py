@@ -26,6 +26,13 @@ def _look(options: argparse.Namespace) -> None:
     print(write_whole(options.to, encode_image(look(things, options.size), "png")))
 
 
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no learning rate: give one above 0 and at most 1")
+    return value
+
+
 def _keys() -> list:
     from triplaneturbo.world.combinations import all_specs
 
@@ -57,7 +64,12 @@ def _train(options: argparse.Namespace) -> None:
     from triplaneturbo.world.train import SMALL, read_captions, train
 
     specs = read_captions(options.captions) if options.captions else list(seen())
-    settings = replace(SMALL, iterations=options.iterations, batch=options.prompts)
+    settings = replace(
+        SMALL,
+        iterations=options.iterations,
+        batch=options.prompts,
+        rate=options.rate or (SMALL.rate / 2 if options.start else SMALL.rate),
+    )
     start = None
     if options.start:
         settings = replace(settings, start=take_base(options.start, options.folder), begun=1.0)
@@ -155,6 +167,11 @@ def main(arguments: list[str] | None = None) -> int:
     _add_pretrain(sub)
     sub.add_argument("--iterations", type=int, default=8000)
     sub.add_argument("--prompts", type=int, default=4, help="prompts an iteration and process")
+    sub.add_argument(
+        "--rate",
+        type=_rate,
+        help="the largest learning rate: 0.002; 0.001 with --from, where more undoes first",
+    )
     sub.add_argument(
         "--from", dest="start", type=Path, metavar="MODEL", help="go on from a finished model's folder"
     )
