@@ -10,6 +10,7 @@ import pytest
 
 from triplaneturbo.world.combinations import (
     HELD_OUT,
+    LATER_SHARES,
     SHARES,
     Balance,
     all_specs,
@@ -70,13 +71,15 @@ def test_whatever_is_held_out_most_of_its_kin_is_seen(parts: tuple[str, ...], le
         assert known[group] >= least * count, group
 
 
-def test_draws_are_balanced() -> None:
+@pytest.mark.parametrize("shares", [SHARES, LATER_SHARES])
+def test_draws_are_balanced(shares: dict[str, float]) -> None:
+    assert sum(shares.values()) == pytest.approx(1)
     rng = np.random.default_rng(0)
-    balance = Balance(seen())
+    balance = Balance(seen(), shares)
     drawn = [balance.draw(rng) for _ in range(40_000)]
     assert not set(drawn) & held_out()
     kinds = Counter(spec.kind for spec in drawn)
-    for kind, share in SHARES.items():
+    for kind, share in shares.items():
         assert kinds[kind] / len(drawn) == pytest.approx(share, abs=0.015)
     plain = Counter(spec.thing for spec in drawn if spec.kind == "plain")
     even = kinds["plain"] / len(THINGS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +16,10 @@ from triplaneturbo.world.things import THINGS
 from triplaneturbo.world.words import MODIFIERS
 
 HELD_OUT = Path(__file__).with_name("held_out.txt")
-SHARES = {"plain": 0.35, "modifier": 0.3, "two colours": 0.2, "pair": 0.15}  # of what `Balance` draws
+# How much of what is drawn is of which kind: from nothing, and where a finished model learns on. Patterns and
+# sizes are learned last.
+SHARES = {"plain": 0.35, "modifier": 0.3, "two colours": 0.2, "pair": 0.15}
+LATER_SHARES = {"plain": 0.2, "modifier": 0.5, "two colours": 0.15, "pair": 0.15}
 
 
 @cache
@@ -78,17 +81,17 @@ def write_held_out(path: Path = HELD_OUT) -> None:
 
 
 class Balance:
-    """Draws specs: kinds as often as `SHARES` says, and within a kind every class equally often."""
+    """Draws specs: kinds as often as `shares` says, and within a kind every class equally often."""
 
-    def __init__(self, specs: Iterable[Spec]) -> None:
+    def __init__(self, specs: Iterable[Spec], shares: Mapping[str, float] = SHARES) -> None:
         """`specs`: what may be drawn. Kinds that it lacks leave their share to the others."""
         self._groups: dict[str, dict[str, list[Spec]]] = {}
         for spec in specs:
             self._groups.setdefault(spec.kind, {}).setdefault(spec.thing, []).append(spec)
         if not self._groups:
             raise ValueError("there is nothing to draw from")
-        shares = np.array([SHARES[kind] for kind in self._groups])
-        self._shares = shares / shares.sum()
+        present = np.array([shares[kind] for kind in self._groups])
+        self._shares = present / present.sum()
 
     def draw(self, rng: np.random.Generator) -> Spec:
         """First a kind, then one of its classes, then one of that class's specs."""

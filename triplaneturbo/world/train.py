@@ -10,7 +10,7 @@ folder, a complete model, at every preview.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +38,7 @@ from triplaneturbo.teachers.base import Scenes, Teacher
 from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 from triplaneturbo.world.captions import captions
-from triplaneturbo.world.combinations import Balance, held_out, seen
+from triplaneturbo.world.combinations import LATER_SHARES, SHARES, Balance, held_out, seen
 from triplaneturbo.world.curves import log_line
 from triplaneturbo.world.data import PoolData, meaning
 from triplaneturbo.world.pool import RIGS, SIZE, VIEWS, Pool
@@ -160,9 +160,11 @@ def read_captions(path: Path) -> list[Spec]:
     return specs
 
 
-def make_draw(pool: Pool, specs: Iterable[Spec], device: torch.device) -> prd.Draw:
+def make_draw(
+    pool: Pool, specs: Iterable[Spec], device: torch.device, shares: Mapping[str, float] = SHARES
+) -> prd.Draw:
     """Draws captions of some specs, in any wording, and for each step another rig and background."""
-    balance = Balance(specs)
+    balance = Balance(specs, shares)
 
     def draw(rng: np.random.Generator, count: int, steps: int) -> list[Scenes]:
         chosen = [balance.draw(rng) for _ in range(count)]
@@ -216,7 +218,8 @@ def train(
             draw_preview(student, pool, folder / "preview.png")
             save_model(student.generator, folder)
 
-    prd.train(team, student, teachers, make_draw(pool, specs, team.device), settings, folder,
+    draw = make_draw(pool, specs, team.device, SHARES if start is None else LATER_SHARES)
+    prd.train(team, student, teachers, draw, settings, folder,
               autocast=torch.bfloat16, progress=preview, until=until)  # fmt: skip
 
 
