@@ -64,19 +64,17 @@ def _train(options: argparse.Namespace) -> None:
     from triplaneturbo.world.train import SMALL, read_captions, train
 
     specs = read_captions(options.captions) if options.captions else list(seen())
-    settings = replace(
-        SMALL,
-        iterations=options.iterations,
-        batch=options.prompts,
-        rate=options.rate or (SMALL.rate / 2 if options.start else SMALL.rate),
-    )
+    settings = replace(SMALL, iterations=options.iterations, batch=options.prompts)
     start = None
     if options.start:
-        settings = replace(settings, start=take_base(options.start, options.folder), begun=1.0)
+        mark = take_base(options.start, options.folder)
+        settings = replace(settings, start=mark, begun=1.0, rate=SMALL.rate / 2)
         start = options.start / ADAPTER_NAME
         _pool(options)
     else:
         _pretrain(options)
+    if options.rate:
+        settings = replace(settings, rate=options.rate)
     until = time.monotonic() + 60 * options.minutes
     run(train, (options.folder, _keys(), specs, settings, until, start), options.processes, options.device)
 
@@ -170,7 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
     sub.add_argument(
         "--rate",
         type=_rate,
-        help="the largest learning rate: 0.002; 0.001 with --from, where more undoes first",
+        help="the largest learning rate: 0.002; 0.001 with --from, where more first undoes what was learned",
     )
     sub.add_argument(
         "--from", dest="start", type=Path, metavar="MODEL", help="go on from a finished model's folder"
