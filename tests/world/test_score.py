@@ -142,6 +142,8 @@ def test_loose_pieces_are_floaters_unless_they_are_dust() -> None:
 
     assert sphere().floaters == 0
     assert beside(0.05).floaters == 1  # 0.25 % of the area
+    assert beside(0.05).floaters_left == 0  # of the mesh
+    assert replace(sphere(), mesh=beside(0.05).raw).floaters_left == 1
     assert beside(0.02).floaters == 0  # 0.04 %
     large, small = pieces(beside(0.5).raw)
     assert large == pytest.approx(np.pi, rel=0.01)

@@ -66,7 +66,7 @@ def test_a_prompt_gives_its_class_and_its_colour(model: Model, judge: Judge, pro
     assert entry["volume_iou"] > max(0.6, plain["volume_iou"] + 0.1)
     assert entry["silhouette_iou"] > max(0.8, plain["silhouette_iou"] + 0.1)
     assert entry["color_error"] < 0.12 < plain["color_error"]
-    assert entry["floaters"] == 0
+    assert entry["floaters_left"] == 0
 
 
 def test_some_of_these_prompts_are_held_out() -> None:

@@ -43,8 +43,12 @@ class Made:
     @property
     def floaters(self) -> int:
         """Pieces of the raw surface beside the largest that hold more than `FLOATER` of its area."""
-        areas = pieces(self.raw)
-        return int((areas[1:] > FLOATER * areas.sum()).sum())
+        return _loose(self.raw)
+
+    @property
+    def floaters_left(self) -> int:
+        """The same of the mesh that the user gets."""
+        return _loose(self.mesh)
 
 
 def maker(model: Model) -> Callable[[str, int], Made]:
@@ -76,6 +80,11 @@ def sphere(radius: float = 0.5, grey: float = 0.5) -> Made:
     nodes = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
     mesh = Mesh(*marching_cubes(nodes.norm(dim=-1) - radius))
     return Made(mesh, mesh, lambda points: torch.full_like(points, grey))
+
+
+def _loose(mesh: Mesh) -> int:
+    areas = pieces(mesh)
+    return int((areas[1:] > FLOATER * areas.sum()).sum())
 
 
 def pieces(mesh: Mesh) -> np.ndarray:

@@ -116,13 +116,15 @@ def compare(
     Returns:
         An entry, and which voxels the result fills. The entry: "volume_iou" with the "nearest" instance by
         that very measure, "silhouette_iou" with that one over all eight views, "color_error" (None where the
-        two have no pixel in common), "rank" of the right caption (None without a judge), "floaters", "empty".
+        two have no pixel in common), "rank" of the right caption (None without a judge), "floaters" of the
+        raw surface, "floaters_left" in what the user gets, "empty".
     """
     about = {"prompt": spec.caption, "group": group_of(spec), "kind": spec.kind, "class": spec.thing}
     if made is None:
         nothing = {"volume_iou": 0.0, "nearest": 0, "silhouette_iou": 0.0, "color_error": None}
+        none = {"floaters": 0, "floaters_left": 0, "empty": True}
         last = None if judge is None else judge.last
-        return {**about, **nothing, "rank": last, "floaters": 0, "empty": True}, np.zeros_like(instances[0])
+        return {**about, **nothing, "rank": last, **none}, np.zeros_like(instances[0])
     shape = filled(made.mesh.vertices, made.mesh.faces, len(instances[0]))
     shares = [overlap(shape, one) for one in instances]
     nearest = int(np.argmax(shares))
@@ -137,13 +139,14 @@ def compare(
         "color_error": error,
         "rank": None if judge is None else judge.rank(made, spec),
         "floaters": made.floaters,
+        "floaters_left": made.floaters_left,
         "empty": False,
     }
     return {**about, **entry}, shape
 
 
 def summary(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Means over entries of `compare`, with their "count"; "floaters" and "empty" are how many there are."""
+    """Means over entries of `compare`, with their "count"; of floaters and "empty", how many there are."""
     ranks = [entry["rank"] for entry in entries]
     judged = None not in ranks
     return {
@@ -154,6 +157,7 @@ def summary(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "r_at_1": _mean(float(place < 1) for place in ranks) if judged else None,
         "r_at_5": _mean(float(place < 5) for place in ranks) if judged else None,
         "floaters": sum(entry["floaters"] for entry in entries),
+        "floaters_left": sum(entry["floaters_left"] for entry in entries),
         "empty": sum(entry["empty"] for entry in entries),
     }
 

@@ -25,6 +25,7 @@ _COLUMNS = {
     "r_at_1": "R@1",
     "r_at_5": "R@5",
     "floaters": "floaters",
+    "floaters_left": "left",
     "empty": "empty",
 }
 _EACH = 32  # prompts of a group on a sheet
