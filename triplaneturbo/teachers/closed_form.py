@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from triplaneturbo.render.volume import camera_normals, disparity
 from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.geometry import normals_and_disparity
 
 # (captions, their scenes, whose pixels, which fields) -> the instances of these captions, each seen as the
 # student's renderings are: as many `Seen` as a caption has instances, each [B, V, H, W, ...].
@@ -111,14 +111,7 @@ class ClosedFormGeometry(_ClosedForm):
     reads: tuple[str, ...] = ("normal", "depth", "opacity")
 
     def _see(self, seen: Seen, scenes: Scenes) -> Tensor:
-        assert seen.normal is not None
-        assert seen.depth is not None
-        shape = (-1, scenes.views)
-        c2w = scenes.cameras.c2w.unflatten(0, shape)[:, :, None, None].to(seen.opacity)  # [B, V, 1, 1, 4, 4]
-        away = scenes.cameras.positions.norm(dim=-1).view(shape)[..., None, None].to(seen.opacity)
-        normals = camera_normals(seen.normal, seen.opacity, c2w)
-        near = disparity(seen.depth, seen.opacity, away)
-        return torch.cat((normals, near[..., None]), -1)
+        return normals_and_disparity(seen, scenes)
 
 
 def posterior_mean(noisy: Tensor, alpha: Tensor, sigma: Tensor, data: Tensor) -> Tensor:

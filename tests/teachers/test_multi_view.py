@@ -1,0 +1,214 @@
+"""MVDream and RichDreamer from files in their released naming, against the public implementation's numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor2_0
+from safetensors.torch import load_file
+from torch import Tensor
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.render.cameras import Cameras, orbit
+from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.ldm import read_ldm, unet_from, vae_from
+from triplaneturbo.teachers.multi_view import VIEWS, MultiView
+from triplaneturbo.teachers.mvdream import UNET as MVDREAM
+from triplaneturbo.teachers.mvdream import VAE, MVDream
+from triplaneturbo.teachers.richdreamer import UNET as ND_MV
+from triplaneturbo.teachers.richdreamer import RichDreamer
+
+FILES = {"mvdream": "sd-v2.1-base-4view.small.pt", "nd_mv": "nd_mv_ema.small.ckpt"}
+FULL = {"mvdream": MVDREAM, "nd_mv": ND_MV}
+CASES = [(name, case) for name in FILES for case in range(4)]
+
+
+def config(parity: Path, name: str) -> dict[str, Any]:
+    """The small network's sizes over the full one's settings."""
+    return json.loads((parity / name / "config.json").read_text())["diffusers_config"]
+
+
+def read(parity: Path, name: str) -> UNet2DConditionModel:
+    return unet_from(read_ldm(parity / name / FILES[name]), config(parity, name), FILES[name])
+
+
+def small_vae(parity: Path):
+    folder = parity / "mvdream_vae"
+    sizes = json.loads((folder / "config.json").read_text())["diffusers_config"]
+    return vae_from(read_ldm(folder / "first_stage.small.pt"), sizes, "first_stage.small.pt")
+
+
+def teacher(parity: Path, name: str, texts: Callable[[list[str]], Tensor], released: bool) -> MultiView:
+    if name == "mvdream":
+        return MVDream(read(parity, name), small_vae(parity), texts, size=64, released=released)
+    return RichDreamer(read(parity, name), texts, size=8, released=released)
+
+
+def cameras(case: dict[str, Tensor]) -> Cameras:
+    """A case's cameras: their relative distance is that for a field of view of 60 degrees."""
+    c2w = case["c2w_raw"] if "c2w_raw" in case else case["c2w"]
+    return Cameras(c2w, torch.full((len(c2w),), torch.pi / 3))
+
+
+def placed_texts(case: dict[str, Tensor]) -> Callable[[list[str]], Tensor]:
+    """An encoder that knows a case's texts only: one a scene."""
+    return lambda prompts: case["context"][::VIEWS][: len(prompts)]
+
+
+def asked(asking: MultiView, case: dict[str, Tensor]) -> Tensor:
+    """The network's answer to a case, guided or not the same."""
+    scenes = Scenes(["a"] * (len(case["x"]) // VIEWS), cameras(case), VIEWS, torch.ones(1, 3))
+    nothing = Seen(torch.empty(0), torch.empty(0))
+    noisy = case["x"].unflatten(0, (-1, VIEWS))
+    told = asking.condition(nothing, scenes)
+    with torch.no_grad():
+        alone, none = asking.predict(noisy, case["t"][::VIEWS], told, False)
+        text, free = asking.predict(noisy, case["t"][::VIEWS], told, True)
+    assert none is None
+    assert free is not None
+    torch.testing.assert_close(text, alone, atol=2e-5, rtol=0)
+    return alone.flatten(0, 1)
+
+
+# The views of case 3 have timesteps of their own: it is asked of the network alone, below.
+@pytest.mark.parametrize(("name", "number"), [(name, number) for name, number in CASES if number < 3])
+def test_the_public_implementations_noise(parity: Path, name: str, number: int) -> None:
+    case = load_file(parity / name / f"case_{number}.safetensors")
+    out = asked(teacher(parity, name, placed_texts(case), released=True), case)
+    torch.testing.assert_close(out, case["out"], atol=3e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "number"), CASES)
+@torch.no_grad()
+def test_a_forgotten_processor_is_noticed(parity: Path, name: str, number: int) -> None:
+    case = load_file(parity / name / f"case_{number}.safetensors")
+    joined = teacher(parity, name, placed_texts(case), released=True)
+
+    def ask() -> Tensor:
+        return joined.unet(
+            case["x"], case["t"], encoder_hidden_states=case["context"], class_labels=case["camera"]
+        ).sample
+
+    torch.testing.assert_close(ask(), case["out"], atol=3e-5, rtol=0)
+    joined.unet.set_attn_processor(AttnProcessor2_0())
+    apart = ask()
+    torch.testing.assert_close(apart, case["out_num_frames_1"], atol=3e-5, rtol=0)
+    assert float((apart - case["out"]).abs().max()) > 0.5
+
+
+@pytest.mark.parametrize(("name", "number"), CASES)
+def test_released_camera_conditions(parity: Path, name: str, number: int) -> None:
+    case = load_file(parity / name / f"case_{number}.safetensors")
+    looking = teacher(parity, name, placed_texts(case), released=True)
+    torch.testing.assert_close(looking._cameras(cameras(case)), case["camera"], atol=2e-6, rtol=0)
+
+
+def test_both_teachers_stand_in_their_own_frame_by_default(parity: Path) -> None:
+    # Our front, +x, is looked at from azimuth 0; theirs is -y, where their authors' azimuth 0 stands.
+    front = orbit(0.0, 0.0, 1.5, 60.0)
+    for name in FILES:
+        c2w = teacher(parity, name, lambda _: torch.zeros(1), released=False)._cameras(front).view(4, 4)
+        assert torch.nn.functional.normalize(c2w[:3, 3], dim=0).tolist() == pytest.approx([0, -1, 0], abs=1e-6)
+        assert c2w[:3, 2].tolist() == pytest.approx([0, -1, 0], abs=1e-6)  # and looks back along +y
+    nd = RichDreamer(read(parity, "nd_mv"), lambda _: torch.zeros(1))
+    where = nd._cameras(orbit(0.0, 0.0, 0.9 / torch.tan(torch.tensor(torch.pi / 6)), 60.0)).view(4, 4)
+    assert where[:3, 3].tolist() == pytest.approx([0, -1.8, 0], abs=1e-5)  # facts/teachers.md 3.1
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_mvdreams_autoencoder(parity: Path, number: int) -> None:
+    case = load_file(parity / "mvdream_vae" / f"case_{number}.safetensors")
+    vae = small_vae(parity)
+    image = case["image01"].clone().requires_grad_()
+    posterior = vae.encode(image * 2 - 1).latent_dist
+    torch.testing.assert_close(posterior.parameters, case["moments"], atol=3e-5, rtol=0)
+    latents = (posterior.mean + posterior.std * case["posterior_noise"]) * 0.18215
+    torch.testing.assert_close(latents, case["latents"], atol=3e-5, rtol=0)
+    (gradient,) = torch.autograd.grad((latents * case["cot"]).sum(), image)
+    torch.testing.assert_close(gradient, case["grad_image01"], atol=3e-5, rtol=0)
+    with torch.no_grad():
+        decoded = vae.decode(case["latents"] / 0.18215).sample
+    torch.testing.assert_close(decoded, case["decoded"], atol=3e-5, rtol=0)
+
+
+def test_what_mvdream_encodes_reaches_the_pixels(parity: Path) -> None:
+    looking = teacher(parity, "mvdream", lambda _: torch.zeros(1), released=False)
+    scenes = Scenes(["a"], orbit(torch.arange(4) * 90.0, 10.0, 2.0), VIEWS, torch.ones(1, 3))
+    rgb = torch.rand(1, 4, 40, 40, 3, requires_grad=True)
+    seen = Seen(rgb, torch.ones(1, 4, 40, 40))
+    latents = looking.encode(seen, scenes, torch.Generator().manual_seed(3))
+    assert latents.shape == (1, 4, 4, 8, 8)
+    assert torch.equal(latents, looking.encode(seen, scenes, torch.Generator().manual_seed(3)))
+    (gradient,) = torch.autograd.grad(latents.square().sum(), rgb)
+    assert all(float(gradient[0, view].abs().max()) > 0 for view in range(4))
+
+
+def settings(network: UNet2DConditionModel) -> dict[str, Any]:
+    plain = {key: value for key, value in network.config.items() if not key.startswith("_")}
+    return json.loads(json.dumps(plain))  # tuples and lists are the same
+
+
+@pytest.mark.parametrize("name", list(FILES))
+def test_every_key_of_the_released_file_has_its_place(facts: Path, name: str) -> None:
+    manifest = json.loads((facts / f"{name}_manifest.json").read_text())
+    with torch.device("meta"):
+        ours = UNet2DConditionModel(**FULL[name])
+        theirs = UNet2DConditionModel(**manifest["diffusers_config"])
+    assert settings(ours) == settings(theirs)
+    entries = manifest["unet"]["entries"]
+    state = {entry["reference_key"]: torch.empty(entry["shape"], device="meta") for entry in entries}
+    state |= {"betas": torch.empty(1000), "cond_stage_model.logit_scale": torch.empty(())}
+    loaded = unet_from(state, FULL[name], name)
+    shapes = {entry["diffusers_key"]: entry["diffusers_shape"] for entry in entries}
+    assert {key: list(value.shape) for key, value in loaded.state_dict().items()} == shapes
+    assert sum(value.numel() for value in loaded.state_dict().values()) == manifest["unet"]["n_params"]
+
+
+def test_every_key_of_mvdreams_autoencoder_has_its_place(facts: Path) -> None:
+    entries = json.loads((facts / "mvdream_manifest.json").read_text())["first_stage_model"]
+    state = {entry["reference_key"]: torch.empty(entry["shape"], device="meta") for entry in entries}
+    loaded = vae_from(state, VAE, "mvdream").state_dict()
+    assert {k: list(v.shape) for k, v in loaded.items()} == {
+        entry["diffusers_key"]: entry["diffusers_shape"] for entry in entries
+    }
+
+
+def test_a_teacher_of_another_kind_is_refused(parity: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not this teacher"):  # 2.1's kind given where 1's is expected
+        MVDream.load(parity / "nd_mv" / FILES["nd_mv"], lambda _: torch.zeros(1))
+    with pytest.raises(UserError, match="is not this teacher"):
+        RichDreamer.load(parity / "mvdream" / FILES["mvdream"], lambda _: torch.zeros(1))
+    state = read_ldm(parity / "nd_mv" / FILES["nd_mv"])
+    sizes = config(parity, "nd_mv")
+    key = next(name for name in state if name.endswith("camera_embed.0.weight"))
+    for broken in (
+        {k: v for k, v in state.items() if k != key},
+        {**state, key: state[key][:, :12]},
+        {**state, "model.diffusion_model.input_blocks.0.0.extra": torch.zeros(1)},
+        {k: v for k, v in state.items() if "output_blocks.3" not in k},
+    ):
+        with pytest.raises(UserError, match="is not this teacher") as caught:
+            unet_from(broken, sizes, "a.ckpt")
+        assert str(caught.value).startswith("a.ckpt ")
+        assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_no_checkpoints(parity: Path, tmp_path: Path) -> None:
+    whole = (parity / "nd_mv" / FILES["nd_mv"]).read_bytes()
+    (tmp_path / "half.ckpt").write_bytes(whole[: len(whole) // 2])
+    torch.save({"state_dict": print}, tmp_path / "runs.ckpt")
+    torch.save([1, 2], tmp_path / "list.ckpt")
+    for name, match in (
+        ("none.ckpt", "There is no file"),
+        ("half.ckpt", "download it again"),
+        ("runs.ckpt", "weights alone"),
+        ("list.ckpt", "no checkpoint"),
+    ):
+        with pytest.raises(UserError, match=match):
+            read_ldm(tmp_path / name)
