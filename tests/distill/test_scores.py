@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from triplaneturbo.distill.scores import ScoreSettings, direction, score_gradients, shifted
+from triplaneturbo.distill.scores import ScoreSettings, direction, draw, score_gradients, shifted
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.teachers.base import Scenes, Seen
 from triplaneturbo.teachers.closed_form import ClosedFormRGB
@@ -46,6 +46,13 @@ class Formula:
         return torch.tanh(noisy * condition + phase), torch.sin(noisy) if guided else None
 
 
+class Cosine:
+    """A critic that is a formula."""
+
+    def predict(self, noisy: Tensor, times: Tensor, condition: Any) -> Tensor:
+        return torch.cos(noisy) * condition
+
+
 class Told:
     """A denoiser that answers what it was told, whatever it is shown: with the caption, without, later."""
 
@@ -76,11 +83,11 @@ def seeded(seed: int = 5) -> torch.Generator:
 
 
 def transcribed(z: Tensor, teacher: Formula, settings: ScoreSettings) -> Tensor:
-    """g for z [B, n, ...], one image after the other in float64, drawn as `direction` draws."""
-    draw = seeded()
-    times = torch.randint(settings.low, settings.high, (len(z),), generator=draw)
-    noise = torch.randn(z.shape, generator=draw).double()
-    u = torch.rand(len(z), generator=draw).tolist()
+    """g for z [B, n, ...], one image after the other in float64, drawn as `draw` draws."""
+    chance = seeded()
+    times = torch.randint(settings.low, settings.high, (len(z),), generator=chance)
+    noise = torch.randn(z.shape, generator=chance).double()
+    u = torch.rand(len(z), generator=chance).tolist()
     out = torch.zeros_like(z, dtype=torch.float64)
     for b, t in enumerate(times.tolist()):
         delta = settings.shift * (t - settings.low)
@@ -95,6 +102,10 @@ def transcribed(z: Tensor, teacher: Formula, settings: ScoreSettings) -> Tensor:
             first = free + settings.guidance * (text - free)
             if settings.kind == "sds":
                 second = n
+            elif settings.kind == "csd":
+                second = free
+            elif settings.kind == "vsd":
+                second = torch.cos(noisy) * 0.4
             else:
                 then = math.sqrt(kept_later) * clean + math.sqrt(1 - kept_later) * n
                 second = torch.tanh(then * 0.4 + later / 1000) if settings.shift else text
@@ -108,7 +119,17 @@ def transcribed(z: Tensor, teacher: Formula, settings: ScoreSettings) -> Tensor:
 @pytest.mark.parametrize("clean_weight", [False, True])
 @pytest.mark.parametrize(
     ("kind", "shift", "guidance"),
-    [("asd", 0.1, 1.0), ("asd", 0.1, 20.0), ("asd", 0.0, 7.5), ("sds", 0.1, 7.5), ("sds", 0.0, 1.0)],
+    [
+        ("asd", 0.1, 1.0),
+        ("asd", 0.1, 20.0),
+        ("asd", 0.0, 7.5),
+        ("sds", 0.1, 7.5),
+        ("sds", 0.0, 1.0),
+        ("csd", 0.1, 1.0),
+        ("csd", 0.1, 7.5),
+        ("vsd", 0.1, 1.0),
+        ("vsd", 0.1, 7.5),
+    ],
 )
 def test_the_direction_is_the_transcription_s(
     clean_weight: bool, kind: Any, shift: float, guidance: float
@@ -116,11 +137,11 @@ def test_the_direction_is_the_transcription_s(
     settings = ScoreSettings(kind, guidance, shift, low=100, high=980, clean_weight=clean_weight)
     z = torch.randn(3, 2, 3, 4, 4)
     teacher = Formula()
-    g, error = direction(teacher, z, 0.4, settings, seeded())
+    g, error = direction(teacher, z, 0.4, settings, draw(z, settings, 999, seeded()), Cosine())
     torch.testing.assert_close(g.double(), transcribed(z, teacher, settings), rtol=2e-4, atol=2e-5)
     assert error > 0
     assert len(teacher.calls) == (2 if kind == "asd" and shift else 1)
-    assert teacher.calls[0][1] == (guidance != 1)  # what is not needed is not asked for
+    assert teacher.calls[0][1] == (guidance != 1 or kind == "csd")  # what is not needed is not asked for
     assert all(100 <= t < 980 for t in teacher.calls[0][0])
 
 
@@ -129,12 +150,48 @@ def test_gradients_are_means_over_scenes_and_views_times_the_weight() -> None:
     scenes, seen = where(3, 2), Seen(torch.rand(3, 2, 4, 4, 3), torch.ones(3, 2, 4, 4))
     teacher = Formula()
     found = score_gradients(teacher, seen, scenes, settings, seeded())
-    g, error = direction(teacher, teacher.encode(seen, scenes, seeded()), 0.4, settings, seeded())
+    z = teacher.encode(seen, scenes, seeded())
+    g, error = direction(teacher, z, 0.4, settings, draw(z, settings, 999, seeded()))
     assert list(found.by_field) == ["rgb"]
     # z = 3 rgb - 1, so a gradient on z counts three times.
     torch.testing.assert_close(found.by_field["rgb"], g.movedim(2, -1) * (3 * 0.7 / (3 * 2)))
     assert found.error == error
     assert not seen.rgb.requires_grad
+    summed = score_gradients(teacher, seen, scenes, replace(settings, sum_scenes=True), seeded())
+    torch.testing.assert_close(summed.by_field["rgb"], found.by_field["rgb"] * 3)
+
+
+def test_ism_follows_the_path_of_inversion() -> None:
+    """Against the same path walked for one image after the other, in float64."""
+    settings = ScoreSettings("ism", guidance=7.5, low=30, high=900, stride=150, interval=60)
+    z = torch.randn(4, 2, 3, 4, 4)
+    draws = draw(z, settings, 999, seeded())
+    draws = replace(draws, times=torch.tensor([40, 350, 360, 861]))  # no step, some, one that just fits
+    found, _ = direction(Formula(), z, 0.4, settings, draws)
+    for b, t in enumerate(draws.times.tolist()):
+        turn = max(t - 60, 0)
+        stops = [*range(0, turn, 150), turn]
+        for v in range(2):
+            clean = x = z[b, v].double()
+            for at in stops:
+                alpha, sigma = math.sqrt(float(ALPHAS[at])), math.sqrt(1 - float(ALPHAS[at]))
+                if at:
+                    x = alpha * clean + sigma * noise
+                noise = torch.sin(x)  # without the caption
+                if at:
+                    clean = (x - sigma * noise) / alpha
+            alpha, sigma = math.sqrt(float(ALPHAS[t])), math.sqrt(1 - float(ALPHAS[t]))
+            noisy = alpha * clean + sigma * noise
+            first = torch.sin(noisy) + 7.5 * (torch.tanh(noisy * 0.4 + t / 1000) - torch.sin(noisy))
+            w = (z[b, v] - (noisy - sigma * first) / alpha).abs().mean()
+            g = sigma / alpha * (first - noise) / (w + 0.1)
+            torch.testing.assert_close(found[b, v].double(), g, rtol=2e-4, atol=2e-5)
+
+
+def test_vsd_asks_for_a_critic() -> None:
+    scenes, seen = where(1, 2), Seen(torch.rand(1, 2, 4, 4, 3), torch.ones(1, 2, 4, 4))
+    with pytest.raises(ValueError, match="needs a critic"):
+        score_gradients(Formula(), seen, scenes, ScoreSettings("vsd"), seeded())
 
 
 def test_scores_repeat_and_follow_their_seed() -> None:

@@ -1,15 +1,23 @@
 """Score distillation: what a teacher would have changed in a rendering, as a gradient on that rendering.
 
-Asynchronous Score Distillation (ASD): the teacher denoises the same noise twice, at t with guidance and at a
-later t + delta without it; the difference takes the place of the second, fine-tuned network of variational
-score distillation. g = w (sigma_t / alpha_t) (eps_guided(x_t) - eps_text(x_t+delta)). PRD, CVPR 2025, 3.2;
-facts/teachers.md 6 has the released code, whose differences are settings here.
+All of them compare two predictions of the noise in one noisy rendering, g = w (sigma_t / alpha_t) (first -
+second); the first is the teacher's with guidance, the second is
+
+    asd   the teacher's with the caption at a later t + delta, for the same noise (PRD, CVPR 2025, 3.2)
+    sds   the noise itself (DreamFusion, arXiv 2209.14988)
+    csd   the teacher's without the caption (Classifier Score Distillation, arXiv 2310.19415)
+    vsd   that of a critic which learns what the student renders (ProlificDreamer, arXiv 2305.16213)
+    ism   the teacher's without the caption at an earlier t - interval, on the path of DDIM inversion, which
+          takes the place of the noise (LucidDreamer, arXiv 2311.11284)
+
+and w is DMD's weight for each. facts/teachers.md 6 has the released code of ASD, whose differences are
+settings here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +25,7 @@ from torch import Tensor
 from triplaneturbo.teachers.base import Scenes, Seen, Teacher
 from triplaneturbo.teachers.closed_form import levels
 
-Kind = Literal["asd", "sds"]
+Kind = Literal["asd", "sds", "csd", "vsd", "ism"]
 
 
 @dataclass(frozen=True)
@@ -25,12 +33,14 @@ class ScoreSettings:
     """How a teacher's opinion becomes a gradient.
 
     Attributes:
-        kind: "asd", or "sds" (the second prediction is the noise itself).
+        kind: what the teacher's prediction is compared with; see above.
         guidance: scale of classifier-free guidance; 1 asks for no prediction without the caption.
         shift: delta is at most this share of t - low (ASD's eta); 0: both predictions are made at t.
         low, high: timesteps are drawn from [low, high).
         weight: of this teacher.
         clean_weight: w(t) from the clean rendering, as the released code has it, and not from the noisy one.
+        sum_scenes: the sum over scenes and not their mean, likewise.
+        stride, interval: of "ism", in timesteps: of the path from nothing to t - interval, and its last step.
     """
 
     kind: Kind = "asd"
@@ -40,6 +50,26 @@ class ScoreSettings:
     high: int = 980
     weight: float = 1.0
     clean_weight: bool = False
+    sum_scenes: bool = False
+    stride: int = 200
+    interval: int = 50
+
+
+class Critic(Protocol):
+    """Predicts the noise in what the student renders; see `distill/critic.py`."""
+
+    def predict(self, noisy: Tensor, times: Tensor, condition: Any) -> Tensor:
+        """The noise in [B, n, ...] at timesteps [B]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What chance gives a score: timesteps [B], the noise [B, n, ...], and asd's later timesteps [B]."""
+
+    times: Tensor
+    noise: Tensor
+    later: Tensor
 
 
 @dataclass(frozen=True)
@@ -58,8 +88,23 @@ def shifted(times: Tensor, settings: ScoreSettings, last: int, generator: torch.
     return (times + (u * furthest).long()).clamp(1, last)
 
 
+def draw(z: Tensor, settings: ScoreSettings, last: int, generator: torch.Generator) -> Draws:
+    """Timesteps up to `last`, and noise for z [B, n, ...]; on the generator's device first, then z's."""
+    times = torch.randint(settings.low, settings.high, (len(z),), generator=generator).to(z.device)
+    noise = torch.randn(z.shape, generator=generator).to(z)
+    later = times
+    if settings.kind == "asd" and settings.shift != 0:
+        later = shifted(times, settings, last, generator)
+    return Draws(times, noise, later)
+
+
 def score_gradients(
-    teacher: Teacher, seen: Seen, scenes: Scenes, settings: ScoreSettings, generator: torch.Generator
+    teacher: Teacher,
+    seen: Seen,
+    scenes: Scenes,
+    settings: ScoreSettings,
+    generator: torch.Generator,
+    critic: Critic | None = None,
 ) -> Gradients:
     """The gradient of a teacher's score distillation loss on the renderings, its graph freed at once.
 
@@ -69,38 +114,78 @@ def score_gradients(
     Args:
         generator: draws timesteps, noise, shifts and what `encode` samples; on the CPU, so that a run does
             not depend on the device.
+        critic: of "vsd".
     """
     leaves = {name: getattr(seen, name).detach().requires_grad_() for name in teacher.reads}
     z = teacher.encode(replace(seen, **leaves), scenes, generator)  # [B, n, ...]
     with torch.no_grad():
-        g, error = direction(teacher, z.detach(), teacher.condition(seen, scenes), settings, generator)
-    gradients = torch.autograd.grad(
-        (z * g).sum() * (settings.weight / (z.shape[0] * z.shape[1])), leaves.values()
-    )
+        draws = draw(z.detach(), settings, len(teacher.alphas) - 1, generator)
+        g, error = direction(teacher, z.detach(), teacher.condition(seen, scenes), settings, draws, critic)
+    share = settings.weight / (z.shape[1] if settings.sum_scenes else z.shape[0] * z.shape[1])
+    gradients = torch.autograd.grad((z * g).sum() * share, leaves.values())
     return Gradients(dict(zip(leaves, gradients, strict=True)), error)
 
 
 @torch.no_grad()
 def direction(
-    teacher: Teacher, z: Tensor, condition: object, settings: ScoreSettings, generator: torch.Generator
+    teacher: Teacher,
+    z: Tensor,
+    condition: Any,
+    settings: ScoreSettings,
+    draws: Draws,
+    critic: Critic | None = None,
 ) -> tuple[Tensor, float]:
-    """g for z [B, n, ...], the same shape, and the mean of what w(t) was computed from."""
-    times = torch.randint(settings.low, settings.high, (len(z),), generator=generator).to(z.device)
-    noise = torch.randn(z.shape, generator=generator).to(z)
+    """g for z [B, n, ...], the same shape, and the mean of what w(t) was computed from.
+
+    Raises:
+        ValueError: "vsd" is asked for without a critic.
+    """
+    times = draws.times
     alpha, sigma = levels(teacher.alphas, times, z)
-    noisy = alpha * z + sigma * noise
-    text, free = teacher.predict(noisy, times, condition, settings.guidance != 1)
-    first = text if free is None else free + settings.guidance * (text - free)
-    if settings.kind == "sds":
-        second = noise
-    elif settings.shift == 0:
-        second = text
+    if settings.kind == "ism":
+        noisy, second = _inverted(teacher, z, times, condition, settings)
     else:
-        later = shifted(times, settings, len(teacher.alphas) - 1, generator)
-        a, s = levels(teacher.alphas, later, z)
-        second, _ = teacher.predict(a * z + s * noise, later, condition, False)
+        noisy, second = alpha * z + sigma * draws.noise, draws.noise
+    text, free = teacher.predict(noisy, times, condition, settings.guidance != 1 or settings.kind == "csd")
+    first = text if free is None else free + settings.guidance * (text - free)
+    if settings.kind == "csd":
+        assert free is not None
+        second = free
+    elif settings.kind == "vsd":
+        if critic is None:
+            raise ValueError("vsd needs a critic")
+        second = critic.predict(noisy, times, condition)
+    elif settings.kind == "asd" and settings.shift == 0:
+        second = text
+    elif settings.kind == "asd":
+        a, s = levels(teacher.alphas, draws.later, z)
+        second, _ = teacher.predict(a * z + s * draws.noise, draws.later, condition, False)
     x_first = ((z if settings.clean_weight else noisy) - sigma * first) / alpha
     error = (z - x_first).abs().flatten(2).mean(2)  # [B, n]
     weight = 1 / (error + 0.1)
     g = (sigma / alpha) * (first - second) * weight.view(*error.shape, *[1] * (z.ndim - 2))
     return g.nan_to_num(), float(error.mean())
+
+
+def _inverted(
+    teacher: Teacher, z: Tensor, times: Tensor, condition: Any, settings: ScoreSettings
+) -> tuple[Tensor, Tensor]:
+    """z [B, n, ...] brought to `times` [B] by DDIM inversion without the caption, and its last noise."""
+
+    def free(x: Tensor, at: Tensor) -> Tensor:
+        noise = teacher.predict(x, at, condition, True)[1]
+        assert noise is not None
+        return noise
+
+    turn = (times - settings.interval).clamp_min(0)  # where the last step begins
+    at = torch.zeros_like(times)
+    clean, noise = z, free(z, at)
+    while bool((at < turn).any()):
+        there = (at == turn).view(-1, *[1] * (z.ndim - 1))  # scenes that have arrived stay as they are
+        at = torch.minimum(at + settings.stride, turn)
+        alpha, sigma = levels(teacher.alphas, at, z)
+        x = alpha * clean + sigma * noise
+        noise = torch.where(there, noise, free(x, at))
+        clean = torch.where(there, clean, (x - sigma * noise) / alpha)
+    alpha, sigma = levels(teacher.alphas, times, z)
+    return alpha * clean + sigma * noise, noise
