@@ -62,6 +62,10 @@ class Critic(Protocol):
         """The noise in [B, n, ...] at timesteps [B]."""
         ...
 
+    def accumulate(self, z: Tensor, condition: Any, generator: torch.Generator) -> float:
+        """Gather what is to be learned from a rendering, z [B, n, ...]; returns the loss."""
+        ...
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -114,13 +118,16 @@ def score_gradients(
     Args:
         generator: draws timesteps, noise, shifts and what `encode` samples; on the CPU, so that a run does
             not depend on the device.
-        critic: of "vsd".
+        critic: of "vsd"; it gathers what it is to learn from these renderings.
     """
     leaves = {name: getattr(seen, name).detach().requires_grad_() for name in teacher.reads}
     z = teacher.encode(replace(seen, **leaves), scenes, generator)  # [B, n, ...]
     with torch.no_grad():
+        told = teacher.condition(seen, scenes)
         draws = draw(z.detach(), settings, len(teacher.alphas) - 1, generator)
-        g, error = direction(teacher, z.detach(), teacher.condition(seen, scenes), settings, draws, critic)
+        g, error = direction(teacher, z.detach(), told, settings, draws, critic)
+    if critic is not None:
+        critic.accumulate(z.detach(), told, generator)
     share = settings.weight / (z.shape[1] if settings.sum_scenes else z.shape[0] * z.shape[1])
     gradients = torch.autograd.grad((z * g).sum() * share, leaves.values())
     return Gradients(dict(zip(leaves, gradients, strict=True)), error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +11,9 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
 from triplaneturbo.render.cameras import Cameras
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.base import Scenes, Seen, Teacher
 from triplaneturbo.teachers.joined_views import join_views
+from triplaneturbo.teachers.twin import twin
 
 VIEWS = 4
 # The multi-view teachers' authors steer away from this; Stable Diffusion is asked with "" instead.
@@ -93,6 +95,13 @@ class MultiView:
             ).sample
         parts = output.float().unflatten(0, (-1, VIEWS)).chunk(2 if guided else 1)
         return parts[0], parts[1] if guided else None
+
+    def twin(self) -> tuple[Teacher, UNet2DConditionModel]:
+        """The same teacher with a U-Net of its own on the same weights, and that U-Net."""
+        other = copy(self)
+        other.unet = twin(self.unet)
+        join_views(other.unet, VIEWS)
+        return other, other.unet
 
     def _precision(self, device: torch.device) -> torch.autocast:
         return torch.autocast(device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None)

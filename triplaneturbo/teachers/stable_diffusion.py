@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.base import Scenes, Seen, Teacher
+from triplaneturbo.teachers.twin import twin
 
 Shade = Callable[[Tensor, Tensor, Tensor], Tensor]  # colours, normals, directions to the camera -> colours
 
@@ -64,6 +66,14 @@ class StableDiffusion:
         noise = torch.randn(posterior.mean.shape, generator=generator).to(images)
         latents = (posterior.mean.float() + posterior.std.float() * noise) * self.vae.config.scaling_factor
         return latents[:, None]
+
+    def twin(self) -> tuple[Teacher, UNet2DConditionModel]:
+        """The same teacher with a U-Net of its own on the same weights, and that U-Net."""
+        other = copy(self)
+        with self.base() as unet:
+            own = twin(unet)
+        other.base = lambda: nullcontext(own)
+        return other, own
 
     def _precision(self, device: torch.device) -> torch.autocast:
         return torch.autocast(device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None)

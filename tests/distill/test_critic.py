@@ -1,0 +1,117 @@
+"""The critic shares its teacher's weights, leaves the teacher as it is, and learns what the student renders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
+
+from tests.distill.test_scores import seeded
+from tests.teachers.test_stable_diffusion import make, scenes, seen
+from triplaneturbo.distill.critic import LoraCritic
+from triplaneturbo.distill.scores import ScoreSettings, score_gradients
+from triplaneturbo.parallel import Team
+from triplaneturbo.teachers.mvdream import MVDream
+
+TINY = {
+    "block_out_channels": (32, 32),
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    "layers_per_block": 1,
+    "cross_attention_dim": 24,
+    "attention_head_dim": 4,
+    "class_embed_type": "projection",
+    "projection_class_embeddings_input_dim": 16,
+}
+
+
+def embed(captions: list[str]) -> Tensor:
+    return torch.ones(len(captions), 77, 24)
+
+
+def mvdream() -> MVDream:
+    unet = UNet2DConditionModel(**TINY).eval().requires_grad_(False)
+    return MVDream(unet, AutoencoderKL(), embed)
+
+
+def four_views() -> tuple:
+    from triplaneturbo.render.cameras import orbit
+    from triplaneturbo.teachers.base import Scenes, Seen
+
+    given = Scenes(["a", "b"], orbit(torch.arange(8) * 90.0, 10.0, 2.0), 4, torch.ones(2, 3))
+    return given, Seen(torch.rand(2, 4, 16, 16, 3), torch.ones(2, 4, 16, 16))
+
+
+@pytest.mark.parametrize("kind", ["sd", "mvdream"])
+def test_an_untaught_critic_says_what_its_teacher_says(kind: str) -> None:
+    teacher = make()[2] if kind == "sd" else mvdream()
+    given, shown = (scenes(), seen()) if kind == "sd" else four_views()
+    critic = LoraCritic(teacher)
+    told = teacher.condition(shown, given)
+    noisy = torch.randn(2, 1 if kind == "sd" else 4, 4, 8, 8)
+    times = torch.tensor([30, 700])
+    wanted = teacher.predict(noisy, times, told, False)[0].detach()
+    torch.testing.assert_close(critic.predict(noisy, times, told), wanted, rtol=1e-5, atol=1e-5)
+    # Each step begins anew from the same noise, so the loss falls.
+    z = torch.randn(2, *noisy.shape[1:])
+    critic.optimizer.param_groups[0]["lr"] = 1e-2
+    losses = []
+    for _ in range(12):
+        losses.append(critic.accumulate(z, told, seeded()))
+        critic.step(Team())
+    assert losses[-1] < 0.9 * losses[0]
+    assert not torch.equal(critic.predict(noisy, times, told), wanted)
+    assert torch.equal(teacher.predict(noisy, times, told, False)[0], wanted)
+
+
+def test_weights_are_shared_and_students_untouched() -> None:
+    generator, folded, teacher = make()
+    before = {name: (p.data_ptr(), p.requires_grad) for name, p in generator.named_parameters()}
+    with folded.base() as unet:
+        places = {p.data_ptr() for p in unet.parameters()}
+    folded.fold()  # as in an iteration
+    critic = LoraCritic(teacher)
+    folded.unfold()
+    _, own = critic.teacher.twin()
+    assert all(p.data_ptr() in places for p in own.parameters())
+    assert {name: (p.data_ptr(), p.requires_grad) for name, p in generator.named_parameters()} == before
+
+
+def test_vsd_is_nothing_where_the_critic_is_the_teacher_and_teaches_it() -> None:
+    """At first both say the same, so that guidance 1 gives no gradient; the critic gathers what to learn."""
+    teacher = make()[2]
+    critic = LoraCritic(teacher)
+    found = score_gradients(teacher, seen(), scenes(), ScoreSettings("vsd"), seeded(), critic)
+    assert float(found.by_field["rgb"].abs().max()) < 1e-4
+    assert any(p.grad is not None and float(p.grad.abs().max()) > 0 for p in critic.parameters)
+    for _ in range(4):
+        critic.optimizer.param_groups[0]["lr"] = 1e-2
+        critic.step(Team())
+        found = score_gradients(teacher, seen(), scenes(), ScoreSettings("vsd"), seeded(), critic)
+    assert float(found.by_field["rgb"].abs().max()) > 1e-4
+
+
+def test_a_critic_goes_on_from_its_state() -> None:
+    teacher = mvdream()
+    given, shown = four_views()
+    told = teacher.condition(shown, given)
+    z = torch.randn(2, 4, 4, 8, 8)
+
+    def run(critic: LoraCritic, steps: range) -> LoraCritic:
+        for i in steps:
+            critic.accumulate(z, told, seeded(i))
+            critic.step(Team())
+        return critic
+
+    torch.manual_seed(1)
+    whole = run(LoraCritic(teacher), range(4))
+    torch.manual_seed(1)
+    half = run(LoraCritic(teacher), range(2))
+    other = LoraCritic(teacher)
+    other.load(half.state())
+    run(other, range(2, 4))
+    for one, two in zip(whole.parameters, other.parameters, strict=True):
+        assert torch.equal(one, two)

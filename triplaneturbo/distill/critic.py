@@ -1,0 +1,83 @@
+"""The critic of variational score distillation: a teacher's network that learns what the student renders.
+
+ProlificDreamer (arXiv 2305.16213, section 3.2): beside the frozen teacher a low-rank adaptation of it is
+trained, with the usual loss of diffusion, on the student's own renderings. It shares the teacher's weights,
+and is told what the teacher is told.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
+
+from triplaneturbo.parallel import Team
+from triplaneturbo.teachers.base import Teacher
+from triplaneturbo.teachers.closed_form import levels
+
+_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+
+
+class Networked(Teacher, Protocol):
+    """A teacher that is a network, and can be had twice on the same weights."""
+
+    def twin(self) -> tuple[Teacher, UNet2DConditionModel]:
+        """The same teacher with a plain U-Net of its own, which shares the weights, and that U-Net."""
+        ...
+
+
+class LoraCritic:
+    """A teacher's twin with low-rank pairs in its attentions.
+
+    Args:
+        teacher: whose twin it is.
+        rank: of the pairs.
+        rate: learning rate of its AdamW.
+    """
+
+    def __init__(self, teacher: Networked, rank: int = 4, rate: float = 1e-4) -> None:
+        self.teacher, unet = teacher.twin()
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=_TARGETS), unet, "critic")
+        self.parameters: list[nn.Parameter] = [p for p in unet.parameters() if p.requires_grad]
+        for p in self.parameters:
+            p.data = p.data.float()  # also beside weights of half precision
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=rate, weight_decay=0.0)
+
+    @torch.no_grad()
+    def predict(self, noisy: Tensor, times: Tensor, condition: Any) -> Tensor:
+        """The noise in [B, n, ...] at timesteps [B], as in a rendering of the student's."""
+        return self.teacher.predict(noisy, times, condition, False)[0]
+
+    @torch.enable_grad()
+    def accumulate(self, z: Tensor, condition: Any, generator: torch.Generator) -> float:
+        """Add the gradients of its loss on what was rendered, z [B, n, ...]; returns the loss."""
+        times = torch.randint(len(self.teacher.alphas), (len(z),), generator=generator).to(z.device)
+        noise = torch.randn(z.shape, generator=generator).to(z)
+        alpha, sigma = levels(self.teacher.alphas, times, z)
+        found, _ = self.teacher.predict(alpha * z.detach() + sigma * noise, times, condition, False)
+        loss = F.mse_loss(found, noise)
+        loss.backward()
+        return float(loss.detach())
+
+    def step(self, team: Team) -> None:
+        """Learn from what was accumulated, in the mean over the processes."""
+        for p in self.parameters:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        team.average_gradients(self.parameters)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def state(self) -> dict[str, Any]:
+        """All that is needed to go on; see `load`."""
+        return {"weights": [p.detach() for p in self.parameters], "optimizer": self.optimizer.state_dict()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        for p, value in zip(self.parameters, state["weights"], strict=True):
+            p.data.copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
