@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from triplaneturbo.distill.rendering import volume
 from triplaneturbo.errors import UserError
 from triplaneturbo.parallel import Team
 from triplaneturbo.teachers.closed_form import ClosedFormRGB
+from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 from triplaneturbo.world.sizes import make_scheduler
 
 ROOT = Path(__file__).parents[2]
@@ -202,6 +204,34 @@ def test_an_infinite_gradient_stops_the_run(tmp_path: Path) -> None:
 )
 def test_ablations_run(tmp_path: Path, change: dict) -> None:
     run(tmp_path, replace(toy.SETTINGS, iterations=1, **change))
+
+
+def test_a_critic_learns_along_and_is_taken_up_again(tmp_path: Path) -> None:
+    settings = replace(
+        toy.SETTINGS, iterations=4, teachers={"sd": prd.TeacherSettings(kind="vsd", renderings=("volume",))}
+    )
+
+    def run(folder: Path, stop: bool = False) -> dict:
+        student = toy.student()
+        generator = student.generator
+        base = StableDiffusion(student.folded.base, generator.vae, generator.scheduler, student.embed, 16)
+        folder.mkdir(exist_ok=True)
+        until = time.monotonic() - 1 if stop else math.inf
+        prd.train(Team(), student, [base], toy.draw, settings, folder, until=until)
+        return torch.load(folder / "train.pt", weights_only=True)
+
+    whole = run(tmp_path / "whole")
+    begun = run(tmp_path / "parts", stop=True)["critics"]["sd"]["weights"]
+    parts = run(tmp_path / "parts")
+    assert same(parts["weights"], whole["weights"])
+    learned = whole["critics"]["sd"]["weights"]
+    assert all(torch.equal(a, b) for a, b in zip(learned, parts["critics"]["sd"]["weights"], strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(learned, begun, strict=True))
+
+
+def test_a_closed_form_has_no_critic(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no network"):
+        run(tmp_path, replace(SHORT, teachers={"rgb": prd.TeacherSettings(kind="vsd")}))
 
 
 def test_a_scored_step_counts_as_it_does_among_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,7 +114,9 @@ def test_both_teachers_stand_in_their_own_frame_by_default(parity: Path) -> None
     front = orbit(0.0, 0.0, 1.5, 60.0)
     for name in FILES:
         c2w = teacher(parity, name, lambda _: torch.zeros(1), released=False)._cameras(front).view(4, 4)
-        assert torch.nn.functional.normalize(c2w[:3, 3], dim=0).tolist() == pytest.approx([0, -1, 0], abs=1e-6)
+        assert torch.nn.functional.normalize(c2w[:3, 3], dim=0).tolist() == pytest.approx(
+            [0, -1, 0], abs=1e-6
+        )
         assert c2w[:3, 2].tolist() == pytest.approx([0, -1, 0], abs=1e-6)  # and looks back along +y
     nd = RichDreamer(read(parity, "nd_mv"), lambda _: torch.zeros(1))
     where = nd._cameras(orbit(0.0, 0.0, 0.9 / torch.tan(torch.tensor(torch.pi / 6)), 60.0)).view(4, 4)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from triplaneturbo.checkpoint import load_state, save_state
+from triplaneturbo.distill.critic import LoraCritic
 from triplaneturbo.distill.optimizer import OptimizerName, make_optimizer
 from triplaneturbo.distill.rendering import surface, volume
 from triplaneturbo.distill.scores import Kind, ScoreSettings, score_gradients
@@ -82,6 +83,7 @@ class Settings:
         color_shrink: factor on the colours' gradient from the volume rendering.
         eikonal, sparsity: weights of the regularisers.
         tuning: what learns: PETA's adapters, basic LoRA's, or the whole base.
+        critic_rank, critic_rate: rank and learning rate of the critic of each teacher whose kind is "vsd".
         average: decay of the moving average of the adapter, which is what is kept in the end.
         start: a mark of the trained adapter that the run begins with; "": it begins with a new one.
         begun: how much of the schedules (not of the rate's) lies behind that one: 0 to 1.
@@ -107,6 +109,8 @@ class Settings:
     sparsity: Span = (1.0, 0.0)
     average: float = 0.995
     tuning: Tuning = "peta"
+    critic_rank: int = 4
+    critic_rate: float = 1e-4
     seed: int = 0
     start: str = ""
     begun: float = 0.0
@@ -133,6 +137,7 @@ def iteration(
     progress: float,
     seed: tuple[int, ...],
     autocast: torch.dtype | None,
+    critics: Mapping[str, LoraCritic] | None = None,
 ) -> dict[str, float]:
     """Accumulate the gradients of one iteration in the student's parameters; returns what to log.
 
@@ -140,6 +145,7 @@ def iteration(
         progress: how much of the run is done, 0 to 1; the schedules follow it.
         seed: all random numbers of the iteration follow from it.
         autocast: precision of the U-Net and the decoder; None: that of their weights.
+        critics: of the teachers that have one, by name; their gradients are accumulated, too.
     """
     generator, device = student.generator, student.generator.device
     rng = np.random.default_rng(seed)
@@ -164,8 +170,9 @@ def iteration(
             planes = generator.decode(clean) if learns else None
         if planes is not None:
             loss = rendering_loss(
-                generator, planes.float(), teachers, scenes[step], settings, progress, rng, noise, log
-            )
+                generator, planes.float(), teachers, scenes[step], settings, progress, rng, noise, log,
+                critics or {},
+            )  # fmt: skip
             (loss / len(chosen)).backward()
         latents = clean.detach()
     student.folded.unfold()
@@ -182,6 +189,7 @@ def rendering_loss(
     rng: np.random.Generator,
     noise: torch.Generator,
     log: dict[str, float],
+    critics: Mapping[str, LoraCritic],
 ) -> Tensor:
     """Render planes [B, 6, C, H, W] both ways and ask the teachers; a scalar whose gradient is theirs."""
 
@@ -218,7 +226,7 @@ def rendering_loss(
             score = ScoreSettings(kind=how.kind, guidance=now(how.guidance), shift=how.shift,
                                   low=int(now(settings.low)), high=settings.high,
                                   weight=how.weight / how.share)  # fmt: skip
-            gradients = score_gradients(teacher, seen, scenes, score, noise)
+            gradients = score_gradients(teacher, seen, scenes, score, noise, critics.get(teacher.name))
             for where, gradient in gradients.by_field.items():
                 loss = loss + (getattr(seen, where) * gradient).sum()
             key = f"{teacher.name} {name}"
@@ -258,6 +266,7 @@ def train(
     parameters = list(names.values())
     optimizer = make_optimizer(settings.optimizer, parameters, settings.rate)
     average = {name: p.detach().clone() for name, p in names.items()}
+    critics = make_critics(teachers, settings)
     told = {**flat(asdict(settings)), "processes": team.size}
     done, log = 0, {}
     state = load_state(path, told)
@@ -266,6 +275,8 @@ def train(
             p.data.copy_(state["weights"][name])
             average[name].copy_(state["average"][name])
         optimizer.load_state_dict(state["optimizer"])
+        for name, critic in critics.items():
+            critic.load(state["critics"][name])
         done, log = state["iteration"], state["log"]
     if done == settings.iterations and team.leads and progress is not None:
         progress(done, log, average)  # it may have been killed before it came to that
@@ -276,7 +287,7 @@ def train(
             group["lr"] = rate
         progressed = settings.begun + (1 - settings.begun) * along
         seed = (settings.seed, i, team.rank)
-        parts = iteration(student, teachers, draw, settings, progressed, seed, autocast)
+        parts = iteration(student, teachers, draw, settings, progressed, seed, autocast, critics)
         for p in parameters:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
@@ -288,6 +299,8 @@ def train(
             )
         optimizer.step()
         optimizer.zero_grad()
+        for critic in critics.values():
+            critic.step(team)
         keep = min(settings.average, (i + 1) / (i + 10))
         with torch.no_grad():
             for name, p in names.items():
@@ -304,6 +317,7 @@ def train(
                     "weights": {name: p.detach() for name, p in names.items()},
                     "average": average,
                     "optimizer": optimizer.state_dict(),
+                    "critics": {name: critic.state() for name, critic in critics.items()},
                     "log": log,
                 }
                 save_state(path, state)
@@ -313,6 +327,23 @@ def train(
         if stop:
             return False
     return True
+
+
+def make_critics(teachers: Sequence[Teacher], settings: Settings) -> dict[str, LoraCritic]:
+    """A critic for each teacher that is to be listened to by "vsd".
+
+    Raises:
+        ValueError: it is no network, and so cannot have one.
+    """
+    critics = {}
+    for teacher in teachers:
+        how = settings.teachers.get(teacher.name)
+        if how is None or how.kind != "vsd":
+            continue
+        if not hasattr(teacher, "twin"):
+            raise ValueError(f"{teacher.name} is no network, so vsd cannot train a critic beside it")
+        critics[teacher.name] = LoraCritic(teacher, settings.critic_rank, settings.critic_rate)
+    return critics
 
 
 def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
