@@ -1,0 +1,121 @@
+"""A hub on 127.0.0.1 that serves files as the real one does, and misbehaves when told to."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+COMMIT = "c" * 40
+
+
+@dataclass
+class Repo:
+    """A repository: its files, the revisions that it has, and what is wrong with it.
+
+    Attributes:
+        cut: how many of a file's bytes are sent before the connection is cut, once a file.
+        short: send so many bytes as if they were all of them.
+        status, code: an answer to everything, and the hub's X-Error-Code with it.
+    """
+
+    files: dict[str, bytes]
+    revisions: set[str] = field(default_factory=lambda: {"main"})
+    cut: int | None = None
+    short: int | None = None
+    status: int = 200
+    code: str = ""
+
+
+class Hub:
+    """The server; use as a context. `asked` holds (method, path, Range header, Authorization header)."""
+
+    def __init__(self, repos: dict[str, Repo]) -> None:
+        self.repos = repos
+        self.asked: list[tuple[str, str, str, str]] = []
+        self.was_cut: set[str] = set()
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_HEAD(self) -> None:
+                hub.answer(self, False)
+
+            def do_GET(self) -> None:
+                hub.answer(self, True)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
+
+    def __enter__(self) -> Hub:
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def gets(self) -> list[str]:
+        """The paths whose content was asked for."""
+        return [path for method, path, _, _ in self.asked if method == "GET"]
+
+    def answer(self, request: BaseHTTPRequestHandler, body: bool) -> None:
+        """Answer one request for /owner/name/resolve/revision/file."""
+        wanted = request.headers.get("Range", "")
+        self.asked.append(
+            (request.command, request.path, wanted, request.headers.get("Authorization", ""))
+        )
+        request.close_connection = True  # so that a stopped hub is silent at once
+        match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", request.path.partition("?")[0])
+        repo = self.repos.get(match[1]) if match else None
+        if match is None or repo is None:
+            return self._fail(request, 401, "RepoNotFound")
+        commit = match[2] if len(match[2]) == 40 else COMMIT
+        if repo.status != 200:
+            return self._fail(request, repo.status, repo.code, commit)
+        if match[2] not in repo.revisions:
+            return self._fail(request, 404, "RevisionNotFound")
+        content = repo.files.get(match[3])
+        if content is None:
+            return self._fail(request, 404, "EntryNotFound", commit)
+        start = int(wanted.removeprefix("bytes=").split("-")[0]) if wanted else 0
+        part = content[start:]
+        request.send_response(206 if wanted else 200)
+        request.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        request.send_header("X-Repo-Commit", commit)
+        request.send_header("Connection", "close")
+        request.send_header("X-Linked-Size", str(len(content)))
+        request.send_header("Accept-Ranges", "bytes")
+        if wanted:
+            request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        if body and repo.short is not None and len(part) > repo.short:
+            part = part[: repo.short]
+        request.send_header("Content-Length", str(len(part)))
+        request.end_headers()
+        if not body:
+            return None
+        if repo.cut is not None and match[3] not in self.was_cut and len(part) > repo.cut:
+            self.was_cut.add(match[3])
+            request.wfile.write(part[: repo.cut])
+            request.wfile.flush()
+            request.connection.close()
+            return None
+        request.wfile.write(part)
+        return None
+
+    @staticmethod
+    def _fail(request: BaseHTTPRequestHandler, status: int, code: str, commit: str = COMMIT) -> None:
+        request.send_response(status)
+        if code:
+            request.send_header("X-Error-Code", code)
+        request.send_header("X-Repo-Commit", commit)
+        request.send_header("Connection", "close")
+        request.send_header("Content-Length", "0")
+        request.end_headers()
