@@ -21,6 +21,9 @@ def options() -> Parser:
     parser.add_argument(
         "--model", default="auto", help="auto (the default), small, full, a folder or a hub id"
     )
+    parser.add_argument(
+        "--base", help="a folder of Stable Diffusion 2.1-base for the full model; default: the hub's"
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 or mps; default: the best there is")
     parser.add_argument("--precision", default="auto", help="auto (the default), float32 or bfloat16")
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine only")
@@ -45,7 +48,7 @@ def serve(arguments: argparse.Namespace) -> int:
     from triplaneturbo.ui.blocks import SERVING, build, look
 
     with (
-        Engine(arguments.model, arguments.device, arguments.precision) as engine,
+        Engine(arguments.model, arguments.device, arguments.precision, arguments.base) as engine,
         tempfile.TemporaryDirectory(prefix="triplaneturbo-") as folder,
     ):
         print("\n".join(filter(None, (engine.report(), engine.notice))), flush=True)

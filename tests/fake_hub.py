@@ -69,9 +69,7 @@ class Hub:
     def answer(self, request: BaseHTTPRequestHandler, body: bool) -> None:
         """Answer one request for /owner/name/resolve/revision/file."""
         wanted = request.headers.get("Range", "")
-        self.asked.append(
-            (request.command, request.path, wanted, request.headers.get("Authorization", ""))
-        )
+        self.asked.append((request.command, request.path, wanted, request.headers.get("Authorization", "")))
         request.close_connection = True  # so that a stopped hub is silent at once
         match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", request.path.partition("?")[0])
         repo = self.repos.get(match[1]) if match else None

@@ -50,9 +50,7 @@ def whole(**what) -> Repo:
 
 
 def read(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_only_what_is_used_is_fetched_and_only_once(serve: Serve) -> None:
@@ -162,9 +160,7 @@ def test_two_processes_at_once(serve: Serve, tmp_path: Path) -> None:
         "from tests.test_hub import read, FILES\nassert read(fetch(SMALL)) == FILES\n"
     )
     environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HUB_CACHE": str(tmp_path / "both")}
-    children = [
-        subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment) for _ in range(2)
-    ]
+    children = [subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment) for _ in range(2)]
     assert [child.wait(60) for child in children] == [0, 0]
 
 

@@ -16,19 +16,7 @@ from triplaneturbo.engine import Engine
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.config import CONFIG_NAME
 from triplaneturbo.generator.weights import load_model
-from triplaneturbo.models import BASES, RELEASED, SMALL, find_model
-
-
-@pytest.fixture
-def no_full(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A machine with no full model anywhere."""
-    monkeypatch.setattr(models, "FULL", tmp_path / "nowhere")
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
-
-    def nothing(*_: object, **__: object) -> str:
-        raise LocalEntryNotFoundError("nothing is kept")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", nothing)
+from triplaneturbo.models import SMALL, find_model
 
 
 def test_the_configurations_name_is_the_loaders() -> None:
@@ -42,51 +30,11 @@ def test_without_a_gpu_it_is_the_small_model(name: str) -> None:
     assert found.small
 
 
-@pytest.mark.usefixtures("no_full")
-def test_auto_on_a_gpu_announces_that_the_full_model_is_missing() -> None:
-    found = find_model("auto", on_gpu=True)
-    assert found.name == "small"
-    assert found.notice == "The full model is not on this machine, so the small one is used."
-
-
-@pytest.mark.usefixtures("no_full")
-def test_full_without_files_says_what_to_do() -> None:
-    with pytest.raises(UserError, match=r"put triplane.*into .*nowhere, or use the small model\.$"):
-        find_model("full", on_gpu=True)
-
-
-@pytest.mark.usefixtures("no_full")
 def test_the_full_models_own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / CONFIG_NAME).write_text("{}")
     monkeypatch.setattr(models, "FULL", tmp_path)
     assert find_model("auto", on_gpu=True).folder == tmp_path
     assert find_model("full", on_gpu=False).folder == tmp_path
-
-
-@pytest.mark.usefixtures("no_full")
-@pytest.mark.parametrize("there", BASES)
-def test_released_files_in_the_hubs_cache(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, there: str
-) -> None:
-    base = Path(shutil.copytree(SMALL, tmp_path / "base"))
-    released = tmp_path / "released.pth"
-    released.touch()
-    monkeypatch.setattr(
-        huggingface_hub, "try_to_load_from_cache", lambda *what: str(released) if what == RELEASED else None
-    )
-
-    def kept(hub_id: str, **choices: object) -> str:
-        assert choices == {"local_files_only": True}
-        if hub_id != there:
-            raise LocalEntryNotFoundError("nothing is kept")
-        return str(base)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", kept)
-    found = find_model("full", on_gpu=False)
-    assert (found.base, found.released) == (base, released)
-    shutil.rmtree(base / "vae")  # a base that was only half downloaded is none
-    with pytest.raises(UserError, match="not on this machine"):
-        find_model("full", on_gpu=False)
 
 
 def test_a_released_adapter_beside_its_base_makes_a_mesh(

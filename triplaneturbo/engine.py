@@ -11,6 +11,7 @@ with Engine("small") as engine:
 from __future__ import annotations
 
 import gc
+import os
 from collections import OrderedDict
 from collections.abc import Generator
 from dataclasses import replace
@@ -50,6 +51,7 @@ class Engine:
             or a hub id.
         device: "cpu", "cuda", ...; None: the best there is.
         precision: "auto", "float32" or "bfloat16".
+        base: a folder of Stable Diffusion 2.1-base for the full model; None: TRIPLANETURBO_BASE or the hub's.
 
     Attributes:
         model: the loaded model.
@@ -62,9 +64,16 @@ class Engine:
         UserError: the model, device or precision is not to be had.
     """
 
-    def __init__(self, model: str = "auto", device: str | None = None, precision: str = "auto") -> None:
+    def __init__(
+        self,
+        model: str = "auto",
+        device: str | None = None,
+        precision: str = "auto",
+        base: str | None = None,
+    ) -> None:
         self.device, self._why_device = choose_device(device)
-        found = find_model(model, on_gpu=self.device.type == "cuda")
+        base = os.environ.get("TRIPLANETURBO_BASE", "") if base is None else base
+        found = find_model(model, self.device.type == "cuda", base)
         self.dtype, self._why_precision = choose_precision(precision, self.device, found.small)
         self.name, self._why_model = found.name, found.why
         if self.device.type == "cuda":  # the same seed is to give the same mesh

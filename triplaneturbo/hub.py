@@ -10,6 +10,7 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -110,7 +111,7 @@ Answer = TypeVar("Answer")
 
 
 def cached(release: Release) -> Path | None:
-    """The folder of a release that lies whole in the cache, of any of its sources; the network is not asked."""
+    """The folder of a release that lies whole in the cache, of any of its sources; no network is asked."""
     from huggingface_hub import try_to_load_from_cache
 
     for source in release.sources:
@@ -202,9 +203,7 @@ def _knock(source: Source, name: str) -> None:
     """Ask once whether a source is there: downloads ask again and again for half a minute first."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-    _ask(
-        source, name, lambda: get_hf_file_metadata(hf_hub_url(source.repo, name, revision=source.revision))
-    )
+    _ask(source, name, lambda: get_hf_file_metadata(hf_hub_url(source.repo, name, revision=source.revision)))
 
 
 def _first_offered(
@@ -213,10 +212,10 @@ def _first_offered(
     """What `action` gives for the first of `names` that the source has, and that name."""
     for name in names[:-1]:
         try:
-            return _ask(source, name, lambda name=name: action(name)), name
+            return _ask(source, name, partial(action, name)), name
         except _Absent:
             continue
-    return _ask(source, names[-1], lambda: action(names[-1])), names[-1]
+    return _ask(source, names[-1], partial(action, names[-1])), names[-1]
 
 
 def _ask(source: Source, name: str, action: Callable[[], Answer]) -> Answer:

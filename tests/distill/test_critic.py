@@ -1,8 +1,6 @@
-"""The critic shares its teacher's weights, leaves the teacher as it is, and learns what the student renders."""
+"""The critic shares its teacher's weights, leaves the teacher alone, and learns what the student renders."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +12,8 @@ from tests.teachers.test_stable_diffusion import make, scenes, seen
 from triplaneturbo.distill.critic import LoraCritic
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
 from triplaneturbo.parallel import Team
+from triplaneturbo.render.cameras import orbit
+from triplaneturbo.teachers.base import Scenes, Seen
 from triplaneturbo.teachers.mvdream import MVDream
 
 TINY = {
@@ -37,10 +37,7 @@ def mvdream() -> MVDream:
     return MVDream(unet, AutoencoderKL(), embed)
 
 
-def four_views() -> tuple:
-    from triplaneturbo.render.cameras import orbit
-    from triplaneturbo.teachers.base import Scenes, Seen
-
+def four_views() -> tuple[Scenes, Seen]:
     given = Scenes(["a", "b"], orbit(torch.arange(8) * 90.0, 10.0, 2.0), 4, torch.ones(2, 3))
     return given, Seen(torch.rand(2, 4, 16, 16, 3), torch.ones(2, 4, 16, 16))
 

@@ -170,16 +170,15 @@ def test_ism_follows_the_path_of_inversion() -> None:
     found, _ = direction(Formula(), z, 0.4, settings, draws)
     for b, t in enumerate(draws.times.tolist()):
         turn = max(t - 60, 0)
-        stops = [*range(0, turn, 150), turn]
+        stops = [*range(150, turn, 150), turn] if turn else []
         for v in range(2):
-            clean = x = z[b, v].double()
+            clean = z[b, v].double()
+            noise = torch.sin(clean)  # without the caption
             for at in stops:
                 alpha, sigma = math.sqrt(float(ALPHAS[at])), math.sqrt(1 - float(ALPHAS[at]))
-                if at:
-                    x = alpha * clean + sigma * noise
-                noise = torch.sin(x)  # without the caption
-                if at:
-                    clean = (x - sigma * noise) / alpha
+                x = alpha * clean + sigma * noise
+                noise = torch.sin(x)
+                clean = (x - sigma * noise) / alpha
             alpha, sigma = math.sqrt(float(ALPHAS[t])), math.sqrt(1 - float(ALPHAS[t]))
             noisy = alpha * clean + sigma * noise
             first = torch.sin(noisy) + 7.5 * (torch.tanh(noisy * 0.4 + t / 1000) - torch.sin(noisy))

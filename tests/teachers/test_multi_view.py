@@ -1,4 +1,4 @@
-"""MVDream and RichDreamer from files in their released naming, against the public implementation's numbers."""
+"""MVDream and RichDreamer from files in released naming, against the public implementation's numbers."""
 
 from __future__ import annotations
 

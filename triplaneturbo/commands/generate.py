@@ -82,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="auto, small, full, a folder or a hub id; default auto",
     )
+    add("--base", metavar="FOLDER", help="Stable Diffusion 2.1-base for the full model; default: the hub's")
     add("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps; default: the best there is")
     add("--precision", default="auto", metavar="NAME", help="auto, float32 or bfloat16; default auto")
     add("--json", action="store_true", help="print one JSON object on standard output")
@@ -194,7 +195,7 @@ def _read_prompts(path: Path) -> list[str]:
 def _engine(arguments: argparse.Namespace) -> Engine:
     from triplaneturbo.engine import Engine
 
-    engine = Engine(arguments.model, arguments.device, arguments.precision)
+    engine = Engine(arguments.model, arguments.device, arguments.precision, arguments.base)
     if not arguments.quiet:
         print(engine.report(), file=sys.stderr)
     if engine.notice:

@@ -7,7 +7,7 @@ and is told what the teacher is told.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from triplaneturbo.teachers.closed_form import levels
 _TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
+@runtime_checkable
 class Networked(Teacher, Protocol):
     """A teacher that is a network, and can be had twice on the same weights."""
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from triplaneturbo.checkpoint import load_state, save_state
-from triplaneturbo.distill.critic import LoraCritic
+from triplaneturbo.distill.critic import LoraCritic, Networked
 from triplaneturbo.distill.optimizer import OptimizerName, make_optimizer
 from triplaneturbo.distill.rendering import surface, volume
 from triplaneturbo.distill.scores import Kind, ScoreSettings, score_gradients
@@ -340,7 +340,7 @@ def make_critics(teachers: Sequence[Teacher], settings: Settings) -> dict[str, L
         how = settings.teachers.get(teacher.name)
         if how is None or how.kind != "vsd":
             continue
-        if not hasattr(teacher, "twin"):
+        if not isinstance(teacher, Networked):
             raise ValueError(f"{teacher.name} is no network, so vsd cannot train a critic beside it")
         critics[teacher.name] = LoraCritic(teacher, settings.critic_rank, settings.critic_rate)
     return critics

@@ -180,13 +180,24 @@ def _load_part(kind: type, folder: Path, trained: bool):
     try:
         with _quiet():
             model, info = kind.from_pretrained(  # type: ignore[attr-defined]
-                folder, torch_dtype=torch.float32, local_files_only=True, output_loading_info=True
+                folder,
+                torch_dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=True,
+                variant=_variant(folder),
+                output_loading_info=True,
             )
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{folder} is broken ({reason[:160]}); restore it from where it came.") from None
     _check_complete(folder, info)
     return model
+
+
+def _variant(folder: Path) -> str | None:
+    """ "fp16" where a folder holds its weights at half precision alone."""
+    halves = {path.name for path in folder.glob("*.fp16.safetensors")}
+    return "fp16" if halves and len(halves) == len(list(folder.glob("*.safetensors"))) else None
 
 
 def _check_complete(folder: Path, info: dict) -> None:
@@ -205,7 +216,12 @@ def _load_text(folder: Path, config: GeneratorConfig, trained: bool) -> TextEnco
         if trained:
             with _quiet():
                 model, info = CLIPTextModel.from_pretrained(
-                    path, dtype=torch.float32, local_files_only=True, output_loading_info=True
+                    path,
+                    dtype=torch.float32,
+                    local_files_only=True,
+                    use_safetensors=True,
+                    variant=_variant(path),
+                    output_loading_info=True,
                 )
             _check_complete(path, info)
         else:
