@@ -140,7 +140,8 @@ def get_full(base: str = "") -> Found:
     except UserError as error:
         raise UserError(
             f"{str(error).rstrip('.')}; run `python -m triplaneturbo download` where there is a network, or"
-            f" put {RELEASED} and the folders of {BASE.name} into {FULL} (looked there and in {cache_folder()})."
+            f" put {RELEASED} and the folders of {BASE.name} into {FULL} (looked there and in"
+            f" {cache_folder()})."
         ) from None
     return _released("full", released / RELEASED, under, "fetched from the hub")
 
