@@ -33,6 +33,7 @@ from triplaneturbo import __version__
 from triplaneturbo.commands import DONE, NO_SURFACE
 from triplaneturbo.commands.manifest import Manifest
 from triplaneturbo.commands.outputs import DEFAULT_FOLDER, FORMATS, Job, plan, write
+from triplaneturbo.commands.share import Share, share
 from triplaneturbo.errors import EmptySurfaceError, UserError
 from triplaneturbo.models import fingerprint
 from triplaneturbo.request import DEFAULT_FACES, SEED_LIMIT, UNWRAPS, Request, shown
@@ -99,14 +100,16 @@ def whole(text: str) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the meshes; 0, or 3 if the model found no surface for some of several."""
-    jobs, manifest = _jobs(arguments)
+    own = share()
+    jobs, manifest = _jobs(arguments, own.size > 1)
     several = manifest is not None or len(jobs) > 1
+    jobs = own.of(jobs, lambda job: job.request.prompt)
     todo = [job for job in jobs if manifest is None or not manifest.has(job)]
     made: list[dict[str, Any]] = []
     without: list[Request] = []
     told: set[str] = set()
     if todo:
-        with _engine(arguments) as engine:
+        with _engine(arguments, own) as engine:
             for number, job in enumerate(todo, 1):
                 if job.request.prompt not in told:
                     _tell(engine, job.request.prompt, arguments.prompts is not None)
@@ -127,13 +130,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         missing = [{"prompt": request.prompt, "seed": request.seed} for request in without]
         summary = {"meshes": made, "skipped": len(jobs) - len(todo), "without_surface": missing}
-        print(json.dumps(summary if several else made[0]))
+        if several or made:
+            print(json.dumps(summary if several else made[0]))
     elif len(todo) < len(jobs):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} were done before.")
     return NO_SURFACE if without else DONE
 
 
-def _jobs(arguments: argparse.Namespace) -> tuple[list[Job], Manifest | None]:
+def _jobs(arguments: argparse.Namespace, shared: bool) -> tuple[list[Job], Manifest | None]:
     """Everything that can be said before a model is loaded."""
     if (arguments.prompt is None) == (arguments.prompts is None):
         raise UserError('Give either a prompt, such as "a red mushroom", or --prompts FILE.')
@@ -164,7 +168,7 @@ def _jobs(arguments: argparse.Namespace) -> tuple[list[Job], Manifest | None]:
         raise UserError("Give the folder for the meshes of --prompts, such as -o meshes.")
     unique = list(dict.fromkeys(requests))
     jobs = plan(unique, model, f"{arguments.output}/", arguments.format)
-    return jobs, Manifest(Path(arguments.output))
+    return jobs, Manifest(Path(arguments.output), shared)
 
 
 def _identity(arguments: argparse.Namespace) -> str:
@@ -192,10 +196,11 @@ def _read_prompts(path: Path) -> list[str]:
     return prompts
 
 
-def _engine(arguments: argparse.Namespace) -> Engine:
+def _engine(arguments: argparse.Namespace, own: Share) -> Engine:
     from triplaneturbo.engine import Engine
 
-    engine = Engine(arguments.model, arguments.device, arguments.precision, arguments.base)
+    device = own.device(arguments.device)
+    engine = Engine(arguments.model, device, arguments.precision, arguments.base)
     if not arguments.quiet:
         print(engine.report(), file=sys.stderr)
     if engine.notice:

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from triplaneturbo.commands.outputs import Job
 from triplaneturbo.errors import UserError
 from triplaneturbo.files import write_whole
@@ -17,12 +19,20 @@ MANIFEST_NAME = "manifest.jsonl"
 class Manifest:
     """The manifest of a folder; written whole after each addition.
 
+    Args:
+        folder: the folder.
+        shared: other processes add to it, too.
+
     Raises:
         UserError: there is one that cannot be read.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shared: bool = False) -> None:
         self.path = folder / MANIFEST_NAME
+        self._shared = shared
+        self._read()
+
+    def _read(self) -> None:
         self._entries: list[dict[str, Any]] = []
         self._recorded: dict[str, str | None] = {}  # file name -> sha256
         try:
@@ -48,6 +58,14 @@ class Manifest:
 
     def add(self, entry: dict[str, Any]) -> None:
         """Record a mesh, in the place of what was recorded for the same files; paths become file names."""
+        if not self._shared:
+            self._add(entry)
+            return
+        with FileLock(self.path.with_name(f".{MANIFEST_NAME}.lock")):
+            self._read()  # what the others have added
+            self._add(entry)
+
+    def _add(self, entry: dict[str, Any]) -> None:
         files = [{**file, "path": Path(file["path"]).name} for file in entry["files"]]
         names = {file["path"] for file in files}
         self._entries = [e for e in self._entries if not names & {file["path"] for file in e["files"]}]
