@@ -88,18 +88,46 @@ def test_bad_requests_never_join_the_line(engine: Engine) -> None:
 def test_out_of_memory_says_what_to_do(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def decode(_: torch.Tensor) -> torch.Tensor:
+    asked: list[bool] = []
+
+    def decode(_: torch.Tensor, one_by_one: bool) -> torch.Tensor:
+        asked.append(one_by_one)
         raise error
 
     with monkeypatch.context() as patch:
         patch.setattr(engine.model.generator, "decode", decode)
-        with pytest.raises(UserError, match="Out of memory on cpu at resolution 24 with a texture of 512"):
+        with pytest.raises(
+            UserError, match=r"Out of memory on cpu at resolution 24, .*; close other programs"
+        ):
             engine.generate(f"a tree {error}", **QUICK)
+    assert asked == [False, True]  # one retry
     assert not engine.generate(f"a tree {error}", **QUICK).cached
 
 
+def test_where_memory_is_short_a_smaller_texture_is_made(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = engine.model.generator.decode
+
+    def short(latents: torch.Tensor, one_by_one: bool) -> torch.Tensor:
+        if not one_by_one:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode(latents, one_by_one)
+
+    large = {**QUICK, "texture_size": 1024}
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.model.generator, "decode", short)
+        made = engine.generate("a small tree", **large)
+    assert made.frugal
+    assert made.mesh.texture is not None
+    assert made.mesh.texture.shape[0] == made.request.texture_size == 512
+    whole = engine.generate("a small tree", **large)  # it was not kept for what was asked for
+    assert not whole.cached
+    assert not whole.frugal
+
+
 def test_other_errors_are_not_hidden(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def decode(_: torch.Tensor) -> torch.Tensor:
+    def decode(*_: object) -> torch.Tensor:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     monkeypatch.setattr(engine.model.generator, "decode", decode)

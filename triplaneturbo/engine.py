@@ -169,24 +169,31 @@ class Engine:
         if kept is not None:
             yield replace(kept, cached=True)
             return
-        short_of_memory = False
-        try:
-            for event in self.pipeline.stream(request, self._embed):
-                if isinstance(event, Result):
-                    self._results.put(request, event)
-                yield event
-        except (MemoryError, RuntimeError) as error:
-            short_of_memory = _is_out_of_memory(error)
-            if not short_of_memory:
-                raise
-        if short_of_memory:  # said outside of the handler: there the error still held on to the memory
-            gc.collect()
+        for frugal in (False, True):
+            try:
+                for event in self.pipeline.stream(request, self._embed, frugal):
+                    if isinstance(event, Result) and not frugal:
+                        self._results.put(request, event)
+                    yield event
+                return
+            except (MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+            gc.collect()  # outside of the handler: there the error still held on to the memory
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-            raise UserError(
-                f"Out of memory on {self.device} at resolution {request.resolution} with a texture of"
-                f" {request.texture_size}; ask for less of either, or use the small model."
-            )
+        raise UserError(
+            f"Out of memory on {self.device} at resolution {request.resolution}, even with a texture of half"
+            f" {request.texture_size}; {self._fits(request)}."
+        )
+
+    def _fits(self, request: Request) -> str:
+        """What to ask for where memory was too short for a request."""
+        free = torch.cuda.mem_get_info(self.device)[0] / 1e9 if self.device.type == "cuda" else None
+        left = "" if free is None else f" ({free:.1f} GB are free)"
+        if (request.resolution or 0) > 96:
+            return f"try a resolution of 96{left}, or use the small model"
+        return f"close other programs{left}, or use the small model"
 
 
 _UNTRAINED = "This model is untrained: it makes shapes, but not yet what the prompt says."

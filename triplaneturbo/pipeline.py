@@ -26,7 +26,7 @@ from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.simplify import simplify
 from triplaneturbo.mesh.sparse import extract
 from triplaneturbo.mesh.texture import bake, paint
-from triplaneturbo.mesh.unwrap import unwrap
+from triplaneturbo.mesh.unwrap import TEXTURE_SIZES, unwrap
 from triplaneturbo.request import Request
 from triplaneturbo.world.reading import Reading, parse
 
@@ -77,6 +77,7 @@ class Result:
         cached: whether it was made earlier, for an equal request.
         reading: what a model of the world makes of the prompt, with the words that it does not know; None
             where the model reads any words.
+        frugal: whether memory was short, so that it has a smaller texture than was asked for.
     """
 
     mesh: Mesh
@@ -87,6 +88,7 @@ class Result:
     unread: str = ""
     cached: bool = False
     reading: Reading | None = None
+    frugal: bool = False
 
 
 class Pipeline:
@@ -126,7 +128,7 @@ class Pipeline:
 
     @torch.no_grad()
     def stream(
-        self, request: Request, embed: Callable[[str], Tensor] | None = None
+        self, request: Request, embed: Callable[[str], Tensor] | None = None, frugal: bool = False
     ) -> Generator[Progress | Result, None, None]:
         """Make a mesh, yielding Progress as each stage begins and as each step ends, and Result at the end.
 
@@ -135,12 +137,15 @@ class Pipeline:
         Args:
             request: what to make.
             embed: used in the place of `self.embed`, to keep embeddings.
+            frugal: spare memory: planes decoded one by one, and a texture of half the side (512 at least).
 
         Raises:
             EmptySurfaceError: the field has no surface.
             UserError: a value of the request cannot be.
         """
         request = self.settle(request)
+        if frugal:
+            request = replace(request, texture_size=max(TEXTURE_SIZES[0], request.texture_size // 2))
         generator = self.model.generator
         clock = _Clock(generator.device, request.steps or 1)
 
@@ -154,7 +159,7 @@ class Pipeline:
             yield clock.step(estimate[0])
 
         yield clock.begin("decode")
-        field = generator.field(generator.decode(estimate)[0])
+        field = generator.field(generator.decode(estimate, frugal)[0])
 
         yield clock.begin("surface")
         surface = extract(field, request.resolution)
@@ -186,6 +191,7 @@ class Pipeline:
             dropped=dropped,
             unread=self.model.text.cut(request.prompt),
             reading=self.read(request.prompt),
+            frugal=frugal,
         )
 
 

@@ -29,13 +29,15 @@ class Reader(HTMLParser):
         self.words += data
 
 
-def _made(prompt: str = "a cup", unread: str = "", cached: bool = False) -> Made:
+def _made(prompt: str = "a cup", unread: str = "", cached: bool = False, short: bool = False) -> Made:
     facts = {
         "prompt": prompt,
         "seed": 7,
         "vertices": 12345,
         "faces": 40000,
         "cached": cached,
+        "memory_was_short": short,
+        "settings": {"texture_size": 512},
         "seconds": {**dict.fromkeys(panels.STAGES, 0.25), "total": 2.0},
         "files": [{"path": "/home/someone/cup.glb", "bytes": 2_345_678, "sha256": "00"}],
     }
@@ -127,3 +129,7 @@ def test_seconds(value: float, said: str) -> None:
 def test_file_facts_name_no_folder() -> None:
     facts = panels.file_facts(_made().facts)
     assert facts["files"] == [{"name": "cup.glb", "bytes": 2_345_678, "sha256": "00"}]
+
+
+def test_a_smaller_texture_is_said() -> None:
+    assert "memory was short: the texture has 512 texels" in Reader(panels.status(_made(short=True))).words

@@ -5,7 +5,8 @@ With --json one object is printed. For one mesh:
     {"prompt": ..., "seed": ..., "vertices": ..., "faces": ...,
      "seconds": {"text": ..., "denoise": ..., ..., "files": ..., "total": ...},
      "files": [{"path": ..., "bytes": ..., "sha256": ...}],
-     "surface_faces": ..., "dropped_pieces": ..., "settings": {"steps": ..., "resolution": ..., ...},
+     "surface_faces": ..., "dropped_pieces": ..., "memory_was_short": ...,
+     "settings": {"steps": ..., "resolution": ..., ...},
      "model": ..., "device": ..., "precision": ..., "version": ...}
 
 where a model of the world, such as the built-in one, adds which words of the prompt it does not know and,
@@ -224,6 +225,10 @@ def _make(engine: Engine, job: Job, label: str, quiet: bool) -> dict[str, Any]:
     if not quiet and sys.stderr.isatty():
         _show(ticket, label)
     result = ticket.result()
+    if result.frugal:
+        print(
+            f"Memory was short: the texture has {result.request.texture_size} texels a side.", file=sys.stderr
+        )
     if result.unread:
         print(f"The model does not read the end of this prompt: {shown(result.unread)}.", file=sys.stderr)
     entry = describe(result, engine)
@@ -245,6 +250,7 @@ def describe(result: Result, engine: Engine) -> dict[str, Any]:
         "faces": len(result.mesh.faces),
         "surface_faces": result.surface_faces,
         "dropped_pieces": result.dropped.components,
+        "memory_was_short": result.frugal,
         "seconds": {stage: round(seconds, 4) for stage, seconds in result.seconds.items()},
         "settings": settings,
         "model": engine.name,

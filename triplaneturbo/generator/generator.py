@@ -212,14 +212,15 @@ class Generator(nn.Module):
 
         return denoise_steps(self.scheduler, predict, latents, steps or self.config.steps)
 
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, one_by_one: bool = False) -> Tensor:
         """Clean latents [B, 6, 4, h, h] -> feature planes [B, 6, C, H, W], of the latents' precision.
 
         The latents go in as they are, without the VAE's scaling factor (facts/generator.md 6). The decoder
-        never mixes planes; on a CPU without gradients it takes them one at a time, which stays in the caches.
+        never mixes planes: `one_by_one` takes them so, for a sixth of the memory; on a CPU without gradients
+        that is always done, as it stays in the caches.
         """
         rows = latents.flatten(0, 1)
-        one_by_one = rows.device.type == "cpu" and not torch.is_grad_enabled()
+        one_by_one |= rows.device.type == "cpu" and not torch.is_grad_enabled()
         if rows.device.type == "cpu":
             rows = rows.contiguous(memory_format=torch.channels_last)
         parts = rows.split(1) if one_by_one else [rows]

@@ -92,6 +92,9 @@ def status(event: Event) -> str:
     total = event.facts["seconds"]["total"]
     if event.unread:
         return _status("done", f"Done, but the model does not read the end of this prompt: “{event.unread}”")
+    if event.facts["memory_was_short"]:
+        size = event.facts["settings"]["texture_size"]
+        return _status("done", f"Done, but memory was short: the texture has {size} texels a side")
     if event.facts["cached"]:
         return _status("done", f"Done: kept from before, when it took {seconds(total)}.")
     return _status("done", f"Done in {seconds(total)}.")
