@@ -99,6 +99,7 @@ def test_facts_are_told() -> None:
         (Stopped(), "Cancelled."),
         (_made(), "Done in 2.0 s."),
         (_made(cached=True), "kept from before"),
+        (_made(short=True), "memory was short: the texture has 512 texels a side"),
     ],
 )
 def test_the_status_line(event: Waiting | Working | Made | Stopped, said: str) -> None:
@@ -129,7 +130,3 @@ def test_seconds(value: float, said: str) -> None:
 def test_file_facts_name_no_folder() -> None:
     facts = panels.file_facts(_made().facts)
     assert facts["files"] == [{"name": "cup.glb", "bytes": 2_345_678, "sha256": "00"}]
-
-
-def test_a_smaller_texture_is_said() -> None:
-    assert "memory was short: the texture has 512 texels" in Reader(panels.status(_made(short=True))).words

@@ -1,0 +1,27 @@
+"""Each teacher looks at our front from where its authors put azimuth 0; the picture beside shows it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.teachers.frames import PICTURE, draw, frames
+
+
+def test_our_front_is_their_minus_y() -> None:
+    found = frames()
+    for name in ("MVDream", "RichDreamer"):
+        x, y, z = found[name].T.tolist()
+        assert y == pytest.approx([-1, 0, 0], abs=1e-5)  # so -y is our +x, the front
+        assert x == pytest.approx([0, 1, 0], abs=1e-5)
+        assert z == pytest.approx([0, 0, 1], abs=1e-5)
+    torch.testing.assert_close(found["MVDream, released trainer"], torch.eye(3), atol=1e-5, rtol=0)
+
+
+def test_the_picture_is_that_of_these_frames() -> None:
+    kept = np.asarray(Image.open(PICTURE).convert("RGB")).astype(float)
+    now = draw().astype(float)
+    assert kept.shape == now.shape
+    assert np.abs(kept - now).mean() < 1.0  # fonts may differ a little
