@@ -13,6 +13,7 @@ from pathlib import Path
 from triplaneturbo.__main__ import Parser, guarded, leave, wait_politely
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import shown
+from triplaneturbo.zero_gpu import prepare
 
 
 def options() -> Parser:
@@ -38,6 +39,7 @@ def serve(arguments: argparse.Namespace) -> int:
         UserError: the model is not to be had, or the address is taken.
     """
     wait_politely()
+    prepare()
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     # Gradio asks the page once whether it is up, and that is not for a proxy to answer.
     spared = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")

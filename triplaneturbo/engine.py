@@ -35,6 +35,7 @@ from triplaneturbo.tickets import Line, Ticket
 from triplaneturbo.world.advice import summary
 from triplaneturbo.world.captions import vocabulary
 from triplaneturbo.world.reading import Reading
+from triplaneturbo.zero_gpu import on_gpu
 
 KEPT_EMBEDDINGS = 64
 # A mesh with its textures takes about 10 MB; at the largest texture size some 150.
@@ -92,6 +93,7 @@ class Engine:
             raise
         self.notice = " ".join(filter(None, (found.notice, "" if self.model.trained else _UNTRAINED)))
         self.pipeline = Pipeline(self.model)
+        self._stream = on_gpu(self.pipeline.stream)
         self._embeddings: _Kept[Tensor] = _Kept(KEPT_EMBEDDINGS)
         self._results: _Kept[Result] = _Kept(KEPT_RESULTS)
 
@@ -171,7 +173,7 @@ class Engine:
             return
         for frugal in (False, True):
             try:
-                for event in self.pipeline.stream(request, self._embed, frugal):
+                for event in self._stream(request, self._embed, frugal):
                     if isinstance(event, Result) and not frugal:
                         self._results.put(request, event)
                     yield event
