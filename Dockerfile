@@ -1,15 +1,54 @@
-# docker build -t triplaneturbo . && docker run -p 7860:7860 triplaneturbo
-# It also runs as a Docker space on Hugging Face, which wants user 1000 and port 7860.
-FROM python:3.12-slim
+# docker build -t triplaneturbo .                            with nvdiffrast: --build-arg NVDIFFRAST=1
+# docker run -p 7860:7860 -v triplaneturbo:/cache triplaneturbo                    on a GPU: --gpus all
+#
+# Weights that are fetched stay in /cache. nvdiffrast's licence is for non-commercial use only. It also runs
+# as a Docker Space on Hugging Face, which wants user 1000 and port 7860.
+ARG CUDA=12.8.1-runtime-ubuntu24.04
+ARG CUDA_COMPILER=12.8.1-devel-ubuntu24.04
+ARG NVDIFFRAST=0
 
-RUN useradd --create-home --uid 1000 user
-USER user
+FROM nvidia/cuda:${CUDA} AS packages
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+COPY requirements.txt /tmp/requirements.txt
+RUN python3 -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir -r /tmp/requirements.txt
+
+# What is copied from here is nothing, or a wheel of nvdiffrast.
+FROM packages AS nvdiffrast-0
+RUN mkdir /wheels
+
+FROM nvidia/cuda:${CUDA_COMPILER} AS nvdiffrast-1
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends python3-dev python3-venv g++ ninja-build \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=packages /opt/venv /opt/venv
+COPY requirements-cuda.txt /tmp/requirements-cuda.txt
+# hadolint ignore=DL3013
+RUN /opt/venv/bin/pip install --no-cache-dir setuptools wheel \
+    && /opt/venv/bin/pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /wheels \
+        -r /tmp/requirements-cuda.txt
+
+# hadolint ignore=DL3006
+FROM nvdiffrast-${NVDIFFRAST} AS nvdiffrast
+
+FROM packages
+COPY --from=nvdiffrast /wheels /wheels
+RUN find /wheels -name '*.whl' -exec /opt/venv/bin/pip install --no-cache-dir --no-deps {} +
+# Ubuntu's image has a user 1000 of its own.
+RUN userdel --remove ubuntu \
+    && useradd --create-home --uid 1000 user \
+    && install --directory --owner=user /cache
+USER 1000
 WORKDIR /home/user/app
-
-COPY --chown=user requirements.txt .
-RUN python -m venv /home/user/venv && /home/user/venv/bin/pip install --no-cache-dir -r requirements.txt
+ENV HF_HOME=/cache/huggingface XDG_CACHE_HOME=/cache PYTHONUNBUFFERED=1
+VOLUME /cache
 COPY --chown=user . .
-RUN /home/user/venv/bin/python -m triplaneturbo.mesh.warm
+RUN /opt/venv/bin/python -m triplaneturbo.mesh.warm
 
 EXPOSE 7860
-CMD ["/home/user/venv/bin/python", "app.py", "--host", "0.0.0.0", "--port", "7860"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=300s \
+    CMD ["/opt/venv/bin/python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:7860', timeout=5)"]
+CMD ["/opt/venv/bin/python", "app.py", "--host", "0.0.0.0", "--port", "7860"]
