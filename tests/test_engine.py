@@ -126,6 +126,26 @@ def test_where_memory_is_short_a_smaller_texture_is_made(
     assert not whole.frugal
 
 
+def test_two_devices_share_one_line() -> None:
+    """Two times the CPU stand for two GPUs: the same meshes, whichever made them."""
+    with Engine("small", "cpu,cpu") as two, Engine("small", "cpu") as one:
+        tickets = [two.submit(Request("a cup", seed=seed, **QUICK)) for seed in range(4)]
+        made = [ticket.result(WAIT).mesh for ticket in tickets]
+        assert two.report().count("threads") == 2
+        for seed, mesh in enumerate(made):
+            plain = one.generate("a cup", seed=seed, **QUICK).mesh
+            assert torch.equal(mesh.vertices, plain.vertices)
+            assert torch.equal(mesh.faces, plain.faces)
+
+
+@pytest.mark.parametrize("device", ["all", "cpu,cuda:7", "cpu,", ","])
+def test_devices_that_are_not_there(device: str) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA devices")
+    with pytest.raises(UserError, match="no device|no CUDA device"):
+        Engine("small", device)
+
+
 def test_other_errors_are_not_hidden(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     def decode(*_: object) -> torch.Tensor:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")

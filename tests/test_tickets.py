@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -49,9 +50,27 @@ def work() -> Work:
 
 @pytest.fixture
 def line(work: Work) -> Iterator[Line]:
-    line = Line(work, "test")
+    line = Line([work], "test")
     yield line
     work.gate.set()
+    assert line.close(WAIT)
+
+
+def test_several_workers_serve_one_line() -> None:
+    works = [Work(), Work()]
+    line = Line(works, "test")
+    tickets = [line.join(Request("gated", seed=seed)) for seed in range(3)]
+    for _ in range(WAIT * 100):
+        if len(line._waiting) == 1:
+            break
+        time.sleep(0.01)
+    assert [ticket.position for ticket in tickets] == [0, 0, 1]
+    for work in works:
+        work.gate.set()
+    assert [ticket.result(WAIT).request.seed for ticket in tickets] == [0, 1, 2]
+    assert all(work.log for work in works)  # each had its part
+    names = [line.call(lambda: threading.current_thread().name, number) for number in range(2)]
+    assert names == ["test 0", "test 1"]
     assert line.close(WAIT)
 
 
@@ -120,7 +139,7 @@ def test_result_times_out(line: Line) -> None:
 
 
 def test_closing_cancels_everything(work: Work) -> None:
-    line = Line(work, "test")
+    line = Line([work], "test")
     tickets = [line.join(Request("gated", seed=seed)) for seed in range(3)]
     work.gate.set()
     assert line.close(WAIT)

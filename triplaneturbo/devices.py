@@ -49,6 +49,22 @@ def choose_device(asked: str | None = None) -> DeviceChoice:
     return DeviceChoice(device, "asked for")
 
 
+def choose_devices(asked: str | None = None) -> list[DeviceChoice]:
+    """The devices called `asked`: one as in `choose_device`, several as in "cuda:0,cuda:1", or "all" GPUs.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    if asked == "all":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise UserError("There is no CUDA device, of which --device all takes all.")
+        return [DeviceChoice(torch.device("cuda", number), "all were asked for") for number in range(count)]
+    if asked is None or "," not in asked:
+        return [choose_device(asked)]
+    return [choose_device(part.strip()) for part in asked.split(",")]
+
+
 def choose_precision(asked: str, device: torch.device, small: bool) -> PrecisionChoice:
     """The precision of the generator: `asked`, or for "auto" the quickest that is exact enough.
 

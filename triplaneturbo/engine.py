@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Generator
 from dataclasses import replace
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from triplaneturbo import __version__
-from triplaneturbo.devices import attention_name, choose_device, choose_precision, device_name
+from triplaneturbo.devices import attention_name, choose_devices, choose_precision, device_name
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.weights import CONFIG_NAME, Model, convert_released, load_model
 from triplaneturbo.mesh.formats import encode
@@ -50,13 +52,14 @@ class Engine:
     Args:
         model: "auto" (the full model on a CUDA device, otherwise the small one), "small", "full", a folder
             or a hub id.
-        device: "cpu", "cuda", ...; None: the best there is.
+        device: "cpu", "cuda", ...; several as in "cuda:0,cuda:1" or "all" GPUs, which then work side by side;
+            None: the best there is.
         precision: "auto", "float32" or "bfloat16".
         base: a folder of Stable Diffusion 2.1-base for the full model; None: TRIPLANETURBO_BASE or the hub's.
 
     Attributes:
         model: the loaded model.
-        device: where it runs.
+        device: where it runs, the first of several.
         dtype: the precision of its U-Net and decoder.
         name: what the model is called.
         notice: one sentence on what the user should know about the model, "" if there is nothing.
@@ -72,7 +75,8 @@ class Engine:
         precision: str = "auto",
         base: str | None = None,
     ) -> None:
-        self.device, self._why_device = choose_device(device)
+        chosen = choose_devices(device)
+        self.device, self._why_device = chosen[0]
         base = os.environ.get("TRIPLANETURBO_BASE", "") if base is None else base
         found = find_model(model, self.device.type == "cuda", base)
         self.dtype, self._why_precision = choose_precision(precision, self.device, found.small)
@@ -80,9 +84,14 @@ class Engine:
         if self.device.type == "cuda":  # the same seed is to give the same mesh
             torch.backends.cudnn.deterministic = True
             torch.backends.cudnn.benchmark = False
-        self._line = Line(self._work, name=f"engine on {self.device}")
+        self._stations = [_Station(choice.device) for choice in chosen]
+        self._results: _Kept[Result] = _Kept(KEPT_RESULTS)
+        works = [partial(self._work, station) for station in self._stations]
+        self._line = Line(works, name=f"engine on {self.device.type}")
         try:
-            self.model = self._line.call(lambda: _load(found, self.device, self.dtype))
+            for number, station in enumerate(self._stations):
+                load = partial(station.load, found, self.dtype)
+                self._line.call(load, number)
         except BaseException as error:
             self._line.close(0)
             if _is_out_of_memory(error):
@@ -91,11 +100,9 @@ class Engine:
                     " the small model."
                 ) from None
             raise
+        self.pipeline = self._stations[0].pipeline
+        self.model = self.pipeline.model
         self.notice = " ".join(filter(None, (found.notice, "" if self.model.trained else _UNTRAINED)))
-        self.pipeline = Pipeline(self.model)
-        self._stream = on_gpu(self.pipeline.stream)
-        self._embeddings: _Kept[Tensor] = _Kept(KEPT_EMBEDDINGS)
-        self._results: _Kept[Result] = _Kept(KEPT_RESULTS)
 
     @property
     def trained(self) -> bool:
@@ -134,9 +141,10 @@ class Engine:
     def report(self) -> str:
         """What this engine runs on and with, and why: one block of text."""
         config = self.model.config
+        devices = ", ".join(device_name(station.device) for station in self._stations)
         rows = {
             "triplaneturbo": f"{__version__}, torch {torch.__version__}",
-            "device": f"{device_name(self.device)}: {self._why_device}",
+            "device": f"{devices}: {self._why_device}",
             "precision": f"{str(self.dtype).removeprefix('torch.')}: {self._why_precision}",
             "attention": attention_name(self.device),
             "rasteriser": _rasteriser(self.device),
@@ -159,21 +167,14 @@ class Engine:
         # An interrupt is not to wait for a step to end: the worker's thread ends with the process.
         self.close(0 if kind is KeyboardInterrupt else 5)
 
-    def _embed(self, prompt: str) -> Tensor:
-        embeds = self._embeddings.get(prompt)
-        if embeds is None:
-            embeds = self.pipeline.embed(prompt)
-            self._embeddings.put(prompt, embeds)
-        return embeds
-
-    def _work(self, request: Request) -> Generator[Progress | Result, None, None]:
+    def _work(self, station: _Station, request: Request) -> Generator[Progress | Result, None, None]:
         kept = self._results.get(request)
         if kept is not None:
             yield replace(kept, cached=True)
             return
         for frugal in (False, True):
             try:
-                for event in self._stream(request, self._embed, frugal):
+                for event in station.stream(request, station.embed, frugal):
                     if isinstance(event, Result) and not frugal:
                         self._results.put(request, event)
                     yield event
@@ -182,20 +183,41 @@ class Engine:
                 if not _is_out_of_memory(error):
                     raise
             gc.collect()  # outside of the handler: there the error still held on to the memory
-            if self.device.type == "cuda":
+            if station.device.type == "cuda":
                 torch.cuda.empty_cache()
         raise UserError(
-            f"Out of memory on {self.device} at resolution {request.resolution}, even with a texture of half"
-            f" {request.texture_size}; {self._fits(request)}."
+            f"Out of memory on {station.device} at resolution {request.resolution}, even with a texture of"
+            f" half {request.texture_size}; {_what_fits(request, station.device)}."
         )
 
-    def _fits(self, request: Request) -> str:
-        """What to ask for where memory was too short for a request."""
-        free = torch.cuda.mem_get_info(self.device)[0] / 1e9 if self.device.type == "cuda" else None
-        left = "" if free is None else f" ({free:.1f} GB are free)"
-        if (request.resolution or 0) > 96:
-            return f"try a resolution of 96{left}, or use the small model"
-        return f"close other programs{left}, or use the small model"
+
+class _Station:
+    """A device with the model on it, and one thread of the line to work there."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._embeddings: _Kept[Tensor] = _Kept(KEPT_EMBEDDINGS)
+
+    def load(self, found: Found, dtype: torch.dtype) -> None:
+        """Load the model."""
+        self.pipeline = Pipeline(_load(found, self.device, dtype))
+        self.stream = on_gpu(self.pipeline.stream)
+
+    def embed(self, prompt: str) -> Tensor:
+        """The prompt's embedding, from before if it was asked for lately."""
+        embeds = self._embeddings.get(prompt)
+        if embeds is None:
+            embeds = self.pipeline.embed(prompt)
+            self._embeddings.put(prompt, embeds)
+        return embeds
+
+
+def _what_fits(request: Request, device: torch.device) -> str:
+    """What to ask for where memory was too short for a request."""
+    free = f" ({torch.cuda.mem_get_info(device)[0] / 1e9:.1f} GB are free)" if device.type == "cuda" else ""
+    if (request.resolution or 0) > 96:
+        return f"try a resolution of 96{free}, or use the small model"
+    return f"close other programs{free}, or use the small model"
 
 
 _UNTRAINED = "This model is untrained: it makes shapes, but not yet what the prompt says."
@@ -207,17 +229,20 @@ class _Kept(Generic[Value]):
     def __init__(self, size: int) -> None:
         self._size = size
         self._values: OrderedDict[object, Value] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, key: object) -> Value | None:
-        if key in self._values:
-            self._values.move_to_end(key)
-        return self._values.get(key)
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
 
     def put(self, key: object, value: Value) -> None:
-        self._values[key] = value
-        self._values.move_to_end(key)
-        while len(self._values) > self._size:
-            self._values.popitem(last=False)
+        with self._lock:
+            self._values[key] = value
+            self._values.move_to_end(key)
+            while len(self._values) > self._size:
+                self._values.popitem(last=False)
 
 
 def _load(found: Found, device: torch.device, dtype: torch.dtype) -> Model:

@@ -1,10 +1,11 @@
-"""Requests waiting in line for one worker, and the tickets with which their callers follow them."""
+"""Requests waiting in line for a worker, and the tickets with which their callers follow them."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from typing import Any, TypeVar
@@ -99,22 +100,21 @@ class Ticket:
 
 
 class Line:
-    """First come, first served by one thread, which no error ends.
+    """First come, first served by one or several threads, which no error ends.
 
     Args:
-        work: makes the events of a request, the Result last; called in the worker's thread only.
-        name: the thread's name.
+        works: for each thread what makes the events of a request, the Result last; called in it only.
+        name: of the threads.
     """
 
-    def __init__(self, work: Work, name: str) -> None:
-        self._work = work
+    def __init__(self, works: Sequence[Work], name: str) -> None:
         self._changed = threading.Condition()
         self._waiting: deque[Ticket] = deque()
-        self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
-        self._current: Ticket | None = None
         self._closed = False
-        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
-        self._thread.start()
+        self._workers = [_Worker(self, work) for work in works]
+        for number, worker in enumerate(self._workers):
+            worker.thread = threading.Thread(target=worker.serve, name=f"{name} {number}", daemon=True)
+            worker.thread.start()
 
     def join(self, request: Request) -> Ticket:
         """Stand at the end of the line. RuntimeError once the line is closed."""
@@ -126,8 +126,8 @@ class Line:
             self._changed.notify_all()
         return ticket
 
-    def call(self, function: Callable[[], Value]) -> Value:
-        """Have the worker's thread do something short, before the next event of what it works on.
+    def call(self, function: Callable[[], Value], worker: int = 0) -> Value:
+        """Have a worker's thread do something short, before the next event of what it works on.
 
         OpenMP keeps a team of threads for each thread that asks it for work, and as soon as there are more
         of them than cores, every team is put to sleep between any two loops: half the speed on two cores.
@@ -135,11 +135,12 @@ class Line:
 
         Once the line is closed, or in the worker's own thread, it is done here and now.
         """
+        chosen = self._workers[worker]
         future: Future[Value] = Future()
         with self._changed:
-            elsewhere = not self._closed and threading.current_thread() is not self._thread
+            elsewhere = not self._closed and threading.current_thread() is not chosen.thread
             if elsewhere:
-                self._calls.append((function, future))
+                chosen.calls.append((function, future))
                 self._changed.notify_all()
         return future.result() if elsewhere else function()
 
@@ -152,40 +153,56 @@ class Line:
             return True
 
     def ahead_of(self, ticket: Ticket) -> int:
-        """How many stand before `ticket`, the one being served among them; 0 if it is not waiting."""
+        """How many have to end before `ticket` is begun; 0 if it is not waiting."""
         with self._changed:
             if ticket not in self._waiting:
                 return 0
-            return self._waiting.index(ticket) + (self._current is not None)
+            free = sum(worker.current is None for worker in self._workers)
+            return max(0, self._waiting.index(ticket) + 1 - free)
 
     def close(self, timeout: float | None = None) -> bool:
-        """Cancel everything and end the thread, waiting up to `timeout` seconds; True if it has ended."""
+        """Cancel everything and end the threads, waiting up to `timeout` seconds; True if all have ended."""
         with self._changed:
             self._closed = True
-            tickets = [*self._waiting, *([self._current] if self._current else [])]
+            tickets = [*self._waiting, *(w.current for w in self._workers if w.current is not None)]
             self._changed.notify_all()
         for ticket in tickets:
             ticket.cancel()
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        until = None if timeout is None else time.monotonic() + timeout
+        for worker in self._workers:
+            worker.thread.join(None if until is None else max(0.0, until - time.monotonic()))
+        return not any(worker.thread.is_alive() for worker in self._workers)
 
-    def _serve(self) -> None:
+
+class _Worker:
+    """One thread of a line."""
+
+    thread: threading.Thread
+
+    def __init__(self, line: Line, work: Work) -> None:
+        self._line, self._work = line, work
+        self.calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self.current: Ticket | None = None
+
+    def serve(self) -> None:
+        """Work until the line is closed."""
+        line = self._line
         while True:
             self._do_calls()
-            with self._changed:
-                self._changed.wait_for(lambda: bool(self._waiting or self._calls) or self._closed)
-                if self._calls:
+            with line._changed:
+                line._changed.wait_for(lambda: bool(line._waiting or self.calls) or line._closed)
+                if self.calls:
                     continue
-                if not self._waiting:
+                if not line._waiting:
                     return
-                ticket = self._current = self._waiting.popleft()
+                ticket = self.current = line._waiting.popleft()
             outcome: Result | BaseException
             try:
                 outcome = self._run(ticket)
             except BaseException as error:
                 outcome = error
-            with self._changed:
-                self._current = None
+            with line._changed:
+                self.current = None
             ticket.finish(outcome)
 
     def _run(self, ticket: Ticket) -> Result:
@@ -201,10 +218,10 @@ class Line:
 
     def _do_calls(self) -> None:
         while True:
-            with self._changed:
-                if not self._calls:
+            with self._line._changed:
+                if not self.calls:
                     return
-                function, future = self._calls.popleft()
+                function, future = self.calls.popleft()
             try:
                 future.set_result(function())
             except BaseException as error:

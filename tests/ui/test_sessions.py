@@ -34,7 +34,7 @@ def line() -> Iterator[Line]:
     def work(request: Request) -> Generator[Any, None, None]:
         yield from ()
 
-    line = Line(work, "test")
+    line = Line([work], "test")
     yield line
     line.close()
 
