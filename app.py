@@ -26,7 +26,9 @@ def options() -> Parser:
         "--base", help="a folder of Stable Diffusion 2.1-base for the full model; default: the hub's"
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 or mps; default: the best there is")
-    parser.add_argument("--precision", default="auto", help="auto (the default), float32 or bfloat16")
+    parser.add_argument(
+        "--precision", default="auto", help="auto (the default), float32, float16 or bfloat16"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine only")
     parser.add_argument("--port", type=int, default=7860, help="default 7860")
     return parser

@@ -99,7 +99,10 @@ BAD_ARGUMENTS = [
     (["a cup", "--model", "../../etc"], "no model"),
     (["a cup", "--model", "."], "'.' is no model's folder: there is no triplaneturbo.json in it"),
     (["a cup", "--device", "tpu", "--model", "small"], "no device 'tpu'"),
-    (["a cup", "--precision", "int4", "--model", "small"], "precision should be auto, float32 or bfloat16"),
+    (
+        ["a cup", "--precision", "int4", "--model", "small"],
+        "precision should be auto, float32, float16 or bfloat16",
+    ),
     (["--prompts", "missing.txt", "-o", "out"], "Cannot read 'missing.txt'"),
     (["--prompts", ".", "-o", "out"], "Cannot read '.'"),
     (["--prompts", "/dev/null", "-o", "out"], "holds no prompt"),

@@ -142,7 +142,7 @@ def test_two_devices_share_one_line() -> None:
 def test_devices_that_are_not_there(device: str) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA devices")
-    with pytest.raises(UserError, match="no device|no CUDA device"):
+    with pytest.raises(UserError, match=r"no device|no CUDA device"):
         Engine("small", device)
 
 
@@ -208,7 +208,7 @@ def test_devices_that_are_not_there_are_refused(name: str) -> None:
 
 
 def test_unknown_precisions_are_refused() -> None:
-    with pytest.raises(UserError, match="auto, float32 or bfloat16"):
+    with pytest.raises(UserError, match="auto, float32, float16 or bfloat16"):
         choose_precision("int4", torch.device("cpu"), False)
 
 

@@ -11,7 +11,7 @@ import torch
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import shown
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class DeviceChoice(NamedTuple):
@@ -73,14 +73,17 @@ def choose_precision(asked: str, device: torch.device, small: bool) -> Precision
     """
     if asked != "auto":
         if asked not in PRECISIONS:
-            raise UserError(f"The precision should be auto, float32 or bfloat16, not {shown(asked)}.")
+            names = f"{', '.join(list(PRECISIONS)[:-1])} or {list(PRECISIONS)[-1]}"
+            raise UserError(f"The precision should be auto, {names}, not {shown(asked)}.")
         return PrecisionChoice(PRECISIONS[asked], "asked for")
     if small:
         return PrecisionChoice(torch.float32, "the model is small, so that lower precision gains nothing")
     if device.type == "cuda":
-        if torch.cuda.get_device_capability(device) >= (8, 0):
-            return PrecisionChoice(torch.bfloat16, "this GPU has it in hardware")
-        return PrecisionChoice(torch.float32, "this GPU has no bfloat16 in hardware")
+        if torch.cuda.get_device_capability(device) >= (7, 0):
+            return PrecisionChoice(
+                torch.float16, "this GPU has it in hardware, and it is nearer than bfloat16"
+            )
+        return PrecisionChoice(torch.float32, "this GPU has no quick float16")
     unit = bfloat16_unit() if device.type == "cpu" else None
     if unit:
         return PrecisionChoice(torch.bfloat16, f"this CPU has it in hardware ({unit})")

@@ -54,7 +54,7 @@ class Engine:
             or a hub id.
         device: "cpu", "cuda", ...; several as in "cuda:0,cuda:1" or "all" GPUs, which then work side by side;
             None: the best there is.
-        precision: "auto", "float32" or "bfloat16".
+        precision: "auto", "float32", "float16" or "bfloat16".
         base: a folder of Stable Diffusion 2.1-base for the full model; None: TRIPLANETURBO_BASE or the hub's.
 
     Attributes:

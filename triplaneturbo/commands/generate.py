@@ -86,7 +86,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--base", metavar="FOLDER", help="Stable Diffusion 2.1-base for the full model; default: the hub's")
     add("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps; default: the best there is")
-    add("--precision", default="auto", metavar="NAME", help="auto, float32 or bfloat16; default auto")
+    add(
+        "--precision", default="auto", metavar="NAME", help="auto, float32, float16 or bfloat16; default auto"
+    )
     add("--json", action="store_true", help="print one JSON object on standard output")
     add("--quiet", action="store_true", help="no progress on standard error")
 

@@ -176,5 +176,6 @@ def check_shape(name: str, found: torch.Size, wanted: torch.Size, source: object
     """Raise UserError if a weight's shape is not the model's."""
     if found != wanted:
         raise UserError(
-            f"{source} does not fit this model: {name} is {list(found)} where the model has {list(wanted)}."
+            f"{source} does not fit this model: {name} is {list(found)} where the model has {list(wanted)};"
+            " it was made for another base."
         )
