@@ -97,7 +97,7 @@ def test_the_base_never_learns(tmp_path: Path) -> None:
     assert all(torch.equal(value, after[name]) for name, value in frozen.items())
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "soap"])
+@pytest.mark.parametrize("optimizer", ["adamw", "soap", "adan"])
 def test_an_interrupted_run_equals_an_uninterrupted_one(tmp_path: Path, optimizer: OptimizerName) -> None:
     class Killed(Exception):
         pass

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-OptimizerName = Literal["adamw", "soap"]
+OptimizerName = Literal["adamw", "soap", "adan"]
 
 _LARGEST = 256  # a dimension above it is not rotated: its matrix would cost more than it saves
 
@@ -20,15 +20,18 @@ def make_optimizer(
 
     Args:
         name: "adamw"; or "soap", Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024,
-            algorithm 3): a tenth more time a step on the small model, and a lower loss after the same time.
+            algorithm 3): a tenth more time a step on the small model, and a lower loss after the same time;
+            or "adan" (Xie et al. 2022), as the released weights were trained.
         rate: learning rate.
     """
     if name == "adamw":
         return torch.optim.AdamW(
             parameters, lr=rate, betas=(0.9, 0.99), eps=1e-12, weight_decay=0.0, fused=True
         )
-    from pytorch_optimizer import SOAP
+    from pytorch_optimizer import SOAP, Adan
 
+    if name == "adan":
+        return Adan(parameters, lr=rate, betas=(0.98, 0.92, 0.99), eps=1e-15, weight_decay=0.0)
     return SOAP(
         parameters,
         lr=rate,

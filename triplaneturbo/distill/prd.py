@@ -50,6 +50,7 @@ class TeacherSettings:
         shift: ASD's eta.
         renderings: which of the two it is shown.
         share: of the steps at which it is asked; its gradients then count for the others, too.
+        clean_weight, sum_scenes: see `ScoreSettings`.
     """
 
     kind: Kind = "asd"
@@ -58,6 +59,8 @@ class TeacherSettings:
     shift: float = 0.1
     renderings: tuple[str, ...] = ("volume", "surface")
     share: float = 1.0
+    clean_weight: bool = False
+    sum_scenes: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Settings:
             are only walked through. The gradient is the same on average, and a caption costs less: more
             captions an hour. None: all of them, as in Algorithm 1.
         rate: learning rate, reached in 25 iterations, then a cosine to a twentieth.
-        optimizer: "adamw" or "soap"; see `make_optimizer`.
+        optimizer: "adamw", "soap" or "adan"; see `make_optimizer`.
         teachers: by name; a teacher without an entry is off.
         renderings: "volume", "surface" or both.
         size: side of the images; the volume shows every `stride`-th of their pixels along both sides, the
@@ -194,7 +197,7 @@ def rendering_loss(
     """Render planes [B, 6, C, H, W] both ways and ask the teachers; a scalar whose gradient is theirs."""
 
     def now(span: Span) -> float:
-        return span[0] + (span[1] - span[0]) * progress
+        return between(span, progress)
 
     fields = generator.heads[generator.active].fields
     first, other = (
@@ -225,13 +228,19 @@ def rendering_loss(
                 continue
             score = ScoreSettings(kind=how.kind, guidance=now(how.guidance), shift=how.shift,
                                   low=int(now(settings.low)), high=settings.high,
-                                  weight=how.weight / how.share)  # fmt: skip
+                                  weight=how.weight / how.share, clean_weight=how.clean_weight,
+                                  sum_scenes=how.sum_scenes)  # fmt: skip
             gradients = score_gradients(teacher, seen, scenes, score, noise, critics.get(teacher.name))
             for where, gradient in gradients.by_field.items():
                 loss = loss + (getattr(seen, where) * gradient).sum()
             key = f"{teacher.name} {name}"
             log[key] = log.get(key, 0.0) + gradients.error
     return loss
+
+
+def between(span: Span, progress: float) -> float:
+    """A scheduled value when `progress` of the run, 0 to 1, is done."""
+    return span[0] + (span[1] - span[0]) * progress
 
 
 def train(

@@ -1,0 +1,63 @@
+"""The full model's recipe: its schedules and its optimiser are the released ones where that is asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from triplaneturbo.distill.optimizer import make_optimizer
+from triplaneturbo.distill.prd import between
+from triplaneturbo.distill.recipe import full_recipe
+
+
+def test_the_released_schedules(parity: Path) -> None:
+    settings = full_recipe(released=True)
+    rows = [
+        row
+        for row in json.loads((parity / "asd" / "schedules.json").read_text())
+        if row["step"] <= settings.iterations
+    ]
+    assert len(rows) > 5
+    for row in rows:
+        along = row["step"] / settings.iterations
+        # Rounding may fall to the other side of a whole number.
+        assert between(settings.low, along) == pytest.approx(row["min_step_int"], abs=1)
+        guidance = between(settings.teachers["mvdream"].guidance, along)
+        assert guidance == pytest.approx(row["mv_guidance_scale[0,20,10,20000]"], abs=1e-4)
+        assert between(settings.color_shrink, along) == pytest.approx(
+            row["rgb_grad_shrink[0,1,0.01,20000]"], abs=1e-5
+        )
+        for weight in (settings.sparsity, settings.eikonal):
+            assert between(weight, along) == pytest.approx(row["sparsity_eikonal[0,1,0,20000]"], abs=1e-5)
+    assert settings.teachers["sd"].guidance == (7.5, 7.5)
+
+
+def test_the_papers_schedules_end_with_the_run() -> None:
+    settings = full_recipe(iterations=100)
+    assert (settings.low, settings.eikonal, settings.sparsity) == ((500, 20), (1, 0), (1, 0))
+    assert settings.color_shrink == pytest.approx((1, 0.01))
+    assert settings.teachers["mvdream"].guidance == (20, 10)
+    assert settings.teachers["sd"].guidance == (5, 5)
+    assert {name: how.shift for name, how in settings.teachers.items()} == {
+        "mvdream": 0.0,
+        "richdreamer": 0.1,
+        "sd": 0.0,
+    }
+
+
+@pytest.mark.parametrize(("number", "rate"), [(0, 2e-4), (1, 1e-2)])
+def test_adan(parity: Path, number: int, rate: float) -> None:
+    case = load_file(parity / "adan" / f"case_{number}.safetensors")
+    parameters = [torch.nn.Parameter(case[f"p{k}_init"].clone()) for k in range(2)]
+    optimizer = make_optimizer("adan", parameters, rate)
+    steps = 1 + max(int(name.rpartition("_")[2]) for name in case if name.startswith("g0_"))
+    for step in range(steps):
+        for k, p in enumerate(parameters):
+            p.grad = case[f"g{k}_{step}"].clone()
+        optimizer.step()
+        for k, p in enumerate(parameters):
+            torch.testing.assert_close(p.detach(), case[f"p{k}_{step}"], rtol=0, atol=1e-7)

@@ -1,0 +1,39 @@
+"""The full model's recipe: how its three teachers are listened to (facts/teachers.md 12)."""
+
+from __future__ import annotations
+
+from triplaneturbo.distill.prd import Settings, Span, TeacherSettings
+
+
+def full_recipe(iterations: int = 15_000, released: bool = False) -> Settings:
+    """Settings of a run at full size: 512^2 views, PRD's K = 4, Adan.
+
+    Args:
+        iterations: all schedules end with them.
+        released: what the released code computes and not what the paper says. Its schedules are made for
+            20,000 iterations, of which 15,000 are done; teachers are to be made with `released`, too.
+    """
+    end = 0.75 if released else 1.0
+
+    def until(span: Span) -> Span:
+        return span[0], span[0] + (span[1] - span[0]) * end
+
+    how = {"clean_weight": released, "sum_scenes": released}
+    sd = 7.5 if released else 5.0
+    return Settings(
+        iterations=iterations,
+        batch=2,
+        steps=4,
+        rate=2e-4,
+        optimizer="adan",
+        teachers={
+            "mvdream": TeacherSettings(guidance=until((20.0, 10.0)), shift=0.0, **how),
+            "richdreamer": TeacherSettings(guidance=(20.0, 20.0), shift=0.1, **how),
+            "sd": TeacherSettings(guidance=(sd, sd), shift=0.0, **how),
+        },
+        low=until((500.0, 20.0)),
+        high=980,
+        color_shrink=until((1.0, 0.01)),
+        eikonal=until((1.0, 0.0)),
+        sparsity=until((1.0, 0.0)),
+    )
