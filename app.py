@@ -29,6 +29,7 @@ def options() -> Parser:
     parser.add_argument(
         "--precision", default="auto", help="auto (the default), float32, float16 or bfloat16"
     )
+    parser.add_argument("--low-vram", action="store_true", help="spare the GPU's memory, at a little time")
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine only")
     parser.add_argument("--port", type=int, default=7860, help="default 7860")
     return parser
@@ -52,7 +53,7 @@ def serve(arguments: argparse.Namespace) -> int:
     from triplaneturbo.ui.blocks import SERVING, build, look
 
     with (
-        Engine(arguments.model, arguments.device, arguments.precision, arguments.base) as engine,
+        Engine(arguments.model, arguments.device, arguments.precision, arguments.base, arguments.low_vram) as engine,
         tempfile.TemporaryDirectory(prefix="triplaneturbo-") as folder,
     ):
         print("\n".join(filter(None, (engine.report(), engine.notice))), flush=True)

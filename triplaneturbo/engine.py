@@ -56,6 +56,7 @@ class Engine:
             None: the best there is.
         precision: "auto", "float32", "float16" or "bfloat16".
         base: a folder of Stable Diffusion 2.1-base for the full model; None: TRIPLANETURBO_BASE or the hub's.
+        low_vram: spare the device's memory where that costs a little time only.
 
     Attributes:
         model: the loaded model.
@@ -74,6 +75,7 @@ class Engine:
         device: str | None = None,
         precision: str = "auto",
         base: str | None = None,
+        low_vram: bool = False,
     ) -> None:
         chosen = choose_devices(device)
         self.device, self._why_device = chosen[0]
@@ -90,7 +92,7 @@ class Engine:
         self._line = Line(works, name=f"engine on {self.device.type}")
         try:
             for number, station in enumerate(self._stations):
-                load = partial(station.load, found, self.dtype)
+                load = partial(station.load, found, self.dtype, low_vram)
                 self._line.call(load, number)
         except BaseException as error:
             self._line.close(0)
@@ -198,9 +200,9 @@ class _Station:
         self.device = device
         self._embeddings: _Kept[Tensor] = _Kept(KEPT_EMBEDDINGS)
 
-    def load(self, found: Found, dtype: torch.dtype) -> None:
+    def load(self, found: Found, dtype: torch.dtype, low_vram: bool) -> None:
         """Load the model."""
-        self.pipeline = Pipeline(_load(found, self.device, dtype))
+        self.pipeline = Pipeline(_load(found, self.device, dtype), low_vram)
         self.stream = on_gpu(self.pipeline.stream)
 
     def embed(self, prompt: str) -> Tensor:

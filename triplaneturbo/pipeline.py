@@ -92,10 +92,16 @@ class Result:
 
 
 class Pipeline:
-    """The stairs from a prompt to a mesh, with one model."""
+    """The stairs from a prompt to a mesh, with one model.
 
-    def __init__(self, model: Model) -> None:
+    Args:
+        model: the model.
+        low_memory: decode the planes one by one, which takes a little longer and gives the same mesh.
+    """
+
+    def __init__(self, model: Model, low_memory: bool = False) -> None:
         self.model = model
+        self.low_memory = low_memory
 
     def __call__(self, prompt: str, **settings: Any) -> Mesh:
         """One textured mesh; `settings` are Request's.
@@ -159,7 +165,7 @@ class Pipeline:
             yield clock.step(estimate[0])
 
         yield clock.begin("decode")
-        field = generator.field(generator.decode(estimate, frugal)[0])
+        field = generator.field(generator.decode(estimate, frugal or self.low_memory)[0])
 
         yield clock.begin("surface")
         surface = extract(field, request.resolution)
@@ -212,7 +218,7 @@ class _Clock:
         return self._progress()
 
     def step(self, estimate: Tensor) -> Progress:
-        wait_for(self._device)
+        # A GPU may still be at it: to wait here would keep it from being given the next step in time.
         self._step += 1
         return replace(self._progress(), estimate=estimate)
 

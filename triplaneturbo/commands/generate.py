@@ -89,6 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--precision", default="auto", metavar="NAME", help="auto, float32, float16 or bfloat16; default auto"
     )
+    add("--low-vram", action="store_true", help="spare the GPU's memory, at a little time")
     add("--json", action="store_true", help="print one JSON object on standard output")
     add("--quiet", action="store_true", help="no progress on standard error")
 
@@ -203,7 +204,7 @@ def _engine(arguments: argparse.Namespace, own: Share) -> Engine:
     from triplaneturbo.engine import Engine
 
     device = own.device(arguments.device)
-    engine = Engine(arguments.model, device, arguments.precision, arguments.base)
+    engine = Engine(arguments.model, device, arguments.precision, arguments.base, arguments.low_vram)
     if not arguments.quiet:
         print(engine.report(), file=sys.stderr)
     if engine.notice:

@@ -159,10 +159,10 @@ class Generator(nn.Module):
 
         In bfloat16 the decoder's stages at the latents' own resolution stay in float32: what they round off
         grows in all that follows, and they cost a tenth of the products (benchmarks/generator.py prints the
-        planes' error). On a CPU the convolutions' weights are laid out channels last, as its kernels want
-        them.
+        planes' error). The convolutions' weights are laid out channels last, as a CPU's kernels want them, and
+        a GPU's for half precision.
         """
-        layout = torch.channels_last if self.device.type == "cpu" else torch.preserve_format
+        layout = self._layout(dtype)
         for model in (self.unet, self.vae, *(head.planes_out for head in self.heads.values())):
             # diffusers' own `to` warns of modules to be kept in float32 even where there are none.
             nn.Module.to(model, dtype=dtype, memory_format=layout)
@@ -171,6 +171,10 @@ class Generator(nn.Module):
                 nn.Module.to(part, dtype=torch.float32)
         forget_kernels(self)
         return self
+
+    def _layout(self, dtype: torch.dtype) -> torch.memory_format:
+        last = self.device.type == "cpu" or dtype != torch.float32
+        return torch.channels_last if last else torch.contiguous_format
 
     def _decoder_stages(self) -> list[nn.Module]:
         decoder = self.vae.decoder
@@ -196,8 +200,7 @@ class Generator(nn.Module):
     def predict(self, latents: Tensor, time: int | Tensor, text_embeds: Tensor) -> Tensor:
         """One pass of the U-Net: noisy latents [B, 6, 4, h, h], text [B, 77, D] -> [B, 6, 4, h, h]."""
         rows = latents.flatten(0, 1).to(self.dtype)  # [6B, 4, h, h]
-        if rows.device.type == "cpu":
-            rows = rows.contiguous(memory_format=torch.channels_last)
+        rows = rows.contiguous(memory_format=self._layout(self.dtype))
         output = self.unet(rows, time, encoder_hidden_states=text_embeds.to(self.dtype)).sample
         return output.to(latents.dtype).reshape(latents.shape)
 
@@ -221,8 +224,7 @@ class Generator(nn.Module):
         """
         rows = latents.flatten(0, 1)
         one_by_one |= rows.device.type == "cpu" and not torch.is_grad_enabled()
-        if rows.device.type == "cpu":
-            rows = rows.contiguous(memory_format=torch.channels_last)
+        rows = rows.contiguous(memory_format=self._layout(self.dtype))
         parts = rows.split(1) if one_by_one else [rows]
         features = torch.cat([self._decoder_features(part) for part in parts])
         return self.heads[self.active].planes(features).to(latents.dtype)
