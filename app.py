@@ -53,7 +53,9 @@ def serve(arguments: argparse.Namespace) -> int:
     from triplaneturbo.ui.blocks import SERVING, build, look
 
     with (
-        Engine(arguments.model, arguments.device, arguments.precision, arguments.base, arguments.low_vram) as engine,
+        Engine(
+            arguments.model, arguments.device, arguments.precision, arguments.base, arguments.low_vram
+        ) as engine,
         tempfile.TemporaryDirectory(prefix="triplaneturbo-") as folder,
     ):
         print("\n".join(filter(None, (engine.report(), engine.notice))), flush=True)

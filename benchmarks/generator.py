@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -30,13 +32,22 @@ from triplaneturbo.generator.released import released_places, to_released
 STEP_TFLOP, DECODE_TFLOP = 1.31, 3.73
 
 
-def full_size() -> Generator:
-    """A generator of the real sizes with random weights, adapters drawn so that they matter."""
+@dataclass(frozen=True)
+class Sizes:
+    """What a generator with random weights is built from: the arguments of diffusers' classes, and ours."""
+
+    unet: dict[str, Any] = field(default_factory=lambda: dict(UNET))
+    vae: dict[str, Any] = field(default_factory=lambda: dict(VAE))
+    config: GeneratorConfig = field(default_factory=GeneratorConfig)
+
+
+def random_generator(sizes: Sizes) -> Generator:
+    """A generator of these sizes with random weights, adapters drawn so that they matter."""
     torch.manual_seed(0)
-    unet, vae = UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)
+    unet, vae = UNet2DConditionModel(**sizes.unet), AutoencoderKL(**sizes.vae)
     vae.encoder = None
     vae.quant_conv = None
-    generator = Generator(unet, vae, DDIMScheduler(**SCHEDULER), GeneratorConfig()).eval()
+    generator = Generator(unet, vae, DDIMScheduler(**SCHEDULER), sizes.config).eval()
     for name, value in generator.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(value, std=0.02)
@@ -74,17 +85,15 @@ def main() -> None:
     parser.add_argument("--skip-plain", action="store_true", help="leave the plain twin out")
     arguments = parser.parse_args()
 
-    generator = full_size()
+    sizes = Sizes()
+    generator = random_generator(sizes)
     noise, text = torch.randn(1, 6, 4, 32, 32), torch.randn(1, 77, 1024)
     rows: list[tuple[str, float, float, float | None]] = []
     if not arguments.skip_plain:
-        places = released_places(peta.adapted_layers(generator.unet, generator.vae.decoder), generator.config)
-        tensors = {name: value.detach() for name, value in adapter_tensors(generator).items()}
-        base = full_size_base(generator)
-        plain = PlainGenerator(*base, to_released(tensors, places)).eval()
+        plain = plain_twin(generator, sizes)
         step = best(lambda: plain.predict(noise, 999, text), arguments.repeats)
         rows.append(("plain, float32", step, best(lambda: plain.decode(noise), arguments.repeats), None))
-        del plain, base
+        del plain
 
     generator.merge()
     reference: Tensor | None = None
@@ -114,14 +123,16 @@ def main() -> None:
         )
 
 
-def full_size_base(generator: Generator) -> tuple[UNet2DConditionModel, AutoencoderKL, DDIMScheduler]:
-    """The generator's base without adapters, as plain diffusers models with the same weights."""
-    unet, vae = UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)
+def plain_twin(generator: Generator, sizes: Sizes) -> PlainGenerator:
+    """The slow generator with the same weights, its adapters live; before they are merged in `generator`."""
+    places = released_places(peta.adapted_layers(generator.unet, generator.vae.decoder), generator.config)
+    tensors = {name: value.detach() for name, value in adapter_tensors(generator).items()}
+    unet, vae = UNet2DConditionModel(**sizes.unet), AutoencoderKL(**sizes.vae)
     for model, source in ((unet, generator.unet), (vae.decoder, generator.vae.decoder)):
         state = {name.replace(".base_layer", ""): value for name, value in source.state_dict().items()}
         model.load_state_dict({name: value for name, value in state.items() if "lora_" not in name})
     vae.post_quant_conv.load_state_dict(generator.vae.post_quant_conv.state_dict())
-    return unet, vae, DDIMScheduler(**SCHEDULER)
+    return PlainGenerator(unet, vae, DDIMScheduler(**SCHEDULER), to_released(tensors, places)).eval()
 
 
 if __name__ == "__main__":

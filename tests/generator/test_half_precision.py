@@ -5,23 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import trimesh
-from scipy.spatial import cKDTree
 from torch import Tensor
 
+from tests.mesh.distance import farthest
 from triplaneturbo.generator.weights import load_model
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.sparse import extract
 from triplaneturbo.models import SMALL
 
 PROMPTS = ("a red mushroom", "a blue chair")
-
-
-def farthest(one: Mesh, other: Mesh) -> float:
-    """From a vertex of the one to the nearest of many points on the other."""
-    mesh = trimesh.Trimesh(other.vertices.numpy(), other.faces.numpy(), process=False)
-    points, _ = trimesh.sample.sample_surface(mesh, 400_000, seed=0)
-    return float(cKDTree(points).query(one.vertices.numpy())[0].max())
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)

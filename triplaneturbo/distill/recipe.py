@@ -18,7 +18,9 @@ def full_recipe(iterations: int = 15_000, released: bool = False) -> Settings:
     def until(span: Span) -> Span:
         return span[0], span[0] + (span[1] - span[0]) * end
 
-    how = {"clean_weight": released, "sum_scenes": released}
+    def listen(guidance: Span, shift: float) -> TeacherSettings:
+        return TeacherSettings(guidance=guidance, shift=shift, clean_weight=released, sum_scenes=released)
+
     sd = 7.5 if released else 5.0
     return Settings(
         iterations=iterations,
@@ -27,9 +29,9 @@ def full_recipe(iterations: int = 15_000, released: bool = False) -> Settings:
         rate=2e-4,
         optimizer="adan",
         teachers={
-            "mvdream": TeacherSettings(guidance=until((20.0, 10.0)), shift=0.0, **how),
-            "richdreamer": TeacherSettings(guidance=(20.0, 20.0), shift=0.1, **how),
-            "sd": TeacherSettings(guidance=(sd, sd), shift=0.0, **how),
+            "mvdream": listen(until((20.0, 10.0)), 0.0),
+            "richdreamer": listen((20.0, 20.0), 0.1),
+            "sd": listen((sd, sd), 0.0),
         },
         low=until((500.0, 20.0)),
         high=980,

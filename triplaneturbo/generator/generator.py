@@ -159,8 +159,8 @@ class Generator(nn.Module):
 
         In bfloat16 the decoder's stages at the latents' own resolution stay in float32: what they round off
         grows in all that follows, and they cost a tenth of the products (benchmarks/generator.py prints the
-        planes' error). The convolutions' weights are laid out channels last, as a CPU's kernels want them, and
-        a GPU's for half precision.
+        planes' error). The convolutions' weights are laid out channels last, as a CPU's kernels want them,
+        and a GPU's for half precision.
         """
         layout = self._layout(dtype)
         for model in (self.unet, self.vae, *(head.planes_out for head in self.heads.values())):

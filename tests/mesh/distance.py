@@ -1,0 +1,15 @@
+"""How far two meshes are apart, by trimesh and scipy."""
+
+from __future__ import annotations
+
+import trimesh
+from scipy.spatial import cKDTree
+
+from triplaneturbo.mesh.mesh import Mesh
+
+
+def farthest(one: Mesh, other: Mesh) -> float:
+    """From a vertex of the one to the nearest of many points on the other."""
+    mesh = trimesh.Trimesh(other.vertices.numpy(), other.faces.numpy(), process=False)
+    points, _ = trimesh.sample.sample_surface(mesh, 400_000, seed=0)
+    return float(cKDTree(points).query(one.vertices.numpy())[0].max())

@@ -1,0 +1,30 @@
+"""The GPU's benchmark, dry: all of it runs at small sizes on a CPU and prints its tables."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from triplaneturbo.models import ROOT
+
+
+def test_it_runs_from_end_to_end() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--device", "cpu", "--repeats", "1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    for part in (
+        "plain, float32",
+        "ours, float16",
+        "in all",
+        "times as long",
+        "cells apart",
+        "same triangle",
+    ):
+        assert part in done.stdout
+    assert "the same triangle at 100.000 %" in done.stdout
