@@ -63,6 +63,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         there = Address("RichDreamer's normal-depth model", f"{empty.endpoint}/nd/mv/resolve/main/nd.ckpt")
         monkeypatch.setattr(address, "RICHDREAMER", there)
         monkeypatch.setattr("triplaneturbo.commands.download.RICHDREAMER", there)
+        monkeypatch.setattr(models, "RICHDREAMER", there)
         yield empty
 
 
@@ -146,6 +147,17 @@ def test_the_teachers(hub: Hub, tmp_path: Path, capsys) -> None:
     assert address.url_file(address.RICHDREAMER).read_bytes() == ND
     assert main(["download", "--what", "teachers"]) == 0
     assert "already" in capsys.readouterr().out
+    hub.__exit__()  # what is here is found without a network
+    files = models.get_teachers()
+    assert files.mvdream.read_bytes() == b"mv"
+    assert files.richdreamer.read_bytes() == ND
+    assert (files.text / "tokenizer" / "vocab.json").is_file()
+
+
+def test_without_teachers_and_network(hub: Hub) -> None:
+    hub.__exit__()
+    with pytest.raises(UserError, match="run `python -m triplaneturbo download --what teachers`"):
+        models.get_teachers()
 
 
 def test_an_address_is_gone_on_with(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,10 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from triplaneturbo.address import RICHDREAMER, fetch_url
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.config import CONFIG_NAME
-from triplaneturbo.hub import ADAPTER, BASE, cache_folder, cached, fetch
+from triplaneturbo.hub import ADAPTER, BASE, MVDREAM, TEXT_1_5, cache_folder, cached, fetch
 from triplaneturbo.request import shown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,6 +51,15 @@ class Found:
             return max(json.loads(text)["block_out_channels"]) < 320
         except (OSError, ValueError, KeyError, TypeError):
             return False  # loading it will say what is wrong
+
+
+@dataclass(frozen=True)
+class TeacherFiles:
+    """Where the full model's teachers lie: two checkpoints, and a folder with RichDreamer's text encoder."""
+
+    mvdream: Path
+    richdreamer: Path
+    text: Path
 
 
 def find_model(name: str, on_gpu: bool, base: str = "") -> Found:
@@ -144,6 +154,22 @@ def get_full(base: str = "") -> Found:
             f" {cache_folder()})."
         ) from None
     return _released("full", released / RELEASED, under, "fetched from the hub")
+
+
+def get_teachers() -> TeacherFiles:
+    """The files of the full model's teachers; what is not on this machine is fetched, with progress bars.
+
+    Raises:
+        UserError: one of them cannot be had.
+    """
+    try:
+        mvdream = fetch(MVDREAM) / MVDREAM.files[0][0]
+        return TeacherFiles(mvdream, fetch_url(RICHDREAMER), fetch(TEXT_1_5))
+    except UserError as error:
+        raise UserError(
+            f"{str(error).rstrip('.')}; run `python -m triplaneturbo download --what teachers` where there is"
+            f" a network (looked in {cache_folder()})."
+        ) from None
 
 
 def _given(base: str) -> Path | None:

@@ -69,7 +69,7 @@ def load_model(
     generator.merge()
     generator.to(device=device)
     generator.cast(dtype)
-    text = _load_text(base or folder, config, trained)
+    text = load_text(base or folder, None if trained else config.untrained_seed)
     text.model.to(device=device, dtype=dtype if torch.device(device).type == "cuda" else torch.float32)
     return Model(generator.eval(), text, config, folder, trained)
 
@@ -206,14 +206,19 @@ def _check_complete(folder: Path, info: dict) -> None:
         raise UserError(f"{folder} does not fit its config.json: look at the weight {next(iter(wrong))}.")
 
 
-def _load_text(folder: Path, config: GeneratorConfig, trained: bool) -> TextEncoder:
+def load_text(folder: Path, seed: int | None = None) -> TextEncoder:
+    """The text encoder of the base in `folder`, float32 on the CPU; with a seed, its weights drawn from that.
+
+    Raises:
+        UserError: it is missing or broken.
+    """
     _require(folder, TEXT_PARTS)
     path, words = folder / "text_encoder", folder / "tokenizer"
     if not (words / "tokenizer.json").is_file() and not (words / "vocab.json").is_file():
         raise UserError(f"{words} holds no vocabulary; restore it from where it came.")
     try:
         tokenizer = CLIPTokenizer.from_pretrained(words, local_files_only=True)
-        if trained:
+        if seed is None:
             with _quiet():
                 model, info = CLIPTextModel.from_pretrained(
                     path,
@@ -225,7 +230,7 @@ def _load_text(folder: Path, config: GeneratorConfig, trained: bool) -> TextEnco
                 )
             _check_complete(path, info)
         else:
-            with _drawn_from(config.untrained_seed):
+            with _drawn_from(seed):
                 model = CLIPTextModel(CLIPTextConfig.from_dict(_read_json(path / "config.json")))
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -1,0 +1,111 @@
+"""All three teachers of the full model from their files, at small sizes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from tests.generator.full_size import SCHEDULER
+from triplaneturbo.distill.recipe import full_recipe
+from triplaneturbo.distill.scores import ScoreSettings, score_gradients
+from triplaneturbo.errors import UserError
+from triplaneturbo.generator.config import GeneratorConfig
+from triplaneturbo.generator.generator import Generator
+from triplaneturbo.models import SMALL
+from triplaneturbo.render.cameras import orbit
+from triplaneturbo.teachers import full, mvdream, richdreamer
+from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.full import full_teachers
+from triplaneturbo.teachers.multi_view import VIEWS
+
+
+def sizes(folder: Path) -> dict:
+    return json.loads((folder / "config.json").read_text())["diffusers_config"]
+
+
+@pytest.fixture
+def files(parity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """Small checkpoints in released naming, and a text encoder that fits RichDreamer's."""
+    monkeypatch.setattr(mvdream, "UNET", sizes(parity / "mvdream"))
+    monkeypatch.setattr(mvdream, "VAE", sizes(parity / "mvdream_vae"))
+    monkeypatch.setattr(richdreamer, "UNET", sizes(parity / "nd_mv"))
+    monkeypatch.setattr(full, "SIZE", 64)
+    one = torch.load(parity / "mvdream" / "sd-v2.1-base-4view.small.pt", weights_only=True)
+    other = torch.load(parity / "mvdream_vae" / "first_stage.small.pt", weights_only=True)
+    torch.save({**one, **other}, tmp_path / "mvdream.pt")
+    words = tmp_path / "text"
+    (words / "tokenizer").mkdir(parents=True)
+    for file in (SMALL / "tokenizer").iterdir():
+        (words / "tokenizer" / file.name).write_bytes(file.read_bytes())
+    width = sizes(parity / "nd_mv")["cross_attention_dim"]
+    config = CLIPTextConfig(
+        vocab_size=2000,
+        bos_token_id=0,
+        eos_token_id=1,
+        hidden_size=width,
+        intermediate_size=64,
+        num_attention_heads=2,
+        num_hidden_layers=1,
+    )
+    CLIPTextModel(config).save_pretrained(words / "text_encoder")
+    return {
+        "mvdream": tmp_path / "mvdream.pt",
+        "richdreamer": parity / "nd_mv" / "nd_mv_ema.small.ckpt",
+        "text": words,
+    }
+
+
+@pytest.fixture
+def generator(parity: Path) -> Generator:
+    """A student whose base has the width of text that the small MVDream has."""
+    width = sizes(parity / "mvdream")["cross_attention_dim"]
+    blocks = {
+        "block_out_channels": (32, 32),
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    }
+    unet = UNet2DConditionModel(**blocks, layers_per_block=1, attention_head_dim=2, cross_attention_dim=width)
+    vae = AutoencoderKL(
+        block_out_channels=(32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+    )
+    return Generator(unet, vae, DDIMScheduler(**SCHEDULER), GeneratorConfig())
+
+
+def test_each_gives_a_gradient_on_what_it_reads(files: dict[str, Path], generator: Generator) -> None:
+    width = generator.unet.config.cross_attention_dim
+
+    def embed(prompts: list[str]) -> torch.Tensor:
+        drawn = torch.Generator().manual_seed(len(prompts[0]))
+        return torch.randn(1, 77, width, generator=drawn).repeat(len(prompts), 1, 1)
+
+    teachers = full_teachers(generator, generator.base, embed, **files)
+    assert [teacher.name for teacher in teachers] == list(full_recipe().teachers)
+    cameras = orbit([0.0, 90.0, 180.0, 270.0], 15.0, 1.6, 60.0)
+    scenes = Scenes(["a red mushroom"], cameras, VIEWS, torch.ones(1, 3))
+    draw = torch.Generator().manual_seed(0)
+    seen = Seen(
+        rgb=torch.rand(1, VIEWS, 64, 64, 3, generator=draw),
+        opacity=torch.rand(1, VIEWS, 64, 64, generator=draw),
+        normal=torch.randn(1, VIEWS, 64, 64, 3, generator=draw),
+        depth=1 + torch.rand(1, VIEWS, 64, 64, generator=draw),
+    )
+    for teacher in teachers:
+        found = score_gradients(teacher, seen, scenes, ScoreSettings(guidance=5.0), draw)
+        assert set(found.by_field) == set(teacher.reads)
+        for name, gradient in found.by_field.items():
+            assert gradient.shape == getattr(seen, name).shape
+            assert gradient.isfinite().all()
+            assert gradient.abs().max() > 0
+
+
+def test_a_file_of_another_teacher_is_refused(files: dict[str, Path], generator: Generator) -> None:
+    files["mvdream"] = files["richdreamer"]
+    with pytest.raises(UserError, match="is not this teacher"):
+        full_teachers(generator, generator.base, lambda _: torch.zeros(1), **files)

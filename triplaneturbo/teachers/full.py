@@ -1,0 +1,56 @@
+"""The full model's three teachers, each in the precision and on the device of the student's base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from diffusers import UNet2DConditionModel
+
+from triplaneturbo.generator.generator import Generator
+from triplaneturbo.generator.weights import load_text
+from triplaneturbo.teachers.base import Teacher
+from triplaneturbo.teachers.multi_view import Embed
+from triplaneturbo.teachers.mvdream import MVDream
+from triplaneturbo.teachers.richdreamer import RichDreamer
+from triplaneturbo.teachers.stable_diffusion import StableDiffusion
+
+SIZE = 512  # side of the pictures that Stable Diffusion 2.1-base was trained on
+
+
+def full_teachers(
+    generator: Generator,
+    base: Callable[[], AbstractContextManager[UNet2DConditionModel]],
+    embed: Embed,
+    mvdream: Path,
+    richdreamer: Path,
+    text: Path,
+    released: bool = False,
+) -> list[Teacher]:
+    """MVDream, RichDreamer and Stable Diffusion, as `distill.recipe.full_recipe` names them.
+
+    Args:
+        generator: the student's, with its VAE's encoder.
+        base: gives its U-Net with the adapters off (`Generator.base`, `Folded.base`).
+        embed: the text encoder of Stable Diffusion 2.1-base, which is MVDream's, too.
+        mvdream, richdreamer: their checkpoints.
+        text: a folder with `text_encoder` and `tokenizer` of Stable Diffusion 1.5.
+        released: what the released trainer showed and told them, and not what their authors do.
+
+    Raises:
+        UserError: a file is missing, broken or of another model.
+    """
+    device, dtype = generator.device, generator.dtype
+    words = load_text(text)
+    words.model.to(device=device)
+    views = MVDream.load(mvdream, embed, released=released)
+    views.unet.to(device=device, dtype=dtype)
+    views.vae.to(device=device, dtype=dtype)
+    shapes = RichDreamer.load(richdreamer, words.embed, released=released)
+    shapes.unet.to(device=device, dtype=dtype)
+    return [
+        views,
+        shapes,
+        StableDiffusion(base, generator.vae, generator.scheduler, embed, SIZE),
+    ]
