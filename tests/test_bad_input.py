@@ -22,6 +22,7 @@ from safetensors.torch import save
 from tests.quick import QUICK, load_once
 from triplaneturbo import engine
 from triplaneturbo.__main__ import guarded, main
+from triplaneturbo.errors import UserError
 from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.models import SMALL
 from triplaneturbo.pipeline import STAGES, Progress
@@ -181,20 +182,19 @@ def test_a_broken_configuration(refused: Refused, copy: Path, text: str) -> None
     assert "triplaneturbo.json" in refused("a cup", "--model", "model", "--quiet")
 
 
-@pytest.mark.parametrize("kind", ["empty", "truncated", "foreign", "not safetensors", "a folder"])
+@pytest.mark.parametrize("kind", ["empty", "truncated", "foreign", "lora", "not safetensors", "a folder"])
 def test_a_wrong_adapter(refused: Refused, copy: Path, kind: str) -> None:
     path = copy / "adapter.safetensors"
     path.unlink(missing_ok=True)
     whole = save({"some.other.model": torch.ones(2000)})
+    lora = save({"lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": torch.ones(16, 320)})
     if kind == "a folder":
         path.mkdir()
     else:
-        path.write_bytes(
-            {"empty": b"", "truncated": whole[:500], "foreign": whole, "not safetensors": b"GIF89a" * 99}[
-                kind
-            ]
-        )
+        files = {"empty": b"", "truncated": whole[:500], "foreign": whole, "lora": lora}
+        path.write_bytes(files.get(kind, b"GIF89a" * 99))
     said = refused("a cup", "--model", "model", "--quiet")
+    assert ("is a LoRA of another kind" in said) == (kind == "lora")
     assert "model" in said
 
 
@@ -210,8 +210,13 @@ def test_a_hub_that_cannot_be_reached(refused: Refused, monkeypatch: pytest.Monk
 
 
 def test_the_full_model_without_its_files(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("triplaneturbo.models.find_full", lambda: None)
-    assert "The full model is not on this machine; put triplane" in refused("a cup", "--model", "full")
+    def unreachable(_: object) -> Path:
+        raise UserError("The released adapter cannot be had: nobody is there.")
+
+    monkeypatch.setattr("triplaneturbo.models.find_full", lambda _: None)
+    monkeypatch.setattr("triplaneturbo.models.fetch", unreachable)
+    said = refused("a cup", "--model", "full")
+    assert "The released adapter cannot be had: nobody is there; run `python -m triplaneturbo dow" in said
 
 
 @pytest.mark.parametrize("formats", ["glb", "glb,obj,ply,stl"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -205,6 +206,37 @@ def test_the_cpu_decides_on_precision(
 def test_devices_that_are_not_there_are_refused(name: str) -> None:
     with pytest.raises(UserError, match=r"device .*; (use|it has)"):
         choose_device(name)
+
+
+@pytest.mark.parametrize(
+    ("capability", "built", "fits"),
+    [
+        ((9, 0), ["sm_80", "sm_90a"], True),
+        ((8, 9), ["sm_80", "sm_90"], True),
+        ((12, 1), ["sm_90", "compute_120"], True),
+        ((6, 1), ["sm_75", "sm_80", "compute_120"], False),
+        ((12, 0), ["sm_75", "sm_90"], False),
+    ],
+)
+def test_a_gpu_that_torch_has_no_code_for(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], built: list[str], fits: bool
+) -> None:
+    cuda = devices.torch.cuda
+    monkeypatch.setattr(cuda, "is_available", lambda: True)
+    monkeypatch.setattr(cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(cuda, "get_arch_list", lambda: built)
+    monkeypatch.setattr(cuda, "get_device_properties", lambda _: SimpleNamespace(name="GeForce"))
+    device, why = choose_device()
+    assert device.type == ("cuda" if fits else "cpu")
+    if fits:
+        assert choose_device("cuda:0").device == torch.device("cuda:0")
+        return
+    assert why.startswith(f"the GeForce (compute capability {capability[0]}.{capability[1]}) is")
+    for asked in ("cuda", "all"):
+        with pytest.raises(UserError, match=r"this torch, made for 7\.5 on; use --device cpu\.$"):
+            devices.choose_devices(asked)
 
 
 def test_unknown_precisions_are_refused() -> None:

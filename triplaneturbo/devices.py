@@ -36,7 +36,11 @@ def choose_device(asked: str | None = None) -> DeviceChoice:
     """
     if asked in (None, "auto"):
         if torch.cuda.is_available():
-            return DeviceChoice(torch.device("cuda", torch.cuda.current_device()), "a CUDA device was found")
+            number = torch.cuda.current_device()
+            unfit = _unfit(number)
+            if unfit:
+                return DeviceChoice(torch.device("cpu"), unfit)
+            return DeviceChoice(torch.device("cuda", number), "a CUDA device was found")
         return DeviceChoice(torch.device("cpu"), "no CUDA device was found")
     try:
         device = torch.device(asked)
@@ -46,6 +50,9 @@ def choose_device(asked: str | None = None) -> DeviceChoice:
     if device.type not in there or (device.index or 0) >= there[device.type]:
         have = ", ".join(f"{kind}:{i}" if i else kind for kind, n in there.items() for i in range(n))
         raise UserError(f"This machine has no device {shown(asked)}; it has {have}.")
+    unfit = _unfit(device.index or 0) if device.type == "cuda" else ""
+    if unfit:
+        raise UserError(f"{unfit[:1].upper()}{unfit[1:]}; use --device cpu.")
     return DeviceChoice(device, "asked for")
 
 
@@ -59,10 +66,35 @@ def choose_devices(asked: str | None = None) -> list[DeviceChoice]:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count == 0:
             raise UserError("There is no CUDA device, of which --device all takes all.")
-        return [DeviceChoice(torch.device("cuda", number), "all were asked for") for number in range(count)]
+        fit = [number for number in range(count) if not _unfit(number)]
+        if not fit:
+            raise UserError(f"No CUDA device can be used: {_unfit(0)}; use --device cpu.")
+        return [DeviceChoice(torch.device("cuda", number), "all were asked for") for number in fit]
     if asked is None or "," not in asked:
         return [choose_device(asked)]
     return [choose_device(part.strip()) for part in asked.split(",")]
+
+
+def _unfit(number: int) -> str:
+    """Why this torch has no code for a CUDA device, "" if it has."""
+    major, minor = torch.cuda.get_device_capability(number)
+    kinds = [name.partition("_") for name in torch.cuda.get_arch_list()]
+    made = [(kind, *divmod(int("".join(filter(str.isdigit, arch))), 10)) for kind, _, arch in kinds]
+    for kind, its_major, its_minor in made:
+        # Machine code serves its own generation from its step on, what is still to be compiled all later.
+        if kind == "sm" and its_major == major and its_minor <= minor:
+            return ""
+        if kind == "compute" and (its_major, its_minor) <= (major, minor):
+            return ""
+    if not made:
+        return ""
+    least = min((a, b) for _, a, b in made)
+    old = "too old" if (major, minor) < least else "unknown"
+    name = torch.cuda.get_device_properties(number).name
+    return (
+        f"the {name} (compute capability {major}.{minor}) is {old} for this torch, made for"
+        f" {least[0]}.{least[1]} on"
+    )
 
 
 def choose_precision(asked: str, device: torch.device, small: bool) -> PrecisionChoice:

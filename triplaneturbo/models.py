@@ -184,7 +184,9 @@ def _given(base: str) -> Path | None:
 
 def _own_base(folder: Path, base: str) -> Path:
     """The base of the model in `folder`: there, where it was given, or on the hub."""
-    return folder if (folder / "unet").is_dir() else _given(base) or fetch(BASE)
+    parts = ("unet", "vae", "scheduler", "text_encoder", "tokenizer")
+    own = any((folder / part).is_dir() for part in parts)  # if some are missing, loading it will say so
+    return folder if own else _given(base) or fetch(BASE)
 
 
 def _released(name: str, adapter: Path, base: Path, why: str) -> Found:

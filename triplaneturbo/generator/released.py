@@ -160,6 +160,11 @@ def to_released(tensors: dict[str, Tensor], places: dict[str, Place]) -> dict[st
 def check_names(found: set[str], wanted: set[str], source: object) -> None:
     """Raise UserError naming the first missing or unknown weight, if there is one."""
     missing, unknown = sorted(wanted - found), sorted(found - wanted)
+    if not found & wanted and any("lora" in name.lower() for name in found):
+        raise UserError(
+            f"{source} is a LoRA of another kind ({unknown[0]}), which changes pictures and makes no shapes:"
+            " give an adapter of triplaneturbo."
+        )
     if missing:
         raise UserError(
             f"{source} does not fit this model: {len(missing)} of {len(wanted)} weights are missing "
@@ -177,5 +182,5 @@ def check_shape(name: str, found: torch.Size, wanted: torch.Size, source: object
     if found != wanted:
         raise UserError(
             f"{source} does not fit this model: {name} is {list(found)} where the model has {list(wanted)};"
-            " it was made for another base."
+            " it was made for another base (the released one for Stable Diffusion 2.1-base)."
         )
