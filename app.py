@@ -30,8 +30,12 @@ def options() -> Parser:
         "--precision", default="auto", help="auto (the default), float32, float16 or bfloat16"
     )
     parser.add_argument("--low-vram", action="store_true", help="spare the GPU's memory, at a little time")
-    parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine only")
-    parser.add_argument("--port", type=int, default=7860, help="default 7860")
+    # Where Gradio is told where to serve, as on a Space, that holds.
+    host, port = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), os.environ.get("GRADIO_SERVER_PORT", "")
+    parser.add_argument("--host", default=host, help="default 127.0.0.1: this machine only")
+    parser.add_argument(
+        "--port", type=int, default=int(port) if port.isdecimal() else 7860, help="default 7860"
+    )
     return parser
 
 

@@ -25,8 +25,15 @@ def test_bad_flags_are_one_sentence(argv: list[str], capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_the_page_is_for_this_machine_only_unless_asked() -> None:
+def test_the_page_is_for_this_machine_only_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GRADIO_SERVER_NAME", raising=False)
+    monkeypatch.delenv("GRADIO_SERVER_PORT", raising=False)
     assert app.options().parse_args([]).host == "127.0.0.1"
+    assert app.options().parse_args([]).port == 7860
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")  # a Space says so
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "7861")
+    assert app.options().parse_args([]).host == "0.0.0.0"
+    assert app.options().parse_args([]).port == 7861
 
 
 def test_an_unknown_model_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

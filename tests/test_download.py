@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,15 @@ def test_an_address_is_gone_on_with(hub: Hub, monkeypatch: pytest.MonkeyPatch) -
     assert "bytes=1000-" in [wanted for _, _, wanted, _ in hub.asked]
     hub.__exit__()
     assert fetch_url(there).read_bytes() == ND
+
+
+def test_two_at_once_at_an_address(hub: Hub) -> None:
+    hub.repos["nd/mv"] = Repo({"nd.ckpt": ND})
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(fetch_url, [address.RICHDREAMER] * 2))
+    assert made[0] == made[1]
+    assert made[0].read_bytes() == ND
+    assert len([path for path in hub.gets() if path.endswith("nd.ckpt")]) == 1
 
 
 def test_an_address_cut_short_keeps_what_came(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from filelock import FileLock
+
 from triplaneturbo.errors import UserError
 from triplaneturbo.hub import cache_folder
 
@@ -64,9 +66,12 @@ def fetch_url(address: Address) -> Path:
     part = file.with_name(f"{file.name}.part")
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("ab") as stream:
-            http_get(address.url, stream, resume_size=stream.tell(), expected_size=size)
-        os.replace(part, file)
+        with FileLock(f"{part}.lock"):
+            if file.is_file():  # another process was at it
+                return file
+            with part.open("ab") as stream:
+                http_get(address.url, stream, resume_size=stream.tell(), expected_size=size)
+            os.replace(part, file)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
             raise UserError(
