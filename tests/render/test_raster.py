@@ -215,3 +215,17 @@ def test_cuda_tensors_give_the_same_picture():
     result = rasterize(vertices.cuda(), faces.cuda(), cameras.to("cuda"), 24, 24)
     assert result.triangle.is_cuda
     assert (result.triangle.cpu() == expected.triangle).float().mean() > 0.98
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or rasterizer("cuda") != "nvdiffrast",
+    reason="needs a CUDA device and nvdiffrast",
+)
+def test_nvdiffrast_sees_what_the_cpu_sees():
+    vertices, faces = grid_sphere(40)
+    cameras = orbit([0.0, 70.0, 200.0], 20, 2)
+    expected = rasterize(vertices, faces, cameras, 256, 256)
+    result = rasterize(vertices.cuda(), faces.cuda(), cameras.to("cuda"), 256, 256)
+    same = result.triangle.cpu() == expected.triangle
+    assert same.float().mean() > 0.999
+    torch.testing.assert_close(result.bary.cpu()[same], expected.bary[same], atol=1e-4, rtol=0)
