@@ -174,7 +174,7 @@ def iteration(
         if planes is not None:
             loss = rendering_loss(
                 generator, planes.float(), teachers, scenes[step], settings, progress, rng, noise, log,
-                critics or {},
+                critics,
             )  # fmt: skip
             (loss / len(chosen)).backward()
         latents = clean.detach()
@@ -192,7 +192,7 @@ def rendering_loss(
     rng: np.random.Generator,
     noise: torch.Generator,
     log: dict[str, float],
-    critics: Mapping[str, LoraCritic],
+    critics: Mapping[str, LoraCritic] | None = None,
 ) -> Tensor:
     """Render planes [B, 6, C, H, W] both ways and ask the teachers; a scalar whose gradient is theirs."""
 
@@ -230,7 +230,8 @@ def rendering_loss(
                                   low=int(now(settings.low)), high=settings.high,
                                   weight=how.weight / how.share, clean_weight=how.clean_weight,
                                   sum_scenes=how.sum_scenes)  # fmt: skip
-            gradients = score_gradients(teacher, seen, scenes, score, noise, critics.get(teacher.name))
+            critic = critics.get(teacher.name) if critics else None
+            gradients = score_gradients(teacher, seen, scenes, score, noise, critic)
             for where, gradient in gradients.by_field.items():
                 loss = loss + (getattr(seen, where) * gradient).sum()
             key = f"{teacher.name} {name}"
