@@ -3,8 +3,9 @@
 #
 # Weights that are fetched stay in /cache. nvdiffrast's licence is for non-commercial use only. It also runs
 # as a Docker Space on Hugging Face, which wants user 1000 and port 7860.
-ARG CUDA=12.8.1-runtime-ubuntu24.04
-ARG CUDA_COMPILER=12.8.1-devel-ubuntu24.04
+# The compiler has to be of the same generation as the CUDA that torch is built with.
+ARG CUDA=13.0.1-runtime-ubuntu24.04
+ARG CUDA_COMPILER=13.0.1-devel-ubuntu24.04
 ARG NVDIFFRAST=0
 
 FROM nvidia/cuda:${CUDA} AS packages
@@ -22,10 +23,12 @@ RUN mkdir /wheels
 FROM nvidia/cuda:${CUDA_COMPILER} AS nvdiffrast-1
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends python3-dev python3-venv g++ ninja-build \
+    && apt-get install --yes --no-install-recommends python3-dev python3-venv git g++ ninja-build \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=packages /opt/venv /opt/venv
 COPY requirements-cuda.txt /tmp/requirements-cuda.txt
+# No GPU is there to ask what to compile for.
+ENV TORCH_CUDA_ARCH_LIST="7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"
 # hadolint ignore=DL3013
 RUN /opt/venv/bin/pip install --no-cache-dir setuptools wheel \
     && /opt/venv/bin/pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /wheels \

@@ -11,6 +11,7 @@ sizes that was fitted to a chair takes their place. Medians of `--repeats` calls
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,7 +28,8 @@ from benchmarks.generator import Sizes, plain_twin, random_generator, relative
 from benchmarks.surface import chair, fit
 from tests.generator.plain import PlainGenerator
 from tests.mesh.distance import farthest
-from triplaneturbo.devices import choose_device, choose_precision, device_name, wait_for
+from triplaneturbo.__main__ import guarded
+from triplaneturbo.devices import be_deterministic, choose_device, choose_precision, device_name, wait_for
 from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.generator.fields import Field
 from triplaneturbo.generator.generator import Generator
@@ -280,7 +282,7 @@ def rasterisers(subject: Subject, shape: Field, device: torch.device, repeats: i
     )
 
 
-def main() -> None:
+def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Measure what is asked of a GPU.")
     parser.add_argument("--device", default="cuda")
@@ -288,13 +290,18 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="small sizes, to see that it runs")
     arguments = parser.parse_args()
     device = choose_device(arguments.device).device
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        be_deterministic()
+        torch.backends.cudnn.allow_tf32 = False  # float32 is what the others are held against
     subject = TINY if arguments.tiny else Subject()
     print(f"torch {torch.__version__}, {device_name(device)}")
     plain = by_precision(subject, device, arguments.repeats)
     shape = prompt_to_glb(subject, device, arguments.repeats, plain)
     half_against_full(device)
     rasterisers(subject, shape, device, arguments.repeats)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main, "Stopped."))

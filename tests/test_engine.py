@@ -83,8 +83,9 @@ def test_bad_requests_never_join_the_line(engine: Engine) -> None:
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
-    ids=["python", "cuda", "cpu"],
+    ids=["python", "cuda", "cpu", "cublas"],
 )
 def test_out_of_memory_says_what_to_do(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -216,6 +217,7 @@ def test_devices_that_are_not_there_are_refused(name: str) -> None:
         ((12, 1), ["sm_90", "compute_120"], True),
         ((6, 1), ["sm_75", "sm_80", "compute_120"], False),
         ((12, 0), ["sm_75", "sm_90"], False),
+        ((9, 0), ["gfx90a", "gfx1100"], True),
     ],
 )
 def test_a_gpu_that_torch_has_no_code_for(
@@ -236,6 +238,17 @@ def test_a_gpu_that_torch_has_no_code_for(
     assert why.startswith(f"the GeForce (compute capability {capability[0]}.{capability[1]}) is")
     for asked in ("cuda", "all"):
         with pytest.raises(UserError, match=r"this torch, made for 7\.5 on; use --device cpu\.$"):
+            devices.choose_devices(asked)
+
+
+def test_a_driver_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: 1)
+    device, why = choose_device()
+    assert device.type == "cpu"
+    assert "driver is too old" in why
+    for asked in ("cuda", "all"):
+        with pytest.raises(UserError, match=r"driver is too old .*: update it; use --device cpu\.$"):
             devices.choose_devices(asked)
 
 

@@ -27,4 +27,16 @@ def test_it_runs_from_end_to_end() -> None:
         "same triangle",
     ):
         assert part in done.stdout
-    assert "the same triangle at 100.000 %" in done.stdout
+
+
+def test_without_a_gpu_it_says_so() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", "--device", "cuda:77"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "no device 'cuda:77'" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -32,6 +32,7 @@ def test_without_a_gpu_it_is_the_small_model(name: str) -> None:
 
 def test_the_full_models_own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / CONFIG_NAME).write_text("{}")
+    (tmp_path / "unet").mkdir()
     monkeypatch.setattr(models, "FULL", tmp_path)
     assert find_model("auto", on_gpu=True).folder == tmp_path
     assert find_model("full", on_gpu=False).folder == tmp_path

@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import pickle
 import sys
+import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
+from triplaneturbo import engine as engine_module
 from triplaneturbo import zero_gpu
 from triplaneturbo.engine import Engine
+from triplaneturbo.errors import EmptySurfaceError
+from triplaneturbo.request import Request
+
+QUICK: dict[str, Any] = {"steps": 2, "resolution": 24, "unwrap": "none"}
 
 
 @pytest.fixture
 def spaces(monkeypatch: pytest.MonkeyPatch) -> Iterator[list]:
-    """A package `spaces` that tells what is decorated and called."""
+    """A package `spaces` that forks a process for each call, as the real one does, and tells of them."""
     told: list = []
+    fork = multiprocessing.get_context("fork")
 
     def gpu(duration: int):
         def decorate(function):
             def called(*arguments):
-                told.append((function.__name__, duration))
-                return function(*arguments)
+                told.append(duration)
+                # What arrives has gone through bytes, both ways.
+                packed, events = pickle.dumps(arguments), fork.SimpleQueue()
+
+                def work():
+                    for event in function(*pickle.loads(packed)):
+                        events.put(pickle.dumps(event))
+                    events.put(None)
+
+                child = fork.Process(target=work)
+                child.start()
+                while (event := events.get()) is not None:
+                    yield pickle.loads(event)
+                child.join()
 
             return called
 
@@ -33,12 +56,29 @@ def spaces(monkeypatch: pytest.MonkeyPatch) -> Iterator[list]:
     zero_gpu._spaces.cache_clear()
 
 
-def test_every_mesh_is_made_with_a_lent_gpu(spaces: list) -> None:
+def test_every_mesh_is_made_with_a_lent_gpu(spaces: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    loading = engine_module._load
+    where: list[threading.Thread] = []
+    monkeypatch.setattr(
+        engine_module, "_load", lambda *some: where.append(threading.current_thread()) or loading(*some)
+    )
     with Engine("small", "cpu") as engine:
         for seed in range(2):
-            engine.generate("a cup", seed=seed, steps=1, resolution=24, unwrap="none")
-    assert spaces == [("stream", zero_gpu.SECONDS)] * 2
+            ticket = engine.submit(Request("a cup", seed=seed, **QUICK))
+            shown = [event.estimate for event in ticket.events() if event.estimate is not None]
+            assert len(shown) == 2
+            assert len(ticket.result().mesh.faces) > 100
+        monkeypatch.setattr(engine.pipeline.model.generator, "decode", no_surface)
+        with pytest.raises(EmptySurfaceError):
+            engine.generate("a cup", seed=7, **QUICK)
+    assert where == [threading.main_thread()]
+    assert spaces == [zero_gpu.SECONDS] * 3
+
+
+def no_surface(*_: object) -> torch.Tensor:
+    raise EmptySurfaceError
 
 
 def test_elsewhere_nothing_is_wrapped() -> None:
-    assert zero_gpu.on_gpu(print) is print
+    assert zero_gpu.on_gpu(print) is print  # type: ignore[arg-type, comparison-overlap]
+    assert not zero_gpu.is_lent()

@@ -34,18 +34,32 @@ def url_file(address: Address) -> Path:
     return cache_folder() / "triplaneturbo" / address.url.rpartition("/")[2]
 
 
+def _refuse_offline(address: Address) -> None:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise UserError(
+            f"{address.name} is not at {url_file(address)}, and HF_HUB_OFFLINE forbids to fetch it: unset"
+            " that."
+        )
+
+
 def size_of_url(address: Address) -> int | None:
     """Its bytes; None where the server does not say.
 
     Raises:
         UserError: it cannot be reached.
     """
+    _refuse_offline(address)
     try:
         request = Request(address.url, method="HEAD")
         with urlopen(request, timeout=10) as answer:
             length = answer.headers.get("Content-Length")
     except HTTPError as error:
-        raise UserError(f"{address.name} is not at {address.url} any more (HTTP {error.code}).") from None
+        raise UserError(
+            f"{address.name} is not at {address.url} any more (HTTP {error.code}): find it elsewhere and put"
+            f" it at {url_file(address)}."
+        ) from None
     except OSError:
         raise UserError(f"{address.url} cannot be reached; check the connection.") from None
     return int(length) if length else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,13 +36,13 @@ def choose_device(asked: str | None = None) -> DeviceChoice:
         UserError: there is no such device.
     """
     if asked in (None, "auto"):
-        if torch.cuda.is_available():
-            number = torch.cuda.current_device()
-            unfit = _unfit(number)
-            if unfit:
-                return DeviceChoice(torch.device("cpu"), unfit)
-            return DeviceChoice(torch.device("cuda", number), "a CUDA device was found")
-        return DeviceChoice(torch.device("cpu"), "no CUDA device was found")
+        if torch.cuda.device_count() == 0:
+            return DeviceChoice(torch.device("cpu"), "no CUDA device was found")
+        number = torch.cuda.current_device() if torch.cuda.is_available() else 0
+        unfit = _unfit(number)
+        if unfit:
+            return DeviceChoice(torch.device("cpu"), unfit)
+        return DeviceChoice(torch.device("cuda", number), "a CUDA device was found")
     try:
         device = torch.device(asked)
     except (RuntimeError, TypeError):
@@ -63,7 +64,7 @@ def choose_devices(asked: str | None = None) -> list[DeviceChoice]:
         UserError: there is no such device.
     """
     if asked == "all":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        count = torch.cuda.device_count()
         if count == 0:
             raise UserError("There is no CUDA device, of which --device all takes all.")
         fit = [number for number in range(count) if not _unfit(number)]
@@ -76,10 +77,12 @@ def choose_devices(asked: str | None = None) -> list[DeviceChoice]:
 
 
 def _unfit(number: int) -> str:
-    """Why this torch has no code for a CUDA device, "" if it has."""
+    """Why a CUDA device that is there cannot be used, "" if it can."""
+    if not torch.cuda.is_available():
+        return f"the GPU's driver is too old for this torch, which wants CUDA {torch.version.cuda}: update it"
     major, minor = torch.cuda.get_device_capability(number)
-    kinds = [name.partition("_") for name in torch.cuda.get_arch_list()]
-    made = [(kind, *divmod(int("".join(filter(str.isdigit, arch))), 10)) for kind, _, arch in kinds]
+    found = (re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", name) for name in torch.cuda.get_arch_list())
+    made = [(match[1], int(match[2]), int(match[3])) for match in found if match]  # none for ROCm
     for kind, its_major, its_minor in made:
         # Machine code serves its own generation from its step on, what is still to be compiled all later.
         if kind == "sm" and its_major == major and its_minor <= minor:
@@ -154,6 +157,12 @@ def attention_name(device: torch.device) -> str:
         "plain": torch.backends.cuda.math_sdp_enabled(),
     }
     return f"torch's scaled_dot_product_attention ({', '.join(name for name, on in kernels.items() if on)})"
+
+
+def be_deterministic() -> None:
+    """Have CUDA's convolutions give the same numbers each time: the same seed is to give the same mesh."""
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
 
 
 def wait_for(device: torch.device) -> None:

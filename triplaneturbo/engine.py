@@ -23,13 +23,19 @@ import torch
 from torch import Tensor
 
 from triplaneturbo import __version__
-from triplaneturbo.devices import attention_name, choose_devices, choose_precision, device_name
+from triplaneturbo.devices import (
+    attention_name,
+    be_deterministic,
+    choose_devices,
+    choose_precision,
+    device_name,
+)
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.weights import CONFIG_NAME, Model, convert_released, load_model
 from triplaneturbo.mesh.formats import encode
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.warm import warm
-from triplaneturbo.models import Found, find_model
+from triplaneturbo.models import SMALL, Found, find_model
 from triplaneturbo.pipeline import Pipeline, Progress, Result
 from triplaneturbo.render.raster import rasterizer
 from triplaneturbo.request import Request
@@ -37,7 +43,7 @@ from triplaneturbo.tickets import Line, Ticket
 from triplaneturbo.world.advice import summary
 from triplaneturbo.world.captions import vocabulary
 from triplaneturbo.world.reading import Reading
-from triplaneturbo.zero_gpu import on_gpu
+from triplaneturbo.zero_gpu import is_lent, on_gpu
 
 KEPT_EMBEDDINGS = 64
 # A mesh with its textures takes about 10 MB; at the largest texture size some 150.
@@ -81,26 +87,23 @@ class Engine:
         self.device, self._why_device = chosen[0]
         base = os.environ.get("TRIPLANETURBO_BASE", "") if base is None else base
         found = find_model(model, self.device.type == "cuda", base)
-        self.dtype, self._why_precision = choose_precision(precision, self.device, found.small)
-        self.name, self._why_model = found.name, found.why
-        if self.device.type == "cuda":  # the same seed is to give the same mesh
-            torch.backends.cudnn.deterministic = True
-            torch.backends.cudnn.benchmark = False
+        if self.device.type == "cuda":
+            be_deterministic()
         self._stations = [_Station(choice.device) for choice in chosen]
         self._results: _Kept[Result] = _Kept(KEPT_RESULTS)
         works = [partial(self._work, station) for station in self._stations]
         self._line = Line(works, name=f"engine on {self.device.type}")
         try:
-            for number, station in enumerate(self._stations):
-                load = partial(station.load, found, self.dtype, low_vram)
-                self._line.call(load, number)
-        except BaseException as error:
+            try:
+                self._load(found, precision, low_vram)
+            except UserError as error:
+                if model != "auto" or found.folder == SMALL:
+                    raise
+                found = find_model("small", False)
+                found = replace(found, notice=f"{error} The small model is used.")
+                self._load(found, precision, low_vram)
+        except BaseException:
             self._line.close(0)
-            if _is_out_of_memory(error):
-                raise UserError(
-                    f"Out of memory while loading {found.name} on {self.device}; close other programs or use"
-                    " the small model."
-                ) from None
             raise
         self.pipeline = self._stations[0].pipeline
         self.model = self.pipeline.model
@@ -169,6 +172,22 @@ class Engine:
         # An interrupt is not to wait for a step to end: the worker's thread ends with the process.
         self.close(0 if kind is KeyboardInterrupt else 5)
 
+    def _load(self, found: Found, precision: str, low_vram: bool) -> None:
+        """Load a model on all devices."""
+        self.dtype, self._why_precision = choose_precision(precision, self.device, found.small)
+        self.name, self._why_model = found.name, found.why
+        try:
+            for number, station in enumerate(self._stations):
+                load = partial(station.load, found, self.dtype, low_vram)
+                load() if is_lent() else self._line.call(load, number)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"Out of memory while loading {found.name} on {self.device}; close other programs or use the"
+                " small model."
+            ) from None
+
     def _work(self, station: _Station, request: Request) -> Generator[Progress | Result, None, None]:
         kept = self._results.get(request)
         if kept is not None:
@@ -176,7 +195,7 @@ class Engine:
             return
         for frugal in (False, True):
             try:
-                for event in station.stream(request, station.embed, frugal):
+                for event in station.stream(request, frugal):
                     if isinstance(event, Result) and not frugal:
                         self._results.put(request, event)
                     yield event
@@ -203,7 +222,13 @@ class _Station:
     def load(self, found: Found, dtype: torch.dtype, low_vram: bool) -> None:
         """Load the model."""
         self.pipeline = Pipeline(_load(found, self.device, dtype), low_vram)
-        self.stream = on_gpu(self.pipeline.stream)
+        self.stream = on_gpu(self._stream)
+
+    def _stream(self, request: Request, frugal: bool) -> Generator[Progress | Result, None, None]:
+        for event in self.pipeline.stream(request, self.embed, frugal):
+            if is_lent() and isinstance(event, Progress) and event.estimate is not None:
+                event = replace(event, estimate=event.estimate.cpu())
+            yield event
 
     def embed(self, prompt: str) -> Tensor:
         """The prompt's embedding, from before if it was asked for lately."""
@@ -263,4 +288,8 @@ def _rasteriser(device: torch.device) -> str:
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return "not enough memory" in str(error) or "can't allocate memory" in str(error)
+    said = str(error).lower()
+    return any(
+        words in said
+        for words in ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
+    )

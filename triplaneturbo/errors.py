@@ -1,5 +1,7 @@
 """The errors that a person can mend."""
 
+from __future__ import annotations
+
 
 class UserError(Exception):
     """Something that the user can mend.
@@ -14,6 +16,9 @@ class EmptySurfaceError(UserError):
 
     def __init__(self) -> None:
         super().__init__("The model found no surface for this prompt; try another seed.")
+
+    def __reduce__(self) -> tuple[type[EmptySurfaceError], tuple[()]]:
+        return EmptySurfaceError, ()
 
 
 class Cancelled(Exception):

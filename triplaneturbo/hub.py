@@ -1,7 +1,8 @@
 """Released weights: who has them, which files of theirs are used, and how these come onto this machine.
 
 Everything lies in the hub's own cache (HF_HOME), is resumed after a cut, and is found there without a network
-(HF_HUB_OFFLINE). Revisions are stated, so that a repository that changes does not change what is loaded.
+(HF_HUB_OFFLINE). Revisions are stated, so that a repository that changes does not change what is loaded; that
+of the adapter, whose commit we could not look up, is the branch main.
 """
 
 from __future__ import annotations
@@ -95,6 +96,10 @@ TEXT_1_5 = Release(
 )
 
 
+class CacheError(UserError):
+    """The hub's cache cannot be written: no source and no network can mend that."""
+
+
 class _Unavailable(Exception):
     """A source does not give a release; the text says why in a few words."""
 
@@ -115,17 +120,16 @@ def cached(release: Release) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     for source in release.sources:
-        for revision in dict.fromkeys((source.revision, "main")):
-            folder = None
-            for names in release.files:
-                paths = (
-                    (name, try_to_load_from_cache(source.repo, name, revision=revision)) for name in names
-                )
-                folder = next((_root(path, name) for name, path in paths if isinstance(path, str)), None)
-                if folder is None:
-                    break
-            if folder is not None:
-                return folder
+        folder = None
+        for names in release.files:
+            paths = (
+                (name, try_to_load_from_cache(source.repo, name, revision=source.revision)) for name in names
+            )
+            folder = next((_root(path, name) for name, path in paths if isinstance(path, str)), None)
+            if folder is None:
+                break
+        if folder is not None:
+            return folder
     return None
 
 
@@ -243,14 +247,17 @@ def _explained(source: Source, name: str, error: Exception) -> Exception:
         return _Unavailable(f"answers with HTTP {error.response.status_code}")
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(
+        return CacheError(
             f"No space is left for {name} in {cache_folder()}: free some, or set HF_HOME elsewhere."
         )
     if number in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return UserError(
+        return CacheError(
             f"Cannot write in {cache_folder()} ({os.strerror(number)}): set HF_HOME to a folder that can be"
             " written."
         )
     if isinstance(error, OSError) and not isinstance(error, (ConnectionError, errors.EntryNotFoundError)):
         return _Unavailable(f"sends {name} broken or not to its end")
-    return _Unreachable("cannot be reached")
+    transport = type(error).__module__.startswith(("http", "requests", "urllib3"))  # differs by version
+    if transport or isinstance(error, (ConnectionError, errors.EntryNotFoundError)):
+        return _Unreachable("cannot be reached")
+    return _Unavailable(f"fails with {type(error).__name__}: {str(error)[:120]}")

@@ -9,10 +9,10 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from triplaneturbo.address import RICHDREAMER, fetch_url
+from triplaneturbo.address import RICHDREAMER, fetch_url, url_file
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.config import CONFIG_NAME
-from triplaneturbo.hub import ADAPTER, BASE, MVDREAM, TEXT_1_5, cache_folder, cached, fetch
+from triplaneturbo.hub import ADAPTER, BASE, MVDREAM, TEXT_1_5, CacheError, cache_folder, cached, fetch
 from triplaneturbo.request import shown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,12 +125,15 @@ def _small(why: str) -> Found:
 
 def find_full(base: str = "") -> Found | None:
     """The full model if its files are on this machine, in `checkpoints/full` or in the hub's cache."""
+    under = _given(base) or (FULL if _has_base(FULL) else cached(BASE))
+    if under is None:
+        return None
     if (FULL / CONFIG_NAME).is_file():
-        return Found("full", FULL, "its folder is there", base=_given(base))
+        return Found("full", FULL, "its folder is there", base=None if under == FULL else under)
     if (FULL / RELEASED).is_file():
-        return _released("full", FULL / RELEASED, _given(base) or FULL, "its folder is there")
-    released, under = cached(ADAPTER), _given(base) or cached(BASE)
-    if released is None or under is None:
+        return _released("full", FULL / RELEASED, under, "its folder is there")
+    released = cached(ADAPTER)
+    if released is None:
         return None
     return _released("full", released / RELEASED, under, "in the hub's cache")
 
@@ -145,15 +148,21 @@ def get_full(base: str = "") -> Found:
     if found is not None:
         return found
     try:
-        released = fetch(ADAPTER)
-        under = _given(base) or fetch(BASE)
+        if not any((FULL / name).is_file() for name in (CONFIG_NAME, RELEASED)):
+            fetch(ADAPTER)
+        if not (_given(base) or _has_base(FULL)):
+            fetch(BASE)
+    except CacheError:
+        raise
     except UserError as error:
         raise UserError(
             f"{str(error).rstrip('.')}; run `python -m triplaneturbo download` where there is a network, or"
             f" put {RELEASED} and the folders of {BASE.name} into {FULL} (looked there and in"
             f" {cache_folder()})."
         ) from None
-    return _released("full", released / RELEASED, under, "fetched from the hub")
+    found = find_full(base)
+    assert found is not None
+    return replace(found, why="fetched from the hub")
 
 
 def get_teachers() -> TeacherFiles:
@@ -165,10 +174,12 @@ def get_teachers() -> TeacherFiles:
     try:
         mvdream = fetch(MVDREAM) / MVDREAM.files[0][0]
         return TeacherFiles(mvdream, fetch_url(RICHDREAMER), fetch(TEXT_1_5))
+    except CacheError:
+        raise
     except UserError as error:
         raise UserError(
             f"{str(error).rstrip('.')}; run `python -m triplaneturbo download --what teachers` where there is"
-            f" a network (looked in {cache_folder()})."
+            f" a network (looked in {cache_folder()} and for {url_file(RICHDREAMER)})."
         ) from None
 
 
@@ -184,9 +195,13 @@ def _given(base: str) -> Path | None:
 
 def _own_base(folder: Path, base: str) -> Path:
     """The base of the model in `folder`: there, where it was given, or on the hub."""
+    return folder if _has_base(folder) else _given(base) or fetch(BASE)
+
+
+def _has_base(folder: Path) -> bool:
+    """Whether a part of a base lies in `folder`; if others are missing, loading it will say so."""
     parts = ("unet", "vae", "scheduler", "text_encoder", "tokenizer")
-    own = any((folder / part).is_dir() for part in parts)  # if some are missing, loading it will say so
-    return folder if own else _given(base) or fetch(BASE)
+    return any((folder / part).is_dir() for part in parts)
 
 
 def _released(name: str, adapter: Path, base: Path, why: str) -> Found:

@@ -34,6 +34,7 @@ def test_the_released_schedules(parity: Path) -> None:
         for weight in (settings.sparsity, settings.eikonal):
             assert between(weight, along) == pytest.approx(row["sparsity_eikonal[0,1,0,20000]"], abs=1e-5)
     assert settings.teachers["sd"].guidance == (7.5, 7.5)
+    assert (settings.anneal, settings.clip) == (False, float("inf"))
 
 
 def test_the_papers_schedules_end_with_the_run() -> None:

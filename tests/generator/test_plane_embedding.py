@@ -105,8 +105,8 @@ def test_clean_estimates_are_the_scheduler_s(kind: str) -> None:
     times = shifted_timesteps(scheduler, 4)
     shown: list[tuple[torch.Tensor, torch.Tensor, int]] = []
 
-    def predict(noisy: torch.Tensor, time: int) -> torch.Tensor:
-        shown.append((noisy, torch.tanh(noisy + time / 1000), time))
+    def predict(noisy: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        shown.append((noisy, torch.tanh(noisy + time / 1000), int(time)))
         return shown[-1][1]
 
     estimates = list(denoise_steps(scheduler, predict, torch.randn(2, 6, 4, 3, 3), 4))

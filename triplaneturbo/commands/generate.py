@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import time
@@ -138,7 +139,8 @@ def run(arguments: argparse.Namespace) -> int:
             print(json.dumps(summary if several else made[0]))
     elif len(todo) < len(jobs):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} were done before.")
-    return NO_SURFACE if without else DONE
+    # Of a batch that is shared, the launcher would take it for a failure and stop the other processes.
+    return NO_SURFACE if without and own.size == 1 else DONE
 
 
 def _jobs(arguments: argparse.Namespace, shared: bool) -> tuple[list[Job], Manifest | None]:
@@ -178,7 +180,8 @@ def _jobs(arguments: argparse.Namespace, shared: bool) -> tuple[list[Job], Manif
 def _identity(arguments: argparse.Namespace) -> str:
     """What else than the request decides on a mesh: a batch that is run again with another makes it anew."""
     weights = fingerprint(arguments.model)
-    return f"{__version__} {arguments.model} {weights} {arguments.device} {arguments.precision}"
+    base = arguments.base or os.environ.get("TRIPLANETURBO_BASE", "")
+    return f"{__version__} {arguments.model} {weights} {base} {arguments.device} {arguments.precision}"
 
 
 def _read_prompts(path: Path) -> list[str]:

@@ -87,6 +87,9 @@ class Settings:
         eikonal, sparsity: weights of the regularisers.
         tuning: what learns: PETA's adapters, basic LoRA's, or the whole base.
         critic_rank, critic_rate: rank and learning rate of the critic of each teacher whose kind is "vsd".
+        anneal: whether the rate rises over the first 25 iterations and then falls to a twentieth, as a
+            cosine.
+        clip: the largest norm of the gradient; inf: any.
         average: decay of the moving average of the adapter, which is what is kept in the end.
         start: a mark of the trained adapter that the run begins with; "": it begins with a new one.
         begun: how much of the schedules (not of the rate's) lies behind that one: 0 to 1.
@@ -114,6 +117,8 @@ class Settings:
     tuning: Tuning = "peta"
     critic_rank: int = 4
     critic_rate: float = 1e-4
+    anneal: bool = True
+    clip: float = 1.0
     seed: int = 0
     start: str = ""
     begun: float = 0.0
@@ -292,7 +297,8 @@ def train(
         progress(done, log, average)  # it may have been killed before it came to that
     for i in range(done, settings.iterations):
         along = i / settings.iterations
-        rate = settings.rate * min(1, (i + 1) / 25) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * along)))
+        shape = min(1, (i + 1) / 25) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * along)))
+        rate = settings.rate * (shape if settings.anneal else 1)
         for group in optimizer.param_groups:
             group["lr"] = rate
         progressed = settings.begun + (1 - settings.begun) * along
@@ -302,7 +308,7 @@ def train(
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
         team.average_gradients(parameters)
-        size = float(nn.utils.clip_grad_norm_(parameters, 1.0))
+        size = float(nn.utils.clip_grad_norm_(parameters, settings.clip))
         if not math.isfinite(size):
             raise UserError(
                 f"The gradient is not finite at iteration {i + 1}: go on from {path} with a lower rate."

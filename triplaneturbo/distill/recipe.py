@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from triplaneturbo.distill.prd import Settings, Span, TeacherSettings
 
 
@@ -11,7 +13,8 @@ def full_recipe(iterations: int = 15_000, released: bool = False) -> Settings:
     Args:
         iterations: all schedules end with them.
         released: what the released code computes and not what the paper says. Its schedules are made for
-            20,000 iterations, of which 15,000 are done; teachers are to be made with `released`, too.
+            20,000 iterations, of which 15,000 are done; teachers are to be made with `released`, too. Not as
+            there: the rasteriser shows colours only, and no normals and depths to RichDreamer.
     """
     end = 0.75 if released else 1.0
 
@@ -28,6 +31,8 @@ def full_recipe(iterations: int = 15_000, released: bool = False) -> Settings:
         steps=4,
         rate=2e-4,
         optimizer="adan",
+        anneal=False,
+        clip=math.inf,
         teachers={
             "mvdream": listen(until((20.0, 10.0)), 0.0),
             "richdreamer": listen((20.0, 20.0), 0.1),

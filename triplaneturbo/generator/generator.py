@@ -210,7 +210,7 @@ class Generator(nn.Module):
         The last one is what `decode` takes. `steps` defaults to the model's own number.
         """
 
-        def predict(noisy: Tensor, time: int) -> Tensor:
+        def predict(noisy: Tensor, time: Tensor) -> Tensor:
             return self.predict(noisy, time, text_embeds)
 
         return denoise_steps(self.scheduler, predict, latents, steps or self.config.steps)

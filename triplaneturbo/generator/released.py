@@ -84,25 +84,33 @@ def read_released(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def config_of(state: dict[str, Tensor]) -> GeneratorConfig:
+def config_of(state: dict[str, Tensor], source: object = "This") -> GeneratorConfig:
     """The sizes that a released file shows: ranks, plane channels, MLP width and depth.
+
+    `source` is what to call the file in an error.
 
     Raises:
         UserError: the tensors that show them are not there.
     """
+
+    def refusal(missing: str) -> UserError:
+        return UserError(
+            f"{source} is not a released adapter: it holds no {missing}; give triplane_turbo_sd_v1.pth or"
+            " another of its kind."
+        )
 
     def ranks(suffix: str) -> list[int]:
         """Ranks of the layers that have a weight of that name, in their order."""
         found = (re.fullmatch(rf"{re.escape(_LAYERS)}\.(\d+)\.{suffix}\.down\.weight", key) for key in state)
         numbered = sorted((int(match[1]), state[match[0]].shape[0]) for match in found if match)
         if not numbered:
-            raise UserError(f"This is not a released adapter: it holds no {_LAYERS}.N.{suffix}.down.weight.")
+            raise refusal(f"{_LAYERS}.N.{suffix}.down.weight")
         return [rank for _, rank in numbered]
 
     shared = ranks("to_q_lora")
     first = state.get(f"{_PREFIX}sdf_network.layers.0.weight")
     if first is None:
-        raise UserError(f"This is not a released adapter: it holds no {_PREFIX}sdf_network.layers.0.weight.")
+        raise refusal(f"{_PREFIX}sdf_network.layers.0.weight")
     conv = re.compile(rf"{re.escape(_LAYERS)}\.\d+\.down\.weight")
     return GeneratorConfig(
         plane_rank=ranks(f"to_q_{_PLANES[0]}")[0],

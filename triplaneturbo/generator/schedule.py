@@ -20,13 +20,14 @@ def shifted_timesteps(scheduler: DDIMScheduler, steps: int) -> list[int]:
 
 
 def denoise_steps(
-    scheduler: DDIMScheduler, predict: Callable[[Tensor, int], Tensor], latents: Tensor, steps: int
+    scheduler: DDIMScheduler, predict: Callable[[Tensor, Tensor], Tensor], latents: Tensor, steps: int
 ) -> Iterator[Tensor]:
     """Run DDIM (eta 0) and yield each step's clean estimate, float32 and shaped as `latents`.
 
     Args:
         scheduler: the base's schedule; it is not changed.
-        predict: (noisy latents, timestep) -> what the U-Net predicts, of the scheduler's prediction type.
+        predict: (noisy latents, timestep as int64 []) -> what the U-Net predicts, of the scheduler's
+            prediction type.
         latents: pure noise, unit variance.
         steps: how many, 1 to the scheduler's training timesteps.
     """
@@ -34,8 +35,9 @@ def denoise_steps(
     noisy = latents.float()
     times = shifted_timesteps(scheduler, steps)
     scheduler.timesteps = torch.tensor(times)
-    for time in times:
-        step = scheduler.step(predict(noisy, time).float(), time, noisy)
+    # On the device all at once: a copy in each step would wait for the step before.
+    for time, there in zip(times, torch.tensor(times, device=latents.device), strict=True):
+        step = scheduler.step(predict(noisy, there).float(), time, noisy)
         noisy = step.prev_sample
         yield step.pred_original_sample
 

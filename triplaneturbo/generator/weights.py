@@ -116,7 +116,7 @@ def convert_released(released: Path, base: Path, folder: Path) -> Path:
     Raises:
         UserError: the file or the base is missing, broken, or they do not belong together.
     """
-    config = config_of(read_released(released))
+    config = config_of(read_released(released), released)
     generator, _ = load_generator(folder, config, base=base, adapter=released)
     save_adapter(generator, folder / ADAPTER_NAME)
     config.save(folder)

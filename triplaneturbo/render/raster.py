@@ -44,9 +44,12 @@ class Raster(NamedTuple):
 
 @lru_cache(maxsize=1)
 def _nvdiffrast() -> Any | None:
-    """The module nvdiffrast.torch, or None where it is not installed or does not load."""
+    """The module nvdiffrast.torch, or None where it is not installed or does not work."""
     try:
         import nvdiffrast.torch as module
+
+        if torch.cuda.is_available():
+            module.RasterizeCudaContext()
     except (ImportError, OSError, RuntimeError):
         return None
     return module

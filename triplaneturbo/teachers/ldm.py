@@ -43,7 +43,7 @@ def read_ldm(path: Path) -> State:
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict):
-        raise UserError(f"{path} is no checkpoint of a teacher: it holds no names with tensors.")
+        raise _refusal(path, "it holds no names with tensors")
     return {name: value for name, value in content.items() if isinstance(value, Tensor)}
 
 
@@ -76,7 +76,7 @@ def _network(kind: type, part: State, convert: Callable, config: dict[str, Any],
     try:
         converted: State = convert(dict(part), config)
     except (KeyError, ValueError, IndexError) as error:
-        raise UserError(f"{source} is not this teacher: it has no {error} for its {kind.__name__}.") from None
+        raise _refusal(source, f"it has no {error} for its {kind.__name__}") from None
     with torch.device("meta"):
         network: nn.Module = kind(**config)
     expected = network.state_dict()
@@ -86,14 +86,17 @@ def _network(kind: type, part: State, convert: Callable, config: dict[str, Any],
     )
     if wrong is not None:
         found = tuple(converted[wrong].shape) if wrong in converted else "nothing"
-        raise UserError(
-            f"{source} is not this teacher: {wrong} should be {tuple(expected[wrong].shape)} and is {found}."
-        )
+        raise _refusal(source, f"{wrong} should be {tuple(expected[wrong].shape)} and is {found}")
     if len(part) != len(expected):
-        raise UserError(
-            f"{source} is not this teacher: its {kind.__name__} has {len(part)} weights, not {len(expected)}."
-        )
+        raise _refusal(source, f"its {kind.__name__} has {len(part)} weights, not {len(expected)}")
     network.load_state_dict(
         {name: converted[name].float().contiguous() for name in expected}, strict=True, assign=True
     )
     return network.eval().requires_grad_(False)
+
+
+def _refusal(source: object, why: str) -> UserError:
+    return UserError(
+        f"{source} is not this teacher: {why}; give the file that its authors released, which"
+        " `python -m triplaneturbo download --what teachers` fetches."
+    )

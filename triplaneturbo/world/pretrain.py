@@ -153,7 +153,7 @@ def sample(
 ) -> Tensor:
     """Pictures [B, 3, 64, 64] of text embeddings [B, 77, D]: 25 DDIM steps with guidance against `empty`."""
 
-    def predict(noisy: Tensor, time: int) -> Tensor:
+    def predict(noisy: Tensor, time: Tensor) -> Tensor:
         both = unet(noisy.repeat(2, 1, 1, 1), time, encoder_hidden_states=torch.cat((empty, embeds))).sample
         without, with_text = both.chunk(2)
         return without + guidance * (with_text - without)
