@@ -195,6 +195,18 @@ def test_prompts_without_a_surface_do_not_stop_the_others(cli: Cli, tmp_path: Pa
     assert not (tmp_path / "meshes").exists()
 
 
+@pytest.mark.usefixtures("empty_field")
+def test_in_a_shared_batch_they_do_not_stop_the_other_processes(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    (tmp_path / "prompts.txt").write_text("a cup\na hat\n")
+    code, _, err = cli("generate", "--prompts", "prompts.txt", "-o", "meshes", "--device", "cpu", *QUICK)
+    assert code == 0  # a launcher takes anything else for a failure of all
+    assert err.count("found no surface") == 1
+
+
 def test_the_bar_on_a_terminal_shows_the_stages(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

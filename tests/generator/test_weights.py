@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import ROOT
@@ -143,6 +143,16 @@ def test_a_file_for_another_base_is_refused(released: Path) -> None:
     config = GeneratorConfig.load(SMALL)
     generator, _ = load_generator(SMALL, config)
     _refused(lambda: load_adapter(generator, released / "adapter.pth"), "adapter.pth", "does not fit")
+
+
+def test_a_base_with_another_text_encoder_is_refused(released: Path) -> None:
+    """As Stable Diffusion 1.5 is to 2.1-base: the same layers, texts of another width."""
+    sizes = json.loads((released / "base" / "unet" / "config.json").read_text())
+    unet = UNet2DConditionModel.from_config({**sizes, "cross_attention_dim": 48})
+    vae = AutoencoderKL.from_config(json.loads((released / "base" / "vae" / "config.json").read_text()))
+    config = config_of(read_released(released / "adapter.pth"))
+    generator = Generator(unet, vae, DDIMScheduler(**full_size.SCHEDULER), config)
+    _refused(lambda: load_adapter(generator, released / "adapter.pth"), "for Stable Diffusion 2.1-base")
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown", "shape", "box"])
