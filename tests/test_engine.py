@@ -148,6 +148,23 @@ def test_devices_that_are_not_there(device: str) -> None:
         Engine("small", device)
 
 
+def test_a_full_model_that_does_not_load_leaves_the_small_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    find = engine_module.find_model
+    broken = models.Found("full", tmp_path, "in the hub's cache")
+    monkeypatch.setattr(
+        engine_module, "find_model", lambda name, *rest: broken if name == "auto" else find(name, *rest)
+    )
+    with Engine("auto", "cpu") as opened:
+        assert opened.name == "small"
+        assert opened.notice.startswith(str(tmp_path))
+        assert opened.notice.endswith("The small model is used.")
+    monkeypatch.setattr(engine_module, "find_model", lambda *_: broken)
+    with pytest.raises(UserError, match="holds no model"):
+        Engine("full", "cpu")
+
+
 def test_other_errors_are_not_hidden(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     def decode(*_: object) -> torch.Tensor:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
