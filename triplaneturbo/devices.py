@@ -66,7 +66,7 @@ def choose_devices(asked: str | None = None) -> list[DeviceChoice]:
     if asked == "all":
         count = torch.cuda.device_count()
         if count == 0:
-            raise UserError("There is no CUDA device, of which --device all takes all.")
+            raise UserError("There is no CUDA device, of which --device all takes all: leave --device out.")
         fit = [number for number in range(count) if not _unfit(number)]
         if not fit:
             raise UserError(f"No CUDA device can be used: {_unfit(0)}; use --device cpu.")

@@ -234,7 +234,7 @@ def _explained(source: Source, name: str, error: Exception) -> Exception:
     from huggingface_hub import errors
 
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return _Unreachable("is not asked (HF_HUB_OFFLINE is set)")
+        return _Unreachable("is not asked while HF_HUB_OFFLINE is set: unset it")
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return _Absent(f"has no {name}")
     if isinstance(error, errors.GatedRepoError):
