@@ -28,6 +28,7 @@ from triplaneturbo.generator.adapter import adapter_tensors
 from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.generator.generator import Generator
 from triplaneturbo.generator.released import released_places, to_released
+from triplaneturbo.teachers.twin import base_weights
 
 STEP_TFLOP, DECODE_TFLOP = 1.31, 3.73
 
@@ -129,8 +130,7 @@ def plain_twin(generator: Generator, sizes: Sizes) -> PlainGenerator:
     tensors = {name: value.detach() for name, value in adapter_tensors(generator).items()}
     unet, vae = UNet2DConditionModel(**sizes.unet), AutoencoderKL(**sizes.vae)
     for model, source in ((unet, generator.unet), (vae.decoder, generator.vae.decoder)):
-        state = {name.replace(".base_layer", ""): value for name, value in source.state_dict().items()}
-        model.load_state_dict({name: value for name, value in state.items() if "lora_" not in name})
+        model.load_state_dict(base_weights(source))
     vae.post_quant_conv.load_state_dict(generator.vae.post_quant_conv.state_dict())
     return PlainGenerator(unet, vae, DDIMScheduler(**SCHEDULER), to_released(tensors, places)).eval()
 

@@ -27,7 +27,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from benchmarks.generator import Sizes, plain_twin, random_generator, relative
 from benchmarks.surface import chair, fit
 from tests.generator.plain import PlainGenerator
-from tests.mesh.distance import farthest
+from tests.generator.small_mesh import planes_and_mesh
+from tests.mesh.distance import cells_apart
 from triplaneturbo.__main__ import guarded
 from triplaneturbo.devices import be_deterministic, choose_device, choose_precision, device_name, wait_for
 from triplaneturbo.generator.config import GeneratorConfig
@@ -145,6 +146,9 @@ def by_precision(subject: Subject, device: torch.device, repeats: int) -> tuple[
     generator.to(device).merge()
     full: Tensor | None = None
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        if generator.dtype == torch.float16:  # what was rounded does not come back
+            generator = random_generator(subject.sizes).to(device)
+            generator.merge()
         generator.cast(dtype)
         name = f"ours, {str(dtype)[6:]}"
         seconds = _both(generator, noise, words, repeats)
@@ -154,9 +158,6 @@ def by_precision(subject: Subject, device: torch.device, repeats: int) -> tuple[
         rows.append((name, *seconds, f"planes {100 * relative(planes, full):.2f} %"))
         if device.type == "cuda" and dtype == torch.float16:
             rows.append(_graphed(generator, noise, words, repeats))
-        if dtype != torch.float32:  # what was rounded does not come back
-            generator = random_generator(subject.sizes).to(device)
-            generator.merge()
     print(f"\n{'six latents of ' + str(side) + '^2':28}{'step ms':>9}{'decode ms':>11}{'4 + 1 ms':>10}")
     for name, step, decode, word in rows:
         print(f"{name:28}{1e3 * step:9.2f}{1e3 * decode:11.2f}{1e3 * (4 * step + decode):10.2f}  {word}")
@@ -175,9 +176,8 @@ def _graphed(
     generator: Generator, noise: Tensor, words: Tensor, repeats: int
 ) -> tuple[str, float, float, str]:
     """The row of a step and a decoding as CUDA graphs."""
-    time_of_step = torch.tensor(
-        999, device=noise.device
-    )  # made in the graph it would be copied from the host
+    # Made in the graph it would be copied from the host.
+    time_of_step = torch.tensor(999, device=noise.device)
     step, took = as_graph(lambda: generator.predict(noise, time_of_step, words))
     decode, more = as_graph(lambda: generator.decode(noise))
     seconds = timed(step, repeats, noise.device), timed(decode, repeats, noise.device)
@@ -244,21 +244,13 @@ def _plain_mesh(subject: Subject, shape: Field, device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-@torch.no_grad()
 def half_against_full(device: torch.device) -> None:
     """The third table."""
     print("\nthe built-in model, float16 against float32")
+    models = [load_model(SMALL, device=device, dtype=dtype) for dtype in (torch.float32, torch.float16)]
     for prompt in (PROMPT, "a blue chair"):
-        made: list[tuple[Tensor, Mesh]] = []
-        for dtype in (torch.float32, torch.float16):
-            model = load_model(SMALL, device=device, dtype=dtype)
-            noise = model.generator.draw_latents(1, torch.Generator().manual_seed(0))
-            *_, latents = model.generator.denoise(noise, model.text.embed([prompt]))
-            planes = model.generator.decode(latents)[0]
-            surface = extract(model.generator.field(planes), model.config.grid_resolution)
-            made.append((planes, Mesh(surface.vertices.cpu(), surface.faces.cpu())))
-        (exact, mesh), (rough, other) = made
-        cells = max(farthest(mesh, other), farthest(other, mesh)) / 2 * (model.config.grid_resolution - 1)
+        (exact, mesh), (rough, other) = (planes_and_mesh(model, prompt) for model in models)
+        cells = cells_apart(mesh, other, models[0].config.grid_resolution)
         print(f"  {prompt:20}planes {100 * relative(rough, exact):.2f} %, meshes {cells:.2f} cells apart")
 
 

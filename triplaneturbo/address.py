@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from urllib.request import Request, urlopen
 from filelock import FileLock
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.hub import cache_folder
+from triplaneturbo.hub import cache_folder, not_kept
 
 
 @dataclass(frozen=True)
@@ -86,12 +85,7 @@ def fetch_url(address: Address) -> Path:
             with part.open("ab") as stream:
                 http_get(address.url, stream, resume_size=stream.tell(), expected_size=size)
             os.replace(part, file)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
-            raise UserError(
-                f"Cannot write {part} ({os.strerror(error.errno)}): free some space, or set HF_HOME."
-            ) from None
-        raise UserError(f"{address.name} was not sent to its end; run the same again to go on.") from None
-    except Exception:  # the transport's own
-        raise UserError(f"{address.name} was not sent to its end; run the same again to go on.") from None
+    except Exception as error:  # the transport has errors of its own kinds
+        cut = UserError(f"{address.name} was not sent to its end; run the same again to go on.")
+        raise not_kept(error, file.name) or cut from None
     return file

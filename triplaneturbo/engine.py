@@ -11,7 +11,6 @@ with Engine("small") as engine:
 from __future__ import annotations
 
 import gc
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Generator
@@ -35,7 +34,7 @@ from triplaneturbo.generator.weights import CONFIG_NAME, Model, convert_released
 from triplaneturbo.mesh.formats import encode
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.warm import warm
-from triplaneturbo.models import SMALL, Found, find_model
+from triplaneturbo.models import SMALL, Found, base_or_default, find_model
 from triplaneturbo.pipeline import Pipeline, Progress, Result
 from triplaneturbo.render.raster import rasterizer
 from triplaneturbo.request import Request
@@ -85,8 +84,7 @@ class Engine:
     ) -> None:
         chosen = choose_devices(device)
         self.device, self._why_device = chosen[0]
-        base = os.environ.get("TRIPLANETURBO_BASE", "") if base is None else base
-        found = find_model(model, self.device.type == "cuda", base)
+        found = find_model(model, self.device.type == "cuda", base_or_default(base))
         if self.device.type == "cuda":
             be_deterministic()
         self._stations = [_Station(choice.device) for choice in chosen]

@@ -245,6 +245,19 @@ def _explained(source: Source, name: str, error: Exception) -> Exception:
         return _Unavailable(f"has no revision {source.revision}")
     if isinstance(error, errors.HfHubHTTPError):
         return _Unavailable(f"answers with HTTP {error.response.status_code}")
+    unwritable = not_kept(error, name)
+    if unwritable is not None:
+        return unwritable
+    if isinstance(error, OSError) and not isinstance(error, (ConnectionError, errors.EntryNotFoundError)):
+        return _Unavailable(f"sends {name} broken or not to its end")
+    transport = type(error).__module__.startswith(("http", "requests", "urllib3"))  # differs by version
+    if transport or isinstance(error, (ConnectionError, errors.EntryNotFoundError)):
+        return _Unreachable("cannot be reached")
+    return _Unavailable(f"fails with {type(error).__name__}: {str(error)[:120]}")
+
+
+def not_kept(error: Exception, name: str) -> CacheError | None:
+    """What to say of an error if it is that the file called `name` could not be kept; None if it is not."""
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT):
         return CacheError(
@@ -255,9 +268,4 @@ def _explained(source: Source, name: str, error: Exception) -> Exception:
             f"Cannot write in {cache_folder()} ({os.strerror(number)}): set HF_HOME to a folder that can be"
             " written."
         )
-    if isinstance(error, OSError) and not isinstance(error, (ConnectionError, errors.EntryNotFoundError)):
-        return _Unavailable(f"sends {name} broken or not to its end")
-    transport = type(error).__module__.startswith(("http", "requests", "urllib3"))  # differs by version
-    if transport or isinstance(error, (ConnectionError, errors.EntryNotFoundError)):
-        return _Unreachable("cannot be reached")
-    return _Unavailable(f"fails with {type(error).__name__}: {str(error)[:120]}")
+    return None

@@ -62,6 +62,11 @@ class TeacherFiles:
     text: Path
 
 
+def base_or_default(asked: str | None) -> str:
+    """The base's folder that was asked for; None: TRIPLANETURBO_BASE's, "" if that is not set."""
+    return os.environ.get("TRIPLANETURBO_BASE", "") if asked is None else asked
+
+
 def find_model(name: str, on_gpu: bool, base: str = "") -> Found:
     """The model called `name`: "auto", "small", "full", a folder, or a hub id such as "someone/a-model".
 

@@ -62,6 +62,13 @@ class Team:
             dist.barrier()
 
 
+def fill_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Give zeros to parameters that no loss has reached, as all processes must have the same gradients."""
+    for p in parameters:
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+
+
 def run(
     function: Callable[..., None], arguments: tuple[Any, ...], processes: int, device: str = "cpu"
 ) -> None:

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import time
@@ -37,7 +36,7 @@ from triplaneturbo.commands.manifest import Manifest
 from triplaneturbo.commands.outputs import DEFAULT_FOLDER, FORMATS, Job, plan, write
 from triplaneturbo.commands.share import Share, share
 from triplaneturbo.errors import EmptySurfaceError, UserError
-from triplaneturbo.models import fingerprint
+from triplaneturbo.models import base_or_default, fingerprint
 from triplaneturbo.request import DEFAULT_FACES, SEED_LIMIT, UNWRAPS, Request, shown
 
 if TYPE_CHECKING:
@@ -180,7 +179,7 @@ def _jobs(arguments: argparse.Namespace, shared: bool) -> tuple[list[Job], Manif
 def _identity(arguments: argparse.Namespace) -> str:
     """What else than the request decides on a mesh: a batch that is run again with another makes it anew."""
     weights = fingerprint(arguments.model)
-    base = arguments.base or os.environ.get("TRIPLANETURBO_BASE", "")
+    base = base_or_default(arguments.base)
     return f"{__version__} {arguments.model} {weights} {base} {arguments.device} {arguments.precision}"
 
 

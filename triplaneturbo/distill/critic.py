@@ -15,7 +15,7 @@ from diffusers import UNet2DConditionModel
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
-from triplaneturbo.parallel import Team
+from triplaneturbo.parallel import Team, fill_gradients
 from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.closed_form import levels
 
@@ -66,9 +66,7 @@ class LoraCritic:
 
     def step(self, team: Team) -> None:
         """Learn from what was accumulated, in the mean over the processes."""
-        for p in self.parameters:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
+        fill_gradients(self.parameters)
         team.average_gradients(self.parameters)
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -32,7 +32,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.generator.folded import Folded
 from triplaneturbo.generator.generator import Generator
 from triplaneturbo.generator.schedule import clean_estimate, shifted_timesteps
-from triplaneturbo.parallel import Team
+from triplaneturbo.parallel import Team, fill_gradients
 from triplaneturbo.teachers.base import Scenes, Seen, Teacher
 
 Tuning = Literal["peta", "lora", "full"]
@@ -74,7 +74,7 @@ class Settings:
         scored: how many of an iteration's K steps are rendered and scored, drawn anew each time; the others
             are only walked through. The gradient is the same on average, and a caption costs less: more
             captions an hour. None: all of them, as in Algorithm 1.
-        rate: learning rate, reached in 25 iterations, then a cosine to a twentieth.
+        rate: learning rate, the highest; see `anneal`.
         optimizer: "adamw", "soap" or "adan"; see `make_optimizer`.
         teachers: by name; a teacher without an entry is off.
         renderings: "volume", "surface" or both.
@@ -304,9 +304,7 @@ def train(
         progressed = settings.begun + (1 - settings.begun) * along
         seed = (settings.seed, i, team.rank)
         parts = iteration(student, teachers, draw, settings, progressed, seed, autocast, critics)
-        for p in parameters:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
+        fill_gradients(parameters)
         team.average_gradients(parameters)
         size = float(nn.utils.clip_grad_norm_(parameters, settings.clip))
         if not math.isfinite(size):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from triplaneturbo.errors import UserError
+from triplaneturbo.foreign import read_checkpoint
 from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.generator.peta import PROJECTIONS
 
@@ -69,15 +70,7 @@ def read_released(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing, truncated, not a checkpoint, or holds more than tensors.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
-    except FileNotFoundError:
-        raise UserError(f"There is no file {path}; give the path of a released adapter (.pth).") from None
-    except Exception as error:  # a broken file raises whatever the bytes lead the reader to
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{path} cannot be read as a checkpoint of weights alone ({reason[:120]}); download it again."
-        ) from None
+    content = read_checkpoint(path, "a released adapter (.pth)")
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} is not a released adapter: it holds no state_dict of tensors.")

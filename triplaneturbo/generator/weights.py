@@ -178,19 +178,26 @@ def _load_part(kind: type, folder: Path, trained: bool):
     if not trained:
         return kind.from_config(_read_json(folder / "config.json"))  # type: ignore[attr-defined]
     try:
-        with _quiet():
-            model, info = kind.from_pretrained(  # type: ignore[attr-defined]
-                folder,
-                torch_dtype=torch.float32,
-                local_files_only=True,
-                use_safetensors=True,
-                variant=_variant(folder),
-                output_loading_info=True,
-            )
+        return _pretrained(kind, folder, torch_dtype=torch.float32)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{folder} is broken ({reason[:160]}); restore it from where it came.") from None
-    _check_complete(folder, info)
+
+
+def _pretrained(kind: type, folder: Path, **precision: torch.dtype):
+    """diffusers' or transformers' class (they name the precision differently) with a folder's weights."""
+    with _quiet():
+        model, info = kind.from_pretrained(  # type: ignore[attr-defined]
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            variant=_variant(folder),
+            output_loading_info=True,
+            **precision,
+        )
+    wrong = info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"]
+    if wrong:
+        raise UserError(f"{folder} does not fit its config.json: look at the weight {next(iter(wrong))}.")
     return model
 
 
@@ -198,12 +205,6 @@ def _variant(folder: Path) -> str | None:
     """ "fp16" where a folder holds its weights at half precision alone."""
     halves = {path.name for path in folder.glob("*.fp16.safetensors")}
     return "fp16" if halves and len(halves) == len(list(folder.glob("*.safetensors"))) else None
-
-
-def _check_complete(folder: Path, info: dict) -> None:
-    wrong = info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"]
-    if wrong:
-        raise UserError(f"{folder} does not fit its config.json: look at the weight {next(iter(wrong))}.")
 
 
 def load_text(folder: Path, seed: int | None = None) -> TextEncoder:
@@ -219,16 +220,7 @@ def load_text(folder: Path, seed: int | None = None) -> TextEncoder:
     try:
         tokenizer = CLIPTokenizer.from_pretrained(words, local_files_only=True)
         if seed is None:
-            with _quiet():
-                model, info = CLIPTextModel.from_pretrained(
-                    path,
-                    dtype=torch.float32,
-                    local_files_only=True,
-                    use_safetensors=True,
-                    variant=_variant(path),
-                    output_loading_info=True,
-                )
-            _check_complete(path, info)
+            model = _pretrained(CLIPTextModel, path, dtype=torch.float32)
         else:
             with _drawn_from(seed):
                 model = CLIPTextModel(CLIPTextConfig.from_dict(_read_json(path / "config.json")))

@@ -44,28 +44,28 @@ class Raster(NamedTuple):
 
 @lru_cache(maxsize=1)
 def _nvdiffrast() -> Any | None:
-    """The module nvdiffrast.torch, or None where it is not installed or does not work."""
+    """The module nvdiffrast.torch, or None where it is not installed or does not load."""
     try:
         import nvdiffrast.torch as module
-
-        if torch.cuda.is_available():
-            module.RasterizeCudaContext()
     except (ImportError, OSError, RuntimeError):
         return None
     return module
 
 
 @lru_cache(maxsize=8)
-def _context(device: torch.device) -> Any:
+def _context(device: torch.device) -> Any | None:
+    """What nvdiffrast draws with on a CUDA device, or None where it cannot."""
     module = _nvdiffrast()
-    assert module is not None
-    return module.RasterizeCudaContext(device=device)
+    try:
+        return module and module.RasterizeCudaContext(device=device)
+    except RuntimeError:
+        return None
 
 
 def rasterizer(device: torch.device | str) -> str:
     """Which rasteriser serves tensors of that device: "nvdiffrast" or "numba"."""
-    on_cuda = torch.device(device).type == "cuda"
-    return "nvdiffrast" if on_cuda and _nvdiffrast() is not None else "numba"
+    device = torch.device(device)
+    return "nvdiffrast" if device.type == "cuda" and _context(device) is not None else "numba"
 
 
 def rasterize(vertices: Tensor, faces: Tensor, cameras: Cameras, height: int, width: int) -> Raster:

@@ -16,6 +16,7 @@ from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, con
 from torch import Tensor, nn
 
 from triplaneturbo.errors import UserError
+from triplaneturbo.foreign import read_checkpoint
 
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
@@ -31,15 +32,7 @@ def read_ldm(path: Path) -> State:
     Raises:
         UserError: the file is missing, cut short, no checkpoint, or holds what only running it could make.
     """
-    if not path.is_file():
-        raise UserError(f"There is no file {path}; give the path of a teacher's checkpoint.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # a broken file raises whatever the bytes lead the reader to
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"{path} cannot be read as a checkpoint of weights alone ({reason[:120]}); download it again."
-        ) from None
+    content = read_checkpoint(path, "a teacher's checkpoint", mapped=True)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict):

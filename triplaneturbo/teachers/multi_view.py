@@ -13,6 +13,7 @@ from torch import Tensor
 from triplaneturbo.render.cameras import Cameras
 from triplaneturbo.teachers.base import Scenes, Seen, Teacher
 from triplaneturbo.teachers.joined_views import join_views
+from triplaneturbo.teachers.latents import precision
 from triplaneturbo.teachers.twin import twin
 
 VIEWS = 4
@@ -86,7 +87,7 @@ class MultiView:
         if guided:
             texts = torch.cat((texts, condition.negative.expand_as(texts)))
             cameras, rows, times = (torch.cat((x, x)) for x in (cameras, rows, times))
-        with self._precision(rows.device):
+        with precision(self.autocast, rows.device):
             output = self.unet(
                 rows.flatten(0, 1).to(self.unet.dtype),  # [B * V, 4, h, w], scene after scene
                 times.repeat_interleave(VIEWS),
@@ -102,9 +103,6 @@ class MultiView:
         other.unet = twin(self.unet)
         join_views(other.unet, VIEWS)
         return other, other.unet
-
-    def _precision(self, device: torch.device) -> torch.autocast:
-        return torch.autocast(device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None)
 
 
 def schedule() -> Tensor:

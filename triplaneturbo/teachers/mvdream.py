@@ -15,10 +15,10 @@ from torch import Tensor
 
 from triplaneturbo.render.cameras import Cameras
 from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.latents import sample_latents
 from triplaneturbo.teachers.ldm import read_ldm, unet_from, vae_from
 from triplaneturbo.teachers.multi_view import NEGATIVE, Embed, MultiView, placed
 
-FILE = "sd-v2.1-base-4view.pt"
 SIZE = 256  # side of the pictures that it encodes
 
 UNET: dict[str, Any] = {
@@ -87,8 +87,5 @@ class MVDream(MultiView):
         """Latents of all views, sampled from the VAE's posterior: [B, V, 4, h, h]."""
         images = seen.rgb.flatten(0, 1).movedim(-1, 1)  # [B * V, 3, H, W]
         images = F.interpolate(images, (self.size, self.size), mode="bilinear", align_corners=False)
-        with self._precision(images.device):
-            posterior = self.vae.encode((images * 2 - 1).to(self.vae.dtype)).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(images)
-        latents = (posterior.mean.float() + posterior.std.float() * noise) * self.vae.config.scaling_factor
+        latents = sample_latents(self.vae, images * 2 - 1, generator, self.autocast)
         return latents.unflatten(0, (-1, scenes.views))

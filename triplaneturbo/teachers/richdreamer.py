@@ -20,7 +20,6 @@ from triplaneturbo.teachers.geometry import normals_and_disparity
 from triplaneturbo.teachers.ldm import read_ldm, unet_from
 from triplaneturbo.teachers.multi_view import NEGATIVE, Embed, MultiView, placed
 
-FILE = "nd_mv_ema.ckpt"
 SIZE = 32  # side of what it diffuses
 
 UNET: dict[str, Any] = {

@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
 from triplaneturbo.teachers.base import Scenes, Seen, Teacher
+from triplaneturbo.teachers.latents import precision, sample_latents
 from triplaneturbo.teachers.twin import twin
 
 Shade = Callable[[Tensor, Tensor, Tensor], Tensor]  # colours, normals, directions to the camera -> colours
@@ -61,11 +62,7 @@ class StableDiffusion:
         images = rgb.movedim(-1, 1) * 2 - 1
         if images.shape[-1] != self.size:
             images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
-        with self._precision(images.device):
-            posterior = self.vae.encode(images.to(self.vae.dtype)).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(images)
-        latents = (posterior.mean.float() + posterior.std.float() * noise) * self.vae.config.scaling_factor
-        return latents[:, None]
+        return sample_latents(self.vae, images, generator, self.autocast)[:, None]
 
     def twin(self) -> tuple[Teacher, UNet2DConditionModel]:
         """The same teacher with a U-Net of its own on the same weights, and that U-Net."""
@@ -74,9 +71,6 @@ class StableDiffusion:
             own = twin(unet)
         other.base = lambda: nullcontext(own)
         return other, own
-
-    def _precision(self, device: torch.device) -> torch.autocast:
-        return torch.autocast(device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None)
 
     def condition(self, seen: Seen, scenes: Scenes) -> tuple[Tensor, Tensor]:
         """Embeddings of the captions and of no caption, [B, 77, D] each."""
@@ -89,7 +83,7 @@ class StableDiffusion:
         """The noise in latents [B, 1, 4, h, h] at timesteps [B]."""
         text, empty = condition
         rows = noisy[:, 0]
-        with self.base() as unet, self._precision(rows.device):
+        with self.base() as unet, precision(self.autocast, rows.device):
             if guided:
                 rows, times, text = rows.repeat(2, 1, 1, 1), times.repeat(2), torch.cat((text, empty))
             output = unet(rows.to(unet.dtype), times, encoder_hidden_states=text.to(unet.dtype)).sample

@@ -121,10 +121,15 @@ def compare(
     """
     about = {"prompt": spec.caption, "group": group_of(spec), "kind": spec.kind, "class": spec.thing}
     if made is None:
-        nothing = {"volume_iou": 0.0, "nearest": 0, "silhouette_iou": 0.0, "color_error": None}
-        none = {"floaters": 0, "floaters_left": 0, "empty": True}
-        last = None if judge is None else judge.last
-        return {**about, **nothing, "rank": last, **none}, np.zeros_like(instances[0])
+        nothing: dict[str, Any] = {
+            "volume_iou": 0.0,
+            "nearest": 0,
+            "silhouette_iou": 0.0,
+            "color_error": None,
+        }
+        nothing |= {"rank": None if judge is None else judge.last}
+        nothing |= {"floaters": 0, "floaters_left": 0, "empty": True}
+        return {**about, **nothing}, np.zeros_like(instances[0])
     shape = filled(made.mesh.vertices, made.mesh.faces, len(instances[0]))
     shares = [overlap(shape, one) for one in instances]
     nearest = int(np.argmax(shares))
