@@ -109,11 +109,11 @@ def main() -> None:
     assert mesh.normals is not None
     uv, normals = mesh.uv, mesh.normals
     atlas = lay_out(uv, mesh.faces, 1024)
-    covered = np.zeros(1024 * 1024, bool)
+    covered = torch.zeros(1024 * 1024, dtype=torch.bool)
     covered[atlas.texels] = True
     stages: dict[str, Callable[[], Any]] = {
         "lay out (with the search for the nearest)": lambda: lay_out(uv, mesh.faces, 1024),
-        "  of which the search for the nearest": lambda: nearest_covered(covered.reshape(1024, 1024)),
+        "  of which the search for the nearest": lambda: nearest_covered(covered.view(1024, 1024)),
         "tangents": lambda: vertex_tangents(mesh.vertices, mesh.faces, uv, normals),
         "whole, colour only": lambda: bake(mesh, Still(), normal_map=False),
         "whole, with normal map": lambda: bake(mesh, Still()),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,10 @@ from torch import Tensor
 
 from tests.fields_for_tests import mushroom
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.atlas import lay_out
+from triplaneturbo.mesh import claim as claiming
+from triplaneturbo.mesh.atlas import GUTTER, lay_out
 from triplaneturbo.mesh.mesh import Mesh
-from triplaneturbo.mesh.nearest import nearest_covered
+from triplaneturbo.mesh.nearest import flood, nearest_covered
 from triplaneturbo.mesh.sparse import extract
 from triplaneturbo.mesh.surface import marching_cubes
 from triplaneturbo.mesh.tangents import to_tangent_space, vertex_tangents
@@ -115,7 +118,9 @@ def test_the_atlas_equals_one_made_by_loops() -> None:
     uv = torch.tensor([[0.1, 0.1], [0.6, 0.15], [0.2, 0.7], [0.7, 0.8], [0.9, 0.2], [0.95, 0.2], [0.9, 0.24]])
     faces = torch.tensor([[0, 1, 2], [2, 1, 3], [4, 5, 6]])
     wanted = _by_loops(uv.double().numpy(), faces.numpy(), 20)
-    texels, face, bary, nearest = lay_out(uv, faces, 20)
+    atlas = lay_out(uv, faces, 20)
+    texels = atlas.texels.numpy()
+    face, bary = atlas.face, atlas.bary
     found = np.full(400, -1)
     found[texels] = face.numpy()
     covered = wanted.reshape(-1) >= 0
@@ -137,7 +142,29 @@ def test_the_atlas_equals_one_made_by_loops() -> None:
     assert set(texels) <= set(np.flatnonzero(least < 2.02))
     assert (bary >= 0).all()
     torch.testing.assert_close(bary.sum(1), torch.ones(len(bary)))
-    assert set(texels) == set(nearest.reshape(-1))
+    assert set(texels) == set(atlas.nearest.flatten().tolist())
+
+
+@pytest.mark.parametrize("pairs", [1 << 21, 5000])
+def test_claims_made_in_torch_are_those_of_the_loops(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claiming, "PAIRS", pairs)
+    mesh = unwrap(ball(), "fast", SIZE)
+    far = torch.tensor([[-9.0, -9.0], [-8.0, -9.0], [-9.0, -8.0]])  # a face outside of the image
+    flat = torch.tensor([[0.7, 0.7], [0.71, 0.71], [0.72, 0.72]])  # ... and one without area
+    uv = torch.cat((mesh.uv, far, flat))
+    faces = torch.cat((mesh.faces, len(mesh.uv) + torch.arange(6).view(2, 3)))
+    atlas = lay_out(uv, faces, SIZE)
+    owner, bary = claiming.claim(uv.double() * SIZE, faces, SIZE, GUTTER)
+    assert torch.equal((owner >= 0).nonzero()[:, 0], atlas.texels)
+    # Where two faces share the nearest point, rounding says which is first.
+    same = owner[atlas.texels] == atlas.face
+    assert same.double().mean() > 0.999
+    torch.testing.assert_close(bary[atlas.texels][same], atlas.bary[same], atol=1e-6, rtol=0)
+    at, wanted = (
+        (uv[faces[face]] * weights[..., None]).sum(1) * SIZE
+        for face, weights in ((owner[atlas.texels], bary[atlas.texels]), (atlas.face, atlas.bary))
+    )
+    torch.testing.assert_close(at, wanted, atol=1e-3, rtol=0)
 
 
 def test_a_face_smaller_than_a_texel_still_gets_one() -> None:
@@ -146,15 +173,21 @@ def test_a_face_smaller_than_a_texel_still_gets_one() -> None:
     assert set(face.tolist()) == {0, 1}
 
 
-def test_spreading_equals_the_search_through_all_texels() -> None:
-    covered = torch.rand(40, 56).numpy() < 0.02
-    found = nearest_covered(covered)
+def _flooded(covered: Tensor) -> Tensor:
+    own = torch.arange(covered.numel(), dtype=torch.int32).view(covered.shape)
+    return flood(torch.where(covered, own, -1))
+
+
+@pytest.mark.parametrize("spread", [nearest_covered, _flooded])
+def test_spreading_equals_the_search_through_all_texels(spread: Callable[[Tensor], Tensor]) -> None:
+    covered = (torch.rand(40, 56) < 0.02).numpy()
+    found = spread(torch.from_numpy(covered)).numpy()
     places = np.argwhere(covered)
     rows, columns = np.indices(covered.shape)
     every = np.hypot(rows[..., None] - places[:, 0], columns[..., None] - places[:, 1])
     distance = np.hypot(rows - found // 56, columns - found % 56)
     assert covered.reshape(-1)[found].all()
-    assert (distance - every.min(-1)).max() < 0.5  # the sweeps' known, rare error
+    assert (distance - every.min(-1)).max() < 0.5  # the known, rare error of both
     assert (distance - every.min(-1) > 1e-9).mean() < 0.01
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from triplaneturbo.kernels import kernel
+from triplaneturbo.mesh.claim import claim
 from triplaneturbo.mesh.nearest import nearest_covered
 
 # Texels this near to a face belong to it too: bilinear filtering at a chart's edge reads them, and the tip of
@@ -26,33 +27,34 @@ class Atlas(NamedTuple):
         nearest: for every texel the nearest of `texels` (itself if it is one), flat, int32 [size, size].
     """
 
-    texels: np.ndarray
+    texels: Tensor
     face: Tensor
     bary: Tensor
-    nearest: np.ndarray
+    nearest: Tensor
 
 
 def lay_out(uv: Tensor, faces: Tensor, size: int) -> Atlas:
     """Give each texel within GUTTER of a face the point of the nearest face that is nearest to its centre.
 
     Args:
-        uv: [V, 2], (0, 0) at the top left corner of the image.
+        uv: [V, 2], (0, 0) at the top left corner of the image. On a CUDA device all is done there.
         faces: [F, 3], at least one.
         size: texels a side.
     """
-    face = np.full((size, size), -1, np.int32)
-    bary = np.zeros((size, size, 3), np.float32)
-    far = np.full((size, size), GUTTER**2)
-    _claim(uv.detach().cpu().double().numpy() * size, faces.cpu().numpy(), face, bary, far)
-    if (face < 0).all():  # nothing lies within the image: one texel stands for all
-        face[0, 0], bary[0, 0] = 0, 1 / 3
-    texels = np.flatnonzero(face >= 0)
-    return Atlas(
-        texels,
-        torch.from_numpy(face.reshape(-1)[texels]).long().to(faces.device),
-        torch.from_numpy(bary.reshape(-1, 3)[texels]).to(uv.device),
-        nearest_covered(face >= 0),
-    )
+    if uv.device.type == "cuda":
+        owner, bary = claim(uv.detach().double() * size, faces, size, GUTTER)
+    else:
+        face = np.full((size, size), -1, np.int32)
+        weights = np.zeros((size, size, 3), np.float32)
+        far = np.full((size, size), GUTTER**2)
+        _claim(uv.detach().cpu().double().numpy() * size, faces.cpu().numpy(), face, weights, far)
+        owner = torch.from_numpy(face).long().flatten()
+        bary = torch.from_numpy(weights).view(-1, 3)
+    if (owner < 0).all():  # nothing lies within the image: one texel stands for all
+        owner[0], bary[0] = 0, 1 / 3
+    covered = (owner >= 0).view(size, size)
+    texels = covered.flatten().nonzero()[:, 0].to(uv.device)
+    return Atlas(texels, owner.to(uv.device)[texels], bary.to(uv.device)[texels], nearest_covered(covered))
 
 
 @kernel

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from triplaneturbo.kernels import kernel
 
 
-def nearest_covered(covered: np.ndarray) -> np.ndarray:
+def nearest_covered(covered: Tensor) -> Tensor:
     """For each texel, the covered texel nearest to it.
 
-    Two sweeps over the image carry the offsets along (Danielsson's sequential distance transform with eight
-    neighbours): exact but for rare texels where another is nearer by a fraction of a texel.
+    On a CPU two sweeps over the image carry the offsets along (Danielsson's sequential distance transform with
+    eight neighbours), on a GPU jumps of falling length do (`flood`): exact but for rare texels where another
+    is nearer by a fraction of a texel.
 
     Args:
         covered: bool [H, W], at least one of them true.
@@ -19,10 +23,43 @@ def nearest_covered(covered: np.ndarray) -> np.ndarray:
     Returns:
         flat indices row * W + column, int32 [H, W]; a covered texel's own index where it is one.
     """
-    height, width = covered.shape
-    index = np.where(covered, np.arange(height * width, dtype=np.int32).reshape(height, width), -1)
-    index = np.ascontiguousarray(index, dtype=np.int32)
-    _sweep(index)
+    own = torch.arange(covered.numel(), dtype=torch.int32, device=covered.device).view(covered.shape)
+    index = torch.where(covered, own, -1)
+    if covered.device.type == "cuda":
+        return flood(index)
+    index = index.cpu().contiguous()
+    _sweep(index.numpy())
+    return index.to(covered.device)
+
+
+def flood(index: Tensor) -> Tensor:
+    """What `nearest_covered` gives, by jump flooding (Rong and Tan, 2006), with a first jump of one texel.
+
+    Args:
+        index: int32 [H, W], a covered texel's own flat index, -1 elsewhere.
+    """
+    height, width = index.shape
+    row = torch.arange(height, device=index.device)[:, None]
+    column = torch.arange(width, device=index.device)
+    jump = 1 << (max(height, width) - 1).bit_length()
+    jumps = [1]
+    while jump > 1:
+        jump //= 2
+        jumps.append(jump)
+
+    def distance(found: Tensor) -> Tensor:
+        down, across = found // width - row, found % width - column
+        return torch.where(found < 0, height**2 + width**2, down * down + across * across)
+
+    for jump in jumps:
+        around = F.pad(index, (jump,) * 4, value=-1)
+        least = distance(index)
+        for down in (0, jump, 2 * jump):
+            for across in (0, jump, 2 * jump):
+                found = around[down : down + height, across : across + width]
+                far = distance(found)
+                index = torch.where(far < least, found, index)
+                least = torch.minimum(far, least)
     return index
 
 

@@ -59,9 +59,10 @@ def bake(
     size = check_texture_size(texture_size)
     if mesh.normals is None:
         mesh = mesh.replace(normals=smooth_normals(mesh.vertices, mesh.faces))
-    layout = lay_out(mesh.uv, mesh.faces, size)
-    points = _at(mesh.vertices, mesh.faces, layout).to(getattr(field, "device", mesh.vertices.device))
-    mesh = mesh.replace(texture=_spread(field.rgb(points), layout))
+    device = getattr(field, "device", mesh.vertices.device)
+    vertices, faces, uv = (part.to(device) for part in (mesh.vertices, mesh.faces, mesh.uv))
+    layout = lay_out(uv, faces, size)
+    mesh = mesh.replace(texture=_spread(field.rgb(_at(vertices, faces, layout)), layout))
     return _bake_normals(mesh, field, size // 2, cell) if normal_map else mesh
 
 
@@ -77,11 +78,13 @@ def _bake_normals(mesh: Mesh, field: Askable, size: int, cell: float) -> Mesh:
     assert mesh.uv is not None
     assert mesh.normals is not None
     tangents = vertex_tangents(mesh.vertices, mesh.faces, mesh.uv, mesh.normals)
-    layout = lay_out(mesh.uv, mesh.faces, size)
+    device = getattr(field, "device", mesh.vertices.device)
+    faces = mesh.faces.to(device)
+    layout = lay_out(mesh.uv.to(device), faces, size)
     points, normals, frame = (
-        _at(attribute, mesh.faces, layout) for attribute in (mesh.vertices, mesh.normals, tangents)
+        _at(attribute.to(device), faces, layout) for attribute in (mesh.vertices, mesh.normals, tangents)
     )
-    outward = gradient(field, points.to(getattr(field, "device", points.device)), cell).to(normals)
+    outward = gradient(field, points, cell).to(normals)
     steep = outward.norm(dim=1, keepdim=True) > 1e-6  # no direction there: leave the surface as it is
     local = to_tangent_space(F.normalize(torch.where(steep, outward, normals), dim=1), normals, frame)
     return mesh.replace(tangents=tangents, normal_map=_spread(0.5 + 0.5 * local, layout))
@@ -110,6 +113,6 @@ def gradient(field: Askable, points: Tensor, step: float) -> Tensor:
 def _spread(values: Tensor, layout: Atlas) -> np.ndarray:
     """Values in [0, 1] [N, 3] of the atlas' texels as a whole image, uint8 [H, W, 3]."""
     nearest = layout.nearest
-    image = np.zeros((nearest.size, 3), np.uint8)
-    image[layout.texels] = (values.detach().clamp(0, 1).cpu() * 255).round().to(torch.uint8).numpy()
-    return image[nearest.reshape(-1)].reshape(*nearest.shape, 3)
+    image = torch.zeros(nearest.numel(), 3, dtype=torch.uint8, device=nearest.device)
+    image[layout.texels] = (values.detach().clamp(0, 1) * 255).round().to(torch.uint8)
+    return image[nearest.flatten().long()].view(*nearest.shape, 3).cpu().numpy()
