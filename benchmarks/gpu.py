@@ -14,7 +14,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import median
 from typing import Any
@@ -198,13 +198,18 @@ def prompt_to_glb(subject: Subject, device: torch.device, repeats: int, plain: t
     text = CLIPTextModel(config).to(device, dtype)
     model = Model(generator, TextEncoder(tokenizer, text), subject.sizes.config, SMALL, False)
 
-    def glb(pipeline: Pipeline, seed: int = 0) -> dict[str, float]:
-        request = Request(**{**vars(subject.request), "seed": seed})
-        *_, result = pipeline.stream(request)
+    def glb(pipeline: Pipeline) -> dict[str, float]:
+        *_, result = pipeline.stream(subject.request)
         assert isinstance(result, Result)
         start = time.perf_counter()
         encode(result.mesh, "glb", "mesh")
         return {**result.seconds, "glb": time.perf_counter() - start}
+
+    def glbs(pipeline: Pipeline, count: int) -> None:
+        requests = [replace(subject.request, seed=seed) for seed in range(count)]
+        for event in pipeline.stream_all(requests):
+            if isinstance(event, Result):
+                encode(event.mesh, "glb", "mesh")
 
     print(f"\n{PROMPT!r} to a GLB in {str(dtype)[6:]}: {subject.request.resolution}^3 grid, at most", end=" ")
     print(f"{subject.request.faces} faces, {subject.request.texture_size}^2 texture")
@@ -216,8 +221,10 @@ def prompt_to_glb(subject: Subject, device: torch.device, repeats: int, plain: t
                 print(f"  {stage:12}{1e3 * median(run[stage] for run in runs):9.1f} ms")
         total = median(run["total"] + run["glb"] for run in runs)
         print(f"  {'in all':12}{1e3 * total:9.1f} ms")
-        four = timed(lambda: [glb(pipeline, seed) for seed in range(4)], max(1, repeats // 4), device)
-        print(f"  {'four seeds':12}{1e3 * four:9.1f} ms, one after the other: {four / total:.2f} times one")
+        for word, together in (("one after the other", False), ("in one batch", True)):
+            several = Pipeline(model, together=together)
+            four = timed(partial(glbs, several, 4), max(1, repeats // 4), device)
+            print(f"  {'four seeds':12}{1e3 * four:9.1f} ms, {word}: {four / total:.2f} times one")
         if device.type == "cuda":
             for low in (False, True):
                 torch.cuda.empty_cache()

@@ -128,6 +128,38 @@ def test_where_memory_is_short_a_smaller_texture_is_made(
     assert not whole.frugal
 
 
+def test_several_requests_are_answered_in_order_from_memory_too(engine: Engine) -> None:
+    engine.generate("a robot", seed=1, **QUICK)
+    requests = [Request("a robot", seed=seed, **QUICK) for seed in (0, 1, 0, 2)]
+    made = engine.submit(*requests).results(WAIT)
+    assert [one.request.seed for one in made] == [0, 1, 0, 2]
+    assert [one.cached for one in made] == [False, True, False, False]
+    assert made[2].mesh is made[0].mesh
+    with pytest.raises(UserError, match="seed"):
+        engine.submit(requests[0], Request("a robot", seed=-1))
+
+
+def test_short_memory_in_the_middle_of_several_loses_none(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = engine.model.generator.decode
+    calls: list[bool] = []
+
+    def short(latents: torch.Tensor, one_by_one: bool) -> torch.Tensor:
+        calls.append(one_by_one)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode(latents, one_by_one)
+
+    requests = [Request("a bench", seed=seed, **{**QUICK, "texture_size": 1024}) for seed in range(3)]
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.model.generator, "decode", short)
+        made = engine.submit(*requests).results(WAIT)
+    assert calls == [False, False, True, True]
+    assert [one.request.texture_size for one in made] == [1024, 512, 512]
+    assert [one.request.seed for one in made] == [0, 1, 2]
+
+
 def test_two_devices_share_one_line() -> None:
     """Two times the CPU stand for two GPUs: the same meshes, whichever made them."""
     with Engine("small", "cpu,cpu") as two, Engine("small", "cpu") as one:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 import trimesh
 
+from triplaneturbo import pipeline as pipeline_module
 from triplaneturbo.errors import EmptySurfaceError, UserError
 from triplaneturbo.generator.weights import Model, load_model
 from triplaneturbo.mesh.formats import to_glb
 from triplaneturbo.mesh.sparse import extract
 from triplaneturbo.models import SMALL
-from triplaneturbo.pipeline import STAGES, Pipeline, Progress, Result
+from triplaneturbo.pipeline import STAGES, Outcome, Pipeline, Progress, Result
 from triplaneturbo.request import Request
 
 KEY = torch.tensor([1.0, 3.7, 11.3], dtype=torch.float64)  # tells positions apart
@@ -186,3 +190,76 @@ def test_bad_requests_are_refused_before_any_work(pipeline: Pipeline) -> None:
         next(pipeline.stream(Request("  ")))
     with pytest.raises(UserError):
         pipeline("a cup", texture_size=5)
+
+
+def _several(pipeline: Pipeline, requests: list[Request]) -> tuple[list[Progress], list[Outcome]]:
+    events = list(pipeline.stream_all(requests))
+    progress = [event for event in events if isinstance(event, Progress)]
+    return progress, [event for event in events if not isinstance(event, Progress)]
+
+
+def test_several_one_after_the_other_are_those_made_alone(pipeline: Pipeline) -> None:
+    requests = [Request("a cup", seed=seed, **QUICK) for seed in range(3)]
+    progress, outcomes = _several(pipeline, requests)
+    assert [to_glb(made.mesh) for made in outcomes] == [
+        to_glb(pipeline("a cup", seed=seed, **QUICK)) for seed in range(3)
+    ]
+    fractions = [event.fraction for event in progress]
+    assert fractions == sorted(fractions)
+    assert 0 <= fractions[0] < fractions[-1] < 1
+
+
+def test_several_together_are_those_made_alone_but_for_rounding(model: Model) -> None:
+    requests = [
+        Request("a cup", seed=1, faces=None, **QUICK),
+        Request("a red mushroom", seed=2, faces=None, **QUICK),
+        Request("a cup", seed=1, steps=2, faces=None, **QUICK),  # of other steps: not in the same batch
+    ]
+    batches: list[int] = []
+    predict = model.generator.predict
+
+    def counted(noisy: torch.Tensor, *rest: Any) -> torch.Tensor:
+        batches.append(len(noisy))
+        return predict(noisy, *rest)
+
+    with patch.object(model.generator, "predict", counted):
+        progress, outcomes = _several(Pipeline(model, together=True), requests)
+    assert batches == [2, 2, 2, 2, 1, 1]
+    fractions = [event.fraction for event in progress]
+    assert fractions == sorted(fractions)
+    for request, made in zip(requests, outcomes, strict=True):
+        *_, alone = Pipeline(model, together=False).stream(request)
+        assert made.request == alone.request
+        assert list(made.seconds) == list(alone.seconds)
+        assert torch.equal(made.mesh.faces, alone.mesh.faces)
+        torch.testing.assert_close(made.mesh.vertices, alone.mesh.vertices, atol=1e-4, rtol=0)
+        difference = made.mesh.texture.astype(int) - alone.mesh.texture
+        assert abs(difference).mean() < 2
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_field_without_a_surface_leaves_the_others(
+    model: Model, together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def no_second(*arguments: Any) -> Any:
+        asked.append(None)
+        if len(asked) == 2:
+            raise EmptySurfaceError
+        return extract(*arguments)
+
+    monkeypatch.setattr(pipeline_module, "extract", no_second)
+    requests = [Request("a cup", seed=seed, **QUICK) for seed in range(3)]
+    _, outcomes = _several(Pipeline(model, together=together), requests)
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["EmptySurfaceError", "Result", "Result"]
+
+
+def test_meshes_made_side_by_side_stop_when_nobody_waits_for_them(model: Model) -> None:
+    events = Pipeline(model, together=True).stream_all([Request("a cup", seed=s, **QUICK) for s in range(2)])
+    before = threading.active_count()
+    for event in events:
+        if isinstance(event, Result):
+            break
+    events.close()
+    assert threading.active_count() == before

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 
 import pytest
 import torch
 
-from triplaneturbo.errors import Cancelled, UserError
+from triplaneturbo.errors import Cancelled, EmptySurfaceError, UserError
 from triplaneturbo.mesh.clean import Dropped
 from triplaneturbo.mesh.mesh import Mesh
-from triplaneturbo.pipeline import Progress, Result
+from triplaneturbo.pipeline import Outcome, Progress, Result
 from triplaneturbo.request import Request
 from triplaneturbo.tickets import Line
 
@@ -20,13 +20,20 @@ WAIT = 20
 
 
 class Work:
-    """Three steps a request; each waits for `gate` where the prompt says so, and the log tells the tale."""
+    """Three steps a request; each waits for `gate` where the prompt says so, and the log tells the tale.
+
+    There is no surface for "nothing".
+    """
 
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.log: list[str] = []
 
-    def __call__(self, request: Request) -> Generator[Progress | Result, None, None]:
+    def __call__(self, requests: Sequence[Request]) -> Generator[Progress | Outcome, None, None]:
+        for request in requests:
+            yield from self._one(request)
+
+    def _one(self, request: Request) -> Generator[Progress | Outcome, None, None]:
         try:
             for step in range(3):
                 if request.prompt == "gated":
@@ -39,6 +46,9 @@ class Work:
                 yield Progress("denoise", step / 3, 0.0, step, 3)
         finally:
             self.log.append(f"{request.prompt} {request.seed} closed")
+        if request.prompt == "nothing":
+            yield EmptySurfaceError()
+            return
         mesh = Mesh(torch.zeros(3, 3), torch.tensor([[0, 1, 2]]))
         yield Result(mesh, request, {"total": 0.0}, 1, Dropped())
 
@@ -131,6 +141,30 @@ def test_errors_reach_the_ticket_and_the_worker_lives_on(line: Line, prompt: str
     with pytest.raises(error):
         ticket.result(WAIT)
     assert line.join(Request("a cup")).result(WAIT).request.prompt == "a cup"
+
+
+def test_several_requests_on_one_ticket(line: Line) -> None:
+    ticket = line.join(Request("a cup", seed=1), Request("nothing"), Request("a hat", seed=2))
+    assert len(list(ticket.events())) == 9
+    first, missing, last = ticket.results(WAIT)
+    assert (first.request.prompt, last.request.prompt) == ("a cup", "a hat")
+    assert isinstance(missing, EmptySurfaceError)
+    assert ticket.made == [first, missing, last]
+    assert ticket.result(0) is first
+    with pytest.raises(EmptySurfaceError):
+        line.join(Request("nothing"), Request("a cup")).result(WAIT)
+
+
+def test_what_was_made_before_a_cancelled_one_is_kept(line: Line, work: Work) -> None:
+    ticket = line.join(Request("a cup"), Request("gated"))
+    for event in ticket.events():
+        if event.step == 2 and not ticket.cancelled:
+            ticket.cancel()
+            work.gate.set()
+    with pytest.raises(Cancelled):
+        ticket.results(WAIT)
+    assert len(ticket.made) <= 1
+    assert all(made.request.prompt == "a cup" for made in ticket.made)
 
 
 def test_result_times_out(line: Line) -> None:

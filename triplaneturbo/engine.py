@@ -13,7 +13,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -35,7 +35,7 @@ from triplaneturbo.mesh.formats import encode
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.warm import warm
 from triplaneturbo.models import SMALL, Found, base_or_default, find_model
-from triplaneturbo.pipeline import Pipeline, Progress, Result
+from triplaneturbo.pipeline import Outcome, Pipeline, Progress, Result
 from triplaneturbo.render.raster import rasterizer
 from triplaneturbo.request import Request
 from triplaneturbo.tickets import Line, Ticket
@@ -121,13 +121,13 @@ class Engine:
         """What a model of the world makes of a prompt, at once; None where the model reads any words."""
         return self.pipeline.read(prompt)
 
-    def submit(self, request: Request) -> Ticket:
-        """Put a request in the line.
+    def submit(self, *requests: Request) -> Ticket:
+        """Put a request in the line, or several as one, which a GPU makes together.
 
         Raises:
-            UserError: a value of the request cannot be.
+            UserError: a value of a request cannot be.
         """
-        return self._line.join(self.pipeline.settle(request))
+        return self._line.join(*(self.pipeline.settle(request) for request in requests))
 
     def generate(self, prompt: str, **settings: Any) -> Result:
         """Put a request in the line and wait for its result; `settings` are Request's."""
@@ -186,16 +186,40 @@ class Engine:
                 " small model."
             ) from None
 
-    def _work(self, station: _Station, request: Request) -> Generator[Progress | Result, None, None]:
-        kept = self._results.get(request)
-        if kept is not None:
-            yield replace(kept, cached=True)
-            return
+    def _work(
+        self, station: _Station, requests: Sequence[Request]
+    ) -> Generator[Progress | Outcome, None, None]:
+        """What each request comes to, made now or before, in their order."""
+        outcomes: dict[Request, Outcome] = {}
+        for request in requests:
+            kept = self._results.get(request)
+            if kept is not None:
+                outcomes[request] = replace(kept, cached=True)
+        missing = [request for request in dict.fromkeys(requests) if request not in outcomes]
+        told = 0
+        work = self._make(station, missing)
+        for asked in requests:
+            while asked not in outcomes:
+                event = next(work)
+                if isinstance(event, Progress):
+                    yield event
+                else:
+                    outcomes[missing[told]] = event
+                    told += 1
+            yield outcomes[asked]
+
+    def _make(
+        self, station: _Station, requests: Sequence[Request]
+    ) -> Generator[Progress | Outcome, None, None]:
+        """Make requests; where memory is short, what is missing once more and more frugally."""
+        made = 0
         for frugal in (False, True):
             try:
-                for event in station.stream(request, frugal):
-                    if isinstance(event, Result) and not frugal:
-                        self._results.put(request, event)
+                for event in station.stream(requests[made:], frugal):
+                    if not isinstance(event, Progress):
+                        if isinstance(event, Result) and not frugal:
+                            self._results.put(requests[made], event)
+                        made += 1
                     yield event
                 return
             except (MemoryError, RuntimeError) as error:
@@ -204,6 +228,7 @@ class Engine:
             gc.collect()  # outside of the handler: there the error still held on to the memory
             if station.device.type == "cuda":
                 torch.cuda.empty_cache()
+        request = requests[made]
         raise UserError(
             f"Out of memory on {station.device} at resolution {request.resolution}, even with a texture of"
             f" half {request.texture_size}; {_what_fits(request, station.device)}."
@@ -222,8 +247,8 @@ class _Station:
         self.pipeline = Pipeline(_load(found, self.device, dtype), low_vram)
         self.stream = on_gpu(self._stream)
 
-    def _stream(self, request: Request, frugal: bool) -> Generator[Progress | Result, None, None]:
-        for event in self.pipeline.stream(request, self.embed, frugal):
+    def _stream(self, requests: Sequence[Request], frugal: bool) -> Generator[Progress | Outcome, None, None]:
+        for event in self.pipeline.stream_all(requests, self.embed, frugal):
             if is_lent() and isinstance(event, Progress) and event.estimate is not None:
                 event = replace(event, estimate=event.estimate.cpu())
             yield event

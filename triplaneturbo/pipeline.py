@@ -11,15 +11,21 @@ A pipeline keeps nothing between calls: the same request on the same device and 
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from triplaneturbo.devices import wait_for
+from triplaneturbo.errors import Cancelled, EmptySurfaceError, UserError
+from triplaneturbo.generator.fields import Field
 from triplaneturbo.generator.weights import Model
 from triplaneturbo.mesh.clean import Dropped, drop_floaters, tidy
 from triplaneturbo.mesh.mesh import Mesh
@@ -70,7 +76,7 @@ class Result:
     Attributes:
         mesh: on the CPU, textured or, with `unwrap` "none", with colours at its vertices.
         request: as it was carried out, no value left open.
-        seconds: of each stage, in order, and their "total".
+        seconds: of each stage, in order, and "total"; a stage done for a whole batch counts whole.
         surface_faces: faces of the surface before anything was dropped or simplified.
         dropped: the loose pieces that were dropped.
         unread: the end of the prompt that was too long for the model to read; "" if it read all.
@@ -91,17 +97,24 @@ class Result:
     frugal: bool = False
 
 
+# What a request comes to; an error only where others were asked for beside it.
+Outcome = Result | UserError
+
+
 class Pipeline:
     """The stairs from a prompt to a mesh, with one model.
 
     Args:
         model: the model.
         low_memory: decode the planes one by one, which takes a little longer and gives the same mesh.
+        together: denoise several requests in one batch, and make their meshes in threads side by side. None:
+            on a CUDA device; a CPU has no more to give than one request takes.
     """
 
-    def __init__(self, model: Model, low_memory: bool = False) -> None:
+    def __init__(self, model: Model, low_memory: bool = False, together: bool | None = None) -> None:
         self.model = model
         self.low_memory = low_memory
+        self.together = model.generator.device.type == "cuda" if together is None else together
 
     def __call__(self, prompt: str, **settings: Any) -> Mesh:
         """One textured mesh; `settings` are Request's.
@@ -132,7 +145,6 @@ class Pipeline:
         """The prompt's embedding [1, 77, D]."""
         return self.model.text.embed([prompt])
 
-    @torch.no_grad()
     def stream(
         self, request: Request, embed: Callable[[str], Tensor] | None = None, frugal: bool = False
     ) -> Generator[Progress | Result, None, None]:
@@ -149,26 +161,85 @@ class Pipeline:
             EmptySurfaceError: the field has no surface.
             UserError: a value of the request cannot be.
         """
-        request = self.settle(request)
+        for event in self.stream_all([request], embed, frugal):
+            if isinstance(event, UserError):
+                raise event
+            yield event
+
+    @torch.no_grad()
+    def stream_all(
+        self,
+        requests: Sequence[Request],
+        embed: Callable[[str], Tensor] | None = None,
+        frugal: bool = False,
+    ) -> Generator[Progress | Outcome, None, None]:
+        """Make several meshes: as `stream`, with a Result for each request, in their order.
+
+        A request whose field has no surface gets the error in that place, and the others are made. Where
+        they are made together (see `together`; not if `frugal`), rounding may differ from that of one made
+        alone.
+        """
+        requests = [self.settle(request) for request in requests]
         if frugal:
-            request = replace(request, texture_size=max(TEXTURE_SIZES[0], request.texture_size // 2))
+            requests = [
+                replace(request, texture_size=max(TEXTURE_SIZES[0], request.texture_size // 2))
+                for request in requests
+            ]
+        done = 0
+        for group in _groups(requests, self.together and not frugal):
+            for event in self._stream_group(group, embed or self.embed, frugal):
+                if isinstance(event, Progress):
+                    share = (done + event.fraction * len(group)) / len(requests)
+                    event = replace(event, fraction=share)
+                yield event
+            done += len(group)
+
+    def _stream_group(
+        self, group: list[Request], embed: Callable[[str], Tensor], frugal: bool
+    ) -> Generator[Progress | Outcome, None, None]:
+        """Requests of as many steps each, denoised in one batch."""
         generator = self.model.generator
-        clock = _Clock(generator.device, request.steps or 1)
+        clock = _Clock(generator.device, group[0].steps or 1)
 
         yield clock.begin("text")
-        text_embeds = (embed or self.embed)(request.prompt)  # [1, 77, D]
+        text_embeds = torch.cat([embed(request.prompt) for request in group])  # [B, 77, D]
 
         yield clock.begin("denoise")
         # Drawn on the CPU whatever the device, so that a seed means the same everywhere.
-        noise = generator.draw_latents(1, torch.Generator().manual_seed(request.seed))  # [1, 6, 4, h, h]
-        for estimate in generator.denoise(noise, text_embeds, request.steps):
+        noise = torch.cat(
+            [generator.draw_latents(1, torch.Generator().manual_seed(request.seed)) for request in group]
+        )  # [B, 6, 4, h, h]
+        for estimate in generator.denoise(noise, text_embeds, group[0].steps):
             yield clock.step(estimate[0])
 
         yield clock.begin("decode")
-        field = generator.field(generator.decode(estimate, frugal or self.low_memory)[0])
+        # One prompt's planes fill a GPU, and take the most memory of all stages.
+        fields = [
+            generator.field(generator.decode(latents[None], frugal or self.low_memory)[0])
+            for latents in estimate
+        ]
+        works = [
+            self._stream_mesh(field, request, clock.branch(), frugal)
+            for field, request in zip(fields, group, strict=True)
+        ]
+        if len(works) == 1:
+            yield from works[0]
+            return
+        news = clock.begin("surface")
+        for number, outcome in enumerate(_side_by_side(works)):
+            yield replace(news, fraction=news.fraction + (1 - news.fraction) * number / len(works))
+            yield outcome
 
+    def _stream_mesh(
+        self, field: Field, request: Request, clock: _Clock, frugal: bool
+    ) -> Generator[Progress | Outcome, None, None]:
+        """From the field on."""
         yield clock.begin("surface")
-        surface = extract(field, request.resolution)
+        try:
+            surface = extract(field, request.resolution)
+        except EmptySurfaceError as error:
+            yield error
+            return
 
         # From here on the CPU: sums over faces are in a fixed order there, and so the mesh is the same again.
         yield clock.begin("clean")
@@ -201,8 +272,37 @@ class Pipeline:
         )
 
 
+def _groups(requests: Sequence[Request], together: bool) -> list[list[Request]]:
+    """What is denoised in one batch each, in order: requests of equal steps that follow each other."""
+    if not together:
+        return [[request] for request in requests]
+    return [list(group) for _, group in groupby(requests, key=lambda request: request.steps)]
+
+
+def _side_by_side(works: Sequence[Generator[Progress | Outcome, None, None]]) -> Iterator[Outcome]:
+    """What each of the generators ends in, in order, each in a thread of its own."""
+    stopped = threading.Event()
+
+    @torch.no_grad()  # it holds for the thread that it was said in
+    def run(work: Generator[Progress | Outcome, None, None]) -> Outcome:
+        for event in work:
+            if not isinstance(event, Progress):
+                return event
+            if stopped.is_set():
+                raise Cancelled
+        raise RuntimeError("the work ended without a result")
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        futures = [pool.submit(run, work) for work in works]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            stopped.set()
+
+
 class _Clock:
-    """Times the stages of one request and makes its Progress events."""
+    """Times the stages of one request, or a batch's, and makes its Progress events."""
 
     def __init__(self, device: torch.device, steps: int) -> None:
         self._device = device
@@ -211,6 +311,14 @@ class _Clock:
         self._start = self._since = time.perf_counter()
         self._stage = ""
         self._seconds: dict[str, float] = {}
+
+    def branch(self) -> _Clock:
+        """A clock for one mesh of the batch, whose stages so far are the batch's."""
+        self._finish_stage()
+        self._stage = ""
+        other = copy(self)
+        other._seconds = dict(self._seconds)
+        return other
 
     def begin(self, stage: str) -> Progress:
         self._finish_stage()

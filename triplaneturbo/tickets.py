@@ -10,28 +10,41 @@ from concurrent.futures import Future
 from contextlib import closing
 from typing import Any, TypeVar
 
-from triplaneturbo.errors import Cancelled
-from triplaneturbo.pipeline import Progress, Result
+from triplaneturbo.errors import Cancelled, UserError
+from triplaneturbo.pipeline import Outcome, Progress, Result
 from triplaneturbo.request import Request
 
-Work = Callable[[Request], Generator[Progress | Result, None, None]]
+# Makes the requests of one ticket; as many outcomes as there are requests, in their order.
+Work = Callable[[Sequence[Request]], Generator[Progress | Outcome, None, None]]
 Value = TypeVar("Value")
 
 
 class Ticket:
-    """One request on its way; every method may be called from any thread.
+    """A request on its way, or several that are made together; every method may be called from any thread.
 
     Attributes:
-        request: what was asked for.
+        requests: what was asked for.
     """
 
-    def __init__(self, request: Request, line: Line) -> None:
-        self.request = request
+    def __init__(self, requests: Sequence[Request], line: Line) -> None:
+        self.requests = tuple(requests)
         self._line = line
         self._changed = threading.Condition()
         self._events: list[Progress] = []
-        self._outcome: Result | BaseException | None = None
+        self._made: list[Outcome] = []
+        self._outcome: list[Outcome] | BaseException | None = None
         self._cancelled = False
+
+    @property
+    def request(self) -> Request:
+        """The first, or only, request."""
+        return self.requests[0]
+
+    @property
+    def made(self) -> list[Outcome]:
+        """The outcomes so far, in the order of the requests."""
+        with self._changed:
+            return list(self._made)
 
     def events(self) -> Iterator[Progress]:
         """Every progress event from the first, each as it comes, until the request ends, in whatever way."""
@@ -48,12 +61,25 @@ class Ticket:
                 return
 
     def result(self, timeout: float | None = None) -> Result:
-        """Wait for the mesh.
+        """Wait for the mesh, the first of several.
 
         Raises:
             Cancelled: the request was cancelled.
             TimeoutError: it took longer than `timeout` seconds.
             UserError: there is no mesh, and the sentence says why.
+        """
+        first = self.results(timeout)[0]
+        if isinstance(first, UserError):
+            raise first
+        return first
+
+    def results(self, timeout: float | None = None) -> list[Outcome]:
+        """Wait for what each of the requests comes to: a Result, or the UserError that says why not.
+
+        Raises:
+            Cancelled: the request was cancelled; what was made before is still in `made`.
+            TimeoutError: it took longer than `timeout` seconds.
+            UserError: nothing can be made at all, and the sentence says why.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._outcome is not None, timeout):
@@ -91,11 +117,16 @@ class Ticket:
             self._events.append(event)
             self._changed.notify_all()
 
-    def finish(self, outcome: Result | BaseException) -> None:
+    def keep(self, outcome: Outcome) -> None:
+        """For the worker: the next request's outcome."""
+        with self._changed:
+            self._made.append(outcome)
+
+    def finish(self, error: BaseException | None = None) -> None:
         """For the worker: the end."""
         with self._changed:
             if self._outcome is None:
-                self._outcome = outcome
+                self._outcome = list(self._made) if error is None else error
             self._changed.notify_all()
 
 
@@ -103,7 +134,7 @@ class Line:
     """First come, first served by one or several threads, which no error ends.
 
     Args:
-        works: for each thread what makes the events of a request, the Result last; called in it only.
+        works: for each thread what makes the events and outcomes of a ticket; called in it only.
         name: of the threads.
     """
 
@@ -116,9 +147,9 @@ class Line:
             worker.thread = threading.Thread(target=worker.serve, name=f"{name} {number}", daemon=True)
             worker.thread.start()
 
-    def join(self, request: Request) -> Ticket:
+    def join(self, *requests: Request) -> Ticket:
         """Stand at the end of the line. RuntimeError once the line is closed."""
-        ticket = Ticket(request, self)
+        ticket = Ticket(requests, self)
         with self._changed:
             if self._closed:
                 raise RuntimeError("the engine is closed")
@@ -196,24 +227,27 @@ class _Worker:
                 if not line._waiting:
                     return
                 ticket = self.current = line._waiting.popleft()
-            outcome: Result | BaseException
+            failure: BaseException | None = None
             try:
-                outcome = self._run(ticket)
+                self._run(ticket)
             except BaseException as error:
-                outcome = error
+                failure = error
             with line._changed:
                 self.current = None
-            ticket.finish(outcome)
+            ticket.finish(failure)
 
-    def _run(self, ticket: Ticket) -> Result:
-        with closing(self._work(ticket.request)) as events:
+    def _run(self, ticket: Ticket) -> None:
+        with closing(self._work(ticket.requests)) as events:
             for event in events:
-                if isinstance(event, Result):
-                    return event
-                ticket.add(event)
-                self._do_calls()
-                if ticket.cancelled:
-                    raise Cancelled
+                if isinstance(event, Progress):
+                    ticket.add(event)
+                    self._do_calls()
+                    if ticket.cancelled:
+                        raise Cancelled
+                    continue
+                ticket.keep(event)
+                if len(ticket.made) == len(ticket.requests):
+                    return
         raise RuntimeError("the work ended without a result")
 
     def _do_calls(self) -> None:

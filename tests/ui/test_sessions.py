@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def _with_file(session: Session, name: str = "cup") -> Path:
 def line() -> Iterator[Line]:
     """A line in which the tickets of these tests do not stand: they are only cancelled."""
 
-    def work(request: Request) -> Generator[Any, None, None]:
+    def work(requests: Sequence[Request]) -> Generator[Any, None, None]:
         yield from ()
 
     line = Line([work], "test")
@@ -49,7 +49,7 @@ def test_every_page_has_a_folder_of_its_own_that_cannot_be_guessed(tmp_path: Pat
 
 def test_the_latest_request_wins(line: Line) -> None:
     session = Session(Path("unused"))
-    first, second = Ticket(Request("a cup"), line), Ticket(Request("a hat"), line)
+    first, second = Ticket([Request("a cup")], line), Ticket([Request("a hat")], line)
     session.begin(first)
     session.begin(second)
     assert (first.cancelled, second.cancelled) == (True, False)
@@ -70,7 +70,7 @@ def test_a_closed_page_may_come_back_for_a_while(tmp_path: Path, line: Line) -> 
     clock = Clock()
     sessions = Sessions(tmp_path, clock)
     path = _with_file(sessions.of("page"))
-    ticket = Ticket(Request("a cup"), line)
+    ticket = Ticket([Request("a cup")], line)
     sessions.of("page").begin(ticket)
     sessions.leave("page")
     assert ticket.cancelled

@@ -55,7 +55,7 @@ def _centres(texel: Tensor, size: int) -> Tensor:
 
 
 def _to_face(corners: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared distances [N] from points [N, 2] to triangles [N, 3, 2], and the nearest points' barycentrics."""
+    """From points [N, 2] to triangles [N, 3, 2]: squared distances [N], the nearest points' barycentrics."""
     a, b, c = corners.unbind(1)
     turn = _cross(b - a, c - a)
     second = _cross(points - a, c - a) / turn  # not a number for a face without area: not inside

@@ -13,9 +13,9 @@ from triplaneturbo.kernels import kernel
 def nearest_covered(covered: Tensor) -> Tensor:
     """For each texel, the covered texel nearest to it.
 
-    On a CPU two sweeps over the image carry the offsets along (Danielsson's sequential distance transform with
-    eight neighbours), on a GPU jumps of falling length do (`flood`): exact but for rare texels where another
-    is nearer by a fraction of a texel.
+    On a CPU two sweeps over the image carry the offsets along (Danielsson's sequential distance transform
+    with eight neighbours), on a GPU jumps of falling length do (`flood`): exact but for rare texels where
+    another is nearer by a fraction of a texel.
 
     Args:
         covered: bool [H, W], at least one of them true.

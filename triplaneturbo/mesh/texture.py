@@ -57,12 +57,14 @@ def bake(
     if mesh.uv is None:
         raise ValueError("the mesh has no uv: unwrap it first")
     size = check_texture_size(texture_size)
+    uv = mesh.uv
     if mesh.normals is None:
         mesh = mesh.replace(normals=smooth_normals(mesh.vertices, mesh.faces))
     device = getattr(field, "device", mesh.vertices.device)
-    vertices, faces, uv = (part.to(device) for part in (mesh.vertices, mesh.faces, mesh.uv))
-    layout = lay_out(uv, faces, size)
-    mesh = mesh.replace(texture=_spread(field.rgb(_at(vertices, faces, layout)), layout))
+    faces = mesh.faces.to(device)
+    layout = lay_out(uv.to(device), faces, size)
+    points = _at(mesh.vertices.to(device), faces, layout)
+    mesh = mesh.replace(texture=_spread(field.rgb(points), layout))
     return _bake_normals(mesh, field, size // 2, cell) if normal_map else mesh
 
 
