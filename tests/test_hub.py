@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -151,6 +152,52 @@ def test_a_cache_that_cannot_be_written(serve: Serve, tmp_path: Path, monkeypatc
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", full)
     with pytest.raises(UserError, match="No space is left"):
         fetch(SMALL)
+
+
+READ_ONLY = """
+from tests.test_hub import FILES, SMALL, read
+from triplaneturbo.errors import UserError
+from triplaneturbo.hub import fetch
+try:
+    print(sorted(read(fetch(SMALL))) == sorted(FILES))
+except UserError as error:
+    print(error)
+"""
+
+
+def without_rights(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A process that may not write where a folder's permissions forbid it, even if this one may as root."""
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("permissions do not bind root, and there is no setpriv to give that up")
+        command = ("setpriv", "--bounding-set=-dac_override", *command)
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_cache_that_is_read_only(serve: Serve, tmp_path: Path) -> None:
+    hub = serve({"first/thing": whole()})
+    for name in ("empty", "filled"):
+        cache = tmp_path / name
+        cache.mkdir()
+        if name == "filled":
+            subprocess.run(
+                [sys.executable, "-c", READ_ONLY],
+                cwd=ROOT,
+                env={**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HUB_CACHE": str(cache)},
+                check=True,
+            )
+        for folder in (cache, *(path for path in cache.rglob("*") if path.is_dir())):
+            folder.chmod(0o555)
+        code = sys.executable, "-c", READ_ONLY
+        said = without_rights(*code, HF_ENDPOINT=hub.endpoint, HF_HUB_CACHE=str(cache))
+        for folder in (cache, *(path for path in cache.rglob("*") if path.is_dir())):
+            folder.chmod(0o755)
+        if name == "filled":
+            assert said.stdout == "True\n"
+        else:
+            assert said.stdout.startswith(f"Cannot write in {cache} (Permission denied): set HF_HOME to")
+        assert "Traceback" not in said.stderr
 
 
 def test_two_processes_at_once(serve: Serve, tmp_path: Path) -> None:

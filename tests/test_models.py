@@ -58,6 +58,10 @@ def test_a_released_adapter_beside_its_base_makes_a_mesh(
             assert len(engine.generate("a cup", steps=2, resolution=24, texture_size=512).mesh.faces) > 100
     kept = list((tmp_path / "cache" / "triplaneturbo").glob("released-*/adapter.safetensors"))
     assert len(kept) == 1
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"cannot be kept in \S+ \(.*\): set XDG_CACHE_HOME to a folder"):
+        Engine(str(folder), "cpu")
 
 
 def test_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

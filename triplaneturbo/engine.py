@@ -297,7 +297,15 @@ class _Kept(Generic[Value]):
 
 def _load(found: Found, device: torch.device, dtype: torch.dtype) -> Model:
     if found.released and found.base and not (found.folder / CONFIG_NAME).is_file():
-        convert_released(found.released, found.base, found.folder)
+        try:
+            convert_released(found.released, found.base, found.folder)
+        except UserError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            raise UserError(
+                f"The converted adapter cannot be kept in {found.folder.parent} ({error.__cause__.strerror}):"
+                " set XDG_CACHE_HOME to a folder that can be written."
+            ) from None
     return load_model(found.folder, base=found.base, device=device, dtype=dtype)
 
 
