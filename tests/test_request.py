@@ -32,6 +32,13 @@ CHANGES = [
     ({"prompt": "\udcff"}, "not valid UTF-8"),
     ({"prompt": 5}, "prompt should be text"),
     ({"prompt": None}, "prompt should be text"),
+    ({"variation": 1.1}, "variation should be a number from 0 to 1, not 1.1"),
+    ({"variation": float("nan")}, "variation should be a number from 0 to 1, not nan"),
+    ({"variation": "much"}, "variation should be a number from 0 to 1, not 'much'"),
+    ({"variation_seed": -1}, "variation's seed should be 0 to 4294967295"),
+    ({"blend": "x" * (PROMPT_LIMIT + 1)}, "prompt has 1001 characters"),
+    ({"blend": 5}, "prompt should be text"),
+    ({"blend_weight": -0.1}, "blend's weight should be a number from 0 to 1"),
 ]
 
 
@@ -56,6 +63,13 @@ def test_what_cannot_be_is_refused_in_one_short_sentence(change: dict, sentence:
 def test_the_ends_of_every_range_are_let_through(changes: dict) -> None:
     request = Request(**{"prompt": "a cup", **changes})
     assert request.checked() == request
+
+
+def test_what_has_no_effect_makes_no_difference() -> None:
+    plain = Request("a cup").checked()
+    assert Request("a cup", variation_seed=7, blend_weight=0.1).checked() == plain
+    assert Request("a cup", variation=0.1, variation_seed=7).checked().variation_seed == 7
+    assert Request("a cup", blend=" a  hat ", blend_weight=1).checked().blend == "a hat"
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from triplaneturbo.mesh.formats import encode
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.warm import warm
 from triplaneturbo.models import SMALL, Found, base_or_default, find_model
-from triplaneturbo.pipeline import Outcome, Pipeline, Progress, Result
+from triplaneturbo.pipeline import Outcome, Pipeline, Progress, Result, Sketches
 from triplaneturbo.render.raster import rasterizer
 from triplaneturbo.request import Request
 from triplaneturbo.tickets import Line, Ticket
@@ -121,13 +121,17 @@ class Engine:
         """What a model of the world makes of a prompt, at once; None where the model reads any words."""
         return self.pipeline.read(prompt)
 
-    def submit(self, *requests: Request) -> Ticket:
+    def submit(self, *requests: Request, sketches: Sketches = "none") -> Ticket:
         """Put a request in the line, or several as one, which a GPU makes together.
+
+        Args:
+            sketches: which steps of a single request are shown as a coarse mesh; see `Progress.sketch`.
 
         Raises:
             UserError: a value of a request cannot be.
         """
-        return self._line.join(*(self.pipeline.settle(request) for request in requests))
+        settled = [self.pipeline.settle(request) for request in requests]
+        return self._line.join(*settled, sketches=sketches)
 
     def generate(self, prompt: str, **settings: Any) -> Result:
         """Put a request in the line and wait for its result; `settings` are Request's."""
@@ -187,7 +191,7 @@ class Engine:
             ) from None
 
     def _work(
-        self, station: _Station, requests: Sequence[Request]
+        self, station: _Station, requests: Sequence[Request], sketches: Sketches
     ) -> Generator[Progress | Outcome, None, None]:
         """What each request comes to, made now or before, in their order."""
         outcomes: dict[Request, Outcome] = {}
@@ -197,7 +201,7 @@ class Engine:
                 outcomes[request] = replace(kept, cached=True)
         missing = [request for request in dict.fromkeys(requests) if request not in outcomes]
         told = 0
-        work = self._make(station, missing)
+        work = self._make(station, missing, sketches)
         for asked in requests:
             while asked not in outcomes:
                 event = next(work)
@@ -209,13 +213,13 @@ class Engine:
             yield outcomes[asked]
 
     def _make(
-        self, station: _Station, requests: Sequence[Request]
+        self, station: _Station, requests: Sequence[Request], sketches: Sketches
     ) -> Generator[Progress | Outcome, None, None]:
         """Make requests; where memory is short, what is missing once more and more frugally."""
         made = 0
         for frugal in (False, True):
             try:
-                for event in station.stream(requests[made:], frugal):
+                for event in station.stream(requests[made:], frugal, sketches):
                     if not isinstance(event, Progress):
                         if isinstance(event, Result) and not frugal:
                             self._results.put(requests[made], event)
@@ -247,8 +251,10 @@ class _Station:
         self.pipeline = Pipeline(_load(found, self.device, dtype), low_vram)
         self.stream = on_gpu(self._stream)
 
-    def _stream(self, requests: Sequence[Request], frugal: bool) -> Generator[Progress | Outcome, None, None]:
-        for event in self.pipeline.stream_all(requests, self.embed, frugal):
+    def _stream(
+        self, requests: Sequence[Request], frugal: bool, sketches: Sketches
+    ) -> Generator[Progress | Outcome, None, None]:
+        for event in self.pipeline.stream_all(requests, self.embed, frugal, sketches):
             if is_lent() and isinstance(event, Progress) and event.estimate is not None:
                 event = replace(event, estimate=event.estimate.cpu())
             yield event

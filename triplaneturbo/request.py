@@ -34,6 +34,11 @@ class Request:
         unwrap: "fast" (box projection), "xatlas" (better charts, slower) or "none" (colours at the vertices
             in the place of a texture: the quickest, for a look at a coarse mesh).
         normal_map: whether to bake the field's fine shape into a normal map.
+        variation: how far the noise of `seed` is turned toward that of `variation_seed`, 0 (not at all) to 1
+            (it is that one's): a little of it gives meshes much like the seed's own.
+        variation_seed: 0 to 2^32 - 1.
+        blend: another prompt, with whose embedding the prompt's is mixed; "": none.
+        blend_weight: its share, 0 (the prompt alone) to 1 (the other alone).
     """
 
     prompt: str
@@ -44,6 +49,10 @@ class Request:
     texture_size: int = 1024
     unwrap: str = "fast"
     normal_map: bool = True
+    variation: float = 0.0
+    variation_seed: int = 0
+    blend: str = ""
+    blend_weight: float = 0.5
 
     def checked(self) -> Request:
         """The same request with its prompt tidied.
@@ -63,7 +72,20 @@ class Request:
             raise UserError(
                 f"The unwrap should be {', '.join(UNWRAPS[:-1])} or {UNWRAPS[-1]}, not {shown(self.unwrap)}."
             )
-        return replace(self, prompt=tidy_prompt(self.prompt), normal_map=bool(self.normal_map))
+        _share("The variation", self.variation)
+        _whole("The variation's seed", self.variation_seed, 0, SEED_LIMIT)
+        _share("The blend's weight", self.blend_weight)
+        blend = tidy_prompt(self.blend) if self.blend else ""
+        # What has no effect is the same for all, so that such requests are equal.
+        return replace(
+            self,
+            prompt=tidy_prompt(self.prompt),
+            normal_map=bool(self.normal_map),
+            variation=float(self.variation),
+            variation_seed=self.variation_seed if self.variation else 0,
+            blend=blend,
+            blend_weight=float(self.blend_weight) if blend else 0.5,
+        )
 
 
 def tidy_prompt(prompt: str) -> str:
@@ -103,6 +125,11 @@ def _whole(name: str, value: object, least: int, most: int | None) -> None:
         raise UserError(f"{name} should be a whole number, {wanted}, not {shown(value)}.")
     if value < least or (most is not None and value > most):
         raise UserError(f"{name} should be {wanted}, not {_short_number(value)}.")
+
+
+def _share(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise UserError(f"{name} should be a number from 0 to 1, not {shown(value)}.")
 
 
 def _short_number(value: int) -> str:
