@@ -32,7 +32,9 @@ from triplaneturbo.devices import (
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.weights import CONFIG_NAME, Model, convert_released, load_model
 from triplaneturbo.mesh.formats import encode
+from triplaneturbo.mesh.formats.common import encode_image
 from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.mesh.preview import animation, thumbnail, turntable
 from triplaneturbo.mesh.warm import warm
 from triplaneturbo.models import SMALL, Found, base_or_default, find_model
 from triplaneturbo.pipeline import Outcome, Pipeline, Progress, Result, Sketches
@@ -140,6 +142,14 @@ class Engine:
     def encode(self, mesh: Mesh, format: str, name: str = "mesh") -> bytes:
         """The mesh as the bytes of a file, made in the engine's thread; see mesh.formats.encode."""
         return self._line.call(lambda: encode(mesh, format, name))
+
+    def thumbnail(self, mesh: Mesh, size: int = 192) -> bytes:
+        """A picture of the mesh on a transparent ground, a PNG of `size` pixels a side."""
+        return self._line.call(lambda: encode_image(thumbnail(mesh, size, None), "png"))
+
+    def turntable(self, mesh: Mesh, size: int = 144, frames: int = 16) -> bytes:
+        """The mesh turning once around, an animated WebP of `size` pixels a side, transparent around it."""
+        return self._line.call(lambda: animation(turntable(mesh, frames, size, None)))
 
     def warm(self) -> None:
         """Have everything compiled that is compiled at its first use."""
@@ -257,6 +267,9 @@ class _Station:
         for event in self.pipeline.stream_all(requests, self.embed, frugal, sketches):
             if is_lent() and isinstance(event, Progress) and event.estimate is not None:
                 event = replace(event, estimate=event.estimate.cpu())
+            if isinstance(event, Progress) and event.sketch is not None:
+                # Here, where it is made: whoever waits for it would have this thread end its stage first.
+                event = replace(event, glb=encode(event.sketch, "glb"))
             yield event
 
     def embed(self, prompt: str) -> Tensor:

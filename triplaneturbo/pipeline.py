@@ -63,6 +63,7 @@ class Progress:
         estimate: the clean latents [6, 4, h, h] as the step that has just ended sees them; None elsewhere.
         sketch: those as a coarse mesh with colours at its vertices, where sketches were asked for and there
             is a surface.
+        glb: the sketch as a file, where it comes from an engine.
     """
 
     stage: str
@@ -72,6 +73,7 @@ class Progress:
     steps: int
     estimate: Tensor | None = None
     sketch: Mesh | None = None
+    glb: bytes | None = None
 
 
 @dataclass(frozen=True)

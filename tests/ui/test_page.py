@@ -19,6 +19,7 @@ gradio = pytest.importorskip("gradio")
 from gradio_client import Client  # noqa: E402
 
 from tests.tiny import tiny_model  # noqa: E402
+from triplaneturbo.commands.outputs import FORMATS  # noqa: E402
 from triplaneturbo.engine import Engine  # noqa: E402
 from triplaneturbo.models import ROOT  # noqa: E402
 from triplaneturbo.ui.blocks import SERVING, build, look  # noqa: E402
@@ -91,7 +92,7 @@ def test_the_endpoint_gives_a_glb_and_facts(client: Client, folder: Path) -> Non
     assert len(trimesh.load(got, force="mesh", process=False).faces) == facts["faces"]
     assert facts["seed"] == 3
     assert facts["settings"] | QUICK == facts["settings"]
-    assert [file["name"][-4:] for file in facts["files"]] == [".glb", ".zip"]
+    assert [file["name"][-4:] for file in facts["files"]] == list(FORMATS.values())
     (served,) = folder.rglob(Path(got).name)
     assert served.read_bytes() == Path(got).read_bytes()
 
