@@ -82,6 +82,7 @@ def follow(
     request: Request,
     alone: bool = True,
     sketches: Sketches = "none",
+    formats: Sequence[str] = tuple(FORMATS),
 ) -> Generator[Event, None, None]:
     """Make a mesh for a session, telling what happens; ends with Stopped or with a complete Made.
 
@@ -91,11 +92,12 @@ def follow(
         alone: the session waits for nothing else: what it waited for before is cancelled, and if something
             else is begun meanwhile, this ends without a word. The viewer shows what is made.
         sketches: which steps the viewer shows.
+        formats: of the files, the first one first.
     """
 
     def work(ticket: Ticket) -> Generator[Event, None, None]:
         yield from progress(ticket, session)
-        yield from _write(engine, session, ticket, alone)
+        yield from _write(engine, session, ticket, alone, formats)
 
     return watched(session, lambda: engine.submit(request, sketches=sketches), work, alone)
 
@@ -159,11 +161,13 @@ def save(engine: Engine, session: Session, result: Result, formats: Sequence[str
         yield Made(files, dict(facts), result.unread, complete=name == formats[-1])
 
 
-def _write(engine: Engine, session: Session, ticket: Ticket, alone: bool) -> Generator[Event, None, None]:
+def _write(
+    engine: Engine, session: Session, ticket: Ticket, alone: bool, formats: Sequence[str]
+) -> Generator[Event, None, None]:
     result = ticket.result()
     steps = result.request.steps or 0
     yield Working("files", 0.97, result.seconds["total"], steps, steps)
-    for made in save(engine, session, result, tuple(FORMATS)):
+    for made in save(engine, session, result, formats):
         first = len(made.files) == 1
         yield replace(made, turn=session.show(made.files["glb"], ticket)) if first and alone else made
 
