@@ -31,7 +31,7 @@ from triplaneturbo.devices import (
 )
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.weights import CONFIG_NAME, Model, convert_released, load_model
-from triplaneturbo.mesh.formats import encode
+from triplaneturbo.mesh.formats import AS_MODELLED, Placement, encode
 from triplaneturbo.mesh.formats.common import encode_image
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.preview import animation, thumbnail, turntable
@@ -139,9 +139,11 @@ class Engine:
         """Put a request in the line and wait for its result; `settings` are Request's."""
         return self.submit(Request(prompt, **settings)).result()
 
-    def encode(self, mesh: Mesh, format: str, name: str = "mesh") -> bytes:
+    def encode(
+        self, mesh: Mesh, format: str, name: str = "mesh", placement: Placement = AS_MODELLED
+    ) -> bytes:
         """The mesh as the bytes of a file, made in the engine's thread; see mesh.formats.encode."""
-        return self._line.call(lambda: encode(mesh, format, name))
+        return self._line.call(lambda: encode(mesh, format, name, placement))
 
     def thumbnail(self, mesh: Mesh, size: int = 192) -> bytes:
         """A picture of the mesh on a transparent ground, a PNG of `size` pixels a side."""

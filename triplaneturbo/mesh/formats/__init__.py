@@ -1,6 +1,6 @@
 """From a mesh to a file: GLB, OBJ (a zip with its material and texture), PLY, STL.
 
-All have y up, the front toward +z, and metres; OBJ, PLY and STL have z up (front -y) on request.
+All have y up, the front toward +z, and metres, unless a Placement says otherwise.
 """
 
 from __future__ import annotations
@@ -13,17 +13,30 @@ from triplaneturbo.files import write_whole
 from triplaneturbo.mesh.formats.common import safe_name
 from triplaneturbo.mesh.formats.gltf import to_glb
 from triplaneturbo.mesh.formats.obj import to_obj_zip
+from triplaneturbo.mesh.formats.placement import AS_MODELLED, Placement
 from triplaneturbo.mesh.formats.points import to_ply, to_stl
 from triplaneturbo.mesh.mesh import Mesh
 
 SUFFIXES = {"glb": ".glb", "obj": ".zip", "ply": ".ply", "stl": ".stl"}
 """The formats by name, and what their files end in."""
 
-__all__ = ["SUFFIXES", "encode", "format_of", "safe_name", "save", "to_glb", "to_obj_zip", "to_ply", "to_stl"]
+__all__ = [
+    "AS_MODELLED",
+    "SUFFIXES",
+    "Placement",
+    "encode",
+    "format_of",
+    "safe_name",
+    "save",
+    "to_glb",
+    "to_obj_zip",
+    "to_ply",
+    "to_stl",
+]
 
 
 def encode(
-    mesh: Mesh, format: str, name: str = "mesh", unit: float = 1.0, up: str = "y", image: str = "png"
+    mesh: Mesh, format: str, name: str = "mesh", placement: Placement = AS_MODELLED, image: str = "png"
 ) -> bytes:
     """The mesh as the bytes of a file; the same mesh gives the same bytes.
 
@@ -31,23 +44,21 @@ def encode(
         mesh: in model space.
         format: "glb", "obj" (a zip), "ply" or "stl".
         name: base name of the files within an OBJ's zip; made harmless.
-        unit: metres per unit of model space.
-        up: "y" or, except in a GLB, "z".
+        placement: size, up axis and origin. A GLB has y up whatever it says, as glTF demands.
         image: "png" or "jpeg": the texture in a GLB.
 
     Raises:
-        UserError: an unknown format or choice, an empty mesh, positions that are not finite.
+        UserError: an unknown format or choice, an empty mesh, positions that are not finite, an impossible
+            placement.
     """
     if format == "glb":
-        if up != "y":
-            raise UserError("A GLB always has y up; choose another format to have z up.")
-        return to_glb(mesh, image, unit)
+        return to_glb(mesh, image, placement)
     if format == "obj":
-        return to_obj_zip(mesh, name, unit, up)
+        return to_obj_zip(mesh, name, placement)
     if format == "ply":
-        return to_ply(mesh, unit, up)
+        return to_ply(mesh, placement)
     if format == "stl":
-        return to_stl(mesh, unit, up)
+        return to_stl(mesh, placement)
     raise UserError(f"Unknown format {format[:40]!r}; choose one of {', '.join(SUFFIXES)}.")
 
 
@@ -77,8 +88,7 @@ def save(
     mesh: Mesh,
     path: str | os.PathLike[str],
     format: str | None = None,
-    unit: float = 1.0,
-    up: str = "y",
+    placement: Placement = AS_MODELLED,
     image: str = "png",
 ) -> Path:
     """Write the mesh to a file, whole or not at all; the format follows from the name's end unless given.
@@ -87,10 +97,10 @@ def save(
         mesh: in model space.
         path: ends in .glb, .zip (an OBJ with its material and texture), .ply or .stl.
         format: "glb", "obj", "ply" or "stl", for names that end in something else.
-        unit, up, image: as for `encode`.
+        placement, image: as for `encode`.
 
     Raises:
         UserError: an unknown format, an empty mesh, positions that are not finite, no room to write.
     """
-    data = encode(mesh, format_of(path, format), Path(path).stem, unit, up, image)
+    data = encode(mesh, format_of(path, format), Path(path).stem, placement, image)
     return write_whole(path, data)
