@@ -32,9 +32,11 @@ from triplaneturbo.generator.weights import Model
 from triplaneturbo.mesh.clean import Dropped, drop_floaters, tidy
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.simplify import simplify
+from triplaneturbo.mesh.smooth import smooth
 from triplaneturbo.mesh.sparse import extract
 from triplaneturbo.mesh.texture import bake, paint
 from triplaneturbo.mesh.unwrap import TEXTURE_SIZES, unwrap
+from triplaneturbo.mesh.watertight import watertight
 from triplaneturbo.request import Request
 from triplaneturbo.world.reading import Reading, parse
 
@@ -91,6 +93,7 @@ class Result:
         reading: what a model of the world makes of the prompt, with the words that it does not know; None
             where the model reads any words.
         frugal: whether memory was short, so that it has a smaller texture than was asked for.
+        unsimplified: whether it has more faces than were asked for, since fewer could not be made watertight.
     """
 
     mesh: Mesh
@@ -102,6 +105,7 @@ class Result:
     cached: bool = False
     reading: Reading | None = None
     frugal: bool = False
+    unsimplified: bool = False
 
 
 # Which steps' estimates are shown as a coarse mesh; the last one's is the shape that is then made fine.
@@ -139,13 +143,17 @@ class Pipeline:
         return result.mesh
 
     def settle(self, request: Request) -> Request:
-        """The request checked, with the model's own numbers where it left them open."""
+        """The request checked, with the model's own numbers where it left them open.
+
+        With smoothing the normal map is left out: it would put back what was smoothed away.
+        """
         config = self.model.config
         request = request.checked()
         return replace(
             request,
             steps=request.steps or config.steps,
             resolution=request.resolution or config.grid_resolution,
+            normal_map=request.normal_map and not request.smoothing,
         )
 
     def read(self, prompt: str) -> Reading | None:
@@ -276,9 +284,16 @@ class Pipeline:
         yield clock.begin("clean")
         mesh = Mesh(surface.vertices.float().cpu(), surface.faces.cpu())
         surface_faces = len(mesh.faces)
-        mesh, dropped = drop_floaters(tidy(mesh))
+        mesh, dropped = drop_floaters(tidy(mesh), request.floaters)
+        mesh = smooth(mesh, request.smoothing)
+        whole, unsimplified = mesh, False
         if request.faces is not None:
             mesh, _ = simplify(mesh, request.faces)
+        if request.watertight:
+            try:
+                mesh = watertight(mesh)
+            except UserError:
+                mesh, unsimplified = watertight(whole), True
 
         if request.unwrap == "none":
             yield clock.begin("texture")
@@ -300,6 +315,7 @@ class Pipeline:
             unread=self.model.text.cut(request.prompt),
             reading=self.read(request.prompt),
             frugal=frugal,
+            unsimplified=unsimplified,
         )
 
 

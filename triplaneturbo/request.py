@@ -14,6 +14,8 @@ STEP_LIMIT = 50
 RESOLUTIONS = (16, 512)
 TEXTURE_SIZES = (512, 4096)
 LEAST_FACES = 100
+SMOOTHING_LIMIT = 50
+DEFAULT_FLOATERS = 0.01
 UNWRAPS = ("fast", "xatlas", "none")
 # With a normal map of the field's own gradient, 40,000 faces look as the 80,000 to 100,000 of a full-size
 # surface do; a small model's surface has fewer and is left as it is.
@@ -33,7 +35,12 @@ class Request:
         texture_size: side of the texture, 512 to 4096.
         unwrap: "fast" (box projection), "xatlas" (better charts, slower) or "none" (colours at the vertices
             in the place of a texture: the quickest, for a look at a coarse mesh).
-        normal_map: whether to bake the field's fine shape into a normal map.
+        normal_map: whether to bake the field's fine shape into a normal map. With smoothing there is none: it
+            would put back what was smoothed away.
+        floaters: loose pieces with less than this fraction of the largest piece's area are dropped, 0 (keep
+            all) to 1.
+        smoothing: passes of a filter that evens the surface out without shrinking it, 0 to 50.
+        watertight: whether the mesh has to be a solid for printing: closed, with two faces at every edge.
         variation: how far the noise of `seed` is turned toward that of `variation_seed`, 0 (not at all) to 1
             (it is that one's): a little of it gives meshes much like the seed's own.
         variation_seed: 0 to 2^32 - 1.
@@ -49,6 +56,9 @@ class Request:
     texture_size: int = 1024
     unwrap: str = "fast"
     normal_map: bool = True
+    floaters: float = DEFAULT_FLOATERS
+    smoothing: int = 0
+    watertight: bool = False
     variation: float = 0.0
     variation_seed: int = 0
     blend: str = ""
@@ -72,19 +82,22 @@ class Request:
             raise UserError(
                 f"The unwrap should be {', '.join(UNWRAPS[:-1])} or {UNWRAPS[-1]}, not {shown(self.unwrap)}."
             )
-        _share("The variation", self.variation)
-        _whole("The variation's seed", self.variation_seed, 0, SEED_LIMIT)
-        _share("The blend's weight", self.blend_weight)
+        _whole("The smoothing", self.smoothing, 0, SMOOTHING_LIMIT)
         blend = tidy_prompt(self.blend) if self.blend else ""
+        variation = _share("The variation", self.variation)
+        _whole("The variation's seed", self.variation_seed, 0, SEED_LIMIT)
+        weight = _share("The blend's weight", self.blend_weight)
         # What has no effect is the same for all, so that such requests are equal.
         return replace(
             self,
             prompt=tidy_prompt(self.prompt),
             normal_map=bool(self.normal_map),
-            variation=float(self.variation),
-            variation_seed=self.variation_seed if self.variation else 0,
+            floaters=_share("The floaters", self.floaters),
+            watertight=bool(self.watertight),
+            variation=variation,
+            variation_seed=self.variation_seed if variation else 0,
             blend=blend,
-            blend_weight=float(self.blend_weight) if blend else 0.5,
+            blend_weight=weight if blend else 0.5,
         )
 
 
@@ -127,9 +140,10 @@ def _whole(name: str, value: object, least: int, most: int | None) -> None:
         raise UserError(f"{name} should be {wanted}, not {_short_number(value)}.")
 
 
-def _share(name: str, value: object) -> None:
+def _share(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise UserError(f"{name} should be a number from 0 to 1, not {shown(value)}.")
+        raise UserError(f"{name} should be a share, 0 to 1, not {shown(value)}.")
+    return float(value)
 
 
 def _short_number(value: int) -> str:

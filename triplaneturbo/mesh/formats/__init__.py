@@ -13,9 +13,9 @@ from triplaneturbo.files import write_whole
 from triplaneturbo.mesh.formats.common import safe_name
 from triplaneturbo.mesh.formats.gltf import to_glb
 from triplaneturbo.mesh.formats.obj import to_obj_zip
-from triplaneturbo.mesh.formats.placement import AS_MODELLED, Placement
 from triplaneturbo.mesh.formats.points import to_ply, to_stl
 from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.placement import AS_MODELLED, Placement
 
 SUFFIXES = {"glb": ".glb", "obj": ".zip", "ply": ".ply", "stl": ".stl"}
 """The formats by name, and what their files end in."""

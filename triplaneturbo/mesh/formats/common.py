@@ -12,8 +12,8 @@ from torch import Tensor
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.clean import smooth_normals
-from triplaneturbo.mesh.formats.placement import Placement
 from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.placement import Placement
 
 _RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}
 

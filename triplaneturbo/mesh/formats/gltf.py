@@ -10,8 +10,8 @@ from torch import Tensor
 
 from triplaneturbo import __version__
 from triplaneturbo.mesh.formats.common import checked, encode_image, to_file_axes
-from triplaneturbo.mesh.formats.placement import AS_MODELLED, Placement
 from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.placement import AS_MODELLED, Placement
 from triplaneturbo.render.colors import srgb_to_linear
 
 ROUGHNESS = 0.9

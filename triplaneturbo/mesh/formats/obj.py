@@ -10,8 +10,8 @@ from torch import Tensor
 
 from triplaneturbo.mesh.clean import weld
 from triplaneturbo.mesh.formats.common import checked, encode_image, safe_name, to_file_axes
-from triplaneturbo.mesh.formats.placement import AS_MODELLED, Placement
 from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.placement import AS_MODELLED, Placement
 
 
 def to_obj_zip(mesh: Mesh, name: str = "mesh", placement: Placement = AS_MODELLED) -> bytes:

@@ -9,8 +9,8 @@ from torch import Tensor
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.clean import weld
 from triplaneturbo.mesh.formats.common import checked, to_file_axes
-from triplaneturbo.mesh.formats.placement import AS_MODELLED, Placement
 from triplaneturbo.mesh.mesh import Mesh, face_normals
+from triplaneturbo.placement import AS_MODELLED, Placement
 from triplaneturbo.render.colors import sample
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from triplaneturbo.errors import UserError
+from triplaneturbo.request import shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SIZES = (0.001, 1000.0)
 UPS = ("y", "z")
@@ -38,15 +41,15 @@ class Placement:
             UserError: a value cannot be.
         """
         if self.up not in UPS:
-            raise UserError(f'A file has "y" or "z" up, not {_shown(self.up)}; choose one of the two.')
+            raise UserError(f'A file has "y" or "z" up, not {shown(self.up)}; choose one of the two.')
         if self.pivot not in PIVOTS:
-            raise UserError(f"The pivot should be model, centre or ground, not {_shown(self.pivot)}.")
+            raise UserError(f"The pivot should be model, centre or ground, not {shown(self.pivot)}.")
         if self.size is None:
             return self
         number = isinstance(self.size, (int, float)) and not isinstance(self.size, bool)
         if not number or not SIZES[0] <= self.size <= SIZES[1]:
             raise UserError(
-                f"The size should be {SIZES[0]:g} to {SIZES[1]:g} metres, not {_shown(self.size)}; it is the"
+                f"The size should be {SIZES[0]:g} to {SIZES[1]:g} metres, not {shown(self.size)}; it is the"
                 " length of the longest side."
             )
         return replace(self, size=float(self.size))
@@ -82,7 +85,3 @@ class Placement:
 
 
 AS_MODELLED = Placement()
-
-
-def _shown(value: object) -> str:
-    return ascii(value)[:40]
