@@ -111,9 +111,9 @@ def test_count_makes_numbered_files_with_following_seeds(cli: Cli, tmp_path: Pat
 
 
 def test_every_format_at_once_and_one_line_a_mesh(cli: Cli, tmp_path: Path) -> None:
-    code, out, _ = cli("generate", "a cup", "-o", "cup.glb", "--format", "glb,obj,ply,stl", *QUICK)
+    code, out, _ = cli("generate", "a cup", "-o", "cup.glb", "--format", "glb,obj,ply,stl,usdz", *QUICK)
     assert code == 0
-    names = ["cup.glb", "cup.zip", "cup.ply", "cup.stl"]
+    names = ["cup.glb", "cup.zip", "cup.ply", "cup.stl", "cup.usdz"]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
     assert re.fullmatch(rf"{' '.join(names)}  \d+ vertices, \d+ faces, \d+\.\d s\n", out)
 

@@ -127,7 +127,7 @@ def test_what_simplification_joins_is_cut():
 @pytest.mark.parametrize("solid", [blob, chair])
 @pytest.mark.parametrize("budget", [10**6, 600, 120])
 def test_surfaces_of_fields(solid, budget):
-    mesh, _ = simplify(tidy(surface(solid, 40)), budget)
+    mesh, _ = simplify(tidy(surface(solid, 28)), budget)
     whole = watertight(mesh)
     assert_solid(whole)
     if check(mesh).crowded_edges == 0 and slow_fans(mesh.faces) == len(mesh.vertices):

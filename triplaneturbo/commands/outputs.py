@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from triplaneturbo.mesh.mesh import Mesh
 
 # Format -> suffix; an OBJ comes as a zip with its material and texture.
-FORMATS = {"glb": ".glb", "obj": ".zip", "ply": ".ply", "stl": ".stl"}
+FORMATS = {"glb": ".glb", "obj": ".zip", "ply": ".ply", "stl": ".stl", "usdz": ".usdz"}
 DEFAULT_FOLDER = Path("outputs")
 
 

@@ -1,4 +1,4 @@
-"""From a mesh to a file: GLB, OBJ (a zip with its material and texture), PLY, STL.
+"""From a mesh to a file: GLB, OBJ (a zip with its material and texture), PLY, STL, USDZ.
 
 All have y up, the front toward +z, and metres, unless a Placement says otherwise.
 """
@@ -14,10 +14,11 @@ from triplaneturbo.mesh.formats.common import safe_name
 from triplaneturbo.mesh.formats.gltf import to_glb
 from triplaneturbo.mesh.formats.obj import to_obj_zip
 from triplaneturbo.mesh.formats.points import to_ply, to_stl
+from triplaneturbo.mesh.formats.usdz import to_usdz
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.placement import AS_MODELLED, Placement
 
-SUFFIXES = {"glb": ".glb", "obj": ".zip", "ply": ".ply", "stl": ".stl"}
+SUFFIXES = {"glb": ".glb", "obj": ".zip", "ply": ".ply", "stl": ".stl", "usdz": ".usdz"}
 """The formats by name, and what their files end in."""
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "to_obj_zip",
     "to_ply",
     "to_stl",
+    "to_usdz",
 ]
 
 
@@ -42,10 +44,10 @@ def encode(
 
     Args:
         mesh: in model space.
-        format: "glb", "obj" (a zip), "ply" or "stl".
+        format: "glb", "obj" (a zip), "ply", "stl" or "usdz".
         name: base name of the files within an OBJ's zip; made harmless.
         placement: size, up axis and origin. A GLB has y up whatever it says, as glTF demands.
-        image: "png" or "jpeg": the texture in a GLB.
+        image: "png" or "jpeg": the texture in a GLB or a USDZ.
 
     Raises:
         UserError: an unknown format or choice, an empty mesh, positions that are not finite, an impossible
@@ -59,6 +61,8 @@ def encode(
         return to_ply(mesh, placement)
     if format == "stl":
         return to_stl(mesh, placement)
+    if format == "usdz":
+        return to_usdz(mesh, image, placement)
     raise UserError(f"Unknown format {format[:40]!r}; choose one of {', '.join(SUFFIXES)}.")
 
 
@@ -95,8 +99,8 @@ def save(
 
     Args:
         mesh: in model space.
-        path: ends in .glb, .zip (an OBJ with its material and texture), .ply or .stl.
-        format: "glb", "obj", "ply" or "stl", for names that end in something else.
+        path: ends in .glb, .zip (an OBJ with its material and texture), .ply, .stl or .usdz.
+        format: "glb", "obj", "ply", "stl" or "usdz", for names that end in something else.
         placement, image: as for `encode`.
 
     Raises:
