@@ -101,7 +101,8 @@ def test_a_package_is_an_aligned_zip_without_compression_and_the_same_each_time(
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/Los_Angeles"])
 def test_bytes_do_not_depend_on_the_clock(zone):
     program = (
-        "import hashlib; from tests.mesh.shapes import textured; from triplaneturbo.mesh.formats import to_usdz;"
+        "import hashlib; from tests.mesh.shapes import textured;"
+        "from triplaneturbo.mesh.formats import to_usdz;"
         "print(hashlib.sha256(to_usdz(textured())).hexdigest())"
     )
     done = subprocess.run(
@@ -145,8 +146,9 @@ def test_it_reads_back_as_it_was_written(up, opened):
 def test_normals_turn_with_the_mesh(opened):
     """Those of a ball are its positions."""
     mesh = textured()
-    places = torch.nn.functional.normalize(mesh.vertices / torch.tensor([0.9, 0.6, 0.4]))
-    shape = mesh_of(opened(to_usdz(mesh.replace(vertices=places, normals=places))))
+    places = torch.nn.functional.normalize(mesh.vertices / torch.tensor([0.9, 0.6, 0.4]), dim=1)
+    stage = opened(to_usdz(mesh.replace(vertices=places, normals=places)))
+    shape = mesh_of(stage)
     np.testing.assert_allclose(shape.GetNormalsAttr().Get(), shape.GetPointsAttr().Get(), atol=1e-6)
     np.testing.assert_allclose(shape.GetPointsAttr().Get(), places @ TURN.T, atol=1e-6)
     assert shape.GetNormalsInterpolation() == "vertex"
