@@ -71,10 +71,27 @@ def test_generate_writes_the_file_and_describes_it_in_one_object(cli: Cli, tmp_p
         "floaters": 0.01,
         "smoothing": 0,
         "watertight": False,
+        "variation": 0.0,
+        "variation_seed": 0,
+        "blend": "",
+        "blend_weight": 0.5,
     }
     scene = trimesh.load(io.BytesIO(data), file_type="glb")
     (part,) = scene.geometry.values()
     assert (len(part.vertices), len(part.faces)) == (made["vertices"], made["faces"])
+
+
+def test_variation_and_blend_reach_the_request(cli: Cli) -> None:
+    mixing = ["--variation", "0.2", "--variation-seed", "3", "--blend", "a hat", "--blend-weight", "0.75"]
+    code, out, err = cli("generate", "a cup", "-o", "cup.glb", *mixing, "--json", *QUICK)
+    assert code == 0, err
+    settings = json.loads(out)["settings"]
+    assert [settings[name] for name in ("variation", "variation_seed", "blend", "blend_weight")] == [
+        0.2,
+        3,
+        "a hat",
+        0.75,
+    ]
 
 
 def test_another_process_writes_the_same_bytes(cli: Cli, tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ from __future__ import annotations
 import gc
 import threading
 from collections import OrderedDict
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,10 +32,12 @@ from triplaneturbo.devices import (
 )
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.weights import CONFIG_NAME, Model, convert_released, load_model
+from triplaneturbo.mesh.check import Check, check
 from triplaneturbo.mesh.formats import AS_MODELLED, Placement, encode
 from triplaneturbo.mesh.formats.common import encode_image
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.preview import animation, thumbnail, turntable
+from triplaneturbo.mesh.views import VIEWS
 from triplaneturbo.mesh.warm import warm
 from triplaneturbo.models import SMALL, Found, base_or_default, find_model
 from triplaneturbo.pipeline import Outcome, Pipeline, Progress, Result, Sketches
@@ -152,6 +155,18 @@ class Engine:
     def turntable(self, mesh: Mesh, size: int = 144, frames: int = 16) -> bytes:
         """The mesh turning once around, an animated WebP of `size` pixels a side, transparent around it."""
         return self._line.call(lambda: animation(turntable(mesh, frames, size, None)))
+
+    def pictures(self, mesh: Mesh, size: int = 512) -> dict[str, bytes]:
+        """How a textured mesh is made, as PNG files: "wireframe", "normals", "atlas", "texture"."""
+        return {
+            name: self._line.call(partial(_picture, draw, mesh, size))
+            for name, draw in VIEWS.items()
+            if mesh.uv is not None or name not in ("atlas", "texture")
+        }
+
+    def check(self, mesh: Mesh, placement: Placement = AS_MODELLED) -> Check:
+        """Whether the mesh is a solid that can be printed, and what else there is to say of it."""
+        return self._line.call(lambda: check(mesh, placement))
 
     def warm(self) -> None:
         """Have everything compiled that is compiled at its first use."""
@@ -314,6 +329,10 @@ class _Kept(Generic[Value]):
             self._values.move_to_end(key)
             while len(self._values) > self._size:
                 self._values.popitem(last=False)
+
+
+def _picture(draw: Callable[..., np.ndarray], mesh: Mesh, size: int) -> bytes:
+    return encode_image(draw(mesh, size), "png")
 
 
 def _load(found: Found, device: torch.device, dtype: torch.dtype) -> Model:

@@ -21,7 +21,7 @@ from triplaneturbo.tickets import Ticket
 from triplaneturbo.ui.form import FIELDS, to_fields, to_request
 from triplaneturbo.ui.jobs import Made, Stopped, Waiting, Working, follow
 from triplaneturbo.ui.panels import STAGES
-from triplaneturbo.ui.sessions import KEPT_SKETCHES, Session
+from triplaneturbo.ui.sessions import KEPT_SKETCHES, Session, View
 
 QUICK: dict[str, Any] = {"resolution": 24, "texture_size": 512, "steps": 2}
 OPTIONS = (2.0, 24.0, 0, 512, "fast", True)
@@ -70,7 +70,7 @@ def test_the_controls_of_a_request_make_it_again() -> None:
     )
     assert to_request(*to_fields(request)) == request
     assert len(to_fields(request)) == len(FIELDS)
-    assert to_request("a cup", 7, *OPTIONS, 0.5, None, None, 0.5).checked().blend == ""
+    assert to_request("a cup", 7, *OPTIONS, 0.01, 0, False, 0.5, None, None, 0.5).checked().blend == ""
 
 
 def test_progress_then_one_file_after_the_other(engine: Engine, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_progress_then_one_file_after_the_other(engine: Engine, tmp_path: Path) 
     assert (list(first.files), first.complete) == (["glb"], False)
     assert (list(last.files), last.complete) == (list(FORMATS), True)
     assert first.turn == 1
-    assert session.view == first.files["glb"]
+    assert session.view == View(first.files["glb"], 3 * first.facts["faces"])
     glb, obj = last.files["glb"], last.files["obj"]
     assert glb.parent == obj.parent == tmp_path / "page"
     assert glb.name.startswith("a-red-b-mushroom-b-3-")
@@ -159,7 +159,7 @@ def test_sketches_are_shown_and_only_the_last_are_kept(engine: Engine, tmp_path:
     request = Request("a cup", seed=11, **(QUICK | {"steps": 6}))
     for event in follow(engine, session, request, sketches="all"):
         if isinstance(event, (Working, Made)) and event.turn is not None:
-            views.append((event.turn, session.view, len(list(tmp_path.glob("sketch-*")))))
+            views.append((event.turn, session.view.path, len(list(tmp_path.glob("sketch-*")))))
     assert [turn for turn, *_ in views] == list(range(1, 8))  # six steps and the mesh
     assert max(kept for *_, kept in views) == KEPT_SKETCHES
     *_, last_sketch, mesh = [view for _, view, _ in views]
@@ -175,9 +175,9 @@ def test_the_latest_request_wins_and_the_one_before_says_no_more(engine: Engine,
             break
     *_, made = follow(engine, session, Request("a fish", **QUICK), sketches="last")
     assert isinstance(made, Made)
-    turn = session.show(tmp_path / "nothing")  # how many views there were
+    turn = session.show(tmp_path / "nothing", 0)  # how many views there were
     assert list(slow) == []
-    assert session.show(tmp_path / "nothing") == turn + 1
+    assert session.show(tmp_path / "nothing", 0) == turn + 1
 
 
 def test_whoever_stops_listening_cancels(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from triplaneturbo.request import Request
 from triplaneturbo.ui import panels
 from triplaneturbo.ui.jobs import Made, Stopped, Waiting, Working
 
@@ -35,13 +36,16 @@ def _made(prompt: str = "a cup", unread: str = "", cached: bool = False, short: 
         "seed": 7,
         "vertices": 12345,
         "faces": 40000,
+        "surface_faces": 81234,
+        "components": 2,
+        "check": "Ready for printing.",
         "cached": cached,
         "memory_was_short": short,
         "settings": {"texture_size": 512},
         "seconds": {**dict.fromkeys(panels.STAGES, 0.25), "total": 2.0},
         "files": [{"path": "/home/someone/cup.glb", "bytes": 2_345_678, "sha256": "00"}],
     }
-    return Made({"glb": Path("/home/someone/cup.glb")}, facts, unread)
+    return Made(Request(prompt), {"glb": Path("/home/someone/cup.glb")}, facts, unread)
 
 
 @pytest.mark.parametrize(

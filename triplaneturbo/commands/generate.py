@@ -90,6 +90,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--smoothing", type=whole, default=0, metavar="N", help="passes without shrinking, 0 to 50, default 0"
     )
     add("--watertight", action="store_true", help="a solid for printing: two faces at every edge")
+    add(
+        "--variation",
+        type=decimal,
+        default=0.0,
+        metavar="V",
+        help="how far from the seed toward --variation-seed, 0 to 1; default 0",
+    )
+    add("--variation-seed", type=whole, default=0, metavar="S", help="default 0")
+    add("--blend", default="", metavar="PROMPT", help="another prompt to mix the prompt with")
+    add("--blend-weight", type=decimal, default=0.5, metavar="W", help="its share, 0 to 1; default 0.5")
     add("--size", type=decimal, metavar="M", help="metres along the longest side; default: about 2")
     add("--up", default="y", metavar="|".join(UPS), help="axis, default y; a GLB has y up always")
     add(
@@ -193,6 +203,10 @@ def _jobs(
         floaters=arguments.floaters,
         smoothing=arguments.smoothing,
         watertight=arguments.watertight,
+        variation=arguments.variation,
+        variation_seed=arguments.variation_seed,
+        blend=arguments.blend,
+        blend_weight=arguments.blend_weight,
     )
     prompts = [arguments.prompt] if arguments.prompts is None else _read_prompts(Path(arguments.prompts))
     if not 1 <= arguments.count * len(prompts) <= MOST_MESHES:

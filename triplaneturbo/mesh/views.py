@@ -5,6 +5,8 @@ All are drawn at twice the size, on the rasteriser of the previews, and averaged
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from PIL import Image
@@ -123,7 +125,12 @@ def texture(mesh: Mesh, size: int | None = None) -> np.ndarray:
     return np.asarray(picture)
 
 
-VIEWS = {"wireframe": wireframe, "normals": normals, "atlas": atlas, "texture": texture}
+VIEWS: dict[str, Callable[..., np.ndarray]] = {
+    "wireframe": wireframe,
+    "normals": normals,
+    "atlas": atlas,
+    "texture": texture,
+}
 """The pictures by name; each takes a mesh and a size."""
 
 

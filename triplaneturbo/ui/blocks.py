@@ -16,7 +16,7 @@ import gradio as gr
 
 from triplaneturbo.models import ROOT
 from triplaneturbo.ui import endpoint, generate, panels
-from triplaneturbo.ui.controls import LIVE
+from triplaneturbo.ui.scripts import ON_LOAD
 from triplaneturbo.ui.sessions import Sessions
 from triplaneturbo.ui.theme import CSS, theme
 
@@ -64,5 +64,5 @@ def build(engine: Engine, folder: Path) -> gr.Blocks:
             sessions.leave(page.session_hash)
 
         page.unload(leave)
-        page.load(None, None, None, js=LIVE, api_visibility="private")
+        page.load(None, None, None, js=ON_LOAD, api_visibility="private")
     return page

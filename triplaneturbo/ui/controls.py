@@ -9,7 +9,16 @@ import gradio as gr
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.models import ROOT
-from triplaneturbo.request import DEFAULT_FACES, RESOLUTIONS, STEP_LIMIT, UNWRAPS, Request, tidy_prompt
+from triplaneturbo.placement import PIVOTS, UPS
+from triplaneturbo.request import (
+    DEFAULT_FACES,
+    RESOLUTIONS,
+    SMOOTHING_LIMIT,
+    STEP_LIMIT,
+    UNWRAPS,
+    Request,
+    tidy_prompt,
+)
 from triplaneturbo.ui import panels
 from triplaneturbo.ui.several import LONGEST_SERIES
 from triplaneturbo.world.advice import EXAMPLES, KINDS, advice, summary
@@ -23,20 +32,6 @@ TEXTURE_CHOICES = (512, 1024, 2048, 4096)
 COUNTS = (1, 2, 4, 8)
 ROLL = "() => Math.floor(Math.random() * 1000000)"
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-# A pause in typing is as good as a press of the button, while the switch is on. Enter comes before it.
-LIVE = """() => {
-  let timer = 0;
-  const typed = (event) => event.target.closest && event.target.closest("#prompt");
-  document.addEventListener("input", (event) => {
-    if (!typed(event)) return;
-    clearTimeout(timer);
-    if (!document.querySelector("#live input").checked) return;
-    timer = setTimeout(() => document.querySelector("#live-go").click(), 250);
-  });
-  document.addEventListener("keydown", (event) => {
-    if (typed(event) && event.key === "Enter") clearTimeout(timer);
-  }, true);
-}"""
 
 
 @dataclass(frozen=True)
@@ -45,6 +40,7 @@ class Controls:
 
     Attributes:
         fields: what becomes a Request, in the order of `form.FIELDS`.
+        placing: what becomes a Placement, as `form.to_placement` takes it.
         reading: what the model does not know of the prompt; None where it reads any words.
         live: whether a pause in typing begins a generation; `go` is what it presses.
         forming: whether every step is shown.
@@ -52,6 +48,7 @@ class Controls:
     """
 
     fields: list[Any]
+    placing: list[Any]
     prompt: gr.Textbox
     reading: gr.HTML | None
     live: gr.Checkbox
@@ -104,7 +101,7 @@ def build(engine: Engine) -> Controls:
         stop = gr.Button("Cancel", interactive=False, scale=1, min_width=90, elem_id="cancel")
     status = gr.HTML(panels.ready(), elem_id="status")
     mixing, series = _mixing()
-    options = _options(engine)
+    options, placing = _options(engine)
     if engine.words:
         with gr.Accordion(VOCABULARY, open=False, elem_id="vocabulary"):
             gr.HTML(panels.vocabulary(engine.words, KINDS, EXAMPLES))
@@ -121,6 +118,7 @@ def build(engine: Engine) -> Controls:
             examples.click(lambda row: read(engine, row[0]), examples, reading, **QUICK)
     return Controls(
         fields=[prompt, seed, *options, *mixing],
+        placing=placing,
         prompt=prompt,
         reading=reading,
         live=live,
@@ -192,8 +190,8 @@ def _mixing() -> tuple[list[Any], Series]:
     return [variation, other, blend, weight], Series(count, start, download)
 
 
-def _options(engine: Engine) -> list[Any]:
-    """The mesh's options, in the order of `form.FIELDS`."""
+def _options(engine: Engine) -> tuple[list[Any], list[Any]]:
+    """The mesh's options, in the order of `form.FIELDS`; and how it stands in its files."""
     config, default = engine.model.config, Request("")
     with gr.Accordion("Mesh", open=False, elem_id="options"):
         with gr.Row():
@@ -213,5 +211,35 @@ def _options(engine: Engine) -> list[Any]:
         unwrap = gr.Radio(
             list(UNWRAPS), value=default.unwrap, label="Unwrap", info="none: colours at vertices, no texture."
         )
-        normal_map = gr.Checkbox(default.normal_map, label="Normal map")
-    return [steps, resolution, faces, texture, unwrap, normal_map]
+        normal_map = gr.Checkbox(default.normal_map, label="Normal map", info="Not with smoothing.")
+        with gr.Row():
+            floaters = gr.Slider(
+                0,
+                0.5,
+                default.floaters,
+                step=0.01,
+                label="Drop floaters below",
+                min_width=195,
+            )
+            smoothing = gr.Slider(0, SMOOTHING_LIMIT, 0, step=1, label="Smoothing", min_width=195)
+        watertight = gr.Checkbox(
+            default.watertight, label="Watertight", info="A closed solid, for printing.", elem_id="watertight"
+        )
+    with gr.Accordion("Size and axes of the files", open=False, elem_id="placing"):
+        with gr.Row():
+            size = gr.Number(
+                0,
+                label="Size",
+                info="Metres; 0: its own.",
+                min_width=195,
+                elem_id="size",
+            )
+            up = gr.Radio(list(UPS), value="y", label="Up axis", info="A GLB always has y.", min_width=195)
+        pivot = gr.Radio(
+            list(PIVOTS), value="model", label="Pivot", info="ground: below it, so that it stands at 0."
+        )
+    return [steps, resolution, faces, texture, unwrap, normal_map, floaters, smoothing, watertight], [
+        size,
+        up,
+        pivot,
+    ]

@@ -1,10 +1,11 @@
-"""What the page's controls hold, as a Request. What cannot be is for Request to say, in its sentences."""
+"""What the page's controls hold, as a Request and a Placement; what cannot be is for these to say."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from triplaneturbo.errors import UserError
+from triplaneturbo.placement import Placement
 from triplaneturbo.request import SEED_LIMIT, Request
 
 # The order of the page's controls.
@@ -17,6 +18,9 @@ FIELDS = (
     "texture_size",
     "unwrap",
     "normal_map",
+    "floaters",
+    "smoothing",
+    "watertight",
     "variation",
     "variation_seed",
     "blend",
@@ -33,7 +37,7 @@ def to_request(*values: Any) -> Request:
     fields = dict(zip(FIELDS, values, strict=False))
     if fields["seed"] is None:
         raise UserError(f"The seed is blank; give a whole number from 0 to {SEED_LIMIT}, or roll the dice.")
-    for name in ("seed", "steps", "resolution", "faces", "texture_size", "variation_seed"):
+    for name in ("seed", "steps", "resolution", "faces", "texture_size", "smoothing", "variation_seed"):
         if name in fields:
             fields[name] = _whole(fields[name])
     if "variation_seed" in fields:
@@ -43,6 +47,15 @@ def to_request(*values: Any) -> Request:
     fields["faces"] = fields["faces"] or None  # 0 or blank: as the surface comes
     fields["prompt"] = fields["prompt"] or ""
     return Request(**fields)
+
+
+def to_placement(size: Any, up: Any, pivot: Any) -> Placement:
+    """A Placement from its controls' values; a size of 0 or blank is the model's own.
+
+    Raises:
+        UserError: a value cannot be.
+    """
+    return Placement(size or None, up, pivot).checked()
 
 
 def to_fields(request: Request) -> list[Any]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.ui import choices, controls, panels, result
-from triplaneturbo.ui.form import to_request
+from triplaneturbo.ui import choices, controls, panels, pictures, result
+from triplaneturbo.ui.form import to_placement, to_request
 from triplaneturbo.ui.jobs import Event, Made, Stopped, Working, follow
 from triplaneturbo.ui.news import FOLLOWED, News, begun, ended
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from triplaneturbo.ui.controls import Controls
     from triplaneturbo.ui.result import Pane
     from triplaneturbo.ui.sessions import Sessions
+
+
+PLACING = 3  # controls of a Placement, which come before those of the Request
 
 
 def build(engine: Engine, sessions: Sessions) -> None:
@@ -34,32 +37,41 @@ def build(engine: Engine, sessions: Sessions) -> None:
 def _wire(engine: Engine, sessions: Sessions, asked: Controls, pane: Pane) -> None:
     shown = [asked.start, asked.stop, asked.status, pane.turn, pane.facts, pane.tabs, pane.variants]
     shown += [*pane.downloads.values(), *([] if asked.reading is None else [asked.reading])]
-    inputs = [asked.forming, *asked.fields]
+    shown.append(pane.pictures)
+    inputs = [asked.forming, *asked.placing, *asked.fields]
 
-    def one(page: gr.Request, forming: bool, values: tuple[Any, ...], live: bool = False) -> Iterator[News]:
+    def one(page: gr.Request, forming: bool, given: tuple[Any, ...], live: bool = False) -> Iterator[News]:
+        placing, values = given[:PLACING], given[PLACING:]
         yield begun(engine, asked, values[0], live)
         try:
-            request = to_request(*values)
+            request, placement = to_request(*values), to_placement(*placing)
         except UserError as error:
             yield ended(asked) | {asked.status: panels.status(Stopped(str(error)))}
             return
+        session = sessions.of(page.session_hash)
         sketches: Sketches = "all" if forming else "last" if live else "none"
-        for event in follow(engine, sessions.of(page.session_hash), request, sketches=sketches):
+        for event in follow(engine, session, request, sketches=sketches, placement=placement):
             yield _news(event, asked, pane)
+            if isinstance(event, Made) and event.complete:
+                session.made = event.request
+                drawn = pictures.of_last(engine, session, pane)
+                if drawn:
+                    yield drawn
 
-    def pressed(page: gr.Request, count: int, forming: bool, *values: Any) -> Iterator[News]:
+    def pressed(page: gr.Request, count: int, forming: bool, *given: Any) -> Iterator[News]:
         if count == 1:
-            yield from one(page, forming, values)
+            yield from one(page, forming, given)
             return
+        values = given[PLACING:]
         yield begun(engine, asked, values[0])
         yield from choices.seeds_of(engine, sessions.of(page.session_hash), asked, pane, values, count)
 
-    def paused(page: gr.Request, forming: bool, *values: Any) -> Iterator[News]:
-        if (values[0] or "").strip():
-            yield from one(page, forming, values, live=True)
+    def paused(page: gr.Request, forming: bool, *given: Any) -> Iterator[News]:
+        if (given[PLACING] or "").strip():
+            yield from one(page, forming, given, live=True)
 
-    def opened(page: gr.Request, *values: Any) -> Iterator[News]:
-        yield from one(page, False, values)
+    def opened(page: gr.Request, *given: Any) -> Iterator[News]:
+        yield from one(page, False, given)
 
     def stop(page: gr.Request) -> None:
         sessions.of(page.session_hash).cancel()
@@ -77,7 +89,8 @@ def _wire(engine: Engine, sessions: Sessions, asked: Controls, pane: Pane) -> No
     asked.go.click(paused, inputs, shown, trigger_mode="multiple", **FOLLOWED)
     asked.stop.click(stop, queue=False, show_progress="hidden", api_visibility="private")
     picked = choices.wire(engine, sessions, asked, pane, shown)
-    picked.then(opened, asked.fields, shown, **FOLLOWED)
+    picked.then(opened, [*asked.placing, *asked.fields], shown, **FOLLOWED)
+    pictures.wire(engine, sessions, pane)
 
 
 def _news(event: Event, asked: Controls, pane: Pane) -> News:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from triplaneturbo.commands.generate import describe
 from triplaneturbo.commands.outputs import FORMATS, safe_name, write
 from triplaneturbo.errors import Cancelled, UserError
+from triplaneturbo.placement import AS_MODELLED, Placement
 
 if TYPE_CHECKING:
     from triplaneturbo.engine import Engine
@@ -51,6 +53,7 @@ class Made:
     """The mesh is made and `files` (by format) are written; more may follow.
 
     Attributes:
+        request: as it was carried out.
         files: by format, with what is there already.
         facts: as the command line's --json tells them, with "files" and the seconds of writing them.
         unread: the end of the prompt that the model does not read.
@@ -58,6 +61,7 @@ class Made:
         turn: the session's number of views, of which this mesh is the last.
     """
 
+    request: Request
     files: dict[str, Path]
     facts: dict[str, Any]
     unread: str = ""
@@ -83,6 +87,7 @@ def follow(
     alone: bool = True,
     sketches: Sketches = "none",
     formats: Sequence[str] = tuple(FORMATS),
+    placement: Placement = AS_MODELLED,
 ) -> Generator[Event, None, None]:
     """Make a mesh for a session, telling what happens; ends with Stopped or with a complete Made.
 
@@ -93,11 +98,12 @@ def follow(
             else is begun meanwhile, this ends without a word. The viewer shows what is made.
         sketches: which steps the viewer shows.
         formats: of the files, the first one first.
+        placement: how the object stands in them; the viewer shows it as it was made.
     """
 
     def work(ticket: Ticket) -> Generator[Event, None, None]:
         yield from progress(ticket, session)
-        yield from _write(engine, session, ticket, alone, formats)
+        yield from _write(engine, session, ticket, alone, formats, placement)
 
     return watched(session, lambda: engine.submit(request, sketches=sketches), work, alone)
 
@@ -140,36 +146,68 @@ def progress(ticket: Ticket, session: Session) -> Generator[Waiting | Working, N
         time.sleep(WAIT)
     for event in ticket.events():
         turn = None
-        if event.glb is not None and session.waits_for(ticket):
-            turn = session.show(session.sketch(event.glb), ticket)
+        if event.glb is not None and event.sketch is not None and session.waits_for(ticket):
+            turn = session.show(session.sketch(event.glb), len(event.sketch.faces), ticket)
         yield Working(event.stage, event.fraction, event.seconds, event.step, event.steps, turn)
 
 
-def save(engine: Engine, session: Session, result: Result, formats: Sequence[str]) -> Iterator[Made]:
+def save(
+    engine: Engine,
+    session: Session,
+    result: Result,
+    formats: Sequence[str],
+    placement: Placement = AS_MODELLED,
+) -> Iterator[Made]:
     """Write a result's files, one after the other; Made after each, complete after the last."""
-    stem = session.keep(safe_name(result.request, engine.name))
-    facts: dict[str, Any] = describe(result, engine) | {"cached": result.cached, "files": []}
+    name = safe_name(result.request, engine.name)
+    stem = session.keep(name if placement == AS_MODELLED else f"{name}-{_mark(placement)}")
+    check = engine.check(result.mesh, placement)
+    facts: dict[str, Any] = describe(result, engine) | {
+        "cached": result.cached,
+        "unsimplified": result.unsimplified,
+        "placement": asdict(placement),
+        "components": check.components,
+        "printable": check.printable,
+        "check": check.sentence,
+        "files": [],
+    }
     files: dict[str, Path] = {}
     since = time.perf_counter()
     for name in formats:
         path = stem.with_name(stem.name + FORMATS[name])
-        facts["files"] = [*facts["files"], *write(engine, result.mesh, {name: path})]
+        facts["files"] = [*facts["files"], *write(engine, result.mesh, {name: path}, placement)]
         taken = round(time.perf_counter() - since, 4)
         total = round(result.seconds["total"] + taken, 4)
         facts["seconds"] = {**facts["seconds"], "files": taken, "total": total}
         files = {**files, name: path}
-        yield Made(files, dict(facts), result.unread, complete=name == formats[-1])
+        complete = name == formats[-1]
+        yield Made(result.request, files, dict(facts), result.unread, complete=complete)
 
 
 def _write(
-    engine: Engine, session: Session, ticket: Ticket, alone: bool, formats: Sequence[str]
+    engine: Engine,
+    session: Session,
+    ticket: Ticket,
+    alone: bool,
+    formats: Sequence[str],
+    placement: Placement,
 ) -> Generator[Event, None, None]:
     result = ticket.result()
     steps = result.request.steps or 0
     yield Working("files", 0.97, result.seconds["total"], steps, steps)
-    for made in save(engine, session, result, formats):
-        first = len(made.files) == 1
-        yield replace(made, turn=session.show(made.files["glb"], ticket)) if first and alone else made
+    for made in save(engine, session, result, formats, placement):
+        if not alone or len(made.files) > 1:
+            yield made
+            continue
+        # The camera is set for objects as they were made.
+        same = placement == AS_MODELLED
+        view = made.files["glb"] if same else session.sketch(engine.encode(result.mesh, "glb"))
+        yield replace(made, turn=session.show(view, len(result.mesh.faces), ticket))
+
+
+def _mark(placement: Placement) -> str:
+    """A few digits that tell one placement from another."""
+    return hashlib.sha256(repr(placement).encode()).hexdigest()[:6]
 
 
 def _stopped(error: Exception) -> Stopped:

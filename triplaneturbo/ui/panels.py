@@ -20,7 +20,7 @@ STAGES = {
     "texture": "Painting the texture",
     "files": "Writing the files",
 }
-_NUMBERS = ("Vertices", "Faces", "GLB", "OBJ zip", "Seed", "Time")
+_NUMBERS = ("Vertices", "Faces", "Before", "Pieces", "GLB", "OBJ zip", "Seed", "Time")
 _MOST_DOTS = 12
 _NONE = "–"
 
@@ -138,13 +138,15 @@ def facts(made: Made | None = None) -> str:
     values = [_NONE] * len(_NUMBERS)
     stages: dict[str, float] = {}
     caption = '<span class="tt-hint">No mesh yet.</span>'
-    hint = ""
+    hint = check = ""
     if made is not None:
         known = made.facts
         stages = {name: spent for name, spent in known["seconds"].items() if name != "total"}
         sizes = [size(file["bytes"]) for file in known["files"]] + [_NONE, _NONE]
         total = seconds(known["seconds"]["total"])
-        values = [f"{known['vertices']:,}", f"{known['faces']:,}", *sizes[:2], str(known["seed"]), total]
+        values = [f"{known[name]:,}" for name in ("vertices", "faces", "surface_faces", "components")]
+        values += [*sizes[:2], str(known["seed"]), total]
+        check = known["check"]
         caption = f"“{text(known['prompt'])}”"
         hint = "Drag to turn, scroll to zoom, double-click beside it for the front."
     numbers = "".join(
@@ -161,6 +163,7 @@ def facts(made: Made | None = None) -> str:
         f'<section class="tt-facts" aria-label="Result"><div class="tt-head"><p class="tt-caption" dir="auto"'
         f' title="{title}">{caption}</p><p class="tt-hint">{hint}</p></div>'
         f'<dl class="tt-numbers">{numbers}</dl>'
+        f'<p class="tt-check" title="{text(check)}">{text(check)}</p>'
         f'<dl class="tt-stages" aria-label="Seconds of each stage">{timings}</dl></section>'
     )
 

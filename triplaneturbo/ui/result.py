@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -10,6 +11,7 @@ import gradio as gr
 from triplaneturbo.commands.outputs import FORMATS
 from triplaneturbo.ui import panels
 from triplaneturbo.ui.controls import COUNTS, QUICK
+from triplaneturbo.ui.scripts import BEGIN_VIEW, END_VIEW
 
 if TYPE_CHECKING:
     from triplaneturbo.ui.sessions import Sessions
@@ -26,6 +28,7 @@ class Pane:
     Attributes:
         turn: a number that nobody sees; when it changes, the viewer shows the session's view.
         downloads: buttons by format.
+        tab: of the tabs, by name.
     """
 
     viewer: gr.Model3D
@@ -33,6 +36,8 @@ class Pane:
     facts: gr.HTML
     downloads: dict[str, Any]
     tabs: gr.Tabs
+    tab: dict[str, gr.Tab]
+    pictures: gr.Gallery
     variants: gr.Gallery
     strength: gr.Slider
     more: gr.Button
@@ -49,42 +54,53 @@ def build(sessions: Sessions) -> Pane:
         elem_id="viewer",
     )
     turn = gr.Textbox(visible="hidden", elem_id="turn")
+    corners = gr.Textbox(visible="hidden", elem_id="corners")
     with gr.Row(elem_id="downloads"):
         downloads = {
             name: gr.DownloadButton(name.upper(), interactive=False, min_width=80, elem_id=f"download-{name}")
             for name in FORMATS
         }
     with gr.Tabs(selected="details", elem_id="tabs") as tabs:
-        with gr.Tab("Details", id="details"):
+        with gr.Tab("Details", id="details") as details:
             facts = gr.HTML(panels.facts(), elem_id="facts")
-        with gr.Tab("Variants", id="variants"):
-            variants = gr.Gallery(
-                label="Variants",
-                show_label=False,
-                columns=COUNTS[-1],
-                rows=1,
-                height=150,
-                object_fit="contain",
-                allow_preview=False,
-                interactive=False,
-                buttons=[],
-                elem_id="variants",
-                elem_classes="tt-gallery",
-            )
+        with gr.Tab("Variants", id="variants") as choosing:
+            variants = _gallery("Variants", "variants")
             with gr.Row(elem_id="like-row"):
                 strength = gr.Slider(
-                    0.05, 1, 0.2, step=0.05, label="How far from it", min_width=150, elem_id="strength"
+                    0.05, 1, 0.2, step=0.05, label="Strength", min_width=150, elem_id="strength"
                 )
                 more = gr.Button("More like this", scale=0, min_width=150, elem_id="more")
+        with gr.Tab("Pictures", id="pictures") as looking:
+            pictures = _gallery("Pictures", "pictures", 250, preview=True)
+    tab = {"details": details, "variants": choosing, "pictures": looking}
 
     def show(page: gr.Request, _: str, viewer: gr.Model3D) -> Any:
-        # A new file moves the camera to where it was told to be: that is where it stands now, then.
-        path = sessions.of(page.session_hash).view
-        if path is None:
+        view = sessions.of(page.session_hash).view
+        if view is None or (viewer.value and Path(viewer.value).name == view.path.name):
             return gr.skip()
-        return gr.update(value=str(path), camera_position=viewer.camera_position)
+        # A new file moves the camera to where it was told to be: that is where it stands now, then.
+        return gr.update(value=str(view.path), camera_position=viewer.camera_position), str(view.corners)
 
     # Gradio looks for the class itself, and annotations are texts here.
     show.__annotations__ = {"page": gr.Request, "viewer": gr.Model3D}
-    turn.change(show, [turn, viewer], viewer, trigger_mode="always_last", **QUICK)
-    return Pane(viewer, turn, facts, downloads, tabs, variants, strength, more)
+    shown = turn.change(show, [turn, viewer], [viewer, corners], js=BEGIN_VIEW, **QUICK)
+    shown.then(None, corners, None, js=END_VIEW, **QUICK)
+    return Pane(viewer, turn, facts, downloads, tabs, tab, pictures, variants, strength, more)
+
+
+def _gallery(label: str, name: str, height: int = 150, preview: bool = False) -> gr.Gallery:
+    """A row of pictures."""
+    return gr.Gallery(
+        label=label,
+        show_label=False,
+        columns=COUNTS[-1],
+        rows=1,
+        height=height,
+        object_fit="contain",
+        allow_preview=preview,
+        preview=False,
+        interactive=False,
+        buttons=["fullscreen"] if preview else [],
+        elem_id=name,
+        elem_classes="tt-gallery",
+    )

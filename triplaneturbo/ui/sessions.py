@@ -8,6 +8,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,18 +27,32 @@ GRACE = 600.0
 IDLE = 24 * 3600.0
 
 
+@dataclass(frozen=True)
+class View:
+    """What the viewer is to show: a GLB and three times its faces."""
+
+    path: Path
+    corners: int
+
+
 class Session:
     """One page's folder and ticket; every method may be called from any thread.
 
     Attributes:
         folder: where its results lie; its name is random, so that nobody else can guess it.
+        tab: which of the result's tabs the page looks at.
+        made: the request of the last mesh.
+        drawn: the request whose pictures the page has.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.tab = ""
+        self.made: Request | None = None
+        self.drawn: Request | None = None
         self._lock = threading.Lock()
         self._ticket: Ticket | None = None
-        self._view: Path | None = None
+        self._view: View | None = None
         self._turn = 0
         self._sketches: deque[Path] = deque()
         self._results: OrderedDict[str, None] = OrderedDict()
@@ -55,21 +70,21 @@ class Session:
         with self._lock:
             return self._ticket is ticket
 
-    def show(self, path: Path, ticket: Ticket | None = None) -> int:
-        """Have the page's viewer show a file, unless something was begun after `ticket`.
+    def show(self, path: Path, faces: int, ticket: Ticket | None = None) -> int:
+        """Have the page's viewer show a GLB, unless something was begun after `ticket`.
 
         Returns:
             The number of views so far: the page asks for `view` when that changes.
         """
         with self._lock:
             if ticket is None or self._ticket is ticket:
-                self._view = path
+                self._view = View(path, 3 * faces)
                 self._turn += 1
             return self._turn
 
     @property
-    def view(self) -> Path | None:
-        """The file that the viewer is to show, None at first."""
+    def view(self) -> View | None:
+        """What the viewer is to show, None at first."""
         with self._lock:
             return self._view
 

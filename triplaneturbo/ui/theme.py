@@ -113,11 +113,17 @@ CSS = """
 #downloads { gap: 8px; }
 #downloads button, #downloads a { white-space: nowrap; }
 /* Every tab as high as the highest, so that nothing below moves. */
-#tabs .tabitem { padding: 12px 0 0 0; border: 0; min-height: 232px; }
+#tabs .tabitem { padding: 12px 0 0 0; border: 0; min-height: 270px; }
 .tt-gallery { border: 0; background: none; padding: 0; }
 .tt-gallery .grid-wrap { padding: 0; }
-.tt-gallery .grid-container { grid-template-columns: repeat(auto-fill, 112px) !important; gap: 8px;
-  grid-template-rows: none !important; grid-auto-rows: 136px; }
+.tt-gallery .grid-wrap { overflow: auto hidden; }
+.tt-gallery .grid-container { grid: 136px / none !important; grid-auto-flow: column !important;
+  grid-auto-columns: 112px; gap: 8px; width: max-content; }
+#pictures .grid-container { grid: 240px / none !important; grid-auto-columns: 218px !important; }
+/* A picture that is looked at closely takes the window. */
+#pictures .preview { position: fixed; inset: 24px; width: auto; height: auto; z-index: 1000; }
+.tt-gallery .thumbnail-item.selected:not(:hover) { --ring-color: transparent;
+  border-color: var(--border-color-primary); }
 .tt-gallery .thumbnail-lg { aspect-ratio: auto; padding: 2px 2px 22px;
   background: var(--block-background-fill); }
 .tt-gallery .caption-label { background: none; border: 0; bottom: 2px; left: 0; right: 0; max-width: none;
@@ -160,11 +166,12 @@ CSS = """
 .tt-hint { font-weight: 400; color: var(--body-text-color-subdued); }
 .tt-facts dl { margin: 0; display: grid; gap: 1px; border-radius: 6px; overflow: hidden;
   background: var(--border-color-primary); border: 1px solid var(--border-color-primary); }
-.tt-facts dl + dl { margin-top: 8px; }
 .tt-facts dl > div { padding: 5px 10px; background: var(--block-background-fill); min-width: 0; }
 .tt-facts dt { font-size: 12px; line-height: 16px; color: var(--body-text-color-subdued); }
 .tt-facts dd { margin: 0; line-height: 20px; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.tt-numbers { grid-template-columns: repeat(6, 1fr); }
+.tt-numbers { grid-template-columns: repeat(8, 1fr); }
+.tt-check { margin: 8px 0; height: 20px; line-height: 20px; overflow: hidden; text-overflow: ellipsis;
+  white-space: nowrap; }
 .tt-numbers dd { font-weight: 600; }
 .tt-stages { grid-template-columns: repeat(8, 1fr); }
 .tt-stages dd { font-size: 13px; }
@@ -180,7 +187,7 @@ CSS = """
 
 @media (max-width: 1100px) {
   p.tt-hint { display: none; }
-  .tt-stages { grid-template-columns: repeat(4, 1fr); }
+  .tt-stages, .tt-numbers { grid-template-columns: repeat(4, 1fr); }
   #viewer { height: clamp(360px, 100vh - 432px, 760px) !important; }
 }
 /* One column: the mesh comes right after the buttons, what is folded away comes last. */
@@ -188,11 +195,10 @@ CSS = """
   #page { flex-direction: column; gap: 12px; }
   #controls, #result { display: contents !important; }
   #controls > *, #result > * { width: 100%; min-width: 0 !important; flex-grow: 0 !important; }
-  #mixing, #options, #vocabulary, #report { order: 1; }
+  #mixing, #options, #placing, #vocabulary, #report { order: 1; }
   #viewer { height: 360px !important; }
 }
 @media (max-width: 600px) {
   .gradio-container { padding: 0 12px !important; }
-  .tt-numbers { grid-template-columns: repeat(3, 1fr); }
 }
 """.replace("DICE", _DICE)

@@ -1,0 +1,56 @@
+"""The tab with pictures of how the last mesh is made; they are drawn only while it is looked at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from triplaneturbo.errors import Cancelled, UserError
+from triplaneturbo.files import write_whole
+from triplaneturbo.ui.news import News
+
+if TYPE_CHECKING:
+    from triplaneturbo.engine import Engine
+    from triplaneturbo.ui.result import Pane
+    from triplaneturbo.ui.sessions import Session, Sessions
+
+CAPTIONS = {"wireframe": "Wireframe", "normals": "Normals", "atlas": "UV atlas", "texture": "Texture"}
+
+
+def wire(engine: Engine, sessions: Sessions, pane: Pane) -> None:
+    """Note which tab is looked at, and draw where it is this one."""
+    for name, tab in pane.tab.items():
+
+        def select(page: gr.Request, name: str = name) -> Any:
+            session = sessions.of(page.session_hash)
+            session.tab = name
+            return of_last(engine, session, pane).get(pane.pictures, gr.skip())
+
+        select.__annotations__ = {"page": gr.Request}
+        tab.select(
+            select,
+            None,
+            pane.pictures,
+            show_progress="hidden",
+            api_visibility="private",
+            concurrency_limit=None,
+        )
+
+
+def of_last(engine: Engine, session: Session, pane: Pane) -> News:
+    """The pictures of the session's last mesh, if the tab is looked at and they are not there yet."""
+    request = session.made
+    if session.tab != "pictures" or request is None or session.drawn == request:
+        return {}
+    try:
+        mesh = engine.submit(request).result().mesh  # it is remembered, unless others came after it
+        drawn = engine.pictures(mesh)
+    except (Cancelled, UserError):
+        return {}
+    session.drawn = request
+    files = [
+        (str(write_whole(session.folder / f"picture-{name}.png", data)), CAPTIONS[name])
+        for name, data in drawn.items()
+    ]
+    return {pane.pictures: files}
