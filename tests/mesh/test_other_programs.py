@@ -1,0 +1,184 @@
+"""Files as other programs open them: Blender, headless, with its importers as they are set, and assimp.
+
+Both come with Debian (apt install blender python3-numpy assimp-utils); without them the tests are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from triplaneturbo.generator.weights import load_model
+from triplaneturbo.mesh.clean import weld
+from triplaneturbo.mesh.formats import SUFFIXES, Placement, save
+from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.models import SMALL
+from triplaneturbo.pipeline import Pipeline
+
+SIZE = 0.25  # metres
+SCRIPT = Path(__file__).with_name("blender_import.py")
+
+Files = dict[tuple[str, str], Path]
+
+
+@pytest.fixture(scope="module")
+def mushroom() -> Mesh:
+    return Pipeline(load_model(SMALL))("a red mushroom", seed=1, resolution=48, texture_size=512)
+
+
+@pytest.fixture(scope="module")
+def files(mushroom: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """A file of each format with y up and with z up, 25 cm long, on the ground; the OBJ unpacked."""
+    folder = tmp_path_factory.mktemp("files")
+    found = {}
+    for up in "yz":
+        for kind, suffix in SUFFIXES.items():
+            path = save(mushroom, folder / f"{up}{suffix}", placement=Placement(SIZE, up, "ground"))
+            if kind == "obj":
+                with zipfile.ZipFile(path) as archive:
+                    archive.extractall(folder)
+                path = folder / f"{up}.obj"
+            found[kind, up] = path
+    return found
+
+
+@pytest.fixture(scope="module")
+def blender(files: Files, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What Blender has after importing each file, by path, and at "picture" a rendering of the GLB."""
+    program = shutil.which("blender")
+    if program is None:
+        pytest.skip("Blender is not installed (apt install blender python3-numpy)")
+    folder = tmp_path_factory.mktemp("blender")
+    paths = [str(files["glb", "y"]), *(str(path) for key, path in files.items() if key != ("glb", "y"))]
+    done = subprocess.run(
+        [program, "-b", "--factory-startup", "--python-exit-code", "1", "-P", str(SCRIPT), "--"]
+        + [str(folder / "report.json"), str(folder / "picture.png"), *paths],
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    report = json.loads((folder / "report.json").read_text())
+    return {**report, "picture": np.asarray(Image.open(folder / "picture.png"))}
+
+
+def extents(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
+    """Where the object should stand with z up and its front toward -y: lowest and highest corner."""
+    low, high = mesh.bounds.double().numpy()
+    x, y, z = (high - low) * SIZE / max(high - low)
+    return np.array([-y / 2, -x / 2, 0]), np.array([y / 2, x / 2, z])
+
+
+UPRIGHT = [("glb", "y"), ("glb", "z"), ("obj", "y"), ("ply", "z"), ("stl", "z")]
+# Without an axis of their own, PLY and STL lie as they are; and an OBJ is taken to have y up.
+LYING = [("obj", "z"), ("ply", "y"), ("stl", "y")]
+
+
+@pytest.mark.parametrize(("kind", "up"), [*UPRIGHT, ("usdz", "y"), ("usdz", "z")])
+def test_blender_has_it_upright_at_its_size(
+    blender: dict[str, Any], files: Files, mushroom: Mesh, kind: str, up: str
+) -> None:
+    found = blender[str(files[kind, up])]
+    if found is None:
+        pytest.skip("this Blender is built without USD, as Debian's is")
+    low, high = extents(mushroom)
+    np.testing.assert_allclose(found["low"], low, atol=1e-6)
+    np.testing.assert_allclose(found["high"], high, atol=1e-6)
+    assert max(high - low) == pytest.approx(SIZE)
+
+
+@pytest.mark.parametrize(("kind", "up"), LYING)
+def test_what_the_other_axis_is_for(
+    blender: dict[str, Any], files: Files, mushroom: Mesh, kind: str, up: str
+) -> None:
+    found = blender[str(files[kind, up])]
+    height = found["high"][2] - found["low"][2]
+    assert height == pytest.approx(extents(mushroom)[1][1] * 2, abs=1e-6)  # it is the depth that stands up
+    assert max(np.subtract(found["high"], found["low"])) == pytest.approx(SIZE)
+
+
+@pytest.mark.parametrize("kind", SUFFIXES)
+def test_blender_has_all_of_it(blender: dict[str, Any], files: Files, mushroom: Mesh, kind: str) -> None:
+    found = blender[str(files[kind, "y"])]
+    if found is None:
+        pytest.skip("this Blender is built without USD, as Debian's is")
+    assert mushroom.texture is not None
+    assert mushroom.normal_map is not None
+    assert found["objects"] == 1
+    assert found["faces"] == len(mushroom.faces)
+    split = kind in ("glb", "usdz")
+    assert found["vertices"] == len(mushroom.vertices if split else weld(mushroom.vertices).first)
+    textured = split or kind == "obj"
+    assert found["materials"] == int(textured)
+    assert found["uv"] == [int(textured)]
+    assert found["colors"] == int(kind == "ply")
+    image = {"size": list(mushroom.texture.shape[1::-1]), "space": "sRGB"}
+    assert found["base"] == (image if textured else None)
+    if split:  # of an OBJ's normal map (norm) Blender takes no notice
+        assert found["normal"] == {"size": list(mushroom.normal_map.shape[1::-1]), "space": "Non-Color"}
+
+
+def test_blender_renders_a_red_cap_above_a_white_stem(blender: dict[str, Any]) -> None:
+    picture = blender["picture"].astype(int)
+    solid = picture[..., 3] > 200
+    red = solid & (picture[..., 0] > 150) & (picture[..., 0] > picture[..., 1:3].max(2) + 80)
+    white = solid & (picture[..., :3].min(2) > 150)
+    assert 0.05 < solid.mean() < 0.7
+    assert red.sum() > 0.3 * solid.sum()
+    assert white.sum() > 0.1 * solid.sum()
+    rows = np.arange(len(picture))[:, None]
+    assert (rows * red).sum() / red.sum() < (rows * white).sum() / white.sum()  # row 0 is the top
+
+
+def assimp(*arguments: str) -> str:
+    program = shutil.which("assimp")
+    if program is None:
+        pytest.skip("assimp is not installed (apt install assimp-utils)")
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout[-2000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize(("kind", "up"), [(kind, up) for kind in ("glb", "obj", "ply", "stl") for up in "yz"])
+def test_assimp_reads_it(files: Files, mushroom: Mesh, kind: str, up: str) -> None:
+    said = assimp("info", str(files[kind, up]))
+
+    def number(name: str) -> int:
+        return int(re.search(rf"^{re.escape(name)}:? +(\d+)", said, re.MULTILINE)[1])  # type: ignore[index]
+
+    def point(name: str) -> np.ndarray:
+        return np.array(re.search(rf"^{name} point +\((.*)\)", said, re.MULTILINE)[1].split(), float)  # type: ignore[index]
+
+    assert number("Meshes") == 1
+    assert number("Faces") == len(mushroom.faces)
+    low, high = extents(mushroom)  # z up
+    if up == "y" or kind == "glb":
+        low, high = (np.array((low[0], 0, low[1])), np.array((high[0], high[2], high[1])))
+    np.testing.assert_allclose(point("Minimum"), low, atol=2e-6)
+    np.testing.assert_allclose(point("Maximum"), high, atol=2e-6)
+    if kind == "glb":
+        assert number("Textures (embed.)") == 2
+        assert number("Vertices") == len(mushroom.vertices)
+    if kind == "obj":
+        assert f"'{up}.png'" in said
+        assert f"'{up}_normal.png'" in said
+
+
+@pytest.mark.parametrize("kind", ["glb", "obj", "ply"])
+def test_assimp_makes_the_same_solid_of_it(files: Files, mushroom: Mesh, kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "again.stl"
+    assimp("export", str(files[kind, "y"]), str(path))
+    again, ours = trimesh.load(path), trimesh.load(files["stl", "y"])
+    assert again.is_volume
+    assert again.volume == pytest.approx(ours.volume, rel=1e-4)
+    np.testing.assert_allclose(again.bounds, ours.bounds, atol=1e-6)
