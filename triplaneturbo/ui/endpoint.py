@@ -18,10 +18,11 @@ from triplaneturbo.ui.panels import file_facts
 
 if TYPE_CHECKING:
     from triplaneturbo.engine import Engine
+    from triplaneturbo.limits import Guard
     from triplaneturbo.ui.sessions import Sessions
 
 
-def build(engine: "Engine", sessions: "Sessions") -> None:
+def build(engine: "Engine", sessions: "Sessions", guard: "Guard") -> None:
     """Add the endpoint /generate to the Blocks that is being built."""
     config = engine.model.config
 
@@ -42,16 +43,19 @@ def build(engine: "Engine", sessions: "Sessions") -> None:
         with their sha256. `faces` 0 keeps all faces; `unwrap` "none" gives colours at the vertices and no
         texture. What cannot be is an error of one sentence.
         """
+        visitor = {"session": page.session_hash, "address": page.client.host if page.client else None}
+        made: Made | None = None
         try:
             request = to_request(prompt, seed, steps, resolution, faces, texture_size, unwrap, normal_map)
+            guard.admit(request, **visitor)
+            with guard.alone(**visitor):
+                for event in follow(engine, sessions.of(page.session_hash), request, alone=False):
+                    if isinstance(event, Stopped):
+                        raise UserError(event.sentence or "The request was cancelled.")
+                    if isinstance(event, Made):
+                        made = event
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from None
-        made: Made | None = None
-        for event in follow(engine, sessions.of(page.session_hash), request, alone=False):
-            if isinstance(event, Stopped):
-                raise gr.Error(event.sentence or "The request was cancelled.", print_exception=False)
-            if isinstance(event, Made):
-                made = event
         assert made is not None
         return _served(made), file_facts(made.facts)
 

@@ -16,7 +16,7 @@ from triplaneturbo.commands.outputs import FORMATS
 from triplaneturbo.request import Request
 from triplaneturbo.ui.room import PINNED, THUMBNAIL, Room, read
 
-_PICTURES = {b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif", b"\xff\xd8\xff": ".jpg"}
+PICTURES = {b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif", b"\xff\xd8\xff": ".jpg"}
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def read_entry(room: Room, folder: Path) -> Entry | None:
     if not all(isinstance(value, kind) for value, kind in wanted) or not re.fullmatch(r"[a-z0-9-]+", name):
         return None
     files = {format: folder / f"{name}{suffix}" for format, suffix in FORMATS.items()}
-    pictures = [folder / f"{THUMBNAIL}{suffix}" for suffix in _PICTURES.values()]
+    pictures = [folder / f"{THUMBNAIL}{suffix}" for suffix in PICTURES.values()]
     return Entry(
         id=folder.name,
         name=name,
@@ -109,7 +109,7 @@ def read_entry(room: Room, folder: Path) -> Entry | None:
 
 def suffix_of(picture: bytes) -> str:
     """The suffix of a picture file by its first bytes. ValueError if it is none that a browser shows."""
-    for beginning, suffix in _PICTURES.items():
+    for beginning, suffix in PICTURES.items():
         if picture.startswith(beginning):
             return suffix
     raise ValueError("a thumbnail is a PNG, a WebP, a GIF or a JPEG")
