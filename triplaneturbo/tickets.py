@@ -20,7 +20,7 @@ Work = Callable[[Sequence[Request]], Generator[Progress | Outcome, None, None]]
 Value = TypeVar("Value")
 
 REMEMBERED = 16  # requests from whose seconds the next ones' are estimated
-FIRST_GUESS = 5.0  # seconds of a request, before any has ended
+FIRST_GUESS = 2.0  # seconds of a request, before any has ended
 
 
 class Ticket:
