@@ -114,7 +114,7 @@ def _load(
     url: str, process: subprocess.Popen[bytes], clients: int, seconds: float, folder: Path, tally: Tally
 ) -> list[tuple[float, float]]:
     """Let the clients ask for so long; the server's memory in MB at each second."""
-    begun = threading.Barrier(clients + 1)
+    begun = threading.Barrier(clients + 1, timeout=120)
     until = [0.0]
     threads = [
         threading.Thread(target=_client, args=(url, number, begun, until, folder / str(number), tally))
@@ -138,6 +138,7 @@ def _load(
         time.sleep(1)
     if process.poll() is not None:
         until[0] = 0.0
+        tally.wrong["the server ended before its time"] += 1
     for thread in threads:
         thread.join()
     tally.lasted = time.monotonic() - since

@@ -156,6 +156,16 @@ def test_a_result_is_given_to_who_knows_its_name(visitor: Visitor, entry: Entry)
         pytest.fail("it is in use for ever")
 
 
+def test_a_live_result_is_given_from_where_it_lies(page: Any, history: History, tmp_path: Path) -> None:
+    before = set(history.root.iterdir())
+    client = Client(page.local_url, verbose=False, download_files=str(tmp_path))
+    got, _ = client.predict("a cup", api_name="/generate", **QUICK)
+    (served,) = history.root.glob(f"live-*/*/{Path(got).name}")
+    assert served.read_bytes() == Path(got).read_bytes()
+    # A copy that is called by its hash would tell who makes the same thing that somebody else has it.
+    assert set(history.root.iterdir()) == before
+
+
 def test_no_other_file_is_given(visitor: Visitor, hostile: list[str]) -> None:
     for path in hostile:
         once = urllib.parse.quote(path, safe="")
