@@ -68,6 +68,9 @@ def test_generate_writes_the_file_and_describes_it_in_one_object(cli: Cli, tmp_p
         "texture_size": 512,
         "unwrap": "fast",
         "normal_map": True,
+        "floaters": 0.01,
+        "smoothing": 0,
+        "watertight": False,
     }
     scene = trimesh.load(io.BytesIO(data), file_type="glb")
     (part,) = scene.geometry.values()
@@ -108,9 +111,9 @@ def test_count_makes_numbered_files_with_following_seeds(cli: Cli, tmp_path: Pat
 
 
 def test_every_format_at_once_and_one_line_a_mesh(cli: Cli, tmp_path: Path) -> None:
-    code, out, _ = cli("generate", "a cup", "-o", "cup.glb", "--format", "glb,obj,ply,stl", *QUICK)
+    code, out, _ = cli("generate", "a cup", "-o", "cup.glb", "--format", "glb,obj,ply,stl,usdz", *QUICK)
     assert code == 0
-    names = ["cup.glb", "cup.zip", "cup.ply", "cup.stl"]
+    names = ["cup.glb", "cup.zip", "cup.ply", "cup.stl", "cup.usdz"]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
     assert re.fullmatch(rf"{' '.join(names)}  \d+ vertices, \d+ faces, \d+\.\d s\n", out)
 
@@ -126,6 +129,36 @@ def test_faces_zero_keeps_the_surface_as_it_comes(cli: Cli) -> None:
     whole = json.loads(cli("generate", "a cup", "-o", "b.glb", "--faces", "0", "--json", *QUICK)[1])
     assert light["faces"] <= 220 < whole["faces"]
     assert light["surface_faces"] == whole["surface_faces"]
+
+
+def test_the_mesh_and_its_place_in_the_file_as_asked_for(cli: Cli) -> None:
+    code, out, err = cli(
+        *("generate", "a cup", "-o", "cup.glb", "--format", "glb,stl", "--json", *QUICK),
+        *("--smoothing", "5", "--watertight", "--floaters", "0.5", "--faces", "400"),
+        *("--size", "0.08", "--up", "z", "--pivot", "ground"),
+    )
+    assert code == 0, err
+    assert "A GLB has y up always" in err
+    made = json.loads(out)
+    assert made["placement"] == {"size": 0.08, "up": "z", "pivot": "ground"}
+    asked = {"smoothing": 5, "watertight": True, "floaters": 0.5, "normal_map": False}
+    assert asked.items() <= made["settings"].items()
+    for path, height in (("cup.glb", 1), ("cup.stl", 2)):
+        low, high = trimesh.load(path, force="mesh").bounds
+        assert max(high - low) == pytest.approx(0.08)
+        assert low[height] == 0
+    assert trimesh.load("cup.stl").is_volume
+
+
+def test_a_batch_placed_otherwise_is_made_again(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a cup\n")
+    command = ["generate", "--prompts", "prompts.txt", "-o", "meshes", "--json", *QUICK]
+    skipped = []
+    for more in ([], ["--size", "1"], ["--size", "1"], ["--size", "2"], []):
+        code, out, _ = cli(*command, *more)
+        assert code == 0
+        skipped.append(json.loads(out)["skipped"])
+    assert skipped == [0, 0, 1, 0, 1]
 
 
 def test_a_file_of_prompts_is_made_once(cli: Cli, tmp_path: Path) -> None:

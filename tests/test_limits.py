@@ -59,9 +59,9 @@ def test_strangers_get_nothing_huge(request_: Request, said: str) -> None:
 def test_the_defaults_are_within_the_limits() -> None:
     limits = Limits.for_host(STRANGERS)
     limits.check(Request("a cup", resolution=160, texture_size=2048))
-    limits.check(*[Request("a cup", seed=seed) for seed in range(8)])
-    with pytest.raises(UserError, match="at most 8 meshes at once"):
-        limits.check(*[Request("a cup", seed=seed) for seed in range(9)])
+    limits.check(*[Request("a cup", seed=seed) for seed in range(16)])
+    with pytest.raises(UserError, match="at most 16 meshes at once"):
+        limits.check(*[Request("a cup", seed=seed) for seed in range(17)])
 
 
 def test_what_is_no_number_is_left_for_request_to_tell() -> None:

@@ -87,10 +87,10 @@ def test_in_a_folder_names_are_made_from_prompts(
 @pytest.mark.parametrize(
     ("output", "formats", "sentence"),
     [
-        ("cup", None, "should end in .glb, .zip, .ply, .stl or, to be a folder, in /"),
+        ("cup", None, "should end in .glb, .zip, .ply, .stl, .usdz or, to be a folder, in /"),
         ("cup.obj", None, "should end in"),
         ("cup.glb", "ply", "is not of the format ply"),
-        ("cup.glb", "glb,fbx", "no format 'fbx'; use glb, obj, ply, stl"),
+        ("cup.glb", "glb,fbx", "no format 'fbx'; use glb, obj, ply, stl, usdz"),
         ("cup.glb", "", "no format ''"),
         ("  ", None, "name is blank"),
         ("a\0b.glb", None, "name is blank"),

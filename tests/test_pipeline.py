@@ -19,7 +19,7 @@ from triplaneturbo.generator.weights import Model, load_model
 from triplaneturbo.mesh.formats import to_glb
 from triplaneturbo.mesh.sparse import extract
 from triplaneturbo.models import SMALL
-from triplaneturbo.pipeline import STAGES, Outcome, Pipeline, Progress, Result
+from triplaneturbo.pipeline import SKETCH_RESOLUTION, STAGES, Outcome, Pipeline, Progress, Result
 from triplaneturbo.request import Request
 
 KEY = torch.tensor([1.0, 3.7, 11.3], dtype=torch.float64)  # tells positions apart
@@ -263,3 +263,71 @@ def test_meshes_made_side_by_side_stop_when_nobody_waits_for_them(model: Model) 
             break
     events.close()
     assert threading.active_count() == before
+
+
+def test_sketches_show_each_step_and_the_last_is_the_shape(pipeline: Pipeline) -> None:
+    request = Request("a red mushroom", seed=3, steps=3, **QUICK)
+    *events, made = pipeline.stream(request, sketches="all")
+    sketches = [event.sketch for event in events if event.sketch is not None]
+    assert [event.stage for event in events if event.sketch is not None] == ["denoise", "denoise", "decode"]
+    assert all(sketch.colors is not None and sketch.uv is None for sketch in sketches)
+    assert (sketches[-1].bounds - made.mesh.bounds).abs().max() < 2 * 2 / 47
+    (last,) = [e.sketch for e in pipeline.stream(request, sketches="last") if getattr(e, "sketch", None)]
+    assert torch.equal(last.vertices, sketches[-1].vertices)
+    *plain, alone = pipeline.stream(request)
+    assert all(event.sketch is None for event in plain)
+    assert to_glb(alone.mesh) == to_glb(made.mesh)
+
+
+def test_a_step_without_a_surface_has_no_sketch(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_coarse(field: Any, resolution: int, *rest: Any) -> Any:
+        if resolution == SKETCH_RESOLUTION:
+            raise EmptySurfaceError
+        return extract(field, resolution, *rest)
+
+    monkeypatch.setattr(pipeline_module, "extract", none_coarse)
+    *events, made = pipeline.stream(Request("a cup", **QUICK), sketches="all")
+    assert all(event.sketch is None for event in events)
+    assert len(made.mesh.faces) > 100
+
+
+def test_a_variation_goes_from_one_seed_s_noise_to_the_other_s(pipeline: Pipeline) -> None:
+    def noise(**settings: Any) -> torch.Tensor:
+        found = []
+        denoise = pipeline.model.generator.denoise
+        with patch.object(
+            pipeline.model.generator,
+            "denoise",
+            lambda noise, *rest: found.append(noise) or denoise(noise, *rest),
+        ):
+            pipeline("a cup", seed=1, **settings, **QUICK)
+        return found[0]
+
+    own, other = noise(), noise(variation=1, variation_seed=2)
+    with patch.object(pipeline.model.generator, "denoise", side_effect=ZeroDivisionError) as denoise:
+        with pytest.raises(ZeroDivisionError):
+            pipeline("a cup", seed=2, **QUICK)
+        torch.testing.assert_close(other, denoise.call_args.args[0])
+    near, far = noise(variation=0.1, variation_seed=2), noise(variation=0.7, variation_seed=2)
+    apart = [(one - own).norm() / own.norm() for one in (near, far, other)]
+    assert apart == sorted(apart)
+    assert 0 < apart[0] < 0.2
+    assert abs(float(far.std()) - 1) < 0.1
+    assert torch.equal(noise(variation=0.0, variation_seed=9), own)
+
+
+def test_a_blend_goes_from_one_prompt_to_the_other(pipeline: Pipeline) -> None:
+    def glb(prompt: str, **settings: Any) -> bytes:
+        return to_glb(pipeline(prompt, seed=1, **settings, **QUICK))
+
+    apple, pear = glb("a red apple"), glb("a yellow pear")
+    assert glb("a red apple", blend="a yellow pear", blend_weight=0) == apple
+    assert glb("a red apple", blend="a yellow pear", blend_weight=1) == pear
+    between = glb("a red apple", blend="a yellow pear", blend_weight=0.5)
+    assert between not in (apple, pear)
+    colors = [
+        torch.from_numpy(pipeline("a red apple", seed=1, blend=other, blend_weight=weight, **QUICK).texture)
+        for other, weight in (("", 0.0), ("a yellow pear", 0.5), ("a yellow pear", 1.0))
+    ]
+    green = [float(color[..., 1].double().mean()) for color in colors]
+    assert green == sorted(green)

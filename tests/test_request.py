@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh import unwrap
+from triplaneturbo.mesh import clean, unwrap
 from triplaneturbo.request import PROMPT_LIMIT, TEXTURE_SIZES, UNWRAPS, Request, tidy_prompt
 
 CHANGES = [
@@ -25,6 +25,14 @@ CHANGES = [
     ({"texture_size": 8192}, "texture size should be 512 to 4096, not 8192"),
     ({"texture_size": float("nan")}, "texture size should be a whole number"),
     ({"unwrap": "smart"}, "unwrap should be fast, xatlas or none, not 'smart'"),
+    ({"floaters": -0.1}, "floaters should be a share, 0 to 1, not -0.1"),
+    ({"floaters": 1.01}, "floaters should be a share"),
+    ({"floaters": float("nan")}, "floaters should be a share, 0 to 1, not nan"),
+    ({"floaters": "0.1"}, "floaters should be a share"),
+    ({"floaters": True}, "floaters should be a share"),
+    ({"smoothing": -1}, "smoothing should be 0 to 50, not -1"),
+    ({"smoothing": 51}, "smoothing should be 0 to 50, not 51"),
+    ({"smoothing": 0.5}, "smoothing should be a whole number"),
     ({"prompt": ""}, "prompt is blank"),
     ({"prompt": " \t\n\r\0 \u200b\u2060"}, "prompt is blank"),
     ({"prompt": "x" * (PROMPT_LIMIT + 1)}, "prompt has 1001 characters; shorten it to at most 1000"),
@@ -32,6 +40,13 @@ CHANGES = [
     ({"prompt": "\udcff"}, "not valid UTF-8"),
     ({"prompt": 5}, "prompt should be text"),
     ({"prompt": None}, "prompt should be text"),
+    ({"variation": 1.1}, "variation should be a share, 0 to 1, not 1.1"),
+    ({"variation": float("nan")}, "variation should be a share, 0 to 1, not nan"),
+    ({"variation": "much"}, "variation should be a share, 0 to 1, not 'much'"),
+    ({"variation_seed": -1}, "variation's seed should be 0 to 4294967295"),
+    ({"blend": "x" * (PROMPT_LIMIT + 1)}, "prompt has 1001 characters"),
+    ({"blend": 5}, "prompt should be text"),
+    ({"blend_weight": -0.1}, "blend's weight should be a share, 0 to 1"),
 ]
 
 
@@ -51,11 +66,20 @@ def test_what_cannot_be_is_refused_in_one_short_sentence(change: dict, sentence:
         {"seed": 0, "steps": 1, "resolution": 16, "faces": 100, "texture_size": 512},
         {"seed": 2**32 - 1, "steps": 50, "resolution": 512, "faces": None, "texture_size": 4096},
         {"unwrap": "xatlas", "normal_map": False, "prompt": "x" * PROMPT_LIMIT},
+        {"floaters": 0, "smoothing": 50, "watertight": True},
+        {"floaters": 1.0},
     ],
 )
 def test_the_ends_of_every_range_are_let_through(changes: dict) -> None:
     request = Request(**{"prompt": "a cup", **changes})
     assert request.checked() == request
+
+
+def test_what_has_no_effect_makes_no_difference() -> None:
+    plain = Request("a cup").checked()
+    assert Request("a cup", variation_seed=7, blend_weight=0.1).checked() == plain
+    assert Request("a cup", variation=0.1, variation_seed=7).checked().variation_seed == 7
+    assert Request("a cup", blend=" a  hat ", blend_weight=1).checked().blend == "a hat"
 
 
 @pytest.mark.parametrize(
@@ -77,5 +101,6 @@ def test_prompts_are_tidied_but_kept(prompt: str, tidy: str) -> None:
 
 
 def test_what_may_be_asked_for_is_what_can_be_done() -> None:
+    assert Request("a cup").floaters == clean.FLOATER_FRACTION
     assert (*unwrap.METHODS, "none") == UNWRAPS
     assert TEXTURE_SIZES == unwrap.TEXTURE_SIZES

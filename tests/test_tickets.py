@@ -29,7 +29,9 @@ class Work:
         self.gate = threading.Event()
         self.log: list[str] = []
 
-    def __call__(self, requests: Sequence[Request]) -> Generator[Progress | Outcome, None, None]:
+    def __call__(
+        self, requests: Sequence[Request], sketches: str
+    ) -> Generator[Progress | Outcome, None, None]:
         for request in requests:
             yield from self._one(request)
 

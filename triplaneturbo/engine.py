@@ -31,11 +31,13 @@ from triplaneturbo.devices import (
 )
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.weights import CONFIG_NAME, Model, convert_released, load_model
-from triplaneturbo.mesh.formats import encode
+from triplaneturbo.mesh.formats import AS_MODELLED, Placement, encode
+from triplaneturbo.mesh.formats.common import encode_image
 from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.mesh.preview import animation, thumbnail, turntable
 from triplaneturbo.mesh.warm import warm
 from triplaneturbo.models import SMALL, Found, base_or_default, find_model
-from triplaneturbo.pipeline import Outcome, Pipeline, Progress, Result
+from triplaneturbo.pipeline import Outcome, Pipeline, Progress, Result, Sketches
 from triplaneturbo.render.raster import rasterizer
 from triplaneturbo.request import Request
 from triplaneturbo.tickets import Line, Ticket
@@ -123,22 +125,36 @@ class Engine:
         """What a model of the world makes of a prompt, at once; None where the model reads any words."""
         return self.pipeline.read(prompt)
 
-    def submit(self, *requests: Request) -> Ticket:
+    def submit(self, *requests: Request, sketches: Sketches = "none") -> Ticket:
         """Put a request in the line, or several as one, which a GPU makes together.
+
+        Args:
+            sketches: which steps of a single request are shown as a coarse mesh; see `Progress.sketch`.
 
         Raises:
             UserError: a value of a request cannot be.
             QueueFullError: too many requests wait already.
         """
-        return self._line.join(*(self.pipeline.settle(request) for request in requests))
+        settled = [self.pipeline.settle(request) for request in requests]
+        return self._line.join(*settled, sketches=sketches)
 
     def generate(self, prompt: str, **settings: Any) -> Result:
         """Put a request in the line and wait for its result; `settings` are Request's."""
         return self.submit(Request(prompt, **settings)).result()
 
-    def encode(self, mesh: Mesh, format: str, name: str = "mesh") -> bytes:
+    def encode(
+        self, mesh: Mesh, format: str, name: str = "mesh", placement: Placement = AS_MODELLED
+    ) -> bytes:
         """The mesh as the bytes of a file, made in the engine's thread; see mesh.formats.encode."""
-        return self._line.call(lambda: encode(mesh, format, name))
+        return self._line.call(lambda: encode(mesh, format, name, placement))
+
+    def thumbnail(self, mesh: Mesh, size: int = 192) -> bytes:
+        """A picture of the mesh on a transparent ground, a PNG of `size` pixels a side."""
+        return self._line.call(lambda: encode_image(thumbnail(mesh, size, None), "png"))
+
+    def turntable(self, mesh: Mesh, size: int = 144, frames: int = 16) -> bytes:
+        """The mesh turning once around, an animated WebP of `size` pixels a side, transparent around it."""
+        return self._line.call(lambda: animation(turntable(mesh, frames, size, None)))
 
     def warm(self) -> None:
         """Have everything compiled that is compiled at its first use."""
@@ -190,7 +206,7 @@ class Engine:
             ) from None
 
     def _work(
-        self, station: _Station, requests: Sequence[Request]
+        self, station: _Station, requests: Sequence[Request], sketches: Sketches
     ) -> Generator[Progress | Outcome, None, None]:
         """What each request comes to, made now or before, in their order."""
         outcomes: dict[Request, Outcome] = {}
@@ -200,7 +216,7 @@ class Engine:
                 outcomes[request] = replace(kept, cached=True)
         missing = [request for request in dict.fromkeys(requests) if request not in outcomes]
         told = 0
-        work = self._make(station, missing)
+        work = self._make(station, missing, sketches)
         for asked in requests:
             while asked not in outcomes:
                 event = next(work)
@@ -212,13 +228,13 @@ class Engine:
             yield outcomes[asked]
 
     def _make(
-        self, station: _Station, requests: Sequence[Request]
+        self, station: _Station, requests: Sequence[Request], sketches: Sketches
     ) -> Generator[Progress | Outcome, None, None]:
         """Make requests; where memory is short, what is missing once more and more frugally."""
         made = 0
         for frugal in (False, True):
             try:
-                for event in station.stream(requests[made:], frugal):
+                for event in station.stream(requests[made:], frugal, sketches):
                     if not isinstance(event, Progress):
                         if isinstance(event, Result) and not frugal:
                             self._results.put(requests[made], event)
@@ -250,10 +266,15 @@ class _Station:
         self.pipeline = Pipeline(_load(found, self.device, dtype), low_vram)
         self.stream = on_gpu(self._stream)
 
-    def _stream(self, requests: Sequence[Request], frugal: bool) -> Generator[Progress | Outcome, None, None]:
-        for event in self.pipeline.stream_all(requests, self.embed, frugal):
+    def _stream(
+        self, requests: Sequence[Request], frugal: bool, sketches: Sketches
+    ) -> Generator[Progress | Outcome, None, None]:
+        for event in self.pipeline.stream_all(requests, self.embed, frugal, sketches):
             if is_lent() and isinstance(event, Progress) and event.estimate is not None:
                 event = replace(event, estimate=event.estimate.cpu())
+            if isinstance(event, Progress) and event.sketch is not None:
+                # Here, where it is made: whoever waits for it would have this thread end its stage first.
+                event = replace(event, glb=encode(event.sketch, "glb"))
             yield event
 
     def embed(self, prompt: str) -> Tensor:

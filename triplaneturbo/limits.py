@@ -57,7 +57,7 @@ class Limits:
         texture_size: the largest texture, in texels along a side.
         faces: the most faces, where a number is asked for.
         steps: the most denoising steps.
-        meshes: the most meshes of one request, such as variants.
+        meshes: the most meshes of one request: variants, or a blend's series.
         quota: bytes that the history of all visitors may take on disk.
         entries: results that are kept of each visitor.
         body: bytes of a request's JSON.
@@ -70,7 +70,7 @@ class Limits:
     texture_size: int | None = 2048
     faces: int | None = 200_000
     steps: int | None = 16
-    meshes: int | None = 8
+    meshes: int | None = 16
     quota: int | None = 20_000_000_000
     entries: int = 200
     body: int = 1_000_000

@@ -11,6 +11,7 @@ A pipeline keeps nothing between calls: the same request on the same device and 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -18,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,13 +27,16 @@ from torch import Tensor
 from triplaneturbo.devices import wait_for
 from triplaneturbo.errors import Cancelled, EmptySurfaceError, UserError
 from triplaneturbo.generator.fields import Field
+from triplaneturbo.generator.generator import Generator as Denoiser
 from triplaneturbo.generator.weights import Model
 from triplaneturbo.mesh.clean import Dropped, drop_floaters, tidy
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.simplify import simplify
+from triplaneturbo.mesh.smooth import smooth
 from triplaneturbo.mesh.sparse import extract
 from triplaneturbo.mesh.texture import bake, paint
 from triplaneturbo.mesh.unwrap import TEXTURE_SIZES, unwrap
+from triplaneturbo.mesh.watertight import watertight
 from triplaneturbo.request import Request
 from triplaneturbo.world.reading import Reading, parse
 
@@ -59,6 +63,9 @@ class Progress:
         step: denoising steps that have ended.
         steps: denoising steps in all.
         estimate: the clean latents [6, 4, h, h] as the step that has just ended sees them; None elsewhere.
+        sketch: those as a coarse mesh with colours at its vertices, where sketches were asked for and there
+            is a surface.
+        glb: the sketch as a file, where it comes from an engine.
     """
 
     stage: str
@@ -67,6 +74,8 @@ class Progress:
     step: int
     steps: int
     estimate: Tensor | None = None
+    sketch: Mesh | None = None
+    glb: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,7 @@ class Result:
         reading: what a model of the world makes of the prompt, with the words that it does not know; None
             where the model reads any words.
         frugal: whether memory was short, so that it has a smaller texture than was asked for.
+        unsimplified: whether it has more faces than were asked for, since fewer could not be made watertight.
     """
 
     mesh: Mesh
@@ -95,7 +105,12 @@ class Result:
     cached: bool = False
     reading: Reading | None = None
     frugal: bool = False
+    unsimplified: bool = False
 
+
+# Which steps' estimates are shown as a coarse mesh; the last one's is the shape that is then made fine.
+Sketches = Literal["none", "last", "all"]
+SKETCH_RESOLUTION = 48  # nodes along each side of a sketch's grid
 
 # What a request comes to; an error only where others were asked for beside it.
 Outcome = Result | UserError
@@ -128,13 +143,17 @@ class Pipeline:
         return result.mesh
 
     def settle(self, request: Request) -> Request:
-        """The request checked, with the model's own numbers where it left them open."""
+        """The request checked, with the model's own numbers where it left them open.
+
+        With smoothing the normal map is left out: it would put back what was smoothed away.
+        """
         config = self.model.config
         request = request.checked()
         return replace(
             request,
             steps=request.steps or config.steps,
             resolution=request.resolution or config.grid_resolution,
+            normal_map=request.normal_map and not request.smoothing,
         )
 
     def read(self, prompt: str) -> Reading | None:
@@ -146,7 +165,11 @@ class Pipeline:
         return self.model.text.embed([prompt])
 
     def stream(
-        self, request: Request, embed: Callable[[str], Tensor] | None = None, frugal: bool = False
+        self,
+        request: Request,
+        embed: Callable[[str], Tensor] | None = None,
+        frugal: bool = False,
+        sketches: Sketches = "none",
     ) -> Generator[Progress | Result, None, None]:
         """Make a mesh, yielding Progress as each stage begins and as each step ends, and Result at the end.
 
@@ -156,12 +179,13 @@ class Pipeline:
             request: what to make.
             embed: used in the place of `self.embed`, to keep embeddings.
             frugal: spare memory: planes decoded one by one, and a texture of half the side (512 at least).
+            sketches: which of the steps' Progress have one.
 
         Raises:
             EmptySurfaceError: the field has no surface.
             UserError: a value of the request cannot be.
         """
-        for event in self.stream_all([request], embed, frugal):
+        for event in self.stream_all([request], embed, frugal, sketches):
             if isinstance(event, UserError):
                 raise event
             yield event
@@ -172,6 +196,7 @@ class Pipeline:
         requests: Sequence[Request],
         embed: Callable[[str], Tensor] | None = None,
         frugal: bool = False,
+        sketches: Sketches = "none",
     ) -> Generator[Progress | Outcome, None, None]:
         """Make several meshes: as `stream`, with a Result for each request, in their order.
 
@@ -187,7 +212,7 @@ class Pipeline:
             ]
         done = 0
         for group in _groups(requests, self.together and not frugal):
-            for event in self._stream_group(group, embed or self.embed, frugal):
+            for event in self._stream_group(group, embed or self.embed, frugal, sketches):
                 if isinstance(event, Progress):
                     share = (done + event.fraction * len(group)) / len(requests)
                     event = replace(event, fraction=share)
@@ -195,29 +220,29 @@ class Pipeline:
             done += len(group)
 
     def _stream_group(
-        self, group: list[Request], embed: Callable[[str], Tensor], frugal: bool
+        self, group: list[Request], embed: Callable[[str], Tensor], frugal: bool, sketches: Sketches
     ) -> Generator[Progress | Outcome, None, None]:
-        """Requests of as many steps each, denoised in one batch."""
+        """Requests of as many steps each, denoised in one batch. Of several there are no sketches."""
         generator = self.model.generator
         clock = _Clock(generator.device, group[0].steps or 1)
 
         yield clock.begin("text")
-        text_embeds = torch.cat([embed(request.prompt) for request in group])  # [B, 77, D]
+        text_embeds = torch.cat([_words(request, embed) for request in group])  # [B, 77, D]
 
         yield clock.begin("denoise")
-        # Drawn on the CPU whatever the device, so that a seed means the same everywhere.
-        noise = torch.cat(
-            [generator.draw_latents(1, torch.Generator().manual_seed(request.seed)) for request in group]
-        )  # [B, 6, 4, h, h]
-        for estimate in generator.denoise(noise, text_embeds, group[0].steps):
-            yield clock.step(estimate[0])
+        noise = torch.cat([_noise(generator, request) for request in group])  # [B, 6, 4, h, h]
+        steps = group[0].steps or 1
+        for step, estimate in enumerate(generator.denoise(noise, text_embeds, group[0].steps), 1):
+            if len(group) == 1 and sketches == "all" and step < steps:
+                yield clock.step(estimate[0], self._sketch(self._field(estimate[0], frugal)))
+            else:
+                yield clock.step(estimate[0])
 
         yield clock.begin("decode")
         # One prompt's planes fill a GPU, and take the most memory of all stages.
-        fields = [
-            generator.field(generator.decode(latents[None], frugal or self.low_memory)[0])
-            for latents in estimate
-        ]
+        fields = [self._field(latents, frugal) for latents in estimate]
+        if len(group) == 1 and sketches != "none":
+            yield clock.sketched(self._sketch(fields[0]))
         works = [
             self._stream_mesh(field, request, clock.branch(), frugal)
             for field, request in zip(fields, group, strict=True)
@@ -229,6 +254,20 @@ class Pipeline:
         for number, outcome in enumerate(_side_by_side(works)):
             yield replace(news, fraction=news.fraction + (1 - news.fraction) * number / len(works))
             yield outcome
+
+    def _field(self, latents: Tensor, frugal: bool) -> Field:
+        """One prompt's field, from latents [6, 4, h, h]."""
+        generator = self.model.generator
+        return generator.field(generator.decode(latents[None], frugal or self.low_memory)[0])
+
+    def _sketch(self, field: Field) -> Mesh | None:
+        """A coarse mesh, None where there is no surface."""
+        try:
+            surface = extract(field, SKETCH_RESOLUTION)
+        except EmptySurfaceError:
+            return None
+        mesh, _ = drop_floaters(tidy(Mesh(surface.vertices.float().cpu(), surface.faces.cpu())))
+        return paint(mesh, field)
 
     def _stream_mesh(
         self, field: Field, request: Request, clock: _Clock, frugal: bool
@@ -245,9 +284,16 @@ class Pipeline:
         yield clock.begin("clean")
         mesh = Mesh(surface.vertices.float().cpu(), surface.faces.cpu())
         surface_faces = len(mesh.faces)
-        mesh, dropped = drop_floaters(tidy(mesh))
+        mesh, dropped = drop_floaters(tidy(mesh), request.floaters)
+        mesh = smooth(mesh, request.smoothing)
+        whole, unsimplified = mesh, False
         if request.faces is not None:
             mesh, _ = simplify(mesh, request.faces)
+        if request.watertight:
+            try:
+                mesh = watertight(mesh)
+            except UserError:
+                mesh, unsimplified = watertight(whole), True
 
         if request.unwrap == "none":
             yield clock.begin("texture")
@@ -269,7 +315,29 @@ class Pipeline:
             unread=self.model.text.cut(request.prompt),
             reading=self.read(request.prompt),
             frugal=frugal,
+            unsimplified=unsimplified,
         )
+
+
+def _words(request: Request, embed: Callable[[str], Tensor]) -> Tensor:
+    """The request's embedding [1, 77, D]: of its prompt, or mixed with the other's (as in ATT3D)."""
+    words = embed(request.prompt)
+    return torch.lerp(words, embed(request.blend), request.blend_weight) if request.blend else words
+
+
+def _noise(generator: Denoiser, request: Request) -> Tensor:
+    """The request's pure noise [1, 6, 4, h, h]."""
+
+    def drawn(seed: int) -> Tensor:
+        # On the CPU whatever the device, so that a seed means the same everywhere.
+        return generator.draw_latents(1, torch.Generator().manual_seed(seed))
+
+    noise = drawn(request.seed)
+    if request.variation == 0:
+        return noise
+    # Along the arc between the two, on which every point is noise of variance 1, too.
+    angle = request.variation * math.pi / 2
+    return math.cos(angle) * noise + math.sin(angle) * drawn(request.variation_seed)
 
 
 def _groups(requests: Sequence[Request], together: bool) -> list[list[Request]]:
@@ -325,10 +393,13 @@ class _Clock:
         self._stage = stage
         return self._progress()
 
-    def step(self, estimate: Tensor) -> Progress:
+    def step(self, estimate: Tensor, sketch: Mesh | None = None) -> Progress:
         # A GPU may still be at it: to wait here would keep it from being given the next step in time.
         self._step += 1
-        return replace(self._progress(), estimate=estimate)
+        return replace(self._progress(), estimate=estimate, sketch=sketch)
+
+    def sketched(self, sketch: Mesh | None) -> Progress:
+        return replace(self._progress(), sketch=sketch)
 
     def end(self) -> dict[str, float]:
         self._finish_stage()

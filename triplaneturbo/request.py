@@ -14,6 +14,8 @@ STEP_LIMIT = 50
 RESOLUTIONS = (16, 512)
 TEXTURE_SIZES = (512, 4096)
 LEAST_FACES = 100
+SMOOTHING_LIMIT = 50
+DEFAULT_FLOATERS = 0.01
 UNWRAPS = ("fast", "xatlas", "none")
 # With a normal map of the field's own gradient, 40,000 faces look as the 80,000 to 100,000 of a full-size
 # surface do; a small model's surface has fewer and is left as it is.
@@ -33,7 +35,17 @@ class Request:
         texture_size: side of the texture, 512 to 4096.
         unwrap: "fast" (box projection), "xatlas" (better charts, slower) or "none" (colours at the vertices
             in the place of a texture: the quickest, for a look at a coarse mesh).
-        normal_map: whether to bake the field's fine shape into a normal map.
+        normal_map: whether to bake the field's fine shape into a normal map. With smoothing there is none: it
+            would put back what was smoothed away.
+        floaters: loose pieces with less than this fraction of the largest piece's area are dropped, 0 (keep
+            all) to 1.
+        smoothing: passes of a filter that evens the surface out without shrinking it, 0 to 50.
+        watertight: whether the mesh has to be a solid for printing: closed, with two faces at every edge.
+        variation: how far the noise of `seed` is turned toward that of `variation_seed`, 0 (not at all) to 1
+            (it is that one's): a little of it gives meshes much like the seed's own.
+        variation_seed: 0 to 2^32 - 1.
+        blend: another prompt, with whose embedding the prompt's is mixed; "": none.
+        blend_weight: its share, 0 (the prompt alone) to 1 (the other alone).
     """
 
     prompt: str
@@ -44,6 +56,13 @@ class Request:
     texture_size: int = 1024
     unwrap: str = "fast"
     normal_map: bool = True
+    floaters: float = DEFAULT_FLOATERS
+    smoothing: int = 0
+    watertight: bool = False
+    variation: float = 0.0
+    variation_seed: int = 0
+    blend: str = ""
+    blend_weight: float = 0.5
 
     def checked(self) -> Request:
         """The same request with its prompt tidied.
@@ -63,7 +82,23 @@ class Request:
             raise UserError(
                 f"The unwrap should be {', '.join(UNWRAPS[:-1])} or {UNWRAPS[-1]}, not {shown(self.unwrap)}."
             )
-        return replace(self, prompt=tidy_prompt(self.prompt), normal_map=bool(self.normal_map))
+        _whole("The smoothing", self.smoothing, 0, SMOOTHING_LIMIT)
+        blend = tidy_prompt(self.blend) if self.blend else ""
+        variation = _share("The variation", self.variation)
+        _whole("The variation's seed", self.variation_seed, 0, SEED_LIMIT)
+        weight = _share("The blend's weight", self.blend_weight)
+        # What has no effect is the same for all, so that such requests are equal.
+        return replace(
+            self,
+            prompt=tidy_prompt(self.prompt),
+            normal_map=bool(self.normal_map),
+            floaters=_share("The floaters", self.floaters),
+            watertight=bool(self.watertight),
+            variation=variation,
+            variation_seed=self.variation_seed if variation else 0,
+            blend=blend,
+            blend_weight=weight if blend else 0.5,
+        )
 
 
 def tidy_prompt(prompt: str) -> str:
@@ -103,6 +138,12 @@ def _whole(name: str, value: object, least: int, most: int | None) -> None:
         raise UserError(f"{name} should be a whole number, {wanted}, not {shown(value)}.")
     if value < least or (most is not None and value > most):
         raise UserError(f"{name} should be {wanted}, not {_short_number(value)}.")
+
+
+def _share(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise UserError(f"{name} should be a share, 0 to 1, not {shown(value)}.")
+    return float(value)
 
 
 def _short_number(value: int) -> str:

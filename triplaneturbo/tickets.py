@@ -12,11 +12,11 @@ from contextlib import closing
 from typing import Any, TypeVar
 
 from triplaneturbo.errors import Cancelled, QueueFullError, UserError
-from triplaneturbo.pipeline import Outcome, Progress, Result
+from triplaneturbo.pipeline import Outcome, Progress, Result, Sketches
 from triplaneturbo.request import Request
 
 # Makes the requests of one ticket; as many outcomes as there are requests, in their order.
-Work = Callable[[Sequence[Request]], Generator[Progress | Outcome, None, None]]
+Work = Callable[[Sequence[Request], Sketches], Generator[Progress | Outcome, None, None]]
 Value = TypeVar("Value")
 
 REMEMBERED = 16  # requests from whose seconds the next ones' are estimated
@@ -28,10 +28,12 @@ class Ticket:
 
     Attributes:
         requests: what was asked for.
+        sketches: of which steps.
     """
 
-    def __init__(self, requests: Sequence[Request], line: Line) -> None:
+    def __init__(self, requests: Sequence[Request], line: Line, sketches: Sketches = "none") -> None:
         self.requests = tuple(requests)
+        self.sketches = sketches
         self._line = line
         self._changed = threading.Condition()
         self._events: list[Progress] = []
@@ -162,13 +164,13 @@ class Line:
             worker.thread = threading.Thread(target=worker.serve, name=f"{name} {number}", daemon=True)
             worker.thread.start()
 
-    def join(self, *requests: Request) -> Ticket:
+    def join(self, *requests: Request, sketches: Sketches = "none") -> Ticket:
         """Stand at the end of the line. RuntimeError once the line is closed.
 
         Raises:
             QueueFullError: too many requests wait already. Where none waits, any number on one ticket may.
         """
-        ticket = Ticket(requests, self)
+        ticket = Ticket(requests, self, sketches)
         with self._changed:
             if self._closed:
                 raise RuntimeError("the engine is closed")
@@ -266,7 +268,7 @@ class _Worker:
             ticket.finish(failure)
 
     def _run(self, ticket: Ticket) -> None:
-        with closing(self._work(ticket.requests)) as events:
+        with closing(self._work(ticket.requests, ticket.sketches)) as events:
             for event in events:
                 if isinstance(event, Progress):
                     ticket.add(event)

@@ -13,14 +13,15 @@ import pytest
 import trimesh
 
 from tests.quick import load
+from triplaneturbo.commands.outputs import FORMATS
 from triplaneturbo.engine import Engine
 from triplaneturbo.errors import Cancelled, EmptySurfaceError, UserError
 from triplaneturbo.request import Request
 from triplaneturbo.tickets import Ticket
-from triplaneturbo.ui.form import to_request
+from triplaneturbo.ui.form import FIELDS, to_fields, to_request
 from triplaneturbo.ui.jobs import Made, Stopped, Waiting, Working, follow
 from triplaneturbo.ui.panels import STAGES
-from triplaneturbo.ui.sessions import Session
+from triplaneturbo.ui.sessions import KEPT_SKETCHES, Session
 
 QUICK: dict[str, Any] = {"resolution": 24, "texture_size": 512, "steps": 2}
 OPTIONS = (2.0, 24.0, 0, 512, "fast", True)
@@ -56,7 +57,23 @@ def test_a_seed_that_cannot_be_is_one_sentence(seed: Any, said: str) -> None:
     assert "\n" not in str(info.value)
 
 
-def test_progress_then_the_glb_then_the_zip(engine: Engine, tmp_path: Path) -> None:
+def test_the_controls_of_a_request_make_it_again() -> None:
+    request = Request(
+        "a cup",
+        seed=7,
+        faces=None,
+        variation=0.25,
+        variation_seed=3,
+        blend="a hat",
+        blend_weight=0.75,
+        **QUICK,
+    )
+    assert to_request(*to_fields(request)) == request
+    assert len(to_fields(request)) == len(FIELDS)
+    assert to_request("a cup", 7, *OPTIONS, 0.5, None, None, 0.5).checked().blend == ""
+
+
+def test_progress_then_one_file_after_the_other(engine: Engine, tmp_path: Path) -> None:
     session = Session(tmp_path / "page")
     events = list(follow(engine, session, Request("../../A Red <b>Mushroom</b>", seed=3, **QUICK)))
     working = [event for event in events if isinstance(event, Working)]
@@ -65,20 +82,22 @@ def test_progress_then_the_glb_then_the_zip(engine: Engine, tmp_path: Path) -> N
     fractions = [event.fraction for event in working]
     assert fractions == sorted(fractions)
 
-    first, last = events[-2:]
-    assert isinstance(first, Made)
-    assert isinstance(last, Made)
+    made = [event for event in events if isinstance(event, Made)]
+    assert events[-len(FORMATS) :] == made
+    first, last = made[0], made[-1]
     assert (list(first.files), first.complete) == (["glb"], False)
-    assert (list(last.files), last.complete) == (["glb", "obj"], True)
+    assert (list(last.files), last.complete) == (list(FORMATS), True)
+    assert first.turn == 1
+    assert session.view == first.files["glb"]
     glb, obj = last.files["glb"], last.files["obj"]
     assert glb.parent == obj.parent == tmp_path / "page"
     assert glb.name.startswith("a-red-b-mushroom-b-3-")
     assert (glb.suffix, obj.suffix) == (".glb", ".zip")
-    assert sorted(path.name for path in glb.parent.iterdir()) == sorted([glb.name, obj.name])
+    assert set(glb.parent.iterdir()) == set(last.files.values())
     facts = last.facts
     assert len(trimesh.load(glb, force="mesh", process=False).faces) == facts["faces"]
     assert any(name.endswith(".obj") for name in zipfile.ZipFile(obj).namelist())
-    assert [file["bytes"] for file in facts["files"]] == [glb.stat().st_size, obj.stat().st_size]
+    assert [file["bytes"] for file in facts["files"]] == [p.stat().st_size for p in last.files.values()]
     assert {"vertices", "seed", "cached"} <= facts.keys()
     assert set(facts["seconds"]) == {*STAGES, "total"}
 
@@ -134,12 +153,41 @@ def test_cancelling_stops_before_the_next_step_and_leaves_no_file(engine: Engine
     assert not list(tmp_path.iterdir())
 
 
+def test_sketches_are_shown_and_only_the_last_are_kept(engine: Engine, tmp_path: Path) -> None:
+    session = Session(tmp_path)
+    views = []
+    request = Request("a cup", seed=11, **(QUICK | {"steps": 6}))
+    for event in follow(engine, session, request, sketches="all"):
+        if isinstance(event, (Working, Made)) and event.turn is not None:
+            views.append((event.turn, session.view, len(list(tmp_path.glob("sketch-*")))))
+    assert [turn for turn, *_ in views] == list(range(1, 8))  # six steps and the mesh
+    assert max(kept for *_, kept in views) == KEPT_SKETCHES
+    *_, last_sketch, mesh = [view for _, view, _ in views]
+    assert len(trimesh.load(last_sketch, force="mesh").faces) > 100
+    assert mesh.name.startswith("a-cup-11-")
+
+
+def test_the_latest_request_wins_and_the_one_before_says_no_more(engine: Engine, tmp_path: Path) -> None:
+    session = Session(tmp_path)
+    slow = follow(engine, session, Request("a boat", **(QUICK | {"steps": 50})), sketches="all")
+    for event in slow:
+        if isinstance(event, Working) and event.step == 1:
+            break
+    *_, made = follow(engine, session, Request("a fish", **QUICK), sketches="last")
+    assert isinstance(made, Made)
+    turn = session.show(tmp_path / "nothing")  # how many views there were
+    assert list(slow) == []
+    assert session.show(tmp_path / "nothing") == turn + 1
+
+
 def test_whoever_stops_listening_cancels(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tickets: list[Ticket] = []
     submit = engine.submit
-    monkeypatch.setattr(engine, "submit", lambda request: tickets.append(submit(request)) or tickets[-1])
+    monkeypatch.setattr(
+        engine, "submit", lambda *asked, **how: tickets.append(submit(*asked, **how)) or tickets[-1]
+    )
     with closing(
         follow(engine, Session(tmp_path), Request("a cup", seed=2, **(QUICK | {"steps": 50})))
     ) as events:

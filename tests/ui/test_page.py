@@ -19,7 +19,9 @@ gradio = pytest.importorskip("gradio")
 from gradio_client import Client  # noqa: E402
 
 from tests.tiny import tiny_model  # noqa: E402
+from triplaneturbo.commands.outputs import FORMATS  # noqa: E402
 from triplaneturbo.engine import Engine  # noqa: E402
+from triplaneturbo.errors import EmptySurfaceError  # noqa: E402
 from triplaneturbo.models import ROOT  # noqa: E402
 from triplaneturbo.ui.blocks import SERVING, build, look  # noqa: E402
 from triplaneturbo.world.advice import EXAMPLES  # noqa: E402
@@ -66,34 +68,111 @@ def test_the_page_imports_no_torch() -> None:
     subprocess.run([sys.executable, "-c", block + imports], check=True, cwd=ROOT)
 
 
-def test_one_endpoint_and_its_types(page: Any) -> None:
+SETTINGS = [
+    "seed",
+    "steps",
+    "resolution",
+    "faces",
+    "texture_size",
+    "unwrap",
+    "normal_map",
+    "variation",
+    "variation_seed",
+]
+BLEND = ["blend", "blend_weight"]
+
+
+def test_the_endpoints_and_their_types(page: Any) -> None:
     endpoints = page.get_api_info()["named_endpoints"]
-    assert list(endpoints) == ["/generate"]
-    parameters = {p["parameter_name"]: p["type"] for p in endpoints["/generate"]["parameters"]}
-    assert list(parameters) == [
-        "prompt",
-        "seed",
-        "steps",
-        "resolution",
-        "faces",
-        "texture_size",
-        "unwrap",
-        "normal_map",
-    ]
-    assert parameters["seed"] == {"type": "integer"}
-    assert parameters["unwrap"] == {"enum": ["fast", "xatlas", "none"]}
+    assert list(endpoints) == ["/generate", "/variants", "/blend", "/export"]
+    parameters = {
+        name: {p["parameter_name"]: p["type"] for p in endpoint["parameters"]}
+        for name, endpoint in endpoints.items()
+    }
+    assert list(parameters["/generate"]) == ["prompt", *SETTINGS, *BLEND]
+    assert list(parameters["/variants"]) == ["prompt", "count", *SETTINGS, *BLEND]
+    assert list(parameters["/blend"]) == ["prompt", "other", "count", *SETTINGS]
+    assert list(parameters["/export"]) == ["prompt", "format", *SETTINGS, *BLEND]
+    types = parameters["/export"]
+    assert types["seed"] == {"type": "integer"}
+    assert types["variation"] == {"type": "number"}
+    assert types["unwrap"] == {"enum": ["fast", "xatlas", "none"]}
+    assert types["format"] == {"enum": list(FORMATS)}
     assert not page.get_api_info()["unnamed_endpoints"]
 
 
-def test_the_endpoint_gives_a_glb_and_facts(client: Client, folder: Path) -> None:
+def test_generate_gives_a_glb_and_facts(client: Client, folder: Path) -> None:
     got, facts = client.predict("a red mushroom", seed=3, api_name="/generate", **QUICK)
     assert Path(got).name.startswith("a-red-mushroom-3-")
     assert len(trimesh.load(got, force="mesh", process=False).faces) == facts["faces"]
     assert facts["seed"] == 3
     assert facts["settings"] | QUICK == facts["settings"]
-    assert [file["name"][-4:] for file in facts["files"]] == [".glb", ".zip"]
+    assert [file["name"] for file in facts["files"]] == [Path(got).name]
     (served,) = folder.rglob(Path(got).name)
     assert served.read_bytes() == Path(got).read_bytes()
+
+
+def test_variants_give_a_file_for_each_seed(client: Client) -> None:
+    files, facts = client.predict("a red mushroom", seed=3, count=3, api_name="/variants", **QUICK)
+    assert [one["seed"] for one in facts] == [3, 4, 5]
+    alone, _ = client.predict("a red mushroom", seed=4, api_name="/generate", **QUICK)
+    assert Path(files[1]).read_bytes() == Path(alone).read_bytes()
+    assert len({Path(file).read_bytes() for file in files}) == 3
+
+
+def test_a_variant_without_a_surface_is_told_among_the_facts(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from triplaneturbo import pipeline
+
+    extract, calls = pipeline.extract, []
+
+    def no_first(*arguments: Any) -> Any:
+        calls.append(None)
+        if len(calls) == 1:
+            raise EmptySurfaceError
+        return extract(*arguments)
+
+    monkeypatch.setattr(pipeline, "extract", no_first)
+    files, facts = client.predict("a tall chair", seed=8, count=2, api_name="/variants", **QUICK)
+    assert len(files) == 1
+    assert facts[0] == {"seed": 8, "error": str(EmptySurfaceError())}
+    assert facts[1]["seed"] == 9
+
+
+def test_a_blend_goes_in_equal_steps(client: Client) -> None:
+    files, facts = client.predict("a red mushroom", "a blue chair", count=3, api_name="/blend", **QUICK)
+    assert [one["settings"]["blend_weight"] for one in facts] == [0, 0.5, 1]
+    chair, _ = client.predict("a blue chair", api_name="/generate", **QUICK)
+    ends = [trimesh.load(file, force="mesh", process=False) for file in (files[2], chair)]
+    assert len(ends[0].faces) == len(ends[1].faces)
+    assert abs(ends[0].vertices - ends[1].vertices).max() < 1e-3
+
+
+@pytest.mark.parametrize(("name", "suffix"), FORMATS.items())
+def test_export_gives_each_format(client: Client, name: str, suffix: str) -> None:
+    got, facts = client.predict("a red mushroom", seed=3, format=name, api_name="/export", **QUICK)
+    assert Path(got).suffix == suffix
+    assert facts["files"][0]["bytes"] == Path(got).stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "arguments", "said"),
+    [
+        ("/variants", {"prompt": "a cup", "count": 9}, "count of variants should be a whole number, 1 to 8"),
+        ("/variants", {"prompt": " "}, "The prompt is blank"),
+        ("/blend", {"prompt": "a cup", "other": " "}, "nothing to blend with"),
+        ("/blend", {"prompt": "a cup", "other": "a hat", "count": 99}, "from 2 to 16"),
+        ("/export", {"prompt": "a cup", "format": "fbx"}, "There is no format 'fbx'"),
+        ("/export", {"prompt": "a cup", "format": "../x"}, "There is no format"),
+    ],
+)
+def test_other_endpoints_say_what_cannot_be(
+    client: Client, endpoint: str, arguments: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(Exception, match=said) as info:
+        client.predict(api_name=endpoint, **arguments)
+    assert "Traceback" not in str(info.value)
 
 
 @pytest.mark.parametrize(

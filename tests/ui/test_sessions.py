@@ -31,7 +31,7 @@ def _with_file(session: Session, name: str = "cup") -> Path:
 def line() -> Iterator[Line]:
     """A line in which the tickets of these tests do not stand: they are only cancelled."""
 
-    def work(requests: Sequence[Request]) -> Generator[Any, None, None]:
+    def work(requests: Sequence[Request], sketches: str) -> Generator[Any, None, None]:
         yield from ()
 
     line = Line([work], "test")

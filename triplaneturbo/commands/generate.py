@@ -6,7 +6,7 @@ With --json one object is printed. For one mesh:
      "seconds": {"text": ..., "denoise": ..., ..., "files": ..., "total": ...},
      "files": [{"path": ..., "bytes": ..., "sha256": ...}],
      "surface_faces": ..., "dropped_pieces": ..., "memory_was_short": ...,
-     "settings": {"steps": ..., "resolution": ..., ...},
+     "settings": {"steps": ..., "resolution": ..., ...}, "placement": {"size": ..., "up": ..., "pivot": ...},
      "model": ..., "device": ..., "precision": ..., "version": ...}
 
 where a model of the world, such as the built-in one, adds which words of the prompt it does not know and,
@@ -37,7 +37,8 @@ from triplaneturbo.commands.outputs import DEFAULT_FOLDER, FORMATS, Job, plan, w
 from triplaneturbo.commands.share import Share, share
 from triplaneturbo.errors import EmptySurfaceError, UserError
 from triplaneturbo.models import base_or_default, fingerprint
-from triplaneturbo.request import DEFAULT_FACES, SEED_LIMIT, UNWRAPS, Request, shown
+from triplaneturbo.placement import AS_MODELLED, PIVOTS, UPS, Placement
+from triplaneturbo.request import DEFAULT_FACES, DEFAULT_FLOATERS, SEED_LIMIT, UNWRAPS, Request, shown
 
 if TYPE_CHECKING:
     from triplaneturbo.engine import Engine
@@ -77,6 +78,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default fast; none: colours at the vertices",
     )
     add("--no-normal-map", action="store_true", help="bake no normal map")
+    add(
+        "--floaters",
+        type=decimal,
+        default=DEFAULT_FLOATERS,
+        metavar="F",
+        help="drop loose pieces under this share of the largest one's area;"
+        f" default {DEFAULT_FLOATERS}, 0: keep all",
+    )
+    add(
+        "--smoothing", type=whole, default=0, metavar="N", help="passes without shrinking, 0 to 50, default 0"
+    )
+    add("--watertight", action="store_true", help="a solid for printing: two faces at every edge")
+    add("--size", type=decimal, metavar="M", help="metres along the longest side; default: about 2")
+    add("--up", default="y", metavar="|".join(UPS), help="axis, default y; a GLB has y up always")
+    add(
+        "--pivot",
+        default="model",
+        metavar="|".join(PIVOTS),
+        help="where the origin is; default model, about the middle; ground: under the object",
+    )
     add("--format", metavar="|".join(FORMATS), help="one or more, with commas between; obj comes as a zip")
     add(
         "--model",
@@ -102,10 +123,21 @@ def whole(text: str) -> int:
         raise argparse.ArgumentTypeError(f"it should be a whole number, not {shown(text)}") from None
 
 
+def decimal(text: str) -> float:
+    """A number, for argparse."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"it should be a number, not {shown(text)}") from None
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Make the meshes; 0, or 3 if the model found no surface for some of several."""
     own = share()
-    jobs, manifest = _jobs(arguments, own.size > 1)
+    placement = Placement(arguments.size, arguments.up, arguments.pivot).checked()
+    jobs, manifest = _jobs(arguments, placement, own.size > 1)
+    if placement.up != "y" and "glb" in jobs[0].paths:
+        print("A GLB has y up always, as glTF demands; --up is for the other formats.", file=sys.stderr)
     several = manifest is not None or len(jobs) > 1
     jobs = own.of(jobs, lambda job: job.request.prompt)
     todo = [job for job in jobs if manifest is None or not manifest.has(job)]
@@ -119,7 +151,8 @@ def run(arguments: argparse.Namespace) -> int:
                     _tell(engine, job.request.prompt, arguments.prompts is not None)
                     told.add(job.request.prompt)
                 try:
-                    entry = _make(engine, job, f"{number}/{len(todo)} " if several else "", arguments.quiet)
+                    label = f"{number}/{len(todo)} " if several else ""
+                    entry = _make(engine, job, placement, label, arguments.quiet)
                 except EmptySurfaceError as error:
                     if not several:
                         raise
@@ -142,7 +175,9 @@ def run(arguments: argparse.Namespace) -> int:
     return NO_SURFACE if without and own.size == 1 else DONE
 
 
-def _jobs(arguments: argparse.Namespace, shared: bool) -> tuple[list[Job], Manifest | None]:
+def _jobs(
+    arguments: argparse.Namespace, placement: Placement, shared: bool
+) -> tuple[list[Job], Manifest | None]:
     """Everything that can be said before a model is loaded."""
     if (arguments.prompt is None) == (arguments.prompts is None):
         raise UserError('Give either a prompt, such as "a red mushroom", or --prompts FILE.')
@@ -155,6 +190,9 @@ def _jobs(arguments: argparse.Namespace, shared: bool) -> tuple[list[Job], Manif
         texture_size=arguments.texture_size,
         unwrap=arguments.unwrap,
         normal_map=not arguments.no_normal_map,
+        floaters=arguments.floaters,
+        smoothing=arguments.smoothing,
+        watertight=arguments.watertight,
     )
     prompts = [arguments.prompt] if arguments.prompts is None else _read_prompts(Path(arguments.prompts))
     if not 1 <= arguments.count * len(prompts) <= MOST_MESHES:
@@ -166,7 +204,7 @@ def _jobs(arguments: argparse.Namespace, shared: bool) -> tuple[list[Job], Manif
         for prompt in prompts
         for number in range(arguments.count)
     ]
-    model = _identity(arguments)
+    model = _identity(arguments, placement)
     if arguments.prompts is None:
         return plan(requests, model, arguments.output, arguments.format), None
     if not (arguments.output or "").strip():
@@ -176,11 +214,12 @@ def _jobs(arguments: argparse.Namespace, shared: bool) -> tuple[list[Job], Manif
     return jobs, Manifest(Path(arguments.output), shared)
 
 
-def _identity(arguments: argparse.Namespace) -> str:
-    """What else than the request decides on a mesh: a batch that is run again with another makes it anew."""
+def _identity(arguments: argparse.Namespace, placement: Placement) -> str:
+    """What else than the request decides on a file: a batch that is run again with another makes it anew."""
     weights = fingerprint(arguments.model)
     base = base_or_default(arguments.base)
-    return f"{__version__} {arguments.model} {weights} {base} {arguments.device} {arguments.precision}"
+    place = "" if placement == AS_MODELLED else f" {placement}"
+    return f"{__version__} {arguments.model} {weights} {base} {arguments.device} {arguments.precision}{place}"
 
 
 def _read_prompts(path: Path) -> list[str]:
@@ -225,7 +264,7 @@ def _tell(engine: Engine, prompt: str, name_it: bool) -> None:
         print(f"{shown(prompt)}: {sentence}" if name_it else sentence, file=sys.stderr)
 
 
-def _make(engine: Engine, job: Job, label: str, quiet: bool) -> dict[str, Any]:
+def _make(engine: Engine, job: Job, placement: Placement, label: str, quiet: bool) -> dict[str, Any]:
     ticket = engine.submit(job.request)
     if not quiet and sys.stderr.isatty():
         _show(ticket, label)
@@ -234,11 +273,14 @@ def _make(engine: Engine, job: Job, label: str, quiet: bool) -> dict[str, Any]:
         print(
             f"Memory was short: the texture has {result.request.texture_size} texels a side.", file=sys.stderr
         )
+    if result.unsimplified:
+        print("Fewer faces could not be made watertight: the surface has all of its faces.", file=sys.stderr)
     if result.unread:
         print(f"The model does not read the end of this prompt: {shown(result.unread)}.", file=sys.stderr)
     entry = describe(result, engine)
     since = time.perf_counter()
-    entry["files"] = write(engine, result.mesh, job.paths)
+    entry["files"] = write(engine, result.mesh, job.paths, placement)
+    entry["placement"] = asdict(placement)
     taken = round(time.perf_counter() - since, 4)
     total = entry["seconds"].pop("total")
     entry["seconds"] |= {"files": taken, "total": round(total + taken, 4)}

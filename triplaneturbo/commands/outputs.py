@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from triplaneturbo.errors import UserError
+from triplaneturbo.placement import AS_MODELLED, Placement
 from triplaneturbo.request import Request, shown
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from triplaneturbo.mesh.mesh import Mesh
 
 # Format -> suffix; an OBJ comes as a zip with its material and texture.
-FORMATS = {"glb": ".glb", "obj": ".zip", "ply": ".ply", "stl": ".stl"}
+FORMATS = {"glb": ".glb", "obj": ".zip", "ply": ".ply", "stl": ".stl", "usdz": ".usdz"}
 DEFAULT_FOLDER = Path("outputs")
 
 
@@ -84,7 +85,9 @@ def safe_name(request: Request, model: str) -> str:
     return f"{words or 'mesh'}-{request.seed}-{hashlib.sha256(everything.encode()).hexdigest()[:8]}"
 
 
-def write(engine: Engine, mesh: Mesh, paths: dict[str, Path]) -> list[dict[str, Any]]:
+def write(
+    engine: Engine, mesh: Mesh, paths: dict[str, Path], placement: Placement = AS_MODELLED
+) -> list[dict[str, Any]]:
     """Write a mesh in each format, each file whole, and describe the files: path, bytes, sha256.
 
     Raises:
@@ -94,7 +97,7 @@ def write(engine: Engine, mesh: Mesh, paths: dict[str, Path]) -> list[dict[str, 
 
     files = []
     for name, path in paths.items():
-        data = engine.encode(mesh, name, path.stem)
+        data = engine.encode(mesh, name, path.stem, placement)
         write_whole(path, data)
         files.append({"path": str(path), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
     return files

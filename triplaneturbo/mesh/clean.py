@@ -70,7 +70,7 @@ def tidy(mesh: Mesh) -> Mesh:
     tiny = 1e-6 * (mesh.bounds[1] - mesh.bounds[0]).norm()
     short = (mesh.vertices[starts] - mesh.vertices[ends]).norm(dim=1) <= tiny
     if short.any():
-        label = _components(starts[short], ends[short], len(mesh.vertices))
+        label = components(starts[short], ends[short], len(mesh.vertices))
         # The first vertex of each group stands for the group.
         first = torch.full_like(label, len(label))
         order = torch.arange(len(label), device=label.device)
@@ -78,10 +78,10 @@ def tidy(mesh: Mesh) -> Mesh:
         faces = first[label][faces]
     a, b, c = faces.unbind(1)
     faces = faces[(a != b) & (b != c) & (c != a)]
-    return take(mesh, _without_folds(faces) if short.any() else faces)
+    return take(mesh, without_folds(faces) if short.any() else faces)
 
 
-def _without_folds(faces: Tensor) -> Tensor:
+def without_folds(faces: Tensor) -> Tensor:
     """Of the faces [F, 3] on the same three vertices: the odd one out, or none if they cancel in pairs."""
     turn = faces.argmin(1, keepdim=True)
     rolled = faces.gather(1, (turn + torch.arange(3, device=faces.device)) % 3)  # smallest corner first
@@ -135,7 +135,7 @@ def drop_floaters(mesh: Mesh, fraction: float = FLOATER_FRACTION) -> tuple[Mesh,
     joined = weld(mesh.vertices)
     corners = joined.index[mesh.faces]  # [F, 3]
     starts, ends = corners[:, :2].reshape(-1), corners[:, 1:].reshape(-1)
-    label = _components(starts, ends, len(joined.first))[corners[:, 0]]  # [F]
+    label = components(starts, ends, len(joined.first))[corners[:, 0]]  # [F]
     area = face_normals(mesh.vertices.detach().double(), mesh.faces).norm(dim=1)
     total = torch.zeros(int(label.max()) + 1, dtype=area.dtype, device=area.device).index_add(0, label, area)
     present = torch.zeros_like(total, dtype=torch.bool)
@@ -148,7 +148,7 @@ def drop_floaters(mesh: Mesh, fraction: float = FLOATER_FRACTION) -> tuple[Mesh,
     return take(mesh, mesh.faces[~gone]), Dropped(int(floater.sum()), int(gone.sum()), share)
 
 
-def _components(starts: Tensor, ends: Tensor, count: int) -> Tensor:
+def components(starts: Tensor, ends: Tensor, count: int) -> Tensor:
     """The connected component of each of `count` vertices, given edges [E] and [E]; int64 [count]."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components

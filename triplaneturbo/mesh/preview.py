@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -55,26 +56,52 @@ def render(
         UserError: a size outside 1 .. 4096.
         ValueError: other than one view.
     """
-    height, width = (size, size) if isinstance(size, int) else size
-    if not (1 <= height <= 4096 and 1 <= width <= 4096):
-        raise UserError(f"A picture cannot be {width} x {height} pixels; choose sides from 1 to 4096.")
+    height, width = sides(size)
     if len(camera) != 1:
         raise ValueError(f"one view at a time, not {len(camera)}")
     with torch.no_grad():
         light, covered = _shade(mesh, camera, 2 * height, 2 * width)
-        return _develop(light, covered, background)
+        return develop(light, covered, background)
 
 
-def _shade(mesh: Mesh, camera: Cameras, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Linear light [H, W, 3], 0 off the mesh, and where the mesh is [H, W] (0 or 1)."""
+def sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a picture, if it can be made; else UserError."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if not (1 <= height <= 4096 and 1 <= width <= 4096):
+        raise UserError(f"A picture cannot be {width} x {height} pixels; choose sides from 1 to 4096.")
+    return height, width
+
+
+class Seen(NamedTuple):
+    """What one view sees of a mesh at the P pixels that it covers.
+
+    Attributes:
+        pixels: which these are, bool [H, W].
+        triangle: the face at each [P].
+        color: sRGB in [0, 1] [P, 3].
+        normal: unit normals in world axes, bent by the normal map if there is one [P, 3].
+        position: in world axes [P, 3].
+    """
+
+    pixels: Tensor
+    triangle: Tensor
+    color: Tensor
+    normal: Tensor
+    position: Tensor
+
+
+def see(mesh: Mesh, camera: Cameras, height: int, width: int) -> Seen:
+    """Look at a mesh with one camera."""
     vertices, faces = mesh.vertices.float(), mesh.faces
-    camera = camera.to(vertices.device).to(torch.float32)
     if len(faces) == 0:
-        return vertices.new_zeros(height, width, 3), vertices.new_zeros(height, width)
+        nothing = vertices.new_zeros(0, 3)
+        off = torch.zeros(height, width, dtype=torch.bool, device=vertices.device)
+        return Seen(off, faces.new_zeros(0), nothing, nothing, nothing)
     raster = rasterize(vertices, faces, camera, height, width)
     pixels = raster.mask[0]
     bary = raster.bary[0][pixels]  # [P, 3]
-    corners = faces[raster.triangle[0][pixels]]  # [P, 3]
+    triangle = raster.triangle[0][pixels]  # [P]
+    corners = faces[triangle]  # [P, 3]
 
     def at_pixels(attributes: Tensor) -> Tensor:
         """Vertex attributes [V, C] at the covered pixels [P, C]."""
@@ -93,12 +120,26 @@ def _shade(mesh: Mesh, camera: Cameras, height: int, width: int) -> tuple[Tensor
         color = at_pixels(mesh.colors).clamp(0, 1)
     else:
         color = torch.full_like(normal, PLAIN)
+    return Seen(pixels, triangle, color, normal, at_pixels(vertices))
+
+
+def _shade(mesh: Mesh, camera: Cameras, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Linear light [H, W, 3], 0 off the mesh, and where the mesh is [H, W] (0 or 1)."""
+    camera = camera.to(mesh.vertices.device).to(torch.float32)
+    seen = see(mesh, camera, height, width)
     axes = camera.c2w[0, :3, :3]
-    position = camera.to_camera(at_pixels(vertices))[0]  # [P, 3]
-    seen = _studio(srgb_to_linear(color), normal @ axes, -F.normalize(position, dim=1), (axes.T)[:, 2])
-    image = vertices.new_zeros(height, width, 3)
-    image[pixels] = seen
-    return image, pixels.to(vertices.dtype)
+    position = camera.to_camera(seen.position)[0]  # [P, 3]
+    light = _studio(
+        srgb_to_linear(seen.color), seen.normal @ axes, -F.normalize(position, dim=1), (axes.T)[:, 2]
+    )
+    return spread(light, seen.pixels)
+
+
+def spread(light: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Light [P, 3] of the covered pixels as an image [H, W, 3], 0 elsewhere, and the coverage [H, W]."""
+    image = light.new_zeros(*pixels.shape, 3)
+    image[pixels] = light
+    return image, pixels.to(light.dtype)
 
 
 def _studio(color: Tensor, normal: Tensor, toward_eye: Tensor, up: Tensor) -> Tensor:
@@ -136,7 +177,7 @@ def _image(pixels: np.ndarray, like: Tensor) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).to(like.device).float() / 255
 
 
-def _develop(light: Tensor, covered: Tensor, background: tuple[int, int, int] | None) -> np.ndarray:
+def develop(light: Tensor, covered: Tensor, background: tuple[int, int, int] | None) -> np.ndarray:
     """Average 2 x 2 pixels of light [2H, 2W, 3] and coverage [2H, 2W], and lay them on the background."""
     both = torch.cat((light.clamp(0, 1), covered[..., None]), dim=-1).permute(2, 0, 1)[None]
     both = F.avg_pool2d(both, 2)[0].permute(1, 2, 0)  # [H, W, 4]

@@ -19,6 +19,7 @@ import gradio as gr
 from triplaneturbo.limits import Guard, Limits
 from triplaneturbo.models import ROOT
 from triplaneturbo.ui import endpoint, generate, panels
+from triplaneturbo.ui.controls import LIVE
 from triplaneturbo.ui.sessions import Sessions
 from triplaneturbo.ui.theme import CSS, theme
 
@@ -75,4 +76,5 @@ def build(
             sessions.leave(page.session_hash)
 
         page.unload(leave)
+        page.load(None, None, None, js=LIVE, api_visibility="private")
     return page

@@ -8,23 +8,47 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.request import SEED_LIMIT, Request
 
 # The order of the page's controls.
-FIELDS = ("prompt", "seed", "steps", "resolution", "faces", "texture_size", "unwrap", "normal_map")
+FIELDS = (
+    "prompt",
+    "seed",
+    "steps",
+    "resolution",
+    "faces",
+    "texture_size",
+    "unwrap",
+    "normal_map",
+    "variation",
+    "variation_seed",
+    "blend",
+    "blend_weight",
+)
 
 
 def to_request(*values: Any) -> Request:
-    """A Request from the controls' values, in the order of FIELDS.
+    """A Request from the controls' values, in the order of FIELDS; what is left out at the end is Request's.
 
     Raises:
         UserError: a field is blank; what else cannot be is found when the request is checked.
     """
-    fields = dict(zip(FIELDS, values, strict=True))
+    fields = dict(zip(FIELDS, values, strict=False))
     if fields["seed"] is None:
         raise UserError(f"The seed is blank; give a whole number from 0 to {SEED_LIMIT}, or roll the dice.")
-    for name in ("seed", "steps", "resolution", "faces", "texture_size"):
-        fields[name] = _whole(fields[name])
+    for name in ("seed", "steps", "resolution", "faces", "texture_size", "variation_seed"):
+        if name in fields:
+            fields[name] = _whole(fields[name])
+    if "variation_seed" in fields:
+        fields["variation_seed"] = fields["variation_seed"] or 0
+    if "blend" in fields:
+        fields["blend"] = (fields["blend"] or "").strip()
     fields["faces"] = fields["faces"] or None  # 0 or blank: as the surface comes
     fields["prompt"] = fields["prompt"] or ""
     return Request(**fields)
+
+
+def to_fields(request: Request) -> list[Any]:
+    """The controls' values that make this request, in the order of FIELDS; the reverse of `to_request`."""
+    values = {name: getattr(request, name) for name in FIELDS}
+    return [0 if name == "faces" and value is None else value for name, value in values.items()]
 
 
 def _whole(value: Any) -> Any:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Generator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from triplaneturbo.commands.generate import describe
 from triplaneturbo.commands.outputs import FORMATS, safe_name, write
@@ -15,7 +15,9 @@ from triplaneturbo.errors import Cancelled, UserError
 
 if TYPE_CHECKING:
     from triplaneturbo.engine import Engine
+    from triplaneturbo.pipeline import Result, Sketches
     from triplaneturbo.request import Request
+    from triplaneturbo.tickets import Ticket
     from triplaneturbo.ui.sessions import Session
 
 WAIT = 0.3  # seconds between two looks at a place in the line
@@ -30,13 +32,18 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Working:
-    """A stage has begun, or a denoising step has ended; as Progress tells it."""
+    """A stage has begun, or a denoising step has ended; as Progress tells it.
+
+    Attributes:
+        turn: the session's number of views, where there is a sketch to be shown.
+    """
 
     stage: str
     fraction: float
     seconds: float
     step: int
     steps: int
+    turn: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,12 +55,14 @@ class Made:
         facts: as the command line's --json tells them, with "files" and the seconds of writing them.
         unread: the end of the prompt that the model does not read.
         complete: whether all files are there.
+        turn: the session's number of views, of which this mesh is the last.
     """
 
     files: dict[str, Path]
     facts: dict[str, Any]
     unread: str = ""
     complete: bool = False
+    turn: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,56 +73,112 @@ class Stopped:
 
 
 Event = Waiting | Working | Made | Stopped
+Happening = TypeVar("Happening")
 
 
 def follow(
-    engine: Engine, session: Session, request: Request, alone: bool = True
+    engine: Engine,
+    session: Session,
+    request: Request,
+    alone: bool = True,
+    sketches: Sketches = "none",
+    formats: Sequence[str] = tuple(FORMATS),
 ) -> Generator[Event, None, None]:
     """Make a mesh for a session, telling what happens; ends with Stopped or with a complete Made.
 
     Closing the generator cancels the request.
+
+    Args:
+        alone: the session waits for nothing else: what it waited for before is cancelled, and if something
+            else is begun meanwhile, this ends without a word. The viewer shows what is made.
+        sketches: which steps the viewer shows.
+        formats: of the files, the first one first.
     """
+
+    def work(ticket: Ticket) -> Generator[Event, None, None]:
+        yield from progress(ticket, session)
+        yield from _write(engine, session, ticket, alone, formats)
+
+    return watched(session, lambda: engine.submit(request, sketches=sketches), work, alone)
+
+
+def watched(
+    session: Session,
+    submit: Callable[[], Ticket],
+    work: Callable[[Ticket], Generator[Happening, None, None]],
+    alone: bool,
+) -> Generator[Happening | Stopped, None, None]:
+    """What happens with a ticket, as long as the session waits for it; errors become Stopped.
+
+    Closing the generator cancels the ticket.
+    """
+    ticket: Ticket | None = None
     try:
-        yield from _follow(engine, session, request, alone)
-    except Cancelled:
-        yield Stopped()
-    except UserError as error:
-        yield Stopped(str(error))
+        ticket = submit()
+        if alone:
+            session.begin(ticket)
+        for event in work(ticket):
+            if alone and not session.waits_for(ticket):
+                return
+            yield event
     except Exception as error:
-        traceback.print_exc()
-        yield Stopped(
-            f"Something is wrong in the program ({type(error).__name__}); the terminal has the details."
-        )
-
-
-def _follow(engine: Engine, session: Session, request: Request, alone: bool) -> Generator[Event, None, None]:
-    ticket = engine.submit(request)
-    if alone:
-        session.begin(ticket)
-    try:
-        ahead = -1
-        while ticket.position:
-            if ticket.position != ahead:
-                ahead = ticket.position or 0
-                yield Waiting(ahead)
-            time.sleep(WAIT)
-        for event in ticket.events():
-            yield Working(event.stage, event.fraction, event.seconds, event.step, event.steps)
-        result = ticket.result()
+        stopped = _stopped(error)
+        if not alone or ticket is None or session.waits_for(ticket):
+            yield stopped
     finally:
-        ticket.cancel()  # of no effect once it has ended
+        if ticket is not None:
+            ticket.cancel()  # of no effect once it has ended
+
+
+def progress(ticket: Ticket, session: Session) -> Generator[Waiting | Working, None, None]:
+    """The place in the line, then stages and steps, until the ticket's work ends."""
+    ahead = -1
+    while ticket.position:
+        if ticket.position != ahead:
+            ahead = ticket.position or 0
+            yield Waiting(ahead)
+        time.sleep(WAIT)
+    for event in ticket.events():
+        turn = None
+        if event.glb is not None and session.waits_for(ticket):
+            turn = session.show(session.sketch(event.glb), ticket)
+        yield Working(event.stage, event.fraction, event.seconds, event.step, event.steps, turn)
+
+
+def save(engine: Engine, session: Session, result: Result, formats: Sequence[str]) -> Iterator[Made]:
+    """Write a result's files, one after the other; Made after each, complete after the last."""
     stem = session.keep(safe_name(result.request, engine.name))
     facts: dict[str, Any] = describe(result, engine) | {"cached": result.cached, "files": []}
     files: dict[str, Path] = {}
     since = time.perf_counter()
-    yield Working(
-        "files", 0.97, result.seconds["total"], result.request.steps or 0, result.request.steps or 0
-    )
-    for name in ("glb", "obj"):
+    for name in formats:
         path = stem.with_name(stem.name + FORMATS[name])
         facts["files"] = [*facts["files"], *write(engine, result.mesh, {name: path})]
         taken = round(time.perf_counter() - since, 4)
         total = round(result.seconds["total"] + taken, 4)
         facts["seconds"] = {**facts["seconds"], "files": taken, "total": total}
         files = {**files, name: path}
-        yield Made(files, dict(facts), result.unread, complete=name == "obj")
+        yield Made(files, dict(facts), result.unread, complete=name == formats[-1])
+
+
+def _write(
+    engine: Engine, session: Session, ticket: Ticket, alone: bool, formats: Sequence[str]
+) -> Generator[Event, None, None]:
+    result = ticket.result()
+    steps = result.request.steps or 0
+    yield Working("files", 0.97, result.seconds["total"], steps, steps)
+    for made in save(engine, session, result, formats):
+        first = len(made.files) == 1
+        yield replace(made, turn=session.show(made.files["glb"], ticket)) if first and alone else made
+
+
+def _stopped(error: Exception) -> Stopped:
+    """What to tell of an error; what is a bug goes to the terminal."""
+    if isinstance(error, Cancelled):
+        return Stopped()
+    if isinstance(error, UserError):
+        return Stopped(str(error))
+    traceback.print_exception(error)
+    return Stopped(
+        f"Something is wrong in the program ({type(error).__name__}); the terminal has the details."
+    )

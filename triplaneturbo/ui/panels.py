@@ -6,7 +6,9 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
+from triplaneturbo.request import Request
 from triplaneturbo.ui.jobs import Event, Made, Stopped, Waiting, Working
+from triplaneturbo.ui.several import Several
 
 STAGES = {
     "text": "Reading the prompt",
@@ -98,6 +100,22 @@ def status(event: Event) -> str:
     if event.facts["cached"]:
         return _status("done", f"Done: kept from before, when it took {seconds(total)}.")
     return _status("done", f"Done in {seconds(total)}.")
+
+
+def several(event: Several) -> str:
+    """The status line when several are made."""
+    missing = sum(isinstance(made, Stopped) for made in event.made)
+    words = f"Done: {event.total - missing} of {event.total} have a surface." if missing else "Done."
+    return _status("done", f"{words} Click one to open it.")
+
+
+def variant(request: Request) -> str:
+    """What stands below a variant's picture."""
+    if request.blend:
+        return f"{round(100 * request.blend_weight)} %"
+    if request.variation:
+        return f"{request.seed} ~ {request.variation_seed}"
+    return f"seed {request.seed}"
 
 
 def _status(

@@ -1,4 +1,4 @@
-"""What belongs to one open page: a folder of its own for results, and the request that it waits for."""
+"""What belongs to one open page: a folder of its own for results, what it waits for, what it shows."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import secrets
 import shutil
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from triplaneturbo.files import write_whole
+
 if TYPE_CHECKING:
+    from triplaneturbo.request import Request
     from triplaneturbo.tickets import Ticket
 
-KEPT_RESULTS = 8
+KEPT_RESULTS = 24
+# A browser may still be fetching the last but one when the next is there.
+KEPT_SKETCHES = 4
 # Seconds. A page that is out of sight for a while (a phone that sleeps) comes back and still has its
 # downloads; one that nobody has touched for a day does not.
 GRACE = 600.0
@@ -32,7 +37,11 @@ class Session:
         self.folder = folder
         self._lock = threading.Lock()
         self._ticket: Ticket | None = None
+        self._view: Path | None = None
+        self._turn = 0
+        self._sketches: deque[Path] = deque()
         self._results: OrderedDict[str, None] = OrderedDict()
+        self._variants: list[Request] = []
 
     def begin(self, ticket: Ticket) -> None:
         """Wait for `ticket` from now on; what was waited for before is cancelled: the latest wins."""
@@ -40,6 +49,49 @@ class Session:
             before, self._ticket = self._ticket, ticket
         if before is not None:
             before.cancel()
+
+    def waits_for(self, ticket: Ticket) -> bool:
+        """Whether nothing was begun after `ticket`."""
+        with self._lock:
+            return self._ticket is ticket
+
+    def show(self, path: Path, ticket: Ticket | None = None) -> int:
+        """Have the page's viewer show a file, unless something was begun after `ticket`.
+
+        Returns:
+            The number of views so far: the page asks for `view` when that changes.
+        """
+        with self._lock:
+            if ticket is None or self._ticket is ticket:
+                self._view = path
+                self._turn += 1
+            return self._turn
+
+    @property
+    def view(self) -> Path | None:
+        """The file that the viewer is to show, None at first."""
+        with self._lock:
+            return self._view
+
+    @property
+    def variants(self) -> list[Request]:
+        """What the page's pictures of variants are of, in their order."""
+        with self._lock:
+            return list(self._variants)
+
+    @variants.setter
+    def variants(self, requests: list[Request]) -> None:
+        with self._lock:
+            self._variants = list(requests)
+
+    def sketch(self, data: bytes) -> Path:
+        """Keep the bytes of a GLB for a short while; its path."""
+        path = write_whole(self.folder / f"sketch-{secrets.token_hex(8)}.glb", data)
+        with self._lock:
+            self._sketches.append(path)
+            while len(self._sketches) > KEPT_SKETCHES:
+                self._sketches.popleft().unlink(missing_ok=True)
+        return path
 
     def cancel(self) -> None:
         """Cancel what is waited for, if anything."""

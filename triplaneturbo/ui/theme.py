@@ -104,8 +104,25 @@ CSS = """
 #dice::before { content: ""; display: inline-block; width: 18px; height: 18px; margin-right: 7px;
   background: currentColor; -webkit-mask: url("DICE") center / contain no-repeat;
   mask: url("DICE") center / contain no-repeat; }
+#switches { gap: 0; background: var(--block-background-fill); border: 1px solid var(--block-border-color);
+  border-radius: var(--block-radius); }
+#switches .block, #switches .form { border: 0; background: none; }
+#switches .form { gap: 0; }
+#count { padding-bottom: 10px; }
 #buttons { gap: 8px; }
+#downloads { gap: 8px; }
 #downloads button, #downloads a { white-space: nowrap; }
+/* Every tab as high as the highest, so that nothing below moves. */
+#tabs .tabitem { padding: 12px 0 0 0; border: 0; min-height: 232px; }
+.tt-gallery { border: 0; background: none; padding: 0; }
+.tt-gallery .grid-wrap { padding: 0; }
+.tt-gallery .grid-container { grid-template-columns: repeat(auto-fill, 112px) !important; gap: 8px;
+  grid-template-rows: none !important; grid-auto-rows: 136px; }
+.tt-gallery .thumbnail-lg { aspect-ratio: auto; padding: 2px 2px 22px;
+  background: var(--block-background-fill); }
+.tt-gallery .caption-label { background: none; border: 0; bottom: 2px; left: 0; right: 0; max-width: none;
+  padding: 0 4px; text-align: center; font-size: 12px; color: var(--body-text-color-subdued); }
+#like-row, #series-row { gap: 12px; align-items: flex-end; }
 
 .tt-status { height: 72px; font-size: 14px; line-height: 20px; color: var(--body-text-color); }
 .tt-bar { height: 4px; margin-bottom: 8px; border-radius: 2px; overflow: hidden;
@@ -125,7 +142,7 @@ CSS = """
 @keyframes tt-alive { 50% { opacity: 0.45; } }
 @media (prefers-reduced-motion: reduce) { [data-state=running] .tt-bar { animation: none; } }
 
-#viewer { height: clamp(400px, 100vh - 380px, 760px) !important;
+#viewer { height: clamp(380px, 100vh - 400px, 760px) !important;
   background: radial-gradient(circle at 50% 42%, #ffffff 0%, #e6ecf3 100%) !important; }
 .dark #viewer { background: radial-gradient(circle at 50% 42%, #2f3a49 0%, #171d26 100%) !important; }
 #viewer canvas { outline: none; width: 100%; height: 100%; }
@@ -171,7 +188,7 @@ CSS = """
   #page { flex-direction: column; gap: 12px; }
   #controls, #result { display: contents !important; }
   #controls > *, #result > * { width: 100%; min-width: 0 !important; flex-grow: 0 !important; }
-  #options, #vocabulary, #report { order: 1; }
+  #mixing, #options, #vocabulary, #report { order: 1; }
   #viewer { height: 360px !important; }
 }
 @media (max-width: 600px) {

@@ -1,6 +1,6 @@
-"""From a mesh to a file: GLB, OBJ (a zip with its material and texture), PLY, STL.
+"""From a mesh to a file: GLB, OBJ (a zip with its material and texture), PLY, STL, USDZ.
 
-All have y up, the front toward +z, and metres; OBJ, PLY and STL have z up (front -y) on request.
+All have y up, the front toward +z, and metres, unless a Placement says otherwise.
 """
 
 from __future__ import annotations
@@ -14,40 +14,55 @@ from triplaneturbo.mesh.formats.common import safe_name
 from triplaneturbo.mesh.formats.gltf import to_glb
 from triplaneturbo.mesh.formats.obj import to_obj_zip
 from triplaneturbo.mesh.formats.points import to_ply, to_stl
+from triplaneturbo.mesh.formats.usdz import to_usdz
 from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.placement import AS_MODELLED, Placement
 
-SUFFIXES = {"glb": ".glb", "obj": ".zip", "ply": ".ply", "stl": ".stl"}
+SUFFIXES = {"glb": ".glb", "obj": ".zip", "ply": ".ply", "stl": ".stl", "usdz": ".usdz"}
 """The formats by name, and what their files end in."""
 
-__all__ = ["SUFFIXES", "encode", "format_of", "safe_name", "save", "to_glb", "to_obj_zip", "to_ply", "to_stl"]
+__all__ = [
+    "AS_MODELLED",
+    "SUFFIXES",
+    "Placement",
+    "encode",
+    "format_of",
+    "safe_name",
+    "save",
+    "to_glb",
+    "to_obj_zip",
+    "to_ply",
+    "to_stl",
+    "to_usdz",
+]
 
 
 def encode(
-    mesh: Mesh, format: str, name: str = "mesh", unit: float = 1.0, up: str = "y", image: str = "png"
+    mesh: Mesh, format: str, name: str = "mesh", placement: Placement = AS_MODELLED, image: str = "png"
 ) -> bytes:
     """The mesh as the bytes of a file; the same mesh gives the same bytes.
 
     Args:
         mesh: in model space.
-        format: "glb", "obj" (a zip), "ply" or "stl".
+        format: "glb", "obj" (a zip), "ply", "stl" or "usdz".
         name: base name of the files within an OBJ's zip; made harmless.
-        unit: metres per unit of model space.
-        up: "y" or, except in a GLB, "z".
-        image: "png" or "jpeg": the texture in a GLB.
+        placement: size, up axis and origin. A GLB has y up whatever it says, as glTF demands.
+        image: "png" or "jpeg": the texture in a GLB or a USDZ.
 
     Raises:
-        UserError: an unknown format or choice, an empty mesh, positions that are not finite.
+        UserError: an unknown format or choice, an empty mesh, positions that are not finite, an impossible
+            placement.
     """
     if format == "glb":
-        if up != "y":
-            raise UserError("A GLB always has y up; choose another format to have z up.")
-        return to_glb(mesh, image, unit)
+        return to_glb(mesh, image, placement)
     if format == "obj":
-        return to_obj_zip(mesh, name, unit, up)
+        return to_obj_zip(mesh, name, placement)
     if format == "ply":
-        return to_ply(mesh, unit, up)
+        return to_ply(mesh, placement)
     if format == "stl":
-        return to_stl(mesh, unit, up)
+        return to_stl(mesh, placement)
+    if format == "usdz":
+        return to_usdz(mesh, image, placement)
     raise UserError(f"Unknown format {format[:40]!r}; choose one of {', '.join(SUFFIXES)}.")
 
 
@@ -77,20 +92,19 @@ def save(
     mesh: Mesh,
     path: str | os.PathLike[str],
     format: str | None = None,
-    unit: float = 1.0,
-    up: str = "y",
+    placement: Placement = AS_MODELLED,
     image: str = "png",
 ) -> Path:
     """Write the mesh to a file, whole or not at all; the format follows from the name's end unless given.
 
     Args:
         mesh: in model space.
-        path: ends in .glb, .zip (an OBJ with its material and texture), .ply or .stl.
-        format: "glb", "obj", "ply" or "stl", for names that end in something else.
-        unit, up, image: as for `encode`.
+        path: ends in .glb, .zip (an OBJ with its material and texture), .ply, .stl or .usdz.
+        format: "glb", "obj", "ply", "stl" or "usdz", for names that end in something else.
+        placement, image: as for `encode`.
 
     Raises:
         UserError: an unknown format, an empty mesh, positions that are not finite, no room to write.
     """
-    data = encode(mesh, format_of(path, format), Path(path).stem, unit, up, image)
+    data = encode(mesh, format_of(path, format), Path(path).stem, placement, image)
     return write_whole(path, data)

@@ -13,28 +13,28 @@ from torch import Tensor
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.clean import smooth_normals
 from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.placement import Placement
 
 _RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}
 
 
-def checked(mesh: Mesh, unit: float) -> Mesh:
-    """The mesh on the CPU in float32, scaled to metres and with unit normals, if it can stand in a file.
+def checked(mesh: Mesh, placement: Placement) -> Mesh:
+    """The mesh on the CPU in float32, in metres and with unit normals, if it can stand in a file.
 
     Args:
         mesh: in model space.
-        unit: metres per unit of model space, 1e-6 to 1e6.
+        placement: its size and its origin are applied; its axes are left to `to_file_axes`.
 
     Raises:
-        UserError: no faces, a position that is not finite, or an impossible unit.
+        UserError: no faces, a position that is not finite, or an impossible placement.
         ValueError: attributes that do not belong together (a mistake of the caller).
     """
-    if not 1e-6 <= unit <= 1e6:
-        raise UserError(f"A model unit cannot be {unit} metres long; choose from 0.000001 to 1000000.")
+    placement = placement.checked()
     if len(mesh.faces) == 0 or len(mesh.vertices) == 0:
         raise UserError("The mesh is empty, so there is nothing to save; try another seed.")
     vertices = mesh.vertices.detach().cpu().float()
     faces = mesh.faces.detach().cpu().long()
-    finite = torch.isfinite(vertices * unit).all()
+    finite = torch.isfinite(vertices).all()
     if not finite or (mesh.uv is not None and not torch.isfinite(mesh.uv).all()):
         raise UserError("The mesh has positions that are not finite numbers; generate it again.")
     if int(faces.min()) < 0 or int(faces.max()) >= len(vertices):
@@ -54,7 +54,7 @@ def checked(mesh: Mesh, unit: float) -> Mesh:
         if mesh.uv is None:
             raise ValueError(f"a mesh with a {name} needs texture coordinates")
     parts["normals"] = _unit_normals(vertices, faces, parts["normals"])
-    return mesh.replace(vertices=(vertices * unit).contiguous(), faces=faces.contiguous(), **parts)
+    return mesh.replace(vertices=placement.place(vertices).contiguous(), faces=faces.contiguous(), **parts)
 
 
 def _unit_normals(vertices: Tensor, faces: Tensor, normals: Tensor | None) -> Tensor:

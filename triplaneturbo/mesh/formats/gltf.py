@@ -11,6 +11,7 @@ from torch import Tensor
 from triplaneturbo import __version__
 from triplaneturbo.mesh.formats.common import checked, encode_image, to_file_axes
 from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.placement import AS_MODELLED, Placement
 from triplaneturbo.render.colors import srgb_to_linear
 
 ROUGHNESS = 0.9
@@ -58,7 +59,7 @@ class _Buffer:
         return bytes(self.blob)
 
 
-def to_glb(mesh: Mesh, image: str = "png", unit: float = 1.0) -> bytes:
+def to_glb(mesh: Mesh, image: str = "png", placement: Placement = AS_MODELLED) -> bytes:
     """The mesh as a GLB file: y up, front +z, metres; the same mesh gives the same bytes.
 
     Metallic 0, roughness 0.9, single-sided. The texture is written as it is (glTF reads base colours as
@@ -68,13 +69,14 @@ def to_glb(mesh: Mesh, image: str = "png", unit: float = 1.0) -> bytes:
     Args:
         mesh: in model space.
         image: "png" or "jpeg", of the texture; a normal map is always a PNG.
-        unit: metres per unit of model space.
+        placement: size and origin; y is up whatever it says, as glTF demands.
 
     Raises:
-        UserError: an empty mesh, positions that are not finite, an unknown image kind.
+        UserError: an empty mesh, positions that are not finite, an unknown image kind, an impossible
+            placement.
         ValueError: attributes that do not belong together, or a normal map without tangents.
     """
-    mesh = checked(mesh, unit)
+    mesh = checked(mesh, placement)
     if mesh.normal_map is not None and mesh.tangents is None:
         raise ValueError("a normal map needs tangents: viewers would each make up their own")
     buffer = _Buffer()

@@ -11,9 +11,10 @@ from torch import Tensor
 from triplaneturbo.mesh.clean import weld
 from triplaneturbo.mesh.formats.common import checked, encode_image, safe_name, to_file_axes
 from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.placement import AS_MODELLED, Placement
 
 
-def to_obj_zip(mesh: Mesh, name: str = "mesh", unit: float = 1.0, up: str = "y") -> bytes:
+def to_obj_zip(mesh: Mesh, name: str = "mesh", placement: Placement = AS_MODELLED) -> bytes:
     """A zip of NAME.obj and, with a texture, NAME.mtl and NAME.png (NAME_normal.png for a normal map).
 
     Vertices on texture seams are joined again (an OBJ indexes positions and texture coordinates apart), so
@@ -23,15 +24,14 @@ def to_obj_zip(mesh: Mesh, name: str = "mesh", unit: float = 1.0, up: str = "y")
     Args:
         mesh: in model space.
         name: base name of the files inside; made harmless.
-        unit: metres per unit of model space.
-        up: "y" (front +z, as a GLB has it) or "z" (front -y).
+        placement: size, up axis and origin.
 
     Raises:
-        UserError: an empty mesh, positions that are not finite.
+        UserError: an empty mesh, positions that are not finite, an impossible placement.
     """
-    mesh = checked(mesh, unit)
+    mesh = checked(mesh, placement)
     name = safe_name(name)
-    files = {f"{name}.obj": _obj(mesh, name, up).encode()}
+    files = {f"{name}.obj": _obj(mesh, name, placement.up).encode()}
     if _has_material(mesh):
         files[f"{name}.mtl"] = _mtl(mesh, name).encode()
     if mesh.texture is not None:

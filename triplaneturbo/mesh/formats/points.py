@@ -10,10 +10,11 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.clean import weld
 from triplaneturbo.mesh.formats.common import checked, to_file_axes
 from triplaneturbo.mesh.mesh import Mesh, face_normals
+from triplaneturbo.placement import AS_MODELLED, Placement
 from triplaneturbo.render.colors import sample
 
 
-def to_ply(mesh: Mesh, unit: float = 1.0, up: str = "y") -> bytes:
+def to_ply(mesh: Mesh, placement: Placement = AS_MODELLED) -> bytes:
     """The mesh as a binary PLY with normals and, where it has colours or a texture, vertex colours.
 
     Colours are sRGB bytes; without vertex colours the texture is read at each vertex. Vertices on texture
@@ -21,17 +22,17 @@ def to_ply(mesh: Mesh, unit: float = 1.0, up: str = "y") -> bytes:
 
     Args:
         mesh: in model space.
-        unit: metres per unit of model space.
-        up: "y" (front +z, as a GLB has it) or "z" (front -y).
+        placement: size, up axis and origin.
 
     Raises:
-        UserError: an empty mesh, positions that are not finite.
+        UserError: an empty mesh, positions that are not finite, an impossible placement.
     """
-    mesh = checked(mesh, unit)
+    mesh = checked(mesh, placement)
     joined = weld(mesh.vertices)
     faces = _proper(joined.index[mesh.faces])
     columns = [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("nx", "<f4"), ("ny", "<f4"), ("nz", "<f4")]
-    values = torch.cat((to_file_axes(mesh.vertices, up), to_file_axes(mesh.normals, up)), dim=1)[joined.first]
+    vectors = (to_file_axes(part, placement.up) for part in (mesh.vertices, mesh.normals))
+    values = torch.cat(tuple(vectors), dim=1)[joined.first]  # [N, 6]
     colors = _colors(mesh)
     if colors is not None:
         columns += [("red", "u1"), ("green", "u1"), ("blue", "u1")]
@@ -55,20 +56,19 @@ def to_ply(mesh: Mesh, unit: float = 1.0, up: str = "y") -> bytes:
     return ("\n".join(header) + "\n").encode() + table.tobytes() + cells.tobytes()
 
 
-def to_stl(mesh: Mesh, unit: float = 1.0, up: str = "y") -> bytes:
+def to_stl(mesh: Mesh, placement: Placement = AS_MODELLED) -> bytes:
     """The mesh as a binary STL: bare triangles, their corners equal to the last bit where they meet.
 
     Args:
         mesh: in model space.
-        unit: metres per unit of model space.
-        up: "y" (front +z, as a GLB has it) or "z" (front -y, upright in a program for 3D printing).
+        placement: size, up axis and origin.
 
     Raises:
-        UserError: an empty mesh, positions that are not finite.
+        UserError: an empty mesh, positions that are not finite, an impossible placement.
     """
-    mesh = checked(mesh, unit)
+    mesh = checked(mesh, placement)
     joined = weld(mesh.vertices)
-    vertices = to_file_axes(mesh.vertices[joined.first], up)
+    vertices = to_file_axes(mesh.vertices[joined.first], placement.up)
     faces = _proper(joined.index[mesh.faces])
     table = np.zeros(len(faces), dtype=[("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("unused", "<u2")])
     table["normal"] = torch.nn.functional.normalize(face_normals(vertices, faces), dim=1).numpy()

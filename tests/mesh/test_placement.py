@@ -1,0 +1,110 @@
+"""Size, up axis and origin of files, as trimesh reads them and against plain arithmetic."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.mesh.shapes import TURN, colored, textured
+from tests.mesh.test_formats import read, read_obj
+from triplaneturbo.errors import UserError
+from triplaneturbo.mesh.formats import AS_MODELLED, Placement, encode, save
+from triplaneturbo.mesh.mesh import Mesh
+
+KINDS = ["glb", "obj", "ply", "stl"]
+
+
+def extents(data, kind):
+    """Lowest and highest corner [2, 3] of what is in the file."""
+    return (read_obj(data) if kind == "obj" else read(data, kind)).bounds
+
+
+def off_centre():
+    mesh = textured()
+    return mesh.replace(vertices=mesh.vertices * 0.7 + torch.tensor([0.2, -0.3, 0.15]))
+
+
+def placed(mesh, size, up, pivot):
+    """The plain way: corner by corner of the bounding box, in a file's axes."""
+    low, high = (np.array(corner.tolist()) for corner in mesh.bounds)
+    scale = 1 if size is None else size / max(high - low)
+    move = {
+        "model": np.zeros(3),
+        "centre": -(low + high) / 2,
+        "ground": -np.array([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]]),
+    }[pivot]
+    corners = []
+    for x, y, z in ((low + move) * scale, (high + move) * scale):
+        corners.append((y, z, x) if up == "y" else (y, -x, z))
+    return np.sort(np.array(corners), axis=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("pivot", ["model", "centre", "ground"])
+@pytest.mark.parametrize(("size", "up"), [(None, "y"), (0.12, "y"), (None, "z"), (25, "z")])
+def test_every_file_is_where_it_was_asked_to_be(kind, size, up, pivot):
+    mesh = off_centre()
+    bounds = extents(encode(mesh, kind, placement=Placement(size, up, pivot)), kind)
+    expected = placed(mesh, size, "y" if kind == "glb" else up, pivot)
+    np.testing.assert_allclose(bounds, expected, atol=2e-6 * (size or 1))
+    height = 1 if up == "y" or kind == "glb" else 2
+    if size is not None:
+        assert (bounds[1] - bounds[0]).max() == pytest.approx(size, rel=1e-5)
+    if pivot == "ground":
+        assert bounds[0, height] == 0
+    if pivot == "centre":
+        np.testing.assert_allclose(bounds.sum(0), 0, atol=1e-6 * (size or 1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_asked_for_is_the_file_as_it_always_was(kind):
+    mesh = off_centre()
+    assert (
+        encode(mesh, kind)
+        == encode(mesh, kind, placement=AS_MODELLED)
+        == encode(mesh, kind, "mesh", Placement())
+    )
+    expected = (mesh.bounds @ TURN.T).numpy()
+    np.testing.assert_allclose(extents(encode(mesh, kind), kind), expected, rtol=1e-7)  # an OBJ has 8 digits
+
+
+@pytest.mark.parametrize("kind", ["obj", "ply", "stl"])
+def test_z_up_on_request_stands_as_blender_would_stand_a_glb(kind):
+    mesh = textured()
+    x, y, z = (mesh.vertices @ TURN.T).unbind(1)
+    expected = torch.stack((x, -z, y), dim=1)
+    bounds = torch.stack((expected.amin(0), expected.amax(0))).numpy()
+    np.testing.assert_allclose(
+        extents(encode(mesh, kind, placement=Placement(up="z")), kind), bounds, atol=1e-6
+    )
+
+
+def test_a_glb_has_y_up_whatever_is_asked_for():
+    mesh = textured()
+    assert encode(mesh, "glb", placement=Placement(up="z")) == encode(mesh, "glb")
+
+
+BAD = [
+    ({"up": "x"}, "choose one of the two"),
+    ({"up": None}, "choose one of the two"),
+    ({"pivot": "top"}, "model, centre or ground, not 'top'"),
+    *(
+        ({"size": size}, "0.001 to 1000 metres")
+        for size in (0.0, -1.0, 0.0009, 1001, float("nan"), float("inf"), "2", True)
+    ),
+]
+
+
+@pytest.mark.parametrize(("values", "sentence"), BAD)
+def test_what_cannot_be_is_refused_before_anything_is_written(values, sentence, tmp_path):
+    with pytest.raises(UserError, match=sentence):
+        Placement(**values).checked()
+    for kind in KINDS:
+        with pytest.raises(UserError, match=sentence):
+            save(colored(), tmp_path / "x", kind, Placement(**values))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_point_has_no_size():
+    point = Mesh(torch.ones(3, 3), torch.tensor([[0, 1, 2]]))
+    with pytest.raises(UserError, match="cannot be given a size"):
+        encode(point, "glb", placement=Placement(size=1.0))

@@ -1,0 +1,217 @@
+"""The left side of the Generate tab: what is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.models import ROOT
+from triplaneturbo.request import DEFAULT_FACES, RESOLUTIONS, STEP_LIMIT, UNWRAPS, Request, tidy_prompt
+from triplaneturbo.ui import panels
+from triplaneturbo.ui.several import LONGEST_SERIES
+from triplaneturbo.world.advice import EXAMPLES, KINDS, advice, summary
+
+if TYPE_CHECKING:
+    from triplaneturbo.engine import Engine
+
+ANY_EXAMPLES = ROOT / "assets" / "examples.txt"
+VOCABULARY = "What it can make"
+TEXTURE_CHOICES = (512, 1024, 2048, 4096)
+COUNTS = (1, 2, 4, 8)
+ROLL = "() => Math.floor(Math.random() * 1000000)"
+QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+# A pause in typing is as good as a press of the button, while the switch is on. Enter comes before it.
+LIVE = """() => {
+  let timer = 0;
+  const typed = (event) => event.target.closest && event.target.closest("#prompt");
+  document.addEventListener("input", (event) => {
+    if (!typed(event)) return;
+    clearTimeout(timer);
+    if (!document.querySelector("#live input").checked) return;
+    timer = setTimeout(() => document.querySelector("#live-go").click(), 250);
+  });
+  document.addEventListener("keydown", (event) => {
+    if (typed(event) && event.key === "Enter") clearTimeout(timer);
+  }, true);
+}"""
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The components.
+
+    Attributes:
+        fields: what becomes a Request, in the order of `form.FIELDS`.
+        reading: what the model does not know of the prompt; None where it reads any words.
+        live: whether a pause in typing begins a generation; `go` is what it presses.
+        forming: whether every step is shown.
+        count: how many seeds are made at once.
+    """
+
+    fields: list[Any]
+    prompt: gr.Textbox
+    reading: gr.HTML | None
+    live: gr.Checkbox
+    forming: gr.Checkbox
+    go: gr.Button
+    count: gr.Radio
+    start: gr.Button
+    stop: gr.Button
+    status: gr.HTML
+    series: Series
+
+
+@dataclass(frozen=True)
+class Series:
+    """A blend as a series of meshes: how many, begin, and the zip that comes of it."""
+
+    count: gr.Slider
+    start: gr.Button
+    download: gr.DownloadButton
+
+
+def build(engine: Engine) -> Controls:
+    """Put the controls into the column that is being built."""
+    prompt = gr.Textbox(
+        label="Prompt",
+        placeholder="Say what to make: a red mushroom",
+        lines=1,
+        max_lines=4,
+        autofocus=True,
+        elem_id="prompt",
+    )
+    # Only for a model of the world: others read any words.
+    reading = gr.HTML(read(engine, ""), elem_id="reading") if engine.words else None
+    with gr.Row(elem_id="switches"):
+        live = gr.Checkbox(
+            False, label="Live", info="A pause in typing is enough.", min_width=140, elem_id="live"
+        )
+        forming = gr.Checkbox(
+            True, label="Show it forming", info="Each step, as it comes.", min_width=140, elem_id="forming"
+        )
+    # Hidden, and not left out: the page presses it.
+    go = gr.Button("Live", visible="hidden", elem_id="live-go")
+    examples = _examples(prompt, engine)
+    with gr.Row(elem_id="seed-row"):
+        seed = gr.Number(0, label="Seed", min_width=90, elem_id="seed")
+        dice = gr.Button("Dice", elem_id="dice", scale=0, min_width=96)
+    count = gr.Radio(list(COUNTS), value=1, label="Variants, seeds from this one on", elem_id="count")
+    with gr.Row(elem_id="buttons"):
+        start = gr.Button("Generate", variant="primary", scale=3, min_width=120, elem_id="generate")
+        stop = gr.Button("Cancel", interactive=False, scale=1, min_width=90, elem_id="cancel")
+    status = gr.HTML(panels.ready(), elem_id="status")
+    mixing, series = _mixing()
+    options = _options(engine)
+    if engine.words:
+        with gr.Accordion(VOCABULARY, open=False, elem_id="vocabulary"):
+            gr.HTML(panels.vocabulary(engine.words, KINDS, EXAMPLES))
+    with gr.Accordion("What this runs on", open=False, elem_id="report"):
+        gr.HTML(panels.report(engine.report()))
+
+    dice.click(None, None, seed, js=ROLL, api_visibility="private")
+    if examples is not None:
+        examples.click(lambda row: row[0], examples, prompt, **QUICK)
+    if reading is not None:
+        # Not while it is typed, where every half word would be unknown; and nobody types an example.
+        prompt.blur(lambda words: read(engine, words), prompt, reading, **QUICK)
+        if examples is not None:
+            examples.click(lambda row: read(engine, row[0]), examples, reading, **QUICK)
+    return Controls(
+        fields=[prompt, seed, *options, *mixing],
+        prompt=prompt,
+        reading=reading,
+        live=live,
+        forming=forming,
+        go=go,
+        count=count,
+        start=start,
+        stop=stop,
+        status=status,
+        series=series,
+    )
+
+
+def read(engine: Engine, prompt: str | None) -> str:
+    """What a model of the world does not know of a prompt; of one that cannot be, the status line tells."""
+    hint = f"It knows {summary()}: see “{VOCABULARY}” below."
+    try:
+        reading = engine.read(tidy_prompt(prompt or ""))
+    except UserError:
+        reading = None
+    more = f"“{VOCABULARY}” below lists all that it knows."
+    return panels.reading(advice(reading, more) if reading is not None else "", hint)
+
+
+def _examples(prompt: gr.Textbox, engine: Engine) -> gr.Dataset | None:
+    """Prompts to click on: the world's own for its models, else one a line of assets/examples.txt, if any."""
+    if engine.words:
+        lines = list(EXAMPLES)
+    elif ANY_EXAMPLES.is_file():
+        text = ANY_EXAMPLES.read_text(encoding="utf-8")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+    else:
+        return None
+    return gr.Dataset(
+        components=[prompt],
+        samples=[[line] for line in lines],
+        label="Examples",
+        layout="gallery",
+        elem_id="examples",
+    )
+
+
+def _mixing() -> tuple[list[Any], Series]:
+    """Variation and blend, in the order of `form.FIELDS`; and the series of a blend."""
+    with gr.Accordion("Variation and blend", open=False, elem_id="mixing"):
+        with gr.Row():
+            variation = gr.Slider(
+                0,
+                1,
+                0,
+                step=0.01,
+                label="Variation",
+                min_width=195,
+                elem_id="variation",
+            )
+            other = gr.Number(0, label="Variation's seed", min_width=120, elem_id="variation-seed")
+        blend = gr.Textbox(
+            label="Blend with", placeholder="another prompt", lines=1, max_lines=3, elem_id="blend"
+        )
+        weight = gr.Slider(
+            0, 1, 0.5, step=0.01, label="Blend", info="0: the prompt, 1: the other one.", elem_id="weight"
+        )
+        count = gr.Slider(2, LONGEST_SERIES, 5, step=1, label="Meshes from the one to the other")
+        with gr.Row(elem_id="series-row"):
+            start = gr.Button("Make the series", min_width=130, elem_id="series")
+            download = gr.DownloadButton(
+                "Download ZIP", interactive=False, min_width=120, elem_id="download-series"
+            )
+    return [variation, other, blend, weight], Series(count, start, download)
+
+
+def _options(engine: Engine) -> list[Any]:
+    """The mesh's options, in the order of `form.FIELDS`."""
+    config, default = engine.model.config, Request("")
+    with gr.Accordion("Mesh", open=False, elem_id="options"):
+        with gr.Row():
+            steps = gr.Slider(1, STEP_LIMIT, config.steps, step=1, label="Steps", min_width=195)
+            resolution = gr.Slider(*RESOLUTIONS, config.grid_resolution, step=8, label="Grid", min_width=195)
+        with gr.Row():
+            faces = gr.Number(
+                DEFAULT_FACES, label="Most faces", info="0 keeps them all.", min_width=195, elem_id="faces"
+            )
+            texture = gr.Dropdown(
+                list(TEXTURE_CHOICES),
+                value=default.texture_size,
+                label="Texture",
+                info="Pixels a side.",
+                min_width=195,
+            )
+        unwrap = gr.Radio(
+            list(UNWRAPS), value=default.unwrap, label="Unwrap", info="none: colours at vertices, no texture."
+        )
+        normal_map = gr.Checkbox(default.normal_map, label="Normal map")
+    return [steps, resolution, faces, texture, unwrap, normal_map]
