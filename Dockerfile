@@ -54,4 +54,4 @@ RUN /opt/venv/bin/python -m triplaneturbo.mesh.warm
 EXPOSE 7860
 HEALTHCHECK --interval=30s --timeout=10s --start-period=300s \
     CMD ["/opt/venv/bin/python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:7860', timeout=5)"]
-CMD ["/opt/venv/bin/python", "app.py", "--host", "0.0.0.0", "--port", "7860"]
+CMD ["/opt/venv/bin/python", "app.py", "--host", "0.0.0.0", "--port", "7860", "--outputs", "/cache/history"]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
-import tempfile
 import threading
 from pathlib import Path
 
@@ -36,15 +36,45 @@ def options() -> Parser:
     parser.add_argument(
         "--port", type=int, default=int(port) if port.isdecimal() else 7860, help="default 7860"
     )
+    parser.add_argument(
+        "--outputs",
+        default="outputs/history",
+        metavar="FOLDER",
+        help="keeps results; default outputs/history",
+    )
+    parser.add_argument("--queue", type=int, metavar="N", help="the most requests that may wait")
+    parser.add_argument("--per-minute", type=int, metavar="N", help="the most requests a minute and session")
+    parser.add_argument(
+        "--quota", type=gigabytes, metavar="GB", help="the most that all results take on disk; default 20"
+    )
+    parser.add_argument(
+        "--admin", action="store_true", help="let everybody train and manage adapters, not only this machine"
+    )
+    parser.add_argument(
+        "--password",
+        default=os.environ.get("TRIPLANETURBO_PASSWORD"),
+        help="let who knows it train and manage adapters; better given as TRIPLANETURBO_PASSWORD",
+    )
     return parser
+
+
+def gigabytes(text: str) -> int:
+    """Bytes, for argparse. ValueError if it is no finite number."""
+    size = float(text) * 1e9
+    if not math.isfinite(size):
+        raise ValueError
+    return int(size)
 
 
 def serve(arguments: argparse.Namespace) -> int:
     """Build the engine, launch the page, and wait for the interrupt.
 
     Raises:
-        UserError: the model is not to be had, or the address is taken.
+        UserError: the model is not to be had, the address is taken, or results cannot be kept.
     """
+    from triplaneturbo.limits import Guard, Limits
+
+    limits = Limits.for_host(arguments.host, arguments.queue, arguments.per_minute, arguments.quota)
     wait_politely()
     prepare()
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
@@ -55,18 +85,19 @@ def serve(arguments: argparse.Namespace) -> int:
 
     from triplaneturbo.engine import Engine
     from triplaneturbo.ui.blocks import SERVING, build, look
+    from triplaneturbo.ui.gate import guarded
+    from triplaneturbo.ui.history import History
+    from triplaneturbo.ui.served import Served, live_folder
 
-    with (
-        Engine(
-            arguments.model, arguments.device, arguments.precision, arguments.base, arguments.low_vram
-        ) as engine,
-        tempfile.TemporaryDirectory(prefix="triplaneturbo-") as folder,
-    ):
+    history = History(Path(arguments.outputs), quota=limits.quota, kept=limits.entries)
+    model = (arguments.model, arguments.device, arguments.precision, arguments.base, arguments.low_vram)
+    with Engine(*model, queue=limits.queue) as engine, live_folder(history) as folder:
         print("\n".join(filter(None, (engine.report(), engine.notice))), flush=True)
-        page = build(engine, Path(folder))
+        page = build(engine, folder, history, Guard(limits))
         address = {"server_name": arguments.host, "server_port": arguments.port}
         try:
-            _, url, _ = page.launch(**address, **SERVING, **look(), prevent_thread_lock=True)
+            gate = guarded(Served(history), limits)
+            _, url, _ = page.launch(**address, **SERVING, **look(), **gate, prevent_thread_lock=True)
         except (OSError, OverflowError):
             raise UserError(
                 f"Cannot serve at {shown(arguments.host)}, port {arguments.port}: it is taken or not this"

@@ -17,7 +17,7 @@ def _serve(*argv: str) -> int:
     return guarded(lambda: app.serve(app.options().parse_args(argv)), "Stopped.")
 
 
-@pytest.mark.parametrize("argv", [["--port", "http"], ["--share"], ["a cup"]])
+@pytest.mark.parametrize("argv", [["--port", "http"], ["--share"], ["a cup"], ["--quota", "nan"]])
 def test_bad_flags_are_one_sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
         app.options().parse_args(argv)
@@ -47,11 +47,27 @@ def test_a_port_that_is_taken_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(engine, "_load", load_once)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert _serve("--model", "small", "--device", "cpu", "--port", str(port)) == 2
+        where = ("--port", str(port), "--outputs", str(tmp_path / "history"))
+        assert _serve("--model", "small", "--device", "cpu", *where) == 2
     said = capsys.readouterr()
     assert f"port {port}: it is taken" in said.err.splitlines()[-1]
     assert "Open" not in said.out
-    assert list(tmp_path.iterdir()) == []  # the folder for results is gone
+    assert {path.name for path in tmp_path.rglob("*")} <= {"history", ".lock"}  # what was live is gone
+
+
+@pytest.mark.parametrize("flag", ["--queue", "--per-minute", "--quota"])
+def test_a_limit_below_one_is_one_sentence(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _serve("--model", "small", flag, "0") == 2
+    assert capsys.readouterr().err == f"{flag} should be 1 or more, not 0.\n"
+
+
+def test_a_folder_for_results_that_cannot_be_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert _serve("--model", "small", "--outputs", str(tmp_path / "file" / "history")) == 2
+    said = capsys.readouterr().err
+    assert "choose another --outputs" in said
+    assert said.count("\n") == 1

@@ -9,12 +9,12 @@ from collections.abc import Generator, Iterator, Sequence
 import pytest
 import torch
 
-from triplaneturbo.errors import Cancelled, EmptySurfaceError, UserError
+from triplaneturbo.errors import Cancelled, EmptySurfaceError, QueueFullError, UserError
 from triplaneturbo.mesh.clean import Dropped
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.pipeline import Outcome, Progress, Result
 from triplaneturbo.request import Request
-from triplaneturbo.tickets import Line
+from triplaneturbo.tickets import FIRST_GUESS, Line, Ticket
 
 WAIT = 20
 
@@ -172,6 +172,68 @@ def test_what_was_made_before_a_cancelled_one_is_kept(line: Line, work: Work) ->
 def test_result_times_out(line: Line) -> None:
     with pytest.raises(TimeoutError):
         line.join(Request("gated")).result(0.01)
+
+
+def _busy(line: Line) -> Ticket:
+    """A ticket that is being worked on and ends when the gate opens."""
+    ticket = line.join(Request("gated"))
+    for _ in range(WAIT * 100):
+        if not line._waiting:
+            return ticket
+        time.sleep(0.01)
+    pytest.fail("nobody took it")
+
+
+def test_a_full_line_says_when_to_come_again(work: Work) -> None:
+    line = Line([work], "test", size=3)
+    running = _busy(line)
+    waiting = [line.join(Request("a cup")), line.join(Request("a cup"), Request("a hat"))]
+    with pytest.raises(QueueFullError, match=rf"^The queue is full; try again in {3 * FIRST_GUESS:.0f} s\.$"):
+        line.join(Request("a hat"))
+    waiting[0].cancel()
+    waiting.append(line.join(Request("a hat")))  # there is room again
+    with pytest.raises(QueueFullError):
+        line.join(Request("a hat"))
+    work.gate.set()
+    for ticket in [running, waiting[1], waiting[2]]:
+        assert all(not isinstance(outcome, UserError) for outcome in ticket.results(WAIT))
+    assert line.close(WAIT)
+
+
+def test_more_at_once_than_the_line_holds_are_let_in_where_nobody_waits(work: Work) -> None:
+    line = Line([work], "test", size=2)
+    running = _busy(line)
+    several = line.join(*(Request("a cup", seed=seed) for seed in range(4)))
+    work.gate.set()
+    assert running.result(WAIT)
+    assert len(several.results(WAIT)) == 4
+    assert line.close(WAIT)
+
+
+@pytest.mark.parametrize(("workers", "seconds"), [(1, 14), (2, 7)])
+def test_the_wait_is_estimated_from_the_last_requests(workers: int, seconds: int) -> None:
+    works = [Work() for _ in range(workers)]
+    line = Line(works, "test", size=2, clock=iter([number * 7.0 for number in range(100)]).__next__)
+    line.join(Request("a cup")).result(WAIT)
+    _ended(line, 1)
+    for _ in range(workers):
+        _busy(line)
+    line.join(Request("a cup"))
+    line.join(Request("a cup"))
+    with pytest.raises(QueueFullError) as info:
+        line.join(Request("a cup"))
+    assert info.value.seconds == seconds
+    for work in works:
+        work.gate.set()
+    assert line.close(WAIT)
+
+
+def _ended(line: Line, count: int) -> None:
+    for _ in range(WAIT * 100):
+        if len(line._took) == count:
+            return
+        time.sleep(0.01)
+    pytest.fail("it never ended")
 
 
 def test_closing_cancels_everything(work: Work) -> None:

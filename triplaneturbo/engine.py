@@ -67,6 +67,7 @@ class Engine:
         precision: "auto", "float32", "float16" or "bfloat16".
         base: a folder of Stable Diffusion 2.1-base for the full model; None: TRIPLANETURBO_BASE or the hub's.
         low_vram: spare the device's memory where that costs a little time only.
+        queue: the most requests that may wait for the one under way; None: any number.
 
     Attributes:
         model: the loaded model.
@@ -86,6 +87,7 @@ class Engine:
         precision: str = "auto",
         base: str | None = None,
         low_vram: bool = False,
+        queue: int | None = None,
     ) -> None:
         chosen = choose_devices(device)
         self.device, self._why_device = chosen[0]
@@ -95,7 +97,7 @@ class Engine:
         self._stations = [_Station(choice.device) for choice in chosen]
         self._results: _Kept[Result] = _Kept(KEPT_RESULTS)
         works = [partial(self._work, station) for station in self._stations]
-        self._line = Line(works, name=f"engine on {self.device.type}")
+        self._line = Line(works, name=f"engine on {self.device.type}", size=queue)
         try:
             try:
                 self._load(found, precision, low_vram)
@@ -134,6 +136,7 @@ class Engine:
 
         Raises:
             UserError: a value of a request cannot be.
+            QueueFullError: too many requests wait already.
         """
         settled = [self.pipeline.settle(request) for request in requests]
         return self._line.join(*settled, sketches=sketches)

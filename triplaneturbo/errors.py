@@ -21,5 +21,20 @@ class EmptySurfaceError(UserError):
         return EmptySurfaceError, ()
 
 
+class QueueFullError(UserError):
+    """So many requests wait already that one more is refused.
+
+    Attributes:
+        seconds: in which those that wait now will have begun, an estimate.
+    """
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"The queue is full; try again in {seconds} s.")
+        self.seconds = seconds
+
+    def __reduce__(self) -> tuple[type[QueueFullError], tuple[int]]:
+        return QueueFullError, (self.seconds,)
+
+
 class Cancelled(Exception):
     """The request was cancelled by whoever asked for it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -10,13 +11,16 @@ from concurrent.futures import Future
 from contextlib import closing
 from typing import Any, TypeVar
 
-from triplaneturbo.errors import Cancelled, UserError
+from triplaneturbo.errors import Cancelled, QueueFullError, UserError
 from triplaneturbo.pipeline import Outcome, Progress, Result, Sketches
 from triplaneturbo.request import Request
 
 # Makes the requests of one ticket; as many outcomes as there are requests, in their order.
 Work = Callable[[Sequence[Request], Sketches], Generator[Progress | Outcome, None, None]]
 Value = TypeVar("Value")
+
+REMEMBERED = 16  # requests from whose seconds the next ones' are estimated
+FIRST_GUESS = 2.0  # seconds of a request, before any has ended
 
 
 class Ticket:
@@ -138,23 +142,41 @@ class Line:
     Args:
         works: for each thread what makes the events and outcomes of a ticket; called in it only.
         name: of the threads.
+        size: the most requests that may wait, 1 or more; None: any number.
+        clock: tells the seconds.
     """
 
-    def __init__(self, works: Sequence[Work], name: str) -> None:
+    def __init__(
+        self,
+        works: Sequence[Work],
+        name: str,
+        size: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._changed = threading.Condition()
         self._waiting: deque[Ticket] = deque()
         self._closed = False
+        self._size = size
+        self._clock = clock
+        self._took: deque[float] = deque(maxlen=REMEMBERED)
         self._workers = [_Worker(self, work) for work in works]
         for number, worker in enumerate(self._workers):
             worker.thread = threading.Thread(target=worker.serve, name=f"{name} {number}", daemon=True)
             worker.thread.start()
 
     def join(self, *requests: Request, sketches: Sketches = "none") -> Ticket:
-        """Stand at the end of the line. RuntimeError once the line is closed."""
+        """Stand at the end of the line. RuntimeError once the line is closed.
+
+        Raises:
+            QueueFullError: too many requests wait already. Where none waits, any number on one ticket may.
+        """
         ticket = Ticket(requests, self, sketches)
         with self._changed:
             if self._closed:
                 raise RuntimeError("the engine is closed")
+            waiting = sum(len(other.requests) for other in self._waiting)
+            if self._size is not None and waiting and waiting + len(requests) > self._size:
+                raise QueueFullError(self._seconds_for(waiting))
             self._waiting.append(ticket)
             self._changed.notify_all()
         return ticket
@@ -193,6 +215,11 @@ class Line:
             free = sum(worker.current is None for worker in self._workers)
             return max(0, self._waiting.index(ticket) + 1 - free)
 
+    def _seconds_for(self, requests: int) -> int:
+        """In how many seconds so many requests are likely to be done; 1 or more."""
+        each = sum(self._took) / len(self._took) if self._took else FIRST_GUESS
+        return max(1, math.ceil(each * requests / len(self._workers)))
+
     def close(self, timeout: float | None = None) -> bool:
         """Cancel everything and end the threads, waiting up to `timeout` seconds; True if all have ended."""
         with self._changed:
@@ -230,12 +257,14 @@ class _Worker:
                     return
                 ticket = self.current = line._waiting.popleft()
             failure: BaseException | None = None
+            since = line._clock()
             try:
                 self._run(ticket)
             except BaseException as error:
                 failure = error
             with line._changed:
                 self.current = None
+                line._took.append((line._clock() - since) / len(ticket.requests))
             ticket.finish(failure)
 
     def _run(self, ticket: Ticket) -> None:

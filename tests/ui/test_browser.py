@@ -58,6 +58,7 @@ def _served(model: str, folder: Path) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "app.py", "--model", model, "--device", "cpu", "--port", str(port)]
+    command += ["--outputs", str(folder / "history")]
     server = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -84,7 +85,7 @@ def _served(model: str, folder: Path) -> Iterator[str]:
         server.wait(20)
     assert "Traceback" not in "".join(said)
     assert server.returncode == 0
-    assert not list(folder.glob("triplaneturbo-*"))
+    assert not list(folder.glob("history/live-*"))
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,9 @@
 """The page as a whole, and how it is to be served.
 
-    page = build(engine, folder)
-    page.launch(server_name="127.0.0.1", server_port=7860, **SERVING, **look())
+    history, limits = History(Path("outputs/history")), Limits()
+    with live_folder(history) as folder:
+        page = build(engine, folder, history, Guard(limits))
+        page.launch(server_name="127.0.0.1", **SERVING, **look(), **guarded(Served(history), limits))
 
 This floor imports no torch: the engine gives what is needed.
 """
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from triplaneturbo.limits import Guard, Limits
 from triplaneturbo.models import ROOT
 from triplaneturbo.ui import endpoint, generate, panels
 from triplaneturbo.ui.scripts import ON_LOAD
@@ -22,6 +25,7 @@ from triplaneturbo.ui.theme import CSS, theme
 
 if TYPE_CHECKING:
     from triplaneturbo.engine import Engine
+    from triplaneturbo.ui.history import History
 
 # Nothing is shared, counted, uploaded or kept in the browser, and no other server is asked for anything.
 SERVING: dict[str, Any] = {
@@ -42,23 +46,31 @@ def look() -> dict[str, Any]:
     return {"theme": theme(), "css": CSS, "favicon_path": str(ROOT / "assets" / "favicon.svg")}
 
 
-def build(engine: Engine, folder: Path) -> gr.Blocks:
-    """The page for an engine; results lie in `folder`, the only one that files are served from.
+def build(
+    engine: Engine, folder: Path, history: History | None = None, guard: Guard | None = None
+) -> gr.Blocks:
+    """The page for an engine; files are served from `folder` and from the history's alone.
 
-    Whoever calls it deletes the folder when the page is closed.
+    Args:
+        engine: makes the meshes.
+        folder: for what does not outlive the page, in the history's if there is one; whoever calls this
+            deletes it when the page is closed.
+        history: keeps results; None: none are kept.
+        guard: holds visitors to limits; None: there are only loose ones.
     """
     folder = folder.resolve()
+    guard = guard or Guard(Limits.for_host("localhost"))
     # Gradio serves whatever lies in its folder for temporary files, by default one that all of a machine's
-    # Gradio programs share.
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    os.environ["GRADIO_EXAMPLES_CACHE"] = str(folder)
+    # Gradio programs share; and what lies elsewhere it copies there.
+    os.environ["GRADIO_TEMP_DIR"] = str(history.root if history is not None else folder)
+    os.environ["GRADIO_EXAMPLES_CACHE"] = os.environ["GRADIO_TEMP_DIR"]
     sessions = Sessions(folder)
     with gr.Blocks(title="triplaneturbo", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(panels.title())
         if engine.notice:
             gr.HTML(panels.notice(engine.notice))
         generate.build(engine, sessions)
-        endpoint.build(engine, sessions)
+        endpoint.build(engine, sessions, guard)
 
         def leave(page: gr.Request) -> None:
             sessions.leave(page.session_hash)

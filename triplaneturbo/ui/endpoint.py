@@ -29,9 +29,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from triplaneturbo.engine import Engine
+    from triplaneturbo.limits import Guard
     from triplaneturbo.ui.sessions import Session, Sessions
 
 MOST_VARIANTS = 8
+# Lets a visitor's requests in and gives them back, or raises the UserError that says why not.
+Admit = Callable[..., list[Request]]
 TYPES: dict[str, Any] = {"unwrap": Literal["fast", "xatlas", "none"]}
 MIME = {
     "glb": "model/gltf-binary",
@@ -41,14 +44,14 @@ MIME = {
 }
 
 
-def build(engine: Engine, sessions: Sessions) -> None:
+def build(engine: Engine, sessions: Sessions, guard: Guard) -> None:
     """Add the endpoints to the Blocks that is being built."""
     config = engine.model.config
     default = Request("", steps=config.steps, resolution=config.grid_resolution)
     settings = {name: getattr(default, name) for name in FIELDS if name != "prompt"}
     unblended = {name: value for name, value in settings.items() if not name.startswith("blend")}
 
-    def generate(session: Session, asked: dict[str, Any]) -> tuple[Any, dict]:
+    def generate(session: Session, admit: Admit, asked: dict[str, Any]) -> tuple[Any, dict]:
         """Make a textured mesh from a prompt.
 
         Gives the GLB file and a dictionary of facts: vertices, faces, seconds of each stage, settings, files
@@ -56,28 +59,29 @@ def build(engine: Engine, sessions: Sessions) -> None:
         texture. `variation` (0 to 1) turns the seed's noise toward that of `variation_seed`; `blend` is
         another prompt, `blend_weight` (0 to 1) its share. What cannot be is an error of one sentence.
         """
-        made = _made(follow(engine, session, _request(asked), alone=False, formats=("glb",)))
+        (request,) = admit(_request(asked))
+        made = _made(follow(engine, session, request, alone=False, formats=("glb",)))
         return _served(made.files["glb"], "glb"), file_facts(made.facts)
 
-    def variants(session: Session, asked: dict[str, Any]) -> tuple[list, list]:
+    def variants(session: Session, admit: Admit, asked: dict[str, Any]) -> tuple[list, list]:
         """Make a prompt's meshes for `count` (1 to 8) seeds, the given one first.
 
         Gives the GLB files and as many dictionaries of facts, in order; for a seed without a surface no file,
         and {"seed": ..., "error": ...} among the facts. Settings as for /generate.
         """
         count = _whole(asked.pop("count"), "The count of variants", 1, MOST_VARIANTS)
-        return _all(engine, session, seeds(_request(asked), count))
+        return _all(engine, session, admit(*seeds(_request(asked), count)))
 
-    def blend(session: Session, asked: dict[str, Any]) -> tuple[list, list]:
+    def blend(session: Session, admit: Admit, asked: dict[str, Any]) -> tuple[list, list]:
         """Make `count` (2 to 16) meshes in equal steps from a prompt to another one.
 
         Gives the GLB files and as many dictionaries of facts, in order, as /variants does.
         """
         count = asked.pop("count")
         asked["blend"] = asked.pop("other")
-        return _all(engine, session, series(_request(asked), count))
+        return _all(engine, session, admit(*series(_request(asked), count)))
 
-    def export(session: Session, asked: dict[str, Any]) -> tuple[Any, dict]:
+    def export(session: Session, admit: Admit, asked: dict[str, Any]) -> tuple[Any, dict]:
         """Make a mesh, or take the one that was just made with these settings, as a file of another format.
 
         `format` is glb, obj (a zip with material and texture), ply or stl.
@@ -85,20 +89,29 @@ def build(engine: Engine, sessions: Sessions) -> None:
         name = asked.pop("format")
         if name not in FORMATS:
             raise UserError(f"There is no format {shown(name)}; use {', '.join(FORMATS)}.")
-        made = _made(follow(engine, session, _request(asked), alone=False, formats=(name,)))
+        (request,) = admit(_request(asked))
+        made = _made(follow(engine, session, request, alone=False, formats=(name,)))
         return _served(made.files[name], name), file_facts(made.facts)
 
     one, several = tuple[gr.FileData, dict], tuple[list, list]
-    _add(sessions, generate, {"prompt": (str, ...)}, settings, one)
-    _add(sessions, variants, {"prompt": (str, ...), "count": (int, 4)}, settings, several)
-    _add(sessions, blend, {"prompt": (str, ...), "other": (str, ...), "count": (int, 5)}, unblended, several)
+    _add(sessions, guard, generate, {"prompt": (str, ...)}, settings, one)
+    _add(sessions, guard, variants, {"prompt": (str, ...), "count": (int, 4)}, settings, several)
+    _add(
+        sessions,
+        guard,
+        blend,
+        {"prompt": (str, ...), "other": (str, ...), "count": (int, 5)},
+        unblended,
+        several,
+    )
     formats: Any = Literal[tuple(FORMATS)]
-    _add(sessions, export, {"prompt": (str, ...), "format": (formats, "glb")}, settings, one)
+    _add(sessions, guard, export, {"prompt": (str, ...), "format": (formats, "glb")}, settings, one)
 
 
 def _add(
     sessions: Sessions,
-    work: Callable[[Session, dict[str, Any]], Any],
+    guard: Guard,
+    work: Callable[[Session, Admit, dict[str, Any]], Any],
     own: dict[str, tuple[Any, Any]],
     settings: dict[str, Any],
     gives: Any,
@@ -108,8 +121,15 @@ def _add(
     typed = {name: (int if name == "faces" else kind, value) for name, (kind, value) in typed.items()}
 
     def endpoint(page: gr.Request, *values: Any) -> Any:
+        visitor = {"session": page.session_hash, "address": page.client.host if page.client else None}
+
+        def admit(*requests: Request) -> list[Request]:
+            guard.admit(*requests, **visitor)
+            return list(requests)
+
         try:
-            return work(sessions.of(page.session_hash), dict(zip(typed, values, strict=True)))
+            with guard.alone(**visitor):
+                return work(sessions.of(page.session_hash), admit, dict(zip(typed, values, strict=True)))
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from None
 

@@ -1,0 +1,99 @@
+"""The limits through the page's endpoint: each is one sentence, and what is refused costs nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("gradio")
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from tests.quick import load
+from triplaneturbo.engine import Engine
+from triplaneturbo.limits import Guard, Limits
+from triplaneturbo.ui.blocks import SERVING, build, look
+
+pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")  # its own use of pandas
+
+QUICK: dict[str, Any] = {"resolution": 24, "texture_size": 512, "steps": 2}
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with Engine("small", device="cpu", queue=1) as engine:
+        yield engine
+
+
+@contextmanager
+def _served(engine: Engine, folder: Path, limits: Limits) -> Iterator[str]:
+    before = os.environ.copy()
+    page = build(engine, folder, guard=Guard(limits))
+    try:
+        _, url, _ = page.launch(server_name="127.0.0.1", prevent_thread_lock=True, **SERVING, **look())
+        yield url
+    finally:
+        page.close()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _ask(client: Client, prompt: str = "a cup", **settings: Any) -> str:
+    """What is said: nothing if there is a mesh."""
+    try:
+        client.predict(prompt, api_name="/generate", **(QUICK | settings))
+    except AppError as error:
+        return str(error)
+    return ""
+
+
+def test_too_large_and_too_often(engine: Engine, tmp_path: Path) -> None:
+    with _served(engine, tmp_path / "served", Limits(per_minute=1, resolution=64)) as url:
+        client, other = (
+            Client(url, verbose=False, download_files=str(tmp_path / name)) for name in ("one", "other")
+        )
+        assert "at most 64; ask for less" in _ask(client, resolution=80)
+        assert _ask(client) == ""
+        assert re.search(r"More than 1 requests in a minute; try again in \d+ s\.", _ask(client))
+        assert _ask(other) == ""
+
+
+def test_one_at_a_time_and_a_full_queue(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, begun = threading.Event(), threading.Event()
+    embed = engine.pipeline.embed
+
+    def held(prompt: str) -> Any:
+        begun.set()
+        go.wait(60)
+        return embed(prompt)
+
+    monkeypatch.setattr(engine.pipeline, "embed", held)
+    with _served(engine, tmp_path / "served", Limits()) as url, ThreadPoolExecutor() as pool:
+        clients = [Client(url, verbose=False, download_files=str(tmp_path / str(n))) for n in range(3)]
+        running = pool.submit(_ask, clients[0], "a hat")
+        assert begun.wait(60)
+        assert "This session has a request under way" in _ask(clients[0], "a house")
+        waiting = pool.submit(_ask, clients[1], "a car")
+        for _ in range(600):
+            if engine._line._waiting:
+                break
+            threading.Event().wait(0.05)
+        assert re.fullmatch(r"The queue is full; try again in \d+ s\.", _ask(clients[2], "a duck"))
+        go.set()
+        assert (running.result(60), waiting.result(60)) == ("", "")
+
+
+def test_a_queue_of_the_engine_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triplaneturbo.engine._load", load)
+    with Engine("small", device="cpu", queue=7) as engine:
+        assert engine._line._size == 7
