@@ -88,7 +88,7 @@ def test_progress_then_one_file_after_the_other(engine: Engine, tmp_path: Path) 
     assert (list(first.files), first.complete) == (["glb"], False)
     assert (list(last.files), last.complete) == (list(FORMATS), True)
     assert first.turn == 1
-    assert session.view == View(first.files["glb"], 3 * first.facts["faces"])
+    assert session.look() == View(first.files["glb"], 3 * first.facts["faces"])
     glb, obj = last.files["glb"], last.files["obj"]
     assert glb.parent == obj.parent == tmp_path / "page"
     assert glb.name.startswith("a-red-b-mushroom-b-3-")
@@ -159,7 +159,7 @@ def test_sketches_are_shown_and_only_the_last_are_kept(engine: Engine, tmp_path:
     request = Request("a cup", seed=11, **(QUICK | {"steps": 6}))
     for event in follow(engine, session, request, sketches="all"):
         if isinstance(event, (Working, Made)) and event.turn is not None:
-            views.append((event.turn, session.view.path, len(list(tmp_path.glob("sketch-*")))))
+            views.append((event.turn, session.look().path, len(list(tmp_path.glob("sketch-*")))))
     assert [turn for turn, *_ in views] == list(range(1, 8))  # six steps and the mesh
     assert max(kept for *_, kept in views) == KEPT_SKETCHES
     *_, last_sketch, mesh = [view for _, view, _ in views]

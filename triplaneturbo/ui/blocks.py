@@ -69,7 +69,7 @@ def build(
         gr.HTML(panels.title())
         if engine.notice:
             gr.HTML(panels.notice(engine.notice))
-        generate.build(engine, sessions)
+        generate.build(page, engine, sessions, history, guard)
         endpoint.build(engine, sessions, guard)
 
         def leave(page: gr.Request) -> None:

@@ -13,13 +13,14 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.ui import panels
 from triplaneturbo.ui.form import to_fields, to_request
 from triplaneturbo.ui.jobs import Made, Stopped
-from triplaneturbo.ui.news import FOLLOWED, News, begun, ended
+from triplaneturbo.ui.news import FOLLOWED, News, begun, ended, visitor
 from triplaneturbo.ui.several import Several, follow_several, like, previews, seeds, series
 
 if TYPE_CHECKING:
     from gradio.events import Dependency
 
     from triplaneturbo.engine import Engine
+    from triplaneturbo.limits import Guard
     from triplaneturbo.request import Request
     from triplaneturbo.ui.controls import Controls
     from triplaneturbo.ui.result import Pane
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 FEW = 4  # variants like one where a single one is asked for at a time
 
 
-def wire(engine: Engine, sessions: Sessions, asked: Controls, pane: Pane, shown: list[Any]) -> Dependency:
+def wire(
+    engine: Engine, sessions: Sessions, guard: Guard, asked: Controls, pane: Pane, shown: list[Any]
+) -> Dependency:
     """Wire the variants and the series; returns the event that puts a chosen variant into the controls."""
 
     def more_like_it(page: gr.Request, count: int, strength: float, *values: Any) -> Iterator[News]:
@@ -36,6 +39,7 @@ def wire(engine: Engine, sessions: Sessions, asked: Controls, pane: Pane, shown:
         session = sessions.of(page.session_hash)
         try:
             requests = like(to_request(*values), count if count > 1 else FEW, strength)
+            guard.admit(*requests, **visitor(page))
         except UserError as error:
             yield _refused(asked, error)
             return
@@ -50,6 +54,7 @@ def wire(engine: Engine, sessions: Sessions, asked: Controls, pane: Pane, shown:
         session = sessions.of(page.session_hash)
         try:
             requests = series(to_request(*values), int(count))
+            guard.admit(*requests, **visitor(page))
         except UserError as error:
             yield _refused(asked, error)
             return
@@ -80,11 +85,19 @@ def wire(engine: Engine, sessions: Sessions, asked: Controls, pane: Pane, shown:
 
 
 def seeds_of(
-    engine: Engine, session: Session, asked: Controls, pane: Pane, values: Sequence[Any], count: int
+    engine: Engine,
+    guard: Guard,
+    page: gr.Request,
+    session: Session,
+    asked: Controls,
+    pane: Pane,
+    values: Sequence[Any],
+    count: int,
 ) -> Iterator[News]:
     """Variants of the controls' request: its seed, and those that follow."""
     try:
         requests = seeds(to_request(*values), count)
+        guard.admit(*requests, **visitor(page))
     except UserError as error:
         yield _refused(asked, error)
         return

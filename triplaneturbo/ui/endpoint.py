@@ -22,6 +22,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.request import Request, shown
 from triplaneturbo.ui.form import FIELDS, to_request
 from triplaneturbo.ui.jobs import Made, Stopped, follow
+from triplaneturbo.ui.news import visitor
 from triplaneturbo.ui.panels import file_facts
 from triplaneturbo.ui.several import Several, follow_several, seeds, series
 
@@ -121,14 +122,14 @@ def _add(
     typed = {name: (int if name == "faces" else kind, value) for name, (kind, value) in typed.items()}
 
     def endpoint(page: gr.Request, *values: Any) -> Any:
-        visitor = {"session": page.session_hash, "address": page.client.host if page.client else None}
+        asker = visitor(page)
 
         def admit(*requests: Request) -> list[Request]:
-            guard.admit(*requests, **visitor)
+            guard.admit(*requests, **asker)
             return list(requests)
 
         try:
-            with guard.alone(**visitor):
+            with guard.alone(**asker):
                 return work(sessions.of(page.session_hash), admit, dict(zip(typed, values, strict=True)))
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from None

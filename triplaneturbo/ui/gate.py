@@ -109,7 +109,7 @@ class Gate:
             await _refuse(400, "The request is not JSON.", scope, receive, send)
             return
         for path in named:
-            if path is not None and await anyio.to_thread.run_sync(self._served.file, path) is None:
+            if path is not None and not await anyio.to_thread.run_sync(self._served.may_be_named, path):
                 await _refuse(403, "The request names a file that is not a result's.", scope, receive, send)
                 return
         told = False

@@ -8,52 +8,70 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.ui import choices, controls, panels, pictures, result
+from triplaneturbo.ui import choices, controls, panels, past, pictures, result
 from triplaneturbo.ui.form import to_placement, to_request
 from triplaneturbo.ui.jobs import Event, Made, Stopped, Working, follow
-from triplaneturbo.ui.news import FOLLOWED, News, begun, ended
+from triplaneturbo.ui.news import FOLLOWED, News, begun, ended, visitor
 
 if TYPE_CHECKING:
     from triplaneturbo.engine import Engine
+    from triplaneturbo.limits import Guard
     from triplaneturbo.pipeline import Sketches
     from triplaneturbo.ui.controls import Controls
+    from triplaneturbo.ui.history import History
     from triplaneturbo.ui.result import Pane
     from triplaneturbo.ui.sessions import Sessions
 
 
-PLACING = 3  # controls of a Placement, which come before those of the Request
+BEFORE = 4  # the controls of a Placement and the browser's token come before those of the Request
 
 
-def build(engine: Engine, sessions: Sessions) -> None:
+def build(page: gr.Blocks, engine: Engine, sessions: Sessions, history: History | None, guard: Guard) -> None:
     """Put the tab into the Blocks that is being built."""
     with gr.Row(elem_id="page", equal_height=False):
         with gr.Column(scale=4, min_width=320, elem_id="controls"):
             asked = controls.build(engine)
         with gr.Column(scale=8, min_width=320, elem_id="result"):
             pane = result.build(sessions)
-    _wire(engine, sessions, asked, pane)
+    _wire(engine, sessions, history, guard, asked, pane)
+    if history is not None:
+        past.wire(page, sessions, history, asked, pane)
 
 
-def _wire(engine: Engine, sessions: Sessions, asked: Controls, pane: Pane) -> None:
+def _wire(
+    engine: Engine,
+    sessions: Sessions,
+    history: History | None,
+    guard: Guard,
+    asked: Controls,
+    pane: Pane,
+) -> None:
     shown = [asked.start, asked.stop, asked.status, pane.turn, pane.facts, pane.tabs, pane.variants]
     shown += [*pane.downloads.values(), *([] if asked.reading is None else [asked.reading])]
-    shown.append(pane.pictures)
-    inputs = [asked.forming, *asked.placing, *asked.fields]
+    shown += [pane.pictures, pane.past.gallery, pane.past.chosen, *pane.past.buttons.values()]
+    inputs = [asked.forming, *asked.placing, pane.past.token, *asked.fields]
 
     def one(page: gr.Request, forming: bool, given: tuple[Any, ...], live: bool = False) -> Iterator[News]:
-        placing, values = given[:PLACING], given[PLACING:]
+        placing, token, values = given[:3], given[3], given[BEFORE:]
         yield begun(engine, asked, values[0], live)
         try:
             request, placement = to_request(*values), to_placement(*placing)
+            guard.admit(request, **visitor(page))
         except UserError as error:
             yield ended(asked) | {asked.status: panels.status(Stopped(str(error)))}
             return
         session = sessions.of(page.session_hash)
         sketches: Sketches = "all" if forming else "last" if live else "none"
         for event in follow(engine, session, request, sketches=sketches, placement=placement):
-            yield _news(event, asked, pane)
+            news = _news(event, asked, pane)
             if isinstance(event, Made) and event.complete:
                 session.made = event.request
+                try:
+                    news |= past.keep(engine, history, token, session, pane, event)
+                except UserError as error:
+                    news |= {asked.status: panels.status(Stopped(f"It is made, but not kept: {error}"))}
+            yield news
+            if isinstance(event, Made) and event.complete:
                 drawn = pictures.of_last(engine, session, pane)
                 if drawn:
                     yield drawn
@@ -62,12 +80,13 @@ def _wire(engine: Engine, sessions: Sessions, asked: Controls, pane: Pane) -> No
         if count == 1:
             yield from one(page, forming, given)
             return
-        values = given[PLACING:]
+        values = given[BEFORE:]
         yield begun(engine, asked, values[0])
-        yield from choices.seeds_of(engine, sessions.of(page.session_hash), asked, pane, values, count)
+        session = sessions.of(page.session_hash)
+        yield from choices.seeds_of(engine, guard, page, session, asked, pane, values, count)
 
     def paused(page: gr.Request, forming: bool, *given: Any) -> Iterator[News]:
-        if (given[PLACING] or "").strip():
+        if (given[BEFORE] or "").strip():
             yield from one(page, forming, given, live=True)
 
     def opened(page: gr.Request, *given: Any) -> Iterator[News]:
@@ -88,8 +107,8 @@ def _wire(engine: Engine, sessions: Sessions, asked: Controls, pane: Pane) -> No
     # Each pause is followed at once: what it finds under way ends for it.
     asked.go.click(paused, inputs, shown, trigger_mode="multiple", **FOLLOWED)
     asked.stop.click(stop, queue=False, show_progress="hidden", api_visibility="private")
-    picked = choices.wire(engine, sessions, asked, pane, shown)
-    picked.then(opened, [*asked.placing, *asked.fields], shown, **FOLLOWED)
+    picked = choices.wire(engine, sessions, guard, asked, pane, shown)
+    picked.then(opened, [*asked.placing, pane.past.token, *asked.fields], shown, **FOLLOWED)
     pictures.wire(engine, sessions, pane)
 
 

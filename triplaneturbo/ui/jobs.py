@@ -59,6 +59,7 @@ class Made:
         unread: the end of the prompt that the model does not read.
         complete: whether all files are there.
         turn: the session's number of views, of which this mesh is the last.
+        thumbnail: a PNG, where it is complete and was made for the page.
     """
 
     request: Request
@@ -67,6 +68,7 @@ class Made:
     unread: str = ""
     complete: bool = False
     turn: int | None = None
+    thumbnail: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -196,13 +198,12 @@ def _write(
     steps = result.request.steps or 0
     yield Working("files", 0.97, result.seconds["total"], steps, steps)
     for made in save(engine, session, result, formats, placement):
-        if not alone or len(made.files) > 1:
-            yield made
-            continue
-        # The camera is set for objects as they were made.
-        same = placement == AS_MODELLED
-        view = made.files["glb"] if same else session.sketch(engine.encode(result.mesh, "glb"))
-        yield replace(made, turn=session.show(view, len(result.mesh.faces), ticket))
+        if alone and len(made.files) == 1:
+            faces, placed = len(result.mesh.faces), placement.size is not None
+            made = replace(made, turn=session.show(made.files["glb"], faces, ticket, placed))
+        if alone and made.complete:
+            made = replace(made, thumbnail=engine.thumbnail(result.mesh))
+        yield made
 
 
 def _mark(placement: Placement) -> str:

@@ -33,3 +33,8 @@ def begun(engine: Engine, asked: Controls, prompt: str | None, live: bool = Fals
 def ended(asked: Controls) -> News:
     """What is as it was before, after the last event."""
     return {asked.start: gr.update(interactive=True), asked.stop: gr.update(interactive=False)}
+
+
+def visitor(page: gr.Request) -> dict[str, str | None]:
+    """Who asks, as `Guard.admit` wants to know it."""
+    return {"session": page.session_hash, "address": page.client.host if page.client else None}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from triplaneturbo.request import Request
+from triplaneturbo.ui.entry import Entry
 from triplaneturbo.ui.jobs import Event, Made, Stopped, Waiting, Working
 from triplaneturbo.ui.several import Several
 
@@ -107,6 +109,20 @@ def several(event: Several) -> str:
     missing = sum(isinstance(made, Stopped) for made in event.made)
     words = f"Done: {event.total - missing} of {event.total} have a surface." if missing else "Done."
     return _status("done", f"{words} Click one to open it.")
+
+
+def chosen(entry: Entry | None) -> str:
+    """What is known of the result of the history that was clicked."""
+    if entry is None:
+        return '<p class="tt-chosen">Results of this browser stay here. Click one to see it again.</p>'
+    made = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.made))
+    more = f"seed {entry.seed}, {made}, {entry.model}" + (", pinned" if entry.pinned else "")
+    return f'<p class="tt-chosen" title="{text(entry.prompt)}"><b>“{text(entry.prompt)}”</b> {text(more)}</p>'
+
+
+def past(entry: Entry) -> str:
+    """What stands below a result's picture."""
+    return ("★ " if entry.pinned else "") + entry.prompt
 
 
 def variant(request: Request) -> str:

@@ -41,6 +41,27 @@ class Pane:
     variants: gr.Gallery
     strength: gr.Slider
     more: gr.Button
+    past: Past
+
+
+@dataclass(frozen=True)
+class Past:
+    """The history's components.
+
+    Attributes:
+        token: what the browser is known by.
+        gallery: the results, the newest first.
+        chosen: what the clicked one is.
+        buttons: for the clicked one, by name: "restore", "pin", "delete".
+        pack: makes the zip of all that `archive` downloads.
+    """
+
+    token: gr.BrowserState
+    gallery: gr.Gallery
+    chosen: gr.HTML
+    buttons: dict[str, gr.Button]
+    pack: gr.Button
+    archive: gr.DownloadButton
 
 
 def build(sessions: Sessions) -> Pane:
@@ -60,6 +81,9 @@ def build(sessions: Sessions) -> Pane:
             name: gr.DownloadButton(name.upper(), interactive=False, min_width=80, elem_id=f"download-{name}")
             for name in FORMATS
         }
+    # Not in a tab, which is not there before it is looked at. The secret only keeps the token from being read
+    # by eye; it has to be the same after a restart.
+    token = gr.BrowserState("", storage_key="triplaneturbo", secret="triplaneturbo")
     with gr.Tabs(selected="details", elem_id="tabs") as tabs:
         with gr.Tab("Details", id="details") as details:
             facts = gr.HTML(panels.facts(), elem_id="facts")
@@ -72,20 +96,43 @@ def build(sessions: Sessions) -> Pane:
                 more = gr.Button("More like this", scale=0, min_width=150, elem_id="more")
         with gr.Tab("Pictures", id="pictures") as looking:
             pictures = _gallery("Pictures", "pictures", 250, preview=True)
-    tab = {"details": details, "variants": choosing, "pictures": looking}
+        with gr.Tab("History", id="history") as remembering:
+            past = _past(token)
+    tab = {"details": details, "variants": choosing, "pictures": looking, "history": remembering}
 
     def show(page: gr.Request, _: str, viewer: gr.Model3D) -> Any:
-        view = sessions.of(page.session_hash).view
+        session = sessions.of(page.session_hash)
+        view = session.look()
         if view is None or (viewer.value and Path(viewer.value).name == view.path.name):
             return gr.skip()
         # A new file moves the camera to where it was told to be: that is where it stands now, then.
-        return gr.update(value=str(view.path), camera_position=viewer.camera_position), str(view.corners)
+        around, above, distance = viewer.camera_position
+        if view.placed:
+            distance = None  # the viewer's own choice
+        elif session.placed:
+            distance = CAMERA[2]
+        session.placed = view.placed
+        return gr.update(value=str(view.path), camera_position=(around, above, distance)), str(view.corners)
 
     # Gradio looks for the class itself, and annotations are texts here.
     show.__annotations__ = {"page": gr.Request, "viewer": gr.Model3D}
     shown = turn.change(show, [turn, viewer], [viewer, corners], js=BEGIN_VIEW, **QUICK)
     shown.then(None, corners, None, js=END_VIEW, **QUICK)
-    return Pane(viewer, turn, facts, downloads, tabs, tab, pictures, variants, strength, more)
+    return Pane(viewer, turn, facts, downloads, tabs, tab, pictures, variants, strength, more, past)
+
+
+def _past(token: gr.BrowserState) -> Past:
+    """The history."""
+    gallery = _gallery("History", "history")
+    chosen = gr.HTML(panels.chosen(None), elem_id="chosen")
+    with gr.Row(elem_id="past-row"):
+        buttons = {
+            name: gr.Button(label, interactive=False, min_width=90, elem_id=f"past-{name}")
+            for name, label in (("restore", "Restore settings"), ("pin", "Pin"), ("delete", "Delete"))
+        }
+        pack = gr.Button("Pack all", min_width=90, elem_id="past-pack")
+        archive = gr.DownloadButton("Download ZIP", interactive=False, min_width=90, elem_id="past-zip")
+    return Past(token, gallery, chosen, buttons, pack, archive)
 
 
 def _gallery(label: str, name: str, height: int = 150, preview: bool = False) -> gr.Gallery:

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import TypeGuard
 
 from filelock import FileLock, Timeout
 
@@ -48,12 +49,20 @@ class Served:
         It has to be named as a mesh or a picture of a result is, and neither it nor a folder above it may be
         a link: what result.json says is nobody's, and no name leads elsewhere.
         """
+        return Path(path) if self._named_well(path) and os.path.isfile(path) else None
+
+    def may_be_named(self, path: object) -> bool:
+        """Whether a request may name this path: one of a file that may be given out, even if it is gone.
+
+        A page that outlives its server, or its last result, still names what it shows.
+        """
+        return self._named_well(path) and (os.path.isfile(path) or not os.path.lexists(path))
+
+    def _named_well(self, path: object) -> TypeGuard[str]:
         if not isinstance(path, str) or not path.startswith(f"{self.root}{os.sep}"):
-            return None
+            return False
         inside = path[len(str(self.root)) + 1 :].replace(os.sep, "/")
-        if not _SHAPE.fullmatch(inside) or os.path.realpath(path) != path or not os.path.isfile(path):
-            return None
-        return Path(path)
+        return bool(_SHAPE.fullmatch(inside)) and os.path.realpath(path) == path
 
     def in_use(self, file: Path) -> AbstractContextManager[None]:
         """While it is entered (the file is sent, say), no quota deletes the result that it belongs to."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from triplaneturbo.tickets import Ticket
 
 KEPT_RESULTS = 24
-# A browser may still be fetching the last but one when the next is there.
+# Of those that the page was told of: it may still be fetching the last but one when the next is there.
 KEPT_SKETCHES = 4
 # Seconds. A page that is out of sight for a while (a phone that sleeps) comes back and still has its
 # downloads; one that nobody has touched for a day does not.
@@ -29,10 +29,18 @@ IDLE = 24 * 3600.0
 
 @dataclass(frozen=True)
 class View:
-    """What the viewer is to show: a GLB and three times its faces."""
+    """What the viewer is to show.
+
+    Attributes:
+        path: a GLB.
+        corners: three times its faces.
+        placed: whether it has another size than the model gave it, so that the viewer has to find its own
+            distance.
+    """
 
     path: Path
     corners: int
+    placed: bool = False
 
 
 class Session:
@@ -43,6 +51,9 @@ class Session:
         tab: which of the result's tabs the page looks at.
         made: the request of the last mesh.
         drawn: the request whose pictures the page has.
+        placed: whether the viewer's distance is that of a placed object.
+        past: ids of the results that the page's history shows, in its order.
+        chosen: the id of the one that was clicked, "" if none was.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,11 +61,15 @@ class Session:
         self.tab = ""
         self.made: Request | None = None
         self.drawn: Request | None = None
+        self.placed = False
+        self.past: list[str] = []
+        self.chosen = ""
         self._lock = threading.Lock()
         self._ticket: Ticket | None = None
         self._view: View | None = None
         self._turn = 0
-        self._sketches: deque[Path] = deque()
+        self._sketches: list[Path] = []
+        self._looked: deque[Path] = deque()
         self._results: OrderedDict[str, None] = OrderedDict()
         self._variants: list[Request] = []
 
@@ -70,23 +85,28 @@ class Session:
         with self._lock:
             return self._ticket is ticket
 
-    def show(self, path: Path, faces: int, ticket: Ticket | None = None) -> int:
+    def show(self, path: Path, faces: int, ticket: Ticket | None = None, placed: bool = False) -> int:
         """Have the page's viewer show a GLB, unless something was begun after `ticket`.
 
         Returns:
-            The number of views so far: the page asks for `view` when that changes.
+            The number of views so far: the page looks when that changes.
         """
         with self._lock:
             if ticket is None or self._ticket is ticket:
-                self._view = View(path, 3 * faces)
+                self._view = View(path, 3 * faces, placed)
                 self._turn += 1
             return self._turn
 
-    @property
-    def view(self) -> View | None:
-        """What the viewer is to show, None at first."""
+    def look(self) -> View | None:
+        """What the viewer is to show, None at first; the page is told of it now."""
         with self._lock:
-            return self._view
+            view = self._view
+            if view is not None and view.path in self._sketches:
+                self._sketches.remove(view.path)
+                self._looked.append(view.path)
+                while len(self._looked) > KEPT_SKETCHES:
+                    self._looked.popleft().unlink(missing_ok=True)
+            return view
 
     @property
     def variants(self) -> list[Request]:
@@ -103,9 +123,10 @@ class Session:
         """Keep the bytes of a GLB for a short while; its path."""
         path = write_whole(self.folder / f"sketch-{secrets.token_hex(8)}.glb", data)
         with self._lock:
-            self._sketches.append(path)
-            while len(self._sketches) > KEPT_SKETCHES:
-                self._sketches.popleft().unlink(missing_ok=True)
+            # Nobody asks for those that came too quickly after each other.
+            for missed in self._sketches:
+                missed.unlink(missing_ok=True)
+            self._sketches = [path]
         return path
 
     def cancel(self) -> None:

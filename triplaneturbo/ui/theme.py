@@ -128,6 +128,9 @@ CSS = """
   background: var(--block-background-fill); }
 .tt-gallery .caption-label { background: none; border: 0; bottom: 2px; left: 0; right: 0; max-width: none;
   padding: 0 4px; text-align: center; font-size: 12px; color: var(--body-text-color-subdued); }
+.tt-chosen { margin: 0; height: 20px; line-height: 20px; font-size: 14px; overflow: hidden;
+  text-overflow: ellipsis; white-space: nowrap; color: var(--body-text-color); }
+#past-row { gap: 8px; }
 #like-row, #series-row { gap: 12px; align-items: flex-end; }
 
 .tt-status { height: 72px; font-size: 14px; line-height: 20px; color: var(--body-text-color); }

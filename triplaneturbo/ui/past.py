@@ -1,0 +1,140 @@
+"""The history's tab: results that stay when the page is closed and the server is restarted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.ui import panels
+from triplaneturbo.ui.controls import QUICK
+from triplaneturbo.ui.form import to_fields
+from triplaneturbo.ui.history import History
+from triplaneturbo.ui.jobs import Made, Stopped
+from triplaneturbo.ui.news import News
+
+if TYPE_CHECKING:
+    from triplaneturbo.engine import Engine
+    from triplaneturbo.ui.controls import Controls
+    from triplaneturbo.ui.entry import Entry
+    from triplaneturbo.ui.history import Shelf
+    from triplaneturbo.ui.result import Pane
+    from triplaneturbo.ui.sessions import Session, Sessions
+
+
+def keep(
+    engine: Engine, history: History | None, token: str, session: Session, pane: Pane, made: Made
+) -> News:
+    """Put a result into the history.
+
+    Raises:
+        UserError: it cannot be kept, and the sentence says why.
+    """
+    if history is None:
+        return {}
+    shelf = history.of(token)
+    entry = shelf.add(made.request, made.facts, model=engine.name, thumbnail=made.thumbnail)
+    for name, path in made.files.items():
+        shelf.attach(entry.id, name, path)
+    session.chosen = ""
+    return {pane.past.gallery: _listed(shelf, session)} | _shown(pane, None)
+
+
+def wire(page: gr.Blocks, sessions: Sessions, history: History, asked: Controls, pane: Pane) -> None:
+    """Wire the tab, and fill it when the page is opened."""
+    past = pane.past
+
+    def fill(page: gr.Request, token: str) -> Any:
+        session = sessions.of(page.session_hash)
+        try:
+            shelf = history.of(token)
+        except UserError:  # a browser that was never here, or has lost its token
+            token = History.new_token()
+            shelf = history.of(token)
+        return token, _listed(shelf, session)
+
+    def choose(page: gr.Request, token: str, event: gr.SelectData) -> News:
+        session = sessions.of(page.session_hash)
+        try:
+            session.chosen = session.past[int(event.index)]
+            entry = history.of(token).get(session.chosen)
+        except (UserError, IndexError) as error:
+            session.chosen = ""
+            return _shown(pane, None) | {asked.status: panels.status(Stopped(str(error)))}
+        facts = entry.facts
+        news = _shown(pane, entry) | {pane.facts: panels.facts(_made(entry))}
+        news |= {
+            button: gr.update(
+                value=str(entry.files[name]) if name in entry.files else None, interactive=name in entry.files
+            )
+            for name, button in pane.downloads.items()
+        }
+        if "glb" in entry.files:
+            placed = (facts.get("placement") or {}).get("size") is not None
+            news |= {pane.turn: str(session.show(entry.files["glb"], int(facts["faces"]), placed=placed))}
+        return news
+
+    def restore(page: gr.Request, token: str) -> list[Any]:
+        entry = history.of(token).get(sessions.of(page.session_hash).chosen)
+        return to_fields(entry.request())
+
+    def change(page: gr.Request, token: str, what: str) -> News:
+        session = sessions.of(page.session_hash)
+        try:
+            shelf = history.of(token)
+            entry: Entry | None = shelf.get(session.chosen)
+            assert entry is not None
+            if what == "pin":
+                entry = shelf.pin(entry.id, not entry.pinned)
+            else:
+                shelf.delete(entry.id)
+                session.chosen, entry = "", None
+        except UserError as error:
+            return {asked.status: panels.status(Stopped(str(error)))}
+        return _shown(pane, entry) | {past.gallery: _listed(shelf, session)}
+
+    def pin(page: gr.Request, token: str) -> News:
+        return change(page, token, "pin")
+
+    def delete(page: gr.Request, token: str) -> News:
+        return change(page, token, "delete")
+
+    def pack(page: gr.Request, token: str) -> News:
+        try:
+            path = history.of(token).zip(sessions.of(page.session_hash).folder / "history.zip")
+        except UserError as error:
+            return {asked.status: panels.status(Stopped(str(error)))}
+        return {past.archive: gr.update(value=str(path), interactive=True)}
+
+    # Gradio looks for the class itself, and annotations are texts here.
+    choose.__annotations__ = {"page": gr.Request, "token": str, "event": gr.SelectData}
+    told = [past.chosen, *past.buttons.values(), asked.status]
+    page.load(fill, past.token, [past.token, past.gallery], show_progress="hidden", api_visibility="private")
+    past.gallery.select(choose, past.token, [*told, pane.turn, pane.facts, *pane.downloads.values()], **QUICK)
+    past.buttons["restore"].click(restore, past.token, asked.fields, **QUICK)
+    past.buttons["pin"].click(pin, past.token, [*told, past.gallery], **QUICK)
+    past.buttons["delete"].click(delete, past.token, [*told, past.gallery], **QUICK)
+    past.pack.click(
+        pack, past.token, [past.archive, asked.status], show_progress="hidden", api_visibility="private"
+    )
+
+
+def _listed(shelf: Shelf, session: Session) -> Any:
+    entries = [entry for entry in shelf.entries() if entry.thumbnail is not None]
+    session.past = [entry.id for entry in entries]
+    pictures = [(str(entry.thumbnail), panels.past(entry)) for entry in entries]
+    return gr.update(value=pictures, selected_index=None)
+
+
+def _shown(pane: Pane, entry: Entry | None) -> News:
+    """What the row below the pictures says, and which of its buttons can be pressed."""
+    label = "Unpin" if entry is not None and entry.pinned else "Pin"
+    news: News = {pane.past.chosen: panels.chosen(entry)}
+    for name, button in pane.past.buttons.items():
+        news[button] = gr.update(interactive=entry is not None, **({"value": label} if name == "pin" else {}))
+    return news
+
+
+def _made(entry: Entry) -> Made:
+    return Made(entry.request(), entry.files, entry.facts, complete=True)
