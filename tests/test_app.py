@@ -10,11 +10,12 @@ import pytest
 import app
 from tests.quick import load_once
 from triplaneturbo import engine
-from triplaneturbo.__main__ import guarded
+from triplaneturbo.__main__ import guarded, parser
+from triplaneturbo.commands import serve
 
 
 def _serve(*argv: str) -> int:
-    return guarded(lambda: app.serve(app.options().parse_args(argv)), "Stopped.")
+    return guarded(lambda: serve.run(app.options().parse_args(argv)), "Stopped.")
 
 
 @pytest.mark.parametrize("argv", [["--port", "http"], ["--share"], ["a cup"], ["--quota", "nan"]])
@@ -34,6 +35,12 @@ def test_the_page_is_for_this_machine_only_unless_asked(monkeypatch: pytest.Monk
     monkeypatch.setenv("GRADIO_SERVER_PORT", "7861")
     assert app.options().parse_args([]).host == "0.0.0.0"
     assert app.options().parse_args([]).port == 7861
+
+
+def test_the_command_serve_has_the_same_flags() -> None:
+    told, command = (vars(one.parse_args(argv)) for one, argv in ((app.options(), []), (parser(), ["serve"])))
+    assert command.pop("run") is serve.run
+    assert command == told
 
 
 def test_an_unknown_model_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

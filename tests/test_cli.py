@@ -75,6 +75,7 @@ def test_generate_writes_the_file_and_describes_it_in_one_object(cli: Cli, tmp_p
         "variation_seed": 0,
         "blend": "",
         "blend_weight": 0.5,
+        "adapter": "",
     }
     scene = trimesh.load(io.BytesIO(data), file_type="glb")
     (part,) = scene.geometry.values()

@@ -15,7 +15,16 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from triplaneturbo import __version__
-from triplaneturbo.commands import BAD_INPUT, INTERRUPTED, NO_SURFACE, doctor, download, generate, words
+from triplaneturbo.commands import (
+    BAD_INPUT,
+    INTERRUPTED,
+    NO_SURFACE,
+    doctor,
+    download,
+    generate,
+    serve,
+    words,
+)
 from triplaneturbo.errors import EmptySurfaceError, UserError
 
 
@@ -36,7 +45,7 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"triplaneturbo {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (generate, download, words, doctor):
+    for command in (generate, serve, download, words, doctor):
         name = command.__name__.rpartition(".")[2]
         summary = (command.__doc__ or "").partition("\n")[0]
         sub = commands.add_parser(name, help=summary, description=summary)

@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -31,7 +32,9 @@ from triplaneturbo.devices import (
     device_name,
 )
 from triplaneturbo.errors import UserError
+from triplaneturbo.generator.switch import Switch, fits
 from triplaneturbo.generator.weights import CONFIG_NAME, Model, convert_released, load_model
+from triplaneturbo.library import adapter, adapters
 from triplaneturbo.mesh.check import Check, check
 from triplaneturbo.mesh.formats import AS_MODELLED, Placement, encode
 from triplaneturbo.mesh.formats.common import encode_image
@@ -139,7 +142,15 @@ class Engine:
             QueueFullError: too many requests wait already.
         """
         settled = [self.pipeline.settle(request) for request in requests]
+        for name in {request.adapter for request in settled if request.adapter}:
+            adapter(name)
         return self._line.join(*settled, sketches=sketches)
+
+    def adapters(self) -> list[str]:
+        """The names of the library's adapters that were made for this model."""
+        if not self.trained:
+            return []
+        return [name for name, path in adapters().items() if fits(self.model, path)]
 
     def generate(self, prompt: str, **settings: Any) -> Result:
         """Put a request in the line and wait for its result; `settings` are Request's."""
@@ -226,7 +237,7 @@ class Engine:
         """What each request comes to, made now or before, in their order."""
         outcomes: dict[Request, Outcome] = {}
         for request in requests:
-            kept = self._results.get(request)
+            kept = self._results.get(_mark(request))
             if kept is not None:
                 outcomes[request] = replace(kept, cached=True)
         missing = [request for request in dict.fromkeys(requests) if request not in outcomes]
@@ -252,7 +263,7 @@ class Engine:
                 for event in station.stream(requests[made:], frugal, sketches):
                     if not isinstance(event, Progress):
                         if isinstance(event, Result) and not frugal:
-                            self._results.put(requests[made], event)
+                            self._results.put(_mark(requests[made]), event)
                         made += 1
                     yield event
                 return
@@ -279,9 +290,17 @@ class _Station:
     def load(self, found: Found, dtype: torch.dtype, low_vram: bool) -> None:
         """Load the model."""
         self.pipeline = Pipeline(_load(found, self.device, dtype), low_vram)
+        self._switch = Switch(self.pipeline.model, found.base or found.folder)
         self.stream = on_gpu(self._stream)
 
     def _stream(
+        self, requests: Sequence[Request], frugal: bool, sketches: Sketches
+    ) -> Generator[Progress | Outcome, None, None]:
+        for name, group in groupby(requests, key=lambda request: request.adapter):
+            self._switch.use(adapter(name) if name else None)
+            yield from self._stream_with(list(group), frugal, sketches)
+
+    def _stream_with(
         self, requests: Sequence[Request], frugal: bool, sketches: Sketches
     ) -> Generator[Progress | Outcome, None, None]:
         for event in self.pipeline.stream_all(requests, self.embed, frugal, sketches):
@@ -299,6 +318,11 @@ class _Station:
             embeds = self.pipeline.embed(prompt)
             self._embeddings.put(prompt, embeds)
         return embeds
+
+
+def _mark(request: Request) -> tuple[Request, int]:
+    """What a result is remembered by: the request, and the state of its adapter's file."""
+    return request, adapter(request.adapter).stat().st_mtime_ns if request.adapter else 0
 
 
 def _what_fits(request: Request, device: torch.device) -> str:

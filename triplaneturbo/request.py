@@ -46,6 +46,7 @@ class Request:
         variation_seed: 0 to 2^32 - 1.
         blend: another prompt, with whose embedding the prompt's is mixed; "": none.
         blend_weight: its share, 0 (the prompt alone) to 1 (the other alone).
+        adapter: of the library, by name; "": the model's own.
     """
 
     prompt: str
@@ -63,6 +64,7 @@ class Request:
     variation_seed: int = 0
     blend: str = ""
     blend_weight: float = 0.5
+    adapter: str = ""
 
     def checked(self) -> Request:
         """The same request with its prompt tidied.
@@ -82,6 +84,8 @@ class Request:
             raise UserError(
                 f"The unwrap should be {', '.join(UNWRAPS[:-1])} or {UNWRAPS[-1]}, not {shown(self.unwrap)}."
             )
+        if not isinstance(self.adapter, str):
+            raise UserError(f"The adapter should be named by text, not {shown(self.adapter)}.")
         _whole("The smoothing", self.smoothing, 0, SMOOTHING_LIMIT)
         blend = tidy_prompt(self.blend) if self.blend else ""
         variation = _share("The variation", self.variation)

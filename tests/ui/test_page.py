@@ -76,10 +76,13 @@ SETTINGS = [
     "texture_size",
     "unwrap",
     "normal_map",
+    "floaters",
+    "smoothing",
+    "watertight",
     "variation",
     "variation_seed",
 ]
-BLEND = ["blend", "blend_weight"]
+BLEND = ["blend", "blend_weight", "adapter"]
 
 
 def test_the_endpoints_and_their_types(page: Any) -> None:
@@ -91,8 +94,8 @@ def test_the_endpoints_and_their_types(page: Any) -> None:
     }
     assert list(parameters["/generate"]) == ["prompt", *SETTINGS, *BLEND]
     assert list(parameters["/variants"]) == ["prompt", "count", *SETTINGS, *BLEND]
-    assert list(parameters["/blend"]) == ["prompt", "other", "count", *SETTINGS]
-    assert list(parameters["/export"]) == ["prompt", "format", *SETTINGS, *BLEND]
+    assert list(parameters["/blend"]) == ["prompt", "other", "count", *SETTINGS, "adapter"]
+    assert list(parameters["/export"]) == ["prompt", "format", "size", "up", "pivot", *SETTINGS, *BLEND]
     types = parameters["/export"]
     assert types["seed"] == {"type": "integer"}
     assert types["variation"] == {"type": "number"}
@@ -156,6 +159,15 @@ def test_export_gives_each_format(client: Client, name: str, suffix: str) -> Non
     assert facts["files"][0]["bytes"] == Path(got).stat().st_size
 
 
+def test_export_places_the_object(client: Client) -> None:
+    where = {"size": 0.25, "up": "z", "pivot": "ground"}
+    got, facts = client.predict("a red mushroom", seed=3, format="stl", **where, api_name="/export", **QUICK)
+    low, high = trimesh.load(got, force="mesh").bounds
+    assert max(high - low) == pytest.approx(0.25, rel=1e-5)
+    assert low[2] == pytest.approx(0, abs=1e-6)
+    assert facts["placement"] == where
+
+
 @pytest.mark.parametrize(
     ("endpoint", "arguments", "said"),
     [
@@ -165,6 +177,8 @@ def test_export_gives_each_format(client: Client, name: str, suffix: str) -> Non
         ("/blend", {"prompt": "a cup", "other": "a hat", "count": 99}, "from 2 to 16"),
         ("/export", {"prompt": "a cup", "format": "fbx"}, "There is no format 'fbx'"),
         ("/export", {"prompt": "a cup", "format": "../x"}, "There is no format"),
+        ("/export", {"prompt": "a cup", "size": 1e9}, "The size should be"),
+        ("/generate", {"prompt": "a cup", "adapter": "../../etc"}, "There is no adapter"),
     ],
 )
 def test_other_endpoints_say_what_cannot_be(

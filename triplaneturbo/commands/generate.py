@@ -100,6 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--variation-seed", type=whole, default=0, metavar="S", help="default 0")
     add("--blend", default="", metavar="PROMPT", help="another prompt to mix the prompt with")
     add("--blend-weight", type=decimal, default=0.5, metavar="W", help="its share, 0 to 1; default 0.5")
+    add("--adapter", default="", metavar="NAME", help="of checkpoints/adapters; default: the model's own")
     add("--size", type=decimal, metavar="M", help="metres along the longest side; default: about 2")
     add("--up", default="y", metavar="|".join(UPS), help="axis, default y; a GLB has y up always")
     add(
@@ -207,6 +208,7 @@ def _jobs(
         variation_seed=arguments.variation_seed,
         blend=arguments.blend,
         blend_weight=arguments.blend_weight,
+        adapter=arguments.adapter,
     )
     prompts = [arguments.prompt] if arguments.prompts is None else _read_prompts(Path(arguments.prompts))
     if not 1 <= arguments.count * len(prompts) <= MOST_MESHES:

@@ -46,15 +46,24 @@ def set_adapter_tensors(generator: Generator, tensors: dict[str, Tensor], source
     Raises:
         UserError: a name is missing or unknown, or a shape differs; nothing is changed then.
     """
-    wanted = adapter_tensors(generator)
-    check_names(set(tensors), set(wanted), source)
-    for name, value in tensors.items():
-        check_shape(name, value.shape, wanted[name].shape, source)
+    check_adapter_tensors(generator, tensors, source)
     for room, model in _rooms(generator):
         part = {n.removeprefix(f"{room}."): v for n, v in tensors.items() if n.startswith(f"{room}.")}
         set_peft_model_state_dict(model, part, adapter_name=generator.active)
     head = generator.heads[generator.active]
     head.load_state_dict({name: tensors[name] for name in head.state_dict()})
+
+
+def check_adapter_tensors(generator: Generator, tensors: dict[str, Tensor], source: object) -> None:
+    """Nothing, if tensors are those of an adapter of this generator.
+
+    Raises:
+        UserError: a name is missing or unknown, or a shape differs.
+    """
+    wanted = adapter_tensors(generator)
+    check_names(set(tensors), set(wanted), source)
+    for name, value in tensors.items():
+        check_shape(name, value.shape, wanted[name].shape, source)
 
 
 def load_adapter(generator: Generator, path: Path) -> None:

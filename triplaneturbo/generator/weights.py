@@ -96,8 +96,7 @@ def load_generator(
     if trained and not adapter.is_file():
         raise UserError(f"There is no file {adapter}; restore it from where it came.")
     with _drawn_from(None if trained else config.untrained_seed):  # also what is loaded is drawn first
-        unet = _load_part(UNet2DConditionModel, base / "unet", trained)
-        vae = _load_part(AutoencoderKL, base / "vae", trained)
+        unet, vae = load_base(base, trained)
         if not encoder:
             vae.encoder = None
             vae.quant_conv = None
@@ -108,6 +107,16 @@ def load_generator(
     if trained:
         load_adapter(generator, adapter)
     return generator, trained
+
+
+def load_base(base: Path, trained: bool = True) -> tuple[UNet2DConditionModel, AutoencoderKL]:
+    """The base's U-Net and VAE in float32 on the CPU, or, not `trained`, with weights drawn at random.
+
+    Raises:
+        UserError: one of them is missing or broken.
+    """
+    unet = _load_part(UNet2DConditionModel, base / "unet", trained)
+    return unet, _load_part(AutoencoderKL, base / "vae", trained)
 
 
 def convert_released(released: Path, base: Path, folder: Path) -> Path:

@@ -30,6 +30,7 @@ ANY_EXAMPLES = ROOT / "assets" / "examples.txt"
 VOCABULARY = "What it can make"
 TEXTURE_CHOICES = (512, 1024, 2048, 4096)
 COUNTS = (1, 2, 4, 8)
+OWN = "the model's own"
 ROLL = "() => Math.floor(Math.random() * 1000000)"
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
@@ -100,6 +101,10 @@ def build(engine: Engine) -> Controls:
         start = gr.Button("Generate", variant="primary", scale=3, min_width=120, elem_id="generate")
         stop = gr.Button("Cancel", interactive=False, scale=1, min_width=90, elem_id="cancel")
     status = gr.HTML(panels.ready(), elem_id="status")
+    # Adapters come when the page is loaded, as they may be new since the server was started.
+    adapter = gr.Dropdown(
+        [(OWN, "")], value="", label="Adapter", visible=bool(engine.adapters()), elem_id="adapter"
+    )
     mixing, series = _mixing()
     options, placing = _options(engine)
     if engine.words:
@@ -117,7 +122,7 @@ def build(engine: Engine) -> Controls:
         if examples is not None:
             examples.click(lambda row: read(engine, row[0]), examples, reading, **QUICK)
     return Controls(
-        fields=[prompt, seed, *options, *mixing],
+        fields=[prompt, seed, *options, *mixing, adapter],
         placing=placing,
         prompt=prompt,
         reading=reading,
@@ -130,6 +135,12 @@ def build(engine: Engine) -> Controls:
         status=status,
         series=series,
     )
+
+
+def known_adapters(engine: Engine) -> Any:
+    """What the choice of adapters shows."""
+    names = engine.adapters()
+    return gr.update(choices=[(OWN, ""), *((name, name) for name in names)], visible=bool(names))
 
 
 def read(engine: Engine, prompt: str | None) -> str:

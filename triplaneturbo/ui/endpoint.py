@@ -19,8 +19,9 @@ import gradio as gr
 
 from triplaneturbo.commands.outputs import FORMATS
 from triplaneturbo.errors import UserError
+from triplaneturbo.placement import PIVOTS, UPS
 from triplaneturbo.request import Request, shown
-from triplaneturbo.ui.form import FIELDS, to_request
+from triplaneturbo.ui.form import FIELDS, to_placement, to_request
 from triplaneturbo.ui.jobs import Made, Stopped, follow
 from triplaneturbo.ui.news import visitor
 from triplaneturbo.ui.panels import file_facts
@@ -42,6 +43,7 @@ MIME = {
     "obj": "application/zip",
     "ply": "application/octet-stream",
     "stl": "model/stl",
+    "usdz": "model/vnd.usdz+zip",
 }
 
 
@@ -85,13 +87,16 @@ def build(engine: Engine, sessions: Sessions, guard: Guard) -> None:
     def export(session: Session, admit: Admit, asked: dict[str, Any]) -> tuple[Any, dict]:
         """Make a mesh, or take the one that was just made with these settings, as a file of another format.
 
-        `format` is glb, obj (a zip with material and texture), ply or stl.
+        `format` is glb, obj (a zip with material and texture), ply, stl or usdz; `size` the longest side in
+        metres (0: the model's own), `up` the axis y or z (a GLB has y always), `pivot` where the origin is:
+        model, centre or ground.
         """
         name = asked.pop("format")
+        placement = to_placement(*(asked.pop(field) for field in ("size", "up", "pivot")))
         if name not in FORMATS:
             raise UserError(f"There is no format {shown(name)}; use {', '.join(FORMATS)}.")
         (request,) = admit(_request(asked))
-        made = _made(follow(engine, session, request, alone=False, formats=(name,)))
+        made = _made(follow(engine, session, request, alone=False, formats=(name,), placement=placement))
         return _served(made.files[name], name), file_facts(made.facts)
 
     one, several = tuple[gr.FileData, dict], tuple[list, list]
@@ -105,8 +110,13 @@ def build(engine: Engine, sessions: Sessions, guard: Guard) -> None:
         unblended,
         several,
     )
-    formats: Any = Literal[tuple(FORMATS)]
-    _add(sessions, guard, export, {"prompt": (str, ...), "format": (formats, "glb")}, settings, one)
+    exported = {
+        "format": (Literal[tuple(FORMATS)], "glb"),
+        "size": (float, 0.0),
+        "up": (Literal[UPS], "y"),
+        "pivot": (Literal[PIVOTS], "model"),
+    }
+    _add(sessions, guard, export, {"prompt": (str, ...), **exported}, settings, one)
 
 
 def _add(

@@ -25,6 +25,7 @@ FIELDS = (
     "variation_seed",
     "blend",
     "blend_weight",
+    "adapter",
 )
 
 
@@ -42,6 +43,8 @@ def to_request(*values: Any) -> Request:
             fields[name] = _whole(fields[name])
     if "variation_seed" in fields:
         fields["variation_seed"] = fields["variation_seed"] or 0
+    if "adapter" in fields:
+        fields["adapter"] = fields["adapter"] or ""
     if "blend" in fields:
         fields["blend"] = (fields["blend"] or "").strip()
     fields["faces"] = fields["faces"] or None  # 0 or blank: as the surface comes

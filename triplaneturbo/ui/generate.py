@@ -9,7 +9,7 @@ import gradio as gr
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.ui import choices, controls, panels, past, pictures, result
-from triplaneturbo.ui.form import to_placement, to_request
+from triplaneturbo.ui.form import FIELDS, to_placement, to_request
 from triplaneturbo.ui.jobs import Event, Made, Stopped, Working, follow
 from triplaneturbo.ui.news import FOLLOWED, News, begun, ended, visitor
 
@@ -33,6 +33,13 @@ def build(page: gr.Blocks, engine: Engine, sessions: Sessions, history: History 
             asked = controls.build(engine)
         with gr.Column(scale=8, min_width=320, elem_id="result"):
             pane = result.build(sessions)
+    page.load(
+        lambda: controls.known_adapters(engine),
+        None,
+        asked.fields[FIELDS.index("adapter")],
+        show_progress="hidden",
+        api_visibility="private",
+    )
     _wire(engine, sessions, history, guard, asked, pane)
     if history is not None:
         past.wire(page, sessions, history, asked, pane)

@@ -116,7 +116,8 @@ def chosen(entry: Entry | None) -> str:
     if entry is None:
         return '<p class="tt-chosen">Results of this browser stay here. Click one to see it again.</p>'
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.made))
-    more = f"seed {entry.seed}, {made}, {entry.model}" + (", pinned" if entry.pinned else "")
+    more = f"seed {entry.seed}, {made}, {entry.model}"
+    more += (f" with {entry.adapter}" if entry.adapter else "") + (", pinned" if entry.pinned else "")
     return f'<p class="tt-chosen" title="{text(entry.prompt)}"><b>“{text(entry.prompt)}”</b> {text(more)}</p>'
 
 

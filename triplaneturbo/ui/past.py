@@ -34,7 +34,13 @@ def keep(
     if history is None:
         return {}
     shelf = history.of(token)
-    entry = shelf.add(made.request, made.facts, model=engine.name, thumbnail=made.thumbnail)
+    entry = shelf.add(
+        made.request,
+        made.facts,
+        model=engine.name,
+        adapter=made.request.adapter,
+        thumbnail=made.thumbnail,
+    )
     for name, path in made.files.items():
         shelf.attach(entry.id, name, path)
     session.chosen = ""

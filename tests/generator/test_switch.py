@@ -1,0 +1,72 @@
+"""Another adapter in a loaded model equals a model loaded with it, bit for bit."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.generator.adapter import ADAPTER_NAME
+from triplaneturbo.generator.switch import Switch, fits
+from triplaneturbo.generator.weights import load_model
+from triplaneturbo.models import SMALL
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """A model's folder with an adapter unlike the built-in one."""
+    folder = Path(shutil.copytree(SMALL, tmp_path / "other"))
+    draw = torch.Generator().manual_seed(0)
+    tensors = load_file(SMALL / ADAPTER_NAME)
+    changed = {
+        name: value * (1 + 0.3 * torch.randn(value.shape, generator=draw))
+        if value.is_floating_point()
+        else value
+        for name, value in tensors.items()
+    }
+    save_file(changed, folder / ADAPTER_NAME)
+    return folder
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_to_another_and_back(other: Path, dtype: torch.dtype) -> None:
+    model = load_model(SMALL, dtype=dtype)
+    switch = Switch(model, SMALL)
+    for adapter, like in ((other / ADAPTER_NAME, other), (None, SMALL), (other / ADAPTER_NAME, other)):
+        switch.use(adapter)
+        wanted = load_model(like, dtype=dtype).generator.state_dict()
+        found = model.generator.state_dict()
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(value, wanted[name]) for name, value in found.items())
+        assert all(value.dtype == wanted[name].dtype for name, value in found.items())
+
+
+def test_what_does_not_fit_changes_nothing(other: Path, tmp_path: Path) -> None:
+    model = load_model(SMALL)
+    before = {name: value.clone() for name, value in model.generator.state_dict().items()}
+    switch = Switch(model, SMALL)
+    tensors = load_file(other / ADAPTER_NAME)
+    name, value = next(iter(tensors.items()))
+    save_file({**tensors, name: value[..., :1].contiguous()}, tmp_path / "narrow.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"no")
+    for file in ("narrow", "broken", "missing"):
+        path = tmp_path / f"{file}.safetensors"
+        assert not fits(model, path)
+        with pytest.raises(UserError):
+            switch.use(path)
+    assert fits(model, other / ADAPTER_NAME)
+    assert all(torch.equal(value, before[name]) for name, value in model.generator.state_dict().items())
+
+
+def test_a_file_that_has_changed_is_read_again(other: Path) -> None:
+    model = load_model(SMALL)
+    switch = Switch(model, SMALL)
+    switch.use(other / ADAPTER_NAME)
+    shutil.copyfile(SMALL / ADAPTER_NAME, other / ADAPTER_NAME)
+    switch.use(other / ADAPTER_NAME)
+    wanted = load_model(SMALL).generator.state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in model.generator.state_dict().items())

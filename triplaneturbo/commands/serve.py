@@ -1,0 +1,109 @@
+"""Serve the page until it is interrupted: the same as python app.py."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.request import shown
+from triplaneturbo.zero_gpu import prepare
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags."""
+    parser.add_argument(
+        "--model", default="auto", help="auto (the default), small, full, a folder or a hub id"
+    )
+    parser.add_argument(
+        "--base", help="a folder of Stable Diffusion 2.1-base for the full model; default: the hub's"
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 or mps; default: the best there is")
+    parser.add_argument(
+        "--precision", default="auto", help="auto (the default), float32, float16 or bfloat16"
+    )
+    parser.add_argument("--low-vram", action="store_true", help="spare the GPU's memory, at a little time")
+    # Where Gradio is told where to serve, as on a Space, that holds.
+    host, port = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), os.environ.get("GRADIO_SERVER_PORT", "")
+    parser.add_argument("--host", default=host, help="default 127.0.0.1: this machine only")
+    parser.add_argument(
+        "--port", type=int, default=int(port) if port.isdecimal() else 7860, help="default 7860"
+    )
+    parser.add_argument(
+        "--outputs",
+        default="outputs/history",
+        metavar="FOLDER",
+        help="keeps results; default outputs/history",
+    )
+    parser.add_argument("--queue", type=int, metavar="N", help="the most requests that may wait")
+    parser.add_argument("--per-minute", type=int, metavar="N", help="the most requests a minute and session")
+    parser.add_argument(
+        "--quota", type=gigabytes, metavar="GB", help="the most that all results take on disk; default 20"
+    )
+    parser.add_argument(
+        "--admin", action="store_true", help="let everybody train and manage adapters, not only this machine"
+    )
+    parser.add_argument(
+        "--password",
+        default=os.environ.get("TRIPLANETURBO_PASSWORD"),
+        help="let who knows it train and manage adapters; better given as TRIPLANETURBO_PASSWORD",
+    )
+
+
+def gigabytes(text: str) -> int:
+    """Bytes, for argparse. ValueError if it is no finite number."""
+    size = float(text) * 1e9
+    if not math.isfinite(size):
+        raise ValueError
+    return int(size)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Build the engine, launch the page, and wait for the interrupt.
+
+    Raises:
+        UserError: the model is not to be had, the address is taken, or results cannot be kept.
+    """
+    from triplaneturbo.limits import Guard, Limits
+
+    limits = Limits.for_host(arguments.host, arguments.queue, arguments.per_minute, arguments.quota)
+    # As Docker stops it: not at once, so that the folder for results goes.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    prepare()
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+    # Gradio asks the page once whether it is up, and that is not for a proxy to answer.
+    spared = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    spared = ",".join(filter(None, (spared, "localhost", "127.0.0.1", arguments.host)))
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = spared
+
+    from triplaneturbo.engine import Engine
+    from triplaneturbo.ui.blocks import SERVING, build, look
+    from triplaneturbo.ui.gate import guarded
+    from triplaneturbo.ui.history import History
+    from triplaneturbo.ui.served import Served, live_folder
+
+    history = History(Path(arguments.outputs), quota=limits.quota, kept=limits.entries)
+    model = (arguments.model, arguments.device, arguments.precision, arguments.base, arguments.low_vram)
+    with Engine(*model, queue=limits.queue) as engine, live_folder(history) as folder:
+        print("\n".join(filter(None, (engine.report(), engine.notice))), flush=True)
+        page = build(engine, folder, history, Guard(limits))
+        address = {"server_name": arguments.host, "server_port": arguments.port}
+        try:
+            gate = guarded(Served(history), limits)
+            _, url, _ = page.launch(**address, **SERVING, **look(), **gate, prevent_thread_lock=True)
+        except (OSError, OverflowError):
+            raise UserError(
+                f"Cannot serve at {shown(arguments.host)}, port {arguments.port}: it is taken or not this"
+                " machine's; choose another --port."
+            ) from None
+        print(f"Open {url}", flush=True)
+        # Where `make setup` has done it before, this takes no time; elsewhere the first visitor waits less.
+        threading.Thread(target=engine.warm, daemon=True).start()
+        threading.Event().wait()
+    return 0

@@ -1,0 +1,104 @@
+"""Another adapter for a model that is loaded, as if it had been loaded with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.generator.adapter import (
+    adapter_tensors,
+    check_adapter_tensors,
+    read_safetensors,
+    set_adapter_tensors,
+)
+from triplaneturbo.generator.peta import PlaneLora
+from triplaneturbo.generator.weights import ADAPTER_NAME, Model, load_base
+
+
+class Switch:
+    """Which adapter a model generates with.
+
+    A merged weight does not give its base back exactly. So the base's weights that adapters are merged into
+    are read once more, when first another adapter is wanted, and kept: in the main memory, as they are in
+    the file.
+
+    Args:
+        model: with its own adapter merged, on any device, in any precision.
+        base: the folder of its base.
+    """
+
+    def __init__(self, model: Model, base: Path) -> None:
+        self._model = model
+        self._base = base
+        self._own = model.folder / ADAPTER_NAME
+        self._current: tuple[Path, int] | None = None
+        self._pristine: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def use(self, adapter: Path | None) -> None:
+        """Generate with the adapter in this file from now on; None: the model's own.
+
+        Raises:
+            UserError: the file is missing, broken, or belongs to another model; nothing is changed then.
+        """
+        wanted = None if adapter is None else (adapter, _mark(adapter))
+        if wanted == self._current:
+            return
+        generator = self._model.generator
+        path = adapter or self._own
+        tensors = read_safetensors(path)
+        check_adapter_tensors(generator, tensors, path)
+        device, dtype = generator.device, generator.dtype
+        layers = self._merged_layers()
+        if not self._pristine:
+            self._pristine = self._read_base(layers)
+        # On the CPU and in float32, as when a model is loaded: the same bits come of it.
+        generator.to("cpu")
+        generator.cast(torch.float32)
+        for name, layer in layers.items():
+            layer.get_base_layer().weight.data = self._pristine[name].float().clone()
+            layer.merged_adapters.clear()
+        set_adapter_tensors(generator, tensors, path)
+        generator.merge()
+        generator.to(device)
+        generator.cast(dtype)
+        self._current = wanted
+
+    def _merged_layers(self) -> dict[str, nn.Module]:
+        generator = self._model.generator
+        rooms = {"unet": generator.unet, "decoder": generator.vae.decoder}
+        return {
+            f"{room}.{name}": module
+            for room, model in rooms.items()
+            for name, module in model.named_modules()
+            if hasattr(module, "merged_adapters") and not isinstance(module, PlaneLora)
+        }
+
+    def _read_base(self, layers: dict[str, nn.Module]) -> dict[str, Tensor]:
+        unet, vae = load_base(self._base)
+        plain = {f"unet.{name}": value for name, value in unet.state_dict().items()}
+        plain |= {f"decoder.{name}": value for name, value in vae.decoder.state_dict().items()}
+        return {name: plain[f"{name}.weight"] for name in layers}
+
+
+def fits(model: Model, adapter: Path) -> bool:
+    """Whether an adapter's file has the names and shapes of this model's, read from its head alone."""
+    from safetensors import SafetensorError, safe_open
+
+    wanted = {name: list(value.shape) for name, value in adapter_tensors(model.generator).items()}
+    try:
+        with safe_open(adapter, "pt") as file:
+            found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return False
+    return found == wanted
+
+
+def _mark(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        raise UserError(f"There is no file {path}; choose another adapter.") from None
