@@ -95,6 +95,8 @@ def _wire(
     def paused(page: gr.Request, forming: bool, *given: Any) -> Iterator[News]:
         if (given[BEFORE] or "").strip():
             yield from one(page, forming, given, live=True)
+        else:
+            yield {asked.status: gr.update()}  # nothing at all would be taken for a blank page
 
     def opened(page: gr.Request, *given: Any) -> Iterator[News]:
         yield from one(page, False, given)

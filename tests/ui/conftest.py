@@ -1,0 +1,48 @@
+"""A server and a browser for the tests of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.tiny import tiny_model
+from tests.ui.browsing import CHROMIUM, FLAGS, OpenPage, served, watched
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with served("small", tmp_path_factory.mktemp("server")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def world_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Served with a model that knows the words of the world only."""
+    folder = tmp_path_factory.mktemp("world")
+    with served(str(tiny_model(folder / "model", world=True)), folder) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium: apt install chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, url: str) -> Iterator[OpenPage]:
+    with watched(browser, url) as open_page:
+        yield open_page
+
+
+@pytest.fixture
+def open_world(browser: Any, world_url: str) -> Iterator[OpenPage]:
+    with watched(browser, world_url) as open_page:
+        yield open_page

@@ -1,0 +1,280 @@
+"""What an artist does with the page for an hour, in a browser: see browsing.py."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trimesh
+
+from tests.ui.browsing import (
+    DESK,
+    PHONE,
+    TABLET,
+    WAIT,
+    OpenPage,
+    Server,
+    done,
+    download,
+    free_port,
+    generate,
+    keep,
+    served,
+    watched,
+)
+
+pytestmark = pytest.mark.browser
+
+IDLE = "#generate:not([disabled])"
+
+
+def _finish(page: Any) -> None:
+    """Wait until the result and all its files are there."""
+    done(page)
+    page.wait_for_selector(f"{IDLE} >> visible=true", timeout=WAIT)
+    page.wait_for_selector("#download-usdz:not([disabled])", timeout=WAIT)
+
+
+def _tab(page: Any, name: str) -> None:
+    page.click(f"#tabs [role=tab] >> text={name}")
+
+
+def _cameras(page: Any) -> list[list[float]]:
+    """Where the camera stands, at each new file of the viewer from now on."""
+    seen: list[list[float]] = []
+
+    def note(request: Any) -> None:
+        found = re.findall(r'"camera_position":\s*(\[[^\]]*\])', request.post_data or "")
+        seen.extend(json.loads(one) for one in found)
+
+    page.on("request", note)
+    return seen
+
+
+def test_a_fast_typist_gets_the_last_prompt_alone_and_keeps_the_camera(open_page: OpenPage) -> None:
+    page = open_page()
+    page.check("#live input")
+    page.locator("#prompt textarea").press_sequentially("a red mushroom", delay=30)
+    done(page)
+    page.wait_for_function("document.querySelector('#facts').innerText.includes('a red mushroom')")
+    cameras = _cameras(page)
+    box = page.locator("#viewer canvas").bounding_box()
+    page.mouse.move(box["x"] + 300, box["y"] + 200)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 420, box["y"] + 230, steps=6)
+    page.mouse.up()
+
+    results: list[str] = []
+    page.expose_function("noted", lambda caption: results.append(caption))
+    page.evaluate(
+        "new MutationObserver(() => noted(document.querySelector('.tt-caption').innerText))"
+        ".observe(document.querySelector('#facts'), {subtree: true, childList: true})"
+    )
+    text = page.locator("#prompt textarea")
+    text.press("End")
+    text.press_sequentially(" on a brown table xyz"[:20], delay=40)
+    text.press("Backspace")
+    text.press("Backspace")
+    text.press("Backspace")
+    wanted = page.input_value("#prompt textarea")
+    page.wait_for_function(
+        f"document.querySelector('#facts').innerText.includes({json.dumps(wanted.strip())})", timeout=WAIT
+    )
+    page.wait_for_selector("#download-usdz:not([disabled])", timeout=WAIT)
+    page.wait_for_timeout(1500)  # for an older one that would come late
+    assert page.inner_text(".tt-caption") == f"“{wanted.strip()}”"
+    assert results[-1] == f"“{wanted.strip()}”"
+    assert cameras
+    assert abs(cameras[-1][0] - 60) > 5  # it was turned away from where it stood at first
+    assert cameras[-1] == cameras[-2] or len(cameras) == 1
+    keep(page, "desk-live")
+
+
+def test_blank_prompts_and_a_switched_off_live_begin_nothing(open_page: OpenPage) -> None:
+    page = open_page()
+    page.locator("#prompt textarea").press_sequentially("a cup", delay=20)
+    page.wait_for_timeout(600)
+    page.check("#live input")
+    page.fill("#prompt textarea", "   ")
+    page.wait_for_timeout(600)
+    assert page.inner_text(".tt-words").startswith("Ready")
+
+
+def test_variants_one_opened_more_like_it_and_a_series(open_page: OpenPage) -> None:
+    page = open_page()
+    page.fill("#prompt textarea", "a red mushroom")
+    page.click("#count label >> text=4")
+    page.click("#generate")
+    page.wait_for_selector("text=Click one to open it", timeout=WAIT)
+    tiles = page.locator("#variants .thumbnail-item")
+    assert tiles.count() == 4
+    assert page.locator("#variants .caption-label").all_inner_texts() == [f"seed {seed}" for seed in range(4)]
+    keep(page, "desk-variants")
+    tiles.nth(2).click()
+    page.wait_for_function("document.querySelector('#seed input').value === '2'")
+    _finish(page)
+    name, glb = download(page, "#download-glb")
+    assert name.startswith("a-red-mushroom-2-")
+    assert len(trimesh.load(io.BytesIO(glb), file_type="glb", force="mesh").faces) > 1000
+
+    page.click("#more")
+    page.wait_for_selector("text=Click one to open it", timeout=WAIT)
+    captions = page.locator("#variants .caption-label").all_inner_texts()
+    assert len(captions) == 4
+    assert all(re.fullmatch(r"2 ~ \d+", caption) for caption in captions)
+    tiles.nth(0).click()
+    page.click("#mixing button")
+    page.wait_for_selector("#variation input")
+    page.wait_for_function("document.querySelector('#variation input').value === '0.2'")
+    _finish(page)
+
+    page.fill("#blend textarea", "a blue chair")
+    page.locator("#series").click()
+    page.wait_for_selector("#download-series:not([disabled])", timeout=2 * WAIT)
+    keep(page, "desk-series")
+    _, archive = download(page, "#download-series")
+    with zipfile.ZipFile(io.BytesIO(archive)) as files:
+        names = sorted(files.namelist())
+        assert [name[:3] for name in names] == ["00-", "01-", "02-", "03-", "04-"]
+        for one in names:
+            assert len(trimesh.load(io.BytesIO(files.read(one)), file_type="glb", force="mesh").faces) > 500
+
+
+def test_every_download_opens_and_pictures_are_drawn(open_page: OpenPage) -> None:
+    page = open_page()
+    generate(page, "a blue chair")
+    _finish(page)
+    faces = page.inner_text("#facts")
+    for name in ("glb", "obj", "ply", "stl", "usdz"):
+        file, data = download(page, f"#download-{name}")
+        if name == "usdz":
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                assert archive.testzip() is None
+            continue
+        if name == "obj":
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                (inside,) = [one for one in archive.namelist() if one.endswith(".obj")]
+                data = archive.read(inside)
+        mesh = trimesh.load(
+            io.BytesIO(data), file_type=name, force="mesh", process=False, skip_materials=name == "obj"
+        )
+        assert f"{len(mesh.faces):,}" in faces, file
+    assert "Ready for printing" in page.inner_text(".tt-check")
+    _tab(page, "Pictures")
+    page.wait_for_selector("#pictures .thumbnail-item", timeout=WAIT)
+    captions = page.locator("#pictures .caption-label").all_inner_texts()
+    assert captions == ["Wireframe", "Normals", "UV atlas", "Texture"]
+    page.wait_for_timeout(500)
+    keep(page, "desk-pictures")
+
+
+def test_history_outlives_a_reload_and_the_server(browser: Any, tmp_path: Path) -> None:
+    port = free_port()
+    server = Server("small", tmp_path, port)
+    with watched(browser, server.url, mortal=True) as open_page:
+        page = open_page()
+        page.fill("#seed input", "7")
+        generate(page, "a red mushroom")
+        _finish(page)
+        page.reload()
+        _tab(page, "History")
+        page.wait_for_selector("#history .thumbnail-item")
+        assert page.locator("#history .caption-label").all_inner_texts() == ["a red mushroom"]
+
+        generate(page, "a tower that never ends")
+        page.wait_for_selector("[data-state=running]", timeout=WAIT)
+        server.die()
+        server = Server("small", tmp_path, port)
+        try:
+            page.reload()
+            page.wait_for_selector("#generate")
+            _tab(page, "History")
+            page.wait_for_selector("#history .thumbnail-item")
+            assert "a red mushroom" in page.locator("#history .caption-label").all_inner_texts()
+            page.locator("#history .thumbnail-item").last.click()
+            page.wait_for_selector("#viewer canvas", timeout=WAIT)
+            page.wait_for_selector("#past-restore:not([disabled])")
+            keep(page, "desk-history")
+            name, glb = download(page, "#download-glb")
+            assert name.startswith("a-red-mushroom-7-")
+            assert len(trimesh.load(io.BytesIO(glb), file_type="glb", force="mesh").faces) > 1000
+            page.click("#past-restore")
+            page.wait_for_function("document.querySelector('#prompt textarea').value === 'a red mushroom'")
+            assert page.input_value("#seed input") == "7"
+            generate(page, "a cup")
+            _finish(page)
+            page.click("#past-pack")
+            page.wait_for_selector("#past-zip:not([disabled])", timeout=WAIT)
+            _, archive = download(page, "#past-zip")
+            with zipfile.ZipFile(io.BytesIO(archive)) as files:
+                prompts = [one["prompt"] for one in json.loads(files.read("manifest.json"))]
+            assert prompts[0] == "a cup"
+            assert "a red mushroom" in prompts
+            count = page.locator("#history .thumbnail-item").count()
+            page.locator("#history .thumbnail-item").first.click()
+            page.wait_for_selector("#past-delete:not([disabled])")
+            page.click("#past-delete")
+            page.wait_for_function(
+                f"document.querySelectorAll('#history .thumbnail-item').length === {count - 1}"
+            )
+            other = open_page()  # another browser sees nothing of it
+            _tab(other, "History")
+            other.wait_for_timeout(1000)
+            assert other.locator("#history .thumbnail-item").count() == 0
+        finally:
+            server.stop()
+
+
+def test_a_full_queue_says_when_to_come_again(browser: Any, tmp_path: Path) -> None:
+    with served("small", tmp_path, "--queue", "1") as url, watched(browser, url) as open_page:
+        pages = [open_page(TABLET) for _ in range(3)]
+        for number, page in enumerate(pages):
+            page.click("#options button")
+            steps = page.locator("#options input[type=number]").first
+            steps.wait_for()
+            page.wait_for_timeout(500)
+            steps.fill("50")
+            steps.press("Tab")
+            page.wait_for_function("document.querySelector('#options input[type=range]').value === '50'")
+            generate(page, f"a tower number {number}")
+            wanted = (
+                "text=/step [0-9]+ of 50/",
+                "text=Waiting for one other",
+                "text=/The queue is full; try again in [0-9]+ s/",
+            )
+            page.wait_for_selector(wanted[number], timeout=WAIT)
+        assert pages[2].locator("[data-state=error]").count() == 1
+        keep(pages[2], "tablet-full")
+        for page in pages[:2]:
+            page.click("#cancel")
+            page.wait_for_selector("text=Cancelled.", timeout=WAIT)
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_everything_has_a_name_and_the_keyboard_is_enough(open_page: OpenPage, size: tuple[int, int]) -> None:
+    page = open_page(size)
+    page.click("#mixing button")
+    page.click("#options button")
+    page.wait_for_timeout(500)
+    nameless = page.evaluate("""() => [...document.querySelectorAll("button, input, textarea, select")]
+        .filter((one) => one.offsetParent !== null && one.tabIndex >= 0)
+        .filter((one) => !(one.innerText || one.ariaLabel || one.title || one.placeholder
+          || (one.labels && [...one.labels].some((label) => label.innerText.trim()))
+          || one.getAttribute("aria-labelledby")))
+        .map((one) => one.outerHTML.slice(0, 200))""")
+    assert nameless == []
+    assert page.evaluate("document.documentElement.scrollWidth") == size[0]
+    page.focus("#prompt textarea")
+    page.keyboard.type("a cup")
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "generate":
+            break
+    page.keyboard.press("Enter")
+    done(page)
+    keep(page, f"{'phone' if size == PHONE else 'desk'}-all")
