@@ -1,4 +1,4 @@
-"""What one visitor may ask of a server that others use too, and who may train on it.
+"""What one visitor may ask of a server that others use too.
 
     limits = Limits.for_host("0.0.0.0", per_minute=20)
     guard = Guard(limits)
@@ -11,7 +11,6 @@ The length of a prompt is Request's matter, the length of the queue the Line's. 
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import math
 import threading
@@ -27,7 +26,6 @@ from triplaneturbo.request import Request
 MINUTE = 60.0
 # Many people may come from one address, but no one person should get past the limit by many sessions.
 SESSIONS_AN_ADDRESS = 10
-TRIES = 10  # at an administrator's password a minute, of each address
 
 
 class RateLimitError(UserError):
@@ -249,53 +247,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-class Admin:
-    """Who may train and manage adapters: whoever is at this machine, everybody, or who knows a password.
-
-    Args:
-        host: the address that is listened at.
-        everybody: --admin: nobody is asked for anything.
-        password: who knows it may, from anywhere; None or "": there is none.
-        clock: tells the seconds.
-
-    Attributes:
-        offered: whether there is anybody who may: otherwise nothing of it should be on the page.
-        asks: whether a password is asked for.
-    """
-
-    def __init__(
-        self,
-        host: str,
-        everybody: bool = False,
-        password: str | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._password = password or None
-        self.asks = self._password is not None and not everybody
-        self.offered = everybody or self._password is not None or is_loopback(host)
-        self._tries = RateLimit(TRIES, clock)
-
-    def check(self, password: str | None = None, address: str | None = None) -> None:
-        """To be called at the top of whatever only an administrator may do.
-
-        Args:
-            password: what was typed, if anything.
-            address: where it comes from; ten wrong passwords a minute are looked at of each.
-
-        Raises:
-            UserError: whoever asks may not.
-            RateLimitError: passwords are being guessed.
-        """
-        if not self.offered:
-            raise UserError("Training and adapters are managed at the server only; start it with --admin.")
-        if self._password is None or not self.asks:
-            return
-        given = password if isinstance(password, str) else ""
-        self._tries.check(address or "")
-        if not hmac.compare_digest(
-            given.encode("utf-8", "replace"), self._password.encode("utf-8", "replace")
-        ):
-            self._tries.take(address or "")
-            raise UserError("That is not the administrator's password; type it again.")

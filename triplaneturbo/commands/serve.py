@@ -45,14 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quota", type=gigabytes, metavar="GB", help="the most that all results take on disk; default 20"
     )
-    parser.add_argument(
-        "--admin", action="store_true", help="let everybody train and manage adapters, not only this machine"
-    )
-    parser.add_argument(
-        "--password",
-        default=os.environ.get("TRIPLANETURBO_PASSWORD"),
-        help="let who knows it train and manage adapters; better given as TRIPLANETURBO_PASSWORD",
-    )
 
 
 def gigabytes(text: str) -> int:

@@ -110,6 +110,9 @@ def build(engine: Engine) -> Controls:
     if engine.words:
         with gr.Accordion(VOCABULARY, open=False, elem_id="vocabulary"):
             gr.HTML(panels.vocabulary(engine.words, KINDS, EXAMPLES))
+    else:
+        with gr.Accordion("What it does badly", open=False, elem_id="vocabulary"):
+            gr.HTML(panels.limits())
     with gr.Accordion("What this runs on", open=False, elem_id="report"):
         gr.HTML(panels.report(engine.report()))
 

@@ -70,6 +70,12 @@ def vocabulary(words: dict[str, list[str]], labels: dict[str, str], examples: Se
     return f'<dl class="tt-vocabulary">{cells}</dl>'
 
 
+def limits() -> str:
+    """What a model that reads any words is known to do badly."""
+    told = "Counts (“three apples”), faces and hands come out wrong."
+    return f'<p class="tt-vocabulary">{text(told)} Try one object, its colour and its material.</p>'
+
+
 def ready() -> str:
     """The status line before anything was asked for."""
     return _status("idle", "Ready: press Generate, or Enter in the prompt.")

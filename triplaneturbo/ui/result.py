@@ -78,7 +78,7 @@ def build(sessions: Sessions) -> Pane:
     corners = gr.Textbox(visible="hidden", elem_id="corners")
     with gr.Row(elem_id="downloads"):
         downloads = {
-            name: gr.DownloadButton(name.upper(), interactive=False, min_width=80, elem_id=f"download-{name}")
+            name: gr.DownloadButton(name.upper(), interactive=False, min_width=56, elem_id=f"download-{name}")
             for name in FORMATS
         }
     # Not in a tab, which is not there before it is looked at. The secret only keeps the token from being read
