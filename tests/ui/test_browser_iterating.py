@@ -73,7 +73,7 @@ def test_a_fast_typist_gets_the_last_prompt_alone_and_keeps_the_camera(open_page
     page.expose_function("noted", lambda caption: results.append(caption))
     page.evaluate(
         "new MutationObserver(() => noted(document.querySelector('.tt-caption').innerText))"
-        ".observe(document.querySelector('#facts'), {subtree: true, childList: true})"
+        ".observe(document.body, {subtree: true, childList: true, characterData: true})"
     )
     text = page.locator("#prompt textarea")
     text.press("End")

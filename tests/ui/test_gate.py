@@ -51,7 +51,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> History:
 @pytest.fixture(scope="module")
 def entry(history: History) -> Entry:
     """A result of somebody's; the files hold the secret."""
-    shelf = history.of(History.new_token())
+    shelf = history.of("ab" * 32)
     entry = shelf.add(Request("a cup"), {"secret": SECRET}, model="small", thumbnail=PICTURE)
     return shelf.attach(entry.id, "glb", SECRET.encode())
 

@@ -75,11 +75,6 @@ class History:
         self.root = self.room.root
         self._kept = kept
 
-    @staticmethod
-    def new_token() -> str:
-        """A token for a browser that has none: 256 random bits."""
-        return secrets.token_urlsafe(32)
-
     def of(self, token: str) -> Shelf:
         """The results of the visitor with this token.
 

@@ -10,15 +10,15 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.ui import panels
 from triplaneturbo.ui.controls import QUICK
 from triplaneturbo.ui.form import to_fields
-from triplaneturbo.ui.history import History
 from triplaneturbo.ui.jobs import Made, Stopped
 from triplaneturbo.ui.news import News
+from triplaneturbo.ui.scripts import TOKEN
 
 if TYPE_CHECKING:
     from triplaneturbo.engine import Engine
     from triplaneturbo.ui.controls import Controls
     from triplaneturbo.ui.entry import Entry
-    from triplaneturbo.ui.history import Shelf
+    from triplaneturbo.ui.history import History, Shelf
     from triplaneturbo.ui.result import Pane
     from triplaneturbo.ui.sessions import Session, Sessions
 
@@ -54,11 +54,9 @@ def wire(page: gr.Blocks, sessions: Sessions, history: History, asked: Controls,
     def fill(page: gr.Request, token: str) -> Any:
         session = sessions.of(page.session_hash)
         try:
-            shelf = history.of(token)
-        except UserError:  # a browser that was never here, or has lost its token
-            token = History.new_token()
-            shelf = history.of(token)
-        return token, _listed(shelf, session)
+            return token, _listed(history.of(token), session)
+        except UserError:  # a program that opens the page without its scripts
+            return token, gr.skip()
 
     def choose(page: gr.Request, token: str, event: gr.SelectData) -> News:
         session = sessions.of(page.session_hash)
@@ -116,7 +114,14 @@ def wire(page: gr.Blocks, sessions: Sessions, history: History, asked: Controls,
     # Gradio looks for the class itself, and annotations are texts here.
     choose.__annotations__ = {"page": gr.Request, "token": str, "event": gr.SelectData}
     told = [past.chosen, *past.buttons.values(), asked.status]
-    page.load(fill, past.token, [past.token, past.gallery], show_progress="hidden", api_visibility="private")
+    page.load(
+        fill,
+        past.token,
+        [past.token, past.gallery],
+        js=TOKEN,
+        show_progress="hidden",
+        api_visibility="private",
+    )
     past.gallery.select(choose, past.token, [*told, pane.turn, pane.facts, *pane.downloads.values()], **QUICK)
     past.buttons["restore"].click(restore, past.token, asked.fields, **QUICK)
     past.buttons["pin"].click(pin, past.token, [*told, past.gallery], **QUICK)

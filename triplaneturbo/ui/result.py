@@ -56,7 +56,7 @@ class Past:
         pack: makes the zip of all that `archive` downloads.
     """
 
-    token: gr.BrowserState
+    token: gr.Textbox
     gallery: gr.Gallery
     chosen: gr.HTML
     buttons: dict[str, gr.Button]
@@ -81,9 +81,7 @@ def build(sessions: Sessions) -> Pane:
             name: gr.DownloadButton(name.upper(), interactive=False, min_width=56, elem_id=f"download-{name}")
             for name in FORMATS
         }
-    # Not in a tab, which is not there before it is looked at. The secret only keeps the token from being read
-    # by eye; it has to be the same after a restart.
-    token = gr.BrowserState("", storage_key="triplaneturbo", secret="triplaneturbo")
+    token = gr.Textbox(visible="hidden", elem_id="token")
     with gr.Tabs(selected="details", elem_id="tabs") as tabs:
         with gr.Tab("Details", id="details") as details:
             facts = gr.HTML(panels.facts(), elem_id="facts")
@@ -112,7 +110,9 @@ def build(sessions: Sessions) -> Pane:
         elif session.placed:
             distance = CAMERA[2]
         session.placed = view.placed
-        return gr.update(value=str(view.path), camera_position=(around, above, distance)), str(view.corners)
+        # The very numbers that it has told would pass for its own echo, and not be kept for the new file.
+        camera = (around + 1e-6, above, distance)
+        return gr.update(value=str(view.path), camera_position=camera), str(view.corners)
 
     # Gradio looks for the class itself, and annotations are texts here.
     show.__annotations__ = {"page": gr.Request, "viewer": gr.Model3D}
@@ -121,7 +121,7 @@ def build(sessions: Sessions) -> Pane:
     return Pane(viewer, turn, facts, downloads, tabs, tab, pictures, variants, strength, more, past)
 
 
-def _past(token: gr.BrowserState) -> Past:
+def _past(token: gr.Textbox) -> Past:
     """The history."""
     gallery = _gallery("History", "history")
     chosen = gr.HTML(panels.chosen(None), elem_id="chosen")

@@ -49,6 +49,19 @@ VIEWER = """
   };
 """
 
+# What the browser is known by; drawn by itself, as gr.BrowserState may not be read yet when the page loads.
+TOKEN = """() => {
+  const name = "triplaneturbo";
+  let token = null;
+  try { token = localStorage.getItem(name); } catch (blocked) { /* it lasts as long as the page, then */ }
+  if (!/^[0-9a-f]{64}$/.test(token || "")) {
+    const drawn = [...crypto.getRandomValues(new Uint8Array(32))];
+    token = drawn.map((byte) => byte.toString(16).padStart(2, "0")).join("");
+    try { localStorage.setItem(name, token); } catch (blocked) { /* likewise */ }
+  }
+  return [token];
+}"""
+
 ON_LOAD = f"() => {{{LIVE}{VIEWER}}}"
 BEGIN_VIEW = "async (turn, viewer) => { await window.ttViewer.begin(); return [turn, viewer]; }"
 END_VIEW = "async (corners) => { await window.ttViewer.end(corners); }"
