@@ -25,6 +25,7 @@ from triplaneturbo.commands.outputs import FORMATS  # noqa: E402
 from triplaneturbo.engine import Engine  # noqa: E402
 from triplaneturbo.errors import EmptySurfaceError  # noqa: E402
 from triplaneturbo.models import ROOT  # noqa: E402
+from triplaneturbo.ui import controls  # noqa: E402
 from triplaneturbo.ui.blocks import SERVING, build, look  # noqa: E402
 from triplaneturbo.world.advice import EXAMPLES  # noqa: E402
 
@@ -289,6 +290,14 @@ def test_only_the_page_of_a_model_of_the_world_has_its_words(
     assert ("reading" in parts) is world
     assert parts["vocabulary"]["label"] == ("What it can make" if world else "What it does badly")
     assert (samples == list(EXAMPLES)) is world
+
+
+def test_only_adapters_that_fit_can_be_chosen(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not controls.known_adapters(engine)["visible"]
+    monkeypatch.setattr(engine, "adapters", lambda: ["mine", "yours"])
+    shown = controls.known_adapters(engine)
+    assert shown["visible"]
+    assert [value for _, value in shown["choices"]] == ["", "mine", "yours"]
 
 
 def test_the_readme_s_script_runs(page: Any, tmp_path: Path) -> None:

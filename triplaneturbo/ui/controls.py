@@ -83,6 +83,10 @@ def build(engine: Engine) -> Controls:
     )
     # Only for a model of the world: others read any words.
     reading = gr.HTML(read(engine, ""), elem_id="reading") if engine.words else None
+    with gr.Row(elem_id="buttons"):
+        start = gr.Button("Generate", variant="primary", scale=3, min_width=120, elem_id="generate")
+        stop = gr.Button("Cancel", interactive=False, scale=1, min_width=90, elem_id="cancel")
+    status = gr.HTML(panels.ready(), elem_id="status")
     with gr.Row(elem_id="switches"):
         live = gr.Checkbox(
             False, label="Live", info="A pause in typing is enough.", min_width=140, elem_id="live"
@@ -92,15 +96,11 @@ def build(engine: Engine) -> Controls:
         )
     # Hidden, and not left out: the page presses it.
     go = gr.Button("Live", visible="hidden", elem_id="live-go")
-    examples = _examples(prompt, engine)
     with gr.Row(elem_id="seed-row"):
         seed = gr.Number(0, label="Seed", min_width=90, elem_id="seed")
         dice = gr.Button("Dice", elem_id="dice", scale=0, min_width=96)
     count = gr.Radio(list(COUNTS), value=1, label="Variants, seeds from this one on", elem_id="count")
-    with gr.Row(elem_id="buttons"):
-        start = gr.Button("Generate", variant="primary", scale=3, min_width=120, elem_id="generate")
-        stop = gr.Button("Cancel", interactive=False, scale=1, min_width=90, elem_id="cancel")
-    status = gr.HTML(panels.ready(), elem_id="status")
+    examples = _examples(prompt, engine)
     # Adapters come when the page is loaded, as they may be new since the server was started.
     adapter = gr.Dropdown(
         [(OWN, "")], value="", label="Adapter", visible=bool(engine.adapters()), elem_id="adapter"

@@ -36,6 +36,7 @@ VIEWER = """
   const frame = () => new Promise((done) => setTimeout(done, 16));
   let since = -Infinity;
   window.ttViewer = {
+    shown: [],  // when each file was drawn first
     // A file at a time; whoever got lost is not waited for.
     async begin() {
       while (performance.now() - since < 4000) await frame();
@@ -44,6 +45,7 @@ VIEWER = """
     async end(corners) {
       const begun = since;
       while (performance.now() - begun < 4000 && !((drawn.get(+corners) || 0) > begun)) await frame();
+      this.shown.push(performance.now());
       if (since === begun) since = -Infinity;
     },
   };

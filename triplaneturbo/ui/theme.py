@@ -198,7 +198,8 @@ CSS = """
   #page { flex-direction: column; gap: 12px; }
   #controls, #result { display: contents !important; }
   #controls > *, #result > * { width: 100%; min-width: 0 !important; flex-grow: 0 !important; }
-  #mixing, #options, #placing, #vocabulary, #report { order: 1; }
+  #switches, #seed-row, #count, #examples, #adapter, #mixing, #options, #placing, #vocabulary, #report
+    { order: 1; }
   #viewer { height: 360px !important; }
 }
 @media (max-width: 600px) {

@@ -1,0 +1,76 @@
+"""Seconds from the last keystroke to the quick shape and to the textured one, as the browser draws them.
+
+    python -m benchmarks.live [--repeats 5]
+
+Starts app.py on the built-in model and types into its page with Live switched on, in the Chromium that the
+tests use. That one draws in software on the same cores: with a real GPU to draw, both times are shorter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from playwright.sync_api import sync_playwright
+
+from tests.ui.browsing import CHROMIUM, DESK, FLAGS, WAIT, Server, free_port
+
+PROMPTS = (
+    "a red mushroom",
+    "a blue chair",
+    "a green cactus",
+    "a striped fish",
+    "a yellow duck",
+    "a tall tree",
+)
+DONE = "#download-usdz:not([disabled])"
+
+
+def _typed(page: Any, prompt: str) -> tuple[float, float]:
+    """Seconds to the first and to the last file that is drawn after the prompt is typed."""
+    page.fill("#prompt textarea", "")
+    page.evaluate("window.ttViewer.shown.length = 0")
+    page.locator("#prompt textarea").press_sequentially(prompt, delay=40)
+    since = page.evaluate("performance.now()")
+    page.wait_for_function(
+        f"document.querySelector('.tt-caption').innerText.includes({prompt!r})", timeout=WAIT
+    )
+    page.wait_for_selector(DONE, timeout=WAIT)
+    page.wait_for_timeout(2000)
+    shown = [time for time in page.evaluate("window.ttViewer.shown") if time > since]
+    return (shown[0] - since) / 1e3, (shown[-1] - since) / 1e3
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="Time Live.")
+    parser.add_argument("--repeats", type=int, default=5, help="prompts, at most 5")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        server = Server("small", Path(folder), free_port())
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        print("the pause of 0.25 s included      quick   textured")
+        for forming in (False, True):
+            page = browser.new_page(viewport={"width": DESK[0], "height": DESK[1]})
+            page.goto(server.url)
+            page.wait_for_selector(".tt-status")
+            page.check("#live input")
+            page.set_checked("#forming input", forming)
+            page.fill("#seed input", str(int(forming)))
+            _typed(page, PROMPTS[0])  # starts the viewer
+            times = [_typed(page, prompt) for prompt in PROMPTS[1 : 1 + arguments.repeats]]
+            name = "every step shown" if forming else "the last step shown"
+            print(
+                f"{name:30}{median(t for t, _ in times):7.2f} s{median(t for _, t in times):9.2f} s",
+                flush=True,
+            )
+            page.close()
+        browser.close()
+        server.stop()
+
+
+if __name__ == "__main__":
+    main()
