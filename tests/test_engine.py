@@ -160,6 +160,37 @@ def test_short_memory_in_the_middle_of_several_loses_none(
     assert [one.request.seed for one in made] == [0, 1, 2]
 
 
+def test_a_batch_that_does_not_fit_is_made_one_by_one(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = engine.model.generator.predict
+    batches: list[int] = []
+
+    def short(noisy: torch.Tensor, *rest: Any) -> torch.Tensor:
+        batches.append(len(noisy))
+        if len(noisy) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return predict(noisy, *rest)
+
+    monkeypatch.setattr(engine.pipeline, "together", True)
+    monkeypatch.setattr(engine.model.generator, "predict", short)
+    requests = [Request("a tall tower", seed=seed, **{**QUICK, "texture_size": 1024}) for seed in range(2)]
+    made = engine.submit(*requests).results(WAIT)
+    assert batches == [2, 1, 1, 1, 1]
+    assert [one.request.texture_size for one in made] == [1024, 1024]
+    assert not any(one.frugal for one in made)
+
+
+def test_what_was_made_in_a_batch_is_not_remembered_as_made_alone(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.pipeline, "together", True)
+    requests = [Request("a small castle", seed=seed, **QUICK) for seed in range(2)]
+    engine.submit(*requests).results(WAIT)
+    assert not engine.generate("a small castle", seed=1, **QUICK).cached
+    assert engine.generate("a small castle", seed=1, **QUICK).cached
+
+
 def test_two_devices_share_one_line() -> None:
     """Two times the CPU stand for two GPUs: the same meshes, whichever made them."""
     with Engine("small", "cpu,cpu") as two, Engine("small", "cpu") as one:

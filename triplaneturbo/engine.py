@@ -256,14 +256,19 @@ class Engine:
     def _make(
         self, station: _Station, requests: Sequence[Request], sketches: Sketches
     ) -> Generator[Progress | Outcome, None, None]:
-        """Make requests; where memory is short, what is missing once more and more frugally."""
+        """Make requests; where memory is short, what is missing one by one, and then more frugally."""
+        marks = [_mark(request) for request in requests]
         made = 0
-        for frugal in (False, True):
+        several = len(requests) > 1 and station.pipeline.together
+        for together, frugal in ((True, False), (False, False), (False, True)):
+            if together and not several:
+                continue
             try:
-                for event in station.stream(requests[made:], frugal, sketches):
+                for event in station.stream(requests[made:], frugal, sketches, together):
                     if not isinstance(event, Progress):
-                        if isinstance(event, Result) and not frugal:
-                            self._results.put(_mark(requests[made]), event)
+                        # Rounding in a batch depends on what else is in it: alone it has to be the same.
+                        if isinstance(event, Result) and not frugal and not together:
+                            self._results.put(marks[made], event)
                         made += 1
                     yield event
                 return
@@ -294,16 +299,16 @@ class _Station:
         self.stream = on_gpu(self._stream)
 
     def _stream(
-        self, requests: Sequence[Request], frugal: bool, sketches: Sketches
+        self, requests: Sequence[Request], frugal: bool, sketches: Sketches, together: bool
     ) -> Generator[Progress | Outcome, None, None]:
         for name, group in groupby(requests, key=lambda request: request.adapter):
             self._switch.use(adapter(name) if name else None)
-            yield from self._stream_with(list(group), frugal, sketches)
+            yield from self._stream_with(list(group), frugal, sketches, together)
 
     def _stream_with(
-        self, requests: Sequence[Request], frugal: bool, sketches: Sketches
+        self, requests: Sequence[Request], frugal: bool, sketches: Sketches, together: bool
     ) -> Generator[Progress | Outcome, None, None]:
-        for event in self.pipeline.stream_all(requests, self.embed, frugal, sketches):
+        for event in self.pipeline.stream_all(requests, self.embed, frugal, sketches, together):
             if is_lent() and isinstance(event, Progress) and event.estimate is not None:
                 event = replace(event, estimate=event.estimate.cpu())
             if isinstance(event, Progress) and event.sketch is not None:

@@ -110,6 +110,7 @@ class Result:
 
 # Which steps' estimates are shown as a coarse mesh; the last one's is the shape that is then made fine.
 Sketches = Literal["none", "last", "all"]
+MOST_TOGETHER = 4  # requests in one batch: what they take of a GPU's memory grows with it
 SKETCH_RESOLUTION = 48  # nodes along each side of a sketch's grid
 
 # What a request comes to; an error only where others were asked for beside it.
@@ -197,12 +198,13 @@ class Pipeline:
         embed: Callable[[str], Tensor] | None = None,
         frugal: bool = False,
         sketches: Sketches = "none",
+        together: bool = True,
     ) -> Generator[Progress | Outcome, None, None]:
         """Make several meshes: as `stream`, with a Result for each request, in their order.
 
         A request whose field has no surface gets the error in that place, and the others are made. Where
-        they are made together (see `together`; not if `frugal`), rounding may differ from that of one made
-        alone.
+        they are made together (where the pipeline does so, unless `together` is False or `frugal` is True),
+        rounding may differ from that of one made alone.
         """
         requests = [self.settle(request) for request in requests]
         if frugal:
@@ -211,7 +213,7 @@ class Pipeline:
                 for request in requests
             ]
         done = 0
-        for group in _groups(requests, self.together and not frugal):
+        for group in _groups(requests, self.together and together and not frugal):
             for event in self._stream_group(group, embed or self.embed, frugal, sketches):
                 if isinstance(event, Progress):
                     share = (done + event.fraction * len(group)) / len(requests)
@@ -291,9 +293,15 @@ class Pipeline:
             mesh, _ = simplify(mesh, request.faces)
         if request.watertight:
             try:
-                mesh = watertight(mesh)
-            except UserError:
-                mesh, unsimplified = watertight(whole), True
+                try:
+                    mesh = watertight(mesh)
+                except UserError:
+                    if mesh is whole:
+                        raise
+                    mesh, unsimplified = watertight(whole), True
+            except UserError as error:
+                yield error
+                return
 
         if request.unwrap == "none":
             yield clock.begin("texture")
@@ -344,7 +352,8 @@ def _groups(requests: Sequence[Request], together: bool) -> list[list[Request]]:
     """What is denoised in one batch each, in order: requests of equal steps that follow each other."""
     if not together:
         return [[request] for request in requests]
-    return [list(group) for _, group in groupby(requests, key=lambda request: request.steps)]
+    groups = [list(group) for _, group in groupby(requests, key=lambda request: request.steps)]
+    return [group[at : at + MOST_TOGETHER] for group in groups for at in range(0, len(group), MOST_TOGETHER)]
 
 
 def _side_by_side(works: Sequence[Generator[Progress | Outcome, None, None]]) -> Iterator[Outcome]:

@@ -266,6 +266,7 @@ class _Worker:
                 self.current = None
                 line._took.append((line._clock() - since) / len(ticket.requests))
             ticket.finish(failure)
+            del ticket, failure  # what was made is not to be held until the next comes
 
     def _run(self, ticket: Ticket) -> None:
         with closing(self._work(ticket.requests, ticket.sketches)) as events:

@@ -70,3 +70,20 @@ def test_a_file_that_has_changed_is_read_again(other: Path) -> None:
     switch.use(other / ADAPTER_NAME)
     wanted = load_model(SMALL).generator.state_dict()
     assert all(torch.equal(value, wanted[name]) for name, value in model.generator.state_dict().items())
+
+
+def test_a_switch_that_fails_in_its_middle_is_made_good(other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(SMALL, dtype=torch.float16)
+    switch = Switch(model, SMALL)
+    with monkeypatch.context() as patch:
+
+        def fail() -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        patch.setattr(model.generator, "merge", fail)
+        with pytest.raises(torch.OutOfMemoryError):
+            switch.use(other / ADAPTER_NAME)
+    assert model.generator.dtype == torch.float16
+    switch.use(None)
+    wanted = load_model(SMALL, dtype=torch.float16).generator.state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in model.generator.state_dict().items())

@@ -40,6 +40,7 @@ def _made(prompt: str = "a cup", unread: str = "", cached: bool = False, short: 
         "components": 2,
         "check": "Ready for printing.",
         "cached": cached,
+        "unsimplified": False,
         "memory_was_short": short,
         "settings": {"texture_size": 512},
         "seconds": {**dict.fromkeys(panels.STAGES, 0.25), "total": 2.0},

@@ -66,6 +66,33 @@ def test_old_results_make_room_for_new_ones(tmp_path: Path) -> None:
     assert there == [True, False] + [True] * (KEPT_RESULTS - 2)
 
 
+def test_what_was_asked_for_earlier_never_wins(tmp_path: Path, line: Line) -> None:
+    session = Sessions(tmp_path).of("page")
+    early, late = session.enter(), session.enter()
+    first, second = Ticket([Request("a cup")], line), Ticket([Request("a hat")], line)
+    assert session.begin(second, late)
+    assert not session.begin(first, early)  # it came through the line of threads later
+    assert (first.cancelled, second.cancelled) == (True, False)
+    assert session.waits_for(second)
+    session.forget(second)
+    assert not session.waits_for(second)
+
+
+def test_a_sketch_that_is_still_the_view_stays(tmp_path: Path) -> None:
+    session = Sessions(tmp_path).of("page")
+    first = session.sketch(b"1")
+    session.show(first, 1)
+    second = session.sketch(b"2")
+    assert first.exists()
+    session.show(second, 1)
+    session.sketch(b"3")
+    assert not first.exists()
+    view = session.look()
+    assert view is not None
+    assert view.path == second
+    assert second.exists()
+
+
 def test_a_closed_page_may_come_back_for_a_while(tmp_path: Path, line: Line) -> None:
     clock = Clock()
     sessions = Sessions(tmp_path, clock)

@@ -22,6 +22,7 @@ and with --count or --prompts
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 import sys
@@ -36,6 +37,7 @@ from triplaneturbo.commands.manifest import Manifest
 from triplaneturbo.commands.outputs import DEFAULT_FOLDER, FORMATS, Job, plan, write
 from triplaneturbo.commands.share import Share, share
 from triplaneturbo.errors import EmptySurfaceError, UserError
+from triplaneturbo.library import adapter
 from triplaneturbo.models import base_or_default, fingerprint
 from triplaneturbo.placement import AS_MODELLED, PIVOTS, UPS, Placement
 from triplaneturbo.request import DEFAULT_FACES, DEFAULT_FLOATERS, SEED_LIMIT, UNWRAPS, Request, shown
@@ -234,6 +236,8 @@ def _identity(arguments: argparse.Namespace, placement: Placement) -> str:
     """What else than the request decides on a file: a batch that is run again with another makes it anew."""
     weights = fingerprint(arguments.model)
     base = base_or_default(arguments.base)
+    if arguments.adapter:
+        weights += hashlib.sha256(adapter(arguments.adapter).read_bytes()).hexdigest()
     place = "" if placement == AS_MODELLED else f" {placement}"
     return f"{__version__} {arguments.model} {weights} {base} {arguments.device} {arguments.precision}{place}"
 

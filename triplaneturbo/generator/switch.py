@@ -34,7 +34,9 @@ class Switch:
         self._model = model
         self._base = base
         self._own = model.folder / ADAPTER_NAME
-        self._current: tuple[Path, int] | None = None
+        self._device, self._dtype = model.generator.device, model.generator.dtype
+        # None: a switch has failed in its middle, and whatever is wanted next is put in anew.
+        self._current: tuple[Path, int] | None = (self._own, 0)
         self._pristine: dict[str, Tensor] = {}
 
     @torch.no_grad()
@@ -44,27 +46,29 @@ class Switch:
         Raises:
             UserError: the file is missing, broken, or belongs to another model; nothing is changed then.
         """
-        wanted = None if adapter is None else (adapter, _mark(adapter))
+        wanted = (self._own, 0) if adapter is None else (adapter, _mark(adapter))
         if wanted == self._current:
             return
         generator = self._model.generator
-        path = adapter or self._own
+        path = wanted[0]
         tensors = read_safetensors(path)
         check_adapter_tensors(generator, tensors, path)
-        device, dtype = generator.device, generator.dtype
         layers = self._merged_layers()
         if not self._pristine:
             self._pristine = self._read_base(layers)
         # On the CPU and in float32, as when a model is loaded: the same bits come of it.
-        generator.to("cpu")
-        generator.cast(torch.float32)
-        for name, layer in layers.items():
-            layer.get_base_layer().weight.data = self._pristine[name].float().clone()
-            layer.merged_adapters.clear()
-        set_adapter_tensors(generator, tensors, path)
-        generator.merge()
-        generator.to(device)
-        generator.cast(dtype)
+        self._current = None
+        try:
+            generator.to("cpu")
+            generator.cast(torch.float32)
+            for name, layer in layers.items():
+                layer.get_base_layer().weight.data = self._pristine[name].float().clone()
+                layer.merged_adapters.clear()
+            set_adapter_tensors(generator, tensors, path)
+            generator.merge()
+        finally:
+            generator.to(self._device)
+            generator.cast(self._dtype)
         self._current = wanted
 
     def _merged_layers(self) -> dict[str, nn.Module]:

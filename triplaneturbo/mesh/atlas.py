@@ -54,7 +54,8 @@ def lay_out(uv: Tensor, faces: Tensor, size: int) -> Atlas:
         owner[0], bary[0] = 0, 1 / 3
     covered = (owner >= 0).view(size, size)
     texels = covered.flatten().nonzero()[:, 0].to(uv.device)
-    return Atlas(texels, owner.to(uv.device)[texels], bary.to(uv.device)[texels], nearest_covered(covered))
+    nearest = nearest_covered(covered).to(uv.device)
+    return Atlas(texels, owner.to(uv.device)[texels], bary.to(uv.device)[texels], nearest)
 
 
 @kernel

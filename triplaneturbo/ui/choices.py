@@ -46,8 +46,9 @@ def wire(
         yield from _variants(engine, session, asked, pane, requests)
 
     def choose(page: gr.Request, event: gr.SelectData) -> list[Any]:
-        session = sessions.of(page.session_hash)
-        return to_fields(session.variants[int(event.index)])
+        variants = sessions.of(page.session_hash).variants
+        number = int(event.index)
+        return to_fields(variants[number]) if number < len(variants) else [gr.skip() for _ in asked.fields]
 
     def make_series(page: gr.Request, count: int, *values: Any) -> Iterator[News]:
         yield begun(engine, asked, values[0]) | {asked.series.download: gr.update(interactive=False)}
@@ -67,7 +68,12 @@ def wire(
             session.variants = requests
             yield _pictures(event, requests, pane)
             if event.complete:
-                archive = _zip(session.folder / "series.zip", event)
+                try:
+                    archive = _zip(session.folder / "series.zip", event)
+                except OSError as error:
+                    sentence = f"The series cannot be packed: {error.strerror}; free some space."
+                    yield _refused(asked, UserError(sentence))
+                    return
                 yield ended(asked) | {
                     asked.status: panels.several(event),
                     asked.series.download: gr.update(value=str(archive), interactive=True),

@@ -42,7 +42,7 @@ def build(page: gr.Blocks, engine: Engine, sessions: Sessions, history: History 
     )
     _wire(engine, sessions, history, guard, asked, pane)
     if history is not None:
-        past.wire(page, sessions, history, asked, pane)
+        past.wire(page, sessions, history, guard, asked, pane)
 
 
 def _wire(
@@ -60,6 +60,8 @@ def _wire(
 
     def one(page: gr.Request, forming: bool, given: tuple[Any, ...], live: bool = False) -> Iterator[News]:
         placing, token, values = given[:3], given[3], given[BEFORE:]
+        session = sessions.of(page.session_hash)
+        number = session.enter()
         yield begun(engine, asked, values[0], live)
         try:
             request, placement = to_request(*values), to_placement(*placing)
@@ -67,9 +69,8 @@ def _wire(
         except UserError as error:
             yield ended(asked) | {asked.status: panels.status(Stopped(str(error)))}
             return
-        session = sessions.of(page.session_hash)
         sketches: Sketches = "all" if forming else "last" if live else "none"
-        for event in follow(engine, session, request, sketches=sketches, placement=placement):
+        for event in follow(engine, session, request, sketches=sketches, placement=placement, number=number):
             news = _news(event, asked, pane)
             if isinstance(event, Made) and event.complete:
                 session.made = event.request
@@ -128,10 +129,12 @@ def _news(event: Event, asked: Controls, pane: Pane) -> News:
         news |= {pane.turn: str(event.turn)}
     if isinstance(event, Made):
         news |= {pane.facts: panels.facts(event)}
+        # What is not there yet is not to be another mesh's.
         news |= {
-            button: gr.update(value=str(event.files[name]), interactive=True)
+            button: gr.update(
+                value=str(event.files[name]) if name in event.files else None, interactive=name in event.files
+            )
             for name, button in pane.downloads.items()
-            if name in event.files
         }
     if isinstance(event, Stopped) or (isinstance(event, Made) and event.complete):
         news |= ended(asked)

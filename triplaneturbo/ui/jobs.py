@@ -90,6 +90,7 @@ def follow(
     sketches: Sketches = "none",
     formats: Sequence[str] = tuple(FORMATS),
     placement: Placement = AS_MODELLED,
+    number: int | None = None,
 ) -> Generator[Event, None, None]:
     """Make a mesh for a session, telling what happens; ends with Stopped or with a complete Made.
 
@@ -100,14 +101,15 @@ def follow(
             else is begun meanwhile, this ends without a word. The viewer shows what is made.
         sketches: which steps the viewer shows.
         formats: of the files, the first one first.
-        placement: how the object stands in them; the viewer shows it as it was made.
+        placement: how the object stands in them.
+        number: from `Session.enter`, when it was asked for.
     """
 
     def work(ticket: Ticket) -> Generator[Event, None, None]:
         yield from progress(ticket, session)
         yield from _write(engine, session, ticket, alone, formats, placement)
 
-    return watched(session, lambda: engine.submit(request, sketches=sketches), work, alone)
+    return watched(session, lambda: engine.submit(request, sketches=sketches), work, alone, number)
 
 
 def watched(
@@ -115,6 +117,7 @@ def watched(
     submit: Callable[[], Ticket],
     work: Callable[[Ticket], Generator[Happening, None, None]],
     alone: bool,
+    number: int | None = None,
 ) -> Generator[Happening | Stopped, None, None]:
     """What happens with a ticket, as long as the session waits for it; errors become Stopped.
 
@@ -123,8 +126,8 @@ def watched(
     ticket: Ticket | None = None
     try:
         ticket = submit()
-        if alone:
-            session.begin(ticket)
+        if alone and not session.begin(ticket, number):
+            return
         for event in work(ticket):
             if alone and not session.waits_for(ticket):
                 return
@@ -136,6 +139,7 @@ def watched(
     finally:
         if ticket is not None:
             ticket.cancel()  # of no effect once it has ended
+            session.forget(ticket)
 
 
 def progress(ticket: Ticket, session: Session) -> Generator[Waiting | Working, None, None]:

@@ -105,6 +105,8 @@ def status(event: Event) -> str:
     if event.facts["memory_was_short"]:
         size = event.facts["settings"]["texture_size"]
         return _status("done", f"Done, but memory was short: the texture has {size} texels a side")
+    if event.facts["unsimplified"]:
+        return _status("done", "Done, but with all its faces: fewer could not be made watertight")
     if event.facts["cached"]:
         return _status("done", f"Done: kept from before, when it took {seconds(total)}.")
     return _status("done", f"Done in {seconds(total)}.")

@@ -11,11 +11,12 @@ from triplaneturbo.ui import panels
 from triplaneturbo.ui.controls import QUICK
 from triplaneturbo.ui.form import to_fields
 from triplaneturbo.ui.jobs import Made, Stopped
-from triplaneturbo.ui.news import News
+from triplaneturbo.ui.news import News, visitor
 from triplaneturbo.ui.scripts import TOKEN
 
 if TYPE_CHECKING:
     from triplaneturbo.engine import Engine
+    from triplaneturbo.limits import Guard
     from triplaneturbo.ui.controls import Controls
     from triplaneturbo.ui.entry import Entry
     from triplaneturbo.ui.history import History, Shelf
@@ -47,7 +48,9 @@ def keep(
     return {pane.past.gallery: _listed(shelf, session)} | _shown(pane, None)
 
 
-def wire(page: gr.Blocks, sessions: Sessions, history: History, asked: Controls, pane: Pane) -> None:
+def wire(
+    page: gr.Blocks, sessions: Sessions, history: History, guard: Guard, asked: Controls, pane: Pane
+) -> None:
     """Wire the tab, and fill it when the page is opened."""
     past = pane.past
 
@@ -79,9 +82,12 @@ def wire(page: gr.Blocks, sessions: Sessions, history: History, asked: Controls,
             news |= {pane.turn: str(session.show(entry.files["glb"], int(facts["faces"]), placed=placed))}
         return news
 
-    def restore(page: gr.Request, token: str) -> list[Any]:
-        entry = history.of(token).get(sessions.of(page.session_hash).chosen)
-        return to_fields(entry.request())
+    def restore(page: gr.Request, token: str) -> News:
+        try:
+            entry = history.of(token).get(sessions.of(page.session_hash).chosen)
+        except UserError as error:
+            return {asked.status: panels.status(Stopped(str(error)))}
+        return dict(zip(asked.fields, to_fields(entry.request()), strict=True))
 
     def change(page: gr.Request, token: str, what: str) -> News:
         session = sessions.of(page.session_hash)
@@ -106,6 +112,7 @@ def wire(page: gr.Blocks, sessions: Sessions, history: History, asked: Controls,
 
     def pack(page: gr.Request, token: str) -> News:
         try:
+            guard.admit(**visitor(page))
             path = history.of(token).zip(sessions.of(page.session_hash).folder / "history.zip")
         except UserError as error:
             return {asked.status: panels.status(Stopped(str(error)))}
@@ -123,7 +130,7 @@ def wire(page: gr.Blocks, sessions: Sessions, history: History, asked: Controls,
         api_visibility="private",
     )
     past.gallery.select(choose, past.token, [*told, pane.turn, pane.facts, *pane.downloads.values()], **QUICK)
-    past.buttons["restore"].click(restore, past.token, asked.fields, **QUICK)
+    past.buttons["restore"].click(restore, past.token, [*asked.fields, asked.status], **QUICK)
     past.buttons["pin"].click(pin, past.token, [*told, past.gallery], **QUICK)
     past.buttons["delete"].click(delete, past.token, [*told, past.gallery], **QUICK)
     past.pack.click(

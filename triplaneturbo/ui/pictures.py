@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -48,9 +49,13 @@ def of_last(engine: Engine, session: Session, pane: Pane) -> News:
         drawn = engine.pictures(mesh)
     except (Cancelled, UserError):
         return {}
+    if session.made != request:  # another was made meanwhile, and has its own
+        return {}
     session.drawn = request
-    files = [
-        (str(write_whole(session.folder / f"picture-{name}.png", data)), CAPTIONS[name])
-        for name, data in drawn.items()
-    ]
-    return {pane.pictures: files}
+    # Other names each time: a browser does not ask again for an address that it knows.
+    mark = secrets.token_hex(8)
+    files = {
+        write_whole(session.folder / f"picture-{mark}-{name}.png", data): name for name, data in drawn.items()
+    }
+    session.picture(list(files))
+    return {pane.pictures: [(str(path), CAPTIONS[name]) for path, name in files.items()]}

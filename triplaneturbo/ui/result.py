@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -101,7 +100,7 @@ def build(sessions: Sessions) -> Pane:
     def show(page: gr.Request, _: str, viewer: gr.Model3D) -> Any:
         session = sessions.of(page.session_hash)
         view = session.look()
-        if view is None or (viewer.value and Path(viewer.value).name == view.path.name):
+        if view is None or viewer.value == str(view.path):
             return gr.skip()
         # A new file moves the camera to where it was told to be: that is where it stands now, then.
         around, above, distance = viewer.camera_position

@@ -71,14 +71,42 @@ class Session:
         self._sketches: list[Path] = []
         self._looked: deque[Path] = deque()
         self._results: OrderedDict[str, None] = OrderedDict()
+        self._pictures: deque[list[Path]] = deque()
         self._variants: list[Request] = []
+        self._entered = self._begun = 0
 
-    def begin(self, ticket: Ticket) -> None:
-        """Wait for `ticket` from now on; what was waited for before is cancelled: the latest wins."""
+    def enter(self) -> int:
+        """The number of what is asked for now; the larger, the later."""
         with self._lock:
-            before, self._ticket = self._ticket, ticket
+            self._entered += 1
+            return self._entered
+
+    def begin(self, ticket: Ticket, number: int | None = None) -> bool:
+        """Wait for `ticket` from now on; what was waited for before is cancelled: the latest wins.
+
+        Args:
+            ticket: of what was asked for when `enter` gave `number`; None: it is the latest.
+
+        Returns:
+            False if something later was begun already: this one is cancelled.
+        """
+        number = self.enter() if number is None else number
+        with self._lock:
+            late = number < self._begun
+            if late:
+                before: Ticket | None = ticket
+            else:
+                self._begun = number
+                before, self._ticket = self._ticket, ticket
         if before is not None:
             before.cancel()
+        return not late
+
+    def forget(self, ticket: Ticket) -> None:
+        """Wait for `ticket` no longer: it holds all that was made."""
+        with self._lock:
+            if self._ticket is ticket:
+                self._ticket = None
 
     def waits_for(self, ticket: Ticket) -> bool:
         """Whether nothing was begun after `ticket`."""
@@ -124,10 +152,20 @@ class Session:
         path = write_whole(self.folder / f"sketch-{secrets.token_hex(8)}.glb", data)
         with self._lock:
             # Nobody asks for those that came too quickly after each other.
+            shown = self._view.path if self._view is not None else None
             for missed in self._sketches:
-                missed.unlink(missing_ok=True)
-            self._sketches = [path]
+                if missed != shown:
+                    missed.unlink(missing_ok=True)
+            self._sketches = [*(kept for kept in self._sketches if kept == shown), path]
         return path
+
+    def picture(self, paths: list[Path]) -> None:
+        """Keep these pictures and the ones before them; older ones go."""
+        with self._lock:
+            self._pictures.append(paths)
+            while len(self._pictures) > 2:
+                for path in self._pictures.popleft():
+                    path.unlink(missing_ok=True)
 
     def cancel(self) -> None:
         """Cancel what is waited for, if anything."""
