@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,11 @@ import gradio as gr
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.ui import panels
+from triplaneturbo.ui.controls import QUICK
 from triplaneturbo.ui.form import to_fields, to_request
 from triplaneturbo.ui.jobs import Made, Stopped
 from triplaneturbo.ui.news import FOLLOWED, News, begun, ended, visitor
-from triplaneturbo.ui.several import Several, follow_several, like, previews, seeds, series
+from triplaneturbo.ui.several import Several, follow_several, like, previews, series
 
 if TYPE_CHECKING:
     from gradio.events import Dependency
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from triplaneturbo.request import Request
     from triplaneturbo.ui.controls import Controls
     from triplaneturbo.ui.result import Pane
-    from triplaneturbo.ui.sessions import Session, Sessions
+    from triplaneturbo.ui.sessions import Sessions
 
 FEW = 4  # variants like one where a single one is asked for at a time
 
@@ -36,14 +37,10 @@ def wire(
 
     def more_like_it(page: gr.Request, count: int, strength: float, *values: Any) -> Iterator[News]:
         yield begun(engine, asked, values[0])
-        session = sessions.of(page.session_hash)
-        try:
-            requests = like(to_request(*values), count if count > 1 else FEW, strength)
-            guard.admit(*requests, **visitor(page))
-        except UserError as error:
-            yield _refused(asked, error)
-            return
-        yield from _variants(engine, session, asked, pane, requests)
+        number = count if count > 1 else FEW
+        yield from offer(
+            engine, sessions, guard, page, asked, pane, lambda: like(to_request(*values), number, strength)
+        )
 
     def choose(page: gr.Request, event: gr.SelectData) -> list[Any]:
         variants = sessions.of(page.session_hash).variants
@@ -51,77 +48,62 @@ def wire(
         return to_fields(variants[number]) if number < len(variants) else [gr.skip() for _ in asked.fields]
 
     def make_series(page: gr.Request, count: int, *values: Any) -> Iterator[News]:
-        yield begun(engine, asked, values[0]) | {asked.series.download: gr.update(interactive=False)}
-        session = sessions.of(page.session_hash)
-        try:
-            requests = series(to_request(*values), int(count))
-            guard.admit(*requests, **visitor(page))
-        except UserError as error:
-            yield _refused(asked, error)
-            return
-        for event in follow_several(engine, session, requests):
-            if not isinstance(event, Several):
-                yield {asked.status: panels.status(event)} | (
-                    ended(asked) if isinstance(event, Stopped) else {}
-                )
-                continue
-            session.variants = requests
-            yield _pictures(event, requests, pane)
-            if event.complete:
-                try:
-                    archive = _zip(session.folder / "series.zip", event)
-                except OSError as error:
-                    sentence = f"The series cannot be packed: {error.strerror}; free some space."
-                    yield _refused(asked, UserError(sentence))
-                    return
-                yield ended(asked) | {
-                    asked.status: panels.several(event),
-                    asked.series.download: gr.update(value=str(archive), interactive=True),
-                }
+        download = asked.series.download
+        yield begun(engine, asked, values[0]) | {download: gr.update(interactive=False)}
+
+        def pack(event: Several) -> News:
+            archive = _zip(sessions.of(page.session_hash).folder / "series.zip", event)
+            return {download: gr.update(value=str(archive), interactive=True)}
+
+        yield from offer(
+            engine, sessions, guard, page, asked, pane, lambda: series(to_request(*values), int(count)), pack
+        )
 
     pane.more.click(more_like_it, [asked.count, pane.strength, *asked.fields], shown, **FOLLOWED)
     asked.series.start.click(
         make_series, [asked.series.count, *asked.fields], [*shown, asked.series.download], **FOLLOWED
     )
-    # Gradio looks for the class itself, and annotations are texts here.
-    choose.__annotations__ = {"page": gr.Request, "event": gr.SelectData}
-    return pane.variants.select(
-        choose, None, asked.fields, queue=False, show_progress="hidden", api_visibility="private"
-    )
+    return pane.variants.select(choose, None, asked.fields, **QUICK)
 
 
-def seeds_of(
+def offer(
     engine: Engine,
+    sessions: Sessions,
     guard: Guard,
     page: gr.Request,
-    session: Session,
     asked: Controls,
     pane: Pane,
-    values: Sequence[Any],
-    count: int,
+    choose: Callable[[], list[Request]],
+    pack: Callable[[Several], News] | None = None,
 ) -> Iterator[News]:
-    """Variants of the controls' request: its seed, and those that follow."""
+    """Make what `choose` asks for, and show pictures of it to choose from.
+
+    Args:
+        pack: given, the meshes are made whole, and this says what else the page shows when all are there;
+            otherwise they are made as quick forms.
+    """
+    session = sessions.of(page.session_hash)
     try:
-        requests = seeds(to_request(*values), count)
+        requests = choose()
         guard.admit(*requests, **visitor(page))
     except UserError as error:
-        yield _refused(asked, error)
+        yield _refused(asked, str(error))
         return
-    yield from _variants(engine, session, asked, pane, requests)
-
-
-def _variants(
-    engine: Engine, session: Session, asked: Controls, pane: Pane, requests: list[Request]
-) -> Iterator[News]:
-    yield {pane.tabs: gr.update(selected="variants")}
-    for event in follow_several(engine, session, previews(requests)):
-        if isinstance(event, Several):
-            session.variants = requests
-            yield _pictures(event, requests, pane)
-            if event.complete:
-                yield ended(asked) | {asked.status: panels.several(event)}
-        else:
+    if pack is None:
+        yield {pane.tabs: gr.update(selected="variants")}
+    for event in follow_several(engine, session, requests if pack else previews(requests)):
+        if not isinstance(event, Several):
             yield {asked.status: panels.status(event)} | (ended(asked) if isinstance(event, Stopped) else {})
+            continue
+        session.variants = requests
+        yield _pictures(event, requests, pane)
+        if event.complete:
+            try:
+                more = pack(event) if pack else {}
+            except OSError as error:
+                yield _refused(asked, f"The series cannot be packed: {error.strerror}; free some space.")
+                return
+            yield ended(asked) | {asked.status: panels.several(event)} | more
 
 
 def _pictures(event: Several, requests: Sequence[Request], pane: Pane) -> News:
@@ -132,8 +114,8 @@ def _pictures(event: Several, requests: Sequence[Request], pane: Pane) -> News:
     return {pane.variants: gr.update(value=pictures, selected_index=None)}
 
 
-def _refused(asked: Controls, error: UserError) -> News:
-    return ended(asked) | {asked.status: panels.status(Stopped(str(error)))}
+def _refused(asked: Controls, sentence: str) -> News:
+    return ended(asked) | {asked.status: panels.status(Stopped(sentence))}
 
 
 def _zip(path: Path, event: Several) -> Path:

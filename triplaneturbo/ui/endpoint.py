@@ -63,7 +63,7 @@ def build(engine: Engine, sessions: Sessions, guard: Guard) -> None:
         another prompt, `blend_weight` (0 to 1) its share. What cannot be is an error of one sentence.
         """
         (request,) = admit(_request(asked))
-        made = _made(follow(engine, session, request, alone=False, formats=("glb",)))
+        made: Made = _end(follow(engine, session, request, alone=False, formats=("glb",)))
         return _served(made.files["glb"], "glb"), file_facts(made.facts)
 
     def variants(session: Session, admit: Admit, asked: dict[str, Any]) -> tuple[list, list]:
@@ -96,7 +96,7 @@ def build(engine: Engine, sessions: Sessions, guard: Guard) -> None:
         if name not in FORMATS:
             raise UserError(f"There is no format {shown(name)}; use {', '.join(FORMATS)}.")
         (request,) = admit(_request(asked))
-        made = _made(follow(engine, session, request, alone=False, formats=(name,), placement=placement))
+        made: Made = _end(follow(engine, session, request, alone=False, formats=(name,), placement=placement))
         return _served(made.files[name], name), file_facts(made.facts)
 
     one, several = tuple[gr.FileData, dict], tuple[list, list]
@@ -162,24 +162,16 @@ def _request(asked: dict[str, Any]) -> Request:
     return to_request(*(asked.get(name, getattr(defaults, name)) for name in FIELDS))
 
 
-def _made(events: Generator[Any, None, None]) -> Made:
-    """The complete Made that the events end in."""
+def _end(events: Generator[Any, None, None]) -> Any:
+    """The last of the events, a complete Made or Several."""
     for event in events:
         if isinstance(event, Stopped):
             raise UserError(event.sentence or "The request was cancelled.")
-        if isinstance(event, Made) and event.complete:
-            return event
-    raise RuntimeError("there was no end")
+    return event
 
 
 def _all(engine: Engine, session: Session, requests: list[Request]) -> tuple[list, list]:
-    several: Several | None = None
-    for event in follow_several(engine, session, requests, alone=False):
-        if isinstance(event, Stopped):
-            raise UserError(event.sentence or "The request was cancelled.")
-        if isinstance(event, Several):
-            several = event
-    assert several is not None
+    several: Several = _end(follow_several(engine, session, requests, alone=False))
     files, facts = [], []
     for request, made in zip(requests, several.made, strict=True):
         if isinstance(made, Made):

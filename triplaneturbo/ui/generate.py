@@ -12,6 +12,7 @@ from triplaneturbo.ui import choices, controls, panels, past, pictures, result
 from triplaneturbo.ui.form import FIELDS, to_placement, to_request
 from triplaneturbo.ui.jobs import Event, Made, Stopped, Working, follow
 from triplaneturbo.ui.news import FOLLOWED, News, begun, ended, visitor
+from triplaneturbo.ui.several import seeds
 
 if TYPE_CHECKING:
     from triplaneturbo.engine import Engine
@@ -90,8 +91,9 @@ def _wire(
             return
         values = given[BEFORE:]
         yield begun(engine, asked, values[0])
-        session = sessions.of(page.session_hash)
-        yield from choices.seeds_of(engine, guard, page, session, asked, pane, values, count)
+        yield from choices.offer(
+            engine, sessions, guard, page, asked, pane, lambda: seeds(to_request(*values), count)
+        )
 
     def paused(page: gr.Request, forming: bool, *given: Any) -> Iterator[News]:
         if (given[BEFORE] or "").strip():
@@ -116,7 +118,7 @@ def _wire(
     )
     # Each pause is followed at once: what it finds under way ends for it.
     asked.go.click(paused, inputs, shown, trigger_mode="multiple", **FOLLOWED)
-    asked.stop.click(stop, queue=False, show_progress="hidden", api_visibility="private")
+    asked.stop.click(stop, **controls.QUICK)
     picked = choices.wire(engine, sessions, guard, asked, pane, shown)
     picked.then(opened, [*asked.placing, pane.past.token, *asked.fields], shown, **FOLLOWED)
     pictures.wire(engine, sessions, pane)

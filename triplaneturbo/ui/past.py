@@ -118,8 +118,6 @@ def wire(
             return {asked.status: panels.status(Stopped(str(error)))}
         return {past.archive: gr.update(value=str(path), interactive=True)}
 
-    # Gradio looks for the class itself, and annotations are texts here.
-    choose.__annotations__ = {"page": gr.Request, "token": str, "event": gr.SelectData}
     told = [past.chosen, *past.buttons.values(), asked.status]
     page.load(
         fill,

@@ -9,7 +9,7 @@ import gradio as gr
 
 from triplaneturbo.errors import Cancelled, UserError
 from triplaneturbo.files import write_whole
-from triplaneturbo.ui.news import News
+from triplaneturbo.ui.news import FOLLOWED, News
 
 if TYPE_CHECKING:
     from triplaneturbo.engine import Engine
@@ -28,15 +28,7 @@ def wire(engine: Engine, sessions: Sessions, pane: Pane) -> None:
             session.tab = name
             return of_last(engine, session, pane).get(pane.pictures, gr.skip())
 
-        select.__annotations__ = {"page": gr.Request}
-        tab.select(
-            select,
-            None,
-            pane.pictures,
-            show_progress="hidden",
-            api_visibility="private",
-            concurrency_limit=None,
-        )
+        tab.select(select, None, pane.pictures, **FOLLOWED)
 
 
 def of_last(engine: Engine, session: Session, pane: Pane) -> News:

@@ -113,8 +113,6 @@ def build(sessions: Sessions) -> Pane:
         camera = (around + 1e-6, above, distance)
         return gr.update(value=str(view.path), camera_position=camera), str(view.corners)
 
-    # Gradio looks for the class itself, and annotations are texts here.
-    show.__annotations__ = {"page": gr.Request, "viewer": gr.Model3D}
     shown = turn.change(show, [turn, viewer], [viewer, corners], js=BEGIN_VIEW, **QUICK)
     shown.then(None, corners, None, js=END_VIEW, **QUICK)
     return Pane(viewer, turn, facts, downloads, tabs, tab, pictures, variants, strength, more, past)

@@ -52,6 +52,7 @@ class Session:
         made: the request of the last mesh.
         drawn: the request whose pictures the page has.
         placed: whether the viewer's distance is that of a placed object.
+        variants: what the page's pictures of variants are of, in their order.
         past: ids of the results that the page's history shows, in its order.
         chosen: the id of the one that was clicked, "" if none was.
     """
@@ -62,6 +63,7 @@ class Session:
         self.made: Request | None = None
         self.drawn: Request | None = None
         self.placed = False
+        self.variants: list[Request] = []
         self.past: list[str] = []
         self.chosen = ""
         self._lock = threading.Lock()
@@ -72,7 +74,6 @@ class Session:
         self._looked: deque[Path] = deque()
         self._results: OrderedDict[str, None] = OrderedDict()
         self._pictures: deque[list[Path]] = deque()
-        self._variants: list[Request] = []
         self._entered = self._begun = 0
 
     def enter(self) -> int:
@@ -135,17 +136,6 @@ class Session:
                 while len(self._looked) > KEPT_SKETCHES:
                     self._looked.popleft().unlink(missing_ok=True)
             return view
-
-    @property
-    def variants(self) -> list[Request]:
-        """What the page's pictures of variants are of, in their order."""
-        with self._lock:
-            return list(self._variants)
-
-    @variants.setter
-    def variants(self, requests: list[Request]) -> None:
-        with self._lock:
-            self._variants = list(requests)
 
     def sketch(self, data: bytes) -> Path:
         """Keep the bytes of a GLB for a short while; its path."""
