@@ -274,6 +274,12 @@ def test_sketches_show_each_step_and_the_last_is_the_shape(pipeline: Pipeline) -
     assert (sketches[-1].bounds - made.mesh.bounds).abs().max() < 2 * 2 / 47
     (last,) = [e.sketch for e in pipeline.stream(request, sketches="last") if getattr(e, "sketch", None)]
     assert torch.equal(last.vertices, sketches[-1].vertices)
+    (first,) = [e.sketch for e in pipeline.stream(request, sketches="first") if getattr(e, "sketch", None)]
+    assert torch.equal(first.vertices, sketches[0].vertices)
+    single = replace(request, steps=1)
+    for which in ("first", "last", "all"):  # of a single step the three are one
+        (only,) = [e.sketch for e in pipeline.stream(single, sketches=which) if getattr(e, "sketch", None)]
+        assert len(only.faces) > 100
     *plain, alone = pipeline.stream(request)
     assert all(event.sketch is None for event in plain)
     assert to_glb(alone.mesh) == to_glb(made.mesh)

@@ -68,6 +68,34 @@ def line(work: Work) -> Iterator[Line]:
     assert line.close(WAIT)
 
 
+def _step(number: int, glb: bytes | None = None) -> Progress:
+    return Progress("denoise", 0.0, 0.0, number, 9, glb=glb)
+
+
+def test_of_events_in_quick_succession_the_last_is_told_and_every_sketch(line: Line) -> None:
+    ticket = Ticket([Request("a cup")], line)
+    for number in range(6):
+        ticket.add(_step(number, b"glTF" if number in (1, 3) else None))
+    ticket.finish()
+    assert [event.step for event in ticket.events(rest=WAIT)] == [1, 3, 5]
+    assert [event.step for event in ticket.events()] == list(range(6))
+
+
+def test_an_event_that_came_too_soon_is_told_when_the_rest_is_over(line: Line) -> None:
+    ticket = Ticket([Request("a cup")], line)
+    ticket.add(_step(0))
+    events = ticket.events(rest=0.3)
+    assert next(events).step == 0
+    ticket.add(_step(1))
+    ticket.add(_step(2))
+    assert next(events).step == 2  # and nothing else has come meanwhile
+    ticket.add(_step(3))
+    ticket.add(_step(4, b"glTF"))
+    assert next(events).step == 4  # a sketch is not waited with
+    ticket.finish()
+    assert list(events) == []
+
+
 def test_several_workers_serve_one_line() -> None:
     works = [Work(), Work()]
     line = Line(works, "test")

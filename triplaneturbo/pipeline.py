@@ -109,7 +109,7 @@ class Result:
 
 
 # Which steps' estimates are shown as a coarse mesh; the last one's is the shape that is then made fine.
-Sketches = Literal["none", "last", "all"]
+Sketches = Literal["none", "first", "last", "all"]
 MOST_TOGETHER = 4  # requests in one batch: what they take of a GPU's memory grows with it
 SKETCH_RESOLUTION = 48  # nodes along each side of a sketch's grid
 
@@ -234,8 +234,11 @@ class Pipeline:
         yield clock.begin("denoise")
         noise = torch.cat([_noise(generator, request) for request in group])  # [B, 6, 4, h, h]
         steps = group[0].steps or 1
+        shown = {"none": (), "first": (1,), "last": (steps,), "all": range(1, steps + 1)}[sketches]
+        if len(group) > 1:
+            shown = ()
         for step, estimate in enumerate(generator.denoise(noise, text_embeds, group[0].steps), 1):
-            if len(group) == 1 and sketches == "all" and step < steps:
+            if step in shown and step < steps:
                 yield clock.step(estimate[0], self._sketch(self._field(estimate[0], frugal)))
             else:
                 yield clock.step(estimate[0])
@@ -243,7 +246,7 @@ class Pipeline:
         yield clock.begin("decode")
         # One prompt's planes fill a GPU, and take the most memory of all stages.
         fields = [self._field(latents, frugal) for latents in estimate]
-        if len(group) == 1 and sketches != "none":
+        if steps in shown:
             yield clock.sketched(self._sketch(fields[0]))
         works = [
             self._stream_mesh(field, request, clock.branch(), frugal)

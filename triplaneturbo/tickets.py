@@ -52,17 +52,27 @@ class Ticket:
         with self._changed:
             return list(self._made)
 
-    def events(self) -> Iterator[Progress]:
-        """Every progress event from the first, each as it comes, until the request ends, in whatever way."""
-        seen = 0
+    def events(self, rest: float = 0.0) -> Iterator[Progress]:
+        """Progress events from the first, each as it comes, until the request ends, in whatever way.
+
+        Args:
+            rest: seconds. Of events that come within that time after one was told, only the last is told,
+                when it is over; one with a sketch, and the last of all, are told at once.
+        """
+        seen, told = 0, -math.inf
         while True:
             with self._changed:
-                while len(self._events) == seen and self._outcome is None:
-                    self._changed.wait()
-                news = self._events[seen:]
+                while True:
+                    news = self._events[seen:]
+                    left = told + rest - time.monotonic()
+                    if self._outcome is not None or (news and left <= 0) or any(map(_shows, news)):
+                        break
+                    self._changed.wait(left if news else None)
                 ended = self._outcome is not None
-            yield from news
             seen += len(news)
+            for event in news if rest <= 0 else _worth_telling(news):
+                told = time.monotonic()
+                yield event
             if ended and not news:
                 return
 
@@ -134,6 +144,14 @@ class Ticket:
             if self._outcome is None:
                 self._outcome = list(self._made) if error is None else error
             self._changed.notify_all()
+
+
+def _shows(event: Progress) -> bool:
+    return event.glb is not None or event.sketch is not None
+
+
+def _worth_telling(news: Sequence[Progress]) -> list[Progress]:
+    return [event for event in news[:-1] if _shows(event)] + list(news[-1:])
 
 
 class Line:

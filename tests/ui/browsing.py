@@ -137,7 +137,7 @@ def watched(browser: Any, url: str, mortal: bool = False) -> Iterator[OpenPage]:
     yield open_page
     for context in contexts:
         context.close()
-    assert mortal or not wrong
+    assert mortal or not wrong, wrong
     assert url.rstrip("/") in hosts
     assert hosts <= {url.rstrip("/"), "data:", "blob:" + url.rstrip("/"), "blob:"}
 

@@ -10,7 +10,7 @@ import pytest
 
 from triplaneturbo.request import Request
 from triplaneturbo.tickets import Line, Ticket
-from triplaneturbo.ui.sessions import GRACE, IDLE, KEPT_RESULTS, Session, Sessions
+from triplaneturbo.ui.sessions import GRACE, IDLE, KEPT_RESULTS, KEPT_SKETCHES, Session, Sessions
 
 
 class Clock:
@@ -78,19 +78,10 @@ def test_what_was_asked_for_earlier_never_wins(tmp_path: Path, line: Line) -> No
     assert not session.waits_for(second)
 
 
-def test_a_sketch_that_is_still_the_view_stays(tmp_path: Path) -> None:
+def test_the_last_sketches_stay(tmp_path: Path) -> None:
     session = Sessions(tmp_path).of("page")
-    first = session.sketch(b"1")
-    session.show(first, 1)
-    second = session.sketch(b"2")
-    assert first.exists()
-    session.show(second, 1)
-    session.sketch(b"3")
-    assert not first.exists()
-    view = session.look()
-    assert view is not None
-    assert view.path == second
-    assert second.exists()
+    sketches = [session.sketch(b"a shape") for _ in range(KEPT_SKETCHES + 2)]
+    assert [sketch.exists() for sketch in sketches] == [False] * 2 + [True] * KEPT_SKETCHES
 
 
 def test_a_closed_page_may_come_back_for_a_while(tmp_path: Path, line: Line) -> None:

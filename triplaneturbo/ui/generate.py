@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from triplaneturbo.ui.sessions import Sessions
 
 
+# Seconds. While somebody types, most meshes are looked at once and never downloaded.
+PATIENCE = 0.7
 BEFORE = 4  # the controls of a Placement and the browser's token come before those of the Request
 
 
@@ -33,7 +35,7 @@ def build(page: gr.Blocks, engine: Engine, sessions: Sessions, history: History 
         with gr.Column(scale=4, min_width=320, elem_id="controls"):
             asked = controls.build(engine)
         with gr.Column(scale=8, min_width=320, elem_id="result"):
-            pane = result.build(sessions)
+            pane = result.build()
     page.load(
         lambda: controls.known_adapters(engine),
         None,
@@ -54,7 +56,7 @@ def _wire(
     asked: Controls,
     pane: Pane,
 ) -> None:
-    shown = [asked.start, asked.stop, asked.status, pane.turn, pane.facts, pane.tabs, pane.variants]
+    shown = [asked.start, asked.stop, asked.status, pane.view, pane.facts, pane.tabs, pane.variants]
     shown += [*pane.downloads.values(), *([] if asked.reading is None else [asked.reading])]
     shown += [pane.pictures, pane.past.gallery, pane.past.chosen, *pane.past.buttons.values()]
     inputs = [asked.forming, *asked.placing, pane.past.token, *asked.fields]
@@ -70,8 +72,17 @@ def _wire(
         except UserError as error:
             yield ended(asked) | {asked.status: panels.status(Stopped(str(error)))}
             return
-        sketches: Sketches = "all" if forming else "last" if live else "none"
-        for event in follow(engine, session, request, sketches=sketches, placement=placement, number=number):
+        sketches: Sketches = "all" if forming else "first" if live else "none"
+        events = follow(
+            engine,
+            session,
+            request,
+            sketches=sketches,
+            placement=placement,
+            number=number,
+            patience=PATIENCE if live else 0,
+        )
+        for event in events:
             news = _news(event, asked, pane)
             if isinstance(event, Made) and event.complete:
                 session.made = event.request
@@ -127,8 +138,8 @@ def _wire(
 def _news(event: Event, asked: Controls, pane: Pane) -> News:
     """What changes on the page with an event."""
     news: News = {asked.status: panels.status(event)}
-    if isinstance(event, (Working, Made)) and event.turn is not None:
-        news |= {pane.turn: str(event.turn)}
+    if isinstance(event, (Working, Made)) and event.view is not None:
+        news |= {pane.view: event.view.text}
     if isinstance(event, Made):
         news |= {pane.facts: panels.facts(event)}
         # What is not there yet is not to be another mesh's.

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from triplaneturbo.pipeline import Result, Sketches
     from triplaneturbo.request import Request
     from triplaneturbo.tickets import Ticket
-    from triplaneturbo.ui.sessions import Session
+    from triplaneturbo.ui.sessions import Session, View
 
 WAIT = 0.3  # seconds between two looks at a place in the line
+REST = 0.2  # seconds between two events without a sketch: each costs the page, and what works, some time
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Working:
     """A stage has begun, or a denoising step has ended; as Progress tells it.
 
     Attributes:
-        turn: the session's number of views, where there is a sketch to be shown.
+        view: of the sketch, where there is one to be shown.
     """
 
     stage: str
@@ -45,7 +46,7 @@ class Working:
     seconds: float
     step: int
     steps: int
-    turn: int | None = None
+    view: View | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Made:
         facts: as the command line's --json tells them, with "files" and the seconds of writing them.
         unread: the end of the prompt that the model does not read.
         complete: whether all files are there.
-        turn: the session's number of views, of which this mesh is the last.
+        view: of this mesh, where the viewer is to show it.
         thumbnail: a PNG, where it is complete and was made for the page.
     """
 
@@ -67,7 +68,7 @@ class Made:
     facts: dict[str, Any]
     unread: str = ""
     complete: bool = False
-    turn: int | None = None
+    view: View | None = None
     thumbnail: bytes | None = None
 
 
@@ -91,6 +92,7 @@ def follow(
     formats: Sequence[str] = tuple(FORMATS),
     placement: Placement = AS_MODELLED,
     number: int | None = None,
+    patience: float = 0.0,
 ) -> Generator[Event, None, None]:
     """Make a mesh for a session, telling what happens; ends with Stopped or with a complete Made.
 
@@ -103,11 +105,12 @@ def follow(
         formats: of the files, the first one first.
         placement: how the object stands in them.
         number: from `Session.enter`, when it was asked for.
+        patience: seconds after the first file in which something else may be begun; only then come the others.
     """
 
     def work(ticket: Ticket) -> Generator[Event, None, None]:
         yield from progress(ticket, session)
-        yield from _write(engine, session, ticket, alone, formats, placement)
+        yield from _write(engine, session, ticket, alone, formats, placement, patience)
 
     return watched(session, lambda: engine.submit(request, sketches=sketches), work, alone, number)
 
@@ -150,11 +153,11 @@ def progress(ticket: Ticket, session: Session) -> Generator[Waiting | Working, N
             ahead = ticket.position or 0
             yield Waiting(ahead)
         time.sleep(WAIT)
-    for event in ticket.events():
-        turn = None
+    for event in ticket.events(REST):
+        view = None
         if event.glb is not None and event.sketch is not None and session.waits_for(ticket):
-            turn = session.show(session.sketch(event.glb), len(event.sketch.faces), ticket)
-        yield Working(event.stage, event.fraction, event.seconds, event.step, event.steps, turn)
+            view = session.show(session.sketch(event.glb), len(event.sketch.faces), ticket)
+        yield Working(event.stage, event.fraction, event.seconds, event.step, event.steps, view)
 
 
 def save(
@@ -197,6 +200,7 @@ def _write(
     alone: bool,
     formats: Sequence[str],
     placement: Placement,
+    patience: float,
 ) -> Generator[Event, None, None]:
     result = ticket.result()
     steps = result.request.steps or 0
@@ -204,10 +208,15 @@ def _write(
     for made in save(engine, session, result, formats, placement):
         if alone and len(made.files) == 1:
             faces, placed = len(result.mesh.faces), placement.size is not None
-            made = replace(made, turn=session.show(made.files["glb"], faces, ticket, placed))
+            made = replace(made, view=session.show(made.files["glb"], faces, ticket, placed))
         if alone and made.complete:
             made = replace(made, thumbnail=engine.thumbnail(result.mesh))
         yield made
+        until = time.monotonic() + (patience if len(made.files) == 1 else 0)
+        while time.monotonic() < until:
+            if not session.waits_for(ticket):
+                return
+            time.sleep(0.05)
 
 
 def _mark(placement: Placement) -> str:

@@ -79,7 +79,9 @@ def wire(
         }
         if "glb" in entry.files:
             placed = (facts.get("placement") or {}).get("size") is not None
-            news |= {pane.turn: str(session.show(entry.files["glb"], int(facts["faces"]), placed=placed))}
+            view = session.show(entry.files["glb"], int(facts["faces"]), placed=placed)
+            assert view is not None
+            news |= {pane.view: view.text}
         return news
 
     def restore(page: gr.Request, token: str) -> News:
@@ -127,7 +129,7 @@ def wire(
         show_progress="hidden",
         api_visibility="private",
     )
-    past.gallery.select(choose, past.token, [*told, pane.turn, pane.facts, *pane.downloads.values()], **QUICK)
+    past.gallery.select(choose, past.token, [*told, pane.view, pane.facts, *pane.downloads.values()], **QUICK)
     past.buttons["restore"].click(restore, past.token, [*asked.fields, asked.status], **QUICK)
     past.buttons["pin"].click(pin, past.token, [*told, past.gallery], **QUICK)
     past.buttons["delete"].click(delete, past.token, [*told, past.gallery], **QUICK)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
 from triplaneturbo.commands.outputs import FORMATS
 from triplaneturbo.ui import panels
 from triplaneturbo.ui.controls import COUNTS, QUICK
-from triplaneturbo.ui.scripts import BEGIN_VIEW, END_VIEW
-
-if TYPE_CHECKING:
-    from triplaneturbo.ui.sessions import Sessions
+from triplaneturbo.ui.scripts import SHOW
 
 # Degrees around and from above: a three-quarter view of the front (+z), slightly from above, as the previews
 # have it; the distance shows all of [-1, 1]^3: the viewer's own choice cuts the feet of tall things.
@@ -25,13 +22,13 @@ class Pane:
     """The components.
 
     Attributes:
-        turn: a number that nobody sees; when it changes, the viewer shows the session's view.
+        view: a session's View as text, which nobody sees; when it changes, the viewer shows it.
         downloads: buttons by format.
         tab: of the tabs, by name.
     """
 
     viewer: gr.Model3D
-    turn: gr.Textbox
+    view: gr.Textbox
     facts: gr.HTML
     downloads: dict[str, Any]
     tabs: gr.Tabs
@@ -63,7 +60,7 @@ class Past:
     archive: gr.DownloadButton
 
 
-def build(sessions: Sessions) -> Pane:
+def build() -> Pane:
     """Put the result's components into the column that is being built."""
     viewer = gr.Model3D(
         label="Mesh",
@@ -73,8 +70,7 @@ def build(sessions: Sessions) -> Pane:
         camera_position=CAMERA,
         elem_id="viewer",
     )
-    turn = gr.Textbox(visible="hidden", elem_id="turn")
-    corners = gr.Textbox(visible="hidden", elem_id="corners")
+    view = gr.Textbox(visible="hidden", elem_id="view")
     with gr.Row(elem_id="downloads"):
         downloads = {
             name: gr.DownloadButton(name.upper(), interactive=False, min_width=56, elem_id=f"download-{name}")
@@ -97,25 +93,13 @@ def build(sessions: Sessions) -> Pane:
             past = _past(token)
     tab = {"details": details, "variants": choosing, "pictures": looking, "history": remembering}
 
-    def show(page: gr.Request, _: str, viewer: gr.Model3D) -> Any:
-        session = sessions.of(page.session_hash)
-        view = session.look()
-        if view is None or viewer.value == str(view.path):
-            return gr.skip()
-        # A new file moves the camera to where it was told to be: that is where it stands now, then.
-        around, above, distance = viewer.camera_position
-        if view.placed:
-            distance = None  # the viewer's own choice
-        elif session.placed:
-            distance = CAMERA[2]
-        session.placed = view.placed
-        # The very numbers that it has told would pass for its own echo, and not be kept for the new file.
-        camera = (around + 1e-6, above, distance)
-        return gr.update(value=str(view.path), camera_position=camera), str(view.corners)
+    def show(view: str, viewer: gr.Model3D) -> None:
+        """Nobody calls it: Gradio reads from it that the script is to have the viewer whole."""
 
-    shown = turn.change(show, [turn, viewer], [viewer, corners], js=BEGIN_VIEW, **QUICK)
-    shown.then(None, corners, None, js=END_VIEW, **QUICK)
-    return Pane(viewer, turn, facts, downloads, tabs, tab, pictures, variants, strength, more, past)
+    # In the browser, without a way to the server and back: it alone knows where the camera stands.
+    show.__js_implementation__ = SHOW.replace("DISTANCE", str(CAMERA[2]))  # type: ignore[attr-defined]
+    view.change(show, [view, viewer], viewer, **QUICK)
+    return Pane(viewer, view, facts, downloads, tabs, tab, pictures, variants, strength, more, past)
 
 
 def _past(token: gr.Textbox) -> Past:

@@ -35,18 +35,35 @@ VIEWER = """
   watch("GPURenderBundleEncoder", "drawIndexed", 0);
   const frame = () => new Promise((done) => setTimeout(done, 16));
   let since = -Infinity;
+  let placed = false;
+  // A file at a time; whoever got lost is not waited for.
+  const begin = async () => {
+    while (performance.now() - since < 4000) await frame();
+    since = performance.now();
+  };
+  const end = async (corners, camera) => {
+    const begun = since;
+    while (performance.now() - begun < 4000 && !((drawn.get(corners) || 0) > begun)) await frame();
+    window.ttViewer.shown.push({ at: performance.now(), camera });
+    if (since === begun) since = -Infinity;
+  };
   window.ttViewer = {
-    shown: [],  // when each file was drawn first
-    // A file at a time; whoever got lost is not waited for.
-    async begin() {
-      while (performance.now() - since < 4000) await frame();
-      since = performance.now();
-    },
-    async end(corners) {
-      const begun = since;
-      while (performance.now() - begun < 4000 && !((drawn.get(+corners) || 0) > begun)) await frame();
-      this.shown.push(performance.now());
-      if (since === begun) since = -Infinity;
+    shown: [],  // when each file was drawn first, and from where
+    async show(view, viewer, distance) {
+      if (viewer.value && viewer.value.path === view.path) return;
+      await begin();
+      // A new file moves the camera to where it was told to be: that is where it stands now, then. The very
+      // numbers that it has told would pass for its own echo, and not be kept for the new file.
+      const camera = [viewer.camera_position[0] + 1e-6, ...viewer.camera_position.slice(1)];
+      if (view.placed) camera[2] = null;  // the viewer's own choice
+      else if (placed) camera[2] = distance;
+      placed = view.placed;
+      end(view.corners, camera);
+      const { root, api_prefix } = window.gradio_config;
+      const name = view.path.split(/[\\\\/]/).pop();
+      const value = { path: view.path, url: `${root}${api_prefix}/file=${view.path}`, orig_name: name,
+        meta: { _type: "gradio.FileData" } };
+      return { __type__: "update", value, camera_position: camera };
     },
   };
 """
@@ -65,5 +82,4 @@ TOKEN = """() => {
 }"""
 
 ON_LOAD = f"() => {{{LIVE}{VIEWER}}}"
-BEGIN_VIEW = "async (turn, viewer) => { await window.ttViewer.begin(); return [turn, viewer]; }"
-END_VIEW = "async (corners) => { await window.ttViewer.end(corners); }"
+SHOW = "async (view, viewer) => [await window.ttViewer.show(JSON.parse(view), viewer, DISTANCE)]"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from triplaneturbo.tickets import Ticket
 
 KEPT_RESULTS = 24
-# Of those that the page was told of: it may still be fetching the last but one when the next is there.
-KEPT_SKETCHES = 4
+# All of one request: the viewer shows a file at a time, and may come for one that is not the last any more.
+KEPT_SKETCHES = 64
 # Seconds. A page that is out of sight for a while (a phone that sleeps) comes back and still has its
 # downloads; one that nobody has touched for a day does not.
 GRACE = 600.0
@@ -36,11 +37,18 @@ class View:
         corners: three times its faces.
         placed: whether it has another size than the model gave it, so that the viewer has to find its own
             distance.
+        number: how many views the page was told of, with this one.
     """
 
     path: Path
     corners: int
     placed: bool = False
+    number: int = 1
+
+    @property
+    def text(self) -> str:
+        """JSON, as `scripts.SHOW` reads it; no two views of a page have the same."""
+        return json.dumps({**asdict(self), "path": str(self.path)})
 
 
 class Session:
@@ -51,7 +59,6 @@ class Session:
         tab: which of the result's tabs the page looks at.
         made: the request of the last mesh.
         drawn: the request whose pictures the page has.
-        placed: whether the viewer's distance is that of a placed object.
         variants: what the page's pictures of variants are of, in their order.
         past: ids of the results that the page's history shows, in its order.
         chosen: the id of the one that was clicked, "" if none was.
@@ -62,16 +69,13 @@ class Session:
         self.tab = ""
         self.made: Request | None = None
         self.drawn: Request | None = None
-        self.placed = False
         self.variants: list[Request] = []
         self.past: list[str] = []
         self.chosen = ""
         self._lock = threading.Lock()
         self._ticket: Ticket | None = None
-        self._view: View | None = None
-        self._turn = 0
-        self._sketches: list[Path] = []
-        self._looked: deque[Path] = deque()
+        self._views = 0
+        self._sketches: deque[Path] = deque()
         self._results: OrderedDict[str, None] = OrderedDict()
         self._pictures: deque[list[Path]] = deque()
         self._entered = self._begun = 0
@@ -114,39 +118,21 @@ class Session:
         with self._lock:
             return self._ticket is ticket
 
-    def show(self, path: Path, faces: int, ticket: Ticket | None = None, placed: bool = False) -> int:
-        """Have the page's viewer show a GLB, unless something was begun after `ticket`.
-
-        Returns:
-            The number of views so far: the page looks when that changes.
-        """
+    def show(self, path: Path, faces: int, ticket: Ticket | None = None, placed: bool = False) -> View | None:
+        """The page's next view, a GLB; None if something was begun after `ticket`."""
         with self._lock:
-            if ticket is None or self._ticket is ticket:
-                self._view = View(path, 3 * faces, placed)
-                self._turn += 1
-            return self._turn
-
-    def look(self) -> View | None:
-        """What the viewer is to show, None at first; the page is told of it now."""
-        with self._lock:
-            view = self._view
-            if view is not None and view.path in self._sketches:
-                self._sketches.remove(view.path)
-                self._looked.append(view.path)
-                while len(self._looked) > KEPT_SKETCHES:
-                    self._looked.popleft().unlink(missing_ok=True)
-            return view
+            if ticket is not None and self._ticket is not ticket:
+                return None
+            self._views += 1
+            return View(path, 3 * faces, placed, self._views)
 
     def sketch(self, data: bytes) -> Path:
         """Keep the bytes of a GLB for a short while; its path."""
         path = write_whole(self.folder / f"sketch-{secrets.token_hex(8)}.glb", data)
         with self._lock:
-            # Nobody asks for those that came too quickly after each other.
-            shown = self._view.path if self._view is not None else None
-            for missed in self._sketches:
-                if missed != shown:
-                    missed.unlink(missing_ok=True)
-            self._sketches = [*(kept for kept in self._sketches if kept == shown), path]
+            self._sketches.append(path)
+            while len(self._sketches) > KEPT_SKETCHES:
+                self._sketches.popleft().unlink(missing_ok=True)
         return path
 
     def picture(self, paths: list[Path]) -> None:

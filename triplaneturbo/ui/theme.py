@@ -136,15 +136,15 @@ CSS = """
 .tt-status { height: 72px; font-size: 14px; line-height: 20px; color: var(--body-text-color); }
 .tt-bar { height: 4px; margin-bottom: 8px; border-radius: 2px; overflow: hidden;
   background: var(--border-color-primary); }
-.tt-bar b { display: block; height: 100%; border-radius: 2px; background: var(--primary-500);
-  transition: width 0.25s; }
+.tt-bar b { display: block; height: 100%; border-radius: 2px; background: var(--primary-500); }
 .tt-line { display: flex; gap: 10px; align-items: flex-start; }
 .tt-words { flex: 1; min-width: 0; max-height: 60px; overflow: hidden; overflow-wrap: anywhere; }
 .tt-clock { color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; white-space: nowrap; }
 .tt-dots { display: inline-flex; gap: 4px; padding-top: 6px; }
 .tt-dots i { width: 8px; height: 8px; border-radius: 50%; background: var(--border-color-primary); }
 .tt-dots i.on { background: var(--primary-500); }
-[data-state=running] .tt-bar { animation: tt-alive 1.6s ease-in-out infinite; }
+/* Only where nothing else has moved for long: each of its frames is time that whatever works here lacks. */
+[data-state=running] .tt-bar { animation: tt-alive 1.6s ease-in-out 3s infinite; }
 [data-state=error] .tt-words { color: #b91c1c; }
 .dark [data-state=error] .tt-words { color: #fca5a5; }
 [data-state=error] .tt-bar { background: #dc2626; }
