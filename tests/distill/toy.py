@@ -10,7 +10,8 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
-from triplaneturbo.distill.prd import Settings, Student, TeacherSettings
+from triplaneturbo.distill.prd import Place, Student
+from triplaneturbo.distill.settings import Settings, TeacherSettings
 from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.generator.folded import Folded
 from triplaneturbo.generator.generator import Generator
@@ -66,13 +67,14 @@ def data(captions: Sequence[str], scenes: Scenes, seen: Seen, reads: tuple[str, 
     ]
 
 
-def draw(rng: np.random.Generator, count: int, steps: int) -> list[Scenes]:
+def draw(rng: np.random.Generator, count: int, steps: int, place: Place = Place()) -> list[Scenes]:  # noqa: B008
     """Both captions in turn, on random backgrounds."""
-    texts = [CAPTIONS[i % 2] for i in range(count)]
+    everyone, mine = count * place.size, place.own(count)
+    texts = [CAPTIONS[i % 2] for i in range(everyone)][mine]
     one = cameras()
     several = Cameras(one.c2w.repeat(count, 1, 1), one.fovy.repeat(count), one.near, one.far)
-    grounds = [torch.from_numpy(rng.random((count, 3), dtype=np.float32)) for _ in range(steps)]
-    return [Scenes(texts, several, VIEWS, ground, rig=0) for ground in grounds]
+    grounds = [torch.from_numpy(rng.random((everyone, 3), dtype=np.float32)) for _ in range(steps)]
+    return [Scenes(texts, several, VIEWS, ground[mine], rig=0) for ground in grounds]
 
 
 def embed(captions: list[str]) -> Tensor:
