@@ -18,6 +18,7 @@ from triplaneturbo.generator.generator import Generator
 from triplaneturbo.render.cameras import Cameras, orbit
 from triplaneturbo.teachers.base import Scenes, Seen, Teacher
 from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB
+from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 from triplaneturbo.world.sizes import make_scheduler
 from triplaneturbo.world.solid import Builder
 from triplaneturbo.world.views import NOTHING, Views, see
@@ -53,16 +54,21 @@ def views(caption: str) -> Views:
 def data(captions: Sequence[str], scenes: Scenes, seen: Seen, reads: tuple[str, ...]) -> list[Seen]:
     """The one instance of each caption (`teachers.closed_form.Data`)."""
     shown = [views(caption) for caption in captions]
-    covered = torch.stack([torch.from_numpy(v.paint != NOTHING) for v in shown])[..., None]
+    pick = (slice(None), slice(seen.first[0], None, seen.stride), slice(seen.first[1], None, seen.stride))
+    paint, normal, depth = (
+        torch.stack([torch.from_numpy(getattr(v, part)[pick]) for v in shown])
+        for part in ("paint", "normal", "depth")
+    )
+    covered = (paint != NOTHING)[..., None]
     colors = torch.zeros(256, 3)
     colors[0], colors[5] = torch.tensor([0.84, 0.12, 0.13]), torch.tensor([0.12, 0.28, 0.81])
-    rgb = torch.stack([colors[torch.from_numpy(v.paint).long()] for v in shown])
+    rgb = colors[paint.long()]
     return [
         Seen(
             rgb=torch.where(covered, rgb, scenes.background[:, None, None, None]),
             opacity=covered[..., 0].float(),
-            normal=torch.stack([torch.from_numpy(v.normal).float() / 127 for v in shown]),
-            depth=torch.stack([torch.from_numpy(v.depth).float() for v in shown]),
+            normal=normal.float() / 127,
+            depth=depth.float(),
         )
     ]
 
@@ -102,6 +108,12 @@ def student() -> Student:
     )  # fmt: skip
     generator = Generator(unet, vae, make_scheduler(), config)
     return Student(generator, Folded(generator), embed)
+
+
+def diffusion(student: Student) -> StableDiffusion:
+    """The student's own base as a teacher; random, as that is."""
+    generator = student.generator
+    return StableDiffusion(student.folded.base, generator.vae, generator.scheduler, embed, 16)
 
 
 def teachers() -> list[Teacher]:
