@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tests.distill import toy
+from tests.distill.runs import learned, newest, same, trainer
 from triplaneturbo.distill import prd
 from triplaneturbo.distill.optimizer import OptimizerName
 from triplaneturbo.distill.rendering import volume
@@ -51,28 +51,10 @@ def error(student: prd.Student) -> float:
     return float((view.seen.rgb - truth.rgb).abs().mean())
 
 
-def trainer(folder: Path, settings: Settings = toy.SETTINGS, **how) -> prd.Trainer:
-    """A trainer of a new student in `folder`."""
-    return prd.Trainer(Team(), toy.student(), toy.teachers(), toy.draw, settings, folder, **how)
-
-
-def newest(folder: Path) -> dict[str, Any]:
-    """The newest checkpoint of the run in `folder`."""
-    return torch.load(max((folder / "checkpoints").glob("*.pt")), weights_only=True)
-
-
 def run(folder: Path, settings: Settings = toy.SETTINGS, **how) -> dict[str, Tensor]:
     """Train a new student in `folder`; its weights and their averages."""
     prd.train(Team(), toy.student(), toy.teachers(), toy.draw, settings, folder, save_every=2, **how)
     return learned(newest(folder))
-
-
-def learned(state: dict[str, Any]) -> dict[str, Tensor]:
-    return {**state["weights"], **{f"average {name}": value for name, value in state["average"].items()}}
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 4e-3), ("soap", 1e-2)])
@@ -160,21 +142,6 @@ def test_other_settings_and_marks_are_refused_and_nothing_is_lost(tmp_path: Path
         trainer(tmp_path, replace(toy.SETTINGS, iterations=2), mark={"prompts": "abc"})
     assert {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before
     assert trainer(tmp_path, replace(toy.SETTINGS, iterations=2, rate=1e-5)).finished
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"renderings": ("volume",)},
-        {"renderings": ("surface",)},
-        {"teachers": {"rgb": TeacherSettings()}},
-        {"teachers": {"geometry": TeacherSettings()}},
-        {"teachers": {"rgb": TeacherSettings(kind="sds")}},
-        {"steps": 1},
-    ],
-)
-def test_ablations_run(tmp_path: Path, change: dict) -> None:
-    run(tmp_path, replace(toy.SETTINGS, iterations=1, **change))
 
 
 def test_a_critic_learns_along_and_is_taken_up_again(tmp_path: Path) -> None:

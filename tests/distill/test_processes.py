@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -19,26 +18,24 @@ import torch
 from torch import Tensor
 
 from tests.distill import workers
+from tests.distill.runs import learned, newest, same
 from tests.distill.workers import SETTINGS, forked
 
 ROOT = Path(__file__).parents[2]
 HALF = replace(SETTINGS, batch=1)
+_PATIENCE = 200  # seconds; the machine may be busy
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
-    """All that is learned in the newest checkpoint of a finished run."""
-    state = torch.load(max((folder / "checkpoints").glob("*.pt")), weights_only=True)
+    """All that a finished run has learned."""
+    state = newest(folder)
     assert state["iteration"] == SETTINGS.iterations
-    critics = {f"critic {i}": value for i, value in enumerate(state["critics"]["sd"]["weights"])}
-    return {**state["weights"], **{f"average {name}": p for name, p in state["average"].items()}, **critics}
+    assert len(state["critics"]) == 1
+    return learned(state)
 
 
 def logs(folder: Path, name: str) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / f"log-{name}.jsonl").read_text().splitlines()]
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def free_port() -> int:
@@ -47,18 +44,20 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def two(folder: Path, stuck: int = -1) -> list:
-    """Two started processes, each with half of the batch."""
+def two(folder: Path, *how: int) -> list:
+    """Two started processes, each with half of the batch; `how` as for `workers.train`."""
     folder.mkdir(exist_ok=True)
     port = free_port()
-    return [forked(workers.member, rank, 2, port, folder, HALF, stuck) for rank in range(2)]
+    return [forked(workers.member, rank, 2, port, folder, HALF, *how) for rank in range(2)]
 
 
-def wait_for(what: Callable[[], bool], seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while not what():
+def wait_for(path: Path) -> str:
+    """What stands in a file, as soon as something does."""
+    until = time.monotonic() + _PATIENCE
+    while not (path.exists() and path.read_text()):
         assert time.monotonic() < until
         time.sleep(0.05)
+    return path.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -100,18 +99,18 @@ def test_a_run_killed_at_any_moment_is_gone_on_with_bit_for_bit(whole: Path, tmp
         process.join(timeout=chance.uniform(0.2, 2.0))
         process.kill()
         process.join()
-    workers_last = forked(workers.train, tmp_path)
-    workers_last.join()
-    assert workers_last.exitcode == 0
+    last = forked(workers.train, tmp_path)
+    last.join()
+    assert last.exitcode == 0
     assert same(weights(tmp_path), weights(whole))
     assert not list((tmp_path / "checkpoints").glob(".*"))
 
 
 def test_where_one_is_killed_the_others_end_and_the_run_goes_on(whole: Path, tmp_path: Path) -> None:
-    members = two(tmp_path, stuck=3)
-    wait_for((tmp_path / "stuck").exists, 60)
+    members = two(tmp_path, 3)
+    wait_for(tmp_path / "stuck")
     members[1].kill()
-    members[0].join(timeout=20)
+    members[0].join(timeout=_PATIENCE)
     assert members[0].exitcode == 1
     assert "start it again the same way" in (tmp_path / "told-0").read_text()
     assert max(path.name for path in (tmp_path / "checkpoints").iterdir()) == "00000002.pt"
@@ -121,14 +120,23 @@ def test_where_one_is_killed_the_others_end_and_the_run_goes_on(whole: Path, tmp
     assert same(weights(tmp_path), weights(whole / "two"))
 
 
+def test_both_stop_for_one_whose_loss_is_not_finite(tmp_path: Path) -> None:
+    for process in two(tmp_path, -1, 12):  # an iteration has two answers on each rendering
+        process.join()
+        assert process.exitcode == 1
+    told = [(tmp_path / f"told-{rank}").read_text() for rank in range(2)]
+    assert told[0] == told[1]
+    assert "The rgb volume is not finite at iteration 4: " in told[0]
+    assert newest(tmp_path)["iteration"] == 2
+
+
 def test_a_launcher_ends_with_the_worker_that_is_killed(whole: Path, tmp_path: Path) -> None:
     """torch.distributed.run is what `accelerate launch` calls, and starts sooner."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port"]
     command += [str(free_port()), "-m", "tests.distill.workers", str(tmp_path), "3"]
     launcher = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: (tmp_path / "stuck").exists() and (tmp_path / "stuck").read_text() != "", 120)
-    os.kill(int((tmp_path / "stuck").read_text()), signal.SIGKILL)
-    assert launcher.wait(timeout=30) != 0
+    os.kill(int(wait_for(tmp_path / "stuck")), signal.SIGKILL)
+    assert launcher.wait(timeout=_PATIENCE) != 0
     for process in two(tmp_path):
         process.join()
     assert same(weights(tmp_path), weights(whole / "two"))

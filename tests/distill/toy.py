@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -15,12 +17,14 @@ from triplaneturbo.distill.settings import Settings, TeacherSettings
 from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.generator.folded import Folded
 from triplaneturbo.generator.generator import Generator
+from triplaneturbo.randoms import Chance
 from triplaneturbo.render.cameras import Cameras, orbit
 from triplaneturbo.teachers.base import Scenes, Seen, Teacher
-from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB
+from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB, Sets
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 from triplaneturbo.world.sizes import make_scheduler
 from triplaneturbo.world.solid import Builder
+from triplaneturbo.world.train import _unfreeze
 from triplaneturbo.world.views import NOTHING, Views, see
 
 SIZE, VIEWS = 32, 4
@@ -32,6 +36,12 @@ SETTINGS = Settings(
         "geometry": TeacherSettings(shift=0.3, renderings=("volume",)),
     },
     eikonal=(30.0, 30.0), sparsity=(0.0, 0.0), average=0.5,
+)  # fmt: skip
+
+# As little as an iteration can be: what it learns does not matter.
+CHEAP = replace(
+    SETTINGS, batch=1, steps=1, stride=2, nodes=12, renderings=("volume",),
+    teachers={"rgb": TeacherSettings()},
 )  # fmt: skip
 
 
@@ -89,8 +99,8 @@ def embed(captions: list[str]) -> Tensor:
     return torch.stack(rows)
 
 
-def student() -> Student:
-    """A small student, the same at every call."""
+def student(settings: Settings = SETTINGS) -> Student:
+    """A small student, the same at every call; what learns of it, and its ranks, are the settings'."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=8, block_out_channels=(16, 32), layers_per_block=1, attention_head_dim=(2, 4),
@@ -106,7 +116,9 @@ def student() -> Student:
         plane_rank=4, cross_rank=4, vae_rank=4, conv_rank=4, plane_channels=8, mlp_width=16, mlp_bias=True,
         latent_size=8, plane_embedding=True, steps=2,
     )  # fmt: skip
-    generator = Generator(unet, vae, make_scheduler(), config)
+    generator = Generator(unet, vae, make_scheduler(), settings.fitted(config))
+    if settings.tuning == "full":
+        _unfreeze(generator)
     return Student(generator, Folded(generator), embed)
 
 
@@ -120,3 +132,22 @@ def teachers() -> list[Teacher]:
     """Both closed forms."""
     alphas = make_scheduler().alphas_cumprod
     return [ClosedFormRGB(alphas, data), ClosedFormGeometry(alphas, data)]
+
+
+class Broken(ClosedFormRGB):
+    """Tells nonsense after some answers: `where` it encodes what it is shown, or where it predicts."""
+
+    def __init__(self, where: str, answers: int) -> None:
+        super().__init__(make_scheduler().alphas_cumprod, data)
+        self.where, self.left = where, answers
+
+    def encode(self, seen: Seen, scenes: Scenes, chance: Chance) -> Tensor:
+        return super().encode(seen, scenes, chance) * (
+            math.nan if self.where == "encode" and self.left < 1 else 1
+        )
+
+    def predict(self, noisy: Tensor, times: Tensor, condition: Sets, guided: bool):
+        self.left -= 1
+        if self.where == "predict" and self.left < 0:
+            return torch.full_like(noisy, math.inf), None
+        return super().predict(noisy, times, condition, guided)

@@ -45,15 +45,22 @@ def forked(function: Callable[..., None], *arguments: Any) -> ForkServerProcess:
     return process
 
 
-def train(folder: Path, settings: Settings = SETTINGS, team: Team = Team(), stuck: int = -1) -> None:  # noqa: B008
+def train(
+    folder: Path, settings: Settings = SETTINGS, team: Team | None = None, stuck: int = -1, mad: int = 99
+) -> None:
     """Do or go on with a run of the toy; each iteration's log goes to a file for each process.
 
     Args:
         stuck: the last process stands still before this iteration.
+        mad: how many answers the last process's teacher of colours gives before it tells nonsense.
     """
     torch.set_num_threads(1)
     student = toy.student()
-    teachers = [*toy.teachers(), toy.diffusion(student)]
+    team = team or Team()
+    colors, normals = toy.teachers()
+    if team.rank == team.size - 1:
+        colors = toy.Broken("predict", mad)
+    teachers = [colors, normals, toy.diffusion(student)]
     trainer = prd.Trainer(team, student, teachers, toy.draw, settings, folder, save_every=2)
     logs = folder / f"log-{team.rank}-of-{team.size}.jsonl"
     while not trainer.finished:
@@ -78,17 +85,17 @@ def die_writing(folder: Path, write: int) -> None:
     train(folder)
 
 
-def member(rank: int, size: int, port: int, folder: Path, settings: Settings, stuck: int = -1) -> None:
+def member(rank: int, size: int, port: int, folder: Path, settings: Settings, *how: int) -> None:
     """One of several processes that train; its environment is what a launcher gives it."""
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in place.items()}}
-    _launched(folder, settings, stuck)
+    _launched(folder, settings, *how)
 
 
-def _launched(folder: Path, settings: Settings, stuck: int) -> None:
+def _launched(folder: Path, settings: Settings, *how: int) -> None:
     try:
         with launched(os.environ) as team:
-            train(folder, settings, team, stuck)
+            train(folder, settings, team, *how)
     except UserError as error:
         (folder / f"told-{os.environ['RANK']}").write_text(str(error))
         raise SystemExit(1) from None

@@ -224,7 +224,7 @@ class Trainer:
             log = {**self.team.means(parts), "gradient": size}
             wrong = [part for part, value in log.items() if not math.isfinite(value)]
             if wrong:
-                self._refuse(f"The {wrong[0]} is")
+                self._refuse(f"The {wrong[0]} is", self.iteration + 1)
             self._update()
         finally:
             # Also after an error: an engine that goes on needs the memory.
@@ -261,7 +261,7 @@ class Trainer:
             return
         learned = [*self._parameters, *self.average.values()]
         if not all(bool(torch.isfinite(value).all()) for value in learned):
-            self._refuse("What was learned is")
+            self._refuse("What was learned is", self.iteration)
         state = {
             "weights": {name: p.detach() for name, p in self._named.items()},
             "average": self.average,
@@ -315,17 +315,17 @@ class Trainer:
             )
         return notes
 
-    def _refuse(self, what: str) -> NoReturn:
-        """Go back to the last good checkpoint and say that something is not finite."""
-        at = self.iteration + 1
-        if self.saved == self.iteration and self.team.leads:
-            # Nothing that follows from it is finite.
-            self.checkpoints.drop(self.iteration)
-        self.team.wait()
+    def _refuse(self, what: str, iteration: int) -> NoReturn:
+        """Go back to the last good checkpoint and say that something was not finite in an iteration."""
+        if self.saved == self.iteration:
+            # Nothing that follows from that one is finite.
+            if self.team.leads:
+                self.checkpoints.drop(self.saved)
+            self.team.wait()
         self._go_on()
         raise UserError(
-            f"{what} not finite at iteration {at}: go on from iteration {self.iteration}, the last good one, "
-            f"with a lower rate than {self.settings.rate:g}."
+            f"{what} not finite at iteration {iteration}: give a lower rate than {self.settings.rate:g}, and "
+            f"the run goes on from iteration {self.iteration}, the last good one."
         )
 
 
