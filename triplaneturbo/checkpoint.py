@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,42 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.files import write_whole
 
 
+class BrokenState(UserError):
+    """A file that holds no state, or a part of one."""
+
+
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors, numbers and texts in dictionaries and lists; the last one stays until this is whole."""
+    """Write tensors, numbers and texts in dictionaries and lists; the last one stays until this is whole.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     buffer = BytesIO()
     torch.save(state, buffer)
     write_whole(path, buffer.getvalue())
 
 
-def load_state(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+def read_state(path: Path) -> dict[str, Any]:
+    """The state that `save_state` wrote, on the CPU; it holds its "settings".
+
+    Raises:
+        BrokenState: the file is broken.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            if file.testzip() is not None:  # torch itself compares no checksums
+                raise ValueError("a wrong checksum")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not (isinstance(state, dict) and isinstance(state.get("settings"), dict)):
+            raise ValueError("not a state")
+    except (
+        OSError, RuntimeError, EOFError, ValueError, LookupError, zipfile.BadZipFile, pickle.UnpicklingError,
+    ):  # fmt: skip
+        raise BrokenState(f"{path} is broken: delete it to begin this stage anew.") from None
+    return state
+
+
+def load_state(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """The state that `save_state` wrote, or None where there is none yet.
 
     Args:
@@ -31,18 +61,17 @@ def load_state(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if not (isinstance(state, dict) and isinstance(state.get("settings"), dict)):
-            raise ValueError("not a state")
-    except (OSError, RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError):
-        raise UserError(f"{path} is broken: delete it to begin this stage anew.") from None
-    then = state["settings"]
-    changed = sorted(key for key in settings.keys() | then.keys() if settings.get(key) != then.get(key))
+    state = read_state(path)
+    check_settings(path.parent, state["settings"], settings)
+    return state
+
+
+def check_settings(run: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise UserError if the run in a folder was begun with other settings than it is now asked for."""
+    changed = sorted(key for key in now.keys() | then.keys() if now.get(key) != then.get(key))
     if changed:
         key = changed[0]
         raise UserError(
-            f"The run in {path.parent} was begun with {key} {then.get(key)!r}, not {settings.get(key)!r}: "
+            f"The run in {run} was begun with {key} {then.get(key)!r}, not {now.get(key)!r}: "
             f"give the same again to go on, or another folder to begin a new one."
         )
-    return state

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import math
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,17 +14,15 @@ import torch
 from torch import Tensor
 
 from tests.distill import toy
-from triplaneturbo.checkpoint import load_state
+from tests.distill.runs import learned, newest, same, trainer
 from triplaneturbo.distill import prd
 from triplaneturbo.distill.optimizer import OptimizerName
 from triplaneturbo.distill.rendering import volume
+from triplaneturbo.distill.settings import Settings, TeacherSettings
 from triplaneturbo.errors import UserError
 from triplaneturbo.parallel import Team
-from triplaneturbo.teachers.closed_form import ClosedFormRGB
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
-from triplaneturbo.world.sizes import make_scheduler
 
-ROOT = Path(__file__).parents[2]
 SHORT = replace(toy.SETTINGS, iterations=4)
 
 
@@ -58,17 +51,10 @@ def error(student: prd.Student) -> float:
     return float((view.seen.rgb - truth.rgb).abs().mean())
 
 
-def run(folder: Path, settings: prd.Settings = toy.SETTINGS, **how) -> dict[str, Tensor]:
-    """Train a new student in `folder`; its averaged weights."""
-    student = toy.student()
-    folder.mkdir(exist_ok=True)
-    prd.train(Team(), student, toy.teachers(), toy.draw, settings, folder, save_every=2, **how)
-    state = torch.load(folder / "train.pt", weights_only=True)
-    return {**state["weights"], **{f"average {name}": value for name, value in state["average"].items()}}
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def run(folder: Path, settings: Settings = toy.SETTINGS, **how) -> dict[str, Tensor]:
+    """Train a new student in `folder`; its weights and their averages."""
+    prd.train(Team(), toy.student(), toy.teachers(), toy.draw, settings, folder, save_every=2, **how)
+    return learned(newest(folder))
 
 
 @pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 4e-3), ("soap", 1e-2)])
@@ -78,8 +64,8 @@ def test_it_learns_two_objects(tmp_path: Path, optimizer: OptimizerName, rate: f
     settings = replace(toy.SETTINGS, iterations=20, optimizer=optimizer, rate=rate)
     logs: list[dict[str, float]] = []
 
-    def keep(_iteration: int, log: dict[str, float], _average: dict[str, Tensor]) -> None:
-        logs.append(dict(log))
+    def keep(trainer: prd.Trainer) -> None:
+        logs.append(dict(trainer.log))
 
     prd.train(Team(), student, toy.teachers(), toy.draw, settings, tmp_path, save_every=5, progress=keep)
     # The base is random and frozen: colours and the rough size are what twenty iterations can teach.
@@ -102,8 +88,8 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(tmp_path: Path, optimize
     class Killed(Exception):
         pass
 
-    def kill(iteration: int, _log: dict[str, float], _average: dict[str, Tensor]) -> None:
-        if iteration == 4:
+    def kill(trainer: prd.Trainer) -> None:
+        if trainer.iteration == 4:
             raise Killed
 
     settings = replace(toy.SETTINGS, iterations=6, optimizer=optimizer)
@@ -113,27 +99,6 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(tmp_path: Path, optimize
     assert same(run(tmp_path / "parts", settings), whole)
 
 
-@pytest.mark.slow
-def test_a_run_killed_at_any_moment_goes_on(tmp_path: Path) -> None:
-    code = (
-        "import torch; torch.set_num_threads(1)\n"
-        "from pathlib import Path\nfrom tests.distill.test_prd import SHORT, run\n"
-        f"run(Path({str(tmp_path / 'killed')!r}), SHORT)\n"
-    )
-    child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
-    state = tmp_path / "killed" / "train.pt"
-    for _ in range(1200):
-        if state.exists() or child.poll() is not None:
-            break
-        time.sleep(0.1)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    done = load_state(state, torch.load(state, weights_only=True)["settings"])
-    assert done is not None
-    assert 0 < done["iteration"] <= SHORT.iterations
-    assert same(run(tmp_path / "killed", SHORT), run(tmp_path / "whole", SHORT))
-
-
 def test_it_stops_when_time_is_over_and_goes_on(tmp_path: Path) -> None:
     settings = replace(toy.SETTINGS, iterations=3)
     student = toy.student()
@@ -141,84 +106,56 @@ def test_it_stops_when_time_is_over_and_goes_on(tmp_path: Path) -> None:
         Team(), student, toy.teachers(), toy.draw, settings, tmp_path, until=time.monotonic() - 1
     )
     assert not over
-    assert torch.load(tmp_path / "train.pt", weights_only=True)["iteration"] == 1
+    assert newest(tmp_path)["iteration"] == 1
     assert prd.train(Team(), toy.student(), toy.teachers(), toy.draw, settings, tmp_path)
 
 
-def test_other_settings_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_a_generator_with_the_averaged_weights_is_itself_again(tmp_path: Path) -> None:
+    running = trainer(tmp_path, SHORT)
+    named = {name: p for name, p in running.student.generator.named_parameters() if p.requires_grad}
+    running.step()
+    running.step()
+    own = {name: p.detach().clone() for name, p in named.items()}
+    with running.averaged():
+        assert same(dict(named), running.average)
+        assert not same(dict(named), own)
+    assert same(dict(named), own)
+
+
+def test_a_run_that_is_done_does_no_more(tmp_path: Path) -> None:
+    running = trainer(tmp_path, replace(SHORT, iterations=1))
+    log = running.step()
+    assert {"rgb volume", "rgb surface", "geometry volume", "eikonal", "opacity", "gradient"} == log.keys()
+    assert running.finished
+    with pytest.raises(ValueError, match="all 1 iterations"):
+        running.step()
+
+
+def test_other_settings_and_marks_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
+    """A lower rate is what a run that has lost its way is told to take: it alone may be given anew."""
     run(tmp_path, replace(toy.SETTINGS, iterations=2))
-    before = (tmp_path / "train.pt").read_bytes()
-    with pytest.raises(UserError, match="rate"):
-        run(tmp_path, replace(toy.SETTINGS, iterations=2, rate=1e-5))
-    assert (tmp_path / "train.pt").read_bytes() == before
-
-
-def test_a_broken_state_is_named(tmp_path: Path) -> None:
-    (tmp_path / "train.pt").write_bytes(b"half of a file")
-    with pytest.raises(UserError, match=r"train\.pt is broken"):
-        run(tmp_path)
-
-
-def test_a_full_disk_leaves_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stop(Exception):
-        pass
-
-    def stop(*_: object) -> None:
-        raise Stop
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    settings = SHORT
-    with pytest.raises(Stop):
-        run(tmp_path, settings, progress=stop)
-    before = (tmp_path / "train.pt").read_bytes()
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="free space"):
-        run(tmp_path, settings)
-    assert (tmp_path / "train.pt").read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["train.pt"]
-
-
-def test_an_infinite_gradient_stops_the_run(tmp_path: Path) -> None:
-    class Broken(ClosedFormRGB):
-        def encode(self, *arguments) -> Tensor:
-            return super().encode(*arguments) * torch.nan
-
-    broken = Broken(make_scheduler().alphas_cumprod, toy.data)
-    with pytest.raises(UserError, match="not finite"):
-        prd.train(Team(), toy.student(), [broken], toy.draw, toy.SETTINGS, tmp_path)
-    assert not (tmp_path / "train.pt").exists()
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"renderings": ("volume",)},
-        {"renderings": ("surface",)},
-        {"teachers": {"rgb": prd.TeacherSettings()}},
-        {"teachers": {"geometry": prd.TeacherSettings()}},
-        {"teachers": {"rgb": prd.TeacherSettings(kind="sds")}},
-        {"steps": 1},
-    ],
-)
-def test_ablations_run(tmp_path: Path, change: dict) -> None:
-    run(tmp_path, replace(toy.SETTINGS, iterations=1, **change))
+    before = {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
+    for change in ({"rate": 0.5}, {"steps": 1}, {"seed": 3}, {"batch": 3}):
+        with pytest.raises(UserError, match=f"{next(iter(change))} .*not {next(iter(change.values()))}"):
+            trainer(tmp_path, replace(toy.SETTINGS, iterations=2, **change))
+    with pytest.raises(UserError, match="prompts None, not 'abc'"):
+        trainer(tmp_path, replace(toy.SETTINGS, iterations=2), mark={"prompts": "abc"})
+    assert {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before
+    assert trainer(tmp_path, replace(toy.SETTINGS, iterations=2, rate=1e-5)).finished
 
 
 def test_a_critic_learns_along_and_is_taken_up_again(tmp_path: Path) -> None:
     settings = replace(
-        toy.SETTINGS, iterations=4, teachers={"sd": prd.TeacherSettings(kind="vsd", renderings=("volume",))}
+        toy.SETTINGS, iterations=4, teachers={"sd": TeacherSettings(kind="vsd", renderings=("volume",))}
     )
 
     def run(folder: Path, stop: bool = False) -> dict:
         student = toy.student()
         generator = student.generator
         base = StableDiffusion(student.folded.base, generator.vae, generator.scheduler, student.embed, 16)
-        folder.mkdir(exist_ok=True)
         until = time.monotonic() - 1 if stop else math.inf
         prd.train(Team(), student, [base], toy.draw, settings, folder, until=until)
-        return torch.load(folder / "train.pt", weights_only=True)
+        return newest(folder)
 
     whole = run(tmp_path / "whole")
     begun = run(tmp_path / "parts", stop=True)["critics"]["sd"]["weights"]
@@ -231,7 +168,7 @@ def test_a_critic_learns_along_and_is_taken_up_again(tmp_path: Path) -> None:
 
 def test_a_closed_form_has_no_critic(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no network"):
-        run(tmp_path, replace(SHORT, teachers={"rgb": prd.TeacherSettings(kind="vsd")}))
+        run(tmp_path, replace(SHORT, teachers={"rgb": TeacherSettings(kind="vsd")}))
 
 
 def test_a_scored_step_counts_as_it_does_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +178,7 @@ def test_a_scored_step_counts_as_it_does_among_all(monkeypatch: pytest.MonkeyPat
     settings = replace(toy.SETTINGS, steps=3)
     rendered: list[int] = []
 
-    def gradients(settings: prd.Settings, weights: list[float]) -> list[Tensor]:
+    def gradients(settings: Settings, weights: list[float]) -> list[Tensor]:
         rendered.clear()
 
         def loss(_generator: object, planes: Tensor, *_: object) -> Tensor:
@@ -251,7 +188,7 @@ def test_a_scored_step_counts_as_it_does_among_all(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(prd, "rendering_loss", loss)
         for p in parameters:
             p.grad = None
-        prd.iteration(student, [], toy.draw, settings, 0.0, (0, 1), None)
+        prd.iteration(student, [], toy.draw, settings, prd.Place(1), None)
         return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
 
     one = gradients(replace(settings, scored=1), [1.0])

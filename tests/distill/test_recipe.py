@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from triplaneturbo.distill.optimizer import make_optimizer
-from triplaneturbo.distill.prd import between
 from triplaneturbo.distill.recipe import full_recipe
+from triplaneturbo.distill.settings import between
 
 
 def test_the_released_schedules(parity: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.distill import toy
-from triplaneturbo.distill import prd
+from triplaneturbo.distill.loss import rendering_loss
 from triplaneturbo.distill.rendering import ask_colors, surface, volume
 from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.generator.fields import Fields
@@ -127,7 +127,7 @@ def test_planes_learn_two_objects_from_their_teachers() -> None:
     for i in range(60):
         rng, noise = np.random.default_rng(i), torch.Generator().manual_seed(i)
         where = toy.draw(rng, 2, 1)[0]
-        loss = prd.rendering_loss(
+        loss = rendering_loss(
             student.generator, planes, toy.teachers(), where, toy.SETTINGS, i / 60, rng, noise, {}
         )
         optimizer.zero_grad()

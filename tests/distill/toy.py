@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -10,15 +12,19 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
-from triplaneturbo.distill.prd import Settings, Student, TeacherSettings
+from triplaneturbo.distill.prd import Place, Student
+from triplaneturbo.distill.settings import Settings, TeacherSettings
 from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.generator.folded import Folded
 from triplaneturbo.generator.generator import Generator
+from triplaneturbo.randoms import Chance
 from triplaneturbo.render.cameras import Cameras, orbit
 from triplaneturbo.teachers.base import Scenes, Seen, Teacher
-from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB
+from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB, Sets
+from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 from triplaneturbo.world.sizes import make_scheduler
 from triplaneturbo.world.solid import Builder
+from triplaneturbo.world.train import _unfreeze
 from triplaneturbo.world.views import NOTHING, Views, see
 
 SIZE, VIEWS = 32, 4
@@ -30,6 +36,12 @@ SETTINGS = Settings(
         "geometry": TeacherSettings(shift=0.3, renderings=("volume",)),
     },
     eikonal=(30.0, 30.0), sparsity=(0.0, 0.0), average=0.5,
+)  # fmt: skip
+
+# As little as an iteration can be: what it learns does not matter.
+CHEAP = replace(
+    SETTINGS, batch=1, steps=1, stride=2, nodes=12, renderings=("volume",),
+    teachers={"rgb": TeacherSettings()},
 )  # fmt: skip
 
 
@@ -52,27 +64,33 @@ def views(caption: str) -> Views:
 def data(captions: Sequence[str], scenes: Scenes, seen: Seen, reads: tuple[str, ...]) -> list[Seen]:
     """The one instance of each caption (`teachers.closed_form.Data`)."""
     shown = [views(caption) for caption in captions]
-    covered = torch.stack([torch.from_numpy(v.paint != NOTHING) for v in shown])[..., None]
+    pick = (slice(None), slice(seen.first[0], None, seen.stride), slice(seen.first[1], None, seen.stride))
+    paint, normal, depth = (
+        torch.stack([torch.from_numpy(getattr(v, part)[pick]) for v in shown])
+        for part in ("paint", "normal", "depth")
+    )
+    covered = (paint != NOTHING)[..., None]
     colors = torch.zeros(256, 3)
     colors[0], colors[5] = torch.tensor([0.84, 0.12, 0.13]), torch.tensor([0.12, 0.28, 0.81])
-    rgb = torch.stack([colors[torch.from_numpy(v.paint).long()] for v in shown])
+    rgb = colors[paint.long()]
     return [
         Seen(
             rgb=torch.where(covered, rgb, scenes.background[:, None, None, None]),
             opacity=covered[..., 0].float(),
-            normal=torch.stack([torch.from_numpy(v.normal).float() / 127 for v in shown]),
-            depth=torch.stack([torch.from_numpy(v.depth).float() for v in shown]),
+            normal=normal.float() / 127,
+            depth=depth.float(),
         )
     ]
 
 
-def draw(rng: np.random.Generator, count: int, steps: int) -> list[Scenes]:
+def draw(rng: np.random.Generator, count: int, steps: int, place: Place = Place()) -> list[Scenes]:  # noqa: B008
     """Both captions in turn, on random backgrounds."""
-    texts = [CAPTIONS[i % 2] for i in range(count)]
+    everyone, mine = count * place.size, place.own(count)
+    texts = [CAPTIONS[i % 2] for i in range(everyone)][mine]
     one = cameras()
     several = Cameras(one.c2w.repeat(count, 1, 1), one.fovy.repeat(count), one.near, one.far)
-    grounds = [torch.from_numpy(rng.random((count, 3), dtype=np.float32)) for _ in range(steps)]
-    return [Scenes(texts, several, VIEWS, ground, rig=0) for ground in grounds]
+    grounds = [torch.from_numpy(rng.random((everyone, 3), dtype=np.float32)) for _ in range(steps)]
+    return [Scenes(texts, several, VIEWS, ground[mine], rig=0) for ground in grounds]
 
 
 def embed(captions: list[str]) -> Tensor:
@@ -81,8 +99,8 @@ def embed(captions: list[str]) -> Tensor:
     return torch.stack(rows)
 
 
-def student() -> Student:
-    """A small student, the same at every call."""
+def student(settings: Settings = SETTINGS) -> Student:
+    """A small student, the same at every call; what learns of it, and its ranks, are the settings'."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=8, block_out_channels=(16, 32), layers_per_block=1, attention_head_dim=(2, 4),
@@ -98,11 +116,38 @@ def student() -> Student:
         plane_rank=4, cross_rank=4, vae_rank=4, conv_rank=4, plane_channels=8, mlp_width=16, mlp_bias=True,
         latent_size=8, plane_embedding=True, steps=2,
     )  # fmt: skip
-    generator = Generator(unet, vae, make_scheduler(), config)
+    generator = Generator(unet, vae, make_scheduler(), settings.fitted(config))
+    if settings.tuning == "full":
+        _unfreeze(generator)
     return Student(generator, Folded(generator), embed)
+
+
+def diffusion(student: Student) -> StableDiffusion:
+    """The student's own base as a teacher; random, as that is."""
+    generator = student.generator
+    return StableDiffusion(student.folded.base, generator.vae, generator.scheduler, embed, 16)
 
 
 def teachers() -> list[Teacher]:
     """Both closed forms."""
     alphas = make_scheduler().alphas_cumprod
     return [ClosedFormRGB(alphas, data), ClosedFormGeometry(alphas, data)]
+
+
+class Broken(ClosedFormRGB):
+    """Tells nonsense after some answers: `where` it encodes what it is shown, or where it predicts."""
+
+    def __init__(self, where: str, answers: int) -> None:
+        super().__init__(make_scheduler().alphas_cumprod, data)
+        self.where, self.left = where, answers
+
+    def encode(self, seen: Seen, scenes: Scenes, chance: Chance) -> Tensor:
+        return super().encode(seen, scenes, chance) * (
+            math.nan if self.where == "encode" and self.left < 1 else 1
+        )
+
+    def predict(self, noisy: Tensor, times: Tensor, condition: Sets, guided: bool):
+        self.left -= 1
+        if self.where == "predict" and self.left < 0:
+            return torch.full_like(noisy, math.inf), None
+        return super().predict(noisy, times, condition, guided)

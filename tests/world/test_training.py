@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from tests.distill.runs import newest
 from triplaneturbo.generator.weights import load_model
 from triplaneturbo.parallel import Team
 from triplaneturbo.pipeline import Pipeline
@@ -56,7 +57,7 @@ def test_a_run_leaves_logs_curves_previews_and_a_model(folder: Path) -> None:
         assert Image.open(folder / f"{stage}-curves.png").width > 1000
     for sheet in ("vae.png", "pictures.png", "preview.png"):
         assert Image.open(folder / sheet).getextrema()[0] != (255, 255)
-    state = torch.load(folder / "train.pt", weights_only=True)
+    state = newest(folder)
     model = load_file(folder / "model" / "adapter.safetensors")
     bent = {name for name in model if "offset" in name}  # which a surface alone cannot teach
     assert len(model) == len(state["average"]) + len(bent)
@@ -125,11 +126,10 @@ def test_trends_are_told_and_not_measured_twice(
     assert 5 * told["runs"]["one step"]["learns"] < 2 * told["runs"]["full"]["learns"]
     assert Image.open(folder / "trend" / "trend.png").width > 1000
     assert table(told["runs"]) in capsys.readouterr().out
-    states = sorted((folder / "trend").glob("*/train.pt"))
-    assert [torch.load(path, weights_only=True)["iteration"] for path in states] == [1, 2]
-    before = [path.stat().st_mtime_ns for path in states]
+    assert [newest(place)["iteration"] for place in sorted((folder / "trend").glob("*-*"))] == [1, 2]
+    before = {path: path.stat().st_mtime_ns for path in (folder / "trend").rglob("*.pt")}
     trend(Team(), folder, passes=2, batch=1)
-    assert [path.stat().st_mtime_ns for path in states] == before
+    assert {path: path.stat().st_mtime_ns for path in (folder / "trend").rglob("*.pt")} == before
 
 
 def test_trends_are_asked_of_what_is_held_out_and_train_on_none_of_it() -> None:

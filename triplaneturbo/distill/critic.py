@@ -7,6 +7,7 @@ and is told what the teacher is told.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -15,7 +16,9 @@ from diffusers import UNet2DConditionModel
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
+from triplaneturbo.distill.settings import Settings
 from triplaneturbo.parallel import Team, fill_gradients
+from triplaneturbo.randoms import Chance, normal, whole
 from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.closed_form import levels
 
@@ -54,10 +57,10 @@ class LoraCritic:
         return self.teacher.predict(noisy, times, condition, False)[0]
 
     @torch.enable_grad()
-    def accumulate(self, z: Tensor, condition: Any, generator: torch.Generator) -> float:
+    def accumulate(self, z: Tensor, condition: Any, chance: Chance) -> float:
         """Add the gradients of its loss on what was rendered, z [B, n, ...]; returns the loss."""
-        times = torch.randint(len(self.teacher.alphas), (len(z),), generator=generator).to(z.device)
-        noise = torch.randn(z.shape, generator=generator).to(z)
+        times = whole(chance, 0, len(self.teacher.alphas), len(z)).to(z.device)
+        noise = normal(chance, z.shape).to(z)
         alpha, sigma = levels(self.teacher.alphas, times, z)
         found, _ = self.teacher.predict(alpha * z.detach() + sigma * noise, times, condition, False)
         loss = F.mse_loss(found, noise)
@@ -80,3 +83,20 @@ class LoraCritic:
         for p, value in zip(self.parameters, state["weights"], strict=True):
             p.data.copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def make_critics(teachers: Sequence[Teacher], settings: Settings) -> dict[str, LoraCritic]:
+    """A critic for each teacher that is to be listened to by "vsd".
+
+    Raises:
+        ValueError: it is no network, and so cannot have one.
+    """
+    critics = {}
+    for teacher in teachers:
+        how = settings.teachers.get(teacher.name)
+        if how is None or how.kind != "vsd":
+            continue
+        if not isinstance(teacher, Networked):
+            raise ValueError(f"{teacher.name} is no network, so vsd cannot train a critic beside it")
+        critics[teacher.name] = LoraCritic(teacher, settings.critic_rank, settings.critic_rate)
+    return critics

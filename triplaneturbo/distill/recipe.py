@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from triplaneturbo.distill.prd import Settings, Span, TeacherSettings
+from triplaneturbo.distill.settings import Settings, Span, TeacherSettings
 
 
 def full_recipe(iterations: int = 15_000, released: bool = False) -> Settings:

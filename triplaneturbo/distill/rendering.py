@@ -13,6 +13,7 @@ from torch import Tensor
 
 from triplaneturbo.generator.fields import Fields
 from triplaneturbo.mesh.surface import marching_cubes
+from triplaneturbo.randoms import Chance
 from triplaneturbo.render.lattice import LatticeView, eikonal, render_lattice
 from triplaneturbo.render.raster import rasterize
 from triplaneturbo.render.volume import sparsity
@@ -52,7 +53,7 @@ def volume(
     half: float,
     sharpness: float,
     color_shrink: float,
-    jitter: torch.Generator,
+    jitter: Chance,
 ) -> Volume:
     """Render planes [B, 6, C, H, W] from the scenes' cameras through an sdf on a lattice.
 

@@ -22,6 +22,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from triplaneturbo.randoms import Chance, normal, uniform, whole
 from triplaneturbo.teachers.base import Scenes, Seen, Teacher
 from triplaneturbo.teachers.closed_form import levels
 
@@ -62,7 +63,7 @@ class Critic(Protocol):
         """The noise in [B, n, ...] at timesteps [B]."""
         ...
 
-    def accumulate(self, z: Tensor, condition: Any, generator: torch.Generator) -> float:
+    def accumulate(self, z: Tensor, condition: Any, chance: Chance) -> float:
         """Gather what is to be learned from a rendering, z [B, n, ...]; returns the loss."""
         ...
 
@@ -84,21 +85,21 @@ class Gradients:
     error: float
 
 
-def shifted(times: Tensor, settings: ScoreSettings, last: int, generator: torch.Generator) -> Tensor:
+def shifted(times: Tensor, settings: ScoreSettings, last: int, chance: Chance) -> Tensor:
     """t + delta for timesteps [B]: delta = u * shift * (t - low), u uniform; whole, at most `last`."""
     room = (last - times).clamp_min(0)
     furthest = torch.minimum((settings.shift * (times - settings.low)).clamp_min(0), room.float())
-    u = torch.rand(times.shape, generator=generator).to(times.device)
+    u = uniform(chance, times.shape).to(times.device)
     return (times + (u * furthest).long()).clamp(1, last)
 
 
-def draw(z: Tensor, settings: ScoreSettings, last: int, generator: torch.Generator) -> Draws:
-    """Timesteps up to `last`, and noise for z [B, n, ...]; on the generator's device first, then z's."""
-    times = torch.randint(settings.low, settings.high, (len(z),), generator=generator).to(z.device)
-    noise = torch.randn(z.shape, generator=generator).to(z)
+def draw(z: Tensor, settings: ScoreSettings, last: int, chance: Chance) -> Draws:
+    """Timesteps up to `last`, and noise for z [B, n, ...], drawn where `chance` lives."""
+    times = whole(chance, settings.low, settings.high, len(z)).to(z.device)
+    noise = normal(chance, z.shape).to(z)
     later = times
     if settings.kind == "asd" and settings.shift != 0:
-        later = shifted(times, settings, last, generator)
+        later = shifted(times, settings, last, chance)
     return Draws(times, noise, later)
 
 
@@ -107,7 +108,7 @@ def score_gradients(
     seen: Seen,
     scenes: Scenes,
     settings: ScoreSettings,
-    generator: torch.Generator,
+    chance: Chance,
     critic: Critic | None = None,
 ) -> Gradients:
     """The gradient of a teacher's score distillation loss on the renderings, its graph freed at once.
@@ -116,18 +117,18 @@ def score_gradients(
     teacher's views.
 
     Args:
-        generator: draws timesteps, noise, shifts and what `encode` samples; on the CPU, so that a run does
+        chance: draws timesteps, noise, shifts and what `encode` samples; on the CPU, so that a run does
             not depend on the device.
         critic: of "vsd"; it gathers what it is to learn from these renderings.
     """
     leaves = {name: getattr(seen, name).detach().requires_grad_() for name in teacher.reads}
-    z = teacher.encode(replace(seen, **leaves), scenes, generator)  # [B, n, ...]
+    z = teacher.encode(replace(seen, **leaves), scenes, chance)  # [B, n, ...]
     with torch.no_grad():
         told = teacher.condition(seen, scenes)
-        draws = draw(z.detach(), settings, len(teacher.alphas) - 1, generator)
+        draws = draw(z.detach(), settings, len(teacher.alphas) - 1, chance)
         g, error = direction(teacher, z.detach(), told, settings, draws, critic)
     if critic is not None:
-        critic.accumulate(z.detach(), told, generator)
+        critic.accumulate(z.detach(), told, chance)
     share = settings.weight / (z.shape[1] if settings.sum_scenes else z.shape[0] * z.shape[1])
     gradients = torch.autograd.grad((z * g).sum() * share, leaves.values())
     return Gradients(dict(zip(leaves, gradients, strict=True)), error)

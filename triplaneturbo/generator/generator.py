@@ -17,6 +17,7 @@ from triplaneturbo.generator.fields import Field, Fields
 from triplaneturbo.generator.peta import PLANES
 from triplaneturbo.generator.schedule import denoise_steps
 from triplaneturbo.generator.upsample import forget_kernels, use_phase_upsampling
+from triplaneturbo.randoms import Chance, normal
 
 
 class Head(nn.Module):
@@ -190,12 +191,11 @@ class Generator(nn.Module):
         """Where the base lives."""
         return self.unet.conv_in.weight.device
 
-    def draw_latents(self, count: int, generator: torch.Generator) -> Tensor:
-        """Pure noise [count, 6, 4, h, h], float32, drawn where `generator` lives, then moved to the model."""
+    def draw_latents(self, count: int, chance: Chance) -> Tensor:
+        """Pure noise [count, 6, 4, h, h], float32, drawn where `chance` lives, then moved to the model."""
         side = self.config.latent_size
         shape = (count * PLANES, self.unet.config.in_channels, side, side)
-        noise = torch.randn(shape, generator=generator, device=generator.device)
-        return noise.unflatten(0, (count, PLANES)).to(self.device)
+        return normal(chance, shape).unflatten(0, (count, PLANES)).to(self.device)
 
     def predict(self, latents: Tensor, time: int | Tensor, text_embeds: Tensor) -> Tensor:
         """One pass of the U-Net: noisy latents [B, 6, 4, h, h], text [B, 77, D] -> [B, 6, 4, h, h]."""

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from triplaneturbo.randoms import Chance, uniform
 from triplaneturbo.render import march, node_slopes
 
 REACH = 12.0  # sharpness * sdf from which on P counts as 1 (it is 1 - 6e-6)
@@ -54,7 +55,7 @@ def render_lattice(
     directions: Tensor,
     sharpness: float,
     samples: int = 48,
-    jitter: torch.Generator | None = None,
+    jitter: Chance | None = None,
     backend: Backend = "auto",
 ) -> LatticeView:
     """Render rays through an sdf on a lattice.
@@ -84,7 +85,7 @@ def render_lattice(
     origins, directions = origins.detach().to(sdf), directions.detach().to(sdf)
     shift = torch.full(origins.shape[:2], 0.5)
     if jitter is not None:
-        shift = torch.rand(origins.shape[:2], generator=jitter, device=jitter.device)
+        shift = uniform(jitter, origins.shape[:2])
     shift = shift.to(sdf)
     render = _March.apply if _chosen(backend, sdf) == "numba" else _march
     out = render(sdf, origins, directions, shift, 2 / samples, sharpness)  # [B, N, 5]

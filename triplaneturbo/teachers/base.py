@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
+from triplaneturbo.randoms import Chance
 from triplaneturbo.render.cameras import Cameras
 
 
@@ -69,8 +69,11 @@ class Teacher(Protocol):
     alphas: Tensor
     reads: tuple[str, ...]
 
-    def encode(self, seen: Seen, scenes: Scenes, generator: torch.Generator) -> Tensor:
-        """What it diffuses, differentiable in `seen`: [B, n, ...], n images of each scene (its views)."""
+    def encode(self, seen: Seen, scenes: Scenes, chance: Chance) -> Tensor:
+        """What it diffuses, differentiable in `seen`: [B, n, ...], n images of each scene (its views).
+
+        `chance` draws what it samples.
+        """
         ...
 
     def condition(self, seen: Seen, scenes: Scenes) -> Any:

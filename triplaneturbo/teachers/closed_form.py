@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from triplaneturbo.randoms import Chance
 from triplaneturbo.teachers.base import Scenes, Seen
 from triplaneturbo.teachers.geometry import normals_and_disparity
 
@@ -55,7 +56,7 @@ class _ClosedForm:
     def _see(self, seen: Seen, scenes: Scenes) -> Tensor:
         raise NotImplementedError
 
-    def encode(self, seen: Seen, scenes: Scenes, generator: torch.Generator) -> Tensor:
+    def encode(self, seen: Seen, scenes: Scenes, chance: Chance) -> Tensor:
         """The pictures themselves in [-1, 1]: [B, V, C, H, W]."""
         return self._see(seen, scenes).movedim(-1, 2) * 2 - 1
 

@@ -6,17 +6,19 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from triplaneturbo.randoms import Chance, normal
+
 
 def sample_latents(
-    vae: AutoencoderKL, images: Tensor, generator: torch.Generator, autocast: torch.dtype | None
+    vae: AutoencoderKL, images: Tensor, chance: Chance, autocast: torch.dtype | None
 ) -> Tensor:
     """Latents [B, 4, h, h], float32 and scaled, of images [B, 3, H, W] in [-1, 1]; differentiable in these.
 
-    The noise is drawn where `generator` lives; `autocast` as in `precision`.
+    The noise is drawn where `chance` lives; `autocast` as in `precision`.
     """
     with precision(autocast, images.device):
         posterior = vae.encode(images.to(vae.dtype)).latent_dist
-    noise = torch.randn(posterior.mean.shape, generator=generator).to(images)
+    noise = normal(chance, posterior.mean.shape).to(images)
     return (posterior.mean.float() + posterior.std.float() * noise) * vae.config.scaling_factor
 
 

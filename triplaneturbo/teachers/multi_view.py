@@ -10,6 +10,7 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
+from triplaneturbo.randoms import Chance
 from triplaneturbo.render.cameras import Cameras
 from triplaneturbo.teachers.base import Scenes, Seen, Teacher
 from triplaneturbo.teachers.joined_views import join_views
@@ -64,7 +65,7 @@ class MultiView:
         """The condition of each camera [B * V, 16]."""
         raise NotImplementedError
 
-    def encode(self, seen: Seen, scenes: Scenes, generator: torch.Generator) -> Tensor:
+    def encode(self, seen: Seen, scenes: Scenes, chance: Chance) -> Tensor:
         """What it diffuses: [B, V, 4, h, h], differentiable in `seen`."""
         raise NotImplementedError
 

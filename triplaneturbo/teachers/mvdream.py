@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
+from triplaneturbo.randoms import Chance
 from triplaneturbo.render.cameras import Cameras
 from triplaneturbo.teachers.base import Scenes, Seen
 from triplaneturbo.teachers.latents import sample_latents
@@ -83,9 +84,9 @@ class MVDream(MultiView):
     def _cameras(self, cameras: Cameras) -> Tensor:
         return placed(cameras, turned=not self.released).flatten(1)
 
-    def encode(self, seen: Seen, scenes: Scenes, generator: torch.Generator) -> Tensor:
+    def encode(self, seen: Seen, scenes: Scenes, chance: Chance) -> Tensor:
         """Latents of all views, sampled from the VAE's posterior: [B, V, 4, h, h]."""
         images = seen.rgb.flatten(0, 1).movedim(-1, 1)  # [B * V, 3, H, W]
         images = F.interpolate(images, (self.size, self.size), mode="bilinear", align_corners=False)
-        latents = sample_latents(self.vae, images * 2 - 1, generator, self.autocast)
+        latents = sample_latents(self.vae, images * 2 - 1, chance, self.autocast)
         return latents.unflatten(0, (-1, scenes.views))

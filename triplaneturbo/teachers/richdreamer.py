@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from triplaneturbo.randoms import Chance
 from triplaneturbo.render.cameras import Cameras
 from triplaneturbo.teachers.base import Scenes, Seen
 from triplaneturbo.teachers.geometry import normals_and_disparity
@@ -75,8 +76,8 @@ class RichDreamer(MultiView):
         c2w[:, :3, 3] = c2w[:, :3, 3] * (2 * relative.float())[:, None]
         return c2w.flatten(1)
 
-    def encode(self, seen: Seen, scenes: Scenes, generator: torch.Generator) -> Tensor:
-        """Normals in camera axes and disparity, pooled: [B, V, 4, h, h]; `generator` is not used."""
+    def encode(self, seen: Seen, scenes: Scenes, chance: Chance) -> Tensor:
+        """Normals in camera axes and disparity, pooled: [B, V, 4, h, h]; `chance` is not used."""
         images = normals_and_disparity(seen, scenes).movedim(-1, 2).flatten(0, 1)  # [B * V, 4, H, W]
         pooled = F.adaptive_avg_pool2d(images, self.size).unflatten(0, (-1, scenes.views))
         return pooled if self.released else pooled * 2 - 1

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
+from triplaneturbo.randoms import Chance, whole
 from triplaneturbo.teachers.base import Scenes, Seen, Teacher
 from triplaneturbo.teachers.latents import precision, sample_latents
 from triplaneturbo.teachers.twin import twin
@@ -48,10 +49,10 @@ class StableDiffusion:
         self.size, self.shade, self.autocast = size, shade, autocast
         self.alphas = scheduler.alphas_cumprod
 
-    def encode(self, seen: Seen, scenes: Scenes, generator: torch.Generator) -> Tensor:
+    def encode(self, seen: Seen, scenes: Scenes, chance: Chance) -> Tensor:
         """Latents of one view of each scene, sampled from the VAE's posterior: [B, 1, 4, h, h]."""
         batch = len(seen.rgb)
-        view = torch.randint(seen.rgb.shape[1], (batch,), generator=generator)
+        view = whole(chance, 0, seen.rgb.shape[1], batch)
         rows = torch.arange(batch)
         rgb = seen.rgb[rows, view]  # [B, H, W, 3]
         if self.shade is not None and seen.normal is not None:
@@ -62,7 +63,7 @@ class StableDiffusion:
         images = rgb.movedim(-1, 1) * 2 - 1
         if images.shape[-1] != self.size:
             images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
-        return sample_latents(self.vae, images, generator, self.autocast)[:, None]
+        return sample_latents(self.vae, images, chance, self.autocast)[:, None]
 
     def twin(self) -> tuple[Teacher, UNet2DConditionModel]:
         """The same teacher with a U-Net of its own on the same weights, and that U-Net."""

@@ -23,8 +23,9 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from triplaneturbo.distill import prd
-from triplaneturbo.distill.prd import Settings, Student, TeacherSettings
+from triplaneturbo.distill.prd import Place, Student, Trainer
 from triplaneturbo.distill.rendering import surface, volume
+from triplaneturbo.distill.settings import Settings, TeacherSettings, Tuning
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.adapter import ADAPTER_NAME, load_adapter, save_adapter
 from triplaneturbo.generator.config import GeneratorConfig
@@ -79,7 +80,7 @@ SMALL = Settings(
 
 
 def make_student(
-    base: Path, config: GeneratorConfig, device: torch.device, tuning: prd.Tuning = "peta"
+    base: Path, config: GeneratorConfig, device: torch.device, tuning: Tuning = "peta"
 ) -> Student:
     """A student around the base in a folder, its adapter drawn from torch's seed.
 
@@ -166,16 +167,19 @@ def make_draw(
     """Draws captions of some specs, in any wording, and for each step another rig and background."""
     balance = Balance(specs, shares)
 
-    def draw(rng: np.random.Generator, count: int, steps: int) -> list[Scenes]:
-        chosen = [balance.draw(rng) for _ in range(count)]
+    def draw(rng: np.random.Generator, count: int, steps: int, place: Place) -> list[Scenes]:
+        everyone = count * place.size
+        chosen = [balance.draw(rng) for _ in range(everyone)]
         texts = []
         for spec in chosen:
             wordings = captions(spec)
             texts.append(wordings[int(rng.integers(len(wordings)))])
         rigs = [int(rng.permutation(RIGS)[step % RIGS]) for step in range(steps)]
+        grounds = [torch.from_numpy(rng.random((everyone, 3), dtype=np.float32)) for _ in rigs]
+        mine = place.own(count)
         return [
-            scenes(pool, texts, rig, torch.from_numpy(rng.random((count, 3), dtype=np.float32)), device)
-            for rig in rigs
+            scenes(pool, texts[mine], rig, ground[mine], device)
+            for rig, ground in zip(rigs, grounds, strict=True)
         ]
 
     return draw
@@ -205,42 +209,23 @@ def train(
     """
     torch.manual_seed(0)
     pool = Pool(folder / "pool", keys)
-    student = make_student(folder / "base", CONFIG, team.device, settings.tuning)
+    student = make_student(folder / "base", settings.fitted(CONFIG), team.device, settings.tuning)
     if start is not None:
         load_adapter(student.generator, start)
     teachers = make_teachers(student, pool, folder / "base" if settings.tuning == "full" else None)
 
-    def preview(step: int, log: dict[str, float], average: dict[str, Tensor]) -> None:
-        line = {"iteration": step, **{key: round(value, 5) for key, value in log.items()}}
+    def preview(trainer: Trainer) -> None:
+        log = {key: round(value, 5) for key, value in trainer.log.items()}
+        line = {"iteration": trainer.iteration, **log}
         log_line(folder / "train.jsonl", line)
         print("  ".join(f"{key} {value}" for key, value in line.items()), flush=True)
-        with averaged(student.generator, average):
+        with trainer.averaged():
             draw_preview(student, pool, folder / "preview.png")
             save_model(student.generator, folder)
 
     draw = make_draw(pool, specs, team.device, SHARES if start is None else LATER_SHARES)
     prd.train(team, student, teachers, draw, settings, folder,
               autocast=torch.bfloat16, progress=preview, until=until)  # fmt: skip
-
-
-class averaged:
-    """While it is entered, the generator has the averaged weights."""
-
-    def __init__(self, generator: Generator, average: dict[str, Tensor]) -> None:
-        self.parameters = dict(generator.named_parameters())
-        self.average = average
-
-    def __enter__(self) -> None:
-        self.own = {name: self.parameters[name].detach().clone() for name in self.average}
-        self._set(self.average)
-
-    def __exit__(self, *_: object) -> None:
-        self._set(self.own)
-
-    @torch.no_grad()
-    def _set(self, values: dict[str, Tensor]) -> None:
-        for name, value in values.items():
-            self.parameters[name].copy_(value)
 
 
 def preview_captions(count: int = 12) -> list[str]:
@@ -278,5 +263,5 @@ def save_model(generator: Generator, folder: Path) -> None:
     model = folder / "model"
     if not model.exists():
         shutil.copytree(folder / "base", model)
-    CONFIG.save(model)
+    generator.config.save(model)
     save_adapter(generator, model / ADAPTER_NAME)

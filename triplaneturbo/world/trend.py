@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from triplaneturbo.distill import prd
-from triplaneturbo.distill.prd import Settings, Student, Tuning
+from triplaneturbo.distill.prd import Student, Trainer
 from triplaneturbo.distill.scores import Kind
+from triplaneturbo.distill.settings import Settings, Tuning
 from triplaneturbo.files import write_whole
 from triplaneturbo.generator.text import TextEncoder
 from triplaneturbo.generator.weights import Model
@@ -38,7 +38,7 @@ from triplaneturbo.world.pool import Pool
 from triplaneturbo.world.score import score
 from triplaneturbo.world.score_report import aligned, portrait
 from triplaneturbo.world.spec import Spec
-from triplaneturbo.world.train import CONFIG, SMALL, averaged, make_draw, make_student, make_teachers
+from triplaneturbo.world.train import CONFIG, SMALL, make_draw, make_student, make_teachers
 
 CLASSES = (
     "mushroom", "chair", "duck", "car", "rocket", "fish", "teapot", "tree", "table", "cat", "guitar", "house",
@@ -139,14 +139,15 @@ def _train(
     torch.manual_seed(0)
     pool = Pool(folder / "pool", [(thing, "") for thing in CLASSES])
     base = folder / "base"
-    student = make_student(base, CONFIG, team.device, settings.tuning)
+    student = make_student(base, settings.fitted(CONFIG), team.device, settings.tuning)
     teachers = make_teachers(student, pool, base if settings.tuning == "full" else None)
     learns = sum(p.numel() for p in student.generator.parameters() if p.requires_grad)
 
-    def progress(step: int, log: dict[str, float], average: dict[str, Tensor]) -> None:
-        print(f"{name}: {step} of {settings.iterations}  rgb {log['rgb volume']:.4f}", flush=True)
-        if step == settings.iterations:
-            with averaged(student.generator, average):
+    def progress(trainer: Trainer) -> None:
+        error = trainer.log.get("rgb volume", float("nan"))
+        print(f"{name}: {trainer.iteration} of {settings.iterations}  rgb {error:.4f}", flush=True)
+        if trainer.finished:
+            with trainer.averaged():
                 scores, row = _score(student, base, settings.steps, asked)
             write_whole(place / "row.png", encode_image(row, "png"))
             told = {"learns": learns, **{key: scores[key] for key in ("model", "sphere", "diversity")}}

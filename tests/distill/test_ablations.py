@@ -1,0 +1,154 @@
+"""Every ablation of the paper is a setting, and does what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.distill import toy
+from tests.distill.runs import trainer
+from triplaneturbo.distill import prd
+from triplaneturbo.distill.recipe import full_recipe
+from triplaneturbo.distill.settings import Settings, TeacherSettings
+from triplaneturbo.errors import UserError
+from triplaneturbo.generator.config import GeneratorConfig
+from triplaneturbo.parallel import Team
+from triplaneturbo.teachers.base import Scenes
+
+SETTINGS = replace(toy.SETTINGS, iterations=1, batch=1, nodes=12, stride=2, surface_stride=4)
+RANKS = ("plane_rank", "cross_rank", "vae_rank", "conv_rank")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def parts(folder: Path, settings: Settings, teachers: Sequence = ()) -> set[str]:
+    """The parts of the log of one iteration in which something was learned."""
+    running = trainer(folder, settings, teachers=list(teachers))
+    before = {name: p.clone() for name, p in running.average.items()}
+    log = running.step()
+    assert log["gradient"] > 0
+    after = dict(running.student.generator.named_parameters())
+    assert any(not torch.equal(value, after[name]) for name, value in before.items())
+    return log.keys() - {"gradient", "eikonal", "opacity"}
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_the_number_of_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    rendered: list[Scenes] = []
+    real = prd.rendering_loss
+
+    def count(generator, planes, teachers, scenes, *rest):
+        rendered.append(scenes)
+        return real(generator, planes, teachers, scenes, *rest)
+
+    monkeypatch.setattr(prd, "rendering_loss", count)
+    parts(tmp_path, replace(SETTINGS, steps=steps))
+    assert len(rendered) == steps
+
+
+@pytest.mark.parametrize(
+    ("renderings", "expected"),
+    [
+        (("volume",), {"rgb volume", "geometry volume"}),
+        (("surface",), {"rgb surface"}),  # which shows no normals here
+        (("volume", "surface"), {"rgb volume", "rgb surface", "geometry volume"}),
+    ],
+)
+def test_the_renderings(tmp_path: Path, renderings: tuple[str, ...], expected: set[str]) -> None:
+    assert parts(tmp_path, replace(SETTINGS, renderings=renderings)) == expected
+
+
+@pytest.mark.parametrize("without", ["mvdream", "richdreamer", "sd"])
+def test_the_full_recipe_without_one_of_its_teachers(tmp_path: Path, without: str) -> None:
+    """The toy's teachers stand in for the networks under their names."""
+
+    class Named:
+        def __init__(self, teacher, name: str) -> None:
+            self.teacher, self.name = teacher, name
+
+        def __getattr__(self, name: str):
+            return getattr(self.teacher, name)
+
+    recipe = full_recipe(1)
+    left = recipe.listening(name for name in recipe.teachers if name != without)
+    assert left.teachers == {name: how for name, how in recipe.teachers.items() if name != without}
+    colors, normals = toy.teachers()
+    teachers = [Named(colors, "mvdream"), Named(normals, "richdreamer"), Named(colors, "sd")]
+    unguided = {name: replace(how, guidance=(1.0, 1.0), shift=0.3) for name, how in left.teachers.items()}
+    found = parts(tmp_path, replace(SETTINGS, teachers=unguided), teachers)
+    assert {part.partition(" ")[0] for part in found} == set(recipe.teachers) - {without}
+
+
+@pytest.mark.parametrize(("names", "said"), [([], "No teacher is chosen"), (["sd", "sx"], "called 'sx'")])
+def test_teachers_that_cannot_be_chosen(names: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=f"{said}: choose from mvdream, richdreamer, sd"):
+        full_recipe().listening(names)
+
+
+@pytest.mark.parametrize("kind", ["asd", "sds", "csd"])
+def test_the_scores(tmp_path: Path, kind: str) -> None:
+    teachers = {"sd": TeacherSettings(kind=kind, shift=0.3, guidance=(2.0, 2.0))}
+    running = toy.student()
+    settings = replace(SETTINGS, teachers=teachers)
+    one = prd.Trainer(Team(), running, [toy.diffusion(running)], toy.draw, settings, tmp_path)
+    assert one.step()["sd volume"] > 0
+
+
+@pytest.mark.parametrize("rank", [8, 16, 32])
+def test_the_rank(tmp_path: Path, rank: int) -> None:
+    settings = replace(SETTINGS, rank=rank)
+    student = toy.student(settings)
+    ranks = {
+        min(p.shape[-2:]) if p.ndim == 3 else p.shape[0]
+        for name, p in student.generator.named_parameters()
+        if "lora_A" in name
+    }
+    assert ranks == {rank}
+    one = prd.Trainer(Team(), student, toy.teachers(), toy.draw, settings, tmp_path)
+    assert one.step()["gradient"] > 0
+
+
+@pytest.mark.parametrize("tuning", ["peta", "lora", "full"])
+def test_what_learns(tmp_path: Path, tuning: str) -> None:
+    settings = replace(SETTINGS, tuning=tuning)
+    student = toy.student(settings)
+    named = dict(student.generator.named_parameters())
+    learns = {name for name, p in named.items() if p.requires_grad}
+    planes = {name for name in learns if "attn1" in name and named[name].ndim == 3}
+    assert any("lora" in name for name in learns) == (tuning != "full")
+    assert bool(planes) == (tuning == "peta")
+    assert any("conv_in" in name and "lora" not in name for name in learns) == (tuning == "full")
+    before = {name: p.detach().clone() for name, p in named.items()}
+    one = prd.Trainer(Team(), student, toy.teachers(), toy.draw, settings, tmp_path)
+    one.step()
+    moved = {name for name, p in named.items() if not torch.equal(p, before[name])}
+    assert moved <= learns
+    assert any(name.startswith("unet") for name in moved)
+
+
+def test_a_model_keeps_its_ranks_unless_others_are_asked_for() -> None:
+    config = GeneratorConfig(plane_rank=3, cross_rank=4, vae_rank=5, conv_rank=6)
+    assert Settings().fitted(config) == config
+    fitted = Settings(rank=8, tuning="lora").fitted(config)
+    assert fitted == replace(config, **dict.fromkeys(RANKS, 8), plane_lora=False)
+
+
+def test_rates_rise_in_a_tenth_of_a_run_and_then_fall() -> None:
+    short, long = Settings(iterations=40, rate=1.0), Settings(iterations=4000, rate=1.0)
+    assert max(short.rate_at(i) for i in range(40)) == short.rate_at(3) > 0.95
+    assert short.rate_at(39) < 0.1
+    assert long.rate_at(0) == pytest.approx(1 / 25)
+    assert long.rate_at(24) == pytest.approx(1, rel=1e-3)
+    assert Settings(iterations=40, rate=0.5, anneal=False).rate_at(0) == 0.5
+    later = Settings(iterations=40, begun=0.5)
+    assert [later.progress_at(i) for i in (0, 20, 40)] == [0.5, 0.75, 1.0]

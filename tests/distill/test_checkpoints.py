@@ -1,0 +1,175 @@
+"""Checkpoints: which stay, what becomes of broken ones, and what a full disk leaves."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.distill import toy
+from tests.distill.runs import learned, newest, same, trainer
+from triplaneturbo.distill.checkpoints import Checkpoints, smoothed
+from triplaneturbo.errors import UserError
+from triplaneturbo.parallel import Team
+
+TOLD = {"rate": 0.1, "steps": 4}
+SETTINGS = replace(toy.CHEAP, iterations=4)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def save(checkpoints: Checkpoints, losses: dict[int, float]) -> None:
+    for iteration, loss in losses.items():
+        checkpoints.save(iteration, {"weights": torch.full((3000,), float(iteration))}, loss)
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_the_last_three_and_the_best_stay(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, TOLD)
+    assert checkpoints.newest() == (None, [])
+    save(checkpoints, {0: 0.1, 10: 0.2})  # too young to be the best
+    assert checkpoints.best is None
+    assert checkpoints.iterations() == [0, 10]
+    save(checkpoints, {20: 0.5, 30: 0.3, 40: 0.4, 50: 0.6, 60: 0.5, 70: 0.35})
+    assert checkpoints.iterations() == [30, 50, 60, 70]
+    assert checkpoints.best == (30, 0.3)
+    again = Checkpoints(tmp_path, TOLD)
+    state, notes = again.newest()
+    assert state is not None
+    assert (state["iteration"], notes, again.best) == (70, [], (30, 0.3))
+    assert torch.equal(state["weights"], torch.full((3000,), 70.0))
+    save(again, {80: 0.2})
+    assert again.iterations() == [60, 70, 80]
+    save(again, {90: 0.3, 100: 0.3, 110: 0.3})
+    assert again.iterations() == [80, 90, 100, 110]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1  # amid the weights
+    path.write_bytes(data)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("spoil", [cut, flip, empty])
+def test_the_one_before_takes_the_place_of_a_broken_one(tmp_path: Path, spoil) -> None:
+    checkpoints = Checkpoints(tmp_path, TOLD)
+    save(checkpoints, {10: 0.2, 20: 0.5, 30: 0.3})
+    spoil(checkpoints.path(30))
+    state, notes = Checkpoints(tmp_path, TOLD).newest()
+    assert state is not None
+    assert state["iteration"] == 20
+    assert len(notes) == 1
+    assert "00000030.pt is broken: the run goes on from the one before" in notes[0]
+    save(checkpoints, {25: 0.1})
+    assert checkpoints.iterations() == [10, 20, 25]
+    for path in checkpoints.folder.iterdir():
+        spoil(path)
+    with pytest.raises(UserError, match=r"All checkpoints in .* are broken: delete them"):
+        checkpoints.newest()
+
+
+def test_what_a_killed_process_was_writing_goes_once_one_is_whole(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, TOLD)
+    save(checkpoints, {10: 0.2})
+    left = checkpoints.folder / ".00000020.pt.abc.part"
+    left.write_bytes(b"half")
+    assert Checkpoints(tmp_path, TOLD).newest()[0] is not None
+    assert left.exists()
+    save(checkpoints, {20: 0.2})
+    assert not left.exists()
+
+
+def test_a_state_of_an_older_version_is_named_and_left(tmp_path: Path) -> None:
+    old = tmp_path / "train.pt"
+    old.write_bytes(b"old")
+    state, notes = Checkpoints(tmp_path, TOLD).newest()
+    assert state is None
+    assert len(notes) == 1
+    assert "train.pt is of an older version" in notes[0]
+    assert old.read_bytes() == b"old"
+
+
+def test_one_iteration_alone_does_not_make_the_best() -> None:
+    log = {"rgb volume": 0.3, "rgb surface": 0.5, "sd volume": 0.1, "eikonal": 9.0, "gradient": 200.0}
+    assert smoothed(log, {"rgb", "sd"}) == pytest.approx(0.3)
+    assert smoothed(log, {"rgb"}) == pytest.approx(0.4)
+    assert smoothed({"eikonal": 1.0}, {"rgb"}) == float("inf")
+
+
+def test_a_full_disk_is_one_sentence_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = trainer(tmp_path / "whole", SETTINGS, save_every=2)
+    while not whole.finished:
+        whole.step()
+    running = trainer(tmp_path / "full", SETTINGS, save_every=2)
+    for _ in range(3):
+        running.step()
+    before = {path: path.read_bytes() for path in (tmp_path / "full" / "checkpoints").iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match="free space") as told:
+            running.step()
+    assert "\n" not in str(told.value)
+    assert {path: path.read_bytes() for path in (tmp_path / "full" / "checkpoints").iterdir()} == before
+    other = trainer(tmp_path / "full", SETTINGS, save_every=2)  # goes on from the last one
+    assert other.iteration == 2
+    running.save()  # there is space again
+    assert same(learned(newest(tmp_path / "full")), learned(newest(tmp_path / "whole")))
+    while not other.finished:
+        other.step()
+    assert same(learned(newest(tmp_path / "full")), learned(newest(tmp_path / "whole")))
+
+
+def test_a_disk_that_is_full_from_the_beginning_is_named_before_anything_is_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="free space"):
+        trainer(tmp_path, SETTINGS)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_weights_that_an_interrupt_tore_are_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = trainer(tmp_path, SETTINGS)
+    running.step()
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running.optimizer, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        running.step()
+    running.save()
+    assert newest(tmp_path)["iteration"] == 0
+
+
+def test_a_team_whose_folders_differ_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the machines of a team share no folder, one goes on from what the others do not find."""
+    monkeypatch.setattr(Team, "mean", lambda _team, value: value / 2)
+    with pytest.raises(UserError, match=r"do not find the same checkpoints .* all machines share"):
+        trainer(tmp_path, SETTINGS)

@@ -1,0 +1,142 @@
+"""Several processes learn what one does, and no run is lost with a process, whenever that is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.distill import workers
+from tests.distill.runs import learned, newest, same
+from tests.distill.workers import SETTINGS, forked
+
+ROOT = Path(__file__).parents[2]
+HALF = replace(SETTINGS, batch=1)
+_PATIENCE = 200  # seconds; the machine may be busy
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """All that a finished run has learned."""
+    state = newest(folder)
+    assert state["iteration"] == SETTINGS.iterations
+    assert len(state["critics"]) == 1
+    return learned(state)
+
+
+def logs(folder: Path, name: str) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / f"log-{name}.jsonl").read_text().splitlines()]
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def two(folder: Path, *how: int) -> list:
+    """Two started processes, each with half of the batch; `how` as for `workers.train`."""
+    folder.mkdir(exist_ok=True)
+    port = free_port()
+    return [forked(workers.member, rank, 2, port, folder, HALF, *how) for rank in range(2)]
+
+
+def wait_for(path: Path) -> str:
+    """What stands in a file, as soon as something does."""
+    until = time.monotonic() + _PATIENCE
+    while not (path.exists() and path.read_text()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return path.read_text()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Uninterrupted runs: by one process, and by two in `two`."""
+    folder = tmp_path_factory.mktemp("whole")
+    for process in [forked(workers.train, folder), *two(folder / "two")]:
+        process.join()
+        assert process.exitcode == 0
+    return folder
+
+
+def test_two_processes_learn_what_one_learns_with_twice_the_batch(whole: Path) -> None:
+    one = logs(whole, "0-of-1")
+    for rank in range(2):
+        for alone, shared in zip(one, logs(whole / "two", f"{rank}-of-2"), strict=True):
+            assert alone.keys() == shared.keys()
+            # Adam makes a step of what is no more than rounding where there is no gradient.
+            exact = 1e-5 if alone["iteration"] == 0 else 2e-3
+            assert shared == pytest.approx(alone, rel=exact)
+    assert {"sd volume", "rgb surface"} <= {key for log in one for key in log}
+    assert any("sd volume" not in log for log in one)
+    before = torch.load(whole / "checkpoints" / "00000002.pt", weights_only=True)["weights"]
+    found, shared = weights(whole), weights(whole / "two")
+    moved = sum(float((found[name] - p).abs().sum()) for name, p in before.items())
+    apart = sum(float((found[name] - shared[name]).abs().sum()) for name in before)
+    assert apart < 0.02 * moved
+
+
+def test_a_run_killed_at_any_moment_is_gone_on_with_bit_for_bit(whole: Path, tmp_path: Path) -> None:
+    for write in (1, 2):
+        process = forked(workers.die_writing, tmp_path, write)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert list((tmp_path / "checkpoints").glob(".*.part"))
+    chance = Random(3)
+    for _ in range(3):
+        process = forked(workers.train, tmp_path)
+        process.join(timeout=chance.uniform(0.2, 2.0))
+        process.kill()
+        process.join()
+    last = forked(workers.train, tmp_path)
+    last.join()
+    assert last.exitcode == 0
+    assert same(weights(tmp_path), weights(whole))
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+def test_where_one_is_killed_the_others_end_and_the_run_goes_on(whole: Path, tmp_path: Path) -> None:
+    members = two(tmp_path, 3)
+    wait_for(tmp_path / "stuck")
+    members[1].kill()
+    members[0].join(timeout=_PATIENCE)
+    assert members[0].exitcode == 1
+    assert "start it again the same way" in (tmp_path / "told-0").read_text()
+    assert max(path.name for path in (tmp_path / "checkpoints").iterdir()) == "00000002.pt"
+    for process in two(tmp_path):
+        process.join()
+        assert process.exitcode == 0
+    assert same(weights(tmp_path), weights(whole / "two"))
+
+
+def test_both_stop_for_one_whose_loss_is_not_finite(tmp_path: Path) -> None:
+    for process in two(tmp_path, -1, 12):  # an iteration has two answers on each rendering
+        process.join()
+        assert process.exitcode == 1
+    told = [(tmp_path / f"told-{rank}").read_text() for rank in range(2)]
+    assert told[0] == told[1]
+    assert "The rgb volume is not finite at iteration 4: " in told[0]
+    assert newest(tmp_path)["iteration"] == 2
+
+
+def test_a_launcher_ends_with_the_worker_that_is_killed(whole: Path, tmp_path: Path) -> None:
+    """torch.distributed.run is what `accelerate launch` calls, and starts sooner."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port"]
+    command += [str(free_port()), "-m", "tests.distill.workers", str(tmp_path), "3"]
+    launcher = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    os.kill(int(wait_for(tmp_path / "stuck")), signal.SIGKILL)
+    assert launcher.wait(timeout=_PATIENCE) != 0
+    for process in two(tmp_path):
+        process.join()
+    assert same(weights(tmp_path), weights(whole / "two"))
