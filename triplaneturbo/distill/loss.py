@@ -57,9 +57,12 @@ def rendering_loss(
     if "volume" in settings.renderings:
         shown["volume"] = view.seen
     if "surface" in settings.renderings:
+        told = (settings.teachers.get(teacher.name) for teacher in teachers if "depth" in teacher.reads)
+        wanted = any(how is not None and "surface" in how.renderings for how in told)
         shown["surface"] = surface(
-            fields, planes, scenes, view.sdf, half, settings.size, settings.surface_stride, other
-        )
+            fields, planes, scenes, view.sdf, half, settings.size, settings.surface_stride, other,
+            settings.shape_shrink if wanted else 0.0,
+        )  # fmt: skip
     loss = now(settings.eikonal) * view.eikonal + now(settings.sparsity) * view.sparsity
     for key, value in (("eikonal", view.eikonal), ("opacity", view.seen.opacity.mean())):
         log[key] = log.get(key, 0.0) + float(value.detach())
