@@ -75,7 +75,7 @@ def fused_attention() -> Iterator[None]:
             return _Fused.apply(query, key, value)
         return plain(query, key, value, *args, **kwargs)
 
-    F.scaled_dot_product_attention = stand_in  # type: ignore[assignment]
+    F.scaled_dot_product_attention = stand_in
     try:
         yield
     finally:

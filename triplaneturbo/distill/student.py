@@ -84,7 +84,7 @@ def around(
 ) -> Student:
     """A student around a generator with live adapters, both moved to `device`; see `load_student`."""
     if tuning == "full":
-        _unfreeze(generator)
+        unfreeze(generator)
     # Nothing teaches the offset: renderings show the grid as it is.
     for head in generator.heads.values():
         head.fields.offset.requires_grad_(False)
@@ -125,7 +125,7 @@ def unbend(generator: Generator) -> None:
             torch.nn.init.zeros_(head.fields.offset[-1].bias)
 
 
-def _unfreeze(generator: Generator) -> None:
+def unfreeze(generator: Generator) -> None:
     """Have the base learn and not the adapter's pairs, which stay zero and out of the way."""
     generator.requires_grad_(False)
     for part in (

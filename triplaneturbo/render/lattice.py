@@ -170,9 +170,9 @@ def _march_pieces(
     Many rays go in pieces, computed again in the backward pass: a view of 128^2 rays keeps 0.2 GB.
     """
     slopes = unit(gradient(sdf))
-    pieces = list(zip(*(part.split(RAYS, 1) for part in (origins, directions, shift)), strict=True))
-    if len(pieces) == 1:
-        return _march(sdf, slopes, *pieces[0], step, sharpness)
+    if origins.shape[1] <= RAYS:
+        return _march(sdf, slopes, origins, directions, shift, step, sharpness)
+    pieces = zip(*(part.split(RAYS, 1) for part in (origins, directions, shift)), strict=True)
     seen = [checkpoint(_march, sdf, slopes, *piece, step, sharpness, use_reentrant=False) for piece in pieces]
     return torch.cat(seen, 1)
 
