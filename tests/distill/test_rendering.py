@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.distill import toy
+from triplaneturbo.distill import rendering
 from triplaneturbo.distill.loss import rendering_loss
 from triplaneturbo.distill.rendering import ask_colors, surface, volume
 from triplaneturbo.generator.config import GeneratorConfig
@@ -142,3 +143,82 @@ def test_planes_learn_two_objects_from_their_teachers() -> None:
     either = (drawn.opacity > 0.5) | (truth.opacity > 0.5)
     assert both.sum() / either.sum() > 0.85
     assert (drawn.rgb - truth.rgb)[both].abs().mean() < 0.05
+
+
+def bumpy(nodes: int = 40) -> Tensor:
+    """An uneven ball's sdf on a lattice over [-0.9, 0.9]^3, twice [2, R, R, R]."""
+    axis = torch.linspace(-0.9, 0.9, nodes)
+    x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
+    away = (x**2 + y**2 + z**2).sqrt()
+    return (away - RADIUS + 0.03 * torch.sin(5 * x + 3 * y) * torch.cos(4 * z)).expand(2, -1, -1, -1)
+
+
+def test_the_surface_shows_normals_and_depths(ball: tuple[Fields, Tensor]) -> None:
+    fields, planes = ball
+    where = scenes()
+    points, depth = hits(where)
+    inside = ~torch.isnan(depth)
+    inner = inside & (depth < depth[inside].quantile(0.8))
+    sdf = see(fields, planes, where).sdf
+    drawn = surface(fields, planes, where, sdf, 0.9, 32, shape_shrink=0.001)
+    assert drawn.normal is not None
+    assert drawn.depth is not None
+    assert (drawn.depth - depth)[inner].abs().max() < 0.005
+    normal = torch.nn.functional.normalize(drawn.normal, dim=-1)
+    assert (normal - points / RADIUS)[inner].abs().max() < 0.02
+    plain = surface(fields, planes, where, sdf, 0.9, 32)
+    assert (plain.normal, plain.depth) == (None, None)
+    assert torch.equal(plain.rgb, drawn.rgb)
+    strided = surface(fields, planes, where, sdf, 0.9, 32, 4, (3, 1), 0.001)
+    some = (..., slice(3, None, 4), slice(1, None, 4))
+    assert torch.equal(strided.opacity, drawn.opacity[some])
+    torch.testing.assert_close(strided.depth, drawn.depth[some], rtol=0, atol=1e-5)
+    torch.testing.assert_close(strided.normal, drawn.normal[:, :, 3::4, 1::4], rtol=0, atol=1e-5)
+
+
+def test_the_lattice_learns_from_the_surface_s_normals_and_depths(ball: tuple[Fields, Tensor]) -> None:
+    """Against finite differences, away from the rim, where pixels are won and lost."""
+    fields, planes = ball
+    where, sdf = scenes(), bumpy()
+    draw = torch.Generator().manual_seed(1)
+    coarse = torch.randn(2, 1, 5, 5, 5, generator=draw)
+    nudge = torch.nn.functional.interpolate(coarse, sdf.shape[1:], mode="trilinear", align_corners=True)[:, 0]
+    weights = torch.randn(2, 4, 32, 32, 4, generator=draw)
+    kept = surface(fields, planes, where, sdf, 0.9, 32).opacity.flatten(0, 1)[:, None]
+    inner = -torch.nn.functional.max_pool2d(-kept, 5, 1, 2).unflatten(0, (2, 4))[
+        :, :, 0
+    ]  # five pixels' worth
+
+    def shown(sdf: Tensor, shrink: float) -> tuple[Tensor, Tensor]:
+        drawn = surface(fields, planes, where, sdf, 0.9, 32, shape_shrink=shrink)
+        assert drawn.normal is not None
+        assert drawn.depth is not None
+        parts = torch.cat((drawn.normal, drawn.depth[..., None]), -1) * inner[..., None] * weights
+        return parts[..., :3].sum(), parts[..., 3].sum()
+
+    step = 2e-3
+    with torch.no_grad():
+        ends = [shown(sdf + sign * step * nudge, 1.0) for sign in (1, -1)]
+    for which, (more, less) in enumerate(zip(*ends, strict=True)):
+        leaf = sdf.clone().requires_grad_()
+        gradients = [torch.autograd.grad(shown(leaf, shrink)[which], leaf)[0] for shrink in (1.0, 0.001)]
+        slope = float((gradients[0] * nudge).sum())
+        assert slope == pytest.approx(float(more - less) / (2 * step), rel=0.03)
+        torch.testing.assert_close(gradients[1], 0.001 * gradients[0], rtol=1e-3, atol=1e-8)
+
+
+def test_pieces_leave_colours_and_their_gradients_as_they_are(
+    ball: tuple[Fields, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields, planes = ball
+    planes.requires_grad_()
+    points = torch.rand(2, 300, 3) * 2 - 1
+    where = torch.rand(2, 300) < 0.7
+    outcomes = []
+    for piece in (rendering.PIECE, 64):
+        monkeypatch.setattr(rendering, "PIECE", piece)
+        rgb = ask_colors(fields, planes, points, where)
+        gradients = torch.autograd.grad(rgb.square().sum(), [planes, *fields.color.parameters()])
+        outcomes.append((rgb.detach(), *gradients))
+    for found, wanted in zip(*outcomes, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)

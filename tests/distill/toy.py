@@ -14,6 +14,7 @@ from torch import Tensor
 
 from triplaneturbo.distill.prd import Place, Student
 from triplaneturbo.distill.settings import Settings, TeacherSettings
+from triplaneturbo.distill.student import unfreeze
 from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.generator.folded import Folded
 from triplaneturbo.generator.generator import Generator
@@ -24,7 +25,6 @@ from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 from triplaneturbo.world.sizes import make_scheduler
 from triplaneturbo.world.solid import Builder
-from triplaneturbo.world.train import _unfreeze
 from triplaneturbo.world.views import NOTHING, Views, see
 
 SIZE, VIEWS = 32, 4
@@ -118,7 +118,7 @@ def student(settings: Settings = SETTINGS) -> Student:
     )  # fmt: skip
     generator = Generator(unet, vae, make_scheduler(), settings.fitted(config))
     if settings.tuning == "full":
-        _unfreeze(generator)
+        unfreeze(generator)
     return Student(generator, Folded(generator), embed)
 
 

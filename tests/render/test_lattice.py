@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from triplaneturbo.render import lattice
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.render.lattice import eikonal, gradient, render_lattice, trilinear
 
@@ -238,3 +239,21 @@ def test_the_eikonal_loop_agrees_with_plain_torch(size):
 def test_bad_shapes_are_refused(sdf, rays, samples, complaint):
     with pytest.raises(ValueError, match=complaint):
         render_lattice(torch.ones(sdf), torch.ones(rays), torch.ones(rays), 20.0, samples)
+
+
+def test_rays_in_pieces_are_those_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    axis = torch.linspace(-1, 1, 12)
+    x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
+    sdf = ((x**2 + y**2 + z**2).sqrt() - 0.6)[None].requires_grad_()
+    directions = torch.nn.functional.normalize(
+        torch.randn(1, 50, 3) * 0.3 - torch.tensor([1.0, 0, 0]), dim=-1
+    )
+    origins = torch.tensor([2.0, 0, 0]).expand(1, 50, 3)
+    outcomes = []
+    for rays in (lattice.RAYS, 16):
+        monkeypatch.setattr(lattice, "RAYS", rays)
+        view = lattice.render_lattice(sdf, origins, directions, 20.0, 12, backend="torch")
+        total = view.opacity.sum() + view.depth.sum() + view.normal.square().sum()
+        outcomes.append((view.opacity, view.depth, view.normal, *torch.autograd.grad(total, sdf)))
+    for found, wanted in zip(*outcomes, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)

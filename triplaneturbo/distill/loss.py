@@ -14,6 +14,7 @@ from triplaneturbo.distill.settings import Settings, Span, between
 from triplaneturbo.generator.generator import Generator
 from triplaneturbo.randoms import Chance
 from triplaneturbo.teachers.base import Scenes, Seen, Teacher
+from triplaneturbo.teachers.offload import attending
 
 
 def rendering_loss(
@@ -56,9 +57,12 @@ def rendering_loss(
     if "volume" in settings.renderings:
         shown["volume"] = view.seen
     if "surface" in settings.renderings:
+        told = (settings.teachers.get(teacher.name) for teacher in teachers if "depth" in teacher.reads)
+        wanted = any(how is not None and "surface" in how.renderings for how in told)
         shown["surface"] = surface(
-            fields, planes, scenes, view.sdf, half, settings.size, settings.surface_stride, other
-        )
+            fields, planes, scenes, view.sdf, half, settings.size, settings.surface_stride, other,
+            settings.shape_shrink if wanted else 0.0,
+        )  # fmt: skip
     loss = now(settings.eikonal) * view.eikonal + now(settings.sparsity) * view.sparsity
     for key, value in (("eikonal", view.eikonal), ("opacity", view.seen.opacity.mean())):
         log[key] = log.get(key, 0.0) + float(value.detach())
@@ -66,17 +70,18 @@ def rendering_loss(
         how = settings.teachers.get(teacher.name)
         if how is None or rng.random() >= how.share:
             continue
-        for name, seen in shown.items():
-            if name not in how.renderings or any(getattr(seen, part) is None for part in teacher.reads):
-                continue
-            score = ScoreSettings(kind=how.kind, guidance=now(how.guidance), shift=how.shift,
-                                  low=int(now(settings.low)), high=settings.high,
-                                  weight=how.weight / how.share, clean_weight=how.clean_weight,
-                                  sum_scenes=how.sum_scenes)  # fmt: skip
-            critic = critics.get(teacher.name) if critics else None
-            gradients = score_gradients(teacher, seen, scenes, score, chance, critic)
-            for where, gradient in gradients.by_field.items():
-                loss = loss + (getattr(seen, where) * gradient).sum()
-            key = f"{teacher.name} {name}"
-            log[key] = log.get(key, 0.0) + gradients.error
+        with attending(teacher):
+            for name, seen in shown.items():
+                if name not in how.renderings or any(getattr(seen, part) is None for part in teacher.reads):
+                    continue
+                score = ScoreSettings(kind=how.kind, guidance=now(how.guidance), shift=how.shift,
+                                      low=int(now(settings.low)), high=settings.high,
+                                      weight=how.weight / how.share, clean_weight=how.clean_weight,
+                                      sum_scenes=how.sum_scenes)  # fmt: skip
+                critic = critics.get(teacher.name) if critics else None
+                gradients = score_gradients(teacher, seen, scenes, score, chance, critic)
+                for where, gradient in gradients.by_field.items():
+                    loss = loss + (getattr(seen, where) * gradient).sum()
+                key = f"{teacher.name} {name}"
+                log[key] = log.get(key, 0.0) + gradients.error
     return loss

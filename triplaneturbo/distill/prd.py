@@ -36,6 +36,7 @@ from triplaneturbo.distill.checkpoints import DECAY, Checkpoints, smoothed
 from triplaneturbo.distill.critic import LoraCritic, make_critics
 from triplaneturbo.distill.loss import rendering_loss
 from triplaneturbo.distill.optimizer import make_optimizer
+from triplaneturbo.distill.scaling import UNSCALED, LossScale
 from triplaneturbo.distill.settings import Settings, flat
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.folded import Folded
@@ -89,6 +90,7 @@ def iteration(
     place: Place,
     autocast: torch.dtype | None,
     critics: Mapping[str, LoraCritic] | None = None,
+    scale: LossScale = UNSCALED,
 ) -> dict[str, float]:
     """Accumulate the gradients of one iteration in the student's parameters; returns what to log.
 
@@ -98,6 +100,7 @@ def iteration(
     Args:
         autocast: precision of the U-Net and the decoder; None: that of their weights.
         critics: of the teachers that have one, by name; their gradients are accumulated, too.
+        scale: its factor is on the gradients.
     """
     generator, device = student.generator, student.generator.device
     seed = (settings.seed, place.iteration)
@@ -128,7 +131,7 @@ def iteration(
                     generator, planes.float(), teachers, scenes[step], settings,
                     settings.progress_at(place.iteration), rng, chance, log, critics,
                 )  # fmt: skip
-                (loss / len(chosen)).backward()
+                scale.up(loss / len(chosen)).backward()
             latents = clean.detach()
     finally:
         student.folded.unfold()
@@ -156,6 +159,7 @@ class Trainer:
         saved: how many were done when the newest checkpoint was written.
         average: the moving average of what learns, by the parameter's name.
         log: the moving averages of what `step` returns.
+        scale: of the loss; it says how many steps were skipped.
         notes: sentences to be told: of checkpoints that were broken.
 
     Raises:
@@ -189,6 +193,7 @@ class Trainer:
             team.take_from_leader(critic.parameters)
         self.optimizer = make_optimizer(settings.optimizer, self._parameters, settings.rate)
         self.average = {name: p.detach().clone() for name, p in self._named.items()}
+        self.scale = LossScale.beside(student.generator.dtype)
         self.iteration, self.saved = 0, -1
         self.log: dict[str, float] = {}
         self._torn = False  # whether an update of the weights was begun and not ended
@@ -216,16 +221,25 @@ class Trainer:
         place = Place(self.iteration, self.team.rank, self.team.size)
         try:
             parts = iteration(
-                self.student, self.teachers, self.draw, self.settings, place, self.autocast, self.critics
+                self.student,
+                self.teachers,
+                self.draw,
+                self.settings,
+                place,
+                self.autocast,
+                self.critics,
+                self.scale,
             )
             fill_gradients(self._parameters)
             self.team.average_gradients(self._parameters)
-            size = float(nn.utils.clip_grad_norm_(self._parameters, self.settings.clip))
-            log = {**self.team.means(parts), "gradient": size}
+            learns = self.scale.down(self._parameters)
+            log = self.team.means(parts)
+            if learns:
+                log["gradient"] = float(nn.utils.clip_grad_norm_(self._parameters, self.settings.clip))
             wrong = [part for part, value in log.items() if not math.isfinite(value)]
             if wrong:
                 self._refuse(f"The {wrong[0]} is", self.iteration + 1)
-            self._update()
+            self._update(learns)
         finally:
             # Also after an error: an engine that goes on needs the memory.
             self.optimizer.zero_grad()
@@ -237,12 +251,14 @@ class Trainer:
             self.save()
         return log
 
-    def _update(self) -> None:
+    def _update(self, learns: bool) -> None:
+        """Go on by one iteration, whose gradients count unless they overflowed."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate_at(self.iteration)
         keep = min(self.settings.average, (self.iteration + 1) / (self.iteration + 10))
         self._torn = True
-        self.optimizer.step()
+        if learns:
+            self.optimizer.step()
         for critic in self.critics.values():
             critic.step(self.team)
         with torch.no_grad():
@@ -267,6 +283,7 @@ class Trainer:
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
             "critics": {name: critic.state() for name, critic in self.critics.items()},
+            "scale": self.scale.state(),
             "log": self.log,
         }
         failed: UserError | None = None
@@ -306,6 +323,7 @@ class Trainer:
             for name, critic in self.critics.items():
                 critic.load(state["critics"][name])
             self.iteration = self.saved = state["iteration"]
+            self.scale.load(state["scale"])
             self.log, self._torn = dict(state["log"]), False
         same = float(self.team.mean(torch.tensor(float(self.saved)))) == self.saved
         if self.team.any(not same):

@@ -7,14 +7,15 @@ import math
 from triplaneturbo.distill.settings import Settings, Span, TeacherSettings
 
 
-def full_recipe(iterations: int = 15_000, released: bool = False) -> Settings:
+def full_recipe(iterations: int = 15_000, released: bool = False, device: str = "cuda") -> Settings:
     """Settings of a run at full size: 512^2 views, PRD's K = 4, Adan.
 
     Args:
         iterations: all schedules end with them.
         released: what the released code computes and not what the paper says. Its schedules are made for
-            20,000 iterations, of which 15,000 are done; teachers are to be made with `released`, too. Not as
-            there: the rasteriser shows colours only, and no normals and depths to RichDreamer.
+            20,000 iterations, of which 15,000 are done; teachers are to be made with `released`, too.
+        device: where it runs. A CPU sees 64^2 and 256^2 pixels of the volume and of the surface, and not
+            128^2 and 512^2: what RichDreamer and MVDream look at, which pool them to 32^2 and 256^2.
     """
     end = 0.75 if released else 1.0
 
@@ -31,6 +32,8 @@ def full_recipe(iterations: int = 15_000, released: bool = False) -> Settings:
         steps=4,
         rate=2e-4,
         optimizer="adan",
+        stride=8 if device == "cpu" else 4,
+        surface_stride=2 if device == "cpu" else 1,
         anneal=False,
         clip=math.inf,
         teachers={

@@ -10,15 +10,18 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from triplaneturbo.generator.fields import Fields
 from triplaneturbo.mesh.surface import marching_cubes
 from triplaneturbo.randoms import Chance
-from triplaneturbo.render.lattice import LatticeView, eikonal, render_lattice
-from triplaneturbo.render.raster import rasterize
+from triplaneturbo.render.cameras import Cameras
+from triplaneturbo.render.lattice import LatticeView, eikonal, gradient, render_lattice, trilinear, unit
+from triplaneturbo.render.raster import barycentrics, rasterize
 from triplaneturbo.render.volume import sparsity
 from triplaneturbo.teachers.base import Scenes, Seen
 
+PIECE = 2**17  # points whose colours are asked for at a time, where there are more
 _SEEN = 0.02  # opacity from which a ray's colour is asked for
 
 
@@ -107,40 +110,94 @@ def ask_colors(fields: Fields, planes: Tensor, points: Tensor, where: Tensor) ->
     """Colours at points [B, N, 3] where `where` [B, N] holds, 0 elsewhere: [B, N, 3]."""
     colors = []
     for one, at, mask in zip(planes.split(1), points, where, strict=True):
-        rgb = fields.rgb(one, at[mask][None])[0]  # [M, 3]
+        seen = at[mask]  # [M, 3]
+        if len(seen) > PIECE:
+            # In the backward pass a piece's features are sampled again and not kept.
+            parts = [
+                checkpoint(fields.rgb, one, part[None], use_reentrant=False) for part in seen.split(PIECE)
+            ]
+            rgb = torch.cat(parts, 1)[0]
+        else:
+            rgb = fields.rgb(one, seen[None])[0]
         colors.append(rgb.new_zeros(len(at), 3).masked_scatter(mask[:, None], rgb))
     return torch.stack(colors)
 
 
 def surface(
     fields: Fields, planes: Tensor, scenes: Scenes, sdf: Tensor, half: float,
-    size: int, stride: int = 1, first: tuple[int, int] = (0, 0),
+    size: int, stride: int = 1, first: tuple[int, int] = (0, 0), shape_shrink: float = 0.0,
 ) -> Seen:  # fmt: skip
     """The surface of an sdf lattice [B, R, R, R] over [-half, half]^3, rasterised at size^2.
 
-    Gradients go to the colours alone: the released recipe leaves a thousandth of them to the geometry, which
-    is the volume rendering's to shape.
-
     Args:
         size, stride, first: pixels first[0]::stride, first[1]::stride of an image of size^2 are given.
+        shape_shrink: factor on the gradient that the lattice gets through normals and depths; 0: these are
+            not shown. Through colours it gets none: its shape is the volume rendering's to teach.
     """
     batch, views, side = len(scenes.prompts), scenes.views, size // stride
     pick = (slice(None), slice(first[0], None, stride), slice(first[1], None, stride))
     origins, directions = (rays[pick] for rays in scenes.cameras.rays(size, size))  # [B * V, h, w, 3]
     points = planes.new_zeros(batch, views * side * side, 3)
     covered = torch.zeros(batch, views * side * side, dtype=torch.bool, device=planes.device)
-    with torch.no_grad():
-        for i, lattice in enumerate(sdf.detach()):
-            vertices, faces = marching_cubes(lattice)
-            rows = slice(i * views, (i + 1) * views)
-            cameras = scenes.cameras[rows]
-            raster = rasterize(vertices * half, faces, cameras, size, size)
+    shapes: list[tuple[Tensor, Tensor]] = []
+    for i, lattice in enumerate(sdf):
+        if shape_shrink:  # the same numbers, a share of the gradient
+            lattice = lattice.detach() + shape_shrink * (lattice - lattice.detach())
+        else:
+            lattice = lattice.detach()
+        vertices, faces = marching_cubes(lattice)
+        rows = slice(i * views, (i + 1) * views)
+        cameras = scenes.cameras[rows]
+        with torch.no_grad():
+            raster = rasterize(vertices.detach() * half, faces, cameras, size, size)
             cosine = -torch.einsum("vhwi,vi->vhw", directions[rows], cameras.c2w[:, :3, 2])
             at = origins[rows] + directions[rows] * (raster.depth[pick].to(cosine) / cosine)[..., None]
             points[i] = at.reshape(-1, 3).to(points)
             covered[i] = raster.mask[pick].flatten()
+        if shape_shrink:
+            shown = torch.full_like(raster.triangle, -1)
+            shown[pick] = raster.triangle[pick]
+            shapes.append(see_shape(lattice, half, vertices, faces, cameras, shown, pick))
     rgb = ask_colors(fields, planes, points.clamp(-1, 1), covered)
     mask = covered[..., None].float()
     rgb = rgb + scenes.background[:, None] * (1 - mask)
     shape = (views, side, side)
-    return Seen(rgb.unflatten(1, shape), mask[..., 0].unflatten(1, shape), stride=stride, first=first)
+    normal, depth = (torch.stack(parts) for parts in zip(*shapes, strict=True)) if shapes else (None, None)
+    return Seen(rgb.unflatten(1, shape), mask[..., 0].unflatten(1, shape), normal, depth, stride, first)
+
+
+def see_shape(
+    lattice: Tensor, half: float, vertices: Tensor, faces: Tensor, cameras: Cameras, triangle: Tensor,
+    pick: tuple[slice, slice, slice],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """World normals [V, h, w, 3] and view depths [V, h, w] of a rasterised surface, differentiable in both
+    the lattice and the vertices that were made from it.
+
+    Depth is that of the triangle's plane. Normals are the lattice's slopes at its nodes, made unit and
+    interpolated where the ray meets the triangle, and not those of the mesh's corners: so both renderings
+    show a teacher the same, and their gradient needs no sum over a corner's faces, whose order on a GPU is
+    anybody's guess.
+
+    Args:
+        lattice: sdf [R, R, R] over [-half, half]^3.
+        vertices, faces: of its surface, [N, 3] in units of `half` and [F, 3].
+        triangle: what each pixel sees [V, H, W], -1 where it sees nothing or is not asked for.
+        pick: the pixels [V, h, w] that are asked for.
+    """
+    slopes = unit(gradient(lattice[None] / half))[0]  # [R, R, R, 3]
+    height, width = triangle.shape[1:]
+
+    def one(view: int, vertices: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
+        camera = cameras[view]
+        _, depth = barycentrics(vertices * half, faces, camera, triangle[view : view + 1])
+        depth = depth[pick]  # [1, h, w]
+        origins, directions = (rays[pick] for rays in camera.rays(height, width))  # [1, h, w, 3]
+        cosine = -(directions * camera.c2w[:, None, None, :3, 2]).sum(-1)
+        points = origins + directions * (depth / cosine)[..., None]
+        normal = trilinear(slopes[None], points / half)  # [1, h, w, 3]
+        return normal[0], depth[0]
+
+    # A view at a time, and again in the backward pass: a view of 512^2 keeps a quarter of a gigabyte.
+    seen = [checkpoint(one, view, vertices, slopes, use_reentrant=False) for view in range(len(cameras))]
+    normals, depths = zip(*seen, strict=True)
+    return torch.stack(normals), torch.stack(depths)

@@ -130,8 +130,11 @@ def score_gradients(
     if critic is not None:
         critic.accumulate(z.detach(), told, chance)
     share = settings.weight / (z.shape[1] if settings.sum_scenes else z.shape[0] * z.shape[1])
-    gradients = torch.autograd.grad((z * g).sum() * share, leaves.values())
-    return Gradients(dict(zip(leaves, gradients, strict=True)), error)
+    push = g * share
+    # Its largest number becomes about one on the way: float16 has no room for those far below it.
+    power = torch.exp2(-torch.log2(push.abs().amax().clamp_min(1e-30)).floor())
+    found = torch.autograd.grad((z * (push * power)).sum(), leaves.values())
+    return Gradients({name: part / power for name, part in zip(leaves, found, strict=True)}, error)
 
 
 @torch.no_grad()

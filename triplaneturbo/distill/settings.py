@@ -61,6 +61,8 @@ class Settings:
         sharpness: of the volume rendering.
         low: lowest timestep that teachers are asked at; high: one more than the highest.
         color_shrink: factor on the colours' gradient from the volume rendering.
+        shape_shrink: factor on the shape's gradient from the surface's normals and depths; 0: these are not
+            shown.
         eikonal, sparsity: weights of the regularisers.
         tuning: what learns: PETA's adapters, basic LoRA's, or the whole base.
         rank: of all adapters; None: the model's own ranks.
@@ -89,6 +91,7 @@ class Settings:
     low: Span = (500.0, 20.0)
     high: int = 980
     color_shrink: Span = (1.0, 0.01)
+    shape_shrink: float = 0.001
     eikonal: Span = (1.0, 0.0)
     sparsity: Span = (1.0, 0.0)
     average: float = 0.995

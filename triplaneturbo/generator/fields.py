@@ -22,8 +22,9 @@ _HEIGHT_AXIS, _HEIGHT_SIGN = (0, 2, 2), (1.0, -1.0, -1.0)
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "softplus": nn.Softplus}
 
-# Points at a time in training: few on a CPU, where one core's cache should hold all hidden layers.
-_SLAB = {"cpu": 8192, "cuda": 2**20}
+# Points at a time in training: few on a CPU, where one core's cache should hold all hidden layers;
+# on a GPU enough to keep it busy, and 0.3 GB of hidden layers.
+_SLAB = {"cpu": 8192, "cuda": 2**18}
 _CHUNK = 16384  # points at a time: enough to keep several cores busy, and 64 channels of each fill 4 MiB
 
 

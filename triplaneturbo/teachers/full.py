@@ -6,13 +6,17 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import torch
 from diffusers import UNet2DConditionModel
+from torch import nn
 
 from triplaneturbo.generator.generator import Generator
+from triplaneturbo.generator.remembered import Remembered
 from triplaneturbo.generator.weights import load_text
 from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.multi_view import Embed
 from triplaneturbo.teachers.mvdream import MVDream
+from triplaneturbo.teachers.offload import Movable, in_turn
 from triplaneturbo.teachers.richdreamer import RichDreamer
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 
@@ -27,6 +31,9 @@ def full_teachers(
     richdreamer: Path,
     text: Path,
     released: bool = False,
+    texts_aside: bool = False,
+    view_by_view: bool = False,
+    moving: bool = False,
 ) -> list[Teacher]:
     """MVDream, RichDreamer and Stable Diffusion, as `distill.recipe.full_recipe` names them.
 
@@ -37,20 +44,23 @@ def full_teachers(
         mvdream, richdreamer: their checkpoints.
         text: a folder with `text_encoder` and `tokenizer` of Stable Diffusion 1.5.
         released: what the released trainer showed and told them, and not what their authors do.
+        texts_aside: RichDreamer's text encoder works in the main memory.
+        view_by_view: see `sample_latents`.
+        moving: they come from the main memory in turn; see `offload.py`.
 
     Raises:
         UserError: a file is missing, broken or of another model.
     """
     device, dtype = generator.device, generator.dtype
     words = load_text(text)
-    words.model.to(device=device)
+    if not texts_aside:
+        words.model.to(device=device)
     views = MVDream.load(mvdream, embed, released=released)
-    views.unet.to(device=device, dtype=dtype)
-    views.vae.to(device=device, dtype=dtype)
-    shapes = RichDreamer.load(richdreamer, words.embed, released=released)
-    shapes.unet.to(device=device, dtype=dtype)
-    return [
-        views,
-        shapes,
-        StableDiffusion(base, generator.vae, generator.scheduler, embed, SIZE),
-    ]
+    shapes = RichDreamer.load(richdreamer, Remembered(words.embed, device), released=released)
+    base_itself = StableDiffusion(base, generator.vae, generator.scheduler, embed, SIZE)
+    views.view_by_view = base_itself.view_by_view = view_by_view
+    place = torch.device("cpu") if moving else device
+    for network in (*views.networks, *shapes.networks):
+        nn.Module.to(network, device=place, dtype=dtype)
+    teachers: list[Movable] = [views, shapes, base_itself]
+    return in_turn(teachers, device) if moving else list(teachers)

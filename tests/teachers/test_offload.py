@@ -1,0 +1,134 @@
+"""Teachers that come in turn, and encode a view at a time, say what they always say."""
+
+from __future__ import annotations
+
+import weakref
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
+
+from triplaneturbo.distill.scores import ScoreSettings, score_gradients
+from triplaneturbo.render.cameras import orbit
+from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.mvdream import MVDream
+from triplaneturbo.teachers.offload import InTurn, attending, in_turn
+from triplaneturbo.teachers.richdreamer import RichDreamer
+
+CPU = torch.device("cpu")
+BLOCKS = {
+    "block_out_channels": (32, 32),
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
+SCENES = Scenes(["a duck"], orbit([0.0, 90.0, 180.0, 270.0], 15.0, 1.6, 60.0), 4, torch.ones(1, 3))
+
+
+def embed(texts: list[str]) -> Tensor:
+    return torch.stack(
+        [torch.randn(77, 8, generator=torch.Generator().manual_seed(len(text))) for text in texts]
+    )
+
+
+def unet() -> UNet2DConditionModel:
+    torch.manual_seed(0)
+    network = UNet2DConditionModel(
+        **BLOCKS, layers_per_block=1, attention_head_dim=2, cross_attention_dim=8,
+        class_embed_type="projection", projection_class_embeddings_input_dim=16,
+    )  # fmt: skip
+    return network.eval().requires_grad_(False)
+
+
+def mvdream() -> MVDream:
+    torch.manual_seed(1)
+    vae = AutoencoderKL(
+        block_out_channels=(32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+    )
+    return MVDream(unet(), vae.eval().requires_grad_(False), embed, size=16)
+
+
+def richdreamer() -> RichDreamer:
+    return RichDreamer(unet(), embed, size=8)
+
+
+def seen() -> Seen:
+    draw = torch.Generator().manual_seed(0)
+    return Seen(
+        rgb=torch.rand(1, 4, 16, 16, 3, generator=draw),
+        opacity=torch.rand(1, 4, 16, 16, generator=draw),
+        normal=torch.randn(1, 4, 16, 16, 3, generator=draw),
+        depth=1 + torch.rand(1, 4, 16, 16, generator=draw),
+    )
+
+
+def opinion(teacher) -> tuple[dict[str, Tensor], float]:
+    draw = torch.Generator().manual_seed(3)
+    with attending(teacher):
+        found = score_gradients(teacher, seen(), SCENES, ScoreSettings(guidance=5.0), draw)
+    return found.by_field, found.error
+
+
+@pytest.mark.parametrize("make", [mvdream, richdreamer])
+def test_in_turn_they_say_the_same(make) -> None:
+    wanted, error = opinion(make())
+    (teacher,) = in_turn([make()], CPU)
+    found, also = opinion(teacher)
+    assert also == error
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+
+
+def test_what_came_is_let_go_and_what_lives_in_memory_stays() -> None:
+    teacher = InTurn(mvdream(), CPU)
+    network = teacher.teacher.networks[0]
+    weight = network.conv_in.weight
+    home = weight.data_ptr()
+    with attending(teacher):
+        there = weight.data_ptr()
+        assert there != home
+        with teacher.attending():  # once more: nothing moves
+            assert weight.data_ptr() == there
+        assert weight.data_ptr() == there
+        gone = weakref.ref(weight.data.untyped_storage())
+    assert weight.data_ptr() == home
+    assert gone() is None
+    with pytest.raises(ZeroDivisionError), teacher.attending():
+        raise ZeroDivisionError
+    assert weight.data_ptr() == home
+
+
+def test_asked_by_itself_it_comes_for_that_call() -> None:
+    whole, teacher = mvdream(), InTurn(mvdream(), CPU)
+    answers = []
+    for one in (whole, teacher):
+        with torch.no_grad():
+            z = one.encode(seen(), SCENES, torch.Generator().manual_seed(0))
+            told = one.condition(seen(), SCENES)
+            answers.append(one.predict(z, torch.tensor([300]), told, True))
+    assert all(torch.equal(a, b) for a, b in zip(*answers, strict=True))
+    assert (teacher.name, teacher.reads) == (whole.name, whole.reads)
+
+
+def test_one_that_learns_is_refused() -> None:
+    teacher = mvdream()
+    teacher.unet.requires_grad_(True)
+    with pytest.raises(ValueError, match="learns"):
+        InTurn(teacher, CPU)
+
+
+def test_a_view_at_a_time_gives_the_same_values_and_gradients() -> None:
+    teachers = [mvdream(), mvdream()]
+    teachers[1].view_by_view = True
+    latents, gradients = [], []
+    for teacher in teachers:
+        rgb = seen().rgb.requires_grad_()
+        z = teacher.encode(Seen(rgb, rgb[..., 0]), SCENES, torch.Generator().manual_seed(0))
+        (z * torch.linspace(-1, 1, z.numel()).view_as(z)).sum().backward()
+        latents.append(z.detach())
+        gradients.append(rgb.grad)
+    torch.testing.assert_close(latents[1], latents[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
+    assert float(gradients[0].abs().max()) > 0
