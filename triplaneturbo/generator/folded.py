@@ -26,14 +26,18 @@ class Folded:
 
     Between the two, passes of the generator give exactly what they give outside (to rounding), and backward
     passes leave their gradients in the folded weights; `unfold` adds these to the factors' own gradients.
+
+    Args:
+        live: fold nothing. Beside weights of half precision: a change smaller than their rounding would be
+            lost in them, and all that a young adapter makes is small.
     """
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: Generator, live: bool = False) -> None:
         self.generator = generator
         self._layers = [
             layer
             for layer in generator.adapter_layers()
-            if not isinstance(layer, PlaneLora) and not layer.merged
+            if not live and not isinstance(layer, PlaneLora) and not layer.merged
         ]
         self._own = [layer.get_base_layer().weight for layer in self._layers]
         self._folded: list[nn.Parameter] = []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from triplaneturbo.generator import peta
 from triplaneturbo.generator.attention import use_plane_attention
@@ -39,8 +40,9 @@ class Head(nn.Module):
     def planes(self, features: Tensor) -> Tensor:
         """Decoder features [6B, F, H, W] -> planes [B, 6, C, H, W], computing only the half that is kept."""
         halves = features.unflatten(0, (-1, 2, PLANES // 2)).unbind(1)  # geometry, texture [B, 3, F, H, W]
-        weights = self.planes_out.weight.chunk(2)
-        biases = self.planes_out.bias.chunk(2)
+        # In training it is of float32, whatever the features are.
+        weights = self.planes_out.weight.to(features.dtype).chunk(2)
+        biases = self.planes_out.bias.to(features.dtype).chunk(2)
         planes = [
             F.conv2d(half.flatten(0, 1), weight, bias, padding=1).unflatten(0, (-1, PLANES // 2))
             for half, weight, bias in zip(halves, weights, biases, strict=True)
@@ -72,6 +74,7 @@ class Generator(nn.Module):
         self.heads = nn.ModuleDict()
         self.active = adapter
         self._plain = False  # whether the U-Net now serves as Stable Diffusion
+        self._recomputing = False
         self.add_adapter(adapter)
         if config.plane_embedding:
             unet.conv_in.register_forward_hook(self._embed_planes)
@@ -191,6 +194,15 @@ class Generator(nn.Module):
         """Where the base lives."""
         return self.unet.conv_in.weight.device
 
+    def recompute(self, on: bool = True) -> None:
+        """Whether a backward pass computes the inside of the U-Net's and the decoder's blocks again.
+
+        Of each block its input alone is kept then, and the decoder takes one plane at a time: the memory of
+        one block of one plane instead of all, for a third more time. Gradients stay the same.
+        """
+        self._recomputing = on
+        (self.unet.enable_gradient_checkpointing if on else self.unet.disable_gradient_checkpointing)()
+
     def draw_latents(self, count: int, chance: Chance) -> Tensor:
         """Pure noise [count, 6, 4, h, h], float32, drawn where `chance` lives, then moved to the model."""
         side = self.config.latent_size
@@ -223,18 +235,23 @@ class Generator(nn.Module):
         that is always done, as it stays in the caches.
         """
         rows = latents.flatten(0, 1)
-        one_by_one |= rows.device.type == "cpu" and not torch.is_grad_enabled()
+        one_by_one |= self._recomputing if torch.is_grad_enabled() else rows.device.type == "cpu"
         rows = rows.contiguous(memory_format=self._layout(self.dtype))
         parts = rows.split(1) if one_by_one else [rows]
         features = torch.cat([self._decoder_features(part) for part in parts])
         return self.heads[self.active].planes(features).to(latents.dtype)
 
     def _decoder_features(self, rows: Tensor) -> Tensor:
+        def through(stage: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+            if self._recomputing and torch.is_grad_enabled():
+                return checkpoint(stage, x, use_reentrant=False)
+            return stage(x)
+
         x = rows
         for stage in self._decoder_stages():
-            x = stage(x.to(next(stage.parameters()).dtype))
+            x = through(stage, x.to(next(stage.parameters()).dtype))
         decoder = self.vae.decoder
-        return decoder.conv_act(decoder.conv_norm_out(x))
+        return through(lambda x: decoder.conv_act(decoder.conv_norm_out(x)), x)
 
     def fields(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """planes [B, 6, C, H, W], points [B, N, 3] -> sdf [B, N], offset [B, N, 3], rgb [B, N, 3]."""

@@ -90,8 +90,10 @@ class PlaneLora(nn.Module, LoraLayer):
         source = source.unflatten(0, (-1, PLANES)).transpose(0, 1).reshape(PLANES, -1, width)  # [6, BN, in]
         for name in self.active_adapters:
             if name in self.lora_A:
-                down, up = self.lora_A[name].weight, self.lora_B[name].weight
-                low = source.to(down.dtype) @ down.transpose(1, 2)  # [6, BN, r]
+                factors = (self.lora_A[name].weight, self.lora_B[name].weight)
+                # In training they may be of float32 beside a base in half precision.
+                down, up = (factor.to(source.dtype) for factor in factors)
+                low = source @ down.transpose(1, 2)  # [6, BN, r]
                 delta = (low @ up.transpose(1, 2)).to(result.dtype)  # [6, BN, out]
                 delta = delta.unflatten(1, (-1, tokens)).transpose(0, 1).reshape(rows, tokens, -1)
                 result = result + delta

@@ -81,6 +81,7 @@ def load_generator(
     base: Path | None = None,
     adapter: Path | None = None,
     encoder: bool = False,
+    new: bool = False,
 ) -> tuple[Generator, bool]:
     """The generator alone, float32 on the CPU, adapters live; and whether it was trained.
 
@@ -88,12 +89,13 @@ def load_generator(
 
     Args:
         encoder: keep the VAE's encoder, which generating does not need.
+        new: read no adapter, but draw one from torch's seed, for training.
     """
     base = base or folder
     _require(base, BASE_PARTS)
     trained = config.untrained_seed is None or adapter is not None or (folder / ADAPTER_NAME).exists()
     adapter = adapter or folder / ADAPTER_NAME
-    if trained and not adapter.is_file():
+    if trained and not new and not adapter.is_file():
         raise UserError(f"There is no file {adapter}; restore it from where it came.")
     with _drawn_from(None if trained else config.untrained_seed):  # also what is loaded is drawn first
         unet, vae = load_base(base, trained)
@@ -104,7 +106,7 @@ def load_generator(
         generator = Generator(unet, vae, scheduler, config)
         if not trained:
             _enliven(generator)
-    if trained:
+    if trained and not new:
         load_adapter(generator, adapter)
     return generator, trained
 

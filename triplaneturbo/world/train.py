@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -26,13 +25,11 @@ from triplaneturbo.distill import prd
 from triplaneturbo.distill.prd import Place, Student, Trainer
 from triplaneturbo.distill.rendering import surface, volume
 from triplaneturbo.distill.settings import Settings, TeacherSettings, Tuning
+from triplaneturbo.distill.student import around, unbend
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.adapter import ADAPTER_NAME, load_adapter, save_adapter
 from triplaneturbo.generator.config import GeneratorConfig
-from triplaneturbo.generator.folded import Folded
 from triplaneturbo.generator.generator import Generator
-from triplaneturbo.generator.layout import lay_out_for_training
-from triplaneturbo.generator.peta import PlaneLora
 from triplaneturbo.generator.text import TextEncoder
 from triplaneturbo.parallel import Team
 from triplaneturbo.teachers.base import Scenes, Teacher
@@ -91,35 +88,12 @@ def make_student(
     vae = AutoencoderKL.from_pretrained(base / "vae")
     scheduler = DDIMScheduler.from_pretrained(base / "scheduler")
     generator = Generator(unet, vae, scheduler, replace(config, plane_lora=tuning != "lora"))
-    if tuning == "full":
-        _unfreeze(generator)
-    lay_out_for_training(generator)
-    vae.set_attn_processor(AttnProcessor())  # on a CPU faster backwards than the fused one
-    # The surface alone could teach the offset, and it leaves the geometry alone: the grid is not bent.
-    for head in generator.heads.values():
-        torch.nn.init.zeros_(head.fields.offset[-1].weight)
-        torch.nn.init.zeros_(head.fields.offset[-1].bias)
-        head.fields.offset.requires_grad_(False)
-    text = CLIPTextModel.from_pretrained(base / "text_encoder")
-    encoder = TextEncoder(CLIPTokenizer.from_pretrained(base / "tokenizer"), text.to(device))
-    return Student(generator.to(device), Folded(generator), encoder.embed)
-
-
-def _unfreeze(generator: Generator) -> None:
-    """Have the base learn and not the adapter's pairs, which stay zero and out of the way."""
-    generator.requires_grad_(False)
-    for part in (
-        generator.unet,
-        generator.vae.decoder,
-        generator.vae.post_quant_conv,
-        *generator.heads.values(),
-    ):
-        part.requires_grad_(True)
-    for layer in generator.adapter_layers():
-        for name in layer.adapter_layer_names:
-            getattr(layer, name).requires_grad_(False)
-        if not isinstance(layer, PlaneLora):
-            layer.merged_adapters.append(generator.active)
+    unbend(generator)
+    encoder = TextEncoder(
+        CLIPTokenizer.from_pretrained(base / "tokenizer"),
+        CLIPTextModel.from_pretrained(base / "text_encoder"),
+    )
+    return around(generator, encoder, device, tuning=tuning)
 
 
 def make_teachers(student: Student, pool: Pool, base: Path | None = None) -> list[Teacher]:

@@ -1,0 +1,200 @@
+"""A student of any model: what learns is float32, and savings of memory leave its gradients as they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.distill import toy
+from tests.tiny import tiny_model
+from triplaneturbo.distill.prd import Student
+from triplaneturbo.distill.settings import Tuning
+from triplaneturbo.distill.student import cast_frozen, load_student
+from triplaneturbo.errors import UserError
+from triplaneturbo.generator.adapter import ADAPTER_NAME, adapter_tensors, save_adapter, set_adapter_tensors
+from triplaneturbo.generator.config import GeneratorConfig
+from triplaneturbo.generator.folded import Folded
+from triplaneturbo.generator.remembered import Remembered
+from triplaneturbo.models import SMALL
+
+CPU = torch.device("cpu")
+
+
+def gradients(student: Student, count: int = 2) -> tuple[Tensor, dict[str, Tensor]]:
+    """Planes of two prompts and the gradients of all that learns, of a fixed loss."""
+    generator = student.generator
+    draw = torch.Generator().manual_seed(1)
+    latents = generator.draw_latents(count, draw)
+    words = student.embed(["a flat red box", "a tall blue stick"][:count])
+    student.folded.fold()
+    planes = generator.decode(generator.predict(latents, 749, words))
+    weights = torch.randn(planes.shape, generator=draw)
+    (planes * weights).sum().backward()
+    student.folded.unfold()
+    return planes.detach(), {n: p.grad for n, p in generator.named_parameters() if p.grad is not None}
+
+
+def stirred(frozen: torch.dtype = torch.float32, checkpointing: bool = False) -> Student:
+    """The toy's student, an adapter that changes something in it."""
+    student = toy.student()
+    generator = student.generator
+    draw = torch.Generator().manual_seed(2)
+    tensors = {
+        name: 0.1 * torch.randn(value.shape, generator=draw) if "lora_B" in name else value
+        for name, value in adapter_tensors(generator).items()
+    }
+    set_adapter_tensors(generator, tensors, "test")
+    if frozen != torch.float32:
+        cast_frozen(generator, frozen)
+    generator.recompute(checkpointing)
+    return Student(generator, Folded(generator, live=frozen != torch.float32), toy.embed)
+
+
+def apart(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
+    """The largest distance between gradients of the same parameter, relative to its gradient's length."""
+    assert found.keys() == wanted.keys()
+    return max(float((found[name] - value).norm() / value.norm()) for name, value in wanted.items())
+
+
+def test_checkpointing_leaves_gradients_as_they_are() -> None:
+    planes, wanted = gradients(stirred())
+    other, found = gradients(stirred(checkpointing=True))
+    torch.testing.assert_close(other, planes, rtol=0, atol=1e-5)
+    assert apart(found, wanted) < 1e-4
+    assert any("lora_A" in name for name in found)
+    assert any("embedding" in name for name in found)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(("frozen", "near"), [(torch.float16, 0.02), (torch.bfloat16, 0.15)])
+def test_halves_that_are_frozen_leave_gradients_close(
+    frozen: torch.dtype, near: float, checkpointing: bool
+) -> None:
+    _, wanted = gradients(stirred())
+    student = stirred(frozen, checkpointing)
+    _, found = gradients(student)
+    assert apart(found, wanted) < near
+    for name, parameter in student.generator.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.dtype == torch.float32, name
+    assert {value.dtype for value in found.values()} == {torch.float32}
+    assert student.generator.dtype == frozen
+
+
+def test_a_change_smaller_than_a_half_can_hold_is_felt() -> None:
+    """Merged into weights of half precision it would be lost."""
+    students = [stirred(torch.bfloat16) for _ in range(2)]
+    with torch.no_grad():
+        for name, parameter in students[1].generator.named_parameters():
+            if "lora_B" in name:
+                parameter += 1e-4
+    planes = [gradients(student)[0] for student in students]
+    assert not torch.equal(*planes)
+    assert (planes[1] - planes[0]).norm() < 0.05 * planes[0].norm()
+
+
+def test_what_learns_is_not_rounded_on_the_way() -> None:
+    exact, rounded = stirred().generator, stirred(torch.float16).generator
+    others = dict(rounded.named_parameters())
+    for name, parameter in exact.named_parameters():
+        if parameter.requires_grad:
+            assert torch.equal(others[name], parameter), name
+
+
+@pytest.mark.parametrize("frozen", [torch.float32, torch.bfloat16])
+def test_the_built_in_model_goes_on_from_its_own_adapter(frozen: torch.dtype) -> None:
+    student = load_student(SMALL, None, CPU, frozen=frozen, checkpointing=True)
+    wanted = {name: value.float() for name, value in load_file(SMALL / ADAPTER_NAME).items()}
+    found = adapter_tensors(student.generator)
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name].float(), value) for name, value in wanted.items())
+    _, learned = gradients(student, 1)
+    assert all(value.isfinite().all() for value in learned.values())
+    learning = {name for name, p in student.generator.named_parameters() if p.requires_grad}
+    assert not any(".offset." in name for name in learning)
+    assert {name for name in learning if ".fields." not in name} == learned.keys()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny", world=False)
+
+
+@pytest.mark.parametrize("tuning", ["peta", "lora", "full"])
+def test_each_tuning_learns(model: Path, tuning: Tuning) -> None:
+    student = load_student(model, None, CPU, tuning=tuning, frozen=torch.bfloat16, checkpointing=True)
+    generator = student.generator
+    _, learned = gradients(student, 1)
+    learning = {name: p for name, p in generator.named_parameters() if p.requires_grad}
+    assert {p.dtype for p in learning.values()} == {torch.float32}
+    pairs = [name for name in learned if "lora_" in name]
+    if tuning == "full":
+        assert not pairs
+        assert any("attn1.to_q.base_layer" in name for name in learned)
+        assert next(generator.vae.encoder.parameters()).dtype == torch.bfloat16
+    else:
+        assert all("lora_" in name or name.startswith("heads.") for name in learned)
+        six = learning["unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.default.weight"]
+        assert six.ndim == (3 if tuning == "peta" else 2)
+
+
+def test_other_ranks_begin_anew(model: Path) -> None:
+    config = replace(GeneratorConfig.load(model), plane_rank=8, cross_rank=8, vae_rank=8, conv_rank=8)
+    student = load_student(model, None, CPU, config=config)
+    for layer in student.generator.adapter_layers():
+        assert set(layer.r.values()) == {8}
+    assert gradients(student, 1)[1]
+    offset = student.generator.heads["default"].fields.offset
+    assert float(offset[-1].weight.abs().max()) == 0
+
+
+def test_another_adapter_to_begin_with(tmp_path: Path) -> None:
+    generator = load_student(SMALL, None, CPU).generator
+    with torch.no_grad():
+        generator.heads["default"].planes_out.bias.add_(1)
+    save_adapter(generator, tmp_path / "other.safetensors")
+    student = load_student(SMALL, None, CPU, adapter=tmp_path / "other.safetensors")
+    assert torch.equal(
+        student.generator.heads["default"].planes_out.bias, generator.heads["default"].planes_out.bias
+    )
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"adapter": Path("nowhere.safetensors")}, "There is no file nowhere"),
+        ({"adapter": Path("nowhere.safetensors"), "tuning": "full"}, "Full tuning has no adapter"),
+    ],
+)
+def test_what_cannot_be_begun_with(how: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load_student(SMALL, None, CPU, **how)
+
+
+def test_an_adapter_without_planes_of_its_own_is_not_gone_on_with_as_peta(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path / "model", world=False)
+    replace(GeneratorConfig.load(model), plane_lora=False).save(model)
+    with pytest.raises(UserError, match="choose lora tuning"):
+        load_student(model, None, CPU)
+    assert load_student(model, None, CPU, tuning="lora").generator.adapter_layers()
+
+
+def test_texts_are_encoded_once_and_the_oldest_are_forgotten() -> None:
+    asked: list[list[str]] = []
+
+    def embed(texts: list[str]) -> Tensor:
+        asked.append(texts)
+        return torch.stack([torch.full((3, 2), float(len(text))) for text in texts])
+
+    remembered = Remembered(embed, CPU, most=2)
+    assert remembered(["a", "bb", "a"])[:, 0, 0].tolist() == [1, 2, 1]
+    assert remembered(["bb"]).shape == (1, 3, 2)
+    assert asked == [["a"], ["bb"]]
+    assert remembered(["a", "bb", "ccc", "dddd"])[:, 0, 0].tolist() == [1, 2, 3, 4]
+    remembered(["a"])
+    assert asked == [["a"], ["bb"], ["ccc"], ["dddd"], ["a"]]
