@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from triplaneturbo.randoms import Chance
 from triplaneturbo.render.cameras import Cameras
@@ -60,6 +60,11 @@ class MultiView:
         self.unet, self.embed, self.negative, self.autocast = unet, embed, negative, autocast
         join_views(unet, VIEWS)
         self.alphas = schedule()
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """All that needs the device while it is asked."""
+        return [self.unet]
 
     def _cameras(self, cameras: Cameras) -> Tensor:
         """The condition of each camera [B * V, 16]."""

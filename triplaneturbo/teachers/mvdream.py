@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from triplaneturbo.randoms import Chance
 from triplaneturbo.render.cameras import Cameras
@@ -48,6 +48,9 @@ VAE: dict[str, Any] = {
 class MVDream(MultiView):
     """Looks at all four views, in colour.
 
+    Attributes:
+        view_by_view: see `sample_latents`.
+
     Args:
         vae: with its encoder.
         size: side of the pictures that it encodes.
@@ -70,6 +73,7 @@ class MVDream(MultiView):
     ) -> None:
         super().__init__(unet, embed, negative, autocast)
         self.vae, self.size, self.released = vae, size, released
+        self.view_by_view = False
 
     @classmethod
     def load(cls, path: Path, embed: Embed, **options: Any) -> MVDream:
@@ -81,6 +85,11 @@ class MVDream(MultiView):
         state = read_ldm(path)
         return cls(unet_from(state, UNET, path), vae_from(state, VAE, path), embed, **options)
 
+    @property
+    def networks(self) -> list[nn.Module]:
+        """All that needs the device while it is asked."""
+        return [self.unet, self.vae]
+
     def _cameras(self, cameras: Cameras) -> Tensor:
         return placed(cameras, turned=not self.released).flatten(1)
 
@@ -88,5 +97,5 @@ class MVDream(MultiView):
         """Latents of all views, sampled from the VAE's posterior: [B, V, 4, h, h]."""
         images = seen.rgb.flatten(0, 1).movedim(-1, 1)  # [B * V, 3, H, W]
         images = F.interpolate(images, (self.size, self.size), mode="bilinear", align_corners=False)
-        latents = sample_latents(self.vae, images * 2 - 1, chance, self.autocast)
+        latents = sample_latents(self.vae, images * 2 - 1, chance, self.autocast, self.view_by_view)
         return latents.unflatten(0, (-1, scenes.views))

@@ -9,7 +9,7 @@ from copy import copy
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from triplaneturbo.randoms import Chance, whole
 from triplaneturbo.teachers.base import Scenes, Seen, Teacher
@@ -21,6 +21,9 @@ Shade = Callable[[Tensor, Tensor, Tensor], Tensor]  # colours, normals, directio
 
 class StableDiffusion:
     """Looks at one view of each scene, chosen at random.
+
+    Attributes:
+        view_by_view: see `sample_latents`.
 
     Args:
         base: gives the plain U-Net for as long as it is entered.
@@ -48,6 +51,12 @@ class StableDiffusion:
         self.base, self.vae, self.scheduler, self.embed = base, vae, scheduler, embed
         self.size, self.shade, self.autocast = size, shade, autocast
         self.alphas = scheduler.alphas_cumprod
+        self.view_by_view = False
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """All that needs the device while it is asked, but for the student's own U-Net."""
+        return [self.vae.encoder, self.vae.quant_conv]
 
     def encode(self, seen: Seen, scenes: Scenes, chance: Chance) -> Tensor:
         """Latents of one view of each scene, sampled from the VAE's posterior: [B, 1, 4, h, h]."""
@@ -63,7 +72,8 @@ class StableDiffusion:
         images = rgb.movedim(-1, 1) * 2 - 1
         if images.shape[-1] != self.size:
             images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
-        return sample_latents(self.vae, images, chance, self.autocast)[:, None]
+        latents = sample_latents(self.vae, images, chance, self.autocast, self.view_by_view)
+        return latents[:, None]
 
     def twin(self) -> tuple[Teacher, UNet2DConditionModel]:
         """The same teacher with a U-Net of its own on the same weights, and that U-Net."""
