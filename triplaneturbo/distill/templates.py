@@ -50,7 +50,7 @@ class Templates:
                 slots[name] = self._words[name]
             else:
                 self.notes.append(
-                    f"{shown(line.strip())} is left out, since no line says what {shown(found[0])} stands for:"
+                    f"{shown(line.strip())} is left out, since no line says what {shown(found[0])} is:"
                     " add one such as {animal: cat, dog}."
                 )
                 return []
