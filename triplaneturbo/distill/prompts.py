@@ -11,6 +11,7 @@ on a line of its own.
 from __future__ import annotations
 
 import random
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from triplaneturbo.request import PROMPT_LIMIT, shown, tidy_prompt
 MOST_BYTES = 16 * 2**20
 MOST_PROMPTS = 100_000
 SUFFIXES = (".txt", ".csv", ".json", ".jsonl")
+_LETTER = re.compile(r"[^\W\d_]")
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class _Sieve:
 
 def is_text(value: str) -> bool:
     """Whether a text can be a prompt: it has a letter or a symbol such as an emoji, nothing unprintable."""
+    if value.isprintable() and _LETTER.search(value):
+        return True
     kinds = {unicodedata.category(character) for character in value if character not in "\t\r\n"}
     return any(kind[0] == "L" or kind == "So" for kind in kinds) and not kinds & {"Cc", "Cs", "Co"}
 
