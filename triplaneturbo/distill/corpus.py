@@ -15,16 +15,17 @@ import hashlib
 import json
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from triplaneturbo.distill.prompts import is_text
+from triplaneturbo.distill.shuffle import shuffled
 from triplaneturbo.distill.streams import TOO_LONG, stream
 from triplaneturbo.errors import UserError
 from triplaneturbo.files import write_whole
@@ -32,6 +33,7 @@ from triplaneturbo.request import PROMPT_LIMIT, shown, tidy_prompt
 
 TEXT, INDEX, ABOUT = "corpus.txt", "corpus.npy", "corpus.json"
 _TOLD_EVERY = 100_000  # prompts
+_HELD = 7  # the seed of what is held out
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,31 @@ class Corpus:
         """One line on what is in it and what is not."""
         out = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in asdict(self.counts).items() if count)
         return f"{len(self):,} prompts{f'; left out: {out}' if out else ''}"
+
+
+class Part(Sequence[str]):
+    """The prompts of a corpus that are learned, or those that are held out: `held` of them, drawn by chance.
+
+    Both follow from the number alone, so that nothing has to be kept.
+    """
+
+    def __init__(self, corpus: Corpus, held: int, learned: bool = True) -> None:
+        self._corpus = corpus
+        self._first, self._count = (held, len(corpus) - held) if learned else (0, held)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, number: int) -> str: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[str]: ...
+    def __getitem__(self, number: int | slice) -> str | list[str]:
+        if isinstance(number, slice):
+            return [self[i] for i in range(self._count)[number]]
+        if not 0 <= number < self._count:
+            raise IndexError(number)
+        return self._corpus[shuffled(self._first + number, len(self._corpus), _HELD)]
 
 
 def make_corpus(path: Path, folder: Path, column: str | None = None) -> Iterator[int]:
