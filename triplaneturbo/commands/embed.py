@@ -21,11 +21,25 @@ MOST_BATCH = 4096
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add = parser.add_argument
-    add("--prompts", required=True, metavar="FILE", help=".txt, .csv, .json, .jsonl or .parquet, of any length")
+    add(
+        "--prompts",
+        required=True,
+        metavar="FILE",
+        help=".txt, .csv, .json, .jsonl or .parquet, of any length",
+    )
     add("--to", required=True, metavar="FOLDER", help="where the embeddings go")
     add("--column", metavar="NAME", help="of a table, or the key of a list")
-    add("--model", default="auto", metavar="NAME", help="auto (the default), small, full, a folder or a hub id")
-    add("--base", metavar="FOLDER", help="of Stable Diffusion 2.1-base; default: TRIPLANETURBO_BASE or the hub's")
+    add(
+        "--model",
+        default="auto",
+        metavar="NAME",
+        help="auto (the default), small, full, a folder or a hub id",
+    )
+    add(
+        "--base",
+        metavar="FOLDER",
+        help="of Stable Diffusion 2.1-base; default: TRIPLANETURBO_BASE or the hub's",
+    )
     add("--device", metavar="NAME", help="cpu, cuda, ...; default: the best there is")
     add("--batch", type=whole, default=32, metavar="N", help="prompts at a time, default 32")
 
@@ -58,5 +72,5 @@ def run(arguments: argparse.Namespace) -> int:
     with tqdm(total=len(corpus), unit="prompt", disable=not sys.stderr.isatty()) as bar:
         for done in made:
             bar.update(done - bar.n)
-    print(f"{len(corpus):,} prompts are embedded in {folder}: python -m triplaneturbo finetune --embeddings {folder}")
+    print(f"{len(corpus):,} prompts are embedded: give finetune --embeddings {folder}")
     return DONE

@@ -85,7 +85,9 @@ class Corpus:
     @property
     def summary(self) -> str:
         """One line on what is in it and what is not."""
-        out = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in asdict(self.counts).items() if count)
+        out = ", ".join(
+            f"{count:,} {what.replace('_', ' ')}" for what, count in asdict(self.counts).items() if count
+        )
         return f"{len(self):,} prompts{f'; left out: {out}' if out else ''}"
 
 
@@ -184,7 +186,9 @@ def _about(path: Path, column: str | None) -> dict[str, Any]:
     try:
         state = path.stat()
     except OSError as error:
-        raise UserError(f"Cannot read {shown(str(path))}: {error.strerror}; name a file of prompts.") from None
+        raise UserError(
+            f"Cannot read {shown(str(path))}: {error.strerror}; name a file of prompts."
+        ) from None
     return {
         "source": str(path.resolve()), "bytes": state.st_size, "changed": state.st_mtime_ns, "column": column
     }  # fmt: skip

@@ -45,7 +45,9 @@ def encoder_mark(base: Path) -> str:
                 while block := file.read(2**20):
                     digest.update(block)
     except OSError as error:
-        raise UserError(f"Cannot read {base / 'text_encoder'}: {error.strerror}; restore the model.") from None
+        raise UserError(
+            f"Cannot read {base / 'text_encoder'}: {error.strerror}; restore the model."
+        ) from None
     return digest.hexdigest()[:16]
 
 

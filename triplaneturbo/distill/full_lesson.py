@@ -42,7 +42,9 @@ def full_lesson(
     yield "loading the model"
     half = torch.float16 if team.device.type == "cuda" else torch.float32
     student = learner(order, found, config, team, half, team.device.type == "cuda")
-    settings = settled(full_recipe(order.iterations), order, config, adapter(order.start) if order.start else None)
+    settings = settled(
+        full_recipe(order.iterations), order, config, adapter(order.start) if order.start else None
+    )
     yield "loading the teachers"
     teachers = full_teachers(
         student.generator, student.folded.base, student.embed, files.mvdream, files.richdreamer, files.text
@@ -51,8 +53,8 @@ def full_lesson(
     wanted = teachers[0].unet.config.cross_attention_dim  # type: ignore[attr-defined]
     if width != wanted:
         raise UserError(
-            f"The text embeddings of {found.name} have {width} numbers, and MVDream reads {wanted}: fine-tune a"
-            " model on Stable Diffusion 2.1-base."
+            f"The text embeddings of {found.name} have {width} numbers, and MVDream reads {wanted}: fine-tune"
+            " a model on Stable Diffusion 2.1-base."
         )
     return Lesson(
         student, config, [teacher for teacher in teachers if teacher.name in settings.teachers],

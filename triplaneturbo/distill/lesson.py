@@ -105,7 +105,7 @@ def learner(
 
 
 def settled(settings: Settings, order: Order, config: GeneratorConfig, start: Path | None) -> Settings:
-    """A recipe with what the user asks for; `start`: the adapter that is begun with, None: the model's own."""
+    """A recipe with what the user asks for; `start`: the adapter that is begun with, None: the model's."""
     return replace(
         settings,
         iterations=order.iterations,
@@ -115,7 +115,9 @@ def settled(settings: Settings, order: Order, config: GeneratorConfig, start: Pa
         rate=order.rate,
         optimizer=order.optimizer,  # type: ignore[arg-type]
         teachers={
-            name: how for name, how in settings.teachers.items() if name in order.teachers or not order.teachers
+            name: how
+            for name, how in settings.teachers.items()
+            if name in order.teachers or not order.teachers
         },
         renderings=order.renderings,
         tuning=order.tuning,  # type: ignore[arg-type]

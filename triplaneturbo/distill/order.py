@@ -129,7 +129,8 @@ class Order:
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
             known: dict[str, Any] = {one.name: told[one.name] for one in fields(cls) if one.name in told}
-            return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in known.items()})
+            known |= {key: tuple(value) for key, value in known.items() if isinstance(value, list)}
+            return cls(**known)
         except FileNotFoundError:
             raise UserError(f"There is no run in {folder}: begin one.") from None
         except (OSError, ValueError, TypeError) as error:

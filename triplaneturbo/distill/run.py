@@ -1,12 +1,13 @@
 """A fine-tuning run: a folder with what was asked, how far it is, and what came of it.
 
-    order.json     what the user asked for
-    run.json       where it stands
-    log.jsonl      a line of losses an iteration
-    previews/      pictures of the same prompts, by iteration
-    train.pt       the trainer's state
-    pool/          of a model of the world: the solids of its prompts, drawn
-    learned.safetensors    the adapter as it was at the last checkpoint
+    order.json             what the user asked for
+    run.json               where it stands
+    log.jsonl              a line of losses an iteration
+    previews/              pictures of the same prompts, by iteration
+    checkpoints/           the trainer's states
+    learned.safetensors    the adapter, averaged, as it was at the last checkpoint
+    before.*, after.*      what the judged prompts were before and after; sheet.png and scores.json of both
+    pool/, corpus/         the solids of the world's prompts, drawn; a corpus, cleaned
 
 This file imports nothing heavy, so that a page may list runs; `Run.train` does.
 """
@@ -19,7 +20,7 @@ import os
 import shutil
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["PRESETS", "RUNS", "Order", "Report", "Run", "runs"]
 
 RUNS = ROOT / "outputs" / "runs"
-_LEARNED = "learned.safetensors"
+LEARNED = "learned.safetensors"
+_SHOWN = 8  # prompts that previews show
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,7 @@ class Run:
                 " another name."
             )
         order.save(folder)
-        run = cls(folder, order)
-        run._tell("ready")
-        return run
+        return cls(folder, order)
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -113,8 +113,15 @@ class Run:
         "finished" or "failed"; "iteration" of "iterations"; "sentence": why it failed, else ""; "seconds"
         that it has taken; "left": seconds that it will still take, an estimate.
         """
-        told = {"state": "ready", "iteration": 0, "iterations": self.order.iterations, "sentence": "",
-                "seconds": 0.0, "left": 0.0}  # fmt: skip
+        told = {
+            "state": "ready",
+            "iteration": 0,
+            "iterations": self.order.iterations,
+            "sentence": "",
+            "seconds": 0.0,
+            "left": 0.0,
+            "doing": "",
+        }
         with contextlib.suppress(OSError, ValueError):
             told |= json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
         if told["state"] == "running" and not self._is_held():
@@ -136,92 +143,83 @@ class Run:
         return sorted((self.folder / "previews").glob("*.png"))
 
     def preview_prompts(self) -> tuple[str, ...]:
-        """What the previews show."""
+        """What the previews and the sheet show: held-out prompts first."""
         order = self.order
-        return order.preview_prompts or (order.held_out + order.prompts)[:8]
+        return order.preview_prompts or (order.held_out[:_SHOWN] + order.prompts[:_SHOWN])[:_SHOWN]
+
+    def scores(self) -> dict[str, Any] | None:
+        """What judging.py found before and after; None: the run has not come to that."""
+        try:
+            return json.loads((self.folder / "scores.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
 
     def train(
         self, found: Found, device: torch.device, team: Team | None = None
     ) -> Generator[Report, None, None]:
-        """Learn, or go on; each `next` does one piece of work, an iteration or less.
+        """Learn, or go on; each `next` does one piece of work: an iteration, or less before and after them.
 
-        Closing it saves a checkpoint, from which another call goes on.
+        Closing it between two pieces saves a checkpoint, from which another call goes on. Only the leading
+        process of a team writes into the folder.
 
         Raises:
-            UserError: the run is under way in another process, a file is missing or broken, what is learned
-                is not finite, or nothing can be written; what was learned is in the last checkpoint.
+            UserError: the run is under way elsewhere, a file is missing or broken, what is learned is not
+                finite, or nothing can be written; what was learned is in the last checkpoint.
         """
-        from triplaneturbo.distill import prd
-        from triplaneturbo.distill.lesson import prepare
-        from triplaneturbo.distill.looks import preview
-        from triplaneturbo.generator.adapter import save_adapter
+        from triplaneturbo.distill.work import work
         from triplaneturbo.parallel import Team
-        from triplaneturbo.world.train import averaged
 
-        team = team or Team()
-        total = self.order.iterations
+        team = team or Team(device=device)
+        if not team.leads:
+            yield from work(self, found, team)
+            return
         with self._held():
-            before = self.status["seconds"]
-            started = time.monotonic()
-            done = int(self.status["iteration"])
-            self._tell("running")
+            since, before = time.monotonic(), float(self.status["seconds"])
+            told = Report(int(self.status["iteration"]), self.order.iterations)
+
+            def tell(state: str, sentence: str = "") -> None:
+                self._tell(state, told, before + time.monotonic() - since, sentence)
+
+            tell("running")
             try:
-                work = prepare(self.order, found, device, self.folder)
-                while True:
-                    try:
-                        yield Report(done, total, doing=next(work))
-                    except StopIteration as end:
-                        lesson = end.value
-                        break
-                news: list[tuple[int, dict[str, float]]] = []
-
-                def progress(step: int, log: dict[str, float], average: dict[str, torch.Tensor]) -> None:
-                    news.append((step, log))
-                    with averaged(lesson.student.generator, average):
-                        save_adapter(lesson.student.generator, self.folder / _LEARNED)
-
-                finished = False
-                while not finished:
-                    since = time.monotonic()
-                    finished = prd.train(
-                        team, lesson.student, lesson.teachers, lesson.draw, lesson.settings, self.folder,
-                        autocast=lesson.autocast, progress=progress, until=time.monotonic() - 1,
-                    )  # fmt: skip
-                    done, losses = news.pop()
-                    seconds = time.monotonic() - since
-                    self._log({"iteration": done, **losses})
-                    picture = None
-                    every = self.order.preview_every
-                    if every and (done % every == 0 or finished):
-                        picture = write_whole(
-                            self.folder / "previews" / f"{done:07}.png",
-                            preview(lesson, self.preview_prompts()),
-                        )
-                    left = (total - done) * seconds
-                    self._tell("running", done, seconds=before + time.monotonic() - started, left=left)
-                    yield Report(done, total, losses, seconds, left, preview=picture)
+                for told in work(self, found, team):
+                    tell("running")
+                    yield told
             except UserError as error:
-                self._tell("failed", done, str(error), before + time.monotonic() - started)
+                with contextlib.suppress(UserError):  # the disk may be full
+                    tell("failed", str(error))
                 raise
-            except GeneratorExit:
-                self._tell("paused", done, seconds=before + time.monotonic() - started)
+            except BaseException:
+                with contextlib.suppress(UserError):
+                    tell("paused")
                 raise
-            self._tell("finished", done, seconds=before + time.monotonic() - started)
+            told = replace(told, doing="", left=0.0)
+            tell("finished")
 
     def keep(self, library: Path = ADAPTERS) -> Path:
         """Put what was learned so far into the library, under the run's name; returns the adapter's file.
 
+        Beside it lie the order, and, of a run that was finished, sheet.png and scores.json.
+
         Raises:
             UserError: nothing was learned yet, the name was taken meanwhile, or it cannot be written.
         """
-        learned = self.folder / _LEARNED
-        if not learned.is_file():
-            raise UserError(f"The run {self.order.name} has learned nothing yet: let it go on.")
-        if self.order.name in adapters(library):
-            raise UserError(
-                f"There is an adapter {self.order.name} already: remove it or begin a run of another name."
-            )
-        return write_whole(library / self.order.name / ADAPTER_FILE, learned.read_bytes())
+        name, place = self.order.name, library / self.order.name
+        if not (self.folder / LEARNED).is_file():
+            raise UserError(f"The run {name} has learned nothing yet: let it go on.")
+        if name in adapters(library) and not self._is_own(place):
+            raise UserError(f"There is an adapter {name} already: remove it or begin a run of another name.")
+        for file in (FILE, "sheet.png", "scores.json"):
+            if (self.folder / file).is_file():
+                write_whole(place / file, (self.folder / file).read_bytes())
+        return write_whole(place / ADAPTER_FILE, (self.folder / LEARNED).read_bytes())
+
+    def _is_own(self, place: Path) -> bool:
+        """Whether the adapter in a place is what this run has left there before."""
+        try:
+            return asdict(Order.load(place)) == asdict(self.order)
+        except UserError:
+            return False
 
     def discard(self) -> None:
         """Remove the run's folder; what is in the library stays.
@@ -236,24 +234,17 @@ class Run:
         except OSError as error:
             raise UserError(f"Cannot remove {self.folder}: {error.strerror}; remove it by hand.") from None
 
-    def _tell(self, state: str, iteration: int | None = None, sentence: str = "", seconds: float = 0.0,
-              left: float = 0.0) -> None:  # fmt: skip
+    def _tell(self, state: str, at: Report, seconds: float, sentence: str = "") -> None:
         told = {
             "state": state,
-            "iteration": self.status["iteration"] if iteration is None else iteration,
+            "iteration": at.iteration,
             "iterations": self.order.iterations,
             "sentence": sentence,
-            "seconds": round(seconds or self.status["seconds"], 2),
-            "left": round(left, 1),
+            "seconds": round(seconds, 2),
+            "left": round(at.left, 1),
+            "doing": at.doing,
         }
         write_whole(self.folder / "run.json", (json.dumps(told) + "\n").encode())
-
-    def _log(self, entry: dict[str, Any]) -> None:
-        rounded = {
-            key: round(value, 6) if isinstance(value, float) else value for key, value in entry.items()
-        }
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(rounded) + "\n")
 
     def _lock(self) -> FileLock:
         return FileLock(self.folder / "lock", blocking=False)

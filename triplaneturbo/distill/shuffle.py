@@ -1,8 +1,8 @@
 """Which of N prompts an iteration sees: a pseudo-random order of any length that takes no memory.
 
-Each epoch visits every prompt once, in an order of its own. Where a run is in it follows from the seed and the
-iteration, so that nothing has to be kept to go on at the exact position, and the processes of a team share an
-epoch without seeing anything twice.
+Each epoch visits every prompt once, in an order of its own. Where a run is in it follows from the seed and
+the iteration, so that nothing has to be kept to go on at the exact position, and the processes of a team
+share an epoch without seeing anything twice.
 """
 
 from __future__ import annotations

@@ -44,7 +44,9 @@ def stream(path: Path, column: str | None = None) -> Iterator[Any]:
             file.seek(0)
             yield from _READERS[kind](file, column, shown(str(path)))
     except OSError as error:
-        raise UserError(f"Cannot read {shown(str(path))}: {error.strerror}; name a file of prompts.") from None
+        raise UserError(
+            f"Cannot read {shown(str(path))}: {error.strerror}; name a file of prompts."
+        ) from None
 
 
 def check_head(head: bytes, path: Path, kind: str) -> None:
@@ -179,7 +181,9 @@ def _parquet(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]:
     try:
         from pyarrow import ArrowInvalid, parquet
     except ImportError:
-        raise UserError(f"{name} is a parquet file, for which pyarrow is wanted: pip install pyarrow.") from None
+        raise UserError(
+            f"{name} is a parquet file, for which pyarrow is wanted: pip install pyarrow."
+        ) from None
     try:
         table = parquet.ParquetFile(file)
         names = table.schema_arrow.names

@@ -1,4 +1,4 @@
-"""How a model of the small world learns a user's prompts: from the world's closed forms, and from its own base.
+"""How a model of the small world learns a user's prompts: from the world's closed forms and its own base.
 
 The solids of just these prompts are drawn into the run's folder: two seconds and 13 MB for each.
 """
