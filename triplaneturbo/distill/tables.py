@@ -126,7 +126,7 @@ def _read_csv(text: str, name: str) -> _Table:
         dialect = csv.excel
     try:
         # Only the delimiter is taken over: what else the sniffer guesses is wrong more often than not.
-        rows = [row for row in csv.reader(io.StringIO(text), delimiter=dialect.delimiter) if row]
+        rows = [row or [""] for row in csv.reader(io.StringIO(text), delimiter=dialect.delimiter)]
     except csv.Error as error:
         raise UserError(f"{shown(name)} is no valid CSV ({error}): mend it or use a .txt file.") from None
     if not rows:

@@ -45,7 +45,7 @@ class Templates:
         for number, found in enumerate(_SLOT.finditer(line)):
             name = found[1].strip().casefold()
             if "|" in found[1]:
-                slots[f"{number}|"] = [word.strip() for word in found[1].split("|")]
+                slots[f"{number}|"] = found[1].split("|")
             elif name in self._words:
                 slots[name] = self._words[name]
             else:
