@@ -11,7 +11,6 @@ From then on a prompt is read where it stands; which ones an iteration sees says
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from array import array
@@ -129,7 +128,7 @@ def make_corpus(path: Path, folder: Path, column: str | None = None) -> Iterator
     if _is_made(folder, about):
         return
     counts = dict.fromkeys(Counts.__dataclass_fields__, 0)
-    starts, marks = array("Q"), array("Q")
+    starts, marks = array("Q"), array("q")
     at = 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,10 +141,9 @@ def make_corpus(path: Path, folder: Path, column: str | None = None) -> Iterator
                     line = _cleaned(value, counts)
                     if line is None:
                         continue
-                    digest = hashlib.blake2b(line.decode().casefold().encode(), digest_size=8).digest()
-                    marks.append(int.from_bytes(digest, "little"))
+                    marks.append(hash(line.casefold()))
                     starts.append(at)
-                    at += out.write(line)
+                    at += out.write(line.encode())
                 out.flush()
                 os.fsync(out.fileno())
             os.replace(part, folder / TEXT)
@@ -155,8 +153,8 @@ def make_corpus(path: Path, folder: Path, column: str | None = None) -> Iterator
         raise UserError(f"Cannot write in {folder}: {error.strerror}; free space or go elsewhere.") from error
     if not starts:
         raise UserError(f"{shown(str(path))} holds no usable prompt: give at least one.")
-    # Of equal marks the first is taken. Two of a million prompts share one by chance once in 10^7 times.
-    _, first = np.unique(np.frombuffer(marks, dtype=np.uint64), return_index=True)
+    # Of equal marks the first is taken. That two of a million prompts share one by chance is one in 10^7.
+    _, first = np.unique(np.frombuffer(marks, dtype=np.int64), return_index=True)
     first.sort()
     kept = np.frombuffer(starts, dtype=np.uint64)[first]
     counts["duplicates"] = len(starts) - len(kept)
@@ -166,7 +164,7 @@ def make_corpus(path: Path, folder: Path, column: str | None = None) -> Iterator
     write_whole(folder / ABOUT, (json.dumps({**about, "counts": counts}) + "\n").encode())
 
 
-def _cleaned(value: Any, counts: dict[str, int]) -> bytes | None:
+def _cleaned(value: Any, counts: dict[str, int]) -> str | None:
     """A prompt as a line of the copy, or None; what it is instead is counted."""
     if value is None or (isinstance(value, str) and not value.strip()):
         counts["blanks"] += 1
@@ -177,7 +175,7 @@ def _cleaned(value: Any, counts: dict[str, int]) -> bytes | None:
     else:
         text = value.strip()
         # Most prompts are tidy already, which is quickly seen.
-        return ((text if text.isprintable() and "  " not in text else tidy_prompt(text)) + "\n").encode()
+        return (text if text.isprintable() and "  " not in text else tidy_prompt(text)) + "\n"
     return None
 
 

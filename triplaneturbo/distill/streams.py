@@ -140,6 +140,8 @@ def _json(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]:
             if piece and found.end() == len(text):
                 break  # it may go on in the next piece
             if text[end : found.start()].strip():
+                if piece:
+                    break  # half of a text: so does that
                 raise broken
             end, token = found.end(), found[0]
             if token in "[{":
