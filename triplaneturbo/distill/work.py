@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Generator
@@ -41,14 +42,13 @@ def work(run: Run, found: Found, team: Team) -> Generator[Report, None, None]:
     )  # fmt: skip
     try:
         yield from _learn(run, lesson, trainer)
-    except UserError:
-        raise
     except BaseException:
-        # Stopped between two pieces, or in one. The processes of a team stop where they are, and go on from
-        # the last checkpoint that all have.
+        # Stopped between two pieces, or in one, or by an error. The processes of a team stop where they are,
+        # each at another place, and go on from the last checkpoint.
         if team.size == 1:
-            trainer.save()
-            _keep(run, trainer)
+            with contextlib.suppress(UserError):  # that of a full disk, say, is on its way already
+                trainer.save()
+                _keep(run, trainer)
         raise
 
 
