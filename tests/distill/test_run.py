@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from tests.distill import toy
 from tests.distill.lessons import FOUND, ORDER, toy_lesson
 from triplaneturbo.distill import work
+from triplaneturbo.distill.estimate import estimate
 from triplaneturbo.distill.order import PRESETS, Order
 from triplaneturbo.distill.run import Report, Run, runs
 from triplaneturbo.errors import UserError
@@ -245,6 +246,18 @@ def test_presets_are_orders(tmp_path: Path, preset: str, world: bool) -> None:
     replace(ORDER, **PRESETS[preset](world)).check(tmp_path)
 
 
+def test_try_is_estimated_at_less_than_five_minutes_on_one_core() -> None:
+    order = replace(ORDER, prompts=tuple(f"a cup {letter}" for letter in "abcdefgh"), **PRESETS["try"](True))
+    told = estimate(order, True)
+    assert told.seconds is not None
+    assert 100 < told.seconds < 300
+    assert told.sentence == "About 4 min on one core, and 2.1 GB."
+    assert estimate(replace(order, scored=0), True).seconds > 2 * told.seconds  # type: ignore[operator]
+    assert estimate(order, False).seconds is None
+
+
 def test_listing_runs_loads_nothing_heavy() -> None:
-    code = "import sys, triplaneturbo.distill.run as r; r.runs(); assert not {'torch', 'numpy'} & set(sys.modules)"
+    code = (
+        "import sys, triplaneturbo.distill.run as r; r.runs(); assert not {'torch', 'numpy'} & {*sys.modules}"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from triplaneturbo.commands import DONE, INTERRUPTED
 from triplaneturbo.commands.generate import decimal, whole
+from triplaneturbo.distill.estimate import estimate
 from triplaneturbo.distill.order import OPTIMIZERS, PRESETS, TUNINGS, Order
 from triplaneturbo.distill.prompts import read_file, split
 from triplaneturbo.distill.run import RUNS, Report, Run
@@ -95,6 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
 
     from triplaneturbo.devices import choose_device
+    from triplaneturbo.generator.config import GeneratorConfig
     from triplaneturbo.parallel import is_launched, launched
 
     shared = is_launched(os.environ)
@@ -104,6 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
         if draft is not None and team.leads:
             order = _order(arguments, draft, found)
             Run.begin(folder, order)
+            _say(arguments, estimate(order, GeneratorConfig.load(found.folder).world).sentence)
         team.wait()
         return _train(arguments, Run.open(folder), found, team)
 

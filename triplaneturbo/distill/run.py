@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from triplaneturbo.distill.estimate import SHOWN
 from triplaneturbo.distill.order import FILE, PRESETS, Order, check_name
 from triplaneturbo.errors import UserError
 from triplaneturbo.files import write_whole
@@ -42,7 +43,6 @@ __all__ = ["PRESETS", "RUNS", "Order", "Report", "Run", "runs"]
 
 RUNS = ROOT / "outputs" / "runs"
 LEARNED = "learned.safetensors"
-_SHOWN = 8  # prompts that previews show
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Run:
     def preview_prompts(self) -> tuple[str, ...]:
         """What the previews and the sheet show: held-out prompts first."""
         order = self.order
-        return order.preview_prompts or (order.held_out[:_SHOWN] + order.prompts[:_SHOWN])[:_SHOWN]
+        return order.preview_prompts or (order.held_out[:SHOWN] + order.prompts[:SHOWN])[:SHOWN]
 
     def scores(self) -> dict[str, Any] | None:
         """What judging.py found before and after; None: the run has not come to that."""
