@@ -140,7 +140,7 @@ class Order:
 def _try(world: bool) -> dict[str, Any]:
     if world:
         return {
-            "iterations": 70,
+            "iterations": 90,
             "batch": 8,
             "rate": 1e-3,
             "optimizer": "soap",
