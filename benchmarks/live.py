@@ -3,8 +3,8 @@
     python -m benchmarks.live [--repeats 5]
 
 Starts app.py on the built-in model and types into its page with Live switched on, in a Chromium that draws in
-software on the same cores: the shapes alone, as it does on a machine without a GPU, then the whole page, as the
-tests have it. With a real GPU to draw, all times are shorter.
+software on the same cores: the shapes alone, as it does on a machine without a GPU, then the whole page, as
+the tests have it. With a real GPU to draw, all times are shorter.
 """
 
 from __future__ import annotations

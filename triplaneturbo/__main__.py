@@ -21,6 +21,8 @@ from triplaneturbo.commands import (
     NO_SURFACE,
     doctor,
     download,
+    embed,
+    finetune,
     generate,
     serve,
     words,
@@ -45,7 +47,7 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"triplaneturbo {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (generate, serve, download, words, doctor):
+    for command in (generate, finetune, embed, serve, download, words, doctor):
         name = command.__name__.rpartition(".")[2]
         summary = (command.__doc__ or "").partition("\n")[0]
         sub = commands.add_parser(name, help=summary, description=summary)

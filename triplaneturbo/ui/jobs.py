@@ -105,7 +105,7 @@ def follow(
         formats: of the files, the first one first.
         placement: how the object stands in them.
         number: from `Session.enter`, when it was asked for.
-        patience: seconds after the first file in which something else may be begun; only then come the others.
+        patience: seconds after the first file in which something else may be begun; then come the others.
     """
 
     def work(ticket: Ticket) -> Generator[Event, None, None]:

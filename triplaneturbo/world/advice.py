@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from triplaneturbo.world.captions import vocabulary
-from triplaneturbo.world.reading import Reading
+from triplaneturbo.world.reading import Reading, parse
 
 # What lists of the vocabulary call its kinds.
 KINDS = {
@@ -49,3 +51,14 @@ def summary() -> str:
     known = vocabulary()
     counts = [f"{len(known[kind])} {kind}" for kind in _COUNTED]
     return f"{', '.join(counts[:-1])} and {counts[-1]}"
+
+
+def misfits(prompts: Iterable[str]) -> dict[str, str]:
+    """The prompts that the world cannot express, and why: "it does not know 'dragon'"."""
+    wrong = {}
+    for prompt in prompts:
+        reading = parse(prompt)
+        if reading.spec is None:
+            words = ", ".join(f"'{word[:_LONGEST_WORD]}'" for word in reading.unknown[:_MOST_WORDS])
+            wrong[prompt] = f"it does not know {words}" if words else reading.why
+    return wrong

@@ -94,20 +94,30 @@ def _draw(folder: Path, key: Key) -> None:
     out = np.zeros((len(shapes), INSTANCES, len(cameras), SIZE, SIZE), dtype=PIXEL)
     for row, shape in enumerate(shapes):
         for index in range(INSTANCES):
-            views = see(solid_of(thing, shape, support, index), cameras, SIZE)
-            place = out[row, index]
-            place["code"] = np.where(views.paint == NOTHING, NOTHING_CODE, views.paint | views.pattern << 4)
-            place["depth"], place["normal"] = views.depth, views.normal
+            out[row, index] = draw_views(thing, shape, support, index, cameras)
     buffer = BytesIO()
     np.save(buffer, out)
     write_whole(_path(folder, key), buffer.getvalue())
 
 
+def draw_views(thing: str, shape: str, support: str, index: int, cameras: Cameras) -> np.ndarray:
+    """What cameras see of an instance of a solid: [V, 128, 128] of PIXEL."""
+    views = see(solid_of(thing, shape, support, index), cameras, SIZE)
+    out = np.zeros(views.paint.shape, dtype=PIXEL)
+    out["code"] = np.where(views.paint == NOTHING, NOTHING_CODE, views.paint | views.pattern << 4)
+    out["depth"], out["normal"] = views.depth, views.normal
+    return out
+
+
 def _path(folder: Path, key: Key) -> Path:
     """The file's name changes with the shapes, so that an old file is never taken for a new one."""
-    thing, support = key
-    mark = zlib.crc32(repr((SIZE, RIGS, FOV, NEAREST, FARTHEST, sorted(SHAPES.items()))).encode())
+    return folder / f"{'-on-'.join(filter(None, key)).replace(' ', '_')}-{mark(key):08x}.npy"
+
+
+def mark(key: Key) -> int:
+    """Tells one state of a key's solids and of the cameras from another."""
+    value = zlib.crc32(repr((SIZE, RIGS, FOV, NEAREST, FARTHEST, sorted(SHAPES.items()))).encode())
     for name in filter(None, key):
         for index in range(INSTANCES):
-            mark = zlib.crc32(THINGS[name].instance(index).rows.tobytes(), mark)
-    return folder / f"{'-on-'.join(filter(None, (thing, support))).replace(' ', '_')}-{mark:08x}.npy"
+            value = zlib.crc32(THINGS[name].instance(index).rows.tobytes(), value)
+    return value

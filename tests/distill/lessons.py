@@ -1,0 +1,30 @@
+"""A run's lesson in the toy world: all of a run in a second."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from tests.distill import toy
+from triplaneturbo.distill.lesson import Lesson
+from triplaneturbo.distill.order import Order
+from triplaneturbo.models import SMALL, Found
+from triplaneturbo.parallel import Team
+
+FOUND = Found("toy", SMALL, "for a test")
+ORDER = Order("mine", prompts=toy.CAPTIONS, iterations=4, batch=2, preview_every=2, optimizer="adamw")
+
+
+def toy_lesson(order: Order, found: Found, team: Team, folder: Path) -> Generator[str, None, Lesson]:
+    """In the place of `lesson.prepare`."""
+    yield "drawing the toys"
+    with torch.random.fork_rng():
+        student = toy.student()
+    config = replace(student.generator.config, grid_resolution=24)
+    settings = replace(toy.SETTINGS, iterations=order.iterations, batch=order.batch, rate=order.rate)
+    return Lesson(
+        student, config, toy.teachers(), toy.draw, settings, None, {"prompts": "a hash"}, folder
+    )  # fmt: skip

@@ -1,0 +1,200 @@
+"""Corpora of millions of prompts, of which no list is ever in memory.
+
+One pass over the file, whatever its kind (streams.py), leaves a cleaned copy and its index in a folder:
+
+    corpus.txt     a tidied prompt a line
+    corpus.npy     where each begins: uint64 [N + 1]; of prompts that are there twice, the first alone
+    corpus.json    of which file, and what was left out
+
+From then on a prompt is read where it stands; which ones an iteration sees says shuffle.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from triplaneturbo.distill.prompts import is_text
+from triplaneturbo.distill.shuffle import shuffled
+from triplaneturbo.distill.streams import TOO_LONG, stream
+from triplaneturbo.errors import UserError
+from triplaneturbo.files import write_whole
+from triplaneturbo.request import PROMPT_LIMIT, shown, tidy_prompt
+
+TEXT, INDEX, ABOUT = "corpus.txt", "corpus.npy", "corpus.json"
+_TOLD_EVERY = 100_000  # prompts
+_HELD = 7  # the seed of what is held out
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was left out of a corpus."""
+
+    blanks: int = 0
+    duplicates: int = 0
+    wrong: int = 0
+    too_long: int = 0
+
+
+class Corpus:
+    """The prompts of a folder that `make_corpus` has filled, by number.
+
+    Attributes:
+        counts: what was left out.
+        source: the file that it was made of.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """
+        Raises:
+            UserError: the folder holds no whole corpus.
+        """
+        try:
+            about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+            self.source, self.counts = about["source"], Counts(**about["counts"])
+            self._starts = np.load(folder / INDEX, mmap_mode="r")
+            self._file = (folder / TEXT).open("rb")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{folder} holds no whole corpus ({error}): make it anew.") from None
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, number: int) -> str:
+        """A prompt.
+
+        Raises:
+            UserError: the file has changed since it was indexed.
+        """
+        self._file.seek(int(self._starts[number]))
+        line = self._file.readline()
+        if not line.endswith(b"\n"):
+            raise UserError(f"{self._file.name} has changed: make the corpus anew.")
+        return line[:-1].decode("utf-8")
+
+    @property
+    def summary(self) -> str:
+        """One line on what is in it and what is not."""
+        out = ", ".join(
+            f"{count:,} {what.replace('_', ' ')}" for what, count in asdict(self.counts).items() if count
+        )
+        return f"{len(self):,} prompts{f'; left out: {out}' if out else ''}"
+
+
+class Part(Sequence[str]):
+    """The prompts of a corpus that are learned, or those that are held out: `held` of them, drawn by chance.
+
+    Both follow from the number alone, so that nothing has to be kept.
+    """
+
+    def __init__(self, corpus: Corpus, held: int, learned: bool = True) -> None:
+        self._corpus = corpus
+        self._first, self._count = (held, len(corpus) - held) if learned else (0, held)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, number: int) -> str: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[str]: ...
+    def __getitem__(self, number: int | slice) -> str | list[str]:
+        if isinstance(number, slice):
+            return [self[i] for i in range(self._count)[number]]
+        if not 0 <= number < self._count:
+            raise IndexError(number)
+        return self._corpus[shuffled(self._first + number, len(self._corpus), _HELD)]
+
+
+def make_corpus(path: Path, folder: Path, column: str | None = None) -> Iterator[int]:
+    """Fill a folder from a file, unless it was filled from that very file; yields how much was read.
+
+    Args:
+        column: see `stream`.
+
+    Raises:
+        UserError: the file cannot be read, holds no prompt, or the folder cannot be written.
+    """
+    about = _about(path, column)
+    if _is_made(folder, about):
+        return
+    counts = dict.fromkeys(Counts.__dataclass_fields__, 0)
+    starts, marks = array("Q"), array("q")
+    at = 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f".{TEXT}.{os.getpid()}.part"
+        try:
+            with part.open("wb") as out, closing(stream(path, column)) as values:  # type: ignore[type-var]
+                for number, value in enumerate(values):
+                    if number % _TOLD_EVERY == 0:
+                        yield number
+                    line = _cleaned(value, counts)
+                    if line is None:
+                        continue
+                    marks.append(hash(line.casefold()))
+                    starts.append(at)
+                    at += out.write(line.encode())
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(part, folder / TEXT)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot write in {folder}: {error.strerror}; free space or go elsewhere.") from error
+    if not starts:
+        raise UserError(f"{shown(str(path))} holds no usable prompt: give at least one.")
+    # Of equal marks the first is taken. That two of a million prompts share one by chance is one in 10^7.
+    _, first = np.unique(np.frombuffer(marks, dtype=np.int64), return_index=True)
+    first.sort()
+    kept = np.frombuffer(starts, dtype=np.uint64)[first]
+    counts["duplicates"] = len(starts) - len(kept)
+    buffer = BytesIO()
+    np.save(buffer, kept)
+    write_whole(folder / INDEX, buffer.getvalue())
+    write_whole(folder / ABOUT, (json.dumps({**about, "counts": counts}) + "\n").encode())
+
+
+def _cleaned(value: Any, counts: dict[str, int]) -> str | None:
+    """A prompt as a line of the copy, or None; what it is instead is counted."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        counts["blanks"] += 1
+    elif value is TOO_LONG or (isinstance(value, str) and len(value.strip()) > PROMPT_LIMIT):
+        counts["too_long"] += 1
+    elif not isinstance(value, str) or not is_text(value.strip()):
+        counts["wrong"] += 1
+    else:
+        text = value.strip()
+        # Most prompts are tidy already, which is quickly seen.
+        return (text if text.isprintable() and "  " not in text else tidy_prompt(text)) + "\n"
+    return None
+
+
+def _about(path: Path, column: str | None) -> dict[str, Any]:
+    """Tells one state of a file from another."""
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise UserError(
+            f"Cannot read {shown(str(path))}: {error.strerror}; name a file of prompts."
+        ) from None
+    return {
+        "source": str(path.resolve()), "bytes": state.st_size, "changed": state.st_mtime_ns, "column": column
+    }  # fmt: skip
+
+
+def _is_made(folder: Path, about: dict[str, Any]) -> bool:
+    try:
+        told = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(told, dict) and all(told.get(key) == value for key, value in about.items())

@@ -1,0 +1,146 @@
+"""What a run learns from: the student, its teachers, what is drawn of the prompts, the trainer's settings.
+
+A model of the small world is taught by the world's closed forms (world_lesson.py), the full one by MVDream,
+RichDreamer and Stable Diffusion (full_lesson.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from triplaneturbo.devices import bfloat16_unit
+from triplaneturbo.distill.corpus import Corpus, Part
+from triplaneturbo.distill.embeddings import Embeddings, encoder_mark
+from triplaneturbo.distill.order import TEACHERS, Order
+from triplaneturbo.distill.prd import Draw, Student
+from triplaneturbo.distill.settings import Settings
+from triplaneturbo.distill.student import load_student
+from triplaneturbo.errors import UserError
+from triplaneturbo.generator.adapter import ADAPTER_NAME
+from triplaneturbo.generator.config import GeneratorConfig
+from triplaneturbo.library import adapter
+from triplaneturbo.models import Found
+from triplaneturbo.parallel import Team
+from triplaneturbo.teachers.base import Teacher
+
+CORPUS = "corpus"  # the folder of a run's own cleaned copy of its corpus
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """All that a trainer is given.
+
+    Attributes:
+        config: of the student's model.
+        autocast: precision of the U-Net and the decoder; None: that of their weights.
+        mark: plain values that a run must have again to be gone on with.
+        folder: of the model, where a CLIP that judges may lie.
+    """
+
+    student: Student
+    config: GeneratorConfig
+    teachers: Sequence[Teacher]
+    draw: Draw
+    settings: Settings
+    autocast: torch.dtype | None
+    mark: dict[str, Any]
+    folder: Path
+
+
+def prepare(order: Order, found: Found, team: Team, folder: Path) -> Generator[str, None, Lesson]:
+    """Make a run's lesson; yields, between pieces of that work, what is being done.
+
+    Args:
+        folder: of the run; what has to be drawn or cleaned is kept there.
+
+    Raises:
+        UserError: prompts that the model's world cannot express, a file that is missing or broken, or a
+            teacher that the model does not have.
+    """
+    config = GeneratorConfig.load(found.folder)
+    check_teachers(order, config.world, found.name)
+    if config.world:
+        from triplaneturbo.distill.world_lesson import world_lesson
+
+        return (yield from world_lesson(order, found, config, team, folder))
+    from triplaneturbo.distill.full_lesson import full_lesson
+
+    return (yield from full_lesson(order, found, config, team, folder))
+
+
+def check_teachers(order: Order, world: bool, model: str) -> None:
+    """Nothing, if the model has the teachers that are asked for."""
+    wrong = [name for name in order.teachers if name not in TEACHERS[world]]
+    if wrong:
+        raise UserError(f"{model} has no teacher {wrong[0]}: choose from {', '.join(TEACHERS[world])}.")
+
+
+def learner(
+    order: Order, found: Found, config: GeneratorConfig, team: Team, frozen: torch.dtype, thrifty: bool
+) -> Student:
+    """The student that a run begins with.
+
+    Args:
+        frozen: precision of what does not learn.
+        thrifty: whether memory is dearer than time; see `load_student`.
+    """
+    start = adapter(order.start) if order.start else None
+    asked = settled(Settings(), order, config, start).fitted(config)
+    with torch.random.fork_rng(devices=[]):  # a new adapter is drawn from torch's seed
+        torch.manual_seed(order.seed)
+        student = load_student(
+            found.folder, found.base, team.device, frozen=frozen, tuning=order.tuning,  # type: ignore[arg-type]
+            adapter=start, checkpointing=thrifty, config=asked,
+        )  # fmt: skip
+    if not order.embeddings:
+        return student
+    mark = encoder_mark(found.base or found.folder)
+    return replace(student, embed=Embeddings(Path(order.embeddings), student.embed, mark, team.device))
+
+
+def settled(settings: Settings, order: Order, config: GeneratorConfig, start: Path | None) -> Settings:
+    """A recipe with what the user asks for; `start`: the adapter that is begun with, None: the model's."""
+    return replace(
+        settings,
+        iterations=order.iterations,
+        batch=order.batch,
+        steps=order.steps or config.steps,
+        scored=order.scored or None,
+        rate=order.rate,
+        optimizer=order.optimizer,  # type: ignore[arg-type]
+        teachers={
+            name: how
+            for name, how in settings.teachers.items()
+            if name in order.teachers or not order.teachers
+        },
+        renderings=order.renderings,
+        tuning=order.tuning,  # type: ignore[arg-type]
+        rank=order.rank or None,
+        start=str(start or ""),
+        begun=order.begun,
+        seed=order.seed,
+    )
+
+
+def marks(order: Order, found: Found) -> dict[str, Any]:
+    """What a run must have again to be gone on with: its prompts, and what it began with."""
+    start = adapter(order.start) if order.start else found.folder / ADAPTER_NAME
+    digest = hashlib.sha256(start.read_bytes()).hexdigest()[:16] if start.is_file() else ""
+    texts = "\n".join((*order.prompts, "", order.corpus))
+    return {"prompts": hashlib.sha256(texts.encode()).hexdigest()[:16], "began with": digest}
+
+
+def precision(device: torch.device) -> torch.dtype | None:
+    """What the U-Net and the decoder are computed in; None: in their weights' own precision."""
+    return torch.bfloat16 if device.type == "cuda" or bfloat16_unit() is not None else None
+
+
+def learned_prompts(order: Order, folder: Path) -> Sequence[str]:
+    """The prompts that a run learns: a list, or those of a corpus that are not held out."""
+    return Part(Corpus(folder / CORPUS), held=len(order.held_out)) if order.corpus else order.prompts

@@ -1,0 +1,279 @@
+"""A fine-tuning run: a folder with what was asked, how far it is, and what came of it.
+
+    order.json             what the user asked for
+    run.json               where it stands
+    log.jsonl              a line of losses an iteration
+    previews/              pictures of the same prompts, by iteration
+    checkpoints/           the trainer's states
+    learned.safetensors    the adapter, averaged, as it was at the last checkpoint
+    before.*, after.*      what the judged prompts were before and after; sheet.png and scores.json of both
+    pool/, corpus/         the solids of the world's prompts, drawn; a corpus, cleaned
+
+This file imports nothing heavy, so that a page may list runs; `Run.train` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from triplaneturbo.distill.duration import SHOWN
+from triplaneturbo.distill.order import FILE, PRESETS, Order, check_name
+from triplaneturbo.errors import UserError
+from triplaneturbo.files import write_whole
+from triplaneturbo.library import ADAPTERS, adapters
+from triplaneturbo.library import FILE as ADAPTER_FILE
+from triplaneturbo.models import ROOT, Found
+
+if TYPE_CHECKING:
+    import torch
+
+    from triplaneturbo.parallel import Team
+
+__all__ = ["PRESETS", "RUNS", "Order", "Report", "Run", "runs"]
+
+RUNS = ROOT / "outputs" / "runs"
+LEARNED = "learned.safetensors"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a piece of a run's work came to: an iteration, or a part of what goes before and after them.
+
+    Attributes:
+        iteration: how many are done.
+        iterations: of how many.
+        losses: by part, of the iteration that was just done; {} where the piece was none.
+        seconds: that it took.
+        left: seconds that are still to go, an estimate; 0 where nothing is known yet.
+        doing: what is being done beside iterations, such as "drawing the world's duck"; "" while it learns.
+        preview: a new picture of the fixed prompts, if one was drawn now.
+    """
+
+    iteration: int
+    iterations: int
+    losses: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    left: float = 0.0
+    doing: str = ""
+    preview: Path | None = None
+
+
+class Run:
+    """A run in its folder; made by `Run.begin` and `Run.open`.
+
+    Attributes:
+        folder: where it lies.
+        order: what was asked for.
+    """
+
+    def __init__(self, folder: Path, order: Order) -> None:
+        self.folder = folder
+        self.order = order
+
+    @classmethod
+    def begin(cls, folder: Path, order: Order) -> Run:
+        """A new run in a folder that has none.
+
+        Raises:
+            UserError: the order cannot be, there is a run in the folder, or it cannot be written.
+        """
+        order.check()
+        if (folder / FILE).exists():
+            raise UserError(
+                f"There is a run {order.name} already: go on with it (--resume), discard it, or choose"
+                " another name."
+            )
+        order.save(folder)
+        return cls(folder, order)
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """The run in a folder.
+
+        Raises:
+            UserError: there is none, or its order is broken.
+        """
+        return cls(folder, Order.load(folder))
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """Where it stands.
+
+        "state": "ready" (nothing done yet), "running", "paused", "stopped" (its process was killed),
+        "finished" or "failed"; "iteration" of "iterations"; "sentence": why it failed, else ""; "seconds"
+        that it has taken; "left": seconds that it will still take, an estimate.
+        """
+        told = {
+            "state": "ready",
+            "iteration": 0,
+            "iterations": self.order.iterations,
+            "sentence": "",
+            "seconds": 0.0,
+            "left": 0.0,
+            "doing": "",
+        }
+        with contextlib.suppress(OSError, ValueError):
+            told |= json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+        if told["state"] == "running" and not self._is_held():
+            told["state"] = "stopped"
+        return told
+
+    def log(self) -> list[dict[str, Any]]:
+        """The losses by part of every iteration that was logged, with its "iteration", in order."""
+        lines: dict[int, dict[str, Any]] = {}
+        with contextlib.suppress(OSError), (self.folder / "log.jsonl").open(encoding="utf-8") as file:
+            for line in file:
+                with contextlib.suppress(ValueError):  # the last one, where the process was killed
+                    entry = json.loads(line)
+                    lines[entry["iteration"]] = entry  # gone on with from a checkpoint: the newest counts
+        return [lines[number] for number in sorted(lines)]
+
+    def previews(self) -> list[Path]:
+        """The pictures that were drawn so far, in order."""
+        return sorted((self.folder / "previews").glob("*.png"))
+
+    def preview_prompts(self) -> tuple[str, ...]:
+        """What the previews and the sheet show: held-out prompts first."""
+        order = self.order
+        return order.preview_prompts or (order.held_out[:SHOWN] + order.prompts[:SHOWN])[:SHOWN]
+
+    def scores(self) -> dict[str, Any] | None:
+        """What judging.py found before and after; None: the run has not come to that."""
+        try:
+            return json.loads((self.folder / "scores.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def train(
+        self, found: Found, device: torch.device, team: Team | None = None
+    ) -> Generator[Report, None, None]:
+        """Learn, or go on; each `next` does one piece of work: an iteration, or less before and after them.
+
+        Closing it between two pieces saves a checkpoint, from which another call goes on. Only the leading
+        process of a team writes into the folder.
+
+        Raises:
+            UserError: the run is under way elsewhere, a file is missing or broken, what is learned is not
+                finite, or nothing can be written; what was learned is in the last checkpoint.
+        """
+        from triplaneturbo.distill.work import work
+        from triplaneturbo.parallel import Team
+
+        team = team or Team(device=device)
+        if not team.leads:
+            yield from work(self, found, team)
+            return
+        with self._held():
+            since, before = time.monotonic(), float(self.status["seconds"])
+            told = Report(int(self.status["iteration"]), self.order.iterations)
+
+            def tell(state: str, sentence: str = "") -> None:
+                self._tell(state, told, before + time.monotonic() - since, sentence)
+
+            tell("running")
+            try:
+                for told in work(self, found, team):
+                    tell("running")
+                    yield told
+            except UserError as error:
+                with contextlib.suppress(UserError):  # the disk may be full
+                    tell("failed", str(error))
+                raise
+            except BaseException:
+                with contextlib.suppress(UserError):
+                    tell("paused")
+                raise
+            told = replace(told, doing="", left=0.0)
+            tell("finished")
+
+    def keep(self, library: Path = ADAPTERS) -> Path:
+        """Put what was learned so far into the library, under the run's name; returns the adapter's file.
+
+        Beside it lie the order, and, of a run that was finished, sheet.png and scores.json.
+
+        Raises:
+            UserError: nothing was learned yet, the name was taken meanwhile, or it cannot be written.
+        """
+        name, place = self.order.name, library / self.order.name
+        if not (self.folder / LEARNED).is_file():
+            raise UserError(f"The run {name} has learned nothing yet: let it go on.")
+        if name in adapters(library) and not self._is_own(place):
+            raise UserError(f"There is an adapter {name} already: remove it or begin a run of another name.")
+        for file in (FILE, "sheet.png", "scores.json"):
+            if (self.folder / file).is_file():
+                write_whole(place / file, (self.folder / file).read_bytes())
+        return write_whole(place / ADAPTER_FILE, (self.folder / LEARNED).read_bytes())
+
+    def _is_own(self, place: Path) -> bool:
+        """Whether the adapter in a place is what this run has left there before."""
+        try:
+            return asdict(Order.load(place)) == asdict(self.order)
+        except UserError:
+            return False
+
+    def discard(self) -> None:
+        """Remove the run's folder; what is in the library stays.
+
+        Raises:
+            UserError: the run is under way, or its folder cannot be removed.
+        """
+        with self._held():
+            pass
+        try:
+            shutil.rmtree(self.folder)
+        except OSError as error:
+            raise UserError(f"Cannot remove {self.folder}: {error.strerror}; remove it by hand.") from None
+
+    def _tell(self, state: str, at: Report, seconds: float, sentence: str = "") -> None:
+        told = {
+            "state": state,
+            "iteration": at.iteration,
+            "iterations": self.order.iterations,
+            "sentence": sentence,
+            "seconds": round(seconds, 2),
+            "left": round(at.left, 1),
+            "doing": at.doing,
+        }
+        write_whole(self.folder / "run.json", (json.dumps(told) + "\n").encode())
+
+    def _lock(self) -> FileLock:
+        return FileLock(self.folder / "lock", blocking=False)
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        try:
+            with self._lock():
+                yield
+        except Timeout:
+            raise UserError(
+                f"The run {self.order.name} is under way in another process: wait for it, or stop it."
+            ) from None
+
+    def _is_held(self) -> bool:
+        try:
+            with self._lock():
+                return False
+        except Timeout:
+            return True
+        except OSError:
+            return False
+
+
+def runs(root: Path = RUNS) -> list[Run]:
+    """The runs in a folder, the newest first; what is no run, or a broken one, is left out."""
+    found = []
+    for place in sorted(root.iterdir()) if root.is_dir() else []:
+        with contextlib.suppress(UserError):
+            check_name(place.name)
+            found.append(Run.open(place))
+    return sorted(found, key=lambda run: os.path.getmtime(run.folder / FILE), reverse=True)

@@ -1,0 +1,122 @@
+"""What a run does, one piece at a time: get ready, judge, learn, judge again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from triplaneturbo.distill.judging import SCORES, Judging
+from triplaneturbo.distill.lesson import Lesson, prepare
+from triplaneturbo.distill.looks import preview
+from triplaneturbo.distill.prd import Trainer
+from triplaneturbo.distill.run import LEARNED, Report, Run
+from triplaneturbo.errors import UserError
+from triplaneturbo.files import write_whole
+from triplaneturbo.generator.adapter import save_adapter
+from triplaneturbo.models import Found
+from triplaneturbo.parallel import Team
+
+_SAVE_EVERY = 50  # iterations
+_RECENT = 10  # iterations from whose seconds those to come are estimated
+
+
+def work(run: Run, found: Found, team: Team) -> Generator[Report, None, None]:
+    """Do a run, or go on with it; see `Run.train`."""
+    total = run.order.iterations
+    pieces = prepare(run.order, found, team, run.folder)
+    while True:
+        since = time.monotonic()
+        try:
+            doing = next(pieces)
+        except StopIteration as end:
+            lesson: Lesson = end.value
+            break
+        yield Report(_done(run), total, seconds=time.monotonic() - since, doing=doing)
+    trainer = Trainer(
+        team, lesson.student, lesson.teachers, lesson.draw, lesson.settings, run.folder,
+        autocast=lesson.autocast, save_every=_SAVE_EVERY, mark=lesson.mark,
+    )  # fmt: skip
+    try:
+        yield from _learn(run, lesson, trainer)
+    except BaseException:
+        # Stopped between two pieces, or in one, or by an error. The processes of a team stop where they are,
+        # each at another place, and go on from the last checkpoint.
+        if team.size == 1:
+            with contextlib.suppress(UserError):  # that of a full disk, say, is on its way already
+                trainer.save()
+                _keep(run, trainer)
+        raise
+
+
+def _learn(run: Run, lesson: Lesson, trainer: Trainer) -> Generator[Report, None, None]:
+    order, leads = run.order, trainer.team.leads
+    judging = Judging(lesson, run.preview_prompts(), _held_out(run), run.folder) if leads else None
+    for note in trainer.notes:
+        yield Report(trainer.iteration, order.iterations, doing=note)
+    if judging is not None and trainer.iteration == 0:
+        if order.preview_every:
+            yield Report(
+                0, order.iterations, doing="drawing a preview", preview=_preview(run, lesson, trainer)
+            )
+        for doing in judging.look("before"):
+            yield Report(0, order.iterations, doing=doing)
+    recent: list[float] = []
+    while not trainer.finished:
+        since = time.monotonic()
+        losses = trainer.step()
+        seconds = time.monotonic() - since
+        recent = [*recent, seconds][-_RECENT:]
+        picture = None
+        if leads:
+            _log(run, {"iteration": trainer.iteration, **losses})
+            if trainer.saved == trainer.iteration:
+                _keep(run, trainer)
+            if order.preview_every and (trainer.iteration % order.preview_every == 0 or trainer.finished):
+                picture = _preview(run, lesson, trainer)
+        left = sum(recent) / len(recent) * (order.iterations - trainer.iteration)
+        yield Report(trainer.iteration, order.iterations, losses, seconds, left, preview=picture)
+    if judging is not None and not (run.folder / SCORES).exists():
+        _keep(run, trainer)
+        pieces = judging.look("after")
+        while True:
+            with trainer.averaged():
+                piece = next(pieces, None)
+            if piece is None:
+                break
+            yield Report(order.iterations, order.iterations, doing=piece)
+        judging.conclude()
+
+
+def _keep(run: Run, trainer: Trainer) -> None:
+    """Leave the adapter, averaged, where `Run.keep` finds it."""
+    with trainer.averaged():
+        save_adapter(trainer.student.generator, run.folder / LEARNED)
+
+
+def _preview(run: Run, lesson: Lesson, trainer: Trainer) -> Path:
+    with trainer.averaged():
+        picture = preview(lesson, run.preview_prompts())
+    return write_whole(run.folder / "previews" / f"{trainer.iteration:07}.png", picture)
+
+
+def _held_out(run: Run) -> int:
+    """How many of the prompts that are shown, from the first on, are held out."""
+    held = set(run.order.held_out)
+    return sum(prompt in held for prompt in run.preview_prompts())
+
+
+def _log(run: Run, entry: dict[str, Any]) -> None:
+    rounded = {key: round(value, 6) if isinstance(value, float) else value for key, value in entry.items()}
+    try:
+        with (run.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(rounded) + "\n")
+    except OSError as error:
+        raise UserError(f"Cannot write in {run.folder}: {error.strerror}; free space and go on.") from error
+
+
+def _done(run: Run) -> int:
+    return int(run.status["iteration"])
