@@ -66,10 +66,8 @@ def main() -> None:
             _typed(page, PROMPTS[0])  # starts the viewer
             times = [_typed(page, prompt) for prompt in PROMPTS[1 : 1 + arguments.repeats]]
             name = f"{'every' if forming else 'the first'} step shown, {'the page' if whole else 'shapes'}"
-            print(
-                f"{name + ' in software':44}{median(t for t, _ in times):7.2f} s{median(t for _, t in times):9.2f} s",
-                flush=True,
-            )
+            quick, textured = (median(each) for each in zip(*times, strict=True))
+            print(f"{name + ' in software':44}{quick:7.2f} s{textured:9.2f} s", flush=True)
             browser.close()
         server.stop()
 
