@@ -119,6 +119,10 @@ def _draft(arguments: argparse.Namespace) -> Order:
     """
     if (arguments.prompts is None) == (arguments.corpus is None):
         raise UserError("Give either --prompts FILE or --corpus FILE; see --help.")
+    if arguments.tuning == "full":
+        raise UserError(
+            "Full tuning changes the base, for which an adapter's file has no place; use --tuning peta or lora."
+        )
     if arguments.preset not in PRESETS:
         raise UserError(f"There is no preset {shown(arguments.preset)}: choose from {', '.join(PRESETS)}.")
     chosen: dict[str, Any] = {field: getattr(arguments, flag) for field, flag in _PRESET.items()}
