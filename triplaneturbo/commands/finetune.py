@@ -121,7 +121,7 @@ def _draft(arguments: argparse.Namespace) -> Order:
         raise UserError("Give either --prompts FILE or --corpus FILE; see --help.")
     if arguments.tuning == "full":
         raise UserError(
-            "Full tuning changes the base, for which an adapter's file has no place; use --tuning peta or lora."
+            "Full tuning changes the base, which an adapter's file cannot hold: use --tuning peta or lora."
         )
     if arguments.preset not in PRESETS:
         raise UserError(f"There is no preset {shown(arguments.preset)}: choose from {', '.join(PRESETS)}.")
