@@ -149,7 +149,7 @@ def test_cancelling_stops_before_the_next_step_and_leaves_no_file(engine: Engine
     events = []
     for event in follow(engine, session, Request("a cup", seed=1, **(QUICK | {"steps": 50}))):
         events.append(event)
-        if isinstance(event, Working) and event.step == 2:
+        if isinstance(event, Working) and event.step >= 2:  # a step may pass between two events
             session.cancel()
     assert events[-1] == Stopped("")
     assert max(event.step for event in events if isinstance(event, Working)) < 50
