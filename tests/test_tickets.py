@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import pytest
 import torch
@@ -278,3 +278,63 @@ def test_closing_cancels_everything(work: Work) -> None:
     assert outcomes[-1] == -1
     with pytest.raises(RuntimeError, match="closed"):
         line.join(Request("a cup"))
+
+
+class Pieces:
+    """Idle work of so many pieces, which notes when they are done in the log of the requests' work."""
+
+    def __init__(self, log: list[str], left: int, gate: threading.Event | None = None) -> None:
+        self.log, self.left, self.gate = log, left, gate
+        self.begun = threading.Event()
+        self.ended: list[str] = []
+
+    def work(self) -> bool:
+        self.begun.set()
+        if self.gate is not None:
+            self.gate.wait(WAIT)
+        self.left -= 1
+        self.log.append(f"piece, {threading.current_thread().name}")
+        return self.left > 0
+
+    def end(self) -> None:
+        self.ended.append(threading.current_thread().name)
+
+
+def test_idle_work_waits_for_requests_and_for_the_calls_that_follow_them(work: Work) -> None:
+    gate = threading.Event()
+    pieces = Pieces(work.log, 3, gate)
+    line = Line([work], "test", idle=pieces)
+    line.wake()
+    assert pieces.begun.wait(WAIT)
+    tickets = [line.join(Request("a cup", seed=seed)) for seed in range(2)]
+    gate.set()
+    for ticket in tickets:
+        assert ticket.result(WAIT)
+    line.call(lambda: work.log.append("call"))
+    _until(lambda: pieces.left == 0)
+    piece = "piece, test 0"
+    told = [entry for entry in work.log if entry in (piece, "call") or entry.endswith("step 0")]
+    assert told == [piece, "a cup 0 step 0", "a cup 1 step 0", "call", piece, piece]
+    assert not pieces.ended
+    assert line.close(WAIT)
+    assert pieces.ended == ["test 0"]
+
+
+def test_idle_work_ends_with_the_line_and_is_begun_anew_when_woken(work: Work) -> None:
+    pieces = Pieces(work.log, 1)
+    line = Line([work, Work()], "test", idle=pieces)
+    for left in (1, 1_000_000):
+        pieces.left = left
+        line.wake()
+        _until(lambda: pieces.left < left)  # noqa: B023
+    assert set(work.log) == {"piece, test 1"}  # the last thread's
+    assert line.close(WAIT)
+    assert pieces.ended == ["test 1"]
+
+
+def _until(come: Callable[[], bool]) -> None:
+    for _ in range(WAIT * 100):
+        if come():
+            return
+        time.sleep(0.01)
+    pytest.fail("it never came")

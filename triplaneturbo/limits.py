@@ -152,6 +152,13 @@ class RateLimit:
         Raises:
             RateLimitError: there were too many in the last 60 s.
         """
+        self._look(key, count=True)
+
+    def check(self, key: str) -> None:
+        """As `take`, and nothing is counted."""
+        self._look(key, count=False)
+
+    def _look(self, key: str, count: bool) -> None:
         if self._per_minute is None:
             return
         with self._lock:
@@ -163,8 +170,9 @@ class RateLimit:
             if len(times) >= self._per_minute:
                 seconds = max(1, math.ceil(times[0] + MINUTE - now))
                 raise RateLimitError(self._per_minute, seconds)
-            times.append(now)
-            self._times[key] = times
+            if count:
+                times.append(now)
+                self._times[key] = times
 
     def _sweep(self, now: float) -> None:
         """Forget keys that were not heard of for a minute: strangers can make as many as they like."""

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from triplaneturbo.errors import Cancelled, QueueFullError, UserError
 from triplaneturbo.pipeline import Outcome, Progress, Result, Sketches
@@ -19,8 +19,22 @@ from triplaneturbo.request import Request
 Work = Callable[[Sequence[Request], Sketches], Generator[Progress | Outcome, None, None]]
 Value = TypeVar("Value")
 
+
+class Idle(Protocol):
+    """What the last thread of a line does while nobody waits; it calls these, and nothing of it may raise."""
+
+    def work(self) -> bool:
+        """One piece; whether there is another one. Requests come in between."""
+
+    def end(self) -> None:
+        """The line is closed: put away what is under way."""
+
+
 REMEMBERED = 16  # requests from whose seconds the next ones' are estimated
 FIRST_GUESS = 2.0  # seconds of a request, before any has ended
+# Seconds for which a thread stays free after a request or a call: a page that has its mesh asks for its files
+# next, one call after the other, and none of these is to wait for a piece of idle work.
+REST = 0.3
 
 
 class Ticket:
@@ -162,6 +176,7 @@ class Line:
         name: of the threads.
         size: the most requests that may wait, 1 or more; None: any number.
         clock: tells the seconds.
+        idle: what the last of the threads does, piece by piece, while no request waits; begun by `wake`.
     """
 
     def __init__(
@@ -170,6 +185,7 @@ class Line:
         name: str,
         size: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        idle: Idle | None = None,
     ) -> None:
         self._changed = threading.Condition()
         self._waiting: deque[Ticket] = deque()
@@ -178,6 +194,7 @@ class Line:
         self._clock = clock
         self._took: deque[float] = deque(maxlen=REMEMBERED)
         self._workers = [_Worker(self, work) for work in works]
+        self._workers[-1].idle = idle
         for number, worker in enumerate(self._workers):
             worker.thread = threading.Thread(target=worker.serve, name=f"{name} {number}", daemon=True)
             worker.thread.start()
@@ -216,6 +233,12 @@ class Line:
                 chosen.calls.append((function, future))
                 self._changed.notify_all()
         return future.result() if elsewhere else function()
+
+    def wake(self) -> None:
+        """Have the idle piece of work looked at: there may be something to do now."""
+        with self._changed:
+            self._workers[-1].awake = self._workers[-1].idle is not None
+            self._changed.notify_all()
 
     def leave(self, ticket: Ticket) -> bool:
         """Take a waiting ticket out; False if it is not waiting."""
@@ -261,19 +284,40 @@ class _Worker:
         self._line, self._work = line, work
         self.calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self.current: Ticket | None = None
+        self.idle: Idle | None = None
+        self.awake = False
+        self.free_at = 0.0
 
     def serve(self) -> None:
         """Work until the line is closed."""
+        try:
+            self._serve()
+        finally:
+            if self.idle is not None:
+                self.idle.end()
+
+    def _serve(self) -> None:
         line = self._line
         while True:
             self._do_calls()
             with line._changed:
-                line._changed.wait_for(lambda: bool(line._waiting or self.calls) or line._closed)
+                line._changed.wait_for(
+                    lambda: bool(line._waiting or self.calls or self.awake) or line._closed
+                )
+                if self.awake and not (line._waiting or self.calls or line._closed):
+                    rest = self.free_at - time.monotonic()
+                    line._changed.wait_for(lambda: bool(line._waiting or self.calls) or line._closed, rest)
                 if self.calls:
                     continue
-                if not line._waiting:
-                    return
-                ticket = self.current = line._waiting.popleft()
+                ticket = self.current = line._waiting.popleft() if line._waiting else None
+                if ticket is None:
+                    if line._closed:
+                        return
+                    self.awake = False  # whoever wakes it from now on is not overheard
+            if ticket is None:
+                if self.idle is not None and self.idle.work():
+                    line.wake()
+                continue
             failure: BaseException | None = None
             since = line._clock()
             try:
@@ -283,6 +327,7 @@ class _Worker:
             with line._changed:
                 self.current = None
                 line._took.append((line._clock() - since) / len(ticket.requests))
+            self.free_at = time.monotonic() + REST
             ticket.finish(failure)
             del ticket, failure  # what was made is not to be held until the next comes
 
@@ -310,3 +355,4 @@ class _Worker:
                 future.set_result(function())
             except BaseException as error:
                 future.set_exception(error)
+            self.free_at = time.monotonic() + REST
