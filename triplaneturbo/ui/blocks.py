@@ -66,10 +66,14 @@ def build(
     os.environ["GRADIO_EXAMPLES_CACHE"] = os.environ["GRADIO_TEMP_DIR"]
     sessions = Sessions(folder)
     with gr.Blocks(title="triplaneturbo", analytics_enabled=False, fill_width=True) as page:
-        gr.HTML(panels.title())
         if engine.notice:
             gr.HTML(panels.notice(engine.notice))
-        generate.build(page, engine, sessions, history, guard)
+        gr.HTML(panels.title())
+        with gr.Tabs(elem_id="rooms"):
+            with gr.Tab("Generate", id="generate", render_children=True):
+                generate.build(page, engine, sessions, history, guard)
+            with gr.Tab("Advanced", id="advanced", render_children=True):
+                gr.Markdown("hello")
         endpoint.build(engine, sessions, guard)
 
         def leave(page: gr.Request) -> None:
