@@ -15,6 +15,7 @@ from triplaneturbo import engine as engine_module
 from triplaneturbo import library
 from triplaneturbo.engine import Engine
 from triplaneturbo.errors import UserError
+from triplaneturbo.kept import Kept
 from triplaneturbo.mesh.formats import to_glb
 from triplaneturbo.models import SMALL
 
@@ -60,7 +61,7 @@ def test_each_makes_its_own_mesh_and_the_own_one_is_as_before(engine: Engine, sh
     pale = engine.generate("a red mushroom", adapter="pale", **QUICK)
     assert not pale.cached
     assert to_glb(pale.mesh) != before
-    engine._results = engine_module._Kept(4)
+    engine._results = Kept(4)
     assert to_glb(engine.generate("a red mushroom", **QUICK).mesh) == before
     with pytest.raises(UserError, match="There is no adapter 'dark'"):
         engine.generate("a red mushroom", adapter="dark", **QUICK)

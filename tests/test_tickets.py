@@ -303,7 +303,8 @@ class Pieces:
 def test_idle_work_waits_for_requests_and_for_the_calls_that_follow_them(work: Work) -> None:
     gate = threading.Event()
     pieces = Pieces(work.log, 3, gate)
-    line = Line([work], "test", idle=pieces)
+    line = Line([work], "test")
+    line.when_idle(pieces)
     line.wake()
     assert pieces.begun.wait(WAIT)
     tickets = [line.join(Request("a cup", seed=seed)) for seed in range(2)]
@@ -322,7 +323,8 @@ def test_idle_work_waits_for_requests_and_for_the_calls_that_follow_them(work: W
 
 def test_idle_work_ends_with_the_line_and_is_begun_anew_when_woken(work: Work) -> None:
     pieces = Pieces(work.log, 1)
-    line = Line([work, Work()], "test", idle=pieces)
+    line = Line([work, Work()], "test")
+    line.when_idle(pieces)
     for left in (1, 1_000_000):
         pieces.left = left
         line.wake()

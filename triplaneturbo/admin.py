@@ -53,7 +53,7 @@ class Admin:
         """
         if not self.offered:
             raise UserError(
-                "Training is off on this server: start it with --admin-password, or with --admin for everybody."
+                "Training is off on this server: start it with --admin-password, or with --admin."
             )
         if self._password is None or not self.asks:
             return

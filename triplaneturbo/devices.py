@@ -182,3 +182,14 @@ def _cpu_name() -> str:
     except OSError:
         pass
     return "CPU"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is not enough memory, of whatever device."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    said = str(error).lower()
+    return any(
+        words in said
+        for words in ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
+    )

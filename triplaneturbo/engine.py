@@ -11,17 +11,14 @@ with Engine("small") as engine:
 from __future__ import annotations
 
 import gc
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import groupby
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from triplaneturbo import __version__
 from triplaneturbo.devices import (
@@ -30,10 +27,13 @@ from triplaneturbo.devices import (
     choose_devices,
     choose_precision,
     device_name,
+    is_out_of_memory,
 )
+from triplaneturbo.distill.run import RUNS, Order
 from triplaneturbo.errors import UserError
-from triplaneturbo.generator.switch import Switch, fits
+from triplaneturbo.generator.switch import fits
 from triplaneturbo.generator.weights import CONFIG_NAME, Model, convert_released, load_model
+from triplaneturbo.kept import Kept
 from triplaneturbo.library import adapter, adapters
 from triplaneturbo.mesh.check import Check, check
 from triplaneturbo.mesh.formats import AS_MODELLED, Placement, encode
@@ -43,20 +43,19 @@ from triplaneturbo.mesh.preview import animation, thumbnail, turntable
 from triplaneturbo.mesh.views import VIEWS
 from triplaneturbo.mesh.warm import warm
 from triplaneturbo.models import SMALL, Found, base_or_default, find_model
-from triplaneturbo.pipeline import Outcome, Pipeline, Progress, Result, Sketches
+from triplaneturbo.pipeline import Outcome, Progress, Result, Sketches
 from triplaneturbo.render.raster import rasterizer
 from triplaneturbo.request import Request
+from triplaneturbo.station import Station
 from triplaneturbo.tickets import Line, Ticket
-from triplaneturbo.world.advice import summary
+from triplaneturbo.training import RunState, Training
+from triplaneturbo.world.advice import misfits, summary
 from triplaneturbo.world.captions import vocabulary
 from triplaneturbo.world.reading import Reading
-from triplaneturbo.zero_gpu import is_lent, on_gpu
+from triplaneturbo.zero_gpu import is_lent
 
-KEPT_EMBEDDINGS = 64
 # A mesh with its textures takes about 10 MB; at the largest texture size some 150.
 KEPT_RESULTS = 4
-
-Value = TypeVar("Value")
 
 
 class Engine:
@@ -71,11 +70,13 @@ class Engine:
         base: a folder of Stable Diffusion 2.1-base for the full model; None: TRIPLANETURBO_BASE or the hub's.
         low_vram: spare the device's memory where that costs a little time only.
         queue: the most requests that may wait for the one under way; None: any number.
+        runs: the folder of fine-tuning runs.
 
     Attributes:
         model: the loaded model.
         device: where it runs, the first of several.
         dtype: the precision of its U-Net and decoder.
+        found: the model's files.
         name: what the model is called.
         notice: one sentence on what the user should know about the model, "" if there is nothing.
 
@@ -91,14 +92,15 @@ class Engine:
         base: str | None = None,
         low_vram: bool = False,
         queue: int | None = None,
+        runs: Path = RUNS,
     ) -> None:
         chosen = choose_devices(device)
         self.device, self._why_device = chosen[0]
         found = find_model(model, self.device.type == "cuda", base_or_default(base))
         if self.device.type == "cuda":
             be_deterministic()
-        self._stations = [_Station(choice.device) for choice in chosen]
-        self._results: _Kept[Result] = _Kept(KEPT_RESULTS)
+        self._stations = [Station(choice.device, self._adapter) for choice in chosen]
+        self._results: Kept[Result] = Kept(KEPT_RESULTS)
         works = [partial(self._work, station) for station in self._stations]
         self._line = Line(works, name=f"engine on {self.device.type}", size=queue)
         try:
@@ -115,6 +117,8 @@ class Engine:
             raise
         self.pipeline = self._stations[0].pipeline
         self.model = self.pipeline.model
+        self._training = Training(runs, self.found, self._stations[-1].device, self._line.wake)
+        self._line.when_idle(self._training)
         self.notice = " ".join(filter(None, (found.notice, "" if self.model.trained else _UNTRAINED)))
 
     @property
@@ -143,7 +147,7 @@ class Engine:
         """
         settled = [self.pipeline.settle(request) for request in requests]
         for name in {request.adapter for request in settled if request.adapter}:
-            adapter(name)
+            self._adapter(name)
         return self._line.join(*settled, sketches=sketches)
 
     def adapters(self) -> list[str]:
@@ -151,6 +155,48 @@ class Engine:
         if not self.trained:
             return []
         return [name for name, path in adapters().items() if fits(self.model, path)]
+
+    def learning(self) -> str:
+        """The name of an adapter that can be chosen as it is now, since a run learns it; "" if none is."""
+        state = self._training.state()
+        return state.order.name if state is not None and state.learning and not state.kept else ""
+
+    def begin_run(self, order: Order) -> None:
+        """Begin to fine-tune, an iteration at a time while no request waits.
+
+        Raises:
+            UserError: the order cannot be, a prompt is beyond the model's world, or another run is under way.
+        """
+        if is_lent():
+            raise UserError("Here a GPU is lent for one mesh at a time: fine-tune on a machine of your own.")
+        wrong = misfits(order.prompts + order.held_out) if self.model.config.world else ()
+        if wrong:
+            raise UserError(f"This model does not know {', '.join(map(repr, wrong))}: leave them out.")
+        self._training.begin(order)
+
+    def pause_run(self) -> None:
+        """Save the run and give its memory back; `resume_run` goes on."""
+        self._training.pause()
+
+    def resume_run(self) -> None:
+        """Go on with a run. UserError if there is none that can be gone on with."""
+        self._training.resume()
+
+    def stop_run(self, keep: bool) -> None:
+        """End the run: its adapter goes into the library, or all of it goes. UserError if there is none."""
+        self._training.stop(keep)
+
+    def choose_run(self, name: str) -> None:
+        """Take up another run of those on disk. UserError if one is under way, or it is gone."""
+        self._training.choose(name)
+
+    def run_names(self) -> list[str]:
+        """The names of all runs on disk, the newest first."""
+        return self._training.names()
+
+    def run_state(self) -> RunState | None:
+        """Where the run stands; None where there is none."""
+        return self._training.state()
 
     def generate(self, prompt: str, **settings: Any) -> Result:
         """Put a request in the line and wait for its result; `settings` are Request's."""
@@ -217,27 +263,37 @@ class Engine:
 
     def _load(self, found: Found, precision: str, low_vram: bool) -> None:
         """Load a model on all devices."""
+        self.found = found
         self.dtype, self._why_precision = choose_precision(precision, self.device, found.small)
         self.name, self._why_model = found.name, found.why
         try:
             for number, station in enumerate(self._stations):
-                load = partial(station.load, found, self.dtype, low_vram)
+                model = partial(_load, found, station.device, self.dtype)
+                load = partial(station.load, model, found.base or found.folder, low_vram)
                 load() if is_lent() else self._line.call(load, number)
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise UserError(
                 f"Out of memory while loading {found.name} on {self.device}; close other programs or use the"
                 " small model."
             ) from None
 
+    def _adapter(self, name: str) -> Path:
+        """The file of the adapter called `name`: of the run that learns it, or of the library."""
+        return self._training.adapter(name) or adapter(name)
+
+    def _mark(self, request: Request) -> tuple[Request, int]:
+        """What a result is remembered by: the request, and the state of its adapter's file."""
+        return request, self._adapter(request.adapter).stat().st_mtime_ns if request.adapter else 0
+
     def _work(
-        self, station: _Station, requests: Sequence[Request], sketches: Sketches
+        self, station: Station, requests: Sequence[Request], sketches: Sketches
     ) -> Generator[Progress | Outcome, None, None]:
         """What each request comes to, made now or before, in their order."""
         outcomes: dict[Request, Outcome] = {}
         for request in requests:
-            kept = self._results.get(_mark(request))
+            kept = self._results.get(self._mark(request))
             if kept is not None:
                 outcomes[request] = replace(kept, cached=True)
         missing = [request for request in dict.fromkeys(requests) if request not in outcomes]
@@ -254,10 +310,10 @@ class Engine:
             yield outcomes[asked]
 
     def _make(
-        self, station: _Station, requests: Sequence[Request], sketches: Sketches
+        self, station: Station, requests: Sequence[Request], sketches: Sketches
     ) -> Generator[Progress | Outcome, None, None]:
         """Make requests; where memory is short, what is missing one by one, and then more frugally."""
-        marks = [_mark(request) for request in requests]
+        marks = [self._mark(request) for request in requests]
         made = 0
         several = len(requests) > 1 and station.pipeline.together
         for together, frugal in ((True, False), (False, False), (False, True)):
@@ -273,7 +329,7 @@ class Engine:
                     yield event
                 return
             except (MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
             gc.collect()  # outside of the handler: there the error still held on to the memory
             if station.device.type == "cuda":
@@ -285,51 +341,6 @@ class Engine:
         )
 
 
-class _Station:
-    """A device with the model on it, and one thread of the line to work there."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._embeddings: _Kept[Tensor] = _Kept(KEPT_EMBEDDINGS)
-
-    def load(self, found: Found, dtype: torch.dtype, low_vram: bool) -> None:
-        """Load the model."""
-        self.pipeline = Pipeline(_load(found, self.device, dtype), low_vram)
-        self._switch = Switch(self.pipeline.model, found.base or found.folder)
-        self.stream = on_gpu(self._stream)
-
-    def _stream(
-        self, requests: Sequence[Request], frugal: bool, sketches: Sketches, together: bool
-    ) -> Generator[Progress | Outcome, None, None]:
-        for name, group in groupby(requests, key=lambda request: request.adapter):
-            self._switch.use(adapter(name) if name else None)
-            yield from self._stream_with(list(group), frugal, sketches, together)
-
-    def _stream_with(
-        self, requests: Sequence[Request], frugal: bool, sketches: Sketches, together: bool
-    ) -> Generator[Progress | Outcome, None, None]:
-        for event in self.pipeline.stream_all(requests, self.embed, frugal, sketches, together):
-            if is_lent() and isinstance(event, Progress) and event.estimate is not None:
-                event = replace(event, estimate=event.estimate.cpu())
-            if isinstance(event, Progress) and event.sketch is not None:
-                # Here, where it is made: whoever waits for it would have this thread end its stage first.
-                event = replace(event, glb=encode(event.sketch, "glb"))
-            yield event
-
-    def embed(self, prompt: str) -> Tensor:
-        """The prompt's embedding, from before if it was asked for lately."""
-        embeds = self._embeddings.get(prompt)
-        if embeds is None:
-            embeds = self.pipeline.embed(prompt)
-            self._embeddings.put(prompt, embeds)
-        return embeds
-
-
-def _mark(request: Request) -> tuple[Request, int]:
-    """What a result is remembered by: the request, and the state of its adapter's file."""
-    return request, adapter(request.adapter).stat().st_mtime_ns if request.adapter else 0
-
-
 def _what_fits(request: Request, device: torch.device) -> str:
     """What to ask for where memory was too short for a request."""
     free = f" ({torch.cuda.mem_get_info(device)[0] / 1e9:.1f} GB are free)" if device.type == "cuda" else ""
@@ -339,28 +350,6 @@ def _what_fits(request: Request, device: torch.device) -> str:
 
 
 _UNTRAINED = "This model is untrained: it makes shapes, but not yet what the prompt says."
-
-
-class _Kept(Generic[Value]):
-    """The last few values by key; the one not used for the longest time goes first."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._values: OrderedDict[object, Value] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: object) -> Value | None:
-        with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-            return self._values.get(key)
-
-    def put(self, key: object, value: Value) -> None:
-        with self._lock:
-            self._values[key] = value
-            self._values.move_to_end(key)
-            while len(self._values) > self._size:
-                self._values.popitem(last=False)
 
 
 def _picture(draw: Callable[..., np.ndarray], mesh: Mesh, size: int) -> bytes:
@@ -386,13 +375,3 @@ def _rasteriser(device: torch.device) -> str:
     if device.type == "cuda" and name != "nvdiffrast":
         return f"{name} on the CPU: nvdiffrast is not installed (it is optional, see requirements-cuda.txt)"
     return f"{name}: on {device.type}"
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    said = str(error).lower()
-    return any(
-        words in said
-        for words in ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
-    )

@@ -176,7 +176,6 @@ class Line:
         name: of the threads.
         size: the most requests that may wait, 1 or more; None: any number.
         clock: tells the seconds.
-        idle: what the last of the threads does, piece by piece, while no request waits; begun by `wake`.
     """
 
     def __init__(
@@ -185,7 +184,6 @@ class Line:
         name: str,
         size: int | None = None,
         clock: Callable[[], float] = time.monotonic,
-        idle: Idle | None = None,
     ) -> None:
         self._changed = threading.Condition()
         self._waiting: deque[Ticket] = deque()
@@ -194,7 +192,6 @@ class Line:
         self._clock = clock
         self._took: deque[float] = deque(maxlen=REMEMBERED)
         self._workers = [_Worker(self, work) for work in works]
-        self._workers[-1].idle = idle
         for number, worker in enumerate(self._workers):
             worker.thread = threading.Thread(target=worker.serve, name=f"{name} {number}", daemon=True)
             worker.thread.start()
@@ -234,8 +231,12 @@ class Line:
                 self._changed.notify_all()
         return future.result() if elsewhere else function()
 
+    def when_idle(self, idle: Idle) -> None:
+        """What the last of the threads does, piece by piece, while no request waits; begun by `wake`."""
+        self._workers[-1].idle = idle
+
     def wake(self) -> None:
-        """Have the idle piece of work looked at: there may be something to do now."""
+        """Have the idle work looked at: there may be something to do now."""
         with self._changed:
             self._workers[-1].awake = self._workers[-1].idle is not None
             self._changed.notify_all()

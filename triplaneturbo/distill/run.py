@@ -154,6 +154,12 @@ class Run:
         except (OSError, ValueError):
             return None
 
+    @property
+    def learned(self) -> Path | None:
+        """The adapter as it was learned so far, the averaged one; None where nothing was learned yet."""
+        path = self.folder / _LEARNED
+        return path if path.is_file() else None
+
     def train(
         self, found: Found, device: torch.device, team: Team | None = None
     ) -> Generator[Report, None, None]:
