@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -45,3 +47,24 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> Path:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
     return path
+
+
+def link_whole(source: Path, target: Path) -> Path:
+    """Have `source` at `target` too, whole: without a copy where the file system can.
+
+    Args:
+        source: a file that is never changed in place.
+
+    Raises:
+        OSError: it cannot be had there.
+    """
+    part = target.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        try:
+            os.link(source, part)
+        except OSError:
+            shutil.copyfile(source, part)
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target

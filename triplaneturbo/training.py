@@ -52,6 +52,8 @@ class RunState:
         previews: pictures of the fixed prompts, in order.
         learning: whether its adapter as it is now can be generated with.
         kept: whether its adapter is in the library; nothing more can be done with the run then.
+        sheet: the picture of before and after, if it has come to that.
+        scores: before and after, likewise; as `Run.scores` has them.
     """
 
     order: Order
@@ -67,6 +69,8 @@ class RunState:
     previews: tuple[Path, ...] = ()
     learning: bool = False
     kept: bool = False
+    sheet: Path | None = None
+    scores: dict[str, Any] | None = None
 
     @property
     def active(self) -> bool:
@@ -284,6 +288,8 @@ class Training:
             previews=tuple(run.previews()),
             learning=run.learned is not None,
             kept=_is_kept(run),
+            sheet=run.sheet,
+            scores=run.scores(),
         )
 
     def _want(self, wanted: str) -> None:

@@ -40,6 +40,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="keeps results; default outputs/history",
     )
+    parser.add_argument(
+        "--runs", metavar="FOLDER", help="keeps fine-tuning runs; default: runs beside the results"
+    )
+    parser.add_argument(
+        "--admin", action="store_true", help="let everybody who reaches the page fine-tune and manage adapters"
+    )
+    parser.add_argument(
+        "--admin-password",
+        metavar="PASSWORD",
+        help="let those who know it; better given as TRIPLANETURBO_ADMIN_PASSWORD, as others see commands",
+    )
     parser.add_argument("--queue", type=int, metavar="N", help="the most requests that may wait")
     parser.add_argument("--per-minute", type=int, metavar="N", help="the most requests a minute and session")
     parser.add_argument(
@@ -61,8 +72,11 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: the model is not to be had, the address is taken, or results cannot be kept.
     """
+    from triplaneturbo.admin import Admin
     from triplaneturbo.limits import Guard, Limits
 
+    password = arguments.admin_password or os.environ.get("TRIPLANETURBO_ADMIN_PASSWORD")
+    admin = Admin(arguments.host, arguments.admin, password)
     limits = Limits.for_host(arguments.host, arguments.queue, arguments.per_minute, arguments.quota)
     # As Docker stops it: not at once, so that the folder for results goes.
     if threading.current_thread() is threading.main_thread():
@@ -75,19 +89,23 @@ def run(arguments: argparse.Namespace) -> int:
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = spared
 
     from triplaneturbo.engine import Engine
+    from triplaneturbo.ui.admission import Admission
     from triplaneturbo.ui.blocks import SERVING, build, look
     from triplaneturbo.ui.gate import guarded
     from triplaneturbo.ui.history import History
     from triplaneturbo.ui.served import Served, live_folder
 
-    history = History(Path(arguments.outputs), quota=limits.quota, kept=limits.entries)
+    outputs = Path(arguments.outputs)
+    runs = Path(arguments.runs) if arguments.runs else outputs.parent / "runs"
+    history = History(outputs, quota=limits.quota, kept=limits.entries)
     model = (arguments.model, arguments.device, arguments.precision, arguments.base, arguments.low_vram)
-    with Engine(*model, queue=limits.queue) as engine, live_folder(history) as folder:
+    with Engine(*model, queue=limits.queue, runs=runs) as engine, live_folder(history) as folder:
         print("\n".join(filter(None, (engine.report(), engine.notice))), flush=True)
-        page = build(engine, folder, history, Guard(limits))
+        admission = Admission(admin, folder)
+        page = build(engine, folder, history, Guard(limits), admission)
         address = {"server_name": arguments.host, "server_port": arguments.port}
         try:
-            gate = guarded(Served(history), limits)
+            gate = guarded(Served(history), limits, admission)
             _, url, _ = page.launch(**address, **SERVING, **look(), **gate, prevent_thread_lock=True)
         except (OSError, OverflowError):
             raise UserError(

@@ -2,8 +2,10 @@
 
     history, limits = History(Path("outputs/history")), Limits()
     with live_folder(history) as folder:
-        page = build(engine, folder, history, Guard(limits))
-        page.launch(server_name="127.0.0.1", **SERVING, **look(), **guarded(Served(history), limits))
+        admission = Admission(Admin("127.0.0.1"), folder)
+        page = build(engine, folder, history, Guard(limits), admission)
+        gate = guarded(Served(history), limits, admission)
+        page.launch(server_name="127.0.0.1", **SERVING, **look(), **gate)
 
 This floor imports no torch: the engine gives what is needed.
 """
@@ -16,12 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from triplaneturbo.admin import Admin
 from triplaneturbo.limits import Guard, Limits
 from triplaneturbo.models import ROOT
-from triplaneturbo.ui import endpoint, generate, panels
+from triplaneturbo.ui import advanced, endpoint, generate, panels
+from triplaneturbo.ui.admission import Admission
 from triplaneturbo.ui.scripts import ON_LOAD
 from triplaneturbo.ui.sessions import Sessions
 from triplaneturbo.ui.theme import CSS, theme
+from triplaneturbo.ui.training_style import TRAINING_CSS
 
 if TYPE_CHECKING:
     from triplaneturbo.engine import Engine
@@ -43,11 +48,15 @@ SERVING: dict[str, Any] = {
 
 def look() -> dict[str, Any]:
     """What `launch` needs to know of the page's looks."""
-    return {"theme": theme(), "css": CSS, "favicon_path": str(ROOT / "assets" / "favicon.svg")}
+    return {"theme": theme(), "css": CSS + TRAINING_CSS, "favicon_path": str(ROOT / "assets" / "favicon.svg")}
 
 
 def build(
-    engine: Engine, folder: Path, history: History | None = None, guard: Guard | None = None
+    engine: Engine,
+    folder: Path,
+    history: History | None = None,
+    guard: Guard | None = None,
+    admission: Admission | None = None,
 ) -> gr.Blocks:
     """The page for an engine; files are served from `folder` and from the history's alone.
 
@@ -57,9 +66,11 @@ def build(
             deletes it when the page is closed.
         history: keeps results; None: none are kept.
         guard: holds visitors to limits; None: there are only loose ones.
+        admission: says who may train; None: whoever is at this machine.
     """
     folder = folder.resolve()
     guard = guard or Guard(Limits.for_host("localhost"))
+    admission = admission or Admission(Admin("localhost"), folder)
     # Gradio serves whatever lies in its folder for temporary files, by default one that all of a machine's
     # Gradio programs share; and what lies elsewhere it copies there.
     os.environ["GRADIO_TEMP_DIR"] = str(history.root if history is not None else folder)
@@ -71,9 +82,9 @@ def build(
         gr.HTML(panels.title())
         with gr.Tabs(elem_id="rooms"):
             with gr.Tab("Generate", id="generate", render_children=True):
-                generate.build(page, engine, sessions, history, guard)
+                adapter = generate.build(page, engine, sessions, history, guard)
             with gr.Tab("Advanced", id="advanced", render_children=True):
-                gr.Markdown("hello")
+                advanced.build(page, engine, sessions, admission, adapter)
         endpoint.build(engine, sessions, guard)
 
         def leave(page: gr.Request) -> None:

@@ -142,8 +142,11 @@ def build(engine: Engine) -> Controls:
 
 def known_adapters(engine: Engine) -> Any:
     """What the choice of adapters shows."""
-    names = engine.adapters()
-    return gr.update(choices=[(OWN, ""), *((name, name) for name in names)], visible=bool(names))
+    choices = [(name, name) for name in engine.adapters()]
+    learning = engine.learning()
+    if learning:
+        choices.append((f"{learning}, as it learns", learning))
+    return gr.update(choices=[(OWN, ""), *choices], visible=bool(choices))
 
 
 def read(engine: Engine, prompt: str | None) -> str:

@@ -40,7 +40,7 @@ def to_request(*values: Any) -> Request:
         raise UserError(f"The seed is blank; give a whole number from 0 to {SEED_LIMIT}, or roll the dice.")
     for name in ("seed", "steps", "resolution", "faces", "texture_size", "smoothing", "variation_seed"):
         if name in fields:
-            fields[name] = _whole(fields[name])
+            fields[name] = whole(fields[name])
     if "variation_seed" in fields:
         fields["variation_seed"] = fields["variation_seed"] or 0
     if "adapter" in fields:
@@ -67,6 +67,6 @@ def to_fields(request: Request) -> list[Any]:
     return [0 if name == "faces" and value is None else value for name, value in values.items()]
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
     """A browser's number as an int where it is whole; anything else as it is, for Request to complain of."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

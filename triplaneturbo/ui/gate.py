@@ -2,26 +2,32 @@
 
 Gradio has many routes that this page does not use, and some do more than is wanted of a server that strangers
 reach: they fetch addresses that a stranger names, take uploads, write files. So only the routes that the page
-uses are open; `Served` says which files are given out; and a request's JSON may name no other file.
+uses are open; `Served` says which files are given out; and a request's JSON may name no other file. Gradio's
+uploads are closed: lists of prompts of those who may train are taken here.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import urllib.parse
 from contextlib import AbstractContextManager
 from typing import Any
 
 import anyio
 import anyio.to_thread
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from triplaneturbo.errors import UserError
 from triplaneturbo.limits import Limits
+from triplaneturbo.ui.admission import Admission
 from triplaneturbo.ui.served import Served
 
 API = "/gradio_api"
+UPLOAD = "/prompts"
 _FILE = re.compile(r"/file[=/](?P<path>.*)", re.DOTALL)
 _OPEN = re.compile(
     r"/(?:info|openapi\.json|app_id|user|token|login_check|startup-events|theme\.css|cancel|reset"
@@ -32,10 +38,17 @@ _OPEN = re.compile(
 _SPARE_THREADS = 40
 
 
-def guarded(served: Served, limits: Limits) -> dict[str, Any]:
-    """What `launch` needs to know besides for the gate to stand before its routes."""
+def guarded(served: Served, limits: Limits, admission: Admission | None = None) -> dict[str, Any]:
+    """What `launch` needs to know besides for the gate to stand before its routes.
+
+    Args:
+        served: the files that are given out.
+        limits: of a request.
+        admission: who may upload lists of prompts; None: nobody.
+    """
+    gate = Middleware(Gate, served=served, body=limits.body, admission=admission)
     return {
-        "app_kwargs": {"middleware": [Middleware(Gate, served=served, body=limits.body)]},
+        "app_kwargs": {"middleware": [gate]},
         "max_threads": (limits.queue or 0) + _SPARE_THREADS,
     }
 
@@ -47,12 +60,16 @@ class Gate:
         app: what is behind it.
         served: the files that are given out.
         body: the most bytes of a request's JSON.
+        admission: who may upload lists of prompts; None: nobody.
     """
 
-    def __init__(self, app: ASGIApp, served: Served, body: int) -> None:
+    def __init__(
+        self, app: ASGIApp, served: Served, body: int, admission: Admission | None = None
+    ) -> None:
         self._app = app
         self._served = served
         self._body = body
+        self._admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it here."""
@@ -69,6 +86,8 @@ class Gate:
             await self._app(scope, receive, send)
         elif asked := _FILE.fullmatch(route):
             await self._give(asked["path"], scope, receive, send)
+        elif route == UPLOAD and scope["method"] == "POST" and self._admission is not None:
+            await self._receive(self._admission, scope, receive, send)
         elif not _OPEN.fullmatch(route):
             await _refuse(404, "There is no such address.", scope, receive, send)
         elif scope["method"] == "POST":
@@ -89,6 +108,40 @@ class Gate:
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(_leave, lease)
+
+    async def _receive(
+        self, admission: Admission, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Write a list of prompts to where the admission says."""
+        headers = Headers(scope=scope)
+        name = urllib.parse.unquote(headers.get("x-name", ""))
+        try:
+            path = await anyio.to_thread.run_sync(admission.receive, headers.get("x-key", ""), name)
+        except UserError as error:
+            await _refuse(403, str(error), scope, receive, send)
+            return
+        size, more = 0, True
+        try:
+            async with await anyio.open_file(path, "wb") as file:
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        break
+                    data = message.get("body", b"")
+                    more = message.get("more_body", False)
+                    size += len(data)
+                    if size > admission.most:
+                        break
+                    await file.write(data)
+        except OSError as error:
+            await _refuse(507, f"The list cannot be kept: {error.strerror}.", scope, receive, send)
+            return
+        if more:
+            path.unlink(missing_ok=True)
+            most = admission.most >> 20
+            await _refuse(413, f"A list of prompts has at most {most} MB here.", scope, receive, send)
+            return
+        await JSONResponse({"kept": path.name})(scope, receive, send)
 
     async def _take(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read a request's JSON, look at every file that it names, and pass it on."""

@@ -29,8 +29,10 @@ PATIENCE = 0.7
 BEFORE = 4  # the controls of a Placement and the browser's token come before those of the Request
 
 
-def build(page: gr.Blocks, engine: Engine, sessions: Sessions, history: History | None, guard: Guard) -> None:
-    """Put the tab into the Blocks that is being built."""
+def build(
+    page: gr.Blocks, engine: Engine, sessions: Sessions, history: History | None, guard: Guard
+) -> gr.Dropdown:
+    """Put the tab into the Blocks that is being built; returns the choice of adapters."""
     with gr.Row(elem_id="page", equal_height=False):
         with gr.Column(scale=4, min_width=320, elem_id="controls"):
             asked = controls.build(engine)
@@ -46,6 +48,7 @@ def build(page: gr.Blocks, engine: Engine, sessions: Sessions, history: History 
     _wire(engine, sessions, history, guard, asked, pane)
     if history is not None:
         past.wire(page, sessions, history, guard, asked, pane)
+    return asked.fields[FIELDS.index("adapter")]
 
 
 def _wire(

@@ -18,7 +18,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import tempfile
 import time
 import zipfile
@@ -30,7 +29,7 @@ from typing import Any
 
 from triplaneturbo.commands.outputs import FORMATS, safe_name
 from triplaneturbo.errors import UserError
-from triplaneturbo.files import write_whole
+from triplaneturbo.files import link_whole, write_whole
 from triplaneturbo.request import Request
 from triplaneturbo.ui.entry import Entry, read_entry, suffix_of
 from triplaneturbo.ui.room import (
@@ -183,7 +182,8 @@ class Shelf:
             if isinstance(source, bytes):
                 write_whole(target, source)
             else:
-                _link(source, target)
+                with mendable(target.parent):
+                    link_whole(source, target)
             if facts is not None:
                 result = read(entry.folder) or {}
                 write_whole(entry.folder / RESULT, _json({**result, "facts": {**entry.facts, **facts}}))
@@ -287,20 +287,6 @@ def _pack(archive: zipfile.ZipFile, number: int, entry: Entry) -> dict[str, Any]
             "files": packed,
         }
     return None
-
-
-def _link(source: Path, target: Path) -> None:
-    """Have `source` at `target` too, whole: without a copy where the file system can."""
-    part = target.with_name(f".{secrets.token_hex(8)}.part")
-    with mendable(target.parent):
-        try:
-            try:
-                os.link(source, part)
-            except OSError:
-                shutil.copyfile(source, part)
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
 
 
 def _json(result: dict[str, Any]) -> bytes:

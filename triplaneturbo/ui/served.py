@@ -1,4 +1,4 @@
-"""Which files the page's server gives out: those of results, by names that nobody can guess.
+"""Which files the page's server gives out: those of results and of runs, by names that nobody can guess.
 
 root/<visitor, 64 digits>/<result, 32 digits>/<file>      the history's; see room.py
 root/live-<16 digits>/<session, 32 digits>/<file>         a running server's, which go with it
@@ -25,7 +25,7 @@ from triplaneturbo.ui.history import History
 from triplaneturbo.ui.room import mendable
 
 _LIVE = "live-"
-_KINDS = "|".join(re.escape(suffix) for suffix in sorted({*FORMATS.values(), *PICTURES.values(), ".svg"}))
+_KINDS = "|".join(re.escape(suffix) for suffix in sorted({*FORMATS.values(), *PICTURES.values(), ".svg", ".safetensors"}))
 _SHAPE = re.compile(
     rf"(?P<folder>(?:[0-9a-f]{{64}}|{_LIVE}[0-9a-f]{{16}})/[0-9a-f]{{32}})/[A-Za-z0-9][\w.-]*(?:{_KINDS})",
     re.ASCII,

@@ -1,0 +1,213 @@
+"""The Advanced tab: prompts at the left, the run that learns them at the right.
+
+All of it is for those only who may train: every handler checks the page's key first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from triplaneturbo import publish
+from triplaneturbo.errors import UserError
+from triplaneturbo.library import adapter as adapter_file
+from triplaneturbo.ui import ordering, prompt_list, running
+from triplaneturbo.ui.controls import QUICK
+from triplaneturbo.ui.news import FOLLOWED, News, visitor
+from triplaneturbo.ui.running import SURE, line
+from triplaneturbo.ui.upload_script import UPLOAD
+from triplaneturbo.ui.watching import Watching
+
+if TYPE_CHECKING:
+    from triplaneturbo.engine import Engine
+    from triplaneturbo.ui.admission import Admission
+    from triplaneturbo.ui.ordering import Ordering
+    from triplaneturbo.ui.running import Running
+    from triplaneturbo.ui.sessions import Sessions
+
+CLOSED = (
+    "Fine-tuning is off on this server, since others reach it: start it with --admin-password, or with --admin"
+    " for everybody."
+)
+POLL = 2.0  # seconds, while a run learns
+Guarded = Callable[[Callable[..., News]], Callable[..., News]]
+
+
+def build(
+    page: gr.Blocks, engine: Engine, sessions: Sessions, admission: Admission, adapter: gr.Dropdown
+) -> None:
+    """Put the tab into the Blocks that is being built.
+
+    Args:
+        adapter: the choice of adapters on the Generate tab, which learns of new ones.
+    """
+    if not admission.admin.offered:
+        gr.HTML(line(CLOSED))
+        return
+    asks = admission.admin.asks
+    key = gr.Textbox(visible="hidden", elem_id="train-key")
+    with gr.Row(visible=asks, elem_id="unlock") as door:
+        password = gr.Textbox(
+            label="Password", type="password", info="The administrator's, to fine-tune here.", elem_id="password"
+        )
+        unlock = gr.Button("Unlock", scale=0, min_width=120, elem_id="unlock-button")
+    refusal = gr.HTML(line(""), visible=asks, elem_id="unlock-status")
+    with gr.Row(visible=not asks, elem_id="training", equal_height=False) as room:
+        with gr.Column(scale=4, min_width=320, elem_id="ordering"):
+            asked = ordering.build(engine)
+            with gr.Accordion("Earlier runs", open=False, elem_id="train-past"):
+                past = gr.Dropdown([], label="Run", elem_id="train-run")
+        with gr.Column(scale=8, min_width=320, elem_id="running"):
+            pane = running.build(engine)
+    timer = gr.Timer(POLL, active=False)
+    watching = Watching(engine, sessions, asked, pane, past, adapter, timer)
+
+    def enter(page: gr.Request, given: str | None = None) -> News:
+        try:
+            entered = admission.enter(given, visitor(page)["address"])
+        except UserError as error:
+            return {refusal: line(str(error), "error"), password: ""}
+        opened: News = {door: gr.update(visible=False), refusal: gr.update(visible=False)}
+        return watching.news(page) | opened | {key: entered, password: "", room: gr.update(visible=True)}
+
+    def guarded(work: Callable[..., News]) -> Callable[..., News]:
+        """A handler that does `work` for a page with a key, and tells of an error in one line."""
+
+        def handler(page: gr.Request, key: str, *given: Any) -> News:
+            try:
+                admission.check(key)
+                return work(page, *given)
+            except UserError as error:
+                return {asked.status: line(str(error), "error")}
+
+        return handler
+
+    shown = [key, door, refusal, password, room, *watching.all]
+    if asks:
+        gr.on([unlock.click, password.submit], enter, password, shown, **QUICK)
+    else:
+        page.load(enter, None, shown, show_progress="hidden", api_visibility="private")
+    _wire_prompts(engine, admission, guarded, asked, key)
+    _wire_run(engine, guarded, watching, asked, pane, past, timer, key)
+    _wire_push(engine, admission, pane, key)
+
+
+def _wire_prompts(engine: Engine, admission: Admission, guarded: Guarded, asked: Ordering, key: Any) -> None:
+    """The list: typed or uploaded, and counted; and what a choice of length means."""
+
+    def typed(page: gr.Request, given: str, share: float) -> News:
+        try:
+            counted = prompt_list.count(engine, prompt_list.from_text(given or ""), share)
+        except UserError as error:
+            return {asked.counted: prompt_list.panel(None, str(error))}
+        return {asked.counted: prompt_list.panel(counted)}
+
+    def uploaded(page: gr.Request, key: str, told: str, share: float, column: str | None = None) -> News:
+        if told != "kept":
+            return {asked.counted: prompt_list.panel(None, told) if told else gr.skip()}
+        news: News = {}
+        try:
+            admission.check(key)
+            path = admission.uploaded(key)
+            choice = prompt_list.choices(path)
+            if column is None:
+                news = {asked.column: gr.update(choices=choice, value=None, visible=bool(choice))}
+            listed, lines = prompt_list.from_file(path, column)
+            counted = prompt_list.count(engine, listed, share)
+        except UserError as error:
+            return news | {asked.counted: prompt_list.panel(None, str(error))}
+        if not choice:
+            admission.drop(key)
+        return news | {asked.counted: prompt_list.panel(counted), asked.prompts: lines}
+
+    def chosen(page: gr.Request, key: str, column: str, share: float) -> News:
+        return uploaded(page, key, "kept", share, column)
+
+    def preset(page: gr.Request, name: str) -> News:
+        return dict(zip(asked.settings.values(), ordering.preset_values(engine, name), strict=True))
+
+    settings = list(asked.settings.values())
+    listing = [asked.prompts, asked.share]
+    gr.on([asked.prompts.input, asked.share.release], guarded(typed), [key, *listing],
+          [asked.counted, asked.status], trigger_mode="always_last", **QUICK)  # fmt: skip
+    shown = [asked.column, asked.counted, asked.prompts]
+    asked.upload.click(uploaded, [key, asked.told, asked.share], shown, js=UPLOAD, **QUICK)
+    asked.column.input(chosen, [key, asked.column, asked.share], shown, **QUICK)
+    asked.preset.input(guarded(preset), [key, asked.preset], [*settings, asked.status], **QUICK)
+
+
+def _wire_run(
+    engine: Engine,
+    guarded: Guarded,
+    watching: Watching,
+    asked: Ordering,
+    pane: Running,
+    past: gr.Dropdown,
+    timer: gr.Timer,
+    key: Any,
+) -> None:
+    """The buttons, and the news while a run learns."""
+    quiet = {asked.status: line("")}
+
+    def begin(page: gr.Request, given: str, share: float, name: str, start: str, *settings: Any) -> News:
+        counted = prompt_list.count(engine, prompt_list.from_text(given or ""), share)
+        engine.begin_run(ordering.to_order(counted, name, start, *settings))
+        return watching.news(page) | quiet
+
+    def pause(page: gr.Request) -> News:
+        engine.pause_run()
+        return watching.news(page) | quiet
+
+    def resume(page: gr.Request) -> News:
+        engine.resume_run()
+        return watching.news(page) | quiet
+
+    def keep(page: gr.Request) -> News:
+        engine.stop_run(keep=True)
+        return watching.news(page) | quiet
+
+    def discard(page: gr.Request, label: str) -> News:
+        if label != SURE:
+            return {pane.buttons["discard"]: gr.update(value=SURE)}
+        engine.stop_run(keep=False)
+        return watching.news(page) | quiet
+
+    def choose(page: gr.Request, name: str) -> News:
+        engine.choose_run(name)
+        return watching.news(page) | quiet
+
+    def look(page: gr.Request) -> News:
+        return watching.news(page)
+
+    shown = [asked.status, *watching.all]
+    inputs = [key, asked.prompts, asked.share, asked.name, asked.start, *asked.settings.values()]
+    asked.begin.click(guarded(begin), inputs, shown, **QUICK)
+    for name, work in {"pause": pause, "resume": resume, "keep": keep}.items():
+        pane.buttons[name].click(guarded(work), key, shown, **QUICK)
+    pane.buttons["discard"].click(guarded(discard), [key, pane.buttons["discard"]], shown, **QUICK)
+    past.input(guarded(choose), [key, past], shown, **QUICK)
+    timer.tick(guarded(look), key, shown, **QUICK)
+
+
+def _wire_push(engine: Engine, admission: Admission, pane: Running, key: Any) -> None:
+    """Push to the hub; the token is taken from the page at once, and kept nowhere."""
+
+    def push(page: gr.Request, key: str, repository: str, token: str, private: bool) -> Iterator[News]:
+        yield {pane.token: "", pane.push: gr.update(interactive=False), pane.pushed: line("Pushing ...", "running")}
+        try:
+            admission.check(key)
+            state = engine.run_state()
+            if state is None or not state.kept:
+                raise UserError("There is no adapter of this run in the library: keep it first.")
+            config = engine.model.config
+            card = publish.card(state.order, engine.name, config.world, state.scores)
+            url = publish.push(repository, token, adapter_file(state.order.name), card, private)
+            news = line(f"It is at {url}", "done")
+        except UserError as error:
+            news = line(str(error), "error")
+        yield {pane.push: gr.update(interactive=True), pane.pushed: news}
+
+    inputs = [key, pane.repository, pane.token, pane.private]
+    pane.push.click(push, inputs, [pane.token, pane.push, pane.pushed], **FOLLOWED)

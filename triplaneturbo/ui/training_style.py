@@ -1,0 +1,52 @@
+"""How the Advanced tab looks, beside what theme.py says of the whole page."""
+
+from __future__ import annotations
+
+TRAINING_CSS = """
+#training { gap: 20px; align-items: flex-start; }
+.tt-soft { color: var(--body-text-color-subdued); }
+.tt-told { margin: 0; min-height: 20px; font-size: 14px; line-height: 20px; color: var(--body-text-color); }
+/* Of one height whatever it says, so that nothing below moves. */
+.tt-counted { height: 108px; overflow-y: auto; overflow-wrap: anywhere; padding: 8px 12px; font-size: 13px;
+  line-height: 18px; border: 1px solid var(--block-border-color); border-radius: var(--block-radius);
+  background: var(--block-background-fill); color: var(--body-text-color); }
+.tt-counted p { margin: 0; }
+#train-lists { align-items: flex-end; }
+#train-prompts textarea { font-family: var(--font-mono); font-size: 13px; line-height: 20px; }
+#train-estimate .tt-told { min-height: 40px; }
+#train-status .tt-told { min-height: 40px; }
+.dark #train-settings { --neutral-200: #38424f; }
+#train-settings input[type=range]::-webkit-slider-thumb { border: 1px solid var(--primary-600); }
+#train-settings input[type=range]::-moz-range-thumb { border: 1px solid var(--primary-600); }
+
+.tt-run { font-size: 14px; line-height: 20px; color: var(--body-text-color); }
+.tt-run .tt-words { margin: 0 0 8px 0; height: 40px; overflow: hidden; }
+.tt-run dl { margin: 0; display: grid; gap: 1px; border-radius: 6px; overflow: hidden;
+  background: var(--border-color-primary); border: 1px solid var(--border-color-primary); }
+.tt-run dl > div { padding: 5px 10px; background: var(--block-background-fill); min-width: 0; }
+.tt-run dt { font-size: 12px; line-height: 16px; color: var(--body-text-color-subdued); }
+.tt-run dd { margin: 0; line-height: 20px; font-variant-numeric: tabular-nums; white-space: nowrap;
+  font-weight: 600; }
+.tt-run .tt-numbers { grid-template-columns: repeat(4, 1fr); }
+#run-buttons { gap: 8px; }
+#run-previews .grid-container { grid: 240px / none !important; grid-auto-columns: 420px !important; }
+#run-previews .preview { position: fixed; inset: 24px; width: auto; height: auto; z-index: 1000; }
+#run-plots { gap: 12px; }
+.tt-plot { padding: 8px !important; }
+#run-end { background: none; border: 0; }
+.tt-scores { width: 100%; border-collapse: collapse; font-size: 13px; line-height: 20px;
+  color: var(--body-text-color); }
+.tt-scores th, .tt-scores td { padding: 4px 8px; text-align: left; font-weight: 400;
+  border-bottom: 1px solid var(--border-color-primary); }
+.tt-scores thead th, .tt-scores td:last-child { color: var(--body-text-color-subdued); }
+.tt-scores td:nth-child(2), .tt-scores td:nth-child(3) { font-variant-numeric: tabular-nums; font-weight: 600; }
+@media (max-width: 760px) {
+  #training { flex-direction: column; gap: 12px; }
+  #training > .column { width: 100%; min-width: 0 !important; }
+  #run-previews .grid-container { grid: 190px / none !important; grid-auto-columns: 330px !important; }
+  .tt-scores td:last-child, .tt-scores thead th:last-child { display: none; }
+}
+@media (max-width: 600px) {
+  .tt-run .tt-numbers { grid-template-columns: repeat(2, 1fr); }
+}
+"""

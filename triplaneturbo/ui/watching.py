@@ -1,0 +1,136 @@
+"""What a page is told of the run: only what has changed since it was told last."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import gradio as gr
+
+from triplaneturbo.library import FILE, adapters
+from triplaneturbo.ui import controls, running
+from triplaneturbo.ui.ordering import NEW
+from triplaneturbo.ui.shared_files import SharedFiles
+
+if TYPE_CHECKING:
+    from triplaneturbo.engine import Engine
+    from triplaneturbo.training import RunState
+    from triplaneturbo.ui.news import News
+    from triplaneturbo.ui.ordering import Ordering
+    from triplaneturbo.ui.running import Running
+    from triplaneturbo.ui.sessions import Session, Sessions
+
+
+class Watching:
+    """Tells pages of the engine's run.
+
+    Args:
+        asked, pane: the tab's two sides.
+        past: the choice of earlier runs.
+        adapter: the choice of adapters on the Generate tab.
+        timer: asks for news while a run learns.
+
+    Attributes:
+        all: every component of which there can be news.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        sessions: Sessions,
+        asked: Ordering,
+        pane: Running,
+        past: gr.Dropdown,
+        adapter: gr.Dropdown,
+        timer: gr.Timer,
+    ) -> None:
+        self._engine, self._sessions = engine, sessions
+        self._asked, self._pane, self._past = asked, pane, past
+        self._adapter, self._timer = adapter, timer
+        self._files = SharedFiles()
+        self._lock = threading.Lock()
+        self._told: WeakKeyDictionary[Session, dict[str, Any]] = WeakKeyDictionary()
+        self.all = [pane.status, *pane.buttons.values(), pane.previews, *pane.plots.values(), pane.end]
+        self.all += [pane.sheet, pane.scores, pane.download, asked.begin, asked.start, past, adapter, timer]
+
+    def news(self, page: gr.Request) -> News:
+        """What has changed since this page was told last; everything for a new one."""
+        session = self._sessions.of(page.session_hash)
+        state = self._engine.run_state()
+        pane = self._pane
+        wanted: list[tuple[str, Any, Any]] = []  # what it is called, its mark, and the news if that is another
+        folder = state.folder if state is not None else None
+        status = running.panel(state)
+        wanted.append(("status", status, lambda: {pane.status: status}))
+        offered = _offered(state)
+        wanted.append(("buttons", offered, lambda: self._buttons(offered)))
+        active = state is not None and state.active
+        wanted.append(
+            ("timer", active, lambda: {self._timer: gr.Timer(active=active), self._asked.begin: gr.update(interactive=not active)})
+        )
+        previews = state.previews if state is not None else ()
+        wanted.append(("previews", (folder, previews), lambda: {pane.previews: self._strip(session, previews)}))
+        log = state.log if state is not None else ()
+        wanted.append(
+            ("plots", (folder, len(log)), lambda: {plot: running.table(log, title) for title, plot in pane.plots.items()})
+        )
+        over = state is not None and (state.kept or state.state == "finished")
+        wanted.append(("end", (folder, over), lambda: self._end(session, state if over else None)))
+        known, learning = self._engine.adapters(), self._engine.learning()
+        wanted.append(("adapters", (known, learning), lambda: self._adapters(known)))
+        names = self._engine.run_names()
+        chosen = state.order.name if state is not None else None
+        wanted.append(
+            ("past", (names, chosen), lambda: {self._past: gr.update(choices=names, value=chosen)})
+        )
+        news: News = {}
+        with self._lock:
+            told = self._told.setdefault(session, {})
+            for name, mark, say in wanted:
+                if name not in told or told[name] != mark:
+                    told[name] = mark
+                    news |= say()
+        return news or {pane.status: gr.skip()}  # nothing at all would be taken for a blank page
+
+    def _buttons(self, offered: dict[str, bool]) -> News:
+        buttons = self._pane.buttons
+        news: News = {buttons[name]: gr.update(interactive=can) for name, can in offered.items()}
+        label = running.DISCARD if offered["pause"] or offered["keep"] else running.DELETE
+        return news | {buttons["discard"]: gr.update(value=label, interactive=offered["discard"])}
+
+    def _strip(self, session: Session, previews: tuple[Path, ...]) -> Any:
+        shown = [(self._files.give(session, path), f"iteration {int(path.stem):,}") for path in previews]
+        return gr.update(value=[(str(path), words) for path, words in shown if path is not None])
+
+    def _end(self, session: Session, state: RunState | None) -> News:
+        pane = self._pane
+        if state is None:
+            return {pane.end: gr.update(visible=False)}
+        sheet = self._files.give(session, state.sheet) if state.sheet is not None else None
+        learned = adapters().get(state.order.name) if state.kept else None
+        file = self._files.give(session, learned, f"{state.order.name}{Path(FILE).suffix}") if learned else None
+        return {
+            pane.end: gr.update(visible=True),
+            pane.sheet: gr.update(value=str(sheet) if sheet else None, visible=sheet is not None),
+            pane.scores: running.scored(state.scores),
+            pane.download: gr.update(value=str(file) if file else None, interactive=file is not None),
+        }
+
+    def _adapters(self, known: list[str]) -> News:
+        start = gr.update(choices=[(NEW, ""), *((name, name) for name in known)])
+        return {self._asked.start: start, self._adapter: controls.known_adapters(self._engine)}
+
+
+def _offered(state: RunState | None) -> dict[str, bool]:
+    """Which buttons can be pressed."""
+    if state is None:
+        return dict.fromkeys(("pause", "resume", "keep", "discard"), False)
+    settled = not state.active or state.state == "running"
+    return {
+        "pause": state.state == "running",
+        "resume": state.resumable,
+        "keep": settled and not state.kept and state.iteration > 0,
+        "discard": settled,
+    }
