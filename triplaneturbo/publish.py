@@ -28,7 +28,7 @@ _LICENCES = {
     True: ("apache-2.0", "the built-in model of triplaneturbo, Apache License 2.0"),
     False: (
         "openrail++",
-        "Stable Diffusion 2.1-base, CreativeML Open RAIL++-M: its restrictions of use hold for this adapter, too",
+        "Stable Diffusion 2.1-base, CreativeML Open RAIL++-M, whose restrictions of use hold here, too",
     ),
 }
 _LEFT_OUT = ("prompts", "held_out", "preview_prompts", "corpus", "embeddings")
@@ -56,12 +56,16 @@ def card(order: Order, model: str, world: bool, scores: dict[str, Any] | None = 
             for key in before
             if isinstance(before[key], float) and isinstance(scores["after"][group].get(key), float)
         ]
-        judged = "\n## Scores\n\n| prompts | score | before | after |\n|---|---|---|---|\n" + "\n".join(figures) + "\n"
+        judged = (
+            "\n## Scores\n\n| prompts | score | before | after |\n|---|---|---|---|\n"
+            + "\n".join(figures)
+            + "\n"
+        )
     return (
         f"---\nlicense: {licence}\nlibrary_name: triplaneturbo\npipeline_tag: text-to-3d\n"
         f"tags:\n- text-to-3d\n- adapter\n---\n\n# {order.name}\n\n"
-        f"An adapter for the model `{model}` of triplaneturbo, fine-tuned on {count} with Progressive Rendering"
-        f" Distillation; {len(order.held_out):,} more were held out for judging.\n\n"
+        f"An adapter for the model `{model}` of triplaneturbo, fine-tuned on {count} with Progressive"
+        f" Rendering Distillation; {len(order.held_out):,} more were held out for judging.\n\n"
         f"Put `{FILE}` into `checkpoints/adapters/{order.name}/` and choose it as the adapter.\n\n"
         f"## Licence\n\nThe base is {base}.\n\n"
         f"## Settings\n\n| setting | value |\n|---|---|\n{rows}\n{judged}"

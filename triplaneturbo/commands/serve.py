@@ -44,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--runs", metavar="FOLDER", help="keeps fine-tuning runs; default: runs beside the results"
     )
     parser.add_argument(
-        "--admin", action="store_true", help="let everybody who reaches the page fine-tune and manage adapters"
+        "--admin",
+        action="store_true",
+        help="let everybody who reaches the page fine-tune and manage adapters",
     )
     parser.add_argument(
         "--admin-password",

@@ -43,6 +43,7 @@ __all__ = ["PRESETS", "RUNS", "Order", "Report", "Run", "runs"]
 
 RUNS = ROOT / "outputs" / "runs"
 LEARNED = "learned.safetensors"
+SHEET = "sheet.png"
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,13 @@ class Run:
     @property
     def learned(self) -> Path | None:
         """The adapter as it was learned so far, the averaged one; None where nothing was learned yet."""
-        path = self.folder / _LEARNED
+        path = self.folder / LEARNED
+        return path if path.is_file() else None
+
+    @property
+    def sheet(self) -> Path | None:
+        """The picture of before and after; None where the run has not come to that."""
+        path = self.folder / SHEET
         return path if path.is_file() else None
 
     def train(

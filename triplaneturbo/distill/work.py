@@ -73,9 +73,10 @@ def _learn(run: Run, lesson: Lesson, trainer: Trainer) -> Generator[Report, None
         picture = None
         if leads:
             _log(run, {"iteration": trainer.iteration, **losses})
-            if trainer.saved == trainer.iteration:
+            shown = order.preview_every and (trainer.iteration % order.preview_every == 0 or trainer.finished)
+            if shown or trainer.saved == trainer.iteration:
                 _keep(run, trainer)
-            if order.preview_every and (trainer.iteration % order.preview_every == 0 or trainer.finished):
+            if shown:
                 picture = _preview(run, lesson, trainer)
         left = sum(recent) / len(recent) * (order.iterations - trainer.iteration)
         yield Report(trainer.iteration, order.iterations, losses, seconds, left, preview=picture)

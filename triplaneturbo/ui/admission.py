@@ -1,7 +1,7 @@
 """Who of a page's visitors may train, and the lists of prompts that these have sent.
 
-A page that may has a key, which it sends along with whatever it asks for. What it uploads lies in a folder that
-nothing is served from, one file a key, until it has been read.
+A page that may has a key, which it sends along with whatever it asks for. What it uploads lies in a folder
+that nothing is served from, one file a key, until it has been read.
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ class Admission:
         """
         if not self.knows(key):
             if self.admin.offered:
-                raise UserError("This page may not train any more: reload it and, where one is asked for, give"
-                                " the password.")  # fmt: skip
+                raise UserError(
+                    "This page may not train: reload it and, where one is asked for, give the password."
+                )
             self.admin.check()
         assert isinstance(key, str)
         return key

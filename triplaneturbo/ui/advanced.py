@@ -12,6 +12,7 @@ import gradio as gr
 
 from triplaneturbo import publish
 from triplaneturbo.errors import UserError
+from triplaneturbo.kept import Kept
 from triplaneturbo.library import adapter as adapter_file
 from triplaneturbo.ui import ordering, prompt_list, running
 from triplaneturbo.ui.controls import QUICK
@@ -21,6 +22,7 @@ from triplaneturbo.ui.upload_script import UPLOAD
 from triplaneturbo.ui.watching import Watching
 
 if TYPE_CHECKING:
+    from triplaneturbo.distill.prompts import PromptList
     from triplaneturbo.engine import Engine
     from triplaneturbo.ui.admission import Admission
     from triplaneturbo.ui.ordering import Ordering
@@ -28,9 +30,10 @@ if TYPE_CHECKING:
     from triplaneturbo.ui.sessions import Sessions
 
 CLOSED = (
-    "Fine-tuning is off on this server, since others reach it: start it with --admin-password, or with --admin"
-    " for everybody."
+    "Fine-tuning is off on this server, since others reach it: start it with --admin-password, or for everybody"
+    " with --admin."
 )
+MOST_FILES = 50  # of which the page's text is remembered
 POLL = 2.0  # seconds, while a run learns
 Guarded = Callable[[Callable[..., News]], Callable[..., News]]
 
@@ -50,7 +53,10 @@ def build(
     key = gr.Textbox(visible="hidden", elem_id="train-key")
     with gr.Row(visible=asks, elem_id="unlock") as door:
         password = gr.Textbox(
-            label="Password", type="password", info="The administrator's, to fine-tune here.", elem_id="password"
+            label="Password",
+            type="password",
+            info="The administrator's, to fine-tune here.",
+            elem_id="password",
         )
         unlock = gr.Button("Unlock", scale=0, min_width=120, elem_id="unlock-button")
     refusal = gr.HTML(line(""), visible=asks, elem_id="unlock-status")
@@ -97,9 +103,16 @@ def build(
 def _wire_prompts(engine: Engine, admission: Admission, guarded: Guarded, asked: Ordering, key: Any) -> None:
     """The list: typed or uploaded, and counted; and what a choice of length means."""
 
-    def typed(page: gr.Request, given: str, share: float) -> News:
+    files: Kept[tuple[str, PromptList]] = Kept(MOST_FILES)  # by key: the text that the page has of it
+
+    def changed(page: gr.Request, key: str, given: str, share: float) -> News:
         try:
-            counted = prompt_list.count(engine, prompt_list.from_text(given or ""), share)
+            admission.check(key)
+            lines, listed = files.get(key) or ("", None)
+            # What a file had twice, or left blank, is not in the text that is shown of it.
+            if listed is None or lines != given:
+                listed = prompt_list.from_text(given or "")
+            counted = prompt_list.count(engine, listed, share)
         except UserError as error:
             return {asked.counted: prompt_list.panel(None, str(error))}
         return {asked.counted: prompt_list.panel(counted)}
@@ -116,6 +129,7 @@ def _wire_prompts(engine: Engine, admission: Admission, guarded: Guarded, asked:
                 news = {asked.column: gr.update(choices=choice, value=None, visible=bool(choice))}
             listed, lines = prompt_list.from_file(path, column)
             counted = prompt_list.count(engine, listed, share)
+            files.put(key, (lines, listed))
         except UserError as error:
             return news | {asked.counted: prompt_list.panel(None, str(error))}
         if not choice:
@@ -130,8 +144,9 @@ def _wire_prompts(engine: Engine, admission: Admission, guarded: Guarded, asked:
 
     settings = list(asked.settings.values())
     listing = [asked.prompts, asked.share]
-    gr.on([asked.prompts.input, asked.share.release], guarded(typed), [key, *listing],
-          [asked.counted, asked.status], trigger_mode="always_last", **QUICK)  # fmt: skip
+    # Not at "input", which does not tell of what is pasted (Gradio 6.31).
+    gr.on([asked.prompts.change, asked.share.release], changed, [key, *listing], asked.counted,
+          trigger_mode="always_last", **QUICK)  # fmt: skip
     shown = [asked.column, asked.counted, asked.prompts]
     asked.upload.click(uploaded, [key, asked.told, asked.share], shown, js=UPLOAD, **QUICK)
     asked.column.input(chosen, [key, asked.column, asked.share], shown, **QUICK)
@@ -195,7 +210,11 @@ def _wire_push(engine: Engine, admission: Admission, pane: Running, key: Any) ->
     """Push to the hub; the token is taken from the page at once, and kept nowhere."""
 
     def push(page: gr.Request, key: str, repository: str, token: str, private: bool) -> Iterator[News]:
-        yield {pane.token: "", pane.push: gr.update(interactive=False), pane.pushed: line("Pushing ...", "running")}
+        yield {
+            pane.token: "",
+            pane.push: gr.update(interactive=False),
+            pane.pushed: line("Pushing ...", "running"),
+        }
         try:
             admission.check(key)
             state = engine.run_state()

@@ -63,9 +63,7 @@ class Gate:
         admission: who may upload lists of prompts; None: nobody.
     """
 
-    def __init__(
-        self, app: ASGIApp, served: Served, body: int, admission: Admission | None = None
-    ) -> None:
+    def __init__(self, app: ASGIApp, served: Served, body: int, admission: Admission | None = None) -> None:
         self._app = app
         self._served = served
         self._body = body
@@ -109,9 +107,7 @@ class Gate:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(_leave, lease)
 
-    async def _receive(
-        self, admission: Admission, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _receive(self, admission: Admission, scope: Scope, receive: Receive, send: Send) -> None:
         """Write a list of prompts to where the admission says."""
         headers = Headers(scope=scope)
         name = urllib.parse.unquote(headers.get("x-name", ""))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from triplaneturbo.engine import Engine
     from triplaneturbo.ui.prompt_list import Counted
 
-NEW = "a new one, from the model's own"
+NEW = "the model's own"
 # What the page calls a preset; its Order is the run's matter.
 LENGTHS = {"try": "Try", "short": "Short", "thorough": "Thorough"}
 SHARE = 0.2  # held out
@@ -86,7 +86,7 @@ def build(engine: Engine) -> Ordering:
         elem_id="train-prompts",
     )
     with gr.Row(elem_id="train-lists"):
-        upload = gr.Button("Upload a list", min_width=130, scale=0, elem_id="train-upload")
+        upload = gr.Button("Upload a list", min_width=160, scale=0, elem_id="train-upload")
         column = gr.Dropdown([], label="Column", visible=False, min_width=140, elem_id="train-column")
     told = gr.Textbox(visible="hidden", elem_id="train-told")
     counted = gr.HTML(prompt_list.panel(None), elem_id="train-counted")
@@ -105,10 +105,18 @@ def build(engine: Engine) -> Ordering:
             elem_id="train-name",
         )
         start = gr.Dropdown(
-            [(NEW, "")], value="", label="Begin with", info="Or go on with one.", min_width=150, elem_id="train-start"
+            [(NEW, "")],
+            value="",
+            label="Begin with",
+            info="Or go on with one.",
+            min_width=150,
+            elem_id="train-start",
         )
     preset = gr.Radio(
-        [(label, name) for name, label in LENGTHS.items()], value="try", label="How long", elem_id="train-preset"
+        [(label, name) for name, label in LENGTHS.items()],
+        value="try",
+        label="How long",
+        elem_id="train-preset",
     )
     estimate = gr.HTML(elem_id="train-estimate")
     with gr.Row(elem_id="train-buttons"):
@@ -133,7 +141,9 @@ def _settings(engine: Engine) -> tuple[gr.Slider, dict[str, Any]]:
             [(_ASKED[name], name) for name in teachers], value=list(teachers), label="Teachers"
         )
         with gr.Row():
-            made["iterations"] = gr.Number(default["iterations"], label="Iterations", min_width=120)
+            made["iterations"] = gr.Number(
+                default["iterations"], label="Iterations", info="Optimiser steps.", min_width=120
+            )
             made["batch"] = gr.Number(default["batch"], label="Batch", info="Prompts at once.", min_width=120)
         with gr.Row():
             made["rate"] = gr.Number(default["rate"], label="Learning rate", min_width=120)
@@ -144,7 +154,9 @@ def _settings(engine: Engine) -> tuple[gr.Slider, dict[str, Any]]:
             list(RENDERINGS), value=list(RENDERINGS), label="Renderings", info="What the teachers look at."
         )
         with gr.Row():
-            made["tuning"] = gr.Dropdown(list(TUNINGS), value=default["tuning"], label="What learns", min_width=120)
+            made["tuning"] = gr.Dropdown(
+                list(TUNINGS), value=default["tuning"], label="What learns", min_width=120
+            )
             made["rank"] = gr.Dropdown(
                 [("its own", 0), *((str(rank), rank) for rank in RANKS if rank)],
                 value=default["rank"],
@@ -165,7 +177,7 @@ def _settings(engine: Engine) -> tuple[gr.Slider, dict[str, Any]]:
 
 
 def preset_values(engine: Engine, preset: str) -> list[Any]:
-    """What the settings' controls show for a preset, in the order of FIELDS; what it says nothing of stays."""
+    """What the settings' controls show for a preset, in the order of FIELDS; what else there is stays."""
     chosen = PRESETS[preset](engine.model.config.world) if preset in PRESETS else {}
     return [chosen.get(name, gr.skip()) for name in FIELDS]
 
@@ -179,7 +191,9 @@ def to_order(counted: Counted, name: Any, start: Any, *settings: Any) -> Order:
     values = dict(zip(FIELDS, settings, strict=True))
     for field in FIELDS:
         if values[field] is None:
-            raise UserError(f"The field for {field.replace('_', ' ')} is blank; choose a preset again, or fill it.")
+            raise UserError(
+                f"The field for {field.replace('_', ' ')} is blank; choose a preset again, or fill it."
+            )
     for field in _WHOLE:
         values[field] = whole(values[field])
     if not values["teachers"]:

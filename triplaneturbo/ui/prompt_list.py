@@ -97,7 +97,8 @@ def choices(path: Path) -> list[str]:
 def panel(counted: Counted | None, error: str = "") -> str:
     """What the page shows of a list."""
     if error:
-        return f'<div class="tt-counted" role="alert" data-state="error"><p class="tt-words">{text(error)}</p></div>'
+        words = f'<p class="tt-words">{text(error)}</p>'
+        return f'<div class="tt-counted" role="alert" data-state="error">{words}</div>'
     if counted is None or not any((counted.listed.prompts, counted.listed.notes, counted.listed.wrong)):
         return '<div class="tt-counted" role="status"><p class="tt-soft">No prompts yet.</p></div>'
     listed = counted.listed
@@ -108,13 +109,20 @@ def panel(counted: Counted | None, error: str = "") -> str:
         (listed.too_long, "too long"),
     ]
     out = [f"{number:,} {what}" for number, what in left if number]
-    lines = [f"<b>{_prompts(len(counted.learned))} to learn</b>, {len(counted.held_out):,} held out for judging."]
+    lines = [
+        f"<b>{_prompts(len(counted.learned))} to learn</b>, {len(counted.held_out):,} held out for judging."
+    ]
     if out:
         lines.append(f"Left out: {text(', '.join(out))}.")
     lines += [text(note) for note in listed.notes[:_MOST]]
     if counted.strange:
-        lines.append(f"Left out, as this model cannot express {'it' if len(counted.strange) == 1 else 'them'}:")
-        lines += [f"“{text(prompt)}”: {text(why)}." for prompt, why in list(counted.strange.items())[:_MOST]]
+        lines.append(
+            f"Left out, as this model cannot express {'it' if len(counted.strange) == 1 else 'them'}:"
+        )
+        lines += [
+            f"“{text(prompt)}”: {text(why.rstrip('.'))}."
+            for prompt, why in list(counted.strange.items())[:_MOST]
+        ]
         if len(counted.strange) > _MOST:
             lines.append(f"and {len(counted.strange) - _MOST:,} more.")
     return f'<div class="tt-counted" role="status">{"".join(f"<p>{line}</p>" for line in lines)}</div>'

@@ -37,7 +37,7 @@ class Running:
         status: where the run stands.
         buttons: "pause", "resume", "keep", "discard".
         previews: the strip of pictures.
-        plots: by title.
+        plots: by title, in `curves`.
         end: what is seen when it is over, with the `sheet`, the `scores` and the rest.
     """
 
@@ -45,6 +45,7 @@ class Running:
     buttons: dict[str, gr.Button]
     previews: gr.Gallery
     plots: dict[str, gr.LinePlot]
+    curves: gr.Row
     end: gr.Group
     sheet: gr.Image
     scores: gr.HTML
@@ -99,14 +100,15 @@ def build(engine: Engine) -> Running:
                     min_width=160,
                     elem_id="hub-token",
                 )
-            private = gr.Checkbox(True, label="Private", info="Only you see the repository.", elem_id="hub-private")
+            private = gr.Checkbox(
+                True, label="Private", info="Only you see the repository.", elem_id="hub-private"
+            )
             push = gr.Button("Push", elem_id="hub-push")
             pushed = gr.HTML(line(""), elem_id="hub-status")
     plots = {}
-    with gr.Row(elem_id="run-plots"):
+    with gr.Row(visible=False, elem_id="run-plots") as curves:
         for title in titles(engine):
             plots[title] = gr.LinePlot(
-                value=table([], title),
                 x="iteration",
                 y="loss",
                 color="part",
@@ -123,7 +125,20 @@ def build(engine: Engine) -> Running:
                 elem_classes="tt-plot",
             )
     return Running(
-        status, buttons, previews, plots, end, sheet, scores, download, repository, token, private, push, pushed
+        status,
+        buttons,
+        previews,
+        plots,
+        curves,
+        end,
+        sheet,
+        scores,
+        download,
+        repository,
+        token,
+        private,
+        push,
+        pushed,
     )
 
 
@@ -133,7 +148,7 @@ def titles(engine: Engine) -> list[str]:
 
 
 def table(log: Sequence[Mapping[str, Any]], title: str) -> Any:
-    """What a plot draws of a run's log: columns iteration, loss and part, of a long run means of iterations."""
+    """What a plot draws of a run's log: columns iteration, loss and part, of a long run the means."""
     import pandas
 
     width = max(1, -(-len(log) // POINTS))
@@ -205,7 +220,8 @@ def _panel(mood: str, words: str, fraction: float, numbers: Sequence[tuple[str, 
 def line(words: str, mood: str = "idle") -> str:
     """One line of what has come of something."""
     role = "alert" if mood == "error" else "status"
-    return f'<p class="tt-told" data-state="{mood}" role="{role}"><span class="tt-words">{text(words)}</span></p>'
+    shown = f'<span class="tt-words">{text(words)}</span>'
+    return f'<p class="tt-told" data-state="{mood}" role="{role}">{shown}</p>'
 
 
 def scored(scores: Mapping[str, Any] | None) -> str:
@@ -220,11 +236,15 @@ def scored(scores: Mapping[str, Any] | None) -> str:
         for key, (name, meaning) in _MEASURES.items():
             if before.get(key) is not None and after.get(key) is not None:
                 rows.append(
-                    f'<tr><th scope="row" title="{meaning}">{name}, {group}</th><td>{_figure(before[key])}</td>'
-                    f"<td>{_figure(after[key])}</td><td>{meaning}</td></tr>"
+                    f'<tr><th scope="row" title="{meaning}">{name}, {group}</th>'
+                    f"<td>{_figure(before[key])}</td><td>{_figure(after[key])}</td><td>{meaning}</td></tr>"
                 )
     head = '<tr><th scope="col">Score</th><th scope="col">Before</th><th scope="col">After</th><th></th></tr>'
-    return f'<table class="tt-scores"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>' if rows else ""
+    return (
+        f'<table class="tt-scores"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
+        if rows
+        else ""
+    )
 
 
 def _figure(value: float) -> str:

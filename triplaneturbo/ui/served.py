@@ -25,7 +25,9 @@ from triplaneturbo.ui.history import History
 from triplaneturbo.ui.room import mendable
 
 _LIVE = "live-"
-_KINDS = "|".join(re.escape(suffix) for suffix in sorted({*FORMATS.values(), *PICTURES.values(), ".svg", ".safetensors"}))
+_KINDS = "|".join(
+    re.escape(suffix) for suffix in sorted({*FORMATS.values(), *PICTURES.values(), ".svg", ".safetensors"})
+)
 _SHAPE = re.compile(
     rf"(?P<folder>(?:[0-9a-f]{{64}}|{_LIVE}[0-9a-f]{{16}})/[0-9a-f]{{32}})/[A-Za-z0-9][\w.-]*(?:{_KINDS})",
     re.ASCII,

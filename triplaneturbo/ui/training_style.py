@@ -30,6 +30,11 @@ TRAINING_CSS = """
 .tt-run .tt-numbers { grid-template-columns: repeat(4, 1fr); }
 #run-buttons { gap: 8px; }
 #run-previews .grid-container { grid: 240px / none !important; grid-auto-columns: 420px !important; }
+#run-previews { border: 1px solid var(--block-border-color); background: var(--block-background-fill);
+  padding: 12px; }
+#run-previews .empty .icon { display: none; }
+#run-previews .empty::after { content: "Pictures of the same prompts will appear here while it learns.";
+  color: var(--body-text-color-subdued); }
 #run-previews .preview { position: fixed; inset: 24px; width: auto; height: auto; z-index: 1000; }
 #run-plots { gap: 12px; }
 .tt-plot { padding: 8px !important; }
@@ -39,7 +44,8 @@ TRAINING_CSS = """
 .tt-scores th, .tt-scores td { padding: 4px 8px; text-align: left; font-weight: 400;
   border-bottom: 1px solid var(--border-color-primary); }
 .tt-scores thead th, .tt-scores td:last-child { color: var(--body-text-color-subdued); }
-.tt-scores td:nth-child(2), .tt-scores td:nth-child(3) { font-variant-numeric: tabular-nums; font-weight: 600; }
+.tt-scores td:nth-child(2), .tt-scores td:nth-child(3) { font-variant-numeric: tabular-nums;
+  font-weight: 600; }
 @media (max-width: 760px) {
   #training { flex-direction: column; gap: 12px; }
   #training > .column { width: 100%; min-width: 0 !important; }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -52,7 +53,14 @@ class Watching:
         self._files = SharedFiles()
         self._lock = threading.Lock()
         self._told: WeakKeyDictionary[Session, dict[str, Any]] = WeakKeyDictionary()
-        self.all = [pane.status, *pane.buttons.values(), pane.previews, *pane.plots.values(), pane.end]
+        self.all = [
+            pane.status,
+            *pane.buttons.values(),
+            pane.previews,
+            *pane.plots.values(),
+            pane.curves,
+            pane.end,
+        ]
         self.all += [pane.sheet, pane.scores, pane.download, asked.begin, asked.start, past, adapter, timer]
 
     def news(self, page: gr.Request) -> News:
@@ -60,44 +68,45 @@ class Watching:
         session = self._sessions.of(page.session_hash)
         state = self._engine.run_state()
         pane = self._pane
-        wanted: list[tuple[str, Any, Any]] = []  # what it is called, its mark, and the news if that is another
-        folder = state.folder if state is not None else None
-        status = running.panel(state)
-        wanted.append(("status", status, lambda: {pane.status: status}))
-        offered = _offered(state)
-        wanted.append(("buttons", offered, lambda: self._buttons(offered)))
+        folder, name = (None, None) if state is None else (state.folder, state.order.name)
         active = state is not None and state.active
-        wanted.append(
-            ("timer", active, lambda: {self._timer: gr.Timer(active=active), self._asked.begin: gr.update(interactive=not active)})
-        )
-        previews = state.previews if state is not None else ()
-        wanted.append(("previews", (folder, previews), lambda: {pane.previews: self._strip(session, previews)}))
-        log = state.log if state is not None else ()
-        wanted.append(
-            ("plots", (folder, len(log)), lambda: {plot: running.table(log, title) for title, plot in pane.plots.items()})
-        )
         over = state is not None and (state.kept or state.state == "finished")
-        wanted.append(("end", (folder, over), lambda: self._end(session, state if over else None)))
-        known, learning = self._engine.adapters(), self._engine.learning()
-        wanted.append(("adapters", (known, learning), lambda: self._adapters(known)))
-        names = self._engine.run_names()
-        chosen = state.order.name if state is not None else None
-        wanted.append(
-            ("past", (names, chosen), lambda: {self._past: gr.update(choices=names, value=chosen)})
-        )
+        previews = state.previews if state is not None else ()
+        log = state.log if state is not None else ()
+        panel, offered = running.panel(state), _offered(state)
+        known, names = self._engine.adapters(), self._engine.run_names()
+        # By what each is called: its mark, and what is told where that is another one than before.
+        parts: dict[str, tuple[Any, Callable[[], News]]] = {
+            "panel": (panel, lambda: {pane.status: panel}),
+            "buttons": ((offered, over), lambda: self._buttons(offered, over)),
+            "active": (active, lambda: self._activity(active)),
+            "previews": ((folder, previews), lambda: {pane.previews: self._strip(session, previews)}),
+            "plots": ((folder, len(log)), lambda: self._curves(log)),
+            "end": ((folder, over), lambda: self._end(session, state if over else None)),
+            "adapters": ((known, self._engine.learning()), lambda: self._adapters(known)),
+            "past": ((names, name), lambda: {self._past: gr.update(choices=names, value=name)}),
+        }
         news: News = {}
         with self._lock:
             told = self._told.setdefault(session, {})
-            for name, mark, say in wanted:
-                if name not in told or told[name] != mark:
-                    told[name] = mark
+            for part, (mark, say) in parts.items():
+                if part not in told or told[part] != mark:
+                    told[part] = mark
                     news |= say()
         return news or {pane.status: gr.skip()}  # nothing at all would be taken for a blank page
 
-    def _buttons(self, offered: dict[str, bool]) -> News:
+    def _activity(self, active: bool) -> News:
+        return {self._timer: gr.Timer(active=active), self._asked.begin: gr.update(interactive=not active)}
+
+    def _curves(self, log: Sequence[dict[str, Any]]) -> News:
+        # Without a point a plot's axes have no ends, of which the browser complains.
+        shown: News = {self._pane.curves: gr.update(visible=bool(log))}
+        return shown | {plot: running.table(log, title) for title, plot in self._pane.plots.items() if log}
+
+    def _buttons(self, offered: dict[str, bool], over: bool) -> News:
         buttons = self._pane.buttons
         news: News = {buttons[name]: gr.update(interactive=can) for name, can in offered.items()}
-        label = running.DISCARD if offered["pause"] or offered["keep"] else running.DELETE
+        label = running.DELETE if over else running.DISCARD
         return news | {buttons["discard"]: gr.update(value=label, interactive=offered["discard"])}
 
     def _strip(self, session: Session, previews: tuple[Path, ...]) -> Any:
@@ -110,7 +119,8 @@ class Watching:
             return {pane.end: gr.update(visible=False)}
         sheet = self._files.give(session, state.sheet) if state.sheet is not None else None
         learned = adapters().get(state.order.name) if state.kept else None
-        file = self._files.give(session, learned, f"{state.order.name}{Path(FILE).suffix}") if learned else None
+        called = f"{state.order.name}{Path(FILE).suffix}"
+        file = self._files.give(session, learned, called) if learned else None
         return {
             pane.end: gr.update(visible=True),
             pane.sheet: gr.update(value=str(sheet) if sheet else None, visible=sheet is not None),
