@@ -1,4 +1,4 @@
-"""An engine that learns between requests. What a run does is a stand-in, so that tests say when it goes on."""
+"""An engine that learns between requests. What a run does is a stand-in, so that tests time it."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from triplaneturbo.ui.sessions import Sessions
 
 CLOSED = (
-    "Fine-tuning is off on this server, since others reach it: start it with --admin-password, or for everybody"
+    "Fine-tuning is off on this server, since others reach it: start it with --admin-password, or for all"
     " with --admin."
 )
 MOST_FILES = 50  # of which the page's text is remembered

@@ -90,14 +90,14 @@ def build(engine: Engine) -> Ordering:
         column = gr.Dropdown([], label="Column", visible=False, min_width=140, elem_id="train-column")
     told = gr.Textbox(visible="hidden", elem_id="train-told")
     counted = gr.HTML(prompt_list.panel(None), elem_id="train-counted")
-    with gr.Accordion("Templates, and files that can be uploaded", open=False, elem_id="train-help"):
+    with gr.Accordion("Templates and files", open=False, elem_id="train-help"):
         gr.Markdown(prompt_list.TEMPLATES)
         gr.Markdown(
             "Files: .txt with a prompt a line, .csv, .json and .jsonl; of a table the column is chosen."
         )
     with gr.Row(elem_id="train-naming"):
         name = gr.Textbox(
-            label="The adapter's name",
+            label="Its name",
             placeholder="my-ducks",
             info="a-z, 0-9, - and _",
             max_length=64,

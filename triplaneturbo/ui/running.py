@@ -19,6 +19,7 @@ POINTS = 120  # of a curve, at most: of more iterations, so many means are drawn
 OTHERS, GRADIENT = "Regularisers", "Gradient's norm"
 _TITLES = {"rgb": "Colours", "geometry": "Shapes", "sd": "Stable Diffusion", "mvdream": "MVDream",
            "richdreamer": "RichDreamer"}  # fmt: skip
+SHEET_TITLE = {True: "Before, after, and as it should be", False: "Before and after"}
 DISCARD, SURE, DELETE = "Stop and discard", "Discard for good?", "Delete the run"
 _MEASURES = {
     "volume_iou": ("Volume", "overlap with the true shape; 1 is the best"),
@@ -46,7 +47,7 @@ class Running:
     previews: gr.Gallery
     plots: dict[str, gr.LinePlot]
     curves: gr.Row
-    end: gr.Group
+    end: gr.Column
     sheet: gr.Image
     scores: gr.HTML
     download: gr.DownloadButton
@@ -63,7 +64,7 @@ def build(engine: Engine) -> Running:
     with gr.Row(elem_id="run-buttons"):
         labels = {"pause": "Pause", "resume": "Resume", "keep": "Stop and keep", "discard": DISCARD}
         buttons = {
-            name: gr.Button(label, interactive=False, min_width=110, elem_id=f"run-{name}")
+            name: gr.Button(label, interactive=False, min_width=120, elem_id=f"run-{name}")
             for name, label in labels.items()
         }
     previews = gr.Gallery(
@@ -78,9 +79,11 @@ def build(engine: Engine) -> Running:
         elem_id="run-previews",
         elem_classes="tt-gallery",
     )
-    with gr.Group(visible=False, elem_id="run-end") as end:
+    with gr.Column(visible=False, elem_id="run-end") as end:
+        gr.HTML(f'<h2 class="tt-heading">{SHEET_TITLE[bool(engine.words)]}</h2>')
         sheet = gr.Image(
-            label="Before, after" + (", and as it should be" if engine.words else ""),
+            label=SHEET_TITLE[bool(engine.words)],
+            show_label=False,
             interactive=False,
             type="filepath",
             buttons=["fullscreen"],
@@ -122,6 +125,7 @@ def build(engine: Engine) -> Running:
                 buttons=[],
                 show_label=False,
                 label=title,
+                visible=False,
                 elem_classes="tt-plot",
             )
     return Running(
@@ -196,7 +200,7 @@ def panel(state: RunState | None) -> str:
         state.state, "done" if state.kept or state.state == "finished" else "idle"
     )
     numbers = [("Iterations", done)]
-    if state.seconds and state.state == "running":
+    if state.seconds and state.state == "running" and not state.doing:
         numbers += [("An iteration", seconds(state.seconds)), ("Steps a second", f"{1 / state.seconds:.2g}")]
         numbers += [("Left", seconds(state.left))]
     return _panel(mood, words, state.iteration / max(1, state.iterations), numbers)

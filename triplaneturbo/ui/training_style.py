@@ -29,7 +29,10 @@ TRAINING_CSS = """
   font-weight: 600; }
 .tt-run .tt-numbers { grid-template-columns: repeat(4, 1fr); }
 #run-buttons { gap: 8px; }
-#run-previews .grid-container { grid: 240px / none !important; grid-auto-columns: 420px !important; }
+#run-buttons button { white-space: nowrap; padding: 9px 8px; }
+.tt-heading { margin: 0; font-size: 14px; line-height: 20px; font-weight: 600;
+  color: var(--body-text-color); }
+#run-previews .grid-container { grid-template-rows: 240px !important; grid-auto-columns: 440px !important; }
 #run-previews { border: 1px solid var(--block-border-color); background: var(--block-background-fill);
   padding: 12px; }
 #run-previews .empty .icon { display: none; }
@@ -38,7 +41,9 @@ TRAINING_CSS = """
 #run-previews .preview { position: fixed; inset: 24px; width: auto; height: auto; z-index: 1000; }
 #run-plots { gap: 12px; }
 .tt-plot { padding: 8px !important; }
-#run-end { background: none; border: 0; }
+#run-end { gap: 12px; }
+#run-sheet { border: 1px solid var(--block-border-color); }
+.tt-scores, .tt-scores tr, .tt-scores th, .tt-scores td { border: 0; background: none; }
 .tt-scores { width: 100%; border-collapse: collapse; font-size: 13px; line-height: 20px;
   color: var(--body-text-color); }
 .tt-scores th, .tt-scores td { padding: 4px 8px; text-align: left; font-weight: 400;
@@ -49,7 +54,7 @@ TRAINING_CSS = """
 @media (max-width: 760px) {
   #training { flex-direction: column; gap: 12px; }
   #training > .column { width: 100%; min-width: 0 !important; }
-  #run-previews .grid-container { grid: 190px / none !important; grid-auto-columns: 330px !important; }
+  #run-previews .grid-container { grid-auto-columns: 330px !important; }
   .tt-scores td:last-child, .tt-scores thead th:last-child { display: none; }
 }
 @media (max-width: 600px) {

@@ -95,19 +95,22 @@ class Watching:
                     news |= say()
         return news or {pane.status: gr.skip()}  # nothing at all would be taken for a blank page
 
-    def _activity(self, active: bool) -> News:
-        return {self._timer: gr.Timer(active=active), self._asked.begin: gr.update(interactive=not active)}
-
-    def _curves(self, log: Sequence[dict[str, Any]]) -> News:
-        # Without a point a plot's axes have no ends, of which the browser complains.
-        shown: News = {self._pane.curves: gr.update(visible=bool(log))}
-        return shown | {plot: running.table(log, title) for title, plot in self._pane.plots.items() if log}
-
     def _buttons(self, offered: dict[str, bool], over: bool) -> News:
         buttons = self._pane.buttons
         news: News = {buttons[name]: gr.update(interactive=can) for name, can in offered.items()}
         label = running.DELETE if over else running.DISCARD
         return news | {buttons["discard"]: gr.update(value=label, interactive=offered["discard"])}
+
+    def _activity(self, active: bool) -> News:
+        return {self._timer: gr.Timer(active=active), self._asked.begin: gr.update(interactive=not active)}
+
+    def _curves(self, log: Sequence[dict[str, Any]]) -> News:
+        news: News = {self._pane.curves: gr.update(visible=bool(log))}
+        for title, plot in self._pane.plots.items():
+            # Without a point a plot's axes have no ends, of which the browser complains.
+            points = running.table(log, title)
+            news[plot] = gr.LinePlot(points, visible=True) if len(points) else gr.LinePlot(visible=False)
+        return news
 
     def _strip(self, session: Session, previews: tuple[Path, ...]) -> Any:
         shown = [(self._files.give(session, path), f"iteration {int(path.stem):,}") for path in previews]
