@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import re
 import threading
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ class Repo:
         cut: how many of a file's bytes are sent before the connection is cut, once a file.
         short: send so many bytes as if they were all of them.
         status, code: an answer to everything, and the hub's X-Error-Code with it.
+        private: whether it was made so.
     """
 
     files: dict[str, bytes]
@@ -27,13 +30,21 @@ class Repo:
     short: int | None = None
     status: int = 200
     code: str = ""
+    private: bool = False
 
 
 class Hub:
-    """The server; use as a context. `asked` holds (method, path, Range header, Authorization header)."""
+    """The server; use as a context. `asked` holds (method, path, Range header, Authorization header).
 
-    def __init__(self, repos: dict[str, Repo]) -> None:
+    Args:
+        repos: by their names.
+        token: whose owner may make repositories and commit to them.
+    """
+
+    def __init__(self, repos: dict[str, Repo], token: str = "") -> None:
         self.repos = repos
+        self.token = token
+        self.stored: dict[str, bytes] = {}
         self.asked: list[tuple[str, str, str, str]] = []
         self.was_cut: set[str] = set()
         hub = self
@@ -46,6 +57,12 @@ class Hub:
 
             def do_GET(self) -> None:
                 hub.answer(self, True)
+
+            def do_POST(self) -> None:
+                hub.take(self)
+
+            def do_PUT(self) -> None:
+                hub.take(self)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -107,6 +124,74 @@ class Hub:
             return None
         request.wfile.write(part)
         return None
+
+    def take(self, request: BaseHTTPRequestHandler) -> None:
+        """Answer one request that makes a repository, sends a file or commits what was sent."""
+        body = self._body(request)
+        given, path = request.headers.get("Authorization", ""), request.path.partition("?")[0]
+        self.asked.append((request.command, request.path, "", given))
+        request.close_connection = True
+        if request.command == "PUT":
+            self.stored[path.rpartition("/")[2]] = body
+            return self._say(request, 200, {})
+        if given != f"Bearer {self.token}":
+            return self._fail(request, 401, "")
+        told = json.loads(body.splitlines()[0]) if body else {}
+        if path == "/api/repos/create":
+            name = f"{told['organization']}/{told['name']}"
+            if name.startswith("another/"):
+                return self._fail(request, 403, "")
+            known = name in self.repos
+            self.repos.setdefault(name, Repo({}, private=told.get("visibility") == "private"))
+            return self._say(request, 409 if known else 200, {"url": f"{self.endpoint}/{name}"})
+        if path == "/api/validate-yaml":
+            return self._say(request, 200, {"errors": [], "warnings": []})
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/preupload/main", path):
+            modes = [
+                {
+                    "path": file["path"],
+                    "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
+                    "shouldIgnore": False,
+                }
+                for file in told["files"]
+            ]
+            return self._say(request, 200, {"files": modes})
+        if re.fullmatch(r"/[^/]+/[^/]+\.git/info/lfs/objects/batch", path):
+            objects = [
+                {**one, "actions": {"upload": {"href": f"{self.endpoint}/store/{one['oid']}"}}}
+                for one in told["objects"]
+            ]
+            return self._say(request, 200, {"transfer": "basic", "objects": objects})
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/main", path):
+            for line in map(json.loads, body.splitlines()):
+                value = line["value"]
+                if line["key"] == "file":
+                    self.repos[match[1]].files[value["path"]] = base64.b64decode(value["content"])
+                elif line["key"] == "lfsFile":
+                    self.repos[match[1]].files[value["path"]] = self.stored[value["oid"]]
+            address = f"{self.endpoint}/{match[1]}/commit/{COMMIT}"
+            return self._say(request, 200, {"commitUrl": address, "commitOid": COMMIT})
+        return self._fail(request, 404, "")
+
+    @staticmethod
+    def _body(request: BaseHTTPRequestHandler) -> bytes:
+        if request.headers.get("Transfer-Encoding") != "chunked":
+            return request.rfile.read(int(request.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(request.rfile.readline(), 16):
+            body += request.rfile.read(size)
+            request.rfile.readline()
+        return body
+
+    @staticmethod
+    def _say(request: BaseHTTPRequestHandler, status: int, value: object) -> None:
+        data = json.dumps(value).encode()
+        request.send_response(status)
+        request.send_header("Content-Type", "application/json")
+        request.send_header("Content-Length", str(len(data)))
+        request.send_header("Connection", "close")
+        request.end_headers()
+        request.wfile.write(data)
 
     @staticmethod
     def _fail(request: BaseHTTPRequestHandler, status: int, code: str, commit: str = COMMIT) -> None:
