@@ -19,12 +19,14 @@ from gradio_client import Client  # noqa: E402
 
 from tests.ui.test_panels import NASTY, Reader  # noqa: E402
 from tests.ui.visitor import API, Visitor  # noqa: E402
+from triplaneturbo.admin import Admin  # noqa: E402
 from triplaneturbo.engine import Engine  # noqa: E402
 from triplaneturbo.limits import Guard, Limits  # noqa: E402
 from triplaneturbo.models import ROOT  # noqa: E402
 from triplaneturbo.request import Request  # noqa: E402
+from triplaneturbo.ui.admission import Admission  # noqa: E402
 from triplaneturbo.ui.blocks import SERVING, build, look  # noqa: E402
-from triplaneturbo.ui.gate import guarded  # noqa: E402
+from triplaneturbo.ui.gate import UPLOAD, guarded  # noqa: E402
 from triplaneturbo.ui.history import Entry, History  # noqa: E402
 from triplaneturbo.ui.room import RESULT  # noqa: E402
 from triplaneturbo.ui.served import Served, live_folder  # noqa: E402
@@ -38,8 +40,8 @@ PICTURE = b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with Engine("small", device="cpu") as engine:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with Engine("small", device="cpu", runs=tmp_path_factory.mktemp("runs")) as engine:
         yield engine
 
 
@@ -61,8 +63,9 @@ def page(engine: Engine, history: History) -> Iterator[Any]:
     before = os.environ.copy()
     limits = Limits(per_minute=None)  # a refusal would hide what would have been given
     with live_folder(history) as folder:
-        page = build(engine, folder, history, Guard(limits))
-        gate = guarded(Served(history), limits)
+        admission = Admission(Admin("127.0.0.1"), folder)
+        page = build(engine, folder, history, Guard(limits), admission)
+        gate = guarded(Served(history), limits, admission)
         try:
             page.launch(server_name="127.0.0.1", prevent_thread_lock=True, **SERVING, **look(), **gate)
             yield page
@@ -217,6 +220,50 @@ def test_nothing_is_written_by_an_upload(visitor: Visitor, history: History) -> 
     for route in ("upload", "process_recording", "component_server", "queue/join", "run/generate"):
         _is_nothing(*visitor.ask("POST", f"{API}/{route}", body, kind)[::2])
     assert sorted(history.root.rglob("*")) == before
+
+
+def test_a_list_of_prompts_is_taken_with_a_key_only(
+    page: Any, visitor: Visitor, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Admission, "most", 1000)
+    before = sorted(history.root.rglob("*"))
+    route = f"{API}{UPLOAD}"
+    for key in ("", "0" * 64, "../" * 20):
+        _is_nothing(*visitor.ask("POST", route, b"a red duck", {"x-key": key, "x-name": "a.txt"})[::2])
+    _is_nothing(*visitor.ask("GET", route)[::2])
+    assert sorted(history.root.rglob("*")) == before
+    key = _key(page, visitor)
+    assert visitor.ask("POST", route, b"a" * 1001, {"x-key": key, "x-name": "a.txt"})[0] == 413
+    assert visitor.ask("POST", route, b"a", {"x-key": key, "x-name": "../../a.html"})[0] == 403
+    status, _, body = visitor.ask("POST", route, b"a red duck", {"x-key": key, "x-name": "../../../a.txt"})
+    assert (status, body) == (200, b'{"kept":"a.txt"}')
+    (kept,) = [path for path in history.root.rglob("a.txt")]
+    assert kept.read_bytes() == b"a red duck"
+    _is_nothing(*visitor.file(str(kept)))
+
+
+def _key(page: Any, visitor: Visitor) -> str:
+    """What a page at this machine gets when it is loaded: the one value of 64 digits."""
+    hidden = next(p["id"] for p in page.config["components"] if p["props"].get("elem_id") == "train-key")
+    load = next(d for d in page.config["dependencies"] if d["outputs"][:1] == [hidden])
+    told = visitor.run(load["id"], [])[-2]["output"]["data"]
+    return str(told[0])
+
+
+def test_nobody_trains_without_a_key(page: Any, visitor: Visitor, engine: Engine) -> None:
+    hidden = next(p["id"] for p in page.config["components"] if p["props"].get("elem_id") == "train-key")
+    asked = 0
+    for dependency in page.config["dependencies"]:
+        if hidden in dependency["inputs"] and dependency["backend_fn"]:
+            parts = {part["id"]: part for part in page.config["components"]}
+            inputs = [parts[id] for id in dependency["inputs"]]
+            for key in ("", "0" * 64):
+                data = [key, *_defaults(inputs, "a red duck")[1:]]
+                told = str(visitor.run(dependency["id"], data))
+                assert "may not train" in told or "Pushing" in told or "upload" in told, dependency
+                asked += 1
+    assert asked >= 16
+    assert engine.run_state() is None
 
 
 @pytest.mark.parametrize(

@@ -118,11 +118,11 @@ def _wire_prompts(engine: Engine, admission: Admission, guarded: Guarded, asked:
         return {asked.counted: prompt_list.panel(counted)}
 
     def uploaded(page: gr.Request, key: str, told: str, share: float, column: str | None = None) -> News:
-        if told != "kept":
-            return {asked.counted: prompt_list.panel(None, told) if told else gr.skip()}
         news: News = {}
         try:
             admission.check(key)
+            if told != "kept":
+                return {asked.counted: prompt_list.panel(None, told) if told else gr.skip()}
             path = admission.uploaded(key)
             choice = prompt_list.choices(path)
             if column is None:

@@ -132,7 +132,7 @@ class Gate:
         except OSError as error:
             await _refuse(507, f"The list cannot be kept: {error.strerror}.", scope, receive, send)
             return
-        if more:
+        if more or size > admission.most:
             path.unlink(missing_ok=True)
             most = admission.most >> 20
             await _refuse(413, f"A list of prompts has at most {most} MB here.", scope, receive, send)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from triplaneturbo.distill.prompts import MOST_BYTES, SUFFIXES
 
-# The key and what came of it: "" where nothing was chosen, "kept", or a sentence on what was wrong.
-UPLOAD = f"""async (key) => {{
+# The key, what came of it and the held-out share: "" where nothing was chosen, "kept", or a sentence on what was wrong.
+UPLOAD = f"""async (key, _, share) => {{
   const picker = document.createElement("input");
   picker.type = "file";
   picker.accept = "{",".join(SUFFIXES)}";
@@ -14,8 +14,8 @@ UPLOAD = f"""async (key) => {{
     picker.oncancel = () => done(null);
     picker.click();
   }});
-  if (!file) return [key, ""];
-  if (file.size > {MOST_BYTES}) return [key, "A list of prompts has at most {MOST_BYTES >> 20} MB here."];
+  if (!file) return [key, "", share];
+  if (file.size > {MOST_BYTES}) return [key, "A list of prompts has at most {MOST_BYTES >> 20} MB here.", share];
   try {{
     const answer = await fetch(new URL("gradio_api/prompts", document.baseURI), {{
       method: "POST",
@@ -23,8 +23,8 @@ UPLOAD = f"""async (key) => {{
       body: file,
     }});
     const said = await answer.json();
-    return [key, answer.ok ? "kept" : String(said.detail)];
+    return [key, answer.ok ? "kept" : String(said.detail), share];
   }} catch (error) {{
-    return [key, "The list did not arrive; try again."];
+    return [key, "The list did not arrive; try again.", share];
   }}
 }}"""
