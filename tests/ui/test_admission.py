@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("gradio")
 
-from triplaneturbo.admin import Admin  # noqa: E402
-from triplaneturbo.errors import UserError  # noqa: E402
-from triplaneturbo.ui.admission import MOST_KEYS, Admission  # noqa: E402
+from triplaneturbo.admin import Admin
+from triplaneturbo.errors import UserError
+from triplaneturbo.ui.admission import MOST_KEYS, Admission
 
 
 def test_a_key_is_for_those_who_may_train(tmp_path: Path) -> None:

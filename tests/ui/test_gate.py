@@ -237,7 +237,7 @@ def test_a_list_of_prompts_is_taken_with_a_key_only(
     assert visitor.ask("POST", route, b"a", {"x-key": key, "x-name": "../../a.html"})[0] == 403
     status, _, body = visitor.ask("POST", route, b"a red duck", {"x-key": key, "x-name": "../../../a.txt"})
     assert (status, body) == (200, b'{"kept":"a.txt"}')
-    (kept,) = [path for path in history.root.rglob("a.txt")]
+    (kept,) = list(history.root.rglob("a.txt"))
     assert kept.read_bytes() == b"a red duck"
     _is_nothing(*visitor.file(str(kept)))
 
