@@ -29,6 +29,7 @@ from triplaneturbo.devices import (
     device_name,
     is_out_of_memory,
 )
+from triplaneturbo.distill.duration import Estimate, estimate
 from triplaneturbo.distill.run import RUNS, Order
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.switch import fits
@@ -56,6 +57,7 @@ from triplaneturbo.zero_gpu import is_lent
 
 # A mesh with its textures takes about 10 MB; at the largest texture size some 150.
 KEPT_RESULTS = 4
+SAVING = 60  # seconds at most, for a run to end its iteration and to save
 
 
 class Engine:
@@ -174,6 +176,10 @@ class Engine:
             raise UserError(f"This model does not know {', '.join(map(repr, wrong))}: leave them out.")
         self._training.begin(order)
 
+    def estimate_run(self, order: Order) -> Estimate:
+        """What a run of that order will take."""
+        return estimate(order, self.model.config.world, self.model.config.steps)
+
     def pause_run(self) -> None:
         """Save the run and give its memory back; `resume_run` goes on."""
         self._training.pause()
@@ -258,8 +264,11 @@ class Engine:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # An interrupt is not to wait for a step to end: the worker's thread ends with the process.
-        self.close(0 if kind is KeyboardInterrupt else 5)
+        # An interrupt is not to wait for a step to end: the worker's thread ends with the process. But what a
+        # run has learned since its last checkpoint is worth it.
+        state = self._training.state()
+        waits = 0 if kind is KeyboardInterrupt else 5
+        self.close(SAVING if state is not None and state.active else waits)
 
     def _load(self, found: Found, precision: str, low_vram: bool) -> None:
         """Load a model on all devices."""

@@ -1,10 +1,12 @@
 """The adapters that fine-tuning has made, by name: checkpoints/adapters/<name>/adapter.safetensors.
 
-Imports nothing heavy.
+They lie elsewhere if TRIPLANETURBO_ADAPTERS names a folder, such as one that outlives a container. Imports
+nothing heavy.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.models import ROOT
 from triplaneturbo.request import shown
 
-ADAPTERS = ROOT / "checkpoints" / "adapters"
+ADAPTERS = Path(os.environ.get("TRIPLANETURBO_ADAPTERS") or ROOT / "checkpoints" / "adapters")
 FILE = "adapter.safetensors"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 

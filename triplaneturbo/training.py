@@ -157,13 +157,15 @@ class Training:
         with self._lock:
             if self._state is None or not (self._state.resumable or self._state.state == "pausing"):
                 raise UserError("There is no run to go on with; begin one.")
+            assert self._run is not None
+            self._run.ending = False
             self._want("learn")
 
     def stop(self, keep: bool) -> None:
         """End the run for good.
 
         Args:
-            keep: put what it has learned into the library; otherwise it is deleted with all that it learned.
+            keep: judge what it has learned and put it into the library; else delete it with all that it learned.
 
         Raises:
             UserError: there is no run, or it is over.
@@ -171,6 +173,9 @@ class Training:
         with self._lock:
             if self._state is None or (keep and self._state.kept):
                 raise UserError("There is no run to stop.")
+            assert self._run is not None
+            # It is judged first, unless that was done, or it could not go on.
+            self._run.ending = keep and self._state.state not in ("finished", "failed")
             self._want("keep" if keep else "discard")
 
     def adapter(self, name: str) -> Path | None:
@@ -188,7 +193,7 @@ class Training:
         if run is None or not wanted:
             return False
         try:
-            if wanted == "learn":
+            if wanted == "learn" or (wanted == "keep" and run.ending):
                 return self._learn(run)
             self._put_away()
             if wanted == "keep":
@@ -214,7 +219,7 @@ class Training:
         if report is None:
             self._put_away()
             with self._lock:
-                if self._wanted != "learn":  # somebody has asked for something else meanwhile
+                if self._wanted not in ("learn", "keep"):  # somebody has asked for something else meanwhile
                     return True
             self._keep(run)
             return False
@@ -230,10 +235,8 @@ class Training:
                 doing=report.doing,
                 seconds=each,
                 left=each * (report.iterations - report.iteration),
-                log=(*state.log, {"iteration": report.iteration, **report.losses})
-                if report.losses
-                else state.log,
-                previews=state.previews if report.preview is None else (*state.previews, report.preview),
+                log=_logged(state.log, report),
+                previews=state.previews if report.preview is None else tuple(run.previews()),
                 learning=run.learned is not None,
             )
         return True
@@ -295,8 +298,9 @@ class Training:
     def _want(self, wanted: str) -> None:
         assert self._state is not None
         self._wanted = wanted
-        doing = {"learn": "running", "pause": "pausing"}.get(wanted, "ending")
-        self._state = replace(self._state, state=doing, sentence="")
+        state = {"learn": "running", "pause": "pausing"}.get(wanted, "ending")
+        doing = "getting ready" if wanted == "learn" and not self._state.active else self._state.doing
+        self._state = replace(self._state, state=state, sentence="", doing=doing)
         self._wake()
 
     def _refuse_two(self) -> None:
@@ -313,6 +317,15 @@ class Training:
             )
         traceback.print_exception(error)
         return f"Something is wrong in the program ({type(error).__name__}); the terminal has the details."
+
+
+def _logged(log: tuple[dict[str, Any], ...], report: Report) -> tuple[dict[str, Any], ...]:
+    """A log with a report's losses; what is later was logged before a checkpoint was gone back to."""
+    if not report.losses:
+        return log
+    if log and log[-1]["iteration"] >= report.iteration:
+        log = tuple(entry for entry in log if entry["iteration"] < report.iteration)
+    return (*log, {"iteration": report.iteration, **report.losses})
 
 
 def _is_kept(run: Run) -> bool:

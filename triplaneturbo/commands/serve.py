@@ -114,8 +114,19 @@ def run(arguments: argparse.Namespace) -> int:
                 f"Cannot serve at {shown(arguments.host)}, port {arguments.port}: it is taken or not this"
                 " machine's; choose another --port."
             ) from None
+        state = engine.run_state()
+        if admin.offered and state is not None and state.resumable:
+            at = f"{state.iteration} of {state.iterations}"
+            print(
+                f"The run {state.order.name} stands at {at}: go on with it on the Advanced tab.", flush=True
+            )
         print(f"Open {url}", flush=True)
         # Where `make setup` has done it before, this takes no time; elsewhere the first visitor waits less.
         threading.Thread(target=engine.warm, daemon=True).start()
-        threading.Event().wait()
+        try:
+            threading.Event().wait()
+        finally:
+            state = engine.run_state()
+            if state is not None and state.active:
+                print(f"Saving the run {state.order.name} ...", file=sys.stderr, flush=True)
     return 0

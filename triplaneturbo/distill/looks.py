@@ -21,7 +21,6 @@ from triplaneturbo.world.made import Made
 from triplaneturbo.world.score_report import portrait, with_caption
 
 _COARSE = 64  # nodes along each side of a preview's surface
-_COLUMNS = 4
 
 
 @torch.no_grad()
@@ -50,10 +49,9 @@ def make(lesson: Lesson, prompt: str, seed: int = 0, coarse: bool = False) -> Ma
     return Made(mesh, raw, rgb)
 
 
-def preview(lesson: Lesson, prompts: Sequence[str]) -> bytes:
-    """A PNG of what the student makes of prompts now, four a row."""
-    tiles = [with_caption(portrait(make(lesson, prompt, coarse=True)), prompt) for prompt in prompts]
-    return png(tiles, _COLUMNS)
+def tile(lesson: Lesson, prompt: str) -> np.ndarray:
+    """A picture [H, W, 3] of what the student makes of a prompt now, with the prompt below."""
+    return with_caption(portrait(make(lesson, prompt, coarse=True)), prompt)
 
 
 def png(tiles: Sequence[np.ndarray], columns: int) -> bytes:

@@ -75,11 +75,14 @@ class Run:
     Attributes:
         folder: where it lies.
         order: what was asked for.
+        ending: may be set from any thread: no other iteration is begun, what was learned is judged, and the
+            run is finished.
     """
 
     def __init__(self, folder: Path, order: Order) -> None:
         self.folder = folder
         self.order = order
+        self.ending = False
 
     @classmethod
     def begin(cls, folder: Path, order: Order) -> Run:
@@ -138,6 +141,24 @@ class Run:
                     entry = json.loads(line)
                     lines[entry["iteration"]] = entry  # gone on with from a checkpoint: the newest counts
         return [lines[number] for number in sorted(lines)]
+
+    def rewind(self, iteration: int) -> None:
+        """Forget what was logged and drawn after an iteration, that of a checkpoint which is gone back to.
+
+        Raises:
+            UserError: the log cannot be written.
+        """
+        log = self.log()
+        if log and log[-1]["iteration"] > iteration:
+            lines = [json.dumps(entry) + "\n" for entry in log if entry["iteration"] <= iteration]
+            write_whole(self.folder / "log.jsonl", "".join(lines).encode())
+        for path in self.previews():
+            if path > self.preview_at(iteration):
+                path.unlink(missing_ok=True)
+
+    def preview_at(self, iteration: int) -> Path:
+        """Where the picture is or would be that is drawn after so many iterations."""
+        return self.folder / "previews" / f"{iteration:07}.png"
 
     def previews(self) -> list[Path]:
         """The pictures that were drawn so far, in order."""

@@ -6,12 +6,11 @@ import contextlib
 import json
 import time
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 from triplaneturbo.distill.judging import SCORES, Judging
 from triplaneturbo.distill.lesson import Lesson, prepare
-from triplaneturbo.distill.looks import preview
+from triplaneturbo.distill.looks import png, tile
 from triplaneturbo.distill.prd import Trainer
 from triplaneturbo.distill.run import LEARNED, Report, Run
 from triplaneturbo.errors import UserError
@@ -21,6 +20,7 @@ from triplaneturbo.models import Found
 from triplaneturbo.parallel import Team
 
 _SAVE_EVERY = 50  # iterations
+_COLUMNS = 4  # of a preview
 _RECENT = 10  # iterations from whose seconds those to come are estimated
 
 
@@ -38,7 +38,8 @@ def work(run: Run, found: Found, team: Team) -> Generator[Report, None, None]:
         yield Report(_done(run), total, seconds=time.monotonic() - since, doing=doing)
     trainer = Trainer(
         team, lesson.student, lesson.teachers, lesson.draw, lesson.settings, run.folder,
-        autocast=lesson.autocast, save_every=_SAVE_EVERY, mark=lesson.mark,
+        autocast=lesson.autocast, mark=lesson.mark,
+        save_every=min(_SAVE_EVERY, run.order.preview_every or _SAVE_EVERY),
     )  # fmt: skip
     try:
         yield from _learn(run, lesson, trainer)
@@ -57,29 +58,28 @@ def _learn(run: Run, lesson: Lesson, trainer: Trainer) -> Generator[Report, None
     judging = Judging(lesson, run.preview_prompts(), _held_out(run), run.folder) if leads else None
     for note in trainer.notes:
         yield Report(trainer.iteration, order.iterations, doing=note)
+    if leads:
+        run.rewind(trainer.iteration)
+        if _is_due(run, trainer):
+            yield from _preview(run, lesson, trainer)
     if judging is not None and trainer.iteration == 0:
-        if order.preview_every:
-            yield Report(
-                0, order.iterations, doing="drawing a preview", preview=_preview(run, lesson, trainer)
-            )
         for doing in judging.look("before"):
             yield Report(0, order.iterations, doing=doing)
     recent: list[float] = []
-    while not trainer.finished:
+    while not (trainer.finished or run.ending):
         since = time.monotonic()
         losses = trainer.step()
         seconds = time.monotonic() - since
         recent = [*recent, seconds][-_RECENT:]
-        picture = None
+        due = leads and _is_due(run, trainer)
         if leads:
             _log(run, {"iteration": trainer.iteration, **losses})
-            shown = order.preview_every and (trainer.iteration % order.preview_every == 0 or trainer.finished)
-            if shown or trainer.saved == trainer.iteration:
+            if due or trainer.saved == trainer.iteration:
                 _keep(run, trainer)
-            if shown:
-                picture = _preview(run, lesson, trainer)
         left = sum(recent) / len(recent) * (order.iterations - trainer.iteration)
-        yield Report(trainer.iteration, order.iterations, losses, seconds, left, preview=picture)
+        yield Report(trainer.iteration, order.iterations, losses, seconds, left)
+        if due:
+            yield from _preview(run, lesson, trainer)
     if judging is not None and not (run.folder / SCORES).exists():
         _keep(run, trainer)
         pieces = judging.look("after")
@@ -88,7 +88,7 @@ def _learn(run: Run, lesson: Lesson, trainer: Trainer) -> Generator[Report, None
                 piece = next(pieces, None)
             if piece is None:
                 break
-            yield Report(order.iterations, order.iterations, doing=piece)
+            yield Report(trainer.iteration, order.iterations, doing=piece)
         judging.conclude()
 
 
@@ -98,10 +98,24 @@ def _keep(run: Run, trainer: Trainer) -> None:
         save_adapter(trainer.student.generator, run.folder / LEARNED)
 
 
-def _preview(run: Run, lesson: Lesson, trainer: Trainer) -> Path:
-    with trainer.averaged():
-        picture = preview(lesson, run.preview_prompts())
-    return write_whole(run.folder / "previews" / f"{trainer.iteration:07}.png", picture)
+def _is_due(run: Run, trainer: Trainer) -> bool:
+    """Whether a preview belongs to this iteration, and was not drawn before the run was stopped."""
+    every = run.order.preview_every
+    if not every or run.preview_at(trainer.iteration).exists():
+        return False
+    return trainer.iteration % every == 0 or trainer.finished
+
+
+def _preview(run: Run, lesson: Lesson, trainer: Trainer) -> Generator[Report, None, None]:
+    """Draw the fixed prompts, one a piece of work."""
+    done, total = trainer.iteration, run.order.iterations
+    tiles = []
+    for prompt in run.preview_prompts():
+        yield Report(done, total, doing=f"drawing {prompt}")
+        with trainer.averaged():
+            tiles.append(tile(lesson, prompt))
+    path = write_whole(run.preview_at(done), png(tiles, _COLUMNS))
+    yield Report(done, total, preview=path)
 
 
 def _held_out(run: Run) -> int:

@@ -76,6 +76,7 @@ def build(
         except UserError as error:
             return {refusal: line(str(error), "error"), password: ""}
         opened: News = {door: gr.update(visible=False), refusal: gr.update(visible=False)}
+        opened[asked.prompts] = prompt_list.of_run(engine.run_state())
         return watching.news(page) | opened | {key: entered, password: "", room: gr.update(visible=True)}
 
     def guarded(work: Callable[..., News]) -> Callable[..., News]:
@@ -90,7 +91,7 @@ def build(
 
         return handler
 
-    shown = [key, door, refusal, password, room, *watching.all]
+    shown = [key, door, refusal, password, room, asked.prompts, *watching.all]
     if asks:
         gr.on([unlock.click, password.submit], enter, password, shown, **QUICK)
     else:
@@ -105,7 +106,7 @@ def _wire_prompts(engine: Engine, admission: Admission, guarded: Guarded, asked:
 
     files: Kept[tuple[str, PromptList]] = Kept(MOST_FILES)  # by key: the text that the page has of it
 
-    def changed(page: gr.Request, key: str, given: str, share: float) -> News:
+    def changed(page: gr.Request, key: str, given: str, share: float, *settings: Any) -> News:
         try:
             admission.check(key)
             lines, listed = files.get(key) or ("", None)
@@ -114,8 +115,10 @@ def _wire_prompts(engine: Engine, admission: Admission, guarded: Guarded, asked:
                 listed = prompt_list.from_text(given or "")
             counted = prompt_list.count(engine, listed, share)
         except UserError as error:
-            return {asked.counted: prompt_list.panel(None, str(error))}
-        return {asked.counted: prompt_list.panel(counted)}
+            lengths = ordering.told_lengths(engine, None, *settings)
+            return {asked.counted: prompt_list.panel(None, str(error)), asked.estimate: lengths}
+        lengths = ordering.told_lengths(engine, counted, *settings)
+        return {asked.counted: prompt_list.panel(counted), asked.estimate: lengths}
 
     def uploaded(page: gr.Request, key: str, told: str, share: float, column: str | None = None) -> News:
         news: News = {}
@@ -145,7 +148,8 @@ def _wire_prompts(engine: Engine, admission: Admission, guarded: Guarded, asked:
     settings = list(asked.settings.values())
     listing = [asked.prompts, asked.share]
     # Not at "input", which does not tell of what is pasted (Gradio 6.31).
-    gr.on([asked.prompts.change, asked.share.release], changed, [key, *listing], asked.counted,
+    changes = [asked.prompts.change, asked.share.release, *(control.change for control in settings)]
+    gr.on(changes, changed, [key, *listing, *settings], [asked.counted, asked.estimate],
           trigger_mode="always_last", **QUICK)  # fmt: skip
     shown = [asked.column, asked.counted, asked.prompts]
     asked.upload.click(uploaded, [key, asked.told, asked.share], shown, js=UPLOAD, **QUICK)

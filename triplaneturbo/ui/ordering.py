@@ -11,14 +11,14 @@ from triplaneturbo.distill.order import OPTIMIZERS, PRESETS, RANKS, RENDERINGS, 
 from triplaneturbo.errors import UserError
 from triplaneturbo.ui import prompt_list
 from triplaneturbo.ui.form import whole
+from triplaneturbo.ui.lengths import LENGTHS, estimates
+from triplaneturbo.ui.lengths import panel as lengths
 
 if TYPE_CHECKING:
     from triplaneturbo.engine import Engine
     from triplaneturbo.ui.prompt_list import Counted
 
 NEW = "the model's own"
-# What the page calls a preset; its Order is the run's matter.
-LENGTHS = {"try": "Try", "short": "Short", "thorough": "Thorough"}
 SHARE = 0.2  # held out
 # The order of the settings' controls, by the names that an Order has for them.
 FIELDS = (
@@ -118,7 +118,7 @@ def build(engine: Engine) -> Ordering:
         label="How long",
         elem_id="train-preset",
     )
-    estimate = gr.HTML(elem_id="train-estimate")
+    estimate = gr.HTML(lengths({}), elem_id="train-estimate")
     with gr.Row(elem_id="train-buttons"):
         begin = gr.Button("Start", variant="primary", elem_id="train-begin")
     status = gr.HTML(elem_id="train-status")
@@ -180,6 +180,13 @@ def preset_values(engine: Engine, preset: str) -> list[Any]:
     """What the settings' controls show for a preset, in the order of FIELDS; what else there is stays."""
     chosen = PRESETS[preset](engine.model.config.world) if preset in PRESETS else {}
     return [chosen.get(name, gr.skip()) for name in FIELDS]
+
+
+def told_lengths(engine: Engine, counted: Counted | None, *settings: Any) -> str:
+    """How long the presets and the settings would learn the prompts, as the page shows it."""
+    values = {name: whole(value) for name, value in zip(FIELDS, settings, strict=True)}
+    learned, held_out = (counted.learned, counted.held_out) if counted is not None else ((), ())
+    return lengths(estimates(engine, learned, held_out, values) if learned else {})
 
 
 def to_order(counted: Counted, name: Any, start: Any, *settings: Any) -> Order:

@@ -16,6 +16,7 @@ from triplaneturbo.world.advice import misfits
 
 if TYPE_CHECKING:
     from triplaneturbo.engine import Engine
+    from triplaneturbo.training import RunState
 
 # What a page's text holds, as a request has at most a megabyte; more is for the command line.
 MOST_CHARACTERS = 200_000
@@ -82,6 +83,12 @@ def from_file(path: Path, column: str | None) -> tuple[PromptList, str]:
     lines = path.read_text("utf-8-sig") if path.suffix == ".txt" else "\n".join(listed.prompts)
     from_text(lines[: MOST_CHARACTERS + 1])
     return listed, lines
+
+
+def of_run(state: RunState | None) -> str:
+    """The text that a page begins with: the prompts of the run that there is, if they are not too many."""
+    lines = "\n".join(state.order.prompts + state.order.held_out) if state is not None else ""
+    return lines if len(lines) <= MOST_CHARACTERS else ""
 
 
 def choices(path: Path) -> list[str]:

@@ -125,7 +125,6 @@ def build(engine: Engine) -> Running:
                 buttons=[],
                 show_label=False,
                 label=title,
-                visible=False,
                 elem_classes="tt-plot",
             )
     return Running(
@@ -187,7 +186,7 @@ def panel(state: RunState | None) -> str:
     words = {
         "running": f"{name} learns." if not state.doing else f"{name}: {state.doing}.",
         "pausing": f"{name} is being saved.",
-        "ending": f"{name} is being put away.",
+        "ending": f"{name} is being put away{f': {state.doing}' if state.doing else ''}.",
         "ready": f"{name} was not begun yet: press Resume.",
         "paused": f"{name} is paused, and saved: press Resume to go on.",
         "stopped": f"{name} was cut off when its server ended: press Resume to go on from what was saved.",
@@ -200,7 +199,7 @@ def panel(state: RunState | None) -> str:
         state.state, "done" if state.kept or state.state == "finished" else "idle"
     )
     numbers = [("Iterations", done)]
-    if state.seconds and state.state == "running" and not state.doing:
+    if state.seconds and state.state == "running":
         numbers += [("An iteration", seconds(state.seconds)), ("Steps a second", f"{1 / state.seconds:.2g}")]
         numbers += [("Left", seconds(state.left))]
     return _panel(mood, words, state.iteration / max(1, state.iterations), numbers)
@@ -238,6 +237,8 @@ def scored(scores: Mapping[str, Any] | None) -> str:
         if before is None or after is None:
             continue
         for key, (name, meaning) in _MEASURES.items():
+            if key == "empty" and not before.get(key) and not after.get(key):
+                continue
             if before.get(key) is not None and after.get(key) is not None:
                 rows.append(
                     f'<tr><th scope="row" title="{meaning}">{name}, {group}</th>'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TRAINING_CSS = """
 #training { gap: 20px; align-items: flex-start; }
+.tt-lengths .tt-soft { font-weight: 400; }
 .tt-soft { color: var(--body-text-color-subdued); }
 .tt-told { margin: 0; min-height: 20px; font-size: 14px; line-height: 20px; color: var(--body-text-color); }
 /* Of one height whatever it says, so that nothing below moves. */
@@ -13,7 +14,13 @@ TRAINING_CSS = """
 .tt-counted p { margin: 0; }
 #train-lists { align-items: flex-end; }
 #train-prompts textarea { font-family: var(--font-mono); font-size: 13px; line-height: 20px; }
-#train-estimate .tt-told { min-height: 40px; }
+.tt-lengths { margin: 0; display: grid; gap: 1px; border-radius: 6px; overflow: hidden; font-size: 14px;
+  grid-template-columns: repeat(4, 1fr); color: var(--body-text-color);
+  background: var(--border-color-primary); border: 1px solid var(--border-color-primary); }
+.tt-lengths > div { padding: 5px 10px; background: var(--block-background-fill); min-width: 0; }
+.tt-lengths dt { font-size: 12px; line-height: 16px; color: var(--body-text-color-subdued); }
+.tt-lengths dd { margin: 0; font-weight: 600; line-height: 20px; white-space: nowrap;
+  font-variant-numeric: tabular-nums; }
 #train-status .tt-told { min-height: 40px; }
 .dark #train-settings { --neutral-200: #38424f; }
 #train-settings input[type=range]::-webkit-slider-thumb { border: 1px solid var(--primary-600); }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from triplaneturbo.distill.prompts import MOST_BYTES, SUFFIXES
 
-# The key, what came of it and the held-out share: "" where nothing was chosen, "kept", or a sentence on what was wrong.
+# The key, what came of it ("" where nothing was chosen, "kept", or a sentence on what was wrong).
 UPLOAD = f"""async (key, _, share) => {{
   const picker = document.createElement("input");
   picker.type = "file";
@@ -15,7 +15,8 @@ UPLOAD = f"""async (key, _, share) => {{
     picker.click();
   }});
   if (!file) return [key, "", share];
-  if (file.size > {MOST_BYTES}) return [key, "A list of prompts has at most {MOST_BYTES >> 20} MB here.", share];
+  const most = "A list of prompts has at most {MOST_BYTES >> 20} MB here.";
+  if (file.size > {MOST_BYTES}) return [key, most, share];
   try {{
     const answer = await fetch(new URL("gradio_api/prompts", document.baseURI), {{
       method: "POST",

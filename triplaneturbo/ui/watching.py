@@ -81,7 +81,7 @@ class Watching:
             "buttons": ((offered, over), lambda: self._buttons(offered, over)),
             "active": (active, lambda: self._activity(active)),
             "previews": ((folder, previews), lambda: {pane.previews: self._strip(session, previews)}),
-            "plots": ((folder, len(log)), lambda: self._curves(log)),
+            "plots": ((folder, len(log)), lambda: self._curves(log, state.iterations if state else 0)),
             "end": ((folder, over), lambda: self._end(session, state if over else None)),
             "adapters": ((known, self._engine.learning()), lambda: self._adapters(known)),
             "past": ((names, name), lambda: {self._past: gr.update(choices=names, value=name)}),
@@ -104,12 +104,12 @@ class Watching:
     def _activity(self, active: bool) -> News:
         return {self._timer: gr.Timer(active=active), self._asked.begin: gr.update(interactive=not active)}
 
-    def _curves(self, log: Sequence[dict[str, Any]]) -> News:
+    def _curves(self, log: Sequence[dict[str, Any]], iterations: int) -> News:
         news: News = {self._pane.curves: gr.update(visible=bool(log))}
         for title, plot in self._pane.plots.items():
             # Without a point a plot's axes have no ends, of which the browser complains.
             points = running.table(log, title)
-            news[plot] = gr.LinePlot(points, visible=True) if len(points) else gr.LinePlot(visible=False)
+            news[plot] = gr.LinePlot(points if len(points) else None, x_lim=[0, iterations])
         return news
 
     def _strip(self, session: Session, previews: tuple[Path, ...]) -> Any:

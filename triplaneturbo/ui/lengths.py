@@ -1,0 +1,71 @@
+"""How long each preset would learn the prompts, and in how much memory, and the settings as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from triplaneturbo.distill.order import PRESETS, Order
+from triplaneturbo.ui.panels import text
+
+if TYPE_CHECKING:
+    from triplaneturbo.distill.duration import Estimate
+    from triplaneturbo.engine import Engine
+
+# What the page calls a preset; its Order is the run's matter.
+LENGTHS = {"try": "Try", "short": "Short", "thorough": "Thorough"}
+AS_SET = "As set"
+
+
+def estimates(
+    engine: Engine, learned: Sequence[str], held_out: Sequence[str], settings: Mapping[str, Any]
+) -> dict[str, Estimate]:
+    """By what the page calls it: of each preset, and, where the settings are none of these, of them.
+
+    Args:
+        learned, held_out: prompts.
+        settings: of an Order, by its names; what cannot be is not looked at.
+    """
+    world = engine.model.config.world
+    presets = {label: PRESETS[name](world) for name, label in LENGTHS.items()}
+    found = {
+        label: engine.estimate_run(Order("x", tuple(learned), tuple(held_out), **preset))
+        for label, preset in presets.items()
+    }
+    set_so = {name: settings[name] for name in presets[LENGTHS["try"]].keys() & settings.keys()}
+    set_so["scored"], set_so["steps"] = settings.get("scored", 0), settings.get("steps", 0)
+    if not any(preset.items() <= set_so.items() for preset in presets.values()) and all(
+        isinstance(set_so[name], (int, float)) and set_so[name] >= 0
+        for name in ("iterations", "batch", "scored", "steps", "preview_every")
+    ):
+        found[AS_SET] = engine.estimate_run(Order("x", tuple(learned), tuple(held_out), **set_so))
+    return found
+
+
+def panel(found: Mapping[str, Estimate]) -> str:
+    """What the page shows of estimates: a cell each; what nothing is known of is a dash."""
+    cells = "".join(
+        f"<div><dt>{text(label)}</dt><dd>{duration(found[label].seconds) if label in found else '–'}</dd>"
+        f'<dd class="tt-soft">{memory(found[label].bytes) if label in found else "–"}</dd></div>'
+        for label in (*LENGTHS.values(), AS_SET)
+    )
+    return f'<dl class="tt-lengths" aria-label="How long, and memory">{cells}</dl>'
+
+
+def duration(seconds: float | None) -> str:
+    """About how long, to two digits: "4 min", "1 h 50 min", "2 days"."""
+    if seconds is None:
+        return "–"
+    minutes = max(1, round(seconds / 60))
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, rest = divmod(10 * round(minutes / 10), 60)
+    if hours < 10:
+        return f"{hours} h {rest} min" if rest else f"{hours} h"
+    hours = round(minutes / 60)
+    return f"{hours} h" if hours < 48 else f"{round(hours / 24)} days"
+
+
+def memory(size: int | None) -> str:
+    """A size in bytes, in GB."""
+    return "–" if size is None else f"{size / 1e9:.1f} GB"
