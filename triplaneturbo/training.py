@@ -165,7 +165,7 @@ class Training:
         """End the run for good.
 
         Args:
-            keep: judge what it has learned and put it into the library; else delete it with all that it learned.
+            keep: judge what it has learned and put it into the library; otherwise all of it is deleted.
 
         Raises:
             UserError: there is no run, or it is over.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from triplaneturbo.errors import UserError
@@ -163,6 +164,12 @@ def _cells(row: list[str], count: int) -> tuple[str, ...]:
     return tuple((row + [""] * count)[:count])
 
 
+def known_column(names: Sequence[str]) -> str | None:
+    """The column that is called prompt, caption or the like; None if there is none."""
+    folded = {known.casefold(): known for known in reversed(names)}
+    return next((folded[word] for word in KNOWN if word in folded), None)
+
+
 def _choose(names: list[str], column: str | None, name: str) -> str:
     if column is not None:
         if column not in names:
@@ -170,8 +177,7 @@ def _choose(names: list[str], column: str | None, name: str) -> str:
                 f"{shown(name)} has no column {shown(column)}: choose from {', '.join(names)[:300]}."
             )
         return column
-    folded = {known.casefold(): known for known in reversed(names)}
-    known = next((folded[word] for word in KNOWN if word in folded), None)
+    known = known_column(names)
     if known is None and len(names) > 1:
         raise UserError(
             f"Choose the column of {shown(name)} that holds the prompts: {', '.join(names)[:300]}."

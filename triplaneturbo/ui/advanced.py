@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from triplaneturbo import publish
+from triplaneturbo.distill.tables import known_column
 from triplaneturbo.errors import UserError
 from triplaneturbo.kept import Kept
 from triplaneturbo.library import adapter as adapter_file
@@ -129,7 +130,9 @@ def _wire_prompts(engine: Engine, admission: Admission, guarded: Guarded, asked:
             path = admission.uploaded(key)
             choice = prompt_list.choices(path)
             if column is None:
-                news = {asked.column: gr.update(choices=choice, value=None, visible=bool(choice))}
+                news = {
+                    asked.column: gr.update(choices=choice, value=known_column(choice), visible=bool(choice))
+                }
             listed, lines = prompt_list.from_file(path, column)
             counted = prompt_list.count(engine, listed, share)
             files.put(key, (lines, listed))

@@ -53,17 +53,16 @@ def panel(found: Mapping[str, Estimate]) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """About how long, to two digits: "4 min", "1 h 50 min", "2 days"."""
+    """About how long, to two digits: "4 min", "2.3 h", "12 h", "3 days"."""
     if seconds is None:
         return "–"
     minutes = max(1, round(seconds / 60))
     if minutes < 60:
         return f"{minutes} min"
-    hours, rest = divmod(10 * round(minutes / 10), 60)
-    if hours < 10:
-        return f"{hours} h {rest} min" if rest else f"{hours} h"
-    hours = round(minutes / 60)
-    return f"{hours} h" if hours < 48 else f"{round(hours / 24)} days"
+    hours = minutes / 60
+    if hours < 9.95:
+        return f"{hours:.1f} h"
+    return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} days"
 
 
 def memory(size: int | None) -> str:

@@ -87,7 +87,9 @@ def build(engine: Engine) -> Ordering:
     )
     with gr.Row(elem_id="train-lists"):
         upload = gr.Button("Upload a list", min_width=160, scale=0, elem_id="train-upload")
-        column = gr.Dropdown([], label="Column", visible=False, min_width=140, elem_id="train-column")
+        column = gr.Dropdown(
+            [], label="Column", container=False, visible=False, min_width=140, elem_id="train-column"
+        )
     told = gr.Textbox(visible="hidden", elem_id="train-told")
     counted = gr.HTML(prompt_list.panel(None), elem_id="train-counted")
     with gr.Accordion("Templates and files", open=False, elem_id="train-help"):
@@ -101,7 +103,7 @@ def build(engine: Engine) -> Ordering:
             placeholder="my-ducks",
             info="a-z, 0-9, - and _",
             max_length=64,
-            min_width=150,
+            min_width=180,
             elem_id="train-name",
         )
         start = gr.Dropdown(
@@ -109,7 +111,7 @@ def build(engine: Engine) -> Ordering:
             value="",
             label="Begin with",
             info="Or go on with one.",
-            min_width=150,
+            min_width=180,
             elem_id="train-start",
         )
     preset = gr.Radio(

@@ -125,6 +125,7 @@ def build(engine: Engine) -> Running:
                 buttons=[],
                 show_label=False,
                 label=title,
+                visible=False,
                 elem_classes="tt-plot",
             )
     return Running(
@@ -146,8 +147,12 @@ def build(engine: Engine) -> Running:
 
 
 def titles(engine: Engine) -> list[str]:
-    """Of the plots: one a teacher, since their losses are of very different sizes."""
-    return [*(_TITLES[name] for name in TEACHERS[engine.model.config.world]), OTHERS, GRADIENT]
+    """Of the plots: one a teacher, since their losses are of very different sizes.
+
+    Stable Diffusion's comes last: it is not asked in every iteration, so that others are there before.
+    """
+    teachers = [name for name in TEACHERS[engine.model.config.world] if name != "sd"]
+    return [*(_TITLES[name] for name in teachers), OTHERS, GRADIENT, _TITLES["sd"]]
 
 
 def table(log: Sequence[Mapping[str, Any]], title: str) -> Any:
@@ -193,7 +198,7 @@ def panel(state: RunState | None) -> str:
         "failed": f"{name} has stopped. {state.sentence}",
         "finished": f"{name} has learned all it was to.",
     }[state.state]
-    if state.kept:
+    if state.kept and not state.active:
         words = f"{name} is in the library: choose it on the Generate tab."
     mood = {"running": "running", "pausing": "running", "ending": "running", "failed": "error"}.get(
         state.state, "done" if state.kept or state.state == "finished" else "idle"

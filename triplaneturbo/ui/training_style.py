@@ -46,7 +46,7 @@ TRAINING_CSS = """
 #run-previews .empty::after { content: "Pictures of the same prompts will appear here while it learns.";
   color: var(--body-text-color-subdued); }
 #run-previews .preview { position: fixed; inset: 24px; width: auto; height: auto; z-index: 1000; }
-#run-plots { gap: 12px; }
+#run-plots { display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); }
 .tt-plot { padding: 8px !important; }
 #run-end { gap: 12px; }
 #run-sheet { border: 1px solid var(--block-border-color); }

@@ -84,7 +84,7 @@ class Watching:
             "plots": ((folder, len(log)), lambda: self._curves(log, state.iterations if state else 0)),
             "end": ((folder, over), lambda: self._end(session, state if over else None)),
             "adapters": ((known, self._engine.learning()), lambda: self._adapters(known)),
-            "past": ((names, name), lambda: {self._past: gr.update(choices=names, value=name)}),
+            "past": ((names, name), lambda: {self._past: self._runs(names, name)}),
         }
         news: News = {}
         with self._lock:
@@ -94,6 +94,9 @@ class Watching:
                     told[part] = mark
                     news |= say()
         return news or {pane.status: gr.skip()}  # nothing at all would be taken for a blank page
+
+    def _runs(self, names: list[str], name: str | None) -> Any:
+        return gr.update(choices=names, value=name if name in names else None)
 
     def _buttons(self, offered: dict[str, bool], over: bool) -> News:
         buttons = self._pane.buttons
@@ -107,13 +110,20 @@ class Watching:
     def _curves(self, log: Sequence[dict[str, Any]], iterations: int) -> News:
         news: News = {self._pane.curves: gr.update(visible=bool(log))}
         for title, plot in self._pane.plots.items():
-            # Without a point a plot's axes have no ends, of which the browser complains.
+            # Without a point a plot's axes have no ends, and one is no line.
             points = running.table(log, title)
-            news[plot] = gr.LinePlot(points if len(points) else None, x_lim=[0, iterations])
+            drawn = points["iteration"].nunique() > 1
+            news[plot] = (
+                gr.LinePlot(points, x_lim=[0, iterations], visible=True)
+                if drawn
+                else gr.LinePlot(visible=False)
+            )
         return news
 
     def _strip(self, session: Session, previews: tuple[Path, ...]) -> Any:
-        shown = [(self._files.give(session, path), f"iteration {int(path.stem):,}") for path in previews]
+        # The newest first: a strip stays where it was scrolled to when it grows.
+        newest = reversed(previews)
+        shown = [(self._files.give(session, path), f"iteration {int(path.stem):,}") for path in newest]
         return gr.update(value=[(str(path), words) for path, words in shown if path is not None])
 
     def _end(self, session: Session, state: RunState | None) -> News:
