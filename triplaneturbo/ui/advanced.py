@@ -71,13 +71,13 @@ def build(
     timer = gr.Timer(POLL, active=False)
     watching = Watching(engine, sessions, asked, pane, past, adapter, timer)
 
-    def enter(page: gr.Request, given: str | None = None) -> News:
+    def enter(page: gr.Request, typed: str, given: str | None = None) -> News:
         try:
             entered = admission.enter(given, visitor(page)["address"])
         except UserError as error:
             return {refusal: line(str(error), "error"), password: ""}
         opened: News = {door: gr.update(visible=False), refusal: gr.update(visible=False)}
-        opened[asked.prompts] = prompt_list.of_run(engine.run_state())
+        opened[asked.prompts] = typed or prompt_list.of_run(engine.run_state())
         return watching.news(page) | opened | {key: entered, password: "", room: gr.update(visible=True)}
 
     def guarded(work: Callable[..., News]) -> Callable[..., News]:
@@ -94,9 +94,9 @@ def build(
 
     shown = [key, door, refusal, password, room, asked.prompts, *watching.all]
     if asks:
-        gr.on([unlock.click, password.submit], enter, password, shown, **QUICK)
+        gr.on([unlock.click, password.submit], enter, [asked.prompts, password], shown, **QUICK)
     else:
-        page.load(enter, None, shown, show_progress="hidden", api_visibility="private")
+        page.load(enter, asked.prompts, shown, show_progress="hidden", api_visibility="private")
     _wire_prompts(engine, admission, guarded, asked, key)
     _wire_run(engine, guarded, watching, asked, pane, past, timer, key)
     _wire_push(engine, admission, pane, key)
@@ -108,6 +108,8 @@ def _wire_prompts(engine: Engine, admission: Admission, guarded: Guarded, asked:
     files: Kept[tuple[str, PromptList]] = Kept(MOST_FILES)  # by key: the text that the page has of it
 
     def changed(page: gr.Request, key: str, given: str, share: float, *settings: Any) -> News:
+        if not key:  # the page has only just been opened, and its key is on the way
+            return {asked.counted: gr.skip()}
         try:
             admission.check(key)
             lines, listed = files.get(key) or ("", None)
@@ -151,7 +153,12 @@ def _wire_prompts(engine: Engine, admission: Admission, guarded: Guarded, asked:
     settings = list(asked.settings.values())
     listing = [asked.prompts, asked.share]
     # Not at "input", which does not tell of what is pasted (Gradio 6.31).
-    changes = [asked.prompts.change, asked.share.release, *(control.change for control in settings)]
+    changes = [
+        key.change,
+        asked.prompts.change,
+        asked.share.release,
+        *(control.change for control in settings),
+    ]
     gr.on(changes, changed, [key, *listing, *settings], [asked.counted, asked.estimate],
           trigger_mode="always_last", **QUICK)  # fmt: skip
     shown = [asked.column, asked.counted, asked.prompts]

@@ -1,0 +1,179 @@
+"""The Advanced tab in headless Chromium: a run from a pasted list to a mesh made with what was learned."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load
+
+from tests.ui.browsing import DESK, PHONE, TABLET, WAIT, Server, download, free_port, keep, watched
+from triplaneturbo.models import SMALL
+
+LIST = "a red cup\na {blue|green} cup\n\na red cup\na dragon\n"
+RUN = "#run-status .tt-words"
+MINUTES = 4 * WAIT
+
+
+def training(page: Any) -> None:
+    page.get_by_role("tab", name="Advanced").click()
+    page.wait_for_selector("#train-prompts textarea", state="visible")
+
+
+def says(page: Any, place: str, words: str, timeout: int = WAIT) -> None:
+    """Wait until an element has words that a pattern finds."""
+    page.wait_for_function(
+        "([place, words]) => new RegExp(words).test(document.querySelector(place)?.textContent ?? '')",
+        arg=[place, words],
+        timeout=timeout,
+    )
+
+
+def fill(page: Any, label: str, value: object) -> None:
+    field = page.get_by_label(label, exact=True)
+    field.fill(str(value))
+    field.press("Tab")
+
+
+def iterations(page: Any) -> int:
+    found = re.search(r"(\d+) of", page.inner_text("#run-status .tt-numbers"))
+    assert found is not None
+    return int(found[1])
+
+
+def upload(page: Any, path: Path) -> None:
+    with page.expect_file_chooser() as chooser:
+        page.click("#train-upload")
+    chooser.value.set_files(path)
+
+
+def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIPLANETURBO_ADAPTERS", str(tmp_path / "adapters"))
+    port = free_port()
+    server = Server("small", tmp_path, port)
+    with watched(browser, server.url, mortal=True) as open_page:
+        page = open_page(DESK)
+        training(page)
+        says(page, "#run-status", "No run yet")
+        page.fill("#train-prompts textarea", LIST)
+        says(page, "#train-counted", "2 prompts to learn, 1 held out")
+        says(page, "#train-counted", "1 blank, 1 there twice")
+        says(page, "#train-counted", "“a dragon”: it does not know 'dragon'")
+        says(page, "#train-estimate", r"Try\d+ min")
+        page.click("#train-begin")
+        says(page, "#train-status", "The name '' cannot be")
+        page.get_by_label("Its name").fill("cups")
+        page.get_by_text("Settings", exact=True).click()
+        for label, value in {"Iterations": 4, "Batch": 1, "Previews": 2, "Learning rate": 0}.items():
+            fill(page, label, value)
+        says(page, "#train-estimate", r"As set\d+ min")
+        page.click("#train-begin")
+        says(page, "#train-status", "learning rate should be above 0")
+        fill(page, "Learning rate", 0.001)
+        page.click("#train-begin")
+        says(page, RUN, "cups: (getting ready|drawing|loading)")
+        says(page, "#run-status", "1 of 4", MINUTES)
+        page.click("#run-pause")
+        says(page, RUN, "cups is paused, and saved")
+        paused = iterations(page)
+        assert 1 <= paused < 4
+        keep(page, "training-paused")
+
+        page.reload()
+        training(page)
+        says(page, RUN, "cups is paused, and saved")
+        assert iterations(page) == paused
+        assert page.input_value("#train-prompts textarea").splitlines()[-1].endswith("cup")
+        page.click("#run-resume")
+        says(page, RUN, "cups(: drawing| learns)", MINUTES)
+        server.die()
+
+        server = Server("small", tmp_path, port)
+        assert any("The run cups stands at" in line for line in server.said)
+        page.goto(server.url)
+        training(page)
+        says(page, RUN, "cups was cut off when its server ended")
+        page.click("#run-resume")
+        says(page, RUN, "cups is in the library", MINUTES)
+        assert iterations(page) == 4
+        page.wait_for_selector("#run-sheet img")
+        says(page, "#run-scores", "Volume, held out")
+        pictures = page.locator("#run-previews img")
+        pictures.first.wait_for()
+        assert pictures.count() == 3  # of iterations 0, 2 and 4
+        assert re.findall(r"\d", page.locator("#run-previews").inner_text()) == ["4", "2", "0"]
+        sizes = page.eval_on_selector_all(
+            "#run-previews img, #run-sheet img", "all => all.map(i => i.naturalWidth)"
+        )
+        assert min(sizes) > 300
+        page.locator("#run-plots .tt-plot").first.wait_for()
+        assert page.locator("#run-plots .tt-plot:visible").count() >= 4
+        for size in (DESK, TABLET, PHONE):
+            page.set_viewport_size({"width": size[0], "height": size[1]})
+            assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+            keep(page, f"training-done-{size[0]}")
+        page.set_viewport_size({"width": DESK[0], "height": DESK[1]})
+        name, data = download(page, "#run-download")
+        assert name == "cups.safetensors"
+        learned, own = load(data), load((SMALL / "adapter.safetensors").read_bytes())
+        assert learned.keys() == own.keys()
+        assert any(
+            np.abs(learned[key].astype(np.float32) - own[key].astype(np.float32)).max() > 0 for key in own
+        )
+
+        page.get_by_role("tab", name="Generate").click()
+        page.get_by_label("Adapter").click()
+        page.get_by_role("option", name="cups").click()
+        page.fill("#prompt textarea", "a red cup")
+        page.click("#generate")
+        page.wait_for_selector("#status [data-state=done]", timeout=WAIT)
+
+        training(page)
+        page.click("#run-discard")
+        says(page, "#run-discard", "Discard for good")
+        page.click("#run-discard")
+        says(page, "#run-status", "No run yet")
+        assert not (tmp_path / "runs" / "cups").exists()
+        assert (tmp_path / "adapters" / "cups" / "adapter.safetensors").is_file()
+    server.stop()
+
+
+def test_a_password_opens_the_tab_and_files_are_read_as_they_are(browser: Any, tmp_path: Path) -> None:
+    server = Server("small", tmp_path, free_port(), "--admin-password", "sesame")
+    (tmp_path / "a.csv").write_text("id,caption,title\n1,a red cup,one\n2,,two\n3,a blue duck,three\n")
+    (tmp_path / "b.txt").write_bytes("a red cup".encode("utf-16"))
+    (tmp_path / "c.json").write_text('{"train": ["a red cup", 5], "val": ["a blue duck"]}')
+    with watched(browser, server.url) as open_page:
+        page = open_page(PHONE, "dark")
+        page.get_by_role("tab", name="Advanced").click()
+        page.get_by_label("Password").fill("simsalabim")
+        page.click("#unlock-button")
+        says(page, "#unlock-status", "not the administrator's password")
+        assert not page.is_visible("#train-prompts")
+        page.get_by_label("Password").fill("sesame")
+        page.get_by_label("Password").press("Enter")
+        page.wait_for_selector("#train-prompts textarea", state="visible")
+        upload(page, tmp_path / "a.csv")
+        says(page, "#train-counted", "1 prompt to learn, 1 held out.*1 blank.*taken from caption")
+        assert page.input_value("#train-prompts textarea") == "a red cup\na blue duck"
+        assert page.get_by_label("Column").input_value() == "caption"
+        page.get_by_label("Column").click()
+        page.get_by_role("option", name="title").click()
+        says(page, "#train-counted", "“one”: ")
+        upload(page, tmp_path / "b.txt")
+        says(page, "#train-counted", "'b.txt' is UTF-16 text: save it as UTF-8")
+        upload(page, tmp_path / "c.json")
+        says(page, "#train-counted", "Choose the column of 'c.json'|1 prompt to learn")
+        unnamed = page.eval_on_selector_all(
+            "#training button, #training input, #training textarea",
+            """all => all.filter(one => one.checkVisibility() && !(one.ariaLabel || one.innerText || one.title
+               || one.labels?.length || one.closest('label')?.innerText)).map(one => one.outerHTML)""",
+        )
+        assert unnamed == []
+        keep(page, "training-phone-dark")
+    server.stop()
