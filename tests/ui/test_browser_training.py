@@ -116,6 +116,7 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
         for size in (DESK, TABLET, PHONE):
             page.set_viewport_size({"width": size[0], "height": size[1]})
             assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+            assert not page.locator("#train-told, #train-key").filter(visible=True).count()
             keep(page, f"training-done-{size[0]}")
         page.set_viewport_size({"width": DESK[0], "height": DESK[1]})
         name, data = download(page, "#run-download")

@@ -78,7 +78,9 @@ def build(
             return {refusal: line(str(error), "error"), password: ""}
         opened: News = {door: gr.update(visible=False), refusal: gr.update(visible=False)}
         opened[asked.prompts] = typed or prompt_list.of_run(engine.run_state())
-        return watching.news(page) | opened | {key: entered, password: "", room: gr.update(visible=True)}
+        if asks:
+            opened[room] = gr.update(visible=True)
+        return watching.news(page) | opened | {key: entered, password: ""}
 
     def guarded(work: Callable[..., News]) -> Callable[..., News]:
         """A handler that does `work` for a page with a key, and tells of an error in one line."""

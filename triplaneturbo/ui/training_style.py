@@ -4,6 +4,8 @@ from __future__ import annotations
 
 TRAINING_CSS = """
 #training { gap: 20px; align-items: flex-start; }
+/* Gradio 6.31 shows whatever is hidden in a row that is shown. */
+#train-key, #train-told { display: none; }
 .tt-lengths .tt-soft { font-weight: 400; }
 .tt-soft { color: var(--body-text-color-subdued); }
 .tt-told { margin: 0; min-height: 20px; font-size: 14px; line-height: 20px; color: var(--body-text-color); }
