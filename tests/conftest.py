@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 PARITY = Path(os.environ.get("TRIPLANETURBO_PARITY", ROOT.parent / "shared" / "parity"))
+# Read when triplaneturbo.library is imported: adapters that somebody has made here are not the tests' own.
+_LIBRARY = tempfile.TemporaryDirectory(prefix="triplaneturbo-adapters-")
+os.environ["TRIPLANETURBO_ADAPTERS"] = _LIBRARY.name
 
 
 @pytest.fixture(autouse=True)

@@ -46,7 +46,7 @@ class Lesson:
         done, total = int(run.status["iteration"]), run.order.iterations
         try:
             yield Report(done, total, doing="getting ready")
-            while done < total:
+            while done < total and not run.ending:
                 self.begun.set()
                 assert self.allowed.acquire(timeout=WAIT)
                 if self.broken is not None:
@@ -58,6 +58,8 @@ class Lesson:
         except GeneratorExit:
             self.log.append("saved")
             raise
+        if run.ending:
+            self.log.append("judged")
 
 
 @pytest.fixture
@@ -177,6 +179,7 @@ def test_a_run_is_stopped_and_kept_or_discarded(
         time.sleep(0.02)
     assert (shelf / "ducks").exists() == keep == (tmp_path / "runs" / "ducks").exists()
     assert (state is not None and state.kept) == keep
+    assert ("judged" in lesson.log, "saved" in lesson.log) == (keep, not keep)
     if keep:
         assert state is not None
         assert not state.resumable

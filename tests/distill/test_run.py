@@ -104,6 +104,39 @@ def test_what_was_closed_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     assert whole.scores() == parts.scores()
 
 
+def test_a_run_that_is_ended_early_is_judged_and_finished(tmp_path: Path) -> None:
+    run = Run.begin(tmp_path / "mine", ORDER)
+    for report in run.train(FOUND, CPU):
+        run.ending = report.iteration == 1
+    assert (run.status["state"], run.status["iteration"], run.status["iterations"]) == ("finished", 1, 4)
+    assert run.sheet is not None
+    assert run.scores() is not None
+    assert run.keep(tmp_path / "library").is_file()
+
+
+def test_what_was_logged_and_drawn_after_the_checkpoint_is_forgotten(tmp_path: Path) -> None:
+    run = Run.begin(tmp_path / "mine", ORDER)
+    finish(run)
+    log = run.log()
+    run.rewind(4)
+    assert run.log() == log
+    assert len(run.previews()) == 3
+    run.rewind(2)
+    assert run.log() == log[:2]
+    assert [path.stem for path in run.previews()] == ["0000000", "0000002"]
+
+
+def test_a_preview_that_was_stopped_is_drawn_when_the_run_goes_on(tmp_path: Path) -> None:
+    run = Run.begin(tmp_path / "mine", ORDER)
+    work = run.train(FOUND, CPU)
+    while next(work).iteration < 2:
+        pass
+    work.close()
+    assert [path.stem for path in run.previews()] == ["0000000"]
+    finish(run)
+    assert [path.stem for path in run.previews()] == ["0000000", "0000002", "0000004"]
+
+
 def test_a_run_is_in_one_place_at_a_time(tmp_path: Path) -> None:
     run = Run.begin(tmp_path / "mine", ORDER)
     work = run.train(FOUND, CPU)

@@ -246,7 +246,7 @@ def _key(page: Any, visitor: Visitor) -> str:
     """What a page at this machine gets when it is loaded: the one value of 64 digits."""
     hidden = next(p["id"] for p in page.config["components"] if p["props"].get("elem_id") == "train-key")
     load = next(d for d in page.config["dependencies"] if d["outputs"][:1] == [hidden])
-    told = visitor.run(load["id"], [])[-2]["output"]["data"]
+    told = visitor.run(load["id"], [""])[-2]["output"]["data"]
     return str(told[0])
 
 
@@ -257,10 +257,10 @@ def test_nobody_trains_without_a_key(page: Any, visitor: Visitor, engine: Engine
         if hidden in dependency["inputs"] and dependency["backend_fn"]:
             parts = {part["id"]: part for part in page.config["components"]}
             inputs = [parts[id] for id in dependency["inputs"]]
-            for key in ("", "0" * 64):
+            for key in ("0" * 64, "../" * 20):
                 data = [key, *_defaults(inputs, "a red duck")[1:]]
                 told = str(visitor.run(dependency["id"], data))
-                assert "may not train" in told or "Pushing" in told or "upload" in told, dependency
+                assert "may not train" in told, (dependency, told)
                 asked += 1
     assert asked >= 16
     assert engine.run_state() is None

@@ -1,0 +1,63 @@
+"""How long presets take, as the Advanced tab says it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from triplaneturbo.distill.duration import Estimate
+from triplaneturbo.distill.order import PRESETS, Order
+from triplaneturbo.ui.lengths import AS_SET, duration, estimates, memory, panel
+
+
+def engine(seen: list[Order]) -> Any:
+    def estimate_run(order: Order) -> Estimate:
+        seen.append(order)
+        return Estimate(60.0 * order.iterations, 10**8 * order.batch, "")
+
+    config = SimpleNamespace(world=True)
+    return SimpleNamespace(model=SimpleNamespace(config=config), estimate_run=estimate_run)
+
+
+def test_a_preset_s_settings_are_no_other_ones_and_changed_ones_are() -> None:
+    seen: list[Order] = []
+    settings = {"steps": 0, **PRESETS["short"](True)}
+    found = estimates(engine(seen), ["a red cup"], ["a hat"], settings)
+    assert list(found) == ["Try", "Short", "Thorough"]
+    assert [order.iterations for order in seen] == [90, 600, 3000]
+    assert {(order.prompts, order.held_out) for order in seen} == {(("a red cup",), ("a hat",))}
+    found = estimates(engine(seen), ["a red cup"], [], settings | {"iterations": 7})
+    assert found[AS_SET].seconds == 420
+    assert seen[-1].iterations == 7
+
+
+@pytest.mark.parametrize("wrong", [None, -1, "many"])
+def test_settings_that_cannot_be_are_not_estimated(wrong: Any) -> None:
+    found = estimates(engine([]), ["a red cup"], [], {"steps": 0, **PRESETS["try"](True), "batch": wrong})
+    assert list(found) == ["Try", "Short", "Thorough"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (None, "–"),
+        (1, "1 min"),
+        (299, "5 min"),
+        (3569, "59 min"),
+        (8300, "2.3 h"),
+        (86400, "24 h"),
+        (2e5, "2 days"),
+    ],
+)
+def test_times_have_two_figures_at_most(seconds: float | None, said: str) -> None:
+    assert duration(seconds) == said
+
+
+def test_the_panel_has_a_place_for_each_before_anything_is_known() -> None:
+    empty, full = panel({}), panel({"Try": Estimate(240.0, 2_100_000_000, "")})
+    assert empty.count("<dt>") == full.count("<dt>") == 4
+    assert "4 min" in full
+    assert "2.1 GB" in full
+    assert memory(None) == "–"
