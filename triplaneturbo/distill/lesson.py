@@ -82,13 +82,14 @@ def check_teachers(order: Order, world: bool, model: str) -> None:
 
 
 def learner(
-    order: Order, found: Found, config: GeneratorConfig, team: Team, frozen: torch.dtype, thrifty: bool
-) -> Student:
+    order: Order, found: Found, config: GeneratorConfig, team: Team, frozen: torch.dtype, *,
+    checkpointing: bool = False, texts_aside: bool = False,
+) -> Student:  # fmt: skip
     """The student that a run begins with.
 
     Args:
         frozen: precision of what does not learn.
-        thrifty: whether memory is dearer than time; see `load_student`.
+        checkpointing, texts_aside: see `load_student`.
     """
     start = adapter(order.start) if order.start else None
     asked = settled(Settings(), order, config, start).fitted(config)
@@ -96,7 +97,7 @@ def learner(
         torch.manual_seed(order.seed)
         student = load_student(
             found.folder, found.base, team.device, frozen=frozen, tuning=order.tuning,  # type: ignore[arg-type]
-            adapter=start, checkpointing=thrifty, config=asked,
+            adapter=start, checkpointing=checkpointing, texts_aside=texts_aside, config=asked,
         )  # fmt: skip
     if not order.embeddings:
         return student

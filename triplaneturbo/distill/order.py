@@ -18,6 +18,7 @@ FILE = "order.json"
 MOST_ITERATIONS = 1_000_000
 MOST_BATCH = 256
 HIGHEST_RATE = 0.1
+MOST_MEMORY = 10_000  # GB
 TUNINGS = ("peta", "lora", "full")
 OPTIMIZERS = ("adamw", "soap", "adan")
 RENDERINGS = ("volume", "surface")
@@ -52,6 +53,7 @@ class Order:
         seed: of all random numbers.
         preview_every: iterations between pictures; 0: none are drawn.
         preview_prompts: what they show; (): held-out prompts, then learned ones, eight in all.
+        memory: GB (2^30 bytes) of the device that a run of the full model may have; 0: what is free of it.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Order:
     seed: int = 0
     preview_every: int = 25
     preview_prompts: tuple[str, ...] = ()
+    memory: float = 0.0
 
     def check(self, library: Path = ADAPTERS) -> None:
         """Nothing, if a run can be made of it.
@@ -100,6 +103,7 @@ class Order:
         _whole("The number of scored steps", self.scored, 0, self.steps or 50)
         _whole("The seed", self.seed, 0, SEED_LIMIT)
         _whole("The number of steps between previews", self.preview_every, 0, MOST_ITERATIONS)
+        _number("The memory in GB", self.memory, -1e-9, MOST_MEMORY, "0 to")
         for rendering in self.renderings:
             _one_of("A rendering", rendering, RENDERINGS)
         if not self.renderings:

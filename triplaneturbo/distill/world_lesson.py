@@ -46,7 +46,7 @@ def world_lesson(
             yield f"drawing the world's {what}"
     team.wait()
     yield "loading the model"
-    student = learner(order, found, config, team, torch.float32, False)
+    student = learner(order, found, config, team, torch.float32)
     pool = FewPool(folder / "pool", specs)
     full = order.tuning == "full"  # then the student's base learns, and teaches nothing
     teachers = make_teachers(student, pool, (found.base or found.folder) if full else None)
