@@ -19,6 +19,7 @@ from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.generator.generator import Generator
 from triplaneturbo.models import TeacherFiles
 from triplaneturbo.teachers.mvdream import MVDream
+from triplaneturbo.teachers.richdreamer import RichDreamer
 
 CONFIG = GeneratorConfig(
     plane_rank=4, cross_rank=4, vae_rank=4, conv_rank=4, plane_channels=8, mlp_width=16, latent_size=8,
@@ -29,7 +30,7 @@ CONFIG = GeneratorConfig(
 def small_full(parity: Path, folder: Path, patch: pytest.MonkeyPatch) -> Path:
     """A folder with a base in diffusers' layout and a released adapter; `get_teachers` finds the teachers.
 
-    Pictures and lattices are small, too: an iteration takes about a second.
+    Pictures, lattices and what teachers look at are small, too.
     """
     torch.manual_seed(3)
     model = folder / "model"
@@ -59,15 +60,12 @@ def small_full(parity: Path, folder: Path, patch: pytest.MonkeyPatch) -> Path:
         return TeacherFiles(**{"mvdream": None, "richdreamer": None, **wanted}, text=text)
 
     def recipe(*args, **how) -> Settings:
-        return replace(full_recipe(*args, **how), size=64, nodes=16, stride=4, surface_stride=2)
+        return replace(full_recipe(*args, **how), size=32, nodes=12, stride=4, surface_stride=2)
 
     patch.setattr(full_lesson, "get_teachers", get_teachers)
     patch.setattr(full_plan, "full_recipe", recipe)
-    patch.setattr(MVDream.__init__, "__defaults__", _smaller(MVDream.__init__, 64))
+    for kind, size in ((MVDream, 32), (RichDreamer, 8)):
+        text, _, *others = kind.__init__.__defaults__
+        patch.setattr(kind.__init__, "__defaults__", (text, size, *others))
     patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))  # where the adapter is converted to
     return model
-
-
-def _smaller(function, size: int) -> tuple:
-    """A function's defaults with pictures of another size."""
-    return tuple(size if isinstance(one, int) and one > 100 else one for one in function.__defaults__)

@@ -36,7 +36,7 @@ def small_text(folder: Path, width: int) -> None:
 
 
 def small_teachers(parity: Path, folder: Path, patch: pytest.MonkeyPatch) -> dict[str, Path]:
-    """Small checkpoints, and a text encoder that fits RichDreamer's; their sizes take the real ones' place."""
+    """Small checkpoints, and a text encoder that fits RichDreamer's; the package takes their sizes."""
     patch.setattr(mvdream, "UNET", sizes(parity / "mvdream"))
     patch.setattr(mvdream, "VAE", sizes(parity / "mvdream_vae"))
     patch.setattr(richdreamer, "UNET", sizes(parity / "nd_mv"))

@@ -35,7 +35,8 @@ def full_lesson(
     settings = full_settings(order, config, team.device)
     if order.corpus:
         if team.leads:
-            for count in make_corpus(Path(order.corpus), folder / CORPUS):
+            made = make_corpus(Path(order.corpus), folder / CORPUS, order.column or None, order.held_out)
+            for count in made:
                 yield f"reading the corpus: {count:,} prompts"
         team.wait()
     prompts = learned_prompts(order, folder)

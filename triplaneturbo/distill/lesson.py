@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from triplaneturbo.devices import bfloat16_unit
-from triplaneturbo.distill.corpus import Corpus, Part
+from triplaneturbo.distill.corpus import Corpus
 from triplaneturbo.distill.embeddings import Embeddings, encoder_mark
 from triplaneturbo.distill.order import TEACHERS, Order
 from triplaneturbo.distill.prd import Draw, Student
@@ -64,7 +64,7 @@ def prepare(order: Order, found: Found, team: Team, folder: Path) -> Generator[s
             teacher that the model does not have.
     """
     config = GeneratorConfig.load(found.folder)
-    check_teachers(order, config.world, found.name)
+    check_fit(order, config.world, found.name)
     if config.world:
         from triplaneturbo.distill.world_lesson import world_lesson
 
@@ -74,8 +74,18 @@ def prepare(order: Order, found: Found, team: Team, folder: Path) -> Generator[s
     return (yield from full_lesson(order, found, config, team, folder))
 
 
-def check_teachers(order: Order, world: bool, model: str) -> None:
-    """Nothing, if the model has the teachers that are asked for."""
+def check_fit(order: Order, world: bool, model: str) -> None:
+    """Nothing, if the model has the teachers that are asked for, and can learn from so many prompts.
+
+    Args:
+        world: whether the model is one of the small world.
+        model: what to call it.
+
+    Raises:
+        UserError: it has not, or cannot.
+    """
+    if world and order.corpus:
+        raise UserError(f"The world of {model} is small: give its prompts as a list, not as a corpus.")
     wrong = [name for name in order.teachers if name not in TEACHERS[world]]
     if wrong:
         raise UserError(f"{model} has no teacher {wrong[0]}: choose from {', '.join(TEACHERS[world])}.")
@@ -144,4 +154,4 @@ def precision(device: torch.device) -> torch.dtype | None:
 
 def learned_prompts(order: Order, folder: Path) -> Sequence[str]:
     """The prompts that a run learns: a list, or those of a corpus that are not held out."""
-    return Part(Corpus(folder / CORPUS), held=len(order.held_out)) if order.corpus else order.prompts
+    return Corpus(folder / CORPUS) if order.corpus else order.prompts

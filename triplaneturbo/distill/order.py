@@ -36,6 +36,7 @@ class Order:
         prompts: what is learned.
         held_out: what is only judged by.
         corpus: a file of very many prompts, which is streamed and takes the place of `prompts`; "": none.
+        column: of the corpus, where it has several; "": the one that is called prompt or the like.
         embeddings: a folder of text embeddings that `python -m triplaneturbo embed` has made; "": none.
         iterations: optimiser steps.
         batch: prompts an iteration and process.
@@ -60,6 +61,7 @@ class Order:
     prompts: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
     corpus: str = ""
+    column: str = ""
     embeddings: str = ""
     iterations: int = 200
     batch: int = 4
@@ -90,8 +92,18 @@ class Order:
         check_name(self.name)
         if self.name in adapters(library):
             raise UserError(f"There is an adapter {self.name} already: choose another name for the new one.")
+        self.check_values()
         if not self.prompts and not self.corpus:
             raise UserError("No usable prompt is left: give at least one, such as 'a red mushroom'.")
+        if self.start:
+            adapter(self.start, library)
+
+    def check_values(self) -> None:
+        """Nothing, if each value can be, whatever is in the library and among the prompts.
+
+        Raises:
+            UserError: one cannot.
+        """
         _whole("The number of optimiser steps", self.iterations, 1, MOST_ITERATIONS)
         _whole("The batch", self.batch, 1, MOST_BATCH)
         _number("The learning rate", self.rate, 0, HIGHEST_RATE, "above 0 and at most")
@@ -111,8 +123,6 @@ class Order:
         known = dict.fromkeys(name for names in TEACHERS.values() for name in names)
         for teacher in self.teachers:
             _one_of("A teacher", teacher, tuple(known))
-        if self.start:
-            adapter(self.start, library)
 
     def save(self, folder: Path) -> None:
         """Write `order.json` into a run's folder.

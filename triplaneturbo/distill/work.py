@@ -54,11 +54,13 @@ def work(run: Run, found: Found, team: Team) -> Generator[Report, None, None]:
 
 def _learn(run: Run, lesson: Lesson, trainer: Trainer) -> Generator[Report, None, None]:
     order, leads = run.order, trainer.team.leads
-    judging = Judging(lesson, run.preview_prompts(), _held_out(run), run.folder) if leads else None
+    shown = run.preview_prompts()
+    judging = Judging(lesson, shown, _held_out(run), run.folder) if leads and shown else None
+    every = order.preview_every if shown else 0
     for note in trainer.notes:
         yield Report(trainer.iteration, order.iterations, doing=note)
     if judging is not None and trainer.iteration == 0:
-        if order.preview_every:
+        if every:
             yield Report(
                 0, order.iterations, doing="drawing a preview", preview=_preview(run, lesson, trainer)
             )
@@ -75,7 +77,7 @@ def _learn(run: Run, lesson: Lesson, trainer: Trainer) -> Generator[Report, None
             _log(run, {"iteration": trainer.iteration, **losses})
             if trainer.saved == trainer.iteration:
                 _keep(run, trainer)
-            if order.preview_every and (trainer.iteration % order.preview_every == 0 or trainer.finished):
+            if every and (trainer.iteration % every == 0 or trainer.finished):
                 picture = _preview(run, lesson, trainer)
         left = sum(recent) / len(recent) * (order.iterations - trainer.iteration)
         yield Report(trainer.iteration, order.iterations, losses, seconds, left, preview=picture)

@@ -35,8 +35,6 @@ def world_lesson(
     order: Order, found: Found, config: GeneratorConfig, team: Team, folder: Path
 ) -> Generator[str, None, Lesson]:
     """See `lesson.prepare`."""
-    if order.corpus:
-        raise UserError("The built-in model's world is small: give its prompts as a list, not as a corpus.")
     wrong = misfits(order.prompts + order.held_out)
     if wrong:
         raise UserError(f"The world cannot express {', '.join(map(repr, wrong))}: leave them out.")
