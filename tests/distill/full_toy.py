@@ -1,4 +1,4 @@
-"""A full model and its three teachers, as their authors lay out their files, small and with random weights."""
+"""A full model and its three teachers, laid out as their authors lay them out: small, of random weights."""
 
 from __future__ import annotations
 
