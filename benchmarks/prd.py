@@ -22,7 +22,6 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
-from statistics import median
 from typing import Any
 from unittest.mock import patch
 
@@ -164,10 +163,11 @@ def measure(lesson: Lesson, repeats: int, device: torch.device) -> int:
                 sized = Parts(device, live)
                 with watched(trainer, sized):
                     trainer.step()
-    total = median(sum(run.seconds.values()) for run in runs[1:])
+    names = {name for run in runs[1:] for name in run.seconds}
+    means = {name: sum(run.seconds.get(name, 0.0) for run in runs[1:]) / repeats for name in names}
+    total = sum(means.values())
     print(f"{'':32}{'seconds':>9}{'share':>8}{'peak GB':>10}")
-    for name in sorted(runs[-1].seconds, key=lambda name: (name == REST, -runs[-1].seconds[name])):
-        seconds = median(run.seconds.get(name, 0.0) for run in runs[1:])
+    for name, seconds in sorted(means.items(), key=lambda part: (part[0] == REST, -part[1])):
         size = f"{sized.bytes[name] / GB:10.2f}" if name in sized.bytes else ""
         print(f"{name:32}{seconds:9.3f}{100 * seconds / total:7.1f}%{size}")
     print(f"{'an iteration':32}{total:9.3f}   {1 / total:.3g} a second, batch {lesson.settings.batch}")
@@ -286,7 +286,7 @@ def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Time an iteration of fine-tuning by part.")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--repeats", type=int, default=3, help="iterations that count; the median is printed")
+    parser.add_argument("--repeats", type=int, default=3, help="iterations that count; their mean is printed")
     parser.add_argument("--full", action="store_true", help="the full size, also on a CPU")
     parser.add_argument("--tiny", action="store_true", help="both at small sizes, to see that they run")
     parser.add_argument("--memory", type=float, default=0.0, help="GB that the full size is planned for")
