@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,14 +41,6 @@ ORDER = Order(
     "mine", prompts=("a red cup", "a blue hat"), iterations=2, batch=1, steps=1, rate=2e-4, optimizer="adan",
     preview_every=0,
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -245,3 +237,15 @@ def test_a_gpu_computes_in_the_halves_that_it_keeps(monkeypatch: pytest.MonkeyPa
         assert (frozen_in(gpu), computed_in(gpu)) == (kept, None)
     assert LossScale.beside(torch.float16).on
     assert frozen_in(CPU) == torch.float32
+
+
+def test_a_new_adapter_has_all_of_the_schedules_before_it(found: Found) -> None:
+    config = GeneratorConfig.load(found.folder)
+    for order, begun in (
+        (ORDER, 1.0),
+        (replace(ORDER, rank=4), 1.0),  # the model's own
+        (replace(ORDER, rank=8), 0.0),
+        (replace(ORDER, tuning="lora"), 0.0),
+        (replace(ORDER, begun=0.5), 0.5),
+    ):
+        assert full_settings(order, config, CPU).begun == begun

@@ -85,7 +85,9 @@ def check_fit(order: Order, world: bool, model: str) -> None:
         UserError: it has not, or cannot.
     """
     if world and order.corpus:
-        raise UserError(f"The world of {model} is small: give its prompts as a list, not as a corpus.")
+        raise UserError(
+            f"The model {model} knows a small world: give its prompts as a list, not as a corpus."
+        )
     wrong = [name for name in order.teachers if name not in TEACHERS[world]]
     if wrong:
         raise UserError(f"{model} has no teacher {wrong[0]}: choose from {', '.join(TEACHERS[world])}.")
@@ -116,9 +118,15 @@ def learner(
 
 
 def settled(settings: Settings, order: Order, config: GeneratorConfig, start: Path | None) -> Settings:
-    """A recipe with what the user asks for; `start`: the adapter that is begun with, None: the model's."""
+    """A recipe with what the user asks for; `start`: the adapter that is begun with, None: the model's.
+
+    Where a new adapter takes the place of the model's own one (`load_student`), nothing of the schedules lies
+    behind it, whatever the order says.
+    """
+    tuned = replace(settings, tuning=order.tuning, rank=order.rank or None)  # type: ignore[arg-type]
+    anew = start is None and (order.tuning == "full" or tuned.fitted(config) != config)
     return replace(
-        settings,
+        tuned,
         iterations=order.iterations,
         batch=order.batch,
         steps=order.steps or config.steps,
@@ -131,10 +139,8 @@ def settled(settings: Settings, order: Order, config: GeneratorConfig, start: Pa
             if name in order.teachers or not order.teachers
         },
         renderings=order.renderings,
-        tuning=order.tuning,  # type: ignore[arg-type]
-        rank=order.rank or None,
         start=str(start or ""),
-        begun=order.begun,
+        begun=0.0 if anew else order.begun,
         seed=order.seed,
     )
 

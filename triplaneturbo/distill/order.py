@@ -50,7 +50,7 @@ class Order:
         steps: K; 0: the model's own.
         scored: how many of the K steps are rendered in an iteration; 0: all.
         renderings: "volume", "surface" or both.
-        begun: how much of the schedules lies behind what the run begins with, 0 to 1.
+        begun: how much of the schedules lies behind the trained adapter that the run begins with, 0 to 1.
         seed: of all random numbers.
         preview_every: iterations between pictures; 0: none are drawn.
         preview_prompts: what they show; (): held-out prompts, then learned ones, eight in all.

@@ -57,7 +57,7 @@ def take_ranks(generator: Generator, tensors: dict[str, Tensor]) -> dict[str, Te
         if parameter.ndim == 3 and value.ndim == 2:
             if kind == "lora_B":
                 down = tensors[name.replace("lora_B", "lora_A")]
-                layer.get_base_layer().weight.add_(value.float() @ down.float())  # type: ignore[operator]
+                layer.get_base_layer().weight.add_(value.float() @ down.float())
             taken[name] = value = torch.zeros(PLANES, *value.shape)
         if parameter.shape != value.shape:
             parameter.data = torch.zeros(value.shape, dtype=parameter.dtype)
