@@ -280,7 +280,11 @@ def test_quiet_says_nothing(cli: Cli) -> None:
     assert err == ""
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["generate", "--help"], ["doctor", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "argv",
+    [["--help"], ["generate", "--help"], ["finetune", "--help"], ["embed", "--help"], ["doctor", "--help"],
+     ["--version"]],
+)  # fmt: skip
 def test_help_and_version_load_nothing_heavy(argv: list[str]) -> None:
     program = (
         "import sys, triplaneturbo.__main__ as m\n"

@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +16,15 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.distill import toy
-from tests.distill.lessons import toy_lesson
-from triplaneturbo import library
+from tests.distill.lessons import ORDER, toy_lesson
+from triplaneturbo import library, parallel
 from triplaneturbo.__main__ import main
 from triplaneturbo.distill import run as run_module
 from triplaneturbo.distill import work
-from triplaneturbo.distill.run import Run
+from triplaneturbo.distill.run import Report, Run
+from triplaneturbo.errors import UserError
 from triplaneturbo.models import SMALL
+from triplaneturbo.parallel import Shared, Team
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMPTS = "a {red|blue} cup\n\na red cup\na mauve dragon\na cup that is wise\n"
@@ -124,6 +128,13 @@ def test_one_prompt_is_enough(cli: Cli, tmp_path: Path) -> None:
         (["--prompts", "mine.txt", "--from", "nobody"], "There is no adapter 'nobody'"),
         (["--prompts", "mine.txt", "--column", "b"], "has no columns"),
         (["--prompts", "blank.txt"], "No usable prompt is left"),
+        (["--prompts", "mine.txt", "--memory=-1"], "The memory in GB should be 0 to 10000, not -1.0"),
+        (["--corpus", "mine.txt", "--held-out", "0.1"], "--held-out is a share of --prompts"),
+        (["--corpus", "mine.txt", "--model", "small"], "The model small knows a small world"),
+        (
+            ["--prompts", "mine.txt", "--model", "small", "--teachers", "mvdream"],
+            "small has no teacher mvdream",
+        ),
         (["--resume"], "Give the --name"),
         (["--resume", "--name", "none"], "There is no run"),
     ],
@@ -183,6 +194,44 @@ def test_embeddings_of_a_list_are_made(tmp_path: Path, capsys: pytest.CaptureFix
 
     want = load_text(SMALL).embed(["a red cup", "a blue cup"])
     assert kept.float().numpy() == pytest.approx(want.numpy(), abs=2e-3)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_all_processes_say_is_told_by_the_leading_one(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    @contextmanager
+    def launched(*_: object) -> Iterator[Team]:
+        yield Team(rank=rank)
+
+    def train(*_: object) -> Iterator[Report]:
+        yield Report(0, 4)
+        raise Shared("The rgb volume is not finite at iteration 4: give a lower rate.")
+
+    Run.begin(tmp_path / "runs" / "mine", ORDER)
+    monkeypatch.setattr(parallel, "launched", launched)
+    monkeypatch.setattr(Run, "train", train)
+    code, _, err = cli("--resume", "--name", "mine", "--model", "small", "--device", "cpu")
+    assert code == 2
+    assert err == ("" if rank else "The rgb volume is not finite at iteration 4: give a lower rate.\n")
+
+
+def test_a_run_goes_on_with_a_lower_rate_alone(cli: Cli, tmp_path: Path) -> None:
+    run = Run.begin(tmp_path / "runs" / "mine", ORDER)
+    with pytest.raises(UserError, match=r"lower rate than its 0\.001, not with 0\.01"):
+        run.change(rate=0.01)
+    with pytest.raises(UserError, match="The learning rate"):
+        run.change(rate=0)
+    assert Run.open(run.folder).order == ORDER
+    run.change()
+    run.change(rate=1e-4, memory=12)
+    assert run.order == Run.open(run.folder).order == replace(ORDER, rate=1e-4, memory=12)
+    code, _, err = cli("--resume", "--name", "mine", "--rate", "5e-5", "--model", "small", "--device", "cpu")
+    assert code == 0, err
+    assert Run.open(run.folder).order.rate == 5e-5
+    run = Run.open(run.folder)
+    run.change(rate=1e-5)
+    run.keep(tmp_path / "library")  # the same run's, for all that
 
 
 @pytest.mark.slow

@@ -165,6 +165,22 @@ def be_deterministic() -> None:
     torch.backends.cudnn.benchmark = False
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Bytes of a device's memory that this process may still take: a GPU's own, else the main memory.
+
+    None: this system does not tell.
+    """
+    if device.type == "cuda":
+        # What torch keeps for later is this process's, too.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="utf-8")
+        return int(re.search(r"MemAvailable:\s+(\d+)", text)[1]) * 1024  # type: ignore[index]
+    except (OSError, TypeError):
+        return None
+
+
 def wait_for(device: torch.device) -> None:
     """Return once everything asked of `device` is done, so that clocks tell the truth."""
     if device.type == "cuda":

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -55,11 +56,14 @@ class Found:
 
 @dataclass(frozen=True)
 class TeacherFiles:
-    """Where the full model's teachers lie: two checkpoints, and a folder with RichDreamer's text encoder."""
+    """Where the full model's teachers lie: two checkpoints, and a folder with RichDreamer's text encoder.
 
-    mvdream: Path
-    richdreamer: Path
-    text: Path
+    None: of a teacher that was not asked for.
+    """
+
+    mvdream: Path | None
+    richdreamer: Path | None
+    text: Path | None
 
 
 def base_or_default(asked: str | None) -> str:
@@ -170,15 +174,20 @@ def get_full(base: str = "") -> Found:
     return replace(found, why="fetched from the hub")
 
 
-def get_teachers() -> TeacherFiles:
+def get_teachers(names: Collection[str] = ("mvdream", "richdreamer")) -> TeacherFiles:
     """The files of the full model's teachers; what is not on this machine is fetched, with progress bars.
+
+    Args:
+        names: of the teachers that are wanted; "sd" has no files of its own.
 
     Raises:
         UserError: one of them cannot be had.
     """
     try:
-        mvdream = fetch(MVDREAM) / MVDREAM.files[0][0]
-        return TeacherFiles(mvdream, fetch_url(RICHDREAMER), fetch(TEXT_1_5))
+        views = fetch(MVDREAM) / MVDREAM.files[0][0] if "mvdream" in names else None
+        if "richdreamer" not in names:
+            return TeacherFiles(views, None, None)
+        return TeacherFiles(views, fetch_url(RICHDREAMER), fetch(TEXT_1_5))
     except CacheError:
         raise
     except UserError as error:

@@ -43,6 +43,10 @@ class Lost(UserError):
         )
 
 
+class Shared(UserError):
+    """What all processes of a team raise alike: it is enough that the leading one tells it."""
+
+
 @dataclass(frozen=True)
 class Team:
     """Which of how many processes this is, and where it computes."""

@@ -15,9 +15,11 @@ from triplaneturbo.parallel import Team
 
 
 def trainer(folder: Path, settings: Settings = toy.SETTINGS, **how: Any) -> prd.Trainer:
-    """A trainer of a new student in `folder`; `how` may replace its teachers."""
-    teachers = how.pop("teachers", None) or toy.teachers()
-    return prd.Trainer(Team(), toy.student(), teachers, toy.draw, settings, folder, **how)
+    """A trainer of a new student in `folder`; `how` may replace the student and its teachers."""
+    student, teachers = how.pop("student", None), how.pop("teachers", None)
+    return prd.Trainer(
+        Team(), student or toy.student(), teachers or toy.teachers(), toy.draw, settings, folder, **how
+    )
 
 
 def newest(folder: Path) -> dict[str, Any]:

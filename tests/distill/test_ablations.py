@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,19 +16,10 @@ from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings, TeacherSettings
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.config import GeneratorConfig
-from triplaneturbo.parallel import Team
 from triplaneturbo.teachers.base import Scenes
 
 SETTINGS = replace(toy.SETTINGS, iterations=1, batch=1, nodes=12, stride=2, surface_stride=4)
 RANKS = ("plane_rank", "cross_rank", "vae_rank", "conv_rank")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def parts(folder: Path, settings: Settings, teachers: Sequence = ()) -> set[str]:
@@ -100,7 +91,7 @@ def test_the_scores(tmp_path: Path, kind: str) -> None:
     teachers = {"sd": TeacherSettings(kind=kind, shift=0.3, guidance=(2.0, 2.0))}
     running = toy.student()
     settings = replace(SETTINGS, teachers=teachers)
-    one = prd.Trainer(Team(), running, [toy.diffusion(running)], toy.draw, settings, tmp_path)
+    one = trainer(tmp_path, settings, student=running, teachers=[toy.diffusion(running)])
     assert one.step()["sd volume"] > 0
 
 
@@ -114,7 +105,7 @@ def test_the_rank(tmp_path: Path, rank: int) -> None:
         if "lora_A" in name
     }
     assert ranks == {rank}
-    one = prd.Trainer(Team(), student, toy.teachers(), toy.draw, settings, tmp_path)
+    one = trainer(tmp_path, settings, student=student)
     assert one.step()["gradient"] > 0
 
 
@@ -129,7 +120,7 @@ def test_what_learns(tmp_path: Path, tuning: str) -> None:
     assert bool(planes) == (tuning == "peta")
     assert any("conv_in" in name and "lora" not in name for name in learns) == (tuning == "full")
     before = {name: p.detach().clone() for name, p in named.items()}
-    one = prd.Trainer(Team(), student, toy.teachers(), toy.draw, settings, tmp_path)
+    one = trainer(tmp_path, settings, student=student)
     one.step()
     moved = {name for name, p in named.items() if not torch.equal(p, before[name])}
     assert moved <= learns

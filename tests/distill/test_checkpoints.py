@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,14 +18,6 @@ from triplaneturbo.parallel import Team
 
 TOLD = {"rate": 0.1, "steps": 4}
 SETTINGS = replace(toy.CHEAP, iterations=4)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def save(checkpoints: Checkpoints, losses: dict[int, float]) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from triplaneturbo.distill import embeddings, streams
-from triplaneturbo.distill.corpus import Corpus, Counts, Part, make_corpus
+from triplaneturbo.distill.corpus import Corpus, Counts, hold_out, make_corpus
 from triplaneturbo.distill.embeddings import Embeddings, encoder_mark, make_embeddings
 from triplaneturbo.distill.shuffle import drawn, shuffled
 from triplaneturbo.distill.streams import stream
@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LINES = ["a cup", "", "A  cup", "a hat\t", "42", "x" * 1001, "a very old hat", "x" * 200_000, "a cap"]
 
 
-def make(path: Path, folder: Path, column: str | None = None) -> Corpus:
-    for _ in make_corpus(path, folder, column):
+def make(path: Path, folder: Path, column: str | None = None, without: list[str] | None = None) -> Corpus:
+    for _ in make_corpus(path, folder, column, without or ()):
         pass
     return Corpus(folder)
 
@@ -150,14 +150,34 @@ def test_neighbours_are_not_drawn_together() -> None:
 
 def test_what_is_held_out_is_not_learned(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    path.write_text("".join(f"a cup {letter}\n" for letter in "abcdefghij"))
-    corpus = make(path, tmp_path / "corpus")
-    learned, held = Part(corpus, 3), Part(corpus, 3, learned=False)
-    assert (len(learned), len(held)) == (7, 3)
-    assert sorted([*learned, *held]) == sorted(corpus)
-    assert held[:2] == [held[0], held[1]]
+    path.write_text("".join(f"a cup {letter}\n" for letter in "abcdAefghij"))
+    held, others = hold_out(path, None, 3)
+    assert (held, others) == (["a cup a", "a cup b", "a cup c"], ["a cup d", "a cup e", "a cup f"])
+    corpus = make(path, tmp_path / "corpus", without=held)
+    assert corpus[:] == [f"a cup {letter}" for letter in "defghij"]
+    assert corpus.counts.held_out == 4
+    assert make(path, tmp_path / "corpus")[:2] == ["a cup a", "a cup b"]  # the folder was made for others
 
 
+@pytest.mark.parametrize(
+    ("lists", "column", "held", "others"),
+    [
+        ({"train": ["a", "b"], "val": ["c", "a"], "test": ["d"]}, None, ["c", "a"], ["b"]),
+        ({"train": ["a", "b"], "test": ["d", "e", "f"]}, None, ["d", "e"], ["a", "b"]),
+        ({"train": ["a", "b"], "val": ["c", "d"]}, "val", ["c"], ["d"]),  # what is learned is not held out
+        ({"train": ["a", "b", "c"]}, None, ["a"], ["b", "c"]),
+        ({"train": ["a"]}, None, [], ["a"]),
+    ],
+)
+def test_the_lists_of_a_library_say_what_is_held_out(
+    tmp_path: Path, lists: dict[str, list[str]], column: str | None, held: list[str], others: list[str]
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(lists))
+    assert hold_out(path, column, 2) == (held, others)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak of a process")
 def test_1_700_000_prompts_take_less_than_200_mb(tmp_path: Path) -> None:
     """In a process of its own: the file is made, indexed, and read from in a random order."""

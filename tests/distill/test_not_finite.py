@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,15 +12,6 @@ import torch
 from tests.distill import toy
 from tests.distill.runs import learned, newest, same, trainer
 from triplaneturbo.errors import UserError
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
 
 SETTINGS = replace(toy.CHEAP, iterations=6, teachers={"rgb": replace(toy.CHEAP.teachers["rgb"], kind="sds")})
 

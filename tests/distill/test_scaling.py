@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from tests.distill import toy
+from tests.distill.runs import trainer
 from tests.distill.test_student import stirred
-from triplaneturbo.distill import prd, scaling
+from triplaneturbo.distill import scaling
 from triplaneturbo.distill.scaling import FIRST, MOST_SKIPPED, LossScale
 from triplaneturbo.errors import UserError
-from triplaneturbo.parallel import Team
 
 
 def through_half(scale: LossScale, weight: nn.Parameter, size: float) -> None:
@@ -69,7 +69,7 @@ def test_overflows_without_end_are_an_error() -> None:
 
 def test_a_run_skips_a_step_and_learns_in_the_next(tmp_path: Path) -> None:
     settings = replace(toy.SETTINGS, iterations=2, batch=1, steps=1)
-    running = prd.Trainer(Team(), stirred(torch.bfloat16), toy.teachers(), toy.draw, settings, tmp_path)
+    running = trainer(tmp_path, settings, student=stirred(torch.bfloat16))
     assert (
         not running.scale.on
     )  # bfloat16 has the range of float32; a CPU is quicker with it than with float16

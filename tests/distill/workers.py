@@ -10,7 +10,6 @@ import json
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -89,17 +88,9 @@ def member(rank: int, size: int, port: int, folder: Path, settings: Settings, *h
     """One of several processes that train; its environment is what a launcher gives it."""
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in place.items()}}
-    _launched(folder, settings, *how)
-
-
-def _launched(folder: Path, settings: Settings, *how: int) -> None:
     try:
         with launched(os.environ) as team:
             train(folder, settings, team, *how)
     except UserError as error:
         (folder / f"told-{os.environ['RANK']}").write_text(str(error))
         raise SystemExit(1) from None
-
-
-if __name__ == "__main__":
-    _launched(Path(sys.argv[1]), replace(SETTINGS, batch=1), int(sys.argv[2]))

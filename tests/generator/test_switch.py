@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.generator.adapter import ADAPTER_NAME
+from triplaneturbo.generator.adapter import ADAPTER_NAME, save_adapter
+from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.generator.switch import Switch, fits
-from triplaneturbo.generator.weights import load_model
+from triplaneturbo.generator.weights import load_generator, load_model
 from triplaneturbo.models import SMALL
 
 
@@ -52,8 +54,10 @@ def test_what_does_not_fit_changes_nothing(other: Path, tmp_path: Path) -> None:
     tensors = load_file(other / ADAPTER_NAME)
     name, value = next(iter(tensors.items()))
     save_file({**tensors, name: value[..., :1].contiguous()}, tmp_path / "narrow.safetensors")
+    up = next(name for name in tensors if "lora_B" in name)
+    save_file({**tensors, up: tensors[up][:, :1].contiguous()}, tmp_path / "odd.safetensors")  # half a pair
     (tmp_path / "broken.safetensors").write_bytes(b"no")
-    for file in ("narrow", "broken", "missing"):
+    for file in ("narrow", "odd", "broken", "missing"):
         path = tmp_path / f"{file}.safetensors"
         assert not fits(model, path)
         with pytest.raises(UserError):
@@ -87,3 +91,42 @@ def test_a_switch_that_fails_in_its_middle_is_made_good(other: Path, monkeypatch
     switch.use(None)
     wanted = load_model(SMALL, dtype=torch.float16).generator.state_dict()
     assert all(torch.equal(value, wanted[name]) for name, value in model.generator.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"plane_rank": 4, "cross_rank": 8, "vae_rank": 4, "conv_rank": 2},
+        {"plane_rank": 32, "cross_rank": 32, "vae_rank": 32, "conv_rank": 32},
+        {"plane_lora": False},  # basic LoRA
+        {"plane_lora": False, "plane_rank": 8},
+    ],
+)
+def test_other_ranks_and_basic_lora_make_what_their_own_model_makes(tmp_path: Path, change: dict) -> None:
+    own = Path(shutil.copytree(SMALL, tmp_path / "own"))
+    config = replace(GeneratorConfig.load(SMALL), **change)
+    config.save(own)
+    torch.manual_seed(5)
+    generator, _ = load_generator(own, config, new=True)
+    for name, value in generator.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value, std=0.05)
+    save_adapter(generator, own / ADAPTER_NAME)
+
+    model = load_model(SMALL)
+    assert fits(model, own / ADAPTER_NAME)
+    switch = Switch(model, SMALL)
+    switch.use(own / ADAPTER_NAME)
+    noise, words = torch.randn(1, 6, 4, 16, 16), model.text.embed(["a red cup"])
+    planes = []
+    for one in (model, load_model(own)):
+        with torch.no_grad():
+            planes.append(one.generator.decode(one.generator.predict(noise, 749, words)))
+    torch.testing.assert_close(planes[0], planes[1], rtol=0, atol=2e-4 * float(planes[1].abs().max()))
+    plain = load_model(SMALL).generator
+    with torch.no_grad():
+        assert float((plain.decode(plain.predict(noise, 749, words)) - planes[1]).abs().max()) > 1e-2
+    switch.use(None)
+    wanted = plain.state_dict()
+    found = model.generator.state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in found.items())

@@ -2,62 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from tests.generator.full_size import SCHEDULER
+from tests.teachers.released_files import sizes, small_teachers
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.generator.generator import Generator
-from triplaneturbo.models import SMALL
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers import full, mvdream, richdreamer
 from triplaneturbo.teachers.base import Scenes, Seen
 from triplaneturbo.teachers.full import full_teachers
 from triplaneturbo.teachers.multi_view import VIEWS
 
 
-def sizes(folder: Path) -> dict:
-    return json.loads((folder / "config.json").read_text())["diffusers_config"]
-
-
 @pytest.fixture
 def files(parity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
-    """Small checkpoints in released naming, and a text encoder that fits RichDreamer's."""
-    monkeypatch.setattr(mvdream, "UNET", sizes(parity / "mvdream"))
-    monkeypatch.setattr(mvdream, "VAE", sizes(parity / "mvdream_vae"))
-    monkeypatch.setattr(richdreamer, "UNET", sizes(parity / "nd_mv"))
-    monkeypatch.setattr(full, "SIZE", 64)
-    one = torch.load(parity / "mvdream" / "sd-v2.1-base-4view.small.pt", weights_only=True)
-    other = torch.load(parity / "mvdream_vae" / "first_stage.small.pt", weights_only=True)
-    torch.save({**one, **other}, tmp_path / "mvdream.pt")
-    words = tmp_path / "text"
-    (words / "tokenizer").mkdir(parents=True)
-    for file in (SMALL / "tokenizer").iterdir():
-        (words / "tokenizer" / file.name).write_bytes(file.read_bytes())
-    width = sizes(parity / "nd_mv")["cross_attention_dim"]
-    config = CLIPTextConfig(
-        vocab_size=2000,
-        bos_token_id=0,
-        eos_token_id=1,
-        hidden_size=width,
-        intermediate_size=64,
-        num_attention_heads=2,
-        num_hidden_layers=1,
-    )
-    CLIPTextModel(config).save_pretrained(words / "text_encoder")
-    return {
-        "mvdream": tmp_path / "mvdream.pt",
-        "richdreamer": parity / "nd_mv" / "nd_mv_ema.small.ckpt",
-        "text": words,
-    }
+    return small_teachers(parity, tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -109,3 +75,17 @@ def test_a_file_of_another_teacher_is_refused(files: dict[str, Path], generator:
     files["mvdream"] = files["richdreamer"]
     with pytest.raises(UserError, match="is not this teacher"):
         full_teachers(generator, generator.base, lambda _: torch.zeros(1), **files)
+
+
+def test_those_that_are_not_asked_for_need_no_files(files: dict[str, Path], generator: Generator) -> None:
+    none = dict.fromkeys(files)
+    (own,) = full_teachers(generator, generator.base, lambda _: torch.zeros(1), **none)
+    assert own.name == "sd"
+    (views,) = full_teachers(
+        generator, generator.base, lambda _: torch.zeros(1), **{**none, "mvdream": files["mvdream"]}, sd=False
+    )
+    assert views.name == "mvdream"
+    with pytest.raises(ValueError, match="needs its text encoder"):
+        full_teachers(
+            generator, generator.base, lambda _: torch.zeros(1), **{**files, "mvdream": None, "text": None}
+        )

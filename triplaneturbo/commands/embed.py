@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from triplaneturbo.commands import DONE
+from triplaneturbo.commands.flags import add_model_flags
 from triplaneturbo.commands.generate import whole
 from triplaneturbo.errors import UserError
 from triplaneturbo.models import base_or_default
@@ -29,18 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--to", required=True, metavar="FOLDER", help="where the embeddings go")
     add("--column", metavar="NAME", help="of a table, or the key of a list")
-    add(
-        "--model",
-        default="auto",
-        metavar="NAME",
-        help="auto (the default), small, full, a folder or a hub id",
-    )
-    add(
-        "--base",
-        metavar="FOLDER",
-        help="of Stable Diffusion 2.1-base; default: TRIPLANETURBO_BASE or the hub's",
-    )
-    add("--device", metavar="NAME", help="cpu, cuda, ...; default: the best there is")
+    add_model_flags(parser)
     add("--batch", type=whole, default=32, metavar="N", help="prompts at a time, default 32")
 
 

@@ -5,7 +5,7 @@
 
 FILE holds a prompt a line (.txt, with templates such as "a {red|blue} {animal}" and {animal: cat, dog} on a
 line of its own), or is a .csv, .json or .jsonl; --corpus streams one of any length. Ctrl-C saves; --resume
-goes on.
+goes on, with a lower --rate if one is given.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from triplaneturbo.commands import DONE, INTERRUPTED
+from triplaneturbo.commands import BAD_INPUT, DONE, INTERRUPTED
+from triplaneturbo.commands.flags import add_model_flags
 from triplaneturbo.commands.generate import decimal, whole
-from triplaneturbo.distill.duration import estimate
+from triplaneturbo.distill.duration import SHOWN, estimate
 from triplaneturbo.distill.order import OPTIMIZERS, PRESETS, TUNINGS, Order
 from triplaneturbo.distill.prompts import read_file, split
 from triplaneturbo.distill.run import RUNS, Report, Run
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=decimal,
         default=0.0,
         metavar="SHARE",
-        help="of the prompts, for judging; default 0",
+        help="of --prompts, for judging; default 0. Of a corpus, eight prompts",
     )
     add(
         "--from", dest="start", default="", metavar="ADAPTER", help="of the library; default: the model's own"
@@ -68,14 +69,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--preview-every", type=whole, metavar="N", help="steps between pictures, 0: none")
     add("--embeddings", default="", metavar="FOLDER", help="that the command embed has made")
     add("--tensorboard", action="store_true", help="log for TensorBoard, too")
+    add_model_flags(parser)
     add(
-        "--model",
-        default="auto",
-        metavar="NAME",
-        help="auto, small, full, a folder or a hub id; default auto",
+        "--memory",
+        type=decimal,
+        metavar="GB",
+        help="of the device, for the full model; default: what is free of it",
     )
-    add("--base", metavar="FOLDER", help="Stable Diffusion 2.1-base for the full model; default: the hub's")
-    add("--device", metavar="NAME", help="cpu, cuda, ...; default: the best there is")
     add("--runs", default=str(RUNS), metavar="FOLDER", help="where runs lie; default outputs/runs")
     add("--quiet", action="store_true", help="no progress on standard error")
 
@@ -96,19 +96,49 @@ def run(arguments: argparse.Namespace) -> int:
         )
 
     from triplaneturbo.devices import choose_device
-    from triplaneturbo.generator.config import GeneratorConfig
-    from triplaneturbo.parallel import is_launched, launched
+    from triplaneturbo.parallel import Shared, is_launched, launched
 
     shared = is_launched(os.environ)
     device = choose_device(arguments.device).device
     found = find_model(arguments.model, device.type == "cuda", base_or_default(arguments.base))
     with launched(os.environ, device.type if shared else str(device)) as team:
-        if draft is not None and team.leads:
-            order = _order(arguments, draft, found)
-            Run.begin(folder, order)
-            _say(arguments, estimate(order, GeneratorConfig.load(found.folder).world).sentence)
+        if team.leads:
+            _set_out(arguments, draft, folder, found, team)
         team.wait()
-        return _train(arguments, Run.open(folder), found, team)
+        try:
+            return _train(arguments, Run.open(folder), found, team)
+        except Shared:
+            if team.leads:
+                raise
+            return BAD_INPUT
+
+
+def _set_out(
+    arguments: argparse.Namespace, draft: Order | None, folder: Path, found: Found, team: Team
+) -> None:
+    """Begin the run, or change what one that goes on may have anew; tell what it will take.
+
+    Raises:
+        UserError: it cannot be, or it does not fit; nothing is begun then.
+    """
+    from triplaneturbo.converted import make_ready
+    from triplaneturbo.generator.config import GeneratorConfig
+
+    make_ready(found)
+    config = GeneratorConfig.load(found.folder)
+    if draft is None:
+        run = Run.open(folder)
+        run.change(arguments.rate, arguments.memory)
+        order = run.order
+    else:
+        order = _order(arguments, draft, found, config.world)
+    if not config.world:
+        from triplaneturbo.distill.full_plan import full_plan
+
+        _say(arguments, full_plan(order, found, config, team.device).table())
+    if draft is not None:
+        Run.begin(folder, order)
+        _say(arguments, estimate(order, config.world).sentence)
 
 
 def _draft(arguments: argparse.Namespace) -> Order:
@@ -125,6 +155,8 @@ def _draft(arguments: argparse.Namespace) -> Order:
         )
     if arguments.preset not in PRESETS:
         raise UserError(f"There is no preset {shown(arguments.preset)}: choose from {', '.join(PRESETS)}.")
+    if arguments.corpus is not None and arguments.held_out:
+        raise UserError("--held-out is a share of --prompts; of a corpus eight prompts are held out anyway.")
     chosen: dict[str, Any] = {field: getattr(arguments, flag) for field, flag in _PRESET.items()}
     learned: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
@@ -138,6 +170,8 @@ def _draft(arguments: argparse.Namespace) -> Order:
         prompts=learned,
         held_out=held,
         corpus=arguments.corpus or "",
+        column=(arguments.column or "") if arguments.corpus else "",
+        memory=arguments.memory or 0.0,
         embeddings=arguments.embeddings,
         teachers=_several(arguments.teachers),
         start=arguments.start,
@@ -152,18 +186,21 @@ def _draft(arguments: argparse.Namespace) -> Order:
     return order
 
 
-def _order(arguments: argparse.Namespace, draft: Order, found: Found) -> Order:
+def _order(arguments: argparse.Namespace, draft: Order, found: Found, world: bool) -> Order:
     """The whole order, its blanks filled in by the preset, without prompts that the model cannot express.
 
+    Args:
+        world: whether the model is one of the small world.
+
     Raises:
-        UserError: none is left.
+        UserError: none is left, or the model has no such teacher or learns from no corpus.
     """
     from dataclasses import replace
 
-    from triplaneturbo.generator.config import GeneratorConfig
+    from triplaneturbo.distill.lesson import check_fit
     from triplaneturbo.world.advice import misfits
 
-    world = GeneratorConfig.load(found.folder).world
+    check_fit(draft, world, found.name)
     asked = {field: getattr(draft, field) for field, flag in _PRESET.items() if _is_given(arguments, flag)}
     order = replace(draft, **(PRESETS[arguments.preset](world) | asked))
     wrong = misfits(order.prompts + order.held_out) if world else {}
@@ -175,6 +212,12 @@ def _order(arguments: argparse.Namespace, draft: Order, found: Found) -> Order:
             prompts=tuple(prompt for prompt in order.prompts if prompt not in wrong),
             held_out=tuple(prompt for prompt in order.held_out if prompt not in wrong),
         )
+    if order.corpus:
+        from triplaneturbo.distill.corpus import hold_out
+
+        held, others = hold_out(Path(order.corpus), order.column or None, SHOWN)
+        order = replace(order, held_out=tuple(held), preview_prompts=tuple([*held, *others][:SHOWN]))
+        _say(arguments, f"{len(held)} prompts of the corpus are held out for judging.")
     order.check()
     return order
 
@@ -206,7 +249,8 @@ def _train(arguments: argparse.Namespace, run: Run, found: Found, team: Team) ->
     path = run.keep()
     for line in told(run.scores() or {}):
         print(line)
-    print(f"before and after: {path.with_name('sheet.png')}")
+    if path.with_name("sheet.png").exists():
+        print(f"before and after: {path.with_name('sheet.png')}")
     print(f'{path}: python -m triplaneturbo generate "..." --adapter {run.order.name}')
     return DONE
 

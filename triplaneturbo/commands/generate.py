@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from triplaneturbo import __version__
 from triplaneturbo.commands import DONE, NO_SURFACE
+from triplaneturbo.commands.flags import add_model_flags
 from triplaneturbo.commands.manifest import Manifest
 from triplaneturbo.commands.outputs import DEFAULT_FOLDER, FORMATS, Job, plan, write
 from triplaneturbo.commands.share import Share, share
@@ -112,14 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where the origin is; default model, about the middle; ground: under the object",
     )
     add("--format", metavar="|".join(FORMATS), help="one or more, with commas between; obj comes as a zip")
-    add(
-        "--model",
-        default="auto",
-        metavar="NAME",
-        help="auto, small, full, a folder or a hub id; default auto",
-    )
-    add("--base", metavar="FOLDER", help="Stable Diffusion 2.1-base for the full model; default: the hub's")
-    add("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps; default: the best there is")
+    add_model_flags(parser)
     add(
         "--precision", default="auto", metavar="NAME", help="auto, float32, float16 or bfloat16; default auto"
     )

@@ -14,8 +14,8 @@ from __future__ import annotations
 import json
 import os
 from array import array
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -24,7 +24,6 @@ from typing import Any, overload
 import numpy as np
 
 from triplaneturbo.distill.prompts import is_text
-from triplaneturbo.distill.shuffle import shuffled
 from triplaneturbo.distill.streams import TOO_LONG, stream
 from triplaneturbo.errors import UserError
 from triplaneturbo.files import write_whole
@@ -32,7 +31,7 @@ from triplaneturbo.request import PROMPT_LIMIT, shown, tidy_prompt
 
 TEXT, INDEX, ABOUT = "corpus.txt", "corpus.npy", "corpus.json"
 _TOLD_EVERY = 100_000  # prompts
-_HELD = 7  # the seed of what is held out
+_JUDGED_BY = ("val", "validation", "test")  # lists of a file that are not for learning
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,10 @@ class Counts:
     duplicates: int = 0
     wrong: int = 0
     too_long: int = 0
+    held_out: int = 0
 
 
-class Corpus:
+class Corpus(Sequence[str]):
     """The prompts of a folder that `make_corpus` has filled, by number.
 
     Attributes:
@@ -69,12 +69,18 @@ class Corpus:
     def __len__(self) -> int:
         return len(self._starts)
 
-    def __getitem__(self, number: int) -> str:
-        """A prompt.
+    @overload
+    def __getitem__(self, number: int) -> str: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[str]: ...
+    def __getitem__(self, number: int | slice) -> str | list[str]:
+        """A prompt, or several.
 
         Raises:
             UserError: the file has changed since it was indexed.
         """
+        if isinstance(number, slice):
+            return [self[i] for i in range(len(self))[number]]
         self._file.seek(int(self._starts[number]))
         line = self._file.readline()
         if not line.endswith(b"\n"):
@@ -90,41 +96,59 @@ class Corpus:
         return f"{len(self):,} prompts{f'; left out: {out}' if out else ''}"
 
 
-class Part(Sequence[str]):
-    """The prompts of a corpus that are learned, or those that are held out: `held` of them, drawn by chance.
+def hold_out(path: Path, column: str | None, most: int) -> tuple[list[str], list[str]]:
+    """Prompts of a file to judge a run by: some that it is not to learn, and the first that it learns.
 
-    Both follow from the number alone, so that nothing has to be kept.
+    The first are those of the file's own list for it ("val" or "test" of a .json), else the file's first.
+
+    Args:
+        column: see `stream`.
+        most: how many of each; held out is at most half of what the file has.
+
+    Raises:
+        UserError: the file cannot be read or holds no prompt.
     """
-
-    def __init__(self, corpus: Corpus, held: int, learned: bool = True) -> None:
-        self._corpus = corpus
-        self._first, self._count = (held, len(corpus) - held) if learned else (0, held)
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, number: int) -> str: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[str]: ...
-    def __getitem__(self, number: int | slice) -> str | list[str]:
-        if isinstance(number, slice):
-            return [self[i] for i in range(self._count)[number]]
-        if not 0 <= number < self._count:
-            raise IndexError(number)
-        return self._corpus[shuffled(self._first + number, len(self._corpus), _HELD)]
+    held: list[str] = []
+    if path.suffix.lower() == ".json":
+        for name in _JUDGED_BY:
+            if name != column and not held:
+                with suppress(UserError):  # there is no such list
+                    held = _first(path, name, most)
+    first = _first(path, column, 3 * most)
+    if not first:
+        raise UserError(f"{shown(str(path))} holds no usable prompt: give at least one.")
+    held = held or first[: min(most, len(first) // 2)]
+    taken = {prompt.casefold() for prompt in held}
+    return held, [prompt for prompt in first if prompt.casefold() not in taken][:most]
 
 
-def make_corpus(path: Path, folder: Path, column: str | None = None) -> Iterator[int]:
+def _first(path: Path, column: str | None, most: int) -> list[str]:
+    """The first different prompts of a file."""
+    found: dict[str, str] = {}
+    with closing(stream(path, column)) as values:  # type: ignore[type-var]
+        for value in values:
+            line = _cleaned(value, dict.fromkeys(Counts.__dataclass_fields__, 0))
+            if line is not None:
+                found.setdefault(line.casefold(), line[:-1])
+            if len(found) == most:
+                break
+    return list(found.values())
+
+
+def make_corpus(
+    path: Path, folder: Path, column: str | None = None, without: Collection[str] = ()
+) -> Iterator[int]:
     """Fill a folder from a file, unless it was filled from that very file; yields how much was read.
 
     Args:
         column: see `stream`.
+        without: prompts that are held out.
 
     Raises:
         UserError: the file cannot be read, holds no prompt, or the folder cannot be written.
     """
-    about = _about(path, column)
+    held = {prompt.casefold() for prompt in without}
+    about = _about(path, column, held)
     if _is_made(folder, about):
         return
     counts = dict.fromkeys(Counts.__dataclass_fields__, 0)
@@ -140,6 +164,9 @@ def make_corpus(path: Path, folder: Path, column: str | None = None) -> Iterator
                         yield number
                     line = _cleaned(value, counts)
                     if line is None:
+                        continue
+                    if line[:-1].casefold() in held:
+                        counts["held_out"] += 1
                         continue
                     marks.append(hash(line.casefold()))
                     starts.append(at)
@@ -179,7 +206,7 @@ def _cleaned(value: Any, counts: dict[str, int]) -> str | None:
     return None
 
 
-def _about(path: Path, column: str | None) -> dict[str, Any]:
+def _about(path: Path, column: str | None, held: Collection[str]) -> dict[str, Any]:
     """Tells one state of a file from another."""
     try:
         state = path.stat()
@@ -188,7 +215,8 @@ def _about(path: Path, column: str | None) -> dict[str, Any]:
             f"Cannot read {shown(str(path))}: {error.strerror}; name a file of prompts."
         ) from None
     return {
-        "source": str(path.resolve()), "bytes": state.st_size, "changed": state.st_mtime_ns, "column": column
+        "source": str(path.resolve()), "bytes": state.st_size, "changed": state.st_mtime_ns, "column": column,
+        "without": sorted(held),
     }  # fmt: skip
 
 

@@ -9,18 +9,17 @@ import numpy as np
 import torch
 
 from triplaneturbo.distill.corpus import make_corpus
-from triplaneturbo.distill.lesson import CORPUS, Lesson, learned_prompts, learner, marks, precision, settled
+from triplaneturbo.distill.full_plan import computed_in, full_plan, full_settings
+from triplaneturbo.distill.lesson import CORPUS, Lesson, learned_prompts, learner, marks
 from triplaneturbo.distill.order import Order
-from triplaneturbo.distill.prd import Draw, Place
-from triplaneturbo.distill.recipe import full_recipe
+from triplaneturbo.distill.plan import Plan
+from triplaneturbo.distill.prd import Draw, Place, Student
 from triplaneturbo.distill.shuffle import drawn
-from triplaneturbo.errors import UserError
 from triplaneturbo.generator.config import GeneratorConfig
-from triplaneturbo.library import adapter
-from triplaneturbo.models import Found, get_teachers
+from triplaneturbo.models import Found, TeacherFiles, get_teachers
 from triplaneturbo.parallel import Team
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import Scenes
+from triplaneturbo.teachers.base import Scenes, Teacher
 from triplaneturbo.teachers.full import full_teachers
 
 VIEWS = 4
@@ -31,36 +30,44 @@ def full_lesson(
     order: Order, found: Found, config: GeneratorConfig, team: Team, folder: Path
 ) -> Generator[str, None, Lesson]:
     """See `lesson.prepare`."""
+    yield "counting the memory"
+    how = full_plan(order, found, config, team.device)
+    settings = full_settings(order, config, team.device)
     if order.corpus:
         if team.leads:
-            for count in make_corpus(Path(order.corpus), folder / CORPUS):
+            made = make_corpus(Path(order.corpus), folder / CORPUS, order.column or None, order.held_out)
+            for count in made:
                 yield f"reading the corpus: {count:,} prompts"
         team.wait()
     prompts = learned_prompts(order, folder)
     yield "looking for the teachers"
-    files = get_teachers()
-    yield "loading the model"
-    half = torch.float16 if team.device.type == "cuda" else torch.float32
-    student = learner(order, found, config, team, half, team.device.type == "cuda")
-    settings = settled(
-        full_recipe(order.iterations), order, config, adapter(order.start) if order.start else None
-    )
-    yield "loading the teachers"
-    teachers = full_teachers(
-        student.generator, student.folded.base, student.embed, files.mvdream, files.richdreamer, files.text
-    )
-    width = student.generator.unet.config.cross_attention_dim
-    wanted = teachers[0].unet.config.cross_attention_dim  # type: ignore[attr-defined]
-    if width != wanted:
-        raise UserError(
-            f"The text embeddings of {found.name} have {width} numbers, and MVDream reads {wanted}: fine-tune"
-            " a model on Stable Diffusion 2.1-base."
-        )
+    files = get_teachers(settings.teachers)
+    yield "loading the model and its teachers"
+    student, teachers = load_parts(order, found, config, team, how, files)
     return Lesson(
-        student, config, [teacher for teacher in teachers if teacher.name in settings.teachers],
-        draw_views(prompts, order.seed, team.device), settings, precision(team.device),
-        marks(order, found), found.folder,
+        student, config, teachers, draw_views(prompts, order.seed, team.device), settings,
+        computed_in(team.device), marks(order, found), found.folder,
     )  # fmt: skip
+
+
+def load_parts(
+    order: Order, found: Found, config: GeneratorConfig, team: Team, how: Plan, files: TeacherFiles
+) -> tuple[Student, list[Teacher]]:
+    """The student and its teachers, with the savings of a plan.
+
+    Raises:
+        UserError: a part is missing, broken or does not fit the others.
+    """
+    saved = how.savings
+    student = learner(
+        order, found, config, team, how.frozen, checkpointing=saved.checkpointing, texts_aside=saved.texts
+    )
+    teachers = full_teachers(
+        student.generator, student.folded.base, student.embed, files.mvdream, files.richdreamer, files.text,
+        sd="sd" in full_settings(order, config, team.device).teachers, texts_aside=saved.texts,
+        view_by_view=saved.views, moving=saved.in_turn, autocast=computed_in(team.device),
+    )  # fmt: skip
+    return student, teachers
 
 
 def draw_views(prompts: Sequence[str], seed: int, device: torch.device) -> Draw:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from triplaneturbo.devices import bfloat16_unit
-from triplaneturbo.distill.corpus import Corpus, Part
+from triplaneturbo.distill.corpus import Corpus
 from triplaneturbo.distill.embeddings import Embeddings, encoder_mark
 from triplaneturbo.distill.order import TEACHERS, Order
 from triplaneturbo.distill.prd import Draw, Student
@@ -64,7 +64,7 @@ def prepare(order: Order, found: Found, team: Team, folder: Path) -> Generator[s
             teacher that the model does not have.
     """
     config = GeneratorConfig.load(found.folder)
-    check_teachers(order, config.world, found.name)
+    check_fit(order, config.world, found.name)
     if config.world:
         from triplaneturbo.distill.world_lesson import world_lesson
 
@@ -74,21 +74,34 @@ def prepare(order: Order, found: Found, team: Team, folder: Path) -> Generator[s
     return (yield from full_lesson(order, found, config, team, folder))
 
 
-def check_teachers(order: Order, world: bool, model: str) -> None:
-    """Nothing, if the model has the teachers that are asked for."""
+def check_fit(order: Order, world: bool, model: str) -> None:
+    """Nothing, if the model has the teachers that are asked for, and can learn from so many prompts.
+
+    Args:
+        world: whether the model is one of the small world.
+        model: what to call it.
+
+    Raises:
+        UserError: it has not, or cannot.
+    """
+    if world and order.corpus:
+        raise UserError(
+            f"The model {model} knows a small world: give its prompts as a list, not as a corpus."
+        )
     wrong = [name for name in order.teachers if name not in TEACHERS[world]]
     if wrong:
         raise UserError(f"{model} has no teacher {wrong[0]}: choose from {', '.join(TEACHERS[world])}.")
 
 
 def learner(
-    order: Order, found: Found, config: GeneratorConfig, team: Team, frozen: torch.dtype, thrifty: bool
-) -> Student:
+    order: Order, found: Found, config: GeneratorConfig, team: Team, frozen: torch.dtype, *,
+    checkpointing: bool = False, texts_aside: bool = False,
+) -> Student:  # fmt: skip
     """The student that a run begins with.
 
     Args:
         frozen: precision of what does not learn.
-        thrifty: whether memory is dearer than time; see `load_student`.
+        checkpointing, texts_aside: see `load_student`.
     """
     start = adapter(order.start) if order.start else None
     asked = settled(Settings(), order, config, start).fitted(config)
@@ -96,7 +109,7 @@ def learner(
         torch.manual_seed(order.seed)
         student = load_student(
             found.folder, found.base, team.device, frozen=frozen, tuning=order.tuning,  # type: ignore[arg-type]
-            adapter=start, checkpointing=thrifty, config=asked,
+            adapter=start, checkpointing=checkpointing, texts_aside=texts_aside, config=asked,
         )  # fmt: skip
     if not order.embeddings:
         return student
@@ -105,9 +118,15 @@ def learner(
 
 
 def settled(settings: Settings, order: Order, config: GeneratorConfig, start: Path | None) -> Settings:
-    """A recipe with what the user asks for; `start`: the adapter that is begun with, None: the model's."""
+    """A recipe with what the user asks for; `start`: the adapter that is begun with, None: the model's.
+
+    Where a new adapter takes the place of the model's own one (`load_student`), nothing of the schedules lies
+    behind it, whatever the order says.
+    """
+    tuned = replace(settings, tuning=order.tuning, rank=order.rank or None)  # type: ignore[arg-type]
+    anew = start is None and (order.tuning == "full" or tuned.fitted(config) != config)
     return replace(
-        settings,
+        tuned,
         iterations=order.iterations,
         batch=order.batch,
         steps=order.steps or config.steps,
@@ -120,10 +139,8 @@ def settled(settings: Settings, order: Order, config: GeneratorConfig, start: Pa
             if name in order.teachers or not order.teachers
         },
         renderings=order.renderings,
-        tuning=order.tuning,  # type: ignore[arg-type]
-        rank=order.rank or None,
         start=str(start or ""),
-        begun=order.begun,
+        begun=0.0 if anew else order.begun,
         seed=order.seed,
     )
 
@@ -143,4 +160,4 @@ def precision(device: torch.device) -> torch.dtype | None:
 
 def learned_prompts(order: Order, folder: Path) -> Sequence[str]:
     """The prompts that a run learns: a list, or those of a corpus that are not held out."""
-    return Part(Corpus(folder / CORPUS), held=len(order.held_out)) if order.corpus else order.prompts
+    return Corpus(folder / CORPUS) if order.corpus else order.prompts

@@ -18,6 +18,7 @@ FILE = "order.json"
 MOST_ITERATIONS = 1_000_000
 MOST_BATCH = 256
 HIGHEST_RATE = 0.1
+MOST_MEMORY = 10_000  # GB
 TUNINGS = ("peta", "lora", "full")
 OPTIMIZERS = ("adamw", "soap", "adan")
 RENDERINGS = ("volume", "surface")
@@ -35,6 +36,7 @@ class Order:
         prompts: what is learned.
         held_out: what is only judged by.
         corpus: a file of very many prompts, which is streamed and takes the place of `prompts`; "": none.
+        column: of the corpus, where it has several; "": the one that is called prompt or the like.
         embeddings: a folder of text embeddings that `python -m triplaneturbo embed` has made; "": none.
         iterations: optimiser steps.
         batch: prompts an iteration and process.
@@ -48,16 +50,18 @@ class Order:
         steps: K; 0: the model's own.
         scored: how many of the K steps are rendered in an iteration; 0: all.
         renderings: "volume", "surface" or both.
-        begun: how much of the schedules lies behind what the run begins with, 0 to 1.
+        begun: how much of the schedules lies behind the trained adapter that the run begins with, 0 to 1.
         seed: of all random numbers.
         preview_every: iterations between pictures; 0: none are drawn.
         preview_prompts: what they show; (): held-out prompts, then learned ones, eight in all.
+        memory: GB (2^30 bytes) of the device that a run of the full model may have; 0: what is free of it.
     """
 
     name: str
     prompts: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
     corpus: str = ""
+    column: str = ""
     embeddings: str = ""
     iterations: int = 200
     batch: int = 4
@@ -74,6 +78,7 @@ class Order:
     seed: int = 0
     preview_every: int = 25
     preview_prompts: tuple[str, ...] = ()
+    memory: float = 0.0
 
     def check(self, library: Path = ADAPTERS) -> None:
         """Nothing, if a run can be made of it.
@@ -87,8 +92,18 @@ class Order:
         check_name(self.name)
         if self.name in adapters(library):
             raise UserError(f"There is an adapter {self.name} already: choose another name for the new one.")
+        self.check_values()
         if not self.prompts and not self.corpus:
             raise UserError("No usable prompt is left: give at least one, such as 'a red mushroom'.")
+        if self.start:
+            adapter(self.start, library)
+
+    def check_values(self) -> None:
+        """Nothing, if each value can be, whatever is in the library and among the prompts.
+
+        Raises:
+            UserError: one cannot.
+        """
         _whole("The number of optimiser steps", self.iterations, 1, MOST_ITERATIONS)
         _whole("The batch", self.batch, 1, MOST_BATCH)
         _number("The learning rate", self.rate, 0, HIGHEST_RATE, "above 0 and at most")
@@ -100,6 +115,7 @@ class Order:
         _whole("The number of scored steps", self.scored, 0, self.steps or 50)
         _whole("The seed", self.seed, 0, SEED_LIMIT)
         _whole("The number of steps between previews", self.preview_every, 0, MOST_ITERATIONS)
+        _number("The memory in GB", self.memory, -1e-9, MOST_MEMORY, "0 to")
         for rendering in self.renderings:
             _one_of("A rendering", rendering, RENDERINGS)
         if not self.renderings:
@@ -107,8 +123,6 @@ class Order:
         known = dict.fromkeys(name for names in TEACHERS.values() for name in names)
         for teacher in self.teachers:
             _one_of("A teacher", teacher, tuple(known))
-        if self.start:
-            adapter(self.start, library)
 
     def save(self, folder: Path) -> None:
         """Write `order.json` into a run's folder.

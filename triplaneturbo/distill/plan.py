@@ -107,6 +107,7 @@ def plan(
     frozen: torch.dtype = torch.float16,
     cuda: bool = True,
     serving: bool = True,
+    apart: bool = True,
     picture: int = full.SIZE,
 ) -> Plan:
     """The run with no more savings than it needs.
@@ -118,13 +119,14 @@ def plan(
         frozen: precision of what does not learn.
         cuda: whether the device is a GPU, which needs some memory for itself.
         serving: whether a second copy of the model stands beside it, for generating.
+        apart: whether the device has a memory of its own; else nothing is won by what lies in the main one.
         picture: side of the pictures that the base is asked with as a teacher.
 
     Raises:
         UserError: it does not fit; the sentence says how much it needs, and what would fit.
     """
     how = partial(_parts, facts, frozen=frozen, cuda=cuda, picture=picture)
-    ladder = _steps(settings)
+    ladder = _steps(settings, apart)
 
     def fits(savings: Savings, settings: Settings = settings, serving: bool = serving) -> bool:
         return sum(how(settings, savings=savings, serving=serving).values()) <= memory
@@ -159,8 +161,10 @@ def plan(
     )
 
 
-def _steps(settings: Settings) -> tuple[Savings, ...]:
+def _steps(settings: Settings, apart: bool) -> tuple[Savings, ...]:
     """The savings that a run can make: a critic shares its teacher's weights, which then cannot move."""
+    if not apart:
+        return tuple(dict.fromkeys(replace(step, texts=False, in_turn=False) for step in LADDER))
     if any(how.kind == "vsd" for how in settings.teachers.values()):
         return LADDER[:-1]
     return LADDER

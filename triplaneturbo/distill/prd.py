@@ -43,7 +43,7 @@ from triplaneturbo.generator.folded import Folded
 from triplaneturbo.generator.generator import Generator
 from triplaneturbo.generator.schedule import clean_estimate, shifted_timesteps
 from triplaneturbo.generator.upsample import forget_kernels
-from triplaneturbo.parallel import Team, fill_gradients
+from triplaneturbo.parallel import Shared, Team, fill_gradients
 from triplaneturbo.randoms import streams
 from triplaneturbo.teachers.base import Scenes, Teacher
 
@@ -293,7 +293,7 @@ class Trainer:
             except UserError as error:
                 failed = error
         if self.team.any(failed is not None):  # all stop together
-            raise failed or UserError("The leading process could not write a checkpoint.")
+            raise failed or Shared("The leading process could not write a checkpoint.")
         self.saved = self.iteration
 
     @contextmanager
@@ -327,7 +327,7 @@ class Trainer:
             self.log, self._torn = dict(state["log"]), False
         same = float(self.team.mean(torch.tensor(float(self.saved)))) == self.saved
         if self.team.any(not same):
-            raise UserError(
+            raise Shared(
                 f"The processes do not find the same checkpoints in {self.checkpoints.folder}: give a folder "
                 f"that all machines share."
             )
@@ -341,7 +341,7 @@ class Trainer:
                 self.checkpoints.drop(self.saved)
             self.team.wait()
         self._go_on()
-        raise UserError(
+        raise Shared(
             f"{what} not finite at iteration {iteration}: give a lower rate than {self.settings.rate:g}, and "
             f"the run goes on from iteration {self.iteration}, the last good one."
         )

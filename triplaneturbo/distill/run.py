@@ -230,6 +230,28 @@ class Run:
             told = replace(told, doing="", left=0.0)
             tell("finished")
 
+    def change(self, rate: float | None = None, memory: float | None = None) -> None:
+        """Have the run go on with a lower learning rate, or another memory; None: the one that it has.
+
+        Raises:
+            UserError: the rate is higher than before, either cannot be, or the run is under way.
+        """
+        order = replace(
+            self.order,
+            rate=self.order.rate if rate is None else rate,
+            memory=self.order.memory if memory is None else memory,
+        )
+        order.check_values()
+        if order.rate > self.order.rate:
+            raise UserError(
+                f"A run can go on with a lower rate than its {self.order.rate:g}, not with {order.rate:g}:"
+                " begin another run for a higher one."
+            )
+        if order != self.order:
+            with self._held():
+                order.save(self.folder)
+            self.order = order
+
     def keep(self, library: Path = ADAPTERS) -> Path:
         """Put what was learned so far into the library, under the run's name; returns the adapter's file.
 
@@ -251,7 +273,9 @@ class Run:
     def _is_own(self, place: Path) -> bool:
         """Whether the adapter in a place is what this run has left there before."""
         try:
-            return asdict(Order.load(place)) == asdict(self.order)
+            # A run may have gone on with another rate or memory; see `change`.
+            other = replace(Order.load(place), rate=self.order.rate, memory=self.order.memory)
+            return asdict(other) == asdict(self.order)
         except UserError:
             return False
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from triplaneturbo.errors import UserError
+from triplaneturbo.parallel import Shared
 
 FIRST = 2.0**14
 GROWS_AFTER = 500  # good steps
@@ -54,7 +54,7 @@ class LossScale:
         To be called when processes have shared their gradients: what is not finite is so in all of them.
 
         Raises:
-            UserError: a great many steps in a row would have to be skipped.
+            Shared: a great many steps in a row would have to be skipped.
         """
         if not self.on:
             return True
@@ -74,7 +74,7 @@ class LossScale:
         for p in learning:
             p.grad = None
         if self._bad == MOST_SKIPPED:
-            raise UserError(
+            raise Shared(  # as gradients were shared, too
                 f"The gradients overflow float16 in {MOST_SKIPPED} steps in a row: go on from the last "
                 f"checkpoint with a lower rate, or keep the frozen parts in bfloat16 or float32."
             )

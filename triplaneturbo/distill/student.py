@@ -37,6 +37,7 @@ def load_student(
     tuning: Tuning = "peta",
     adapter: Path | None = None,
     checkpointing: bool = False,
+    texts_aside: bool = False,
     config: GeneratorConfig | None = None,
 ) -> Student:
     """A student of any model.
@@ -53,6 +54,7 @@ def load_student(
         tuning: "peta"; "lora", one pair for all planes; or "full", the base itself and no pairs.
         adapter: file of an adapter of this model to begin with.
         checkpointing: see `Generator.recompute`.
+        texts_aside: the text encoder works in the main memory.
         config: other ranks; None: the model's own.
 
     Raises:
@@ -70,7 +72,10 @@ def load_student(
     if new:
         unbend(generator)
     text = load_text(base or folder, None if trained else own.untrained_seed)
-    return around(generator, text, device, frozen=frozen, tuning=tuning, checkpointing=checkpointing)
+    return around(
+        generator, text, device, frozen=frozen, tuning=tuning, checkpointing=checkpointing,
+        texts_aside=texts_aside,
+    )  # fmt: skip
 
 
 def around(
@@ -81,6 +86,7 @@ def around(
     frozen: torch.dtype = torch.float32,
     tuning: Tuning = "peta",
     checkpointing: bool = False,
+    texts_aside: bool = False,
 ) -> Student:
     """A student around a generator with live adapters, both moved to `device`; see `load_student`."""
     if tuning == "full":
@@ -98,7 +104,8 @@ def around(
     if checkpointing:
         generator.recompute()
     # As for generating: a CPU embeds few texts, and in float32.
-    text.model.to(device, frozen if device.type == "cuda" else torch.float32)
+    if not texts_aside:
+        text.model.to(device, frozen if device.type == "cuda" else torch.float32)
     return Student(generator, Folded(generator, live=half), Remembered(text.embed, device))
 
 

@@ -55,7 +55,8 @@ def work(run: Run, found: Found, team: Team) -> Generator[Report, None, None]:
 
 def _learn(run: Run, lesson: Lesson, trainer: Trainer) -> Generator[Report, None, None]:
     order, leads = run.order, trainer.team.leads
-    judging = Judging(lesson, run.preview_prompts(), _held_out(run), run.folder) if leads else None
+    shown = run.preview_prompts()
+    judging = Judging(lesson, shown, _held_out(run), run.folder) if leads and shown else None
     for note in trainer.notes:
         yield Report(trainer.iteration, order.iterations, doing=note)
     if leads:
@@ -80,6 +81,9 @@ def _learn(run: Run, lesson: Lesson, trainer: Trainer) -> Generator[Report, None
         yield Report(trainer.iteration, order.iterations, losses, seconds, left)
         if due:
             yield from _preview(run, lesson, trainer)
+    if run.ending:
+        trainer.save()
+        _keep(run, trainer)
     if judging is not None and not (run.folder / SCORES).exists():
         _keep(run, trainer)
         pieces = judging.look("after")
@@ -101,7 +105,7 @@ def _keep(run: Run, trainer: Trainer) -> None:
 def _is_due(run: Run, trainer: Trainer) -> bool:
     """Whether a preview belongs to this iteration, and was not drawn before the run was stopped."""
     every = run.order.preview_every
-    if not every or run.preview_at(trainer.iteration).exists():
+    if not every or not run.preview_prompts() or run.preview_at(trainer.iteration).exists():
         return False
     return trainer.iteration % every == 0 or trainer.finished
 

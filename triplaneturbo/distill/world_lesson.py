@@ -35,8 +35,6 @@ def world_lesson(
     order: Order, found: Found, config: GeneratorConfig, team: Team, folder: Path
 ) -> Generator[str, None, Lesson]:
     """See `lesson.prepare`."""
-    if order.corpus:
-        raise UserError("The built-in model's world is small: give its prompts as a list, not as a corpus.")
     wrong = misfits(order.prompts + order.held_out)
     if wrong:
         raise UserError(f"The world cannot express {', '.join(map(repr, wrong))}: leave them out.")
@@ -46,7 +44,7 @@ def world_lesson(
             yield f"drawing the world's {what}"
     team.wait()
     yield "loading the model"
-    student = learner(order, found, config, team, torch.float32, False)
+    student = learner(order, found, config, team, torch.float32)
     pool = FewPool(folder / "pool", specs)
     full = order.tuning == "full"  # then the student's base learns, and teaches nothing
     teachers = make_teachers(student, pool, (found.base or found.folder) if full else None)

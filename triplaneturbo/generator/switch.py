@@ -8,22 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.generator.adapter import (
-    adapter_tensors,
-    check_adapter_tensors,
-    read_safetensors,
-    set_adapter_tensors,
-)
-from triplaneturbo.generator.peta import PlaneLora
+from triplaneturbo.generator.adapter import adapter_tensors, read_safetensors, set_adapter_tensors
+from triplaneturbo.generator.ranks import check_but_for_ranks, fits_but_for_ranks, take_ranks
 from triplaneturbo.generator.weights import ADAPTER_NAME, Model, load_base
 
 
 class Switch:
     """Which adapter a model generates with.
 
-    A merged weight does not give its base back exactly. So the base's weights that adapters are merged into
-    are read once more, when first another adapter is wanted, and kept: in the main memory, as they are in
-    the file.
+    A merged weight does not give its base back exactly. So the base's weights that adapters may be merged
+    into are read once more, when first another adapter is wanted, and kept: in the main memory, as they are
+    in the file.
 
     Args:
         model: with its own adapter merged, on any device, in any precision.
@@ -41,7 +36,7 @@ class Switch:
 
     @torch.no_grad()
     def use(self, adapter: Path | None) -> None:
-        """Generate with the adapter in this file from now on; None: the model's own.
+        """Generate with the adapter in this file, of whatever ranks, from now on; None: the model's own.
 
         Raises:
             UserError: the file is missing, broken, or belongs to another model; nothing is changed then.
@@ -52,8 +47,8 @@ class Switch:
         generator = self._model.generator
         path = wanted[0]
         tensors = read_safetensors(path)
-        check_adapter_tensors(generator, tensors, path)
-        layers = self._merged_layers()
+        check_but_for_ranks(generator, tensors, path)
+        layers = self._layers()
         if not self._pristine:
             self._pristine = self._read_base(layers)
         # On the CPU and in float32, as when a model is loaded: the same bits come of it.
@@ -64,21 +59,21 @@ class Switch:
             for name, layer in layers.items():
                 layer.get_base_layer().weight.data = self._pristine[name].float().clone()
                 layer.merged_adapters.clear()
-            set_adapter_tensors(generator, tensors, path)
+            set_adapter_tensors(generator, take_ranks(generator, tensors), path)
             generator.merge()
         finally:
             generator.to(self._device)
             generator.cast(self._dtype)
         self._current = wanted
 
-    def _merged_layers(self) -> dict[str, nn.Module]:
+    def _layers(self) -> dict[str, nn.Module]:
         generator = self._model.generator
         rooms = {"unet": generator.unet, "decoder": generator.vae.decoder}
         return {
             f"{room}.{name}": module
             for room, model in rooms.items()
             for name, module in model.named_modules()
-            if hasattr(module, "merged_adapters") and not isinstance(module, PlaneLora)
+            if hasattr(module, "merged_adapters")
         }
 
     def _read_base(self, layers: dict[str, nn.Module]) -> dict[str, Tensor]:
@@ -89,7 +84,10 @@ class Switch:
 
 
 def fits(model: Model, adapter: Path) -> bool:
-    """Whether an adapter's file has the names and shapes of this model's, read from its head alone."""
+    """Whether an adapter's file has the names and, but for ranks, the shapes of this model's.
+
+    They are read from its head alone.
+    """
     from safetensors import SafetensorError, safe_open
 
     wanted = {name: list(value.shape) for name, value in adapter_tensors(model.generator).items()}
@@ -98,7 +96,7 @@ def fits(model: Model, adapter: Path) -> bool:
             found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError):
         return False
-    return found == wanted
+    return fits_but_for_ranks(found, wanted)
 
 
 def _mark(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""The full model's three teachers, each in the precision and on the device of the student's base."""
+"""The full model's teachers, each in the precision and on the device of the student's base."""
 
 from __future__ import annotations
 
@@ -27,40 +27,59 @@ def full_teachers(
     generator: Generator,
     base: Callable[[], AbstractContextManager[UNet2DConditionModel]],
     embed: Embed,
-    mvdream: Path,
-    richdreamer: Path,
-    text: Path,
+    mvdream: Path | None,
+    richdreamer: Path | None,
+    text: Path | None,
+    sd: bool = True,
     released: bool = False,
     texts_aside: bool = False,
     view_by_view: bool = False,
     moving: bool = False,
+    autocast: torch.dtype | None = None,
 ) -> list[Teacher]:
-    """MVDream, RichDreamer and Stable Diffusion, as `distill.recipe.full_recipe` names them.
+    """MVDream, RichDreamer and Stable Diffusion, or those of them that are asked for.
+
+    They stand in the order of `distill.recipe.full_recipe`.
 
     Args:
         generator: the student's, with its VAE's encoder.
         base: gives its U-Net with the adapters off (`Generator.base`, `Folded.base`).
         embed: the text encoder of Stable Diffusion 2.1-base, which is MVDream's, too.
-        mvdream, richdreamer: their checkpoints.
-        text: a folder with `text_encoder` and `tokenizer` of Stable Diffusion 1.5.
+        mvdream, richdreamer: their checkpoints; None: without it.
+        text: a folder with `text_encoder` and `tokenizer` of Stable Diffusion 1.5, which RichDreamer needs.
+        sd: whether Stable Diffusion is among them.
         released: what the released trainer showed and told them, and not what their authors do.
         texts_aside: RichDreamer's text encoder works in the main memory.
         view_by_view: see `sample_latents`.
         moving: they come from the main memory in turn; see `offload.py`.
+        autocast: precision of their networks; None: that of their weights.
 
     Raises:
         UserError: a file is missing, broken or of another model.
     """
     device, dtype = generator.device, generator.dtype
-    words = load_text(text)
-    if not texts_aside:
-        words.model.to(device=device)
-    views = MVDream.load(mvdream, embed, released=released)
-    shapes = RichDreamer.load(richdreamer, Remembered(words.embed, device), released=released)
-    base_itself = StableDiffusion(base, generator.vae, generator.scheduler, embed, SIZE)
-    views.view_by_view = base_itself.view_by_view = view_by_view
     place = torch.device("cpu") if moving else device
-    for network in (*views.networks, *shapes.networks):
-        nn.Module.to(network, device=place, dtype=dtype)
-    teachers: list[Movable] = [views, shapes, base_itself]
+    teachers: list[Movable] = []
+
+    def take(teacher: MVDream | RichDreamer) -> None:
+        for network in teacher.networks:
+            nn.Module.to(network, device=place, dtype=dtype)
+        teachers.append(teacher)
+
+    if mvdream is not None:
+        views = MVDream.load(mvdream, embed, released=released, autocast=autocast)
+        views.view_by_view = view_by_view
+        take(views)
+    if richdreamer is not None:
+        if text is None:
+            raise ValueError("RichDreamer needs its text encoder")
+        words = load_text(text)
+        if not texts_aside:
+            words.model.to(device, dtype if device.type == "cuda" else torch.float32)
+        remembered = Remembered(words.embed, device)
+        take(RichDreamer.load(richdreamer, remembered, released=released, autocast=autocast))
+    if sd:
+        own = StableDiffusion(base, generator.vae, generator.scheduler, embed, SIZE, None, autocast)
+        own.view_by_view = view_by_view
+        teachers.append(own)
     return in_turn(teachers, device) if moving else list(teachers)

@@ -1,0 +1,310 @@
+"""An iteration of Progressive Rendering Distillation by part: python -m benchmarks.prd [--full] [--repeats 3]
+
+Seconds and peak memory of the student's steps, decoding, both renderings, each teacher, the backward pass and
+the optimiser, in the trainer's own code, and iterations a second. Without `--full`: the built-in model and
+its world's teachers, as `finetune --preset try` has them. With it: Stable Diffusion 2.1-base's sizes and all
+three teachers with random weights, one prompt, four views of 512^2, saved as the plan says; its estimate is
+printed beside the measured peak. A GPU has both unasked. The full size was never run on a GPU: on a CPU only,
+and only with `--tiny`.
+
+Memory is what the device's allocator had at most during a part, weights among it; on a CPU, where there is no
+such number, the tensors that came into being since the iteration began, counted in an iteration of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import wraps
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from benchmarks.generator import Sizes
+from benchmarks.gpu import TINY as TINY_SUBJECT
+from benchmarks.gpu import Subject
+from tests.generator.full_size import SCHEDULER
+from triplaneturbo.__main__ import guarded
+from triplaneturbo.devices import be_deterministic, choose_device, device_name, free_memory, wait_for
+from triplaneturbo.distill import loss, prd
+from triplaneturbo.distill.counting import Live
+from triplaneturbo.distill.estimate import TEXT_1_5, Facts
+from triplaneturbo.distill.full_lesson import draw_views
+from triplaneturbo.distill.full_plan import frozen_in
+from triplaneturbo.distill.lesson import Lesson, precision, prepare
+from triplaneturbo.distill.order import PRESETS, Order
+from triplaneturbo.distill.plan import GB, Plan, plan
+from triplaneturbo.distill.recipe import full_recipe
+from triplaneturbo.distill.settings import Settings
+from triplaneturbo.distill.student import around
+from triplaneturbo.generator.generator import Generator
+from triplaneturbo.generator.remembered import Remembered
+from triplaneturbo.generator.text import TextEncoder
+from triplaneturbo.models import SMALL, find_model
+from triplaneturbo.parallel import Team
+from triplaneturbo.teachers import mvdream, richdreamer
+from triplaneturbo.teachers.mvdream import MVDream
+from triplaneturbo.teachers.offload import Movable, in_turn
+from triplaneturbo.teachers.richdreamer import RichDreamer
+from triplaneturbo.teachers.stable_diffusion import StableDiffusion
+
+PROMPTS = ("a small red apple", "a blue chair", "a green cup", "a yellow table")
+REST = "the rest"
+
+
+@dataclass
+class Parts:
+    """What each part of an iteration took; what a part calls counts as its own.
+
+    Attributes:
+        device: that is waited for.
+        live: counts memory, where the device's allocator cannot tell it.
+        seconds, bytes: by part.
+    """
+
+    device: torch.device
+    live: Live | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    bytes: dict[str, int] = field(default_factory=dict)
+    _inside: bool = False
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """While it is entered, all belongs to a part, unless it is in another one."""
+        if self._inside:
+            yield
+            return
+        self._inside = True
+        self._forget()
+        start = time.perf_counter()
+        try:
+            yield
+            wait_for(self.device)
+        finally:
+            self._inside = False
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self.bytes[name] = max(self.bytes.get(name, 0), self._peak())
+
+    def _forget(self) -> None:
+        wait_for(self.device)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        elif self.live is not None:
+            self.live.reset()
+
+    def _peak(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return self.live.peak if self.live is not None else 0
+
+    def of(self, name: str | Callable[..., str], function: Callable) -> Callable:
+        """The function as a part; its name may follow from its first argument."""
+
+        @wraps(function)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            with self.part(name if isinstance(name, str) else name(args[0])):
+                return function(*args, **kwargs)
+
+        return called
+
+
+@contextmanager
+def watched(trainer: prd.Trainer, parts: Parts) -> Iterator[None]:
+    """While it is entered, the trainer's iterations are told by part."""
+    student = trainer.student
+    places: list[tuple[object, str, str | Callable[..., str]]] = [
+        (student.generator, "predict", "the student's steps"),
+        (student.generator, "decode", "decoding"),
+        (student.folded, "fold", "folding the adapters"),
+        (student.folded, "unfold", "folding the adapters"),
+        (loss, "volume", "rendering the volume"),
+        (loss, "surface", "rendering the surface"),
+        (loss, "score_gradients", lambda teacher: f"teacher {teacher.name}"),
+        (Tensor, "backward", "the backward pass"),
+        (trainer, "_update", "the optimiser, the average"),
+    ]
+    with ExitStack() as stack:
+        for owner, name, label in places:
+            stack.enter_context(patch.object(owner, name, parts.of(label, getattr(owner, name))))
+        yield
+
+
+def measure(lesson: Lesson, repeats: int, device: torch.device) -> int:
+    """Print the table of a lesson; returns the most bytes of any part."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = prd.Trainer(
+            Team(device=device), lesson.student, lesson.teachers, lesson.draw,
+            replace(lesson.settings, iterations=repeats + 2), Path(folder),
+            autocast=lesson.autocast, save_every=repeats + 3,
+        )  # fmt: skip
+        runs: list[Parts] = []
+        for _ in range(repeats + 1):  # the first one does not count
+            parts = Parts(device)
+            with watched(trainer, parts):
+                start = time.perf_counter()
+                trainer.step()
+                wait_for(device)
+            parts.seconds[REST] = time.perf_counter() - start - sum(parts.seconds.values())
+            runs.append(parts)
+        sized = runs[-1]
+        if device.type != "cuda":
+            # Taking note of each tensor takes time, so that this iteration is not timed.
+            with Live() as live:
+                sized = Parts(device, live)
+                with watched(trainer, sized):
+                    trainer.step()
+    names = {name for run in runs[1:] for name in run.seconds}
+    means = {name: sum(run.seconds.get(name, 0.0) for run in runs[1:]) / repeats for name in names}
+    total = sum(means.values())
+    print(f"{'':32}{'seconds':>9}{'share':>8}{'peak GB':>10}")
+    for name, seconds in sorted(means.items(), key=lambda part: (part[0] == REST, -part[1])):
+        size = f"{sized.bytes[name] / GB:10.2f}" if name in sized.bytes else ""
+        print(f"{name:32}{seconds:9.3f}{100 * seconds / total:7.1f}%{size}")
+    print(f"{'an iteration':32}{total:9.3f}   {1 / total:.3g} a second, batch {lesson.settings.batch}")
+    return max(sized.bytes.values())
+
+
+def small_lesson(folder: Path, device: torch.device, tiny: bool) -> Lesson:
+    """The built-in model on prompts of its world, as the shortest preset has it."""
+    order = Order("benchmark", prompts=PROMPTS[: 1 if tiny else None], **PRESETS["try"](True))
+    order = replace(order, batch=1 if tiny else order.batch)
+    pieces = prepare(order, find_model("small", False), Team(device=device), folder)
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            return end.value
+
+
+def full_lesson(subject: Subject, how: Plan, device: torch.device) -> Lesson:
+    """The full model and its teachers with random weights, made as a plan says."""
+    torch.manual_seed(0)
+    sizes, saved = subject.sizes, how.savings
+    autocast = precision(device) if device.type == "cpu" else None
+    generator = Generator(
+        UNet2DConditionModel(**sizes.unet),
+        AutoencoderKL(**sizes.vae),
+        DDIMScheduler(**SCHEDULER),
+        sizes.config,
+    )
+    student = around(
+        generator, random_text(subject.text), device, frozen=how.frozen, checkpointing=saved.checkpointing,
+        texts_aside=saved.texts,
+    )  # fmt: skip
+    words = random_text({**TEXT_1_5, "hidden_size": richdreamer.UNET["cross_attention_dim"]})
+    if not saved.texts:
+        words.model.to(device, how.frozen if device.type == "cuda" else torch.float32)
+    unets = [
+        UNet2DConditionModel(**kind.UNET).eval().requires_grad_(False) for kind in (mvdream, richdreamer)
+    ]
+    vae = AutoencoderKL(**mvdream.VAE).eval().requires_grad_(False)
+    place = torch.device("cpu") if saved.in_turn else device
+    for network in (*unets, vae):
+        nn.Module.to(network, device=place, dtype=how.frozen)
+    views = MVDream(unets[0], vae, student.embed, autocast=autocast)
+    shapes = RichDreamer(unets[1], Remembered(words.embed, device), autocast=autocast)
+    own = StableDiffusion(
+        student.folded.base,
+        generator.vae,
+        generator.scheduler,
+        student.embed,
+        subject.picture,
+        None,
+        autocast,
+    )
+    views.view_by_view = own.view_by_view = saved.views
+    teachers: list[Movable] = [views, shapes, own]
+    return Lesson(
+        student, sizes.config, in_turn(teachers, device) if saved.in_turn else list(teachers),
+        draw_views(PROMPTS, 0, device), full_settings(subject, device), autocast, {}, SMALL,
+    )  # fmt: skip
+
+
+def full_settings(subject: Subject, device: torch.device) -> Settings:
+    """The full recipe for one prompt."""
+    settings = replace(full_recipe(device=device.type), batch=1)
+    return replace(settings, size=32, nodes=12) if subject is TINY_SUBJECT else settings
+
+
+def random_text(config: dict[str, int]) -> TextEncoder:
+    """A text encoder of these sizes with random weights, and the built-in model's tokenizer."""
+    tokenizer = CLIPTokenizer.from_pretrained(SMALL / "tokenizer")
+    marks = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    return TextEncoder(tokenizer, CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **marks, **config)))
+
+
+@contextmanager
+def small_teachers(width: int) -> Iterator[None]:
+    """While it is entered, MVDream and RichDreamer are as small as the dry run's base."""
+    blocks = {
+        **TINY_SUBJECT.sizes.unet, "cross_attention_dim": width, "class_embed_type": "projection",
+        "projection_class_embeddings_input_dim": 16,
+    }  # fmt: skip
+    with (
+        patch.dict(mvdream.UNET, blocks, clear=True),
+        patch.dict(richdreamer.UNET, blocks, clear=True),
+        patch.dict(mvdream.VAE, TINY_SUBJECT.sizes.vae, clear=True),
+        patch.dict(TEXT_1_5, {**TINY_SUBJECT.text}, clear=True),
+        patch.object(MVDream.__init__, "__defaults__", (*_shrunk(MVDream, 32),)),
+        patch.object(RichDreamer.__init__, "__defaults__", (*_shrunk(RichDreamer, 8),)),
+    ):
+        yield
+
+
+def _shrunk(kind: type, size: int) -> tuple[Any, ...]:
+    text, _, *others = kind.__init__.__defaults__  # type: ignore[misc]
+    return text, size, *others
+
+
+def show_full(subject: Subject, device: torch.device, repeats: int, memory: float) -> None:
+    """The full model's plan, its table, and how the two agree."""
+    sizes: Sizes = subject.sizes
+    facts = Facts.of(sizes.unet, sizes.vae, subject.text, sizes.config)
+    free = int(memory * GB) if memory else free_memory(device) or 0
+    with small_teachers(sizes.unet["cross_attention_dim"]) if subject is TINY_SUBJECT else nullcontext():
+        how = plan(
+            facts, full_settings(subject, device), free, frozen=frozen_in(device),
+            cuda=device.type == "cuda", serving=False, apart=device.type != "cpu", picture=subject.picture,
+        )  # fmt: skip
+        print(f"\nfull size, random weights, as it is planned\n{how.table()}\n")
+        most = measure(full_lesson(subject, how, device), repeats, device)
+    if device.type == "cuda":
+        print(f"planned {how.total / GB:.2f} GB, of which the allocator had {most / GB:.2f} GB at most")
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="Time an iteration of fine-tuning by part.")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--repeats", type=int, default=3, help="iterations that count; their mean is printed")
+    parser.add_argument("--full", action="store_true", help="the full size, also on a CPU")
+    parser.add_argument("--tiny", action="store_true", help="both at small sizes, to see that they run")
+    parser.add_argument("--memory", type=float, default=0.0, help="GB that the full size is planned for")
+    arguments = parser.parse_args()
+    device = choose_device(arguments.device).device
+    print(f"torch {torch.__version__}, {device_name(device)}")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        be_deterministic()
+    if not arguments.full:
+        print("\nthe built-in model, as the preset try has it")
+        with tempfile.TemporaryDirectory() as folder:
+            measure(small_lesson(Path(folder), device, arguments.tiny), arguments.repeats, device)
+    if arguments.full or arguments.tiny or device.type == "cuda":
+        subject = TINY_SUBJECT if arguments.tiny else Subject()
+        show_full(subject, device, arguments.repeats, arguments.memory)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main, "Stopped."))

@@ -1,0 +1,251 @@
+"""The full model's fine-tuning, all of it at small sizes: three teachers, a run, an adapter, savings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.distill.full_toy import small_full
+from triplaneturbo import library
+from triplaneturbo.__main__ import main
+from triplaneturbo.converted import make_ready
+from triplaneturbo.distill import full_lesson as full_lesson_module
+from triplaneturbo.distill import prd
+from triplaneturbo.distill import run as run_module
+from triplaneturbo.distill import student as student_module
+from triplaneturbo.distill.full_lesson import draw_views, load_parts
+from triplaneturbo.distill.full_plan import computed_in, frozen_in, full_plan, full_settings
+from triplaneturbo.distill.order import Order
+from triplaneturbo.distill.plan import GB, LADDER, Plan, Savings
+from triplaneturbo.distill.prd import Student
+from triplaneturbo.distill.run import Run
+from triplaneturbo.distill.scaling import LossScale
+from triplaneturbo.errors import UserError
+from triplaneturbo.generator.config import GeneratorConfig
+from triplaneturbo.generator.text import TextEncoder
+from triplaneturbo.generator.weights import load_text
+from triplaneturbo.models import Found, TeacherFiles, find_model
+from triplaneturbo.parallel import Team
+from triplaneturbo.teachers import full, mvdream
+from triplaneturbo.teachers.offload import InTurn
+
+CPU = torch.device("cpu")
+ORDER = Order(
+    "mine", prompts=("a red cup", "a blue hat"), iterations=2, batch=1, steps=1, rate=2e-4, optimizer="adan",
+    preview_every=0,
+)  # fmt: skip
+
+
+@pytest.fixture
+def model(parity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return small_full(parity, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def found(model: Path) -> Found:
+    found = find_model(str(model), False)
+    make_ready(found)
+    return found
+
+
+@pytest.fixture
+def cli(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Callable:
+    """Run a command in an empty folder with a library of its own: exit code, output, errors."""
+    monkeypatch.chdir(tmp_path)
+    shelf = tmp_path / "library"
+    monkeypatch.setattr(Run.keep, "__defaults__", (shelf,))
+    monkeypatch.setattr(run_module.Order.check, "__defaults__", (shelf,))
+    for function in (library.adapter, library.adapters):
+        monkeypatch.setattr(function, "__defaults__", (shelf,))
+
+    def run(*argv: str) -> tuple[int, str, str]:
+        code = main([*argv, "--model", str(model), "--device", "cpu"])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+QUICK = ["--runs", "runs", "--steps", "2", "--batch", "1", "--denoising-steps", "1", "--preview-every", "0"]
+
+
+@pytest.mark.slow
+def test_prompts_become_an_adapter_that_generates(cli: Callable, tmp_path: Path) -> None:
+    """From the command, through a checkpoint and --resume with a lower rate, to a mesh."""
+    (tmp_path / "mine.txt").write_text("a red cup\n")
+    step, told = prd.Trainer.step, []
+
+    def stopped(trainer: prd.Trainer) -> dict[str, float]:
+        if trainer.iteration == 1 and not told:
+            told.append(trainer.iteration)
+            raise KeyboardInterrupt
+        return step(trainer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prd.Trainer, "step", stopped)
+        code, _, err = cli("finetune", "--prompts", "mine.txt", *QUICK)
+    assert code == 130
+    run = Run.open(tmp_path / "runs" / "mine")
+    assert (run.status["state"], run.status["iteration"]) == ("paused", 1)
+    for part in ("U-Net, frozen", "mvdream: weights", "richdreamer: weights", "The run takes"):
+        assert part in err
+    assert {"mvdream volume", "richdreamer surface", "sd volume"} <= run.log()[0].keys()
+
+    resume = ["finetune", "--resume", "--name", "mine", "--runs", "runs"]
+    code, _, err = cli(*resume, "--rate", "1e-2")
+    assert code == 2
+    assert "A run can go on with a lower rate than its 0.0002, not with 0.01" in err
+    code, _, err = cli(*resume, "--memory", "0.001")
+    assert code == 2
+    assert err.startswith("This run needs")
+    code, out, err = cli(*resume, "--rate", "1e-4", "--memory", "20")
+    assert code == 0, err
+    assert Run.open(run.folder).order.rate == 1e-4
+    assert [entry["iteration"] for entry in run.log()] == [1, 2]
+    scores = json.loads((tmp_path / "library" / "mine" / "scores.json").read_text())
+    assert scores["prompts"] == ["a red cup"]
+    assert "--adapter mine" in out
+
+    learned = load_file(tmp_path / "library" / "mine" / "adapter.safetensors")
+    (own,) = (tmp_path / "cache").rglob("adapter.safetensors")
+    moved = [float((learned[name] - value).abs().max()) for name, value in load_file(own).items()]
+    assert 0 < max(moved) < 0.1
+    quick = ["--resolution", "24", "--texture-size", "512", "--steps", "1", "--quiet", "--faces", "200"]
+    for adapter in ([], ["--adapter", "mine"]):
+        code, _, err = cli("generate", "a red cup", "-o", f"{len(adapter)}.glb", *adapter, *quick)
+        assert code == 0, err
+    assert (tmp_path / "0.glb").read_bytes() != (tmp_path / "2.glb").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_corpus_is_judged_by_what_it_holds_out(cli: Callable, tmp_path: Path) -> None:
+    """Its column is chosen, and the prompts that it keeps for judging are not learned."""
+    learned = ["a red cup a", "a red cup b"]
+    held = ["a blue hat", "a red cup b"]
+    (tmp_path / "many.json").write_text(json.dumps({"mine": learned, "train": ["a cap"], "val": held}))
+    quick = [*QUICK[:2], "--steps", "1", *QUICK[4:], "--teachers", "sd", "--renderings", "volume"]
+    code, _, err = cli("finetune", "--corpus", "many.json", "--column", "mine", *quick)
+    assert code == 0, err
+    assert "mvdream: weights" not in err
+    run = Run.open(tmp_path / "runs" / "many")
+    assert run.order.held_out == tuple(held)
+    assert run.preview_prompts() == ("a blue hat", "a red cup b", "a red cup a")
+    corpus = (run.folder / "corpus" / "corpus.txt").read_text().splitlines()
+    assert corpus == ["a red cup a"]
+    scores = run.scores()
+    assert scores is not None
+    assert (scores["after"]["held out"]["count"], scores["after"]["learned"]["count"]) == (4, 2)
+
+
+def plan_with(savings: Savings) -> Plan:
+    return Plan({}, savings, GB, torch.float32)
+
+
+def one_iteration(found: Found, savings: Savings) -> tuple[dict[str, float], dict[str, Tensor], Student]:
+    """The log and the gradients of an iteration of K = 1 in float32, with what is saved."""
+    config = GeneratorConfig.load(found.folder)
+    student, teachers = load_parts(ORDER, found, config, Team(), plan_with(savings), files())
+    for teacher in teachers:
+        inner = teacher.teacher if isinstance(teacher, InTurn) else teacher
+        inner.autocast = None
+        assert isinstance(teacher, InTurn) == savings.in_turn
+        assert getattr(inner, "view_by_view", savings.views) == savings.views
+    settings = full_settings(ORDER, config, CPU)
+    draw = draw_views(ORDER.prompts, 0, CPU)
+    log = prd.iteration(student, teachers, draw, settings, prd.Place(), None)
+    return log, {n: p.grad for n, p in student.generator.named_parameters() if p.grad is not None}, student
+
+
+def files() -> TeacherFiles:
+    return full_lesson_module.get_teachers(("mvdream", "richdreamer"))
+
+
+@pytest.mark.slow
+def test_what_is_saved_reaches_the_parts_and_leaves_the_gradients(found: Found) -> None:
+    log, wanted, plain = one_iteration(found, Savings())
+    assert not plain.generator._recomputing
+    assert {"mvdream surface", "richdreamer volume", "sd volume"} <= log.keys()
+    size = sum(float(value.norm()) ** 2 for value in wanted.values()) ** 0.5
+    assert size > 0
+    for saved in ("texts", "views", "checkpointing", "in_turn"):
+        same_log, gradients, student = one_iteration(found, replace(Savings(), **{saved: True}))
+        assert student.generator._recomputing == (saved == "checkpointing")
+        assert same_log == pytest.approx(log, rel=1e-3), saved
+        assert gradients.keys() == wanted.keys()
+        apart = sum(float((gradients[name] - value).norm()) ** 2 for name, value in wanted.items()) ** 0.5
+        assert apart < 1e-3 * size, saved
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_texts_aside_stay_in_the_main_memory(
+    found: Found, aside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The meta device stands in for another one."""
+    loaded = []
+
+    def load(*args) -> TextEncoder:
+        loaded.append(load_text(*args))
+        return loaded[-1]
+
+    monkeypatch.setattr(full, "load_text", load)
+    monkeypatch.setattr(student_module, "load_text", load)
+    meta = torch.device("meta")
+    student, _ = load_parts(
+        ORDER, found, GeneratorConfig.load(found.folder), Team(device=meta),
+        plan_with(Savings(texts=aside)), files(),
+    )  # fmt: skip
+    assert student.generator.device == meta
+    assert [text.model.device.type for text in loaded] == ["cpu" if aside else "meta"] * 2
+
+
+def test_the_plan_follows_the_memory_that_is_given(found: Found) -> None:
+    config = GeneratorConfig.load(found.folder)
+    free = full_plan(ORDER, found, config, CPU)
+    assert free.savings == Savings()
+    assert "mvdream: weights" in free.table()
+    less = full_plan(replace(ORDER, memory=(free.total - 1) / GB), found, config, CPU)
+    assert less.total < free.total
+    # The main memory is the device's: nothing is won by what lies there.
+    assert less.savings in (Savings(views=True), Savings(checkpointing=True), LADDER[-2])
+    with pytest.raises(UserError, match=r"This run needs .* and the device has 0\.0 GB: take a device with"):
+        full_plan(replace(ORDER, memory=1e-3), found, config, CPU)
+    alone = full_plan(replace(ORDER, teachers=("sd",)), found, config, CPU)
+    assert "mvdream: weights" not in alone.table()
+    assert alone.total < free.total
+
+
+def test_what_the_full_model_cannot_be_taught(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = GeneratorConfig.load(found.folder)
+    with pytest.raises(UserError, match="use peta or lora tuning"):
+        full_plan(replace(ORDER, tuning="full"), found, config, CPU)
+    monkeypatch.setitem(mvdream.UNET, "cross_attention_dim", 8)
+    with pytest.raises(UserError, match=r"have 64 numbers, and MVDream reads 8: .*leave mvdream out"):
+        full_plan(ORDER, found, config, CPU)
+    assert full_plan(replace(ORDER, teachers=("sd",)), found, config, CPU)
+
+
+def test_a_gpu_computes_in_the_halves_that_it_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda", 0)
+    for capability, kept in (((8, 0), torch.float16), ((6, 1), torch.float32)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, has=capability: has)
+        assert (frozen_in(gpu), computed_in(gpu)) == (kept, None)
+    assert LossScale.beside(torch.float16).on
+    assert frozen_in(CPU) == torch.float32
+
+
+def test_a_new_adapter_has_all_of_the_schedules_before_it(found: Found) -> None:
+    config = GeneratorConfig.load(found.folder)
+    for order, begun in (
+        (ORDER, 1.0),
+        (replace(ORDER, rank=4), 1.0),  # the model's own
+        (replace(ORDER, rank=8), 0.0),
+        (replace(ORDER, tuning="lora"), 0.0),
+        (replace(ORDER, begun=0.5), 0.5),
+    ):
+        assert full_settings(order, config, CPU).begun == begun

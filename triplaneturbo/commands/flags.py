@@ -1,0 +1,22 @@
+"""Flags that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Declare which model is used, with which base, and where it computes."""
+    add = parser.add_argument
+    add(
+        "--model",
+        default="auto",
+        metavar="NAME",
+        help="auto, small, full, a folder or a hub id; default auto",
+    )
+    add(
+        "--base",
+        metavar="FOLDER",
+        help="Stable Diffusion 2.1-base for the full model; default: TRIPLANETURBO_BASE or the hub's",
+    )
+    add("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps; default: the best there is")
