@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.ui import choices, controls, panels, past, pictures, result
+from triplaneturbo.ui import choices, controls, panels, past, pictures, reconnect, result
 from triplaneturbo.ui.form import FIELDS, to_placement, to_request
 from triplaneturbo.ui.jobs import Event, Made, Stopped, Working, follow
 from triplaneturbo.ui.news import FOLLOWED, News, begun, ended, visitor
@@ -46,6 +46,7 @@ def build(page: gr.Blocks, engine: Engine, sessions: Sessions, history: History 
     _wire(engine, sessions, history, guard, asked, pane)
     if history is not None:
         past.wire(page, sessions, history, guard, asked, pane)
+    reconnect.wire(page, asked)
 
 
 def _wire(
