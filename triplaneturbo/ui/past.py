@@ -121,7 +121,9 @@ def wire(
     def pack(page: gr.Request, token: str) -> News:
         try:
             guard.admit(**visitor(page))
-            path = history.of(token).zip(sessions.of(page.session_hash).folder / "history.zip")
+            session = sessions.of(page.session_hash)
+            with session.busy():
+                path = history.of(token).zip(session.folder / "history.zip")
         except UserError as error:
             return {asked.status: panels.status(Stopped(str(error)))}
         return {past.archive: gr.update(value=str(path), interactive=True)}
