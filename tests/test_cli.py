@@ -76,6 +76,7 @@ def test_generate_writes_the_file_and_describes_it_in_one_object(cli: Cli, tmp_p
         "blend": "",
         "blend_weight": 0.5,
         "adapter": "",
+        "variation_path": "",
     }
     scene = trimesh.load(io.BytesIO(data), file_type="glb")
     (part,) = scene.geometry.values()
@@ -84,15 +85,12 @@ def test_generate_writes_the_file_and_describes_it_in_one_object(cli: Cli, tmp_p
 
 def test_variation_and_blend_reach_the_request(cli: Cli) -> None:
     mixing = ["--variation", "0.2", "--variation-seed", "3", "--blend", "a hat", "--blend-weight", "0.75"]
+    mixing += ["--variation-path", "17:0.1"]
     code, out, err = cli("generate", "a cup", "-o", "cup.glb", *mixing, "--json", *QUICK)
     assert code == 0, err
     settings = json.loads(out)["settings"]
-    assert [settings[name] for name in ("variation", "variation_seed", "blend", "blend_weight")] == [
-        0.2,
-        3,
-        "a hat",
-        0.75,
-    ]
+    names = ("variation", "variation_seed", "variation_path", "blend", "blend_weight")
+    assert [settings[name] for name in names] == [0.2, 3, "17:0.1", "a hat", 0.75]
 
 
 def test_another_process_writes_the_same_bytes(cli: Cli, tmp_path: Path) -> None:

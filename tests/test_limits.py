@@ -73,6 +73,9 @@ def test_flags_win_over_the_host_s_defaults() -> None:
     limits = Limits.for_host(LOCAL, queue=3, per_minute=7, quota=11)
     assert (limits.queue, limits.per_minute, limits.quota) == (3, 7, 11)
     assert limits.resolution is None
+    assert limits.live is None
+    shared = Limits.for_host(STRANGERS, quota=1000)
+    assert (shared.quota, shared.live) == (750, 250)
     assert Limits.for_host(LOCAL).per_minute is None
     assert Limits.for_host(STRANGERS).per_minute is not None
 

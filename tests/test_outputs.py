@@ -39,6 +39,14 @@ def test_names_hold_nothing_but_letters_digits_and_dashes(prompt: str) -> None:
     assert re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}-7-[0-9a-f]{8}", name)
 
 
+def test_names_from_before_there_were_paths_of_variations_stay() -> None:
+    request = Request("a red mushroom", variation=0.2, variation_seed=3)
+    assert safe_name(request.checked(), "small") == "a-red-mushroom-0-a05693e4"
+    assert (
+        safe_name(Request("a red mushroom", variation_path="3:0.2"), "small") != "a-red-mushroom-0-a05693e4"
+    )
+
+
 def test_names_differ_where_anything_differs() -> None:
     one = Request("🍄")
     others = [Request("🌲"), Request("🍄", seed=1), Request("🍄", steps=2), Request("🍄", faces=None)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -320,6 +321,13 @@ def test_a_variation_goes_from_one_seed_s_noise_to_the_other_s(pipeline: Pipelin
     assert 0 < apart[0] < 0.2
     assert abs(float(far.std()) - 1) < 0.1
     assert torch.equal(noise(variation=0.0, variation_seed=9), own)
+
+    second = noise(variation=0.1, variation_seed=3, variation_path="2:0.7")
+    apart = [float((second - one).norm() / own.norm()) for one in (far, own)]
+    assert apart[0] == pytest.approx(2 * math.sin(0.1 * math.pi / 4), rel=0.2)  # round that variation
+    assert apart[1] > 0.7  # and not round the seed's own noise
+    assert abs(float(second.std()) - 1) < 0.1
+    assert torch.equal(noise(variation_path="2:0.7"), far)
 
 
 def test_a_blend_goes_from_one_prompt_to_the_other(pipeline: Pipeline) -> None:

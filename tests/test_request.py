@@ -44,6 +44,14 @@ CHANGES = [
     ({"variation": float("nan")}, "variation should be a share, 0 to 1, not nan"),
     ({"variation": "much"}, "variation should be a share, 0 to 1, not 'much'"),
     ({"variation_seed": -1}, "variation's seed should be 0 to 4294967295"),
+    ({"variation_path": "3"}, "path should be seed:strength, as in 3:0.2,17:0.1, not '3'"),
+    ({"variation_path": "3:0.2,,"}, "path should be seed:strength"),
+    ({"variation_path": "x:0.2"}, "path should be seed:strength"),
+    ({"variation_path": "3:1.5"}, "strength of a variation should be a share, 0 to 1, not 1.5"),
+    ({"variation_path": "3:nan"}, "strength of a variation should be a share, 0 to 1, not nan"),
+    ({"variation_path": "-1:0.5"}, "seed of a variation should be 0 to 4294967295"),
+    ({"variation_path": ",".join(["3:0.2"] * 33)}, "at most 32 before it; begin anew"),
+    ({"variation_path": 5}, "path should be text, not 5"),
     ({"blend": "x" * (PROMPT_LIMIT + 1)}, "prompt has 1001 characters"),
     ({"blend": 5}, "prompt should be text"),
     ({"blend_weight": -0.1}, "blend's weight should be a share, 0 to 1"),
@@ -79,6 +87,12 @@ def test_what_has_no_effect_makes_no_difference() -> None:
     plain = Request("a cup").checked()
     assert Request("a cup", variation_seed=7, blend_weight=0.1).checked() == plain
     assert Request("a cup", variation=0.1, variation_seed=7).checked().variation_seed == 7
+    path = Request("a cup", variation_path=" 7:.1 , 9:0, 8:1e-5", variation=0.2, variation_seed=3).checked()
+    assert path.variation_path == "7:0.1,8:1e-05"
+    assert path.turns() == [(7, 0.1), (8, 1e-5), (3, 0.2)]
+    assert path.checked() == path
+    last = Request("a cup", variation_path="7:0.1,8:0.2", variation_seed=5).checked()
+    assert last == Request("a cup", variation_path="7:0.1", variation=0.2, variation_seed=8).checked()
     assert Request("a cup", blend=" a  hat ", blend_weight=1).checked().blend == "a hat"
 
 

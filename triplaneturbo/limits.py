@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import Request
@@ -57,6 +57,7 @@ class Limits:
         steps: the most denoising steps.
         meshes: the most meshes of one request: variants, or a blend's series.
         quota: bytes that the history of all visitors may take on disk.
+        live: bytes that the results of all open pages may take besides.
         entries: results that are kept of each visitor.
         body: bytes of a request's JSON.
     """
@@ -69,7 +70,8 @@ class Limits:
     faces: int | None = 200_000
     steps: int | None = 16
     meshes: int | None = 16
-    quota: int | None = 20_000_000_000
+    quota: int | None = 15_000_000_000
+    live: int | None = 5_000_000_000
     entries: int = 200
     body: int = 1_000_000
 
@@ -87,7 +89,8 @@ class Limits:
             host: the address that is listened at.
             queue: requests that may wait; None: the default.
             per_minute: requests a session may make a minute; None: the default.
-            quota: bytes of the history; None: the default.
+            quota: bytes of the history, of which on a server for strangers a quarter is for what open pages
+                hold; None: the default.
 
         Raises:
             UserError: a number is below 1.
@@ -105,9 +108,14 @@ class Limits:
             faces=None,
             steps=None,
             meshes=64,
+            quota=20_000_000_000,
+            live=None,
             entries=2000,
         )
         limits = loose if is_loopback(host) else cls()
+        if quota is not None and not is_loopback(host):
+            limits = replace(limits, live=quota // 4)
+            chosen["quota"] = quota - quota // 4
         kept = {field.name: getattr(limits, field.name) for field in fields(cls)}
         return cls(**kept | {name: value for name, value in chosen.items() if value is not None})
 

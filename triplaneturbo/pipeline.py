@@ -344,11 +344,11 @@ def _noise(generator: Denoiser, request: Request) -> Tensor:
         return generator.draw_latents(1, torch.Generator().manual_seed(seed))
 
     noise = drawn(request.seed)
-    if request.variation == 0:
-        return noise
-    # Along the arc between the two, on which every point is noise of variance 1, too.
-    angle = request.variation * math.pi / 2
-    return math.cos(angle) * noise + math.sin(angle) * drawn(request.variation_seed)
+    for seed, strength in request.turns():
+        # Along the arc between the two, on which every point is noise of variance 1, too.
+        angle = strength * math.pi / 2
+        noise = math.cos(angle) * noise + math.sin(angle) * drawn(seed)
+    return noise
 
 
 def _groups(requests: Sequence[Request], together: bool) -> list[list[Request]]:

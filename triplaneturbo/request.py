@@ -15,6 +15,7 @@ RESOLUTIONS = (16, 512)
 TEXTURE_SIZES = (512, 4096)
 LEAST_FACES = 100
 SMOOTHING_LIMIT = 50
+PATH_LIMIT = 32
 DEFAULT_FLOATERS = 0.01
 UNWRAPS = ("fast", "xatlas", "none")
 # With a normal map of the field's own gradient, 40,000 faces look as the 80,000 to 100,000 of a full-size
@@ -47,6 +48,8 @@ class Request:
         blend: another prompt, with whose embedding the prompt's is mixed; "": none.
         blend_weight: its share, 0 (the prompt alone) to 1 (the other alone).
         adapter: of the library, by name; "": the model's own.
+        variation_path: variations that come before it, each one of what the one before gives: seed:strength,
+            as in "3:0.2,17:0.1"; at most 32.
     """
 
     prompt: str
@@ -65,6 +68,17 @@ class Request:
     blend: str = ""
     blend_weight: float = 0.5
     adapter: str = ""
+    variation_path: str = ""
+
+    def turns(self) -> list[tuple[int, float]]:
+        """Toward which seeds the noise is turned, one after the other, and how far; none by 0.
+
+        Raises:
+            UserError: the path or the last variation cannot be.
+        """
+        _whole("The variation's seed", self.variation_seed, 0, SEED_LIMIT)
+        last = (self.variation_seed, _share("The variation", self.variation))
+        return [(seed, strength) for seed, strength in [*_path(self.variation_path), last] if strength]
 
     def checked(self) -> Request:
         """The same request with its prompt tidied.
@@ -88,8 +102,7 @@ class Request:
             raise UserError(f"The adapter should be named by text, not {shown(self.adapter)}.")
         _whole("The smoothing", self.smoothing, 0, SMOOTHING_LIMIT)
         blend = tidy_prompt(self.blend) if self.blend else ""
-        variation = _share("The variation", self.variation)
-        _whole("The variation's seed", self.variation_seed, 0, SEED_LIMIT)
+        *before, (variation_seed, variation) = self.turns() or [(0, 0.0)]
         weight = _share("The blend's weight", self.blend_weight)
         # What has no effect is the same for all, so that such requests are equal.
         return replace(
@@ -99,10 +112,16 @@ class Request:
             floaters=_share("The floaters", self.floaters),
             watertight=bool(self.watertight),
             variation=variation,
-            variation_seed=self.variation_seed if variation else 0,
+            variation_seed=variation_seed,
+            variation_path=path_text(before),
             blend=blend,
             blend_weight=weight if blend else 0.5,
         )
+
+
+def path_text(turns: list[tuple[int, float]]) -> str:
+    """A path of variations as a request holds it."""
+    return ",".join(f"{seed}:{strength!r}" for seed, strength in turns)
 
 
 def tidy_prompt(prompt: str) -> str:
@@ -142,6 +161,26 @@ def _whole(name: str, value: object, least: int, most: int | None) -> None:
         raise UserError(f"{name} should be a whole number, {wanted}, not {shown(value)}.")
     if value < least or (most is not None and value > most):
         raise UserError(f"{name} should be {wanted}, not {_short_number(value)}.")
+
+
+def _path(text: object) -> list[tuple[int, float]]:
+    if not isinstance(text, str):
+        raise UserError(f"The variation's path should be text, not {shown(text)}.")
+    turns = []
+    for part in text.split(",") if text.strip() else []:
+        try:
+            first, second = part.split(":")
+            turns.append((int(first), float(second)))
+        except ValueError:
+            raise UserError(
+                f"The variation's path should be seed:strength, as in 3:0.2,17:0.1, not {shown(part)}."
+            ) from None
+    if len(turns) > PATH_LIMIT:
+        raise UserError(f"A variation has at most {PATH_LIMIT} before it; begin anew from another seed.")
+    for seed, strength in turns:
+        _whole("The seed of a variation", seed, 0, SEED_LIMIT)
+        _share("The strength of a variation", strength)
+    return turns
 
 
 def _share(name: str, value: object) -> float:

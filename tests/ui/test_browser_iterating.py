@@ -124,6 +124,17 @@ def test_variants_one_opened_more_like_it_and_a_series(open_page: OpenPage) -> N
     page.wait_for_selector("#variation input")
     page.wait_for_function("document.querySelector('#variation input').value === '0.2'")
     _finish(page)
+    varied = captions[0].split()[-1]
+    page.click("#more")  # now round that variation
+    page.wait_for_function(
+        "!document.querySelector('#variants').innerText.includes(' ~ ' + VARIED)".replace("VARIED", varied)
+    )
+    page.wait_for_selector("text=Click one to open it", timeout=WAIT)
+    tiles.nth(0).click()
+    page.wait_for_function(
+        f"document.querySelector('#variation-path textarea').value === '{varied}:0.2'", timeout=WAIT
+    )
+    _finish(page)
 
     page.fill("#blend textarea", "a blue chair")
     page.locator("#series").click()

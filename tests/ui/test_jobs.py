@@ -65,6 +65,7 @@ def test_the_controls_of_a_request_make_it_again() -> None:
         faces=None,
         variation=0.25,
         variation_seed=3,
+        variation_path="8:0.5",
         blend="a hat",
         blend_weight=0.75,
         **QUICK,

@@ -97,3 +97,22 @@ def test_a_queue_of_the_engine_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("triplaneturbo.engine._load", load)
     with Engine("small", device="cpu", queue=7) as engine:
         assert engine._line._size == 7
+
+
+def test_a_full_disk_is_one_sentence_and_nothing_more_is_written(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triplaneturbo.ui.sessions.FRESH", float("inf"))
+    with _served(engine, tmp_path / "served", Limits(live=1000)) as url:
+        clients = [
+            Client(url, verbose=False, download_files=str(tmp_path / name))
+            for name in ("one", "other", "third")
+        ]
+        assert _ask(clients[0]) == ""
+        before = {path: path.stat().st_size for path in (tmp_path / "served").rglob("*.glb")}
+        assert len(before) == 1
+        for client in clients[1:]:
+            assert "used up by other pages; try again in a minute" in _ask(client, "a hat")
+        assert {path: path.stat().st_size for path in (tmp_path / "served").rglob("*.glb")} == before
+        assert _ask(clients[0], "a hat") == ""  # its own make way
+        assert len(list((tmp_path / "served").rglob("*.glb"))) == 1

@@ -85,7 +85,7 @@ SETTINGS = [
     "variation",
     "variation_seed",
 ]
-BLEND = ["blend", "blend_weight", "adapter"]
+BLEND = ["blend", "blend_weight", "adapter", "variation_path"]
 
 
 def test_the_endpoints_and_their_types(page: Any) -> None:
@@ -97,7 +97,7 @@ def test_the_endpoints_and_their_types(page: Any) -> None:
     }
     assert list(parameters["/generate"]) == ["prompt", *SETTINGS, *BLEND]
     assert list(parameters["/variants"]) == ["prompt", "count", *SETTINGS, *BLEND]
-    assert list(parameters["/blend"]) == ["prompt", "other", "count", *SETTINGS, "adapter"]
+    assert list(parameters["/blend"]) == ["prompt", "other", "count", *SETTINGS, "adapter", "variation_path"]
     assert list(parameters["/export"]) == ["prompt", "format", "size", "up", "pivot", *SETTINGS, *BLEND]
     types = parameters["/export"]
     assert types["seed"] == {"type": "integer"}

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from triplaneturbo.errors import UserError
 from triplaneturbo.request import Request
 from triplaneturbo.tickets import Line, Ticket
-from triplaneturbo.ui.sessions import GRACE, IDLE, KEPT_RESULTS, KEPT_SKETCHES, Session, Sessions
+from triplaneturbo.ui.sessions import FRESH, GRACE, IDLE, KEPT_RESULTS, KEPT_SKETCHES, Session, Sessions
 
 
 class Clock:
@@ -113,3 +114,59 @@ def test_what_nobody_comes_back_for_goes(tmp_path: Path) -> None:
     clock.now = IDLE
     sessions.leave("never seen")
     assert not idle.exists()
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _make(session: Session, name: str, size: int = 1000) -> Path:
+    """As a page's request does."""
+    with session.busy():
+        path = session.keep(name).with_suffix(".glb")
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(size))
+    return path
+
+
+def test_a_stranger_with_many_pages_has_no_more_disk_than_the_quota(tmp_path: Path) -> None:
+    clock = Clock()
+    sessions = Sessions(tmp_path, clock, quota=10_000)
+    paths = []
+    for number in range(50):
+        paths.append(_make(sessions.of(f"page {number}"), "cup"))
+        clock.now += FRESH / 4
+        assert _size(tmp_path) <= 11_000  # and what was written last
+    there = [path.exists() for path in paths]
+    assert there == [False] * (50 - sum(there)) + [True] * sum(there)  # the oldest are gone
+    assert sum(there) >= 10
+    again = _make(sessions.of("page 0"), "cup")  # a page whose files went works on
+    assert again.exists()
+
+
+def test_what_is_in_use_or_new_stays_and_the_next_is_told_to_wait(tmp_path: Path) -> None:
+    clock = Clock()
+    sessions = Sessions(tmp_path, clock, quota=1500)
+    with sessions.of("busy").busy():
+        old = sessions.of("busy").keep("old").with_suffix(".glb")
+        old.parent.mkdir()
+        old.write_bytes(bytes(1000))
+        clock.now += 10 * FRESH
+        new = _make(sessions.of("new"), "cup")
+        with pytest.raises(UserError, match="try again in a minute"):
+            _make(sessions.of("third"), "cup")
+        assert old.exists()
+        assert new.exists()
+        clock.now += FRESH
+        assert _make(sessions.of("third"), "cup").exists()
+        assert (old.exists(), new.exists()) == (True, False)
+    clock.now += FRESH
+    _make(sessions.of("fourth"), "cup")
+    assert not old.exists()
+
+
+def test_a_page_that_alone_has_more_than_the_quota_begins_anew(tmp_path: Path) -> None:
+    sessions = Sessions(tmp_path, Clock(), quota=1500)
+    first = _make(sessions.of("page"), "cup", 2000)
+    second = _make(sessions.of("page"), "hat")
+    assert (first.exists(), second.exists()) == (False, True)

@@ -40,6 +40,15 @@ def test_more_like_it_keeps_the_seed() -> None:
     assert alike != like(Request("a cup", seed=5), 4, 0.2)  # drawn anew each time
 
 
+def test_more_like_a_variation_lies_round_that_variation() -> None:
+    second = like(like(Request("a cup", seed=5), 1, 0.2)[0], 2, 0.1)
+    third = like(second[1], 1, 0.3)[0]
+    assert third.seed == 5
+    assert [strength for _, strength in third.turns()] == [0.2, 0.1, 0.3]
+    assert third.turns()[:2] == second[1].turns()
+    assert second[0].turns()[0] == second[1].turns()[0]
+
+
 def test_a_series_goes_from_one_prompt_to_the_other() -> None:
     request = Request("a cup", blend="a hat", blend_weight=0.3)
     assert [one.blend_weight for one in series(request, 5)] == [0, 0.25, 0.5, 0.75, 1]

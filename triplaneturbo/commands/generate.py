@@ -101,6 +101,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how far from the seed toward --variation-seed, 0 to 1; default 0",
     )
     add("--variation-seed", type=whole, default=0, metavar="S", help="default 0")
+    add(
+        "--variation-path",
+        default="",
+        metavar="S:V,...",
+        help="variations before that one, each of what the one before gives: 3:0.2,17:0.1",
+    )
     add("--blend", default="", metavar="PROMPT", help="another prompt to mix the prompt with")
     add("--blend-weight", type=decimal, default=0.5, metavar="W", help="its share, 0 to 1; default 0.5")
     add("--adapter", default="", metavar="NAME", help="of checkpoints/adapters; default: the model's own")
@@ -205,6 +211,7 @@ def _jobs(
         blend=arguments.blend,
         blend_weight=arguments.blend_weight,
         adapter=arguments.adapter,
+        variation_path=arguments.variation_path,
     )
     prompts = [arguments.prompt] if arguments.prompts is None else _read_prompts(Path(arguments.prompts))
     if not 1 <= arguments.count * len(prompts) <= MOST_MESHES:

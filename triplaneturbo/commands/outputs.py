@@ -81,7 +81,10 @@ def safe_name(request: Request, model: str) -> str:
     """
     plain = unicodedata.normalize("NFKD", request.prompt).encode("ascii", "ignore").decode().lower()
     words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40].rstrip("-")
-    everything = json.dumps({**asdict(request), "model": model}, sort_keys=True)
+    told = asdict(request)
+    if not request.variation_path:  # names from before there were paths stay as they were
+        del told["variation_path"]
+    everything = json.dumps({**told, "model": model}, sort_keys=True)
     return f"{words or 'mesh'}-{request.seed}-{hashlib.sha256(everything.encode()).hexdigest()[:8]}"
 
 

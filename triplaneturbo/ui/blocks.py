@@ -75,7 +75,7 @@ def build(
     # Gradio programs share; and what lies elsewhere it copies there.
     os.environ["GRADIO_TEMP_DIR"] = str(history.root if history is not None else folder)
     os.environ["GRADIO_EXAMPLES_CACHE"] = os.environ["GRADIO_TEMP_DIR"]
-    sessions = Sessions(folder)
+    sessions = Sessions(folder, quota=guard.limits.live)
     with gr.Blocks(title="triplaneturbo", analytics_enabled=False, fill_width=True) as page:
         if engine.notice:
             gr.HTML(panels.notice(engine.notice))

@@ -105,7 +105,7 @@ def build(engine: Engine) -> Controls:
     adapter = gr.Dropdown(
         [(OWN, "")], value="", label="Adapter", visible=bool(engine.adapters()), elem_id="adapter"
     )
-    mixing, series = _mixing()
+    mixing, path, series = _mixing()
     options, placing = _options(engine)
     if engine.words:
         with gr.Accordion(VOCABULARY, open=False, elem_id="vocabulary"):
@@ -125,7 +125,7 @@ def build(engine: Engine) -> Controls:
         if examples is not None:
             examples.click(lambda row: read(engine, row[0]), examples, reading, **QUICK)
     return Controls(
-        fields=[prompt, seed, *options, *mixing, adapter],
+        fields=[prompt, seed, *options, *mixing, adapter, path],
         placing=placing,
         prompt=prompt,
         reading=reading,
@@ -178,8 +178,8 @@ def _examples(prompt: gr.Textbox, engine: Engine) -> gr.Dataset | None:
     )
 
 
-def _mixing() -> tuple[list[Any], Series]:
-    """Variation and blend, in the order of `form.FIELDS`; and the series of a blend."""
+def _mixing() -> tuple[list[Any], Any, Series]:
+    """Variation and blend, in the order of `form.FIELDS`; the variation's path; the series of a blend."""
     with gr.Accordion("Variation and blend", open=False, elem_id="mixing"):
         with gr.Row():
             variation = gr.Slider(
@@ -192,6 +192,13 @@ def _mixing() -> tuple[list[Any], Series]:
                 elem_id="variation",
             )
             other = gr.Number(0, label="Variation's seed", min_width=120, elem_id="variation-seed")
+        path = gr.Textbox(
+            label="Variations before it",
+            placeholder="seed:strength, as “More like this” notes them",
+            lines=1,
+            max_lines=3,
+            elem_id="variation-path",
+        )
         blend = gr.Textbox(
             label="Blend with", placeholder="another prompt", lines=1, max_lines=3, elem_id="blend"
         )
@@ -204,7 +211,7 @@ def _mixing() -> tuple[list[Any], Series]:
             download = gr.DownloadButton(
                 "Download ZIP", interactive=False, min_width=120, elem_id="download-series"
             )
-    return [variation, other, blend, weight], Series(count, start, download)
+    return [variation, other, blend, weight], path, Series(count, start, download)
 
 
 def _options(engine: Engine) -> tuple[list[Any], list[Any]]:

@@ -59,8 +59,9 @@ def build(engine: Engine, sessions: Sessions, guard: Guard) -> None:
 
         Gives the GLB file and a dictionary of facts: vertices, faces, seconds of each stage, settings, files
         with their sha256. `faces` 0 keeps all faces; `unwrap` "none" gives colours at the vertices and no
-        texture. `variation` (0 to 1) turns the seed's noise toward that of `variation_seed`; `blend` is
-        another prompt, `blend_weight` (0 to 1) its share. What cannot be is an error of one sentence.
+        texture. `variation` (0 to 1) turns the seed's noise toward that of `variation_seed`, after those of
+        `variation_path` (as in "3:0.2,17:0.1"); `blend` is another prompt, `blend_weight` (0 to 1) its share.
+        What cannot be is an error of one sentence.
         """
         (request,) = admit(_request(asked))
         made: Made = _end(follow(engine, session, request, alone=False, formats=("glb",)))

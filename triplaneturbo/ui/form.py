@@ -26,6 +26,7 @@ FIELDS = (
     "blend",
     "blend_weight",
     "adapter",
+    "variation_path",
 )
 
 
@@ -45,6 +46,8 @@ def to_request(*values: Any) -> Request:
         fields["variation_seed"] = fields["variation_seed"] or 0
     if "adapter" in fields:
         fields["adapter"] = fields["adapter"] or ""
+    if "variation_path" in fields:
+        fields["variation_path"] = fields["variation_path"] or ""
     if "blend" in fields:
         fields["blend"] = (fields["blend"] or "").strip()
     fields["faces"] = fields["faces"] or None  # 0 or blank: as the surface comes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.ui import choices, controls, panels, past, pictures, result
+from triplaneturbo.ui import choices, controls, panels, past, pictures, reconnect, result
 from triplaneturbo.ui.form import FIELDS, to_placement, to_request
 from triplaneturbo.ui.jobs import Event, Made, Stopped, Working, follow
 from triplaneturbo.ui.news import FOLLOWED, News, begun, ended, visitor
@@ -48,6 +48,7 @@ def build(
     _wire(engine, sessions, history, guard, asked, pane)
     if history is not None:
         past.wire(page, sessions, history, guard, asked, pane)
+    reconnect.wire(page, asked)
     return asked.fields[FIELDS.index("adapter")]
 
 

@@ -128,13 +128,14 @@ def watched(
     """
     ticket: Ticket | None = None
     try:
-        ticket = submit()
-        if alone and not session.begin(ticket, number):
-            return
-        for event in work(ticket):
-            if alone and not session.waits_for(ticket):
+        with session.busy():
+            ticket = submit()
+            if alone and not session.begin(ticket, number):
                 return
-            yield event
+            for event in work(ticket):
+                if alone and not session.waits_for(ticket):
+                    return
+                yield event
     except Exception as error:
         stopped = _stopped(error)
         if not alone or ticket is None or session.waits_for(ticket):

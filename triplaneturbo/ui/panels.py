@@ -86,6 +86,18 @@ def starting() -> str:
     return _status("running", "Starting")
 
 
+def lost() -> str:
+    """The status line while there is no server."""
+    words = "The server does not answer; this page reconnects by itself and keeps your prompt and settings."
+    return _status("lost", words)
+
+
+def back() -> str:
+    """The status line after the page came back from something that was under way."""
+    words = "Connected again, but what was under way is gone: press Generate to make it."
+    return _status("idle", words)
+
+
 def status(event: Event) -> str:
     """The status line for what has just happened."""
     if isinstance(event, Waiting):

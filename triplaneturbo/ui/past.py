@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from triplaneturbo.ui.result import Pane
     from triplaneturbo.ui.sessions import Session, Sessions
 
+_OLD = "The server was started again and has listed the history anew; click the result once more."
+
 
 def keep(
     engine: Engine, history: History | None, token: str, session: Session, pane: Pane, made: Made
@@ -66,7 +68,11 @@ def wire(
         try:
             session.chosen = session.past[int(event.index)]
             entry = history.of(token).get(session.chosen)
-        except (UserError, IndexError) as error:
+        except IndexError:  # the page is older than the server
+            session.chosen = ""
+            news = _shown(pane, None) | {asked.status: panels.status(Stopped(_OLD))}
+            return news | {past.gallery: _listed(history.of(token), session)}
+        except UserError as error:
             session.chosen = ""
             return _shown(pane, None) | {asked.status: panels.status(Stopped(str(error)))}
         facts = entry.facts
@@ -115,7 +121,9 @@ def wire(
     def pack(page: gr.Request, token: str) -> News:
         try:
             guard.admit(**visitor(page))
-            path = history.of(token).zip(sessions.of(page.session_hash).folder / "history.zip")
+            session = sessions.of(page.session_hash)
+            with session.busy():
+                path = history.of(token).zip(session.folder / "history.zip")
         except UserError as error:
             return {asked.status: panels.status(Stopped(str(error)))}
         return {past.archive: gr.update(value=str(path), interactive=True)}
@@ -129,7 +137,8 @@ def wire(
         show_progress="hidden",
         api_visibility="private",
     )
-    past.gallery.select(choose, past.token, [*told, pane.view, pane.facts, *pane.downloads.values()], **QUICK)
+    seen = [past.gallery, pane.view, pane.facts, *pane.downloads.values()]
+    past.gallery.select(choose, past.token, [*told, *seen], **QUICK)
     past.buttons["restore"].click(restore, past.token, [*asked.fields, asked.status], **QUICK)
     past.buttons["pin"].click(pin, past.token, [*told, past.gallery], **QUICK)
     past.buttons["delete"].click(delete, past.token, [*told, past.gallery], **QUICK)

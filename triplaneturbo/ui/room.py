@@ -24,6 +24,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from triplaneturbo.errors import UserError
+from triplaneturbo.ui.sizes import Sizes
 
 SCHEMA = "triplaneturbo.result"
 VERSION = 1
@@ -56,7 +57,7 @@ class Room:
         self.quota = quota
         self._mutex = threading.RLock()
         self._lock = FileLock(self.root / ".lock", timeout=PATIENCE, thread_local=False)
-        self._sizes: dict[str, tuple[int, int]] = {}
+        self._sizes = Sizes()
         with mendable(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
         for gone in self.root.glob(f"{_GONE}*"):  # what a server that was killed had no time to delete
@@ -116,8 +117,7 @@ class Room:
         """
         if self.quota is None:
             return
-        sizes = {folder: self._size(folder) for folder in self._folders()}
-        self._sizes = {key: size for key, size in self._sizes.items() if Path(key) in sizes}
+        sizes = self._sizes.of(self._folders())
         excess = sum(sizes.values()) + needed - self.quota
         going = []
         for folder in sorted(sizes, key=lambda folder: folder.name):
@@ -168,21 +168,6 @@ class Room:
             for visitor in _folders_in(self.root, VISITOR_NAME)
             for result in _folders_in(visitor.path, RESULT_NAME)
         ]
-
-    def _size(self, folder: Path) -> int:
-        """Bytes in a result's folder."""
-        changed = folder.stat().st_mtime_ns
-        known = self._sizes.get(str(folder))
-        if known is not None and known[0] == changed:
-            return known[1]
-        size = 0
-        for entry in os.scandir(folder):
-            with contextlib.suppress(FileNotFoundError):  # a lease that has just ended
-                size += entry.stat(follow_symlinks=False).st_size
-        # Two changes within one tick of the file system's clock look like one: not relied on for a while.
-        if time.time_ns() - changed > 2_000_000_000:
-            self._sizes[str(folder)] = changed, size
-        return size
 
     def _in_use(self, folder: Path) -> bool:
         for path in folder.glob(f"{_LEASE}*"):

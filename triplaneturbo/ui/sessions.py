@@ -8,12 +8,15 @@ import shutil
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from triplaneturbo.errors import UserError
 from triplaneturbo.files import write_whole
+from triplaneturbo.ui.sizes import Sizes
 
 if TYPE_CHECKING:
     from triplaneturbo.request import Request
@@ -26,6 +29,9 @@ KEPT_SKETCHES = 64
 # downloads; one that nobody has touched for a day does not.
 GRACE = 600.0
 IDLE = 24 * 3600.0
+# Seconds for which files are safe from the quota after their page was heard of: it comes for them, or shows
+# them right now.
+FRESH = 60.0
 
 
 @dataclass(frozen=True)
@@ -62,9 +68,20 @@ class Session:
         variants: what the page's pictures of variants are of, in their order.
         past: ids of the results that the page's history shows, in its order.
         chosen: the id of the one that was clicked, "" if none was.
+        used: when the page was heard of last, by the clock.
+
+    Args:
+        folder: for its results.
+        clock: tells the seconds.
+        make_room: see `Sessions`; None: there is no quota.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        clock: Callable[[], float] = time.monotonic,
+        make_room: Callable[[Session, bool], None] | None = None,
+    ) -> None:
         self.folder = folder
         self.tab = ""
         self.made: Request | None = None
@@ -79,6 +96,43 @@ class Session:
         self._results: OrderedDict[str, None] = OrderedDict()
         self._pictures: deque[list[Path]] = deque()
         self._entered = self._begun = 0
+        self._clock = clock
+        self._make_room = make_room
+        self._users = 0
+        self.used = clock()
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """While it is entered, something is made for the page, and no quota takes its files.
+
+        Raises:
+            UserError: the quota is used up.
+        """
+        with self._lock:
+            self._users += 1
+        try:
+            if self._make_room is not None:
+                self._make_room(self, True)
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                self.used = self._clock()
+
+    def clear(self, own: bool = False) -> bool:
+        """Delete all files, unless the page was just heard of; True if they are gone.
+
+        Args:
+            own: the page asks for it itself, to make something new.
+        """
+        with self._lock:
+            if not own and (self._users or self._clock() - self.used < FRESH):
+                return False
+            shutil.rmtree(self.folder, ignore_errors=True)
+            for kept in (self._sketches, self._results, self._pictures):
+                kept.clear()
+            self.drawn = None
+            return True
 
     def enter(self) -> int:
         """The number of what is asked for now; the larger, the later."""
@@ -151,7 +205,13 @@ class Session:
             ticket.cancel()
 
     def keep(self, name: str) -> Path:
-        """The path, without suffix, for the files of the result called `name`; the oldest results go."""
+        """The path, without suffix, for the files of the result called `name`; the oldest results go.
+
+        Raises:
+            UserError: the quota is used up.
+        """
+        if self._make_room is not None:
+            self._make_room(self, False)
         with self._lock:
             self._results[name] = None
             self._results.move_to_end(name)
@@ -168,14 +228,19 @@ class Sessions:
     Args:
         root: the folder that holds the sessions' folders; nothing outside of it is ever served.
         clock: tells the seconds.
+        quota: bytes that all folders may take together, besides what is written just now; None: any number.
     """
 
-    def __init__(self, root: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, root: Path, clock: Callable[[], float] = time.monotonic, quota: int | None = None
+    ) -> None:
         self._root = root
         self._clock = clock
         self._lock = threading.Lock()
         self._open: dict[str, Session] = {}
         self._until: dict[str, float] = {}
+        self._quota = quota
+        self._sizes = Sizes()
 
     def of(self, key: str | None) -> Session:
         """The session called `key`, begun now if it is new; for None a short one of its own each time."""
@@ -184,7 +249,9 @@ class Sessions:
             name = key or secrets.token_hex(16)
             self._until[name] = self._clock() + (IDLE if key else GRACE)
             if name not in self._open:
-                self._open[name] = Session(self._root / secrets.token_hex(16))
+                folder = self._root / secrets.token_hex(16)
+                self._open[name] = Session(folder, self._clock, self._make_room)
+            self._open[name].used = self._clock()
             return self._open[name]
 
     def leave(self, key: str | None) -> None:
@@ -202,3 +269,32 @@ class Sessions:
             if self._clock() >= until:
                 del self._until[key]
                 shutil.rmtree(self._open.pop(key).folder, ignore_errors=True)
+
+    def _make_room(self, asking: Session, anew: bool) -> None:
+        """Delete the files of the pages that were not heard of for longest, until the quota is kept.
+
+        Args:
+            anew: the page that asks begins something new, and where it alone has more than the quota, its own
+                files go, too.
+
+        Raises:
+            UserError: too much is in use.
+        """
+        if self._quota is None:
+            return
+        with self._lock:
+            sessions = sorted(self._open.values(), key=lambda session: session.used)
+            sizes = self._sizes.of(session.folder for session in sessions)
+            excess = sum(sizes.values()) - self._quota
+            for session in sessions:
+                own = session is asking
+                if (
+                    excess > 0
+                    and sizes[session.folder]
+                    and (not own or (anew and sizes[session.folder] > self._quota))
+                ):
+                    excess -= sizes[session.folder] if session.clear(own) else 0
+        if excess > 0:
+            raise UserError(
+                "The server's space for new results is used up by other pages; try again in a minute."
+            )

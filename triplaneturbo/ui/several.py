@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.files import write_whole
-from triplaneturbo.request import SEED_LIMIT, Request
+from triplaneturbo.request import SEED_LIMIT, Request, path_text
 from triplaneturbo.ui.jobs import Made, Stopped, Waiting, Working, progress, save, watched
 
 if TYPE_CHECKING:
@@ -56,9 +56,17 @@ def seeds(request: Request, count: int) -> list[Request]:
 
 
 def like(request: Request, count: int, strength: float) -> list[Request]:
-    """The request with its seed's noise turned by `strength` toward that of seeds drawn anew."""
+    """The request with its noise, of a variation, too, turned by `strength` toward seeds drawn anew.
+
+    Raises:
+        UserError: a value of the request cannot be.
+    """
+    path = path_text(request.checked().turns())
     first = secrets.randbelow(1_000_000)
-    return [replace(request, variation=strength, variation_seed=first + number) for number in range(count)]
+    return [
+        replace(request, variation=strength, variation_seed=first + number, variation_path=path).checked()
+        for number in range(count)
+    ]
 
 
 def series(request: Request, count: int) -> list[Request]:

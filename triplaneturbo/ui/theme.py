@@ -144,6 +144,8 @@ CSS = """
 .tt-bar { height: 4px; margin-bottom: 8px; border-radius: 2px; overflow: hidden;
   background: var(--border-color-primary); }
 .tt-bar b { display: block; height: 100%; border-radius: 2px; background: var(--primary-500); }
+/* The status line says it, and better than Gradio's own message. */
+.tt-lost .toast-wrap { display: none; }
 .tt-line { display: flex; gap: 10px; align-items: flex-start; }
 .tt-words { flex: 1; min-width: 0; max-height: 60px; overflow: hidden; overflow-wrap: anywhere; }
 .tt-clock { color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; white-space: nowrap; }

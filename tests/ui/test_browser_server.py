@@ -1,0 +1,118 @@
+"""A server that dies while its page is open, and comes back at the same address: see browsing.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ui.browsing import WAIT, Server, done, free_port, generate, keep, watched
+
+pytestmark = pytest.mark.browser
+
+STEPS = "#options input[type=number]"
+
+
+def _set_steps(page: Any, steps: int) -> None:
+    """Set the number of steps, in a part of the page that is unfolded."""
+    field = page.locator(STEPS).first
+    field.wait_for()
+    page.wait_for_timeout(500)  # what was folded away gets its value a bit later than it is made
+    field.fill(str(steps))
+    field.press("Tab")
+    page.wait_for_function(f"document.querySelector('#options input[type=range]').value === '{steps}'")
+
+
+def _made(page: Any) -> None:
+    done(page)
+    page.wait_for_selector("#download-usdz:not([disabled])", timeout=WAIT)
+
+
+def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any, tmp_path: Path) -> None:
+    port = free_port()
+    server = Server("small", tmp_path, port)
+    with watched(browser, server.url, mortal=True) as open_page:
+        page = open_page()
+        page.click("#options button")
+        _set_steps(page, 2)
+        generate(page, "a red mushroom")
+        _made(page)
+        _set_steps(page, 50)
+        page.fill("#seed input", "7")
+        page.fill("#prompt textarea", "a tall green cactus")
+        page.click("#generate")
+        page.wait_for_selector("text=/step [0-9]+ of 50/", timeout=WAIT)
+
+        server.die()
+        page.wait_for_selector("#status [data-state=lost]", timeout=WAIT)
+        assert page.inner_text("#status").strip() == (
+            "The server does not answer; this page reconnects by itself and keeps your prompt and settings."
+        )
+        assert page.locator("[data-state=running]").count() == 0
+        assert page.locator("#status .tt-bar b").bounding_box()["width"] == 0
+        assert page.locator("#generate").is_disabled()
+        assert page.locator("#cancel").is_disabled()
+        page.fill("#prompt textarea", "a tall green cactus, typed on")
+        page.wait_for_timeout(3000)  # Gradio's own message would have come by now
+        assert not page.locator(".toast-body").is_visible()
+        assert page.locator("#status [data-state=lost]").count() == 1
+        keep(page, "desk-lost")
+
+        server = Server("small", tmp_path, port)
+        try:
+            page.wait_for_selector("text=Connected again", timeout=WAIT)
+            page.wait_for_function(
+                "document.querySelector('#prompt textarea').value === 'a tall green cactus, typed on'"
+            )
+            assert page.input_value("#seed input") == "7"
+            keep(page, "desk-back")
+            page.click("#options button")
+            page.wait_for_function(f"document.querySelector('{STEPS}').value === '50'")
+            _set_steps(page, 2)
+            page.click("#generate")
+            _made(page)
+            assert page.inner_text(".tt-caption") == "“a tall green cactus, typed on”"
+            page.click("#tabs [role=tab] >> text=History")
+            page.wait_for_selector("#history .thumbnail-item")
+            captions = page.locator("#history .caption-label").all_inner_texts()
+            assert captions == ["a tall green cactus, typed on", "a red mushroom"]
+        finally:
+            server.stop()
+
+
+def test_a_page_that_slept_through_a_restart_works_on(browser: Any, tmp_path: Path) -> None:
+    port = free_port()
+    server = Server("small", tmp_path, port)
+    with watched(browser, server.url, mortal=True) as open_page:
+        page = open_page()
+        page.click("#options button")
+        _set_steps(page, 2)
+        generate(page, "a red mushroom")
+        _made(page)
+        server.die()
+        server = Server("small", tmp_path, port)
+        try:
+            page.click("#tabs [role=tab] >> text=History")
+            page.locator("#history .thumbnail-item").first.click()
+            page.wait_for_selector("text=click the result once more")
+            page.locator("#history .thumbnail-item").first.click()
+            page.wait_for_selector("#past-restore:not([disabled])")
+            generate(page, "a blue chair")
+            page.wait_for_selector("[data-state=running]", timeout=WAIT)
+            _made(page)
+            assert page.inner_text(".tt-caption") == "“a blue chair”"
+
+            server.die()
+            page.click("#generate")  # which is the first that the page learns of it
+            page.wait_for_selector("#status [data-state=lost]", timeout=WAIT)
+        finally:
+            server.die()
+        server = Server("small", tmp_path, port)
+        try:
+            page.wait_for_selector("[data-state=idle]", timeout=WAIT)
+            page.wait_for_function("document.querySelector('#prompt textarea').value === 'a blue chair'")
+            page.click("#generate")
+            _made(page)
+        finally:
+            server.stop()
