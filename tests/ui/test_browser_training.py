@@ -84,19 +84,16 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
         assert 1 <= paused < 4
         keep(page, "training-paused")
 
-        page.reload()
-        training(page)
+        page.reload()  # and the tab is the same
         says(page, RUN, "cups is paused, and saved")
         assert iterations(page) == paused
         assert page.input_value("#train-prompts textarea").splitlines()[-1].endswith("cup")
         page.click("#run-resume")
         says(page, RUN, "cups(: drawing| learns)", MINUTES)
         server.die()
-
+        says(page, RUN, "server")
         server = Server("small", tmp_path, port)
         assert any("The run cups stands at" in line for line in server.said)
-        page.goto(server.url)
-        training(page)
         says(page, RUN, "cups was cut off when its server ended")
         page.click("#run-resume")
         says(page, RUN, "cups is in the library", MINUTES)

@@ -77,7 +77,9 @@ def build(
         except UserError as error:
             return {refusal: line(str(error), "error"), password: ""}
         opened: News = {door: gr.update(visible=False), refusal: gr.update(visible=False)}
-        opened[asked.prompts] = typed or prompt_list.of_run(engine.run_state())
+        lines = prompt_list.of_run(engine.run_state())
+        if lines and not typed:  # and where there is nothing to say, what is typed meanwhile stays
+            opened[asked.prompts] = lines
         if asks:
             opened[room] = gr.update(visible=True)
         return watching.news(page) | opened | {key: entered, password: ""}

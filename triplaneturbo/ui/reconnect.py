@@ -56,12 +56,19 @@ WATCH = f"""() => {{{_STORE}
     }}
   }};
   const running = () => document.querySelector("#status [data-state=running]") !== null;
+  const open = '#rooms > .tab-wrapper [role=tab][aria-selected=true]';
+  const {{ tab }} = read();
+  for (const one of document.querySelectorAll("#rooms > .tab-wrapper [role=tab]")) {{
+    if (tab && one.textContent === tab) one.click();
+  }}
   let interrupted = false;
   const lose = () => {{
     interrupted = running();
     document.body.classList.add("tt-lost");
     document.querySelector("#status .tt-status").outerHTML = LOST;
-    for (const button of document.querySelectorAll("#buttons button")) button.disabled = true;
+    const told = document.querySelector("#run-status .tt-words");
+    if (told) told.textContent = document.querySelector("#status .tt-words").textContent;
+    for (const button of document.querySelectorAll(ENDED)) button.disabled = true;
   }};
   let doubting = false;
   const doubt = async () => {{
@@ -102,7 +109,7 @@ WATCH = f"""() => {{{_STORE}
         kept.values[kept.names.indexOf(name)] = name !== "seed" ? value : value === "" ? null : Number(value);
       }}
     }}
-    write({{ ...kept, interrupted: interrupted || running() }});
+    write({{ ...kept, interrupted: interrupted || running(), tab: document.querySelector(open)?.textContent }});
   }});
 }}"""
 
@@ -110,7 +117,12 @@ WATCH = f"""() => {{{_STORE}
 def wire(page: gr.Blocks, asked: Controls) -> None:
     """Have the page watch its server, and remember in the browser what was typed and chosen."""
     kept = [*asked.fields, *asked.placing, asked.count, asked.live, asked.forming]
-    words = {"NAMES": [*FIELDS, *BESIDES], "BACK": panels.back(), "LOST": panels.lost()}
+    words = {
+        "NAMES": [*FIELDS, *BESIDES],
+        "BACK": panels.back(),
+        "LOST": panels.lost(),
+        "ENDED": "#buttons button, #train-buttons button, #run-buttons button",
+    }
 
     def script(text: str) -> str:
         for name, value in words.items():
