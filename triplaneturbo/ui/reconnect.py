@@ -109,7 +109,8 @@ WATCH = f"""() => {{{_STORE}
         kept.values[kept.names.indexOf(name)] = name !== "seed" ? value : value === "" ? null : Number(value);
       }}
     }}
-    write({{ ...kept, interrupted: interrupted || running(), tab: document.querySelector(open)?.textContent }});
+    const tab = document.querySelector(open)?.textContent;
+    write({{ ...kept, tab, interrupted: interrupted || running() }});
   }});
 }}"""
 
