@@ -17,6 +17,7 @@ from triplaneturbo import library
 from triplaneturbo.__main__ import main
 from triplaneturbo.converted import make_ready
 from triplaneturbo.distill import full_lesson as full_lesson_module
+from triplaneturbo.distill import full_plan as full_plan_module
 from triplaneturbo.distill import prd
 from triplaneturbo.distill import run as run_module
 from triplaneturbo.distill import student as student_module
@@ -26,7 +27,7 @@ from triplaneturbo.distill.order import Order
 from triplaneturbo.distill.plan import GB, LADDER, Plan, Savings
 from triplaneturbo.distill.prd import Student
 from triplaneturbo.distill.run import Run
-from triplaneturbo.distill.scaling import LossScale
+from triplaneturbo.distill.scaling import MOST_SKIPPED, LossScale
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.generator.text import TextEncoder
@@ -143,14 +144,16 @@ def test_a_corpus_is_judged_by_what_it_holds_out(cli: Callable, tmp_path: Path) 
     assert (scores["after"]["held out"]["count"], scores["after"]["learned"]["count"]) == (4, 2)
 
 
-def plan_with(savings: Savings) -> Plan:
-    return Plan({}, savings, GB, torch.float32)
+def plan_with(savings: Savings, frozen: torch.dtype = torch.float32) -> Plan:
+    return Plan({}, savings, GB, frozen)
 
 
-def one_iteration(found: Found, savings: Savings) -> tuple[dict[str, float], dict[str, Tensor], Student]:
-    """The log and the gradients of an iteration of K = 1 in float32, with what is saved."""
+def one_iteration(
+    found: Found, savings: Savings, frozen: torch.dtype = torch.float32
+) -> tuple[dict[str, float], dict[str, Tensor], Student]:
+    """The log and the gradients of an iteration of K = 1, computed in the weights' precision."""
     config = GeneratorConfig.load(found.folder)
-    student, teachers = load_parts(ORDER, found, config, Team(), plan_with(savings), files())
+    student, teachers = load_parts(ORDER, found, config, Team(), plan_with(savings, frozen), files())
     for teacher in teachers:
         inner = teacher.teacher if isinstance(teacher, InTurn) else teacher
         inner.autocast = None
@@ -158,8 +161,14 @@ def one_iteration(found: Found, savings: Savings) -> tuple[dict[str, float], dic
         assert getattr(inner, "view_by_view", savings.views) == savings.views
     settings = full_settings(ORDER, config, CPU)
     draw = draw_views(ORDER.prompts, 0, CPU)
-    log = prd.iteration(student, teachers, draw, settings, prd.Place(), None)
-    return log, {n: p.grad for n, p in student.generator.named_parameters() if p.grad is not None}, student
+    scale = LossScale.beside(student.generator.dtype)
+    scale.factor = min(scale.factor, 2.0**6)  # from where a few steps are skipped
+    named = {n: p for n, p in student.generator.named_parameters() if p.requires_grad}
+    for _ in range(MOST_SKIPPED):  # as a run does
+        log = prd.iteration(student, teachers, draw, settings, prd.Place(), None, scale=scale)
+        if scale.down(named.values()):
+            break
+    return log, {n: p.grad for n, p in named.items() if p.grad is not None}, student
 
 
 def files() -> TeacherFiles:
@@ -180,6 +189,19 @@ def test_what_is_saved_reaches_the_parts_and_leaves_the_gradients(found: Found) 
         assert gradients.keys() == wanted.keys()
         apart = sum(float((gradients[name] - value).norm()) ** 2 for name, value in wanted.items()) ** 0.5
         assert apart < 1e-3 * size, saved
+
+
+@pytest.mark.slow
+def test_halves_with_a_scaled_loss_learn_what_float32_learns(found: Found) -> None:
+    """The precision of a GPU, all of it: student, teachers and savings."""
+    _, wanted, _ = one_iteration(found, Savings())
+    _, found_, student = one_iteration(found, LADDER[-1], torch.float16)
+    assert student.generator.dtype == torch.float16
+    assert found_.keys() == wanted.keys()
+    assert {value.dtype for value in found_.values()} == {torch.float32}
+    size = sum(float(value.norm()) ** 2 for value in wanted.values()) ** 0.5
+    apart = sum(float((found_[name] - value).norm()) ** 2 for name, value in wanted.items()) ** 0.5
+    assert apart < 0.05 * size
 
 
 @pytest.mark.parametrize("aside", [False, True])
@@ -204,7 +226,7 @@ def test_texts_aside_stay_in_the_main_memory(
     assert [text.model.device.type for text in loaded] == ["cpu" if aside else "meta"] * 2
 
 
-def test_the_plan_follows_the_memory_that_is_given(found: Found) -> None:
+def test_the_plan_follows_the_memory_that_is_given(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
     config = GeneratorConfig.load(found.folder)
     free = full_plan(ORDER, found, config, CPU)
     assert free.savings == Savings()
@@ -215,6 +237,11 @@ def test_the_plan_follows_the_memory_that_is_given(found: Found) -> None:
     assert less.savings in (Savings(views=True), Savings(checkpointing=True), LADDER[-2])
     with pytest.raises(UserError, match=r"This run needs .* and the device has 0\.0 GB: take a device with"):
         full_plan(replace(ORDER, memory=1e-3), found, config, CPU)
+    with monkeypatch.context() as patch:
+        patch.setattr(full_plan_module, "free_memory", lambda _: None)
+        with pytest.raises(UserError, match="does not tell how much memory is free: give it in GB"):
+            full_plan(ORDER, found, config, CPU)
+        assert full_plan(replace(ORDER, memory=20), found, config, CPU).memory == 20 * GB
     alone = full_plan(replace(ORDER, teachers=("sd",)), found, config, CPU)
     assert "mvdream: weights" not in alone.table()
     assert alone.total < free.total
