@@ -205,7 +205,7 @@ def _mixing() -> tuple[list[Any], Any, Series]:
         weight = gr.Slider(
             0, 1, 0.5, step=0.01, label="Blend", info="0: the prompt, 1: the other one.", elem_id="weight"
         )
-        count = gr.Slider(2, LONGEST_SERIES, 5, step=1, label="Meshes from the one to the other")
+        count = gr.Slider(2, LONGEST_SERIES, 5, step=1, label="Meshes in the series")
         with gr.Row(elem_id="series-row"):
             start = gr.Button("Make the series", min_width=130, elem_id="series")
             download = gr.DownloadButton(

@@ -105,9 +105,9 @@ CSS = """
   border: 1px solid var(--block-border-color); border-radius: var(--block-radius); }
 #seed-row .form { border: 0; background: none; }
 #dice { flex: 0 0 auto; margin: 0 12px 12px 0; height: 42px; }
-.dark #options { --neutral-200: #38424f; }
-#options input[type=range]::-webkit-slider-thumb { border: 1px solid var(--primary-600); }
-#options input[type=range]::-moz-range-thumb { border: 1px solid var(--primary-600); }
+.dark :is(#options, #mixing, #like-row) { --neutral-200: #38424f; }
+#page input[type=range]::-webkit-slider-thumb { border: 1px solid var(--primary-600); }
+#page input[type=range]::-moz-range-thumb { border: 1px solid var(--primary-600); }
 #dice::before { content: ""; display: inline-block; width: 18px; height: 18px; margin-right: 7px;
   background: currentColor; -webkit-mask: url("DICE") center / contain no-repeat;
   mask: url("DICE") center / contain no-repeat; }
@@ -209,6 +209,9 @@ CSS = """
   #controls > *, #result > * { width: 100%; min-width: 0 !important; flex-grow: 0 !important; }
   #switches, #seed-row, #count, #examples, #adapter, #mixing, #options, #placing, #vocabulary, #report
     { order: 1; }
+  /* Gradio puts a frame of its own around these. */
+  #controls > :has(> :is(#count, #adapter)) { order: 1; }
+  #tabs .tabitem { min-height: 296px; }
   #viewer { height: 360px !important; }
 }
 @media (max-width: 600px) {
