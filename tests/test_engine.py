@@ -15,6 +15,7 @@ from triplaneturbo import engine as engine_module
 from triplaneturbo.devices import choose_device, choose_precision
 from triplaneturbo.engine import KEPT_RESULTS, Engine
 from triplaneturbo.errors import Cancelled, UserError
+from triplaneturbo.generator import weights
 from triplaneturbo.mesh.formats import to_glb
 from triplaneturbo.models import SMALL
 from triplaneturbo.request import Request
@@ -342,7 +343,7 @@ def test_a_released_adapter_in_the_cache_is_converted_once(
 ) -> None:
     done: list[tuple] = []
     monkeypatch.setattr(
-        engine_module,
+        weights,
         "convert_released",
         lambda *paths: done.append(paths) or (tmp_path / "triplaneturbo.json").write_text("{}"),
     )

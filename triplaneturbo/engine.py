@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from triplaneturbo import __version__
+from triplaneturbo.converted import make_ready
 from triplaneturbo.devices import (
     attention_name,
     be_deterministic,
@@ -33,7 +34,7 @@ from triplaneturbo.distill.duration import Estimate, estimate
 from triplaneturbo.distill.run import RUNS, Order
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.switch import fits
-from triplaneturbo.generator.weights import CONFIG_NAME, Model, convert_released, load_model
+from triplaneturbo.generator.weights import Model, load_model
 from triplaneturbo.kept import Kept
 from triplaneturbo.library import adapter, adapters
 from triplaneturbo.mesh.check import Check, check
@@ -366,16 +367,7 @@ def _picture(draw: Callable[..., np.ndarray], mesh: Mesh, size: int) -> bytes:
 
 
 def _load(found: Found, device: torch.device, dtype: torch.dtype) -> Model:
-    if found.released and found.base and not (found.folder / CONFIG_NAME).is_file():
-        try:
-            convert_released(found.released, found.base, found.folder)
-        except UserError as error:
-            if not isinstance(error.__cause__, OSError):
-                raise
-            raise UserError(
-                f"The converted adapter cannot be kept in {found.folder.parent} ({error.__cause__.strerror}):"
-                " set XDG_CACHE_HOME to a folder that can be written."
-            ) from None
+    make_ready(found)
     return load_model(found.folder, base=found.base, device=device, dtype=dtype)
 
 
