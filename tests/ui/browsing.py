@@ -5,6 +5,7 @@ Screenshots go to the folder named by TRIPLANETURBO_SCREENSHOTS, if any.
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import re
@@ -70,6 +71,7 @@ class Server:
             text=True,
             encoding="utf-8",
         )
+        atexit.register(self.process.kill)  # where a test fails before it stops it
         self.url = f"http://127.0.0.1:{port}/"
         self.said: list[str] = []
         assert self.process.stdout is not None
