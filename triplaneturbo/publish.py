@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from triplaneturbo.distill.prompts import how_many
 from triplaneturbo.errors import UserError
 from triplaneturbo.library import FILE
 from triplaneturbo.request import shown
@@ -46,7 +47,7 @@ def card(order: Order, model: str, world: bool, scores: dict[str, Any] | None = 
     licence, base = _LICENCES[world]
     settings = {name: value for name, value in asdict(order).items() if name not in (*_LEFT_OUT, "name")}
     rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in settings.items())
-    count = f"{len(order.prompts):,} prompts" if order.prompts else "a corpus of prompts"
+    count = how_many(len(order.prompts)) if order.prompts else "a corpus of prompts"
     judged = ""
     if scores is not None:
         figures = [

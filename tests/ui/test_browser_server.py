@@ -108,11 +108,3 @@ def test_a_page_that_slept_through_a_restart_works_on(browser: Any, tmp_path: Pa
             page.wait_for_selector("#status [data-state=lost]", timeout=WAIT)
         finally:
             server.die()
-        server = Server("small", tmp_path, port)
-        try:
-            page.wait_for_selector("[data-state=idle]", timeout=WAIT)
-            page.wait_for_function("document.querySelector('#prompt textarea').value === 'a blue chair'")
-            page.click("#generate")
-            _made(page)
-        finally:
-            server.stop()

@@ -59,7 +59,7 @@ class PromptList:
             f"longer than {PROMPT_LIMIT} characters": self.too_long,
         }
         told = ", ".join(f"{count} {what}" for what, count in out.items() if count)
-        count = f"{len(self.prompts)} prompt{'' if len(self.prompts) == 1 else 's'}"
+        count = how_many(len(self.prompts))
         return f"{count}; left out: {told}" if told else count
 
 
@@ -96,6 +96,11 @@ class _Sieve:
             self.too_long,
             tuple(notes),
         )
+
+
+def how_many(number: int) -> str:
+    """So many prompts, in words: "1 prompt", "1,200 prompts"."""
+    return f"{number:,} prompt{'' if number == 1 else 's'}"
 
 
 def is_text(value: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from triplaneturbo.distill.prompts import PromptList, columns, read_file, read_text, split
+from triplaneturbo.distill.prompts import PromptList, columns, how_many, read_file, read_text, split
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import shown
 from triplaneturbo.ui.panels import text
@@ -117,7 +117,7 @@ def panel(counted: Counted | None, error: str = "") -> str:
     ]
     out = [f"{number:,} {what}" for number, what in left if number]
     lines = [
-        f"<b>{_prompts(len(counted.learned))} to learn</b>, {len(counted.held_out):,} held out for judging."
+        f"<b>{how_many(len(counted.learned))} to learn</b>, {len(counted.held_out):,} held out for judging."
     ]
     if out:
         lines.append(f"Left out: {text(', '.join(out))}.")
@@ -150,7 +150,3 @@ def _named(path: Path) -> Iterator[None]:
 
 
 _MOST = 20
-
-
-def _prompts(number: int) -> str:
-    return f"{number:,} prompt{'' if number == 1 else 's'}"
