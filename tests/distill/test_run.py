@@ -279,12 +279,12 @@ def test_presets_are_orders(tmp_path: Path, preset: str, world: bool) -> None:
     replace(ORDER, **PRESETS[preset](world)).check(tmp_path)
 
 
-def test_try_is_estimated_at_five_minutes_of_one_core() -> None:
+def test_try_is_estimated_at_less_than_five_minutes_of_two_cores() -> None:
     order = replace(ORDER, prompts=tuple(f"a cup {letter}" for letter in "abcdefgh"), **PRESETS["try"](True))
     told = estimate(order, True)
     assert told.seconds is not None
-    assert 240 < told.seconds < 330
-    assert told.sentence == "About 5 min on one core, and 2.1 GB."
+    assert 200 < told.seconds < 300
+    assert told.sentence == "About 4 min on two cores, and 2.4 GB."
     assert estimate(replace(order, scored=0), True).seconds > 2 * told.seconds  # type: ignore[operator]
     assert estimate(order, False).seconds is None
 

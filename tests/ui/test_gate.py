@@ -351,7 +351,13 @@ def test_no_endpoint_reads_a_file_whose_name_it_is_told_as_text(
 
 def _defaults(inputs: list[dict[str, Any]], prompt: str) -> list[Any]:
     text = ("textbox", "multimodaltextbox")
-    return [prompt if part["type"] in text else part["props"].get("value") for part in inputs]
+    numbers = "variation-path"  # of which nothing is made if it is words
+    return [
+        prompt
+        if part["type"] in text and part["props"].get("elem_id") != numbers
+        else part["props"].get("value")
+        for part in inputs
+    ]
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -26,7 +26,7 @@ def test_a_preset_s_settings_are_no_other_ones_and_changed_ones_are() -> None:
     settings = {"steps": 0, **PRESETS["short"](True)}
     found = estimates(engine(seen), ["a red cup"], ["a hat"], settings)
     assert list(found) == ["Try", "Short", "Thorough"]
-    assert [order.iterations for order in seen] == [90, 600, 3000]
+    assert [order.iterations for order in seen] == [50, 600, 3000]
     assert {(order.prompts, order.held_out) for order in seen} == {(("a red cup",), ("a hat",))}
     found = estimates(engine(seen), ["a red cup"], [], settings | {"iterations": 7})
     assert found[AS_SET].seconds == 420

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--column", metavar="NAME", help="of a table, or the key of a list")
     add("--name", metavar="NAME", help="of the adapter: a-z, 0-9, - and _; default: from FILE's name")
     add("--resume", action="store_true", help="go on with the run of that name")
-    add("--preset", default="try", metavar="|".join(PRESETS), help="how long; default try, about 5 minutes")
+    add("--preset", default="try", metavar="|".join(PRESETS), help="how long; default try, under 5 minutes")
     add("--steps", type=whole, metavar="N", help="optimiser steps; default: the preset's")
     add("--batch", type=whole, metavar="N", help="prompts a step and process; default: the preset's")
     add("--rate", type=decimal, metavar="R", help="the highest learning rate; default: the preset's")

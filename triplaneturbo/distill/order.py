@@ -154,7 +154,7 @@ class Order:
 def _try(world: bool) -> dict[str, Any]:
     if world:
         return {
-            "iterations": 90,
+            "iterations": 50,
             "batch": 8,
             "rate": 1e-3,
             "optimizer": "soap",
