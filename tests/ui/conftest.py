@@ -11,7 +11,7 @@ from tests.tiny import tiny_model
 from tests.ui.browsing import CHROMIUM, FLAGS, OpenPage, served, watched
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with served("small", tmp_path_factory.mktemp("server")) as url:
         yield url

@@ -59,9 +59,9 @@ def wire(
     def fill(page: gr.Request, token: str) -> Any:
         session = sessions.of(page.session_hash)
         try:
-            return token, _listed(history.of(token), session)
+            return _listed(history.of(token), session)
         except UserError:  # a program that opens the page without its scripts
-            return token, gr.skip()
+            return gr.skip()
 
     def choose(page: gr.Request, token: str, event: gr.SelectData) -> News:
         session = sessions.of(page.session_hash)
@@ -129,14 +129,10 @@ def wire(
         return {past.archive: gr.update(value=str(path), interactive=True)}
 
     told = [past.chosen, *past.buttons.values(), asked.status]
-    page.load(
-        fill,
-        past.token,
-        [past.token, past.gallery],
-        js=TOKEN,
-        show_progress="hidden",
-        api_visibility="private",
-    )
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    # In the browser alone: whoever presses Generate before the server has answered has a token, too.
+    known = page.load(None, None, past.token, js=TOKEN, **quiet)
+    known.then(fill, past.token, past.gallery, **quiet)
     seen = [past.gallery, pane.view, pane.facts, *pane.downloads.values()]
     past.gallery.select(choose, past.token, [*told, *seen], **QUICK)
     past.buttons["restore"].click(restore, past.token, [*asked.fields, asked.status], **QUICK)
