@@ -21,7 +21,7 @@ def _set_steps(page: Any, steps: int) -> None:
     page.wait_for_timeout(500)  # what was folded away gets its value a bit later than it is made
     field.fill(str(steps))
     field.press("Tab")
-    page.wait_for_function(f"document.querySelector('#options input[type=range]').value === '{steps}'")
+    page.wait_for_function(f"document.querySelector('#options input[type=range]')?.value === '{steps}'")
 
 
 def _made(page: Any) -> None:
@@ -63,12 +63,12 @@ def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any
         try:
             page.wait_for_selector("text=Connected again", timeout=WAIT)
             page.wait_for_function(
-                "document.querySelector('#prompt textarea').value === 'a tall green cactus, typed on'"
+                "document.querySelector('#prompt textarea')?.value === 'a tall green cactus, typed on'"
             )
             assert page.input_value("#seed input") == "7"
             keep(page, "desk-back")
             page.click("#options button")
-            page.wait_for_function(f"document.querySelector('{STEPS}').value === '50'")
+            page.wait_for_function(f"document.querySelector('{STEPS}')?.value === '50'")
             _set_steps(page, 2)
             page.click("#generate")
             _made(page)
