@@ -90,6 +90,9 @@ def test_a_page_that_slept_through_a_restart_works_on(browser: Any, tmp_path: Pa
         _set_steps(page, 2)
         generate(page, "a red mushroom")
         _made(page)
+        page.wait_for_timeout(
+            5000
+        )  # pictures are drawn, too: nothing is under way by which the page would know
         server.die()
         server = Server("small", tmp_path, port)
         try:
