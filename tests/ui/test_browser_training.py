@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,20 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
+from tests.fake_hub import Hub
 from tests.ui.browsing import DESK, PHONE, TABLET, WAIT, Server, download, free_port, keep, watched
 from triplaneturbo.models import SMALL
 
 LIST = "a red cup\na {blue|green} cup\n\na red cup\na dragon\n"
 RUN = "#run-status .tt-words"
 MINUTES = 4 * WAIT
+TOKEN = "hf_OnlyTheHubIsToKnowThis"
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with Hub({}, token=TOKEN) as hub:
+        yield hub
 
 
 def training(page: Any) -> None:
@@ -51,9 +60,11 @@ def upload(page: Any, path: Path) -> None:
 
 
 def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
-    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    browser: Any, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRIPLANETURBO_ADAPTERS", str(tmp_path / "adapters"))
+    monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     port = free_port()
     server = Server("small", tmp_path, port)
     with watched(browser, server.url, mortal=True) as open_page:
@@ -69,7 +80,7 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
         says(page, "#train-status", "The name '' cannot be")
         page.get_by_label("Its name").fill("cups")
         page.get_by_text("Settings", exact=True).click()
-        for label, value in {"Iterations": 4, "Batch": 1, "Previews": 2, "Learning rate": 0}.items():
+        for label, value in {"Iterations": 20, "Batch": 1, "Previews": 10, "Learning rate": 0}.items():
             fill(page, label, value)
         says(page, "#train-estimate", r"As set\d+ min")
         page.click("#train-begin")
@@ -77,11 +88,12 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
         fill(page, "Learning rate", 0.001)
         page.click("#train-begin")
         says(page, RUN, "cups: (getting ready|drawing|loading)")
-        says(page, "#run-status", "1 of 4", MINUTES)
+        # The page asks every two seconds, and may see none of the first.
+        says(page, "#run-status .tt-numbers", "Iterations[1-9][0-9]* of 20", MINUTES)
         page.click("#run-pause")
         says(page, RUN, "cups is paused, and saved")
         paused = iterations(page)
-        assert 1 <= paused < 4
+        assert 1 <= paused < 20
         keep(page, "training-paused")
 
         page.reload()  # and the tab is the same
@@ -97,13 +109,13 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
         says(page, RUN, "cups was cut off when its server ended")
         page.click("#run-resume")
         says(page, RUN, "cups is in the library", MINUTES)
-        assert iterations(page) == 4
+        assert iterations(page) == 20
         page.wait_for_selector("#run-sheet img")
         says(page, "#run-scores", "Volume, held out")
         pictures = page.locator("#run-previews img")
         pictures.first.wait_for()
-        assert pictures.count() == 3  # of iterations 0, 2 and 4
-        assert re.findall(r"\d", page.locator("#run-previews").inner_text()) == ["4", "2", "0"]
+        assert pictures.count() == 3  # of iterations 0, 10 and 20
+        assert re.findall(r"\d+", page.locator("#run-previews").inner_text()) == ["20", "10", "0"]
         sizes = page.eval_on_selector_all(
             "#run-previews img, #run-sheet img", "all => all.map(i => i.naturalWidth)"
         )
@@ -123,6 +135,20 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
         assert any(
             np.abs(learned[key].astype(np.float32) - own[key].astype(np.float32)).max() > 0 for key in own
         )
+
+        page.get_by_text("Push to the hub", exact=True).click()
+        for token, said in (("hf_wrong", "The hub does not know this token"), (TOKEN, "It is at http")):
+            page.get_by_label("Repository").fill("you/cups")
+            page.get_by_label("Token").fill(token)
+            page.click("#hub-push")
+            says(page, "#hub-status", said)
+            assert page.get_by_label("Token").input_value() == ""
+        assert hub.repos["you/cups"].private
+        assert hub.repos["you/cups"].files["adapter.safetensors"] == data
+        assert b"on 2 prompts with" in hub.repos["you/cups"].files["README.md"]
+        assert TOKEN not in "".join(server.said)
+        kept = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert not [path for path in kept if TOKEN.encode() in path.read_bytes()]
 
         page.get_by_role("tab", name="Generate").click()
         page.get_by_label("Adapter").click()
