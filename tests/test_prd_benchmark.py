@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 
 import pytest
 
-from triplaneturbo.models import ROOT
+from tests.dry_run import dry_run
 
 
 @pytest.mark.slow
 def test_it_runs_from_end_to_end() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.prd", "--tiny", "--device", "cpu", "--repeats", "1"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    small, full = done.stdout.split("full size, random weights")
+    printed = dry_run("prd")
+    small, full = printed.split("full size, random weights")
     for table, teachers in ((small, ("rgb", "geometry")), (full, ("mvdream", "richdreamer", "sd"))):
         parts = ["the student's steps", "decoding", "rendering the volume", "rendering the surface"]
         parts += ["the backward pass", "the optimiser", *(f"teacher {name}" for name in teachers)]
