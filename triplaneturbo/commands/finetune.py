@@ -25,9 +25,9 @@ from triplaneturbo.commands import BAD_INPUT, DONE, INTERRUPTED
 from triplaneturbo.commands.flags import add_model_flags
 from triplaneturbo.commands.generate import decimal, whole
 from triplaneturbo.distill.duration import SHOWN, estimate
-from triplaneturbo.distill.order import OPTIMIZERS, PRESETS, TUNINGS, Order
+from triplaneturbo.distill.order import ADAPTED, OPTIMIZERS, PRESETS, Order
 from triplaneturbo.distill.prompts import read_file, split
-from triplaneturbo.distill.run import RUNS, Report, Run
+from triplaneturbo.distill.run import RUNS, SHEET, Report, Run
 from triplaneturbo.errors import UserError
 from triplaneturbo.models import Found, base_or_default, find_model
 from triplaneturbo.request import shown
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from", dest="start", default="", metavar="ADAPTER", help="of the library; default: the model's own"
     )
     add("--teachers", default="", metavar="A,B", help="default: all that the model has")
-    add("--tuning", default="peta", metavar="|".join(TUNINGS), help="what learns; default peta")
+    add("--tuning", default="peta", metavar="|".join(ADAPTED), help="what learns; default peta")
     add("--rank", type=whole, default=0, metavar="N", help="of a new adapter; default: the model's own")
     add("--denoising-steps", type=whole, default=0, metavar="K", help="default: the model's own")
     add("--scored", type=whole, metavar="N", help="of the K steps; 0: all; default: the preset's")
@@ -149,10 +149,6 @@ def _draft(arguments: argparse.Namespace) -> Order:
     """
     if (arguments.prompts is None) == (arguments.corpus is None):
         raise UserError("Give either --prompts FILE or --corpus FILE; see --help.")
-    if arguments.tuning == "full":
-        raise UserError(
-            "Full tuning changes the base, which an adapter's file cannot hold: use --tuning peta or lora."
-        )
     if arguments.preset not in PRESETS:
         raise UserError(f"There is no preset {shown(arguments.preset)}: choose from {', '.join(PRESETS)}.")
     if arguments.corpus is not None and arguments.held_out:
@@ -249,8 +245,9 @@ def _train(arguments: argparse.Namespace, run: Run, found: Found, team: Team) ->
     path = run.keep()
     for line in told(run.scores() or {}):
         print(line)
-    if path.with_name("sheet.png").exists():
-        print(f"before and after: {path.with_name('sheet.png')}")
+    sheet = path.with_name(SHEET)
+    if sheet.exists():
+        print(f"before and after: {sheet}")
     print(f'{path}: python -m triplaneturbo generate "..." --adapter {run.order.name}')
     return DONE
 

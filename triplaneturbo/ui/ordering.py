@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from triplaneturbo.distill.order import OPTIMIZERS, PRESETS, RANKS, RENDERINGS, TEACHERS, TUNINGS, Order
+from triplaneturbo.distill.order import ADAPTED, OPTIMIZERS, PRESETS, RANKS, RENDERINGS, TEACHERS, Order
 from triplaneturbo.errors import UserError
 from triplaneturbo.ui import prompt_list
 from triplaneturbo.ui.form import whole
@@ -157,7 +157,7 @@ def _settings(engine: Engine) -> tuple[gr.Slider, dict[str, Any]]:
         )
         with gr.Row():
             made["tuning"] = gr.Dropdown(
-                list(TUNINGS), value=default["tuning"], label="What learns", min_width=120
+                list(ADAPTED), value=default["tuning"], label="What learns", min_width=120
             )
             made["rank"] = gr.Dropdown(
                 [("its own", 0), *((str(rank), rank) for rank in RANKS if rank)],
