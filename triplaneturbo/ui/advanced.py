@@ -182,46 +182,37 @@ def _wire_run(
     key: Any,
 ) -> None:
     """The buttons, and the news while a run learns."""
-    quiet = {asked.status: line("")}
 
-    def begin(page: gr.Request, given: str, share: float, name: str, start: str, *settings: Any) -> News:
+    def telling(act: Callable[..., object]) -> Callable[..., News]:
+        """A handler that does `act`, and then tells what has changed."""
+
+        def work(page: gr.Request, *given: Any) -> News:
+            act(*given)
+            return watching.news(page) | {asked.status: line("")}
+
+        return guarded(work)
+
+    def begin(given: str, share: float, name: str, start: str, *settings: Any) -> None:
         counted = prompt_list.count(engine, prompt_list.from_text(given or ""), share)
         engine.begin_run(ordering.to_order(counted, name, start, *settings))
-        return watching.news(page) | quiet
 
-    def pause(page: gr.Request) -> News:
-        engine.pause_run()
-        return watching.news(page) | quiet
-
-    def resume(page: gr.Request) -> News:
-        engine.resume_run()
-        return watching.news(page) | quiet
-
-    def keep(page: gr.Request) -> News:
+    def keep() -> None:
         engine.stop_run(keep=True)
-        return watching.news(page) | quiet
 
     def discard(page: gr.Request, label: str) -> News:
         if label != SURE:
             return {pane.buttons["discard"]: gr.update(value=SURE)}
         engine.stop_run(keep=False)
-        return watching.news(page) | quiet
-
-    def choose(page: gr.Request, name: str) -> News:
-        engine.choose_run(name)
-        return watching.news(page) | quiet
-
-    def look(page: gr.Request) -> News:
-        return watching.news(page)
+        return watching.news(page) | {asked.status: line("")}
 
     shown = [asked.status, *watching.all]
     inputs = [key, asked.prompts, asked.share, asked.name, asked.start, *asked.settings.values()]
-    asked.begin.click(guarded(begin), inputs, shown, **QUICK)
-    for name, work in {"pause": pause, "resume": resume, "keep": keep}.items():
-        pane.buttons[name].click(guarded(work), key, shown, **QUICK)
+    asked.begin.click(telling(begin), inputs, shown, **QUICK)
+    for name, act in {"pause": engine.pause_run, "resume": engine.resume_run, "keep": keep}.items():
+        pane.buttons[name].click(telling(act), key, shown, **QUICK)
     pane.buttons["discard"].click(guarded(discard), [key, pane.buttons["discard"]], shown, **QUICK)
-    past.input(guarded(choose), [key, past], shown, **QUICK)
-    timer.tick(guarded(look), key, shown, **QUICK)
+    past.input(telling(engine.choose_run), [key, past], shown, **QUICK)
+    timer.tick(guarded(watching.news), key, shown, **QUICK)
 
 
 def _wire_push(engine: Engine, admission: Admission, pane: Running, key: Any) -> None:

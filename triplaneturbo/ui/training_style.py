@@ -6,7 +6,6 @@ TRAINING_CSS = """
 #training { gap: 20px; align-items: flex-start; }
 /* Gradio 6.31 shows whatever is hidden in a row that is shown. */
 #train-key, #train-told { display: none; }
-.tt-lengths .tt-soft { font-weight: 400; }
 .tt-soft { color: var(--body-text-color-subdued); }
 .tt-told { margin: 0; min-height: 20px; font-size: 14px; line-height: 20px; color: var(--body-text-color); }
 /* Of one height whatever it says, so that nothing below moves. */
@@ -16,13 +15,7 @@ TRAINING_CSS = """
 .tt-counted p { margin: 0; }
 #train-lists { align-items: flex-end; }
 #train-prompts textarea { font-family: var(--font-mono); font-size: 13px; line-height: 20px; }
-.tt-lengths { margin: 0; display: grid; gap: 1px; border-radius: 6px; overflow: hidden; font-size: 14px;
-  grid-template-columns: repeat(4, 1fr); color: var(--body-text-color);
-  background: var(--border-color-primary); border: 1px solid var(--border-color-primary); }
-.tt-lengths > div { padding: 5px 10px; background: var(--block-background-fill); min-width: 0; }
-.tt-lengths dt { font-size: 12px; line-height: 16px; color: var(--body-text-color-subdued); }
-.tt-lengths dd { margin: 0; font-weight: 600; line-height: 20px; white-space: nowrap;
-  font-variant-numeric: tabular-nums; }
+.tt-lengths { font-size: 14px; color: var(--body-text-color); }
 #train-status .tt-told { min-height: 40px; }
 .dark #train-settings { --neutral-200: #38424f; }
 #train-settings input[type=range]::-webkit-slider-thumb { border: 1px solid var(--primary-600); }
@@ -30,13 +23,15 @@ TRAINING_CSS = """
 
 .tt-run { font-size: 14px; line-height: 20px; color: var(--body-text-color); }
 .tt-run .tt-words { margin: 0 0 8px 0; height: 40px; overflow: hidden; }
-.tt-run dl { margin: 0; display: grid; gap: 1px; border-radius: 6px; overflow: hidden;
+.tt-run dl, .tt-lengths { margin: 0; display: grid; gap: 1px; border-radius: 6px; overflow: hidden;
   background: var(--border-color-primary); border: 1px solid var(--border-color-primary); }
-.tt-run dl > div { padding: 5px 10px; background: var(--block-background-fill); min-width: 0; }
-.tt-run dt { font-size: 12px; line-height: 16px; color: var(--body-text-color-subdued); }
-.tt-run dd { margin: 0; line-height: 20px; font-variant-numeric: tabular-nums; white-space: nowrap;
-  font-weight: 600; }
-.tt-run .tt-numbers { grid-template-columns: repeat(4, 1fr); }
+.tt-run dl > div, .tt-lengths > div { padding: 5px 10px; min-width: 0;
+  background: var(--block-background-fill); }
+.tt-run dt, .tt-lengths dt { font-size: 12px; line-height: 16px; color: var(--body-text-color-subdued); }
+.tt-run dd, .tt-lengths dd { margin: 0; line-height: 20px; font-weight: 600; white-space: nowrap;
+  font-variant-numeric: tabular-nums; }
+.tt-run .tt-numbers, .tt-lengths { grid-template-columns: repeat(4, 1fr); }
+.tt-lengths dd.tt-soft { font-weight: 400; }
 #run-buttons { gap: 8px; }
 #run-buttons button { white-space: nowrap; padding: 9px 8px; }
 .tt-heading { margin: 0; font-size: 14px; line-height: 20px; font-weight: 600;
