@@ -17,7 +17,7 @@ import torch
 
 from triplaneturbo.distill.lesson import Lesson
 from triplaneturbo.distill.looks import make, png
-from triplaneturbo.distill.run import SHEET
+from triplaneturbo.distill.run import SCORES, SHEET
 from triplaneturbo.evaluate.clip import CONFIG_NAME, Clip, rank
 from triplaneturbo.files import write_whole
 from triplaneturbo.render.cameras import orbit
@@ -29,7 +29,6 @@ from triplaneturbo.world.score import compare, summary
 from triplaneturbo.world.score_report import portrait, with_caption
 
 SEEDS = (0, 1)
-SCORES = "scores.json"
 _PAIRS = 2  # a row of the sheet
 _GREY = (0.8, 0.8, 0.8)
 

@@ -44,6 +44,7 @@ __all__ = ["PRESETS", "RUNS", "Order", "Report", "Run", "runs"]
 RUNS = ROOT / "outputs" / "runs"
 LEARNED = "learned.safetensors"
 SHEET = "sheet.png"
+SCORES = "scores.json"
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ class Run:
     def scores(self) -> dict[str, Any] | None:
         """What judging.py found before and after; None: the run has not come to that."""
         try:
-            return json.loads((self.folder / "scores.json").read_text(encoding="utf-8"))
+            return json.loads((self.folder / SCORES).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
 
@@ -265,7 +266,7 @@ class Run:
             raise UserError(f"The run {name} has learned nothing yet: let it go on.")
         if name in adapters(library) and not self._is_own(place):
             raise UserError(f"There is an adapter {name} already: remove it or begin a run of another name.")
-        for file in (FILE, "sheet.png", "scores.json"):
+        for file in (FILE, SHEET, SCORES):
             if (self.folder / file).is_file():
                 write_whole(place / file, (self.folder / file).read_bytes())
         return write_whole(place / ADAPTER_FILE, (self.folder / LEARNED).read_bytes())

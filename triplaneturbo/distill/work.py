@@ -8,11 +8,11 @@ import time
 from collections.abc import Generator
 from typing import Any
 
-from triplaneturbo.distill.judging import SCORES, Judging
+from triplaneturbo.distill.judging import Judging
 from triplaneturbo.distill.lesson import Lesson, prepare
 from triplaneturbo.distill.looks import png, tile
 from triplaneturbo.distill.prd import Trainer
-from triplaneturbo.distill.run import LEARNED, Report, Run
+from triplaneturbo.distill.run import LEARNED, SCORES, Report, Run
 from triplaneturbo.errors import UserError
 from triplaneturbo.files import write_whole
 from triplaneturbo.generator.adapter import save_adapter

@@ -74,7 +74,9 @@ class Watching:
         previews = state.previews if state is not None else ()
         log = state.log if state is not None else ()
         panel, offered = running.panel(state), _offered(state)
-        known, names = self._engine.adapters(), self._engine.run_names()
+        learning = self._engine.learning()
+        # What can be chosen lies on disk, and is not read at each look: runs that begin, end or go change it.
+        choices = name, active, over, learning
         # By what each is called: its mark, and what is told where that is another one than before.
         parts: dict[str, tuple[Any, Callable[[], News]]] = {
             "panel": (panel, lambda: {pane.status: panel}),
@@ -83,8 +85,7 @@ class Watching:
             "previews": ((folder, previews), lambda: {pane.previews: self._strip(session, previews)}),
             "plots": ((folder, len(log)), lambda: self._curves(log, state.iterations if state else 0)),
             "end": ((folder, over), lambda: self._end(session, state if over else None)),
-            "adapters": ((known, self._engine.learning()), lambda: self._adapters(known)),
-            "past": ((names, name), lambda: {self._past: self._runs(names, name)}),
+            "choices": (choices, lambda: self._choices(name)),
         }
         news: News = {}
         with self._lock:
@@ -94,9 +95,6 @@ class Watching:
                     told[part] = mark
                     news |= say()
         return news or {pane.status: gr.skip()}  # nothing at all would be taken for a blank page
-
-    def _runs(self, names: list[str], name: str | None) -> Any:
-        return gr.update(choices=names, value=name if name in names else None)
 
     def _buttons(self, offered: dict[str, bool], over: bool) -> News:
         buttons = self._pane.buttons
@@ -141,9 +139,14 @@ class Watching:
             pane.download: gr.update(value=str(file) if file else None, interactive=file is not None),
         }
 
-    def _adapters(self, known: list[str]) -> News:
-        start = gr.update(choices=[(NEW, ""), *((name, name) for name in known)])
-        return {self._asked.start: start, self._adapter: controls.known_adapters(self._engine)}
+    def _choices(self, run: str | None) -> News:
+        start = [(NEW, ""), *((name, name) for name in self._engine.adapters())]
+        runs = self._engine.run_names()
+        return {
+            self._asked.start: gr.update(choices=start),
+            self._adapter: controls.known_adapters(self._engine),
+            self._past: gr.update(choices=runs, value=run if run in runs else None),
+        }
 
 
 def _offered(state: RunState | None) -> dict[str, bool]:
