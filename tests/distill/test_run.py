@@ -256,6 +256,7 @@ def test_an_order_of_a_newer_version_is_read(tmp_path: Path) -> None:
         ({"renderings": ()}, "No rendering is left"),
         ({"renderings": ("hologram",)}, "volume or surface"),
         ({"tuning": "guitar"}, "peta, lora or full"),
+        ({"tuning": "full"}, "Full tuning changes the base"),
         ({"optimizer": "luck"}, "adamw, soap or adan"),
         ({"rank": 7}, "The rank"),
         ({"steps": -1}, "denoising steps"),
