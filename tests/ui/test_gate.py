@@ -470,6 +470,17 @@ def test_the_live_folder_goes_with_its_server_and_with_a_killed_one_s(history: H
         assert not killed.with_suffix(".lock").exists()
 
 
+def test_what_is_written_while_the_live_folder_is_deleted_goes_with_the_next(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as late, live_folder(history) as folder:
+        late.setattr("triplaneturbo.ui.served.shutil.rmtree", lambda *_, **__: None)
+    assert folder.exists()
+    with live_folder(history):
+        assert not folder.exists()
+        assert not folder.with_suffix(".lock").exists()
+
+
 def test_a_file_that_is_being_sent_is_in_use(history: History, entry: Entry) -> None:
     served = Served(history)
     assert history.room.may_go(entry.folder)

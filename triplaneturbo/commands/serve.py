@@ -101,7 +101,8 @@ def run(arguments: argparse.Namespace) -> int:
     runs = Path(arguments.runs) if arguments.runs else outputs.parent / "runs"
     history = History(outputs, quota=limits.quota, kept=limits.entries)
     model = (arguments.model, arguments.device, arguments.precision, arguments.base, arguments.low_vram)
-    with Engine(*model, queue=limits.queue, runs=runs) as engine, live_folder(history) as folder:
+    # The engine ends first: nothing is to be written into the folder while it is deleted.
+    with live_folder(history) as folder, Engine(*model, queue=limits.queue, runs=runs) as engine:
         print("\n".join(filter(None, (engine.report(), engine.notice))), flush=True)
         admission = Admission(admin, folder)
         page = build(engine, folder, history, Guard(limits), admission)

@@ -76,7 +76,8 @@ class Served:
 def live_folder(history: History) -> Iterator[Path]:
     """A folder for what does not outlive the server, deleted at the end.
 
-    What servers left that were killed goes, too.
+    What servers left that were killed goes, too; and if something is written while this one's is deleted, the
+    next server deletes it.
 
     Raises:
         UserError: it cannot be made.
@@ -91,9 +92,8 @@ def live_folder(history: History) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         alive.release()
-        Path(alive.lock_file).unlink(missing_ok=True)
+        _sweep(Path(alive.lock_file))
 
 
 def _sweep(lock: Path) -> None:
@@ -101,9 +101,11 @@ def _sweep(lock: Path) -> None:
     left = FileLock(lock, thread_local=False)
     with contextlib.suppress(Timeout):
         left.acquire(timeout=0)
-        shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+        folder = lock.with_suffix("")
+        shutil.rmtree(folder, ignore_errors=True)
         left.release()
-        lock.unlink(missing_ok=True)
+        if not folder.exists():
+            lock.unlink(missing_ok=True)
 
 
 @contextmanager
