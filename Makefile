@@ -14,8 +14,9 @@ ARGS ?=
 app: setup
 	@$(RUN) app.py $(ARGS)
 
+# All of them in two processes; what is named by hand in one, so that --pdb and the like work.
 test: setup
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest $(or $(ARGS),-n 2)
 
 lint: setup
 	@$(RUN) -m ruff check .

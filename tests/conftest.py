@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,28 @@ PARITY = Path(os.environ.get("TRIPLANETURBO_PARITY", ROOT.parent / "shared" / "p
 # Read when triplaneturbo.library is imported: adapters that somebody has made here are not the tests' own.
 _LIBRARY = tempfile.TemporaryDirectory(prefix="triplaneturbo-adapters-")
 os.environ["TRIPLANETURBO_ADAPTERS"] = _LIBRARY.name
+# Where pytest runs in several processes (-n), each has its share of the cores.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What drives a browser comes last; see `pytest_xdist_make_scheduler`."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file to a process, in their order; all that drive a browser to one, since it takes all cores."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "browser" if Path(file).name.startswith("test_browser") else file
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -296,6 +296,22 @@ def test_an_interrupt_that_is_swallowed_comes_again(capsys: pytest.CaptureFixtur
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_an_interrupt_while_torch_is_imported_raises_nothing(tmp_path: Path) -> None:
+    """What is raised in what C++ calls ends the process with an abort."""
+    (tmp_path / "torch.py").write_text(
+        "import os, signal\ntry:\n  os.kill(os.getpid(), signal.SIGINT)\nfinally:\n  os.abort()\n"
+    )
+    work = "from triplaneturbo.__main__ import guarded; guarded(lambda: __import__('torch'), 'Farewell.')"
+    done = subprocess.run(
+        [sys.executable, "-c", work],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "Farewell.\n")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize("stage", ["loading", "denoise"])
 def test_an_interrupt_ends_the_process_at_once(tmp_path: Path, stage: str) -> None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import trimesh
 
 from tests.quick import QUICK, load, load_once
@@ -97,10 +98,15 @@ def test_another_process_writes_the_same_bytes(cli: Cli, tmp_path: Path) -> None
     command = ["generate", "a red mushroom", "-o", "mushroom.glb", "--json", *QUICK]
     here = json.loads(cli(*command)[1])
     (tmp_path / "mushroom.glb").unlink()
+    threads = str(torch.get_num_threads())  # on which the last bits depend
     done = subprocess.run(
         [sys.executable, "-m", "triplaneturbo", *command],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            "OMP_NUM_THREADS": threads,
+        },
         capture_output=True,
         text=True,
         timeout=120,

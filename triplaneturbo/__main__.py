@@ -74,7 +74,14 @@ def wait_politely() -> None:
 
 def guarded(action: Callable[[], int], farewell: str) -> int:
     """Do `action` and give its exit code; what a person can mend is said in one sentence."""
-    before = signal.signal(signal.SIGINT, _interrupt)
+
+    def interrupt(*_: object) -> NoReturn:
+        if _torch_is_imported():
+            print(farewell, file=sys.stderr, flush=True)
+            os._exit(INTERRUPTED)
+        _interrupt()
+
+    before = signal.signal(signal.SIGINT, interrupt)
     try:
         return action()
     except EmptySurfaceError as error:
@@ -90,6 +97,12 @@ def guarded(action: Callable[[], int], farewell: str) -> int:
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGINT, before)
+
+
+def _torch_is_imported() -> bool:
+    """Whether that is under way: what is raised meanwhile may pass through C++, and end in an abort."""
+    loaded = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == "torch"]
+    return any(getattr(getattr(module, "__spec__", None), "_initializing", False) for module in loaded)
 
 
 def _interrupt(*_: object) -> NoReturn:

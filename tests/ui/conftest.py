@@ -11,13 +11,13 @@ from tests.tiny import tiny_model
 from tests.ui.browsing import CHROMIUM, FLAGS, OpenPage, served, watched
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with served("small", tmp_path_factory.mktemp("server")) as url:
         yield url
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def world_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Served with a model that knows the words of the world only."""
     folder = tmp_path_factory.mktemp("world")
@@ -25,7 +25,7 @@ def world_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 import trimesh
+from gradio_client import Client
+from gradio_client.client import Job
+from gradio_client.utils import Status
 
 from tests.ui.browsing import (
     DESK,
@@ -235,27 +238,28 @@ def test_history_outlives_a_reload_and_the_server(browser: Any, tmp_path: Path) 
 
 def test_a_full_queue_says_when_to_come_again(browser: Any, tmp_path: Path) -> None:
     with served("small", tmp_path, "--queue", "1") as url, watched(browser, url) as open_page:
-        pages = [open_page(TABLET) for _ in range(3)]
-        for number, page in enumerate(pages):
-            page.click("#options button")
-            steps = page.locator("#options input[type=number]").first
-            steps.wait_for()
-            page.wait_for_timeout(500)
-            steps.fill("50")
-            steps.press("Tab")
-            page.wait_for_function("document.querySelector('#options input[type=range]').value === '50'")
-            generate(page, f"a tower number {number}")
-            wanted = (
-                "text=/step [0-9]+ of 50/",
-                "text=Waiting for one other",
-                "text=/The queue is full; try again in [0-9]+ s/",
-            )
-            page.wait_for_selector(wanted[number], timeout=WAIT)
-        assert pages[2].locator("[data-state=error]").count() == 1
-        keep(pages[2], "tablet-full")
-        for page in pages[:2]:
-            page.click("#cancel")
-            page.wait_for_selector("text=Cancelled.", timeout=WAIT)
+        page = open_page(TABLET)
+        others = [Client(url, verbose=False, download_files=str(tmp_path / name)) for name in "ab"]
+        jobs = [others[0].submit("a tower", count=8, steps=50, api_name="/variants")]
+        _begun(jobs[0], page)
+        generate(page, "a cup")
+        page.wait_for_selector("text=Waiting for one other", timeout=WAIT)
+        page.click("#cancel")
+        page.wait_for_selector("text=Cancelled.", timeout=WAIT)
+        jobs.append(others[1].submit("a hat", api_name="/generate"))
+        _begun(jobs[1], page)
+        page.click("#generate")
+        page.wait_for_selector("text=/The queue is full; try again in [0-9]+ s/", timeout=WAIT)
+        assert page.locator("[data-state=error]").count() == 1
+        keep(page, "tablet-full")
+        assert not any(job.done() for job in jobs)
+
+
+def _begun(job: Job, page: Any) -> None:
+    """Wait until the engine has been asked."""
+    while job.status().code is not Status.PROCESSING:
+        page.wait_for_timeout(100)
+    page.wait_for_timeout(1000)
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.ui.browsing import WAIT, OpenPage, Server, done, free_port, generate, keep, watched
+from tests.ui.browsing import WAIT, Server, done, free_port, generate, keep, watched
 
 pytestmark = pytest.mark.browser
 
@@ -29,21 +29,15 @@ def _made(page: Any) -> None:
     page.wait_for_selector("#download-usdz:not([disabled])", timeout=WAIT)
 
 
-def _with_a_mushroom(open_page: OpenPage) -> Any:
-    """A page that has made one, in two steps."""
-    page = open_page()
-    page.click("#options button")
-    _set_steps(page, 2)
-    generate(page, "a red mushroom")
-    _made(page)
-    return page
-
-
 def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any, tmp_path: Path) -> None:
     port = free_port()
     server = Server("small", tmp_path, port)
     with watched(browser, server.url, mortal=True) as open_page:
-        page = _with_a_mushroom(open_page)
+        page = open_page()
+        page.click("#options button")
+        _set_steps(page, 2)
+        generate(page, "a red mushroom")
+        _made(page)
         _set_steps(page, 50)
         page.fill("#seed input", "7")
         page.fill("#prompt textarea", "a tall green cactus")
@@ -83,21 +77,12 @@ def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any
             page.wait_for_selector("#history .thumbnail-item")
             captions = page.locator("#history .caption-label").all_inner_texts()
             assert captions == ["a tall green cactus, typed on", "a red mushroom"]
-        finally:
-            server.stop()
 
-
-def test_a_page_that_slept_through_a_restart_works_on(browser: Any, tmp_path: Path) -> None:
-    port = free_port()
-    server = Server("small", tmp_path, port)
-    with watched(browser, server.url, mortal=True) as open_page:
-        page = _with_a_mushroom(open_page)
-        # Pictures are drawn, too: nothing is under way by which the page would know.
-        page.wait_for_timeout(5000)
-        server.die()
-        server = Server("small", tmp_path, port)
-        try:
-            page.click("#tabs [role=tab] >> text=History")
+            # Now it sleeps through a restart: pictures are drawn, too, so that nothing is under way by which
+            # it would know.
+            page.wait_for_timeout(5000)
+            server.die()
+            server = Server("small", tmp_path, port)
             page.locator("#history .thumbnail-item").first.click()
             page.wait_for_selector("text=click the result once more")
             page.locator("#history .thumbnail-item").first.click()

@@ -15,6 +15,8 @@ from tests.fake_hub import Hub
 from tests.ui.browsing import DESK, PHONE, TABLET, WAIT, Server, download, free_port, keep, watched
 from triplaneturbo.models import SMALL
 
+pytestmark = pytest.mark.browser
+
 LIST = "a red cup\na {blue|green} cup\n\na red cup\na dragon\n"
 RUN = "#run-status .tt-words"
 MINUTES = 4 * WAIT
