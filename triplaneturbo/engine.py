@@ -31,6 +31,7 @@ from triplaneturbo.devices import (
     is_out_of_memory,
 )
 from triplaneturbo.distill.duration import Estimate, estimate
+from triplaneturbo.distill.forecast import Forecast
 from triplaneturbo.distill.run import RUNS, Order
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.switch import fits
@@ -121,6 +122,7 @@ class Engine:
         self.pipeline = self._stations[0].pipeline
         self.model = self.pipeline.model
         self._training = Training(runs, self.found, self._stations[-1].device, self._line.wake)
+        self._forecast = Forecast(self.found, self._stations[-1].device)
         self._line.when_idle(self._training)
         self.notice = " ".join(filter(None, (found.notice, "" if self.model.trained else _UNTRAINED)))
 
@@ -178,8 +180,10 @@ class Engine:
         self._training.begin(order)
 
     def estimate_run(self, order: Order) -> Estimate:
-        """What a run of that order will take."""
-        return estimate(order, self.model.config.world, self.model.config.steps)
+        """What a run of that order will take, as far as it is known by now."""
+        if not self.model.config.world:
+            return self._forecast.of(order)
+        return estimate(order, world=True, steps=self.model.config.steps)
 
     def pause_run(self) -> None:
         """Save the run and give its memory back; `resume_run` goes on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from triplaneturbo.distill import full_plan as full_plan_module
 from triplaneturbo.distill import prd
 from triplaneturbo.distill import run as run_module
 from triplaneturbo.distill import student as student_module
+from triplaneturbo.distill.forecast import COUNTING, Forecast
 from triplaneturbo.distill.full_lesson import draw_views, load_parts
 from triplaneturbo.distill.full_plan import computed_in, frozen_in, full_plan, full_settings
 from triplaneturbo.distill.order import Order
@@ -245,6 +247,25 @@ def test_the_plan_follows_the_memory_that_is_given(found: Found, monkeypatch: py
     alone = full_plan(replace(ORDER, teachers=("sd",)), found, config, CPU)
     assert "mvdream: weights" not in alone.table()
     assert alone.total < free.total
+
+
+def test_a_forecast_is_the_plan_told_later_and_kept(found: Found) -> None:
+    forecast = Forecast(found, CPU)
+    nothing = replace(ORDER, memory=1e-3)
+    assert forecast.of(ORDER) == forecast.of(nothing) == COUNTING
+    until = time.monotonic() + 120
+    while COUNTING in (forecast.of(ORDER), forecast.of(nothing)):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    plan = full_plan(ORDER, found, GeneratorConfig.load(found.folder), CPU)
+    told = forecast.of(ORDER)
+    assert told.bytes == plan.total
+    assert told.sentence.startswith("The run takes")
+    # Neither its name nor its length takes memory.
+    assert forecast.of(replace(ORDER, name="other", prompts=("a hat",), iterations=700)) == told
+    assert forecast.of(replace(ORDER, batch=2)) == COUNTING
+    assert forecast.of(nothing).words == "not here"
+    assert forecast.of(nothing).sentence.startswith("This run needs")
 
 
 def test_what_the_full_model_cannot_be_taught(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:

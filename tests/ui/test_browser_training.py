@@ -88,8 +88,14 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
         page.click("#train-begin")
         says(page, "#train-status", "learning rate should be above 0")
         fill(page, "Learning rate", 0.001)
+        other = open_page(PHONE)  # learns of the run, too
+        training(other)
+        says(other, "#run-status", "No run yet")
         page.click("#train-begin")
         says(page, RUN, "cups: (getting ready|drawing|loading)")
+        says(other, RUN, "cups")
+        assert other.locator("#train-begin").is_disabled()
+        other.context.close()
         # The page asks every two seconds, and may see none of the first.
         says(page, "#run-status .tt-numbers", "Iterations[1-9][0-9]* of 20", MINUTES)
         page.click("#run-pause")

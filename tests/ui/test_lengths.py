@@ -33,6 +33,13 @@ def test_a_preset_s_settings_are_no_other_ones_and_changed_ones_are() -> None:
     assert seen[-1].iterations == 7
 
 
+def test_all_lengths_are_counted_with_the_settings_that_no_preset_has() -> None:
+    seen: list[Order] = []
+    settings = {"steps": 0, **PRESETS["try"](True), "teachers": ["rgb"], "rank": 8}
+    assert AS_SET not in estimates(engine(seen), ["a red cup"], [], settings)
+    assert [(order.teachers, order.rank) for order in seen] == [(("rgb",), 8)] * 3
+
+
 @pytest.mark.parametrize("wrong", [None, -1, "many"])
 def test_settings_that_cannot_be_are_not_estimated(wrong: Any) -> None:
     found = estimates(engine([]), ["a red cup"], [], {"steps": 0, **PRESETS["try"](True), "batch": wrong})
@@ -61,3 +68,9 @@ def test_the_panel_has_a_place_for_each_before_anything_is_known() -> None:
     assert "4 min" in full
     assert "2.1 GB" in full
     assert memory(None) == "–"
+
+
+def test_what_is_not_known_yet_or_cannot_be_is_said() -> None:
+    told = panel({"Try": Estimate(None, None, 'it needs "80" GB', "not here")})
+    assert "not here" in told
+    assert 'title="it needs &quot;80&quot; GB"' in told

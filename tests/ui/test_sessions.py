@@ -170,3 +170,19 @@ def test_a_page_that_alone_has_more_than_the_quota_begins_anew(tmp_path: Path) -
     first = _make(sessions.of("page"), "cup", 2000)
     second = _make(sessions.of("page"), "hat")
     assert (first.exists(), second.exists()) == (False, True)
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_page_that_only_looks_on_keeps_nothing_from_the_quota(tmp_path: Path, heard: bool) -> None:
+    clock = Clock()
+    sessions = Sessions(tmp_path, clock, quota=1500)
+    old = _make(sessions.of("page"), "cup")
+    clock.now += 2 * FRESH
+    sessions.of("page", heard=heard)
+    _make(sessions.of("other"), "cup")
+    if heard:
+        with pytest.raises(UserError, match="try again in a minute"):
+            _make(sessions.of("third"), "cup")
+    else:
+        _make(sessions.of("third"), "cup")
+    assert old.exists() == heard

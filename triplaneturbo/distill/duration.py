@@ -23,11 +23,16 @@ class Estimate:
         seconds: from its beginning to its end; None: its first steps will tell.
         bytes: of memory at most; None likewise.
         sentence: for a person.
+        words: what stands where there would be the bytes, "" if nothing is to be said.
     """
 
     seconds: float | None
     bytes: int | None
     sentence: str
+    words: str = ""
+
+
+UNKNOWN = Estimate(None, None, "How long it takes, the first steps will tell.")
 
 
 def estimate(order: Order, world: bool, steps: int = 4) -> Estimate:
@@ -38,7 +43,7 @@ def estimate(order: Order, world: bool, steps: int = 4) -> Estimate:
         steps: K of the model, where the order names none.
     """
     if not world:
-        return Estimate(None, None, "How long it takes, the first steps will tell.")
+        return UNKNOWN
     scored = order.scored or order.steps or steps
     shown = min(SHOWN, len(order.prompts) + len(order.held_out))
     pictures = 1 + -(-order.iterations // order.preview_every) if order.preview_every else 0

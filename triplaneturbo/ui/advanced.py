@@ -20,7 +20,7 @@ from triplaneturbo.ui.controls import QUICK
 from triplaneturbo.ui.news import FOLLOWED, News, visitor
 from triplaneturbo.ui.running import SURE, line
 from triplaneturbo.ui.upload_script import UPLOAD
-from triplaneturbo.ui.watching import Watching
+from triplaneturbo.ui.watching import REST, Watching
 
 if TYPE_CHECKING:
     from triplaneturbo.distill.prompts import PromptList
@@ -35,7 +35,6 @@ CLOSED = (
     " with --admin."
 )
 MOST_FILES = 50  # of which the page's text is remembered
-POLL = 2.0  # seconds, while a run learns
 Guarded = Callable[[Callable[..., News]], Callable[..., News]]
 
 
@@ -68,7 +67,7 @@ def build(
                 past = gr.Dropdown([], label="Run", elem_id="train-run")
         with gr.Column(scale=8, min_width=320, elem_id="running"):
             pane = running.build(engine)
-    timer = gr.Timer(POLL, active=False)
+    timer = gr.Timer(REST, active=False)
     watching = Watching(engine, sessions, asked, pane, past, adapter, timer)
 
     def enter(page: gr.Request, typed: str, given: str | None = None) -> News:
@@ -101,12 +100,14 @@ def build(
         gr.on([unlock.click, password.submit], enter, [asked.prompts, password], shown, **QUICK)
     else:
         page.load(enter, asked.prompts, shown, show_progress="hidden", api_visibility="private")
-    _wire_prompts(engine, admission, guarded, asked, key)
+    _wire_prompts(engine, admission, guarded, watching, asked, key)
     _wire_run(engine, guarded, watching, asked, pane, past, timer, key)
     _wire_push(engine, admission, pane, key)
 
 
-def _wire_prompts(engine: Engine, admission: Admission, guarded: Guarded, asked: Ordering, key: Any) -> None:
+def _wire_prompts(
+    engine: Engine, admission: Admission, guarded: Guarded, watching: Watching, asked: Ordering, key: Any
+) -> None:
     """The list: typed or uploaded, and counted; and what a choice of length means."""
 
     files: Kept[tuple[str, PromptList]] = Kept(MOST_FILES)  # by key: the text that the page has of it
@@ -122,10 +123,9 @@ def _wire_prompts(engine: Engine, admission: Admission, guarded: Guarded, asked:
                 listed = prompt_list.from_text(given or "")
             counted = prompt_list.count(engine, listed, share)
         except UserError as error:
-            lengths = ordering.told_lengths(engine, None, *settings)
-            return {asked.counted: prompt_list.panel(None, str(error)), asked.estimate: lengths}
-        lengths = ordering.told_lengths(engine, counted, *settings)
-        return {asked.counted: prompt_list.panel(counted), asked.estimate: lengths}
+            news = watching.lengths(page, None, *settings)
+            return news | {asked.counted: prompt_list.panel(None, str(error))}
+        return watching.lengths(page, counted, *settings) | {asked.counted: prompt_list.panel(counted)}
 
     def uploaded(page: gr.Request, key: str, told: str, share: float, column: str | None = None) -> News:
         news: News = {}

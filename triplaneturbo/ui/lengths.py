@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from triplaneturbo.distill.duration import Estimate
 from triplaneturbo.distill.order import PRESETS, Order
 from triplaneturbo.ui.panels import text
 
 if TYPE_CHECKING:
-    from triplaneturbo.distill.duration import Estimate
     from triplaneturbo.engine import Engine
 
 # What the page calls a preset; its Order is the run's matter.
 LENGTHS = {"try": "Try", "short": "Short", "thorough": "Thorough"}
 AS_SET = "As set"
+# Settings that no preset names, and that change what a run takes.
+_BESIDES = {"teachers", "renderings", "tuning", "rank"}
+_NOTHING = Estimate(None, None, "")
 
 
 def estimates(
@@ -28,26 +31,29 @@ def estimates(
     """
     world = engine.model.config.world
     presets = {label: PRESETS[name](world) for name, label in LENGTHS.items()}
-    found = {
-        label: engine.estimate_run(Order("x", tuple(learned), tuple(held_out), **preset))
-        for label, preset in presets.items()
-    }
+    rest = {name: settings[name] for name in _BESIDES & settings.keys()}
+    rest |= {name: tuple(value) for name, value in rest.items() if isinstance(value, list)}
+
+    def of(values: Mapping[str, Any]) -> Estimate:
+        return engine.estimate_run(Order("x", tuple(learned), tuple(held_out), **{**rest, **values}))
+
+    found = {label: of(preset) for label, preset in presets.items()}
     set_so = {name: settings[name] for name in presets[LENGTHS["try"]].keys() & settings.keys()}
     set_so["scored"], set_so["steps"] = settings.get("scored", 0), settings.get("steps", 0)
     if not any(preset.items() <= set_so.items() for preset in presets.values()) and all(
         isinstance(set_so[name], (int, float)) and set_so[name] >= 0
         for name in ("iterations", "batch", "scored", "steps", "preview_every")
     ):
-        found[AS_SET] = engine.estimate_run(Order("x", tuple(learned), tuple(held_out), **set_so))
+        found[AS_SET] = of(set_so)
     return found
 
 
 def panel(found: Mapping[str, Estimate]) -> str:
     """What the page shows of estimates: a cell each; what nothing is known of is a dash."""
     cells = "".join(
-        f"<div><dt>{text(label)}</dt><dd>{duration(found[label].seconds) if label in found else '–'}</dd>"
-        f'<dd class="tt-soft">{memory(found[label].bytes) if label in found else "–"}</dd></div>'
-        for label in (*LENGTHS.values(), AS_SET)
+        f'<div title="{text(one.sentence)}"><dt>{text(label)}</dt><dd>{duration(one.seconds)}</dd>'
+        f'<dd class="tt-soft">{one.words or memory(one.bytes)}</dd></div>'
+        for label, one in ((label, found.get(label, _NOTHING)) for label in (*LENGTHS.values(), AS_SET))
     )
     return f'<dl class="tt-lengths" aria-label="How long, and memory">{cells}</dl>'
 

@@ -242,8 +242,12 @@ class Sessions:
         self._quota = quota
         self._sizes = Sizes()
 
-    def of(self, key: str | None) -> Session:
-        """The session called `key`, begun now if it is new; for None a short one of its own each time."""
+    def of(self, key: str | None, heard: bool = True) -> Session:
+        """The session called `key`, begun now if it is new; for None a short one of its own each time.
+
+        Args:
+            heard: whether the page does something, so that its files are safe from the quota for a while.
+        """
         with self._lock:
             self._sweep()
             name = key or secrets.token_hex(16)
@@ -251,7 +255,8 @@ class Sessions:
             if name not in self._open:
                 folder = self._root / secrets.token_hex(16)
                 self._open[name] = Session(folder, self._clock, self._make_room)
-            self._open[name].used = self._clock()
+            if heard:
+                self._open[name].used = self._clock()
             return self._open[name]
 
     def leave(self, key: str | None) -> None:

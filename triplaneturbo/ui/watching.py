@@ -1,4 +1,7 @@
-"""What a page is told of the run: only what has changed since it was told last."""
+"""What a page is told of the run: only what has changed since it was told last.
+
+A page asks often while a run learns, and now and then while none does: another page may begin one.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import gradio as gr
 
 from triplaneturbo.library import FILE, adapters
 from triplaneturbo.ui import controls, running
-from triplaneturbo.ui.ordering import NEW
+from triplaneturbo.ui.ordering import NEW, told_lengths
 from triplaneturbo.ui.shared_files import SharedFiles
 
 if TYPE_CHECKING:
@@ -20,8 +23,11 @@ if TYPE_CHECKING:
     from triplaneturbo.training import RunState
     from triplaneturbo.ui.news import News
     from triplaneturbo.ui.ordering import Ordering
+    from triplaneturbo.ui.prompt_list import Counted
     from triplaneturbo.ui.running import Running
     from triplaneturbo.ui.sessions import Session, Sessions
+
+POLL, REST = 2.0, 10.0  # seconds between looks, while a run learns and while none does
 
 
 class Watching:
@@ -31,7 +37,7 @@ class Watching:
         asked, pane: the tab's two sides.
         past: the choice of earlier runs.
         adapter: the choice of adapters on the Generate tab.
-        timer: asks for news while a run learns.
+        timer: asks for news.
 
     Attributes:
         all: every component of which there can be news.
@@ -53,6 +59,9 @@ class Watching:
         self._files = SharedFiles()
         self._lock = threading.Lock()
         self._told: WeakKeyDictionary[Session, dict[str, Any]] = WeakKeyDictionary()
+        self._ordered: WeakKeyDictionary[Session, tuple[Counted | None, tuple[Any, ...]]] = (
+            WeakKeyDictionary()
+        )
         self.all = [
             pane.status,
             *pane.buttons.values(),
@@ -62,11 +71,26 @@ class Watching:
             pane.end,
         ]
         self.all += [pane.sheet, pane.scores, pane.download, asked.begin, asked.start, past, adapter, timer]
+        self.all += [asked.estimate]
+
+    def lengths(self, page: gr.Request, counted: Counted | None, *settings: Any) -> News:
+        """What is known now of how long the prompts would be learned; what is found out later will be news.
+
+        Args:
+            counted: the prompts, if any can be learned.
+            settings: values of the settings' controls.
+        """
+        session = self._sessions.of(page.session_hash)
+        told = told_lengths(self._engine, counted, *settings)
+        with self._lock:
+            self._ordered[session] = counted, settings
+            self._told.setdefault(session, {})["lengths"] = told
+        return {self._asked.estimate: told}
 
     def news(self, page: gr.Request) -> News:
         """What has changed since this page was told last; everything for a new one."""
-        session = self._sessions.of(page.session_hash)
         state = self._engine.run_state()
+        session = self._sessions.of(page.session_hash, heard=state is not None and state.active)
         pane = self._pane
         folder, name = (None, None) if state is None else (state.folder, state.order.name)
         active = state is not None and state.active
@@ -87,6 +111,11 @@ class Watching:
             "end": ((folder, over), lambda: self._end(session, state if over else None)),
             "choices": (choices, lambda: self._choices(name)),
         }
+        ordered = self._ordered.get(session)
+        if ordered is not None:
+            counted, settings = ordered
+            lengths = told_lengths(self._engine, counted, *settings)
+            parts["lengths"] = lengths, lambda: {self._asked.estimate: lengths}
         news: News = {}
         with self._lock:
             told = self._told.setdefault(session, {})
@@ -103,7 +132,8 @@ class Watching:
         return news | {buttons["discard"]: gr.update(value=label, interactive=offered["discard"])}
 
     def _activity(self, active: bool) -> News:
-        return {self._timer: gr.Timer(active=active), self._asked.begin: gr.update(interactive=not active)}
+        timer = gr.Timer(POLL if active else REST, active=True)
+        return {self._timer: timer, self._asked.begin: gr.update(interactive=not active)}
 
     def _curves(self, log: Sequence[dict[str, Any]], iterations: int) -> News:
         news: News = {self._pane.curves: gr.update(visible=bool(log))}
