@@ -21,10 +21,12 @@ ORDER = Order("mine", prompts=toy.CAPTIONS, iterations=4, batch=2, preview_every
 def toy_lesson(order: Order, found: Found, team: Team, folder: Path) -> Generator[str, None, Lesson]:
     """In the place of `lesson.prepare`."""
     yield "drawing the toys"
+    settings = replace(
+        toy.SETTINGS, iterations=order.iterations, batch=order.batch, rate=order.rate, tuning=order.tuning
+    )
     with torch.random.fork_rng():
-        student = toy.student()
+        student = toy.student(settings)
     config = replace(student.generator.config, grid_resolution=24)
-    settings = replace(toy.SETTINGS, iterations=order.iterations, batch=order.batch, rate=order.rate)
     return Lesson(
         student, config, toy.teachers(), toy.draw, settings, None, {"prompts": "a hash"}, folder
     )  # fmt: skip

@@ -33,11 +33,12 @@ from triplaneturbo.distill.scaling import MOST_SKIPPED, LossScale
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.generator.text import TextEncoder
-from triplaneturbo.generator.weights import load_text
+from triplaneturbo.generator.weights import load_base, load_text
 from triplaneturbo.models import Found, TeacherFiles, find_model
 from triplaneturbo.parallel import Team
 from triplaneturbo.teachers import full, mvdream
 from triplaneturbo.teachers.offload import InTurn
+from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 
 CPU = torch.device("cpu")
 ORDER = Order(
@@ -151,17 +152,17 @@ def plan_with(savings: Savings, frozen: torch.dtype = torch.float32) -> Plan:
 
 
 def one_iteration(
-    found: Found, savings: Savings, frozen: torch.dtype = torch.float32
+    found: Found, savings: Savings, frozen: torch.dtype = torch.float32, order: Order = ORDER
 ) -> tuple[dict[str, float], dict[str, Tensor], Student]:
     """The log and the gradients of an iteration of K = 1, computed in the weights' precision."""
     config = GeneratorConfig.load(found.folder)
-    student, teachers = load_parts(ORDER, found, config, Team(), plan_with(savings, frozen), files())
+    student, teachers = load_parts(order, found, config, Team(), plan_with(savings, frozen), files())
     for teacher in teachers:
         inner = teacher.teacher if isinstance(teacher, InTurn) else teacher
         inner.autocast = None
         assert isinstance(teacher, InTurn) == savings.in_turn
         assert getattr(inner, "view_by_view", savings.views) == savings.views
-    settings = full_settings(ORDER, config, CPU)
+    settings = full_settings(order, config, CPU)
     draw = draw_views(ORDER.prompts, 0, CPU)
     scale = LossScale.beside(student.generator.dtype)
     scale.factor = min(scale.factor, 2.0**6)  # from where a few steps are skipped
@@ -204,6 +205,25 @@ def test_halves_with_a_scaled_loss_learn_what_float32_learns(found: Found) -> No
     size = sum(float(value.norm()) ** 2 for value in wanted.values()) ** 0.5
     apart = sum(float((found_[name] - value).norm()) ** 2 for name, value in wanted.items()) ** 0.5
     assert apart < 0.05 * size
+
+
+def test_full_tuning_learns_the_base_and_is_taught_by_another(found: Found) -> None:
+    order, config = replace(ORDER, tuning="full"), GeneratorConfig.load(found.folder)
+    _, gradients, student = one_iteration(found, Savings(), order=order)
+    assert gradients["unet.conv_in.weight"].any()
+    _, teachers = load_parts(order, found, config, Team(), plan_with(Savings()), files())
+    (sd,) = (teacher for teacher in teachers if isinstance(teacher, StableDiffusion))
+    plain = load_base(found.base or found.folder)[0].state_dict()
+    with sd.base() as unet:
+        assert not any(parameter.requires_grad for parameter in unet.parameters())
+        assert unet.state_dict().keys() == plain.keys()
+        assert all(torch.equal(value, plain[name]) for name, value in unet.state_dict().items())
+    asked = {
+        names: full_plan(replace(order, teachers=names), found, config, CPU) for names in ((), ("mvdream",))
+    }
+    assert "the base, as a teacher" in asked[()].table()
+    assert "the base, as a teacher" not in asked["mvdream",].table()
+    assert student.generator.unet.conv_in.weight.requires_grad
 
 
 @pytest.mark.parametrize("aside", [False, True])
@@ -270,8 +290,6 @@ def test_a_forecast_is_the_plan_told_later_and_kept(found: Found) -> None:
 
 def test_what_the_full_model_cannot_be_taught(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
     config = GeneratorConfig.load(found.folder)
-    with pytest.raises(UserError, match="use peta or lora tuning"):
-        full_plan(replace(ORDER, tuning="full"), found, config, CPU)
     monkeypatch.setitem(mvdream.UNET, "cross_attention_dim", 8)
     with pytest.raises(UserError, match=r"have 64 numbers, and MVDream reads 8: .*leave mvdream out"):
         full_plan(ORDER, found, config, CPU)

@@ -24,6 +24,7 @@ from triplaneturbo.distill.order import PRESETS, Order
 from triplaneturbo.distill.run import Report, Run, runs
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.adapter import adapter_tensors
+from triplaneturbo.generator.whole import apart, base_parameters
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -81,6 +82,18 @@ def test_a_run_from_its_order_to_the_library(tmp_path: Path) -> None:
     run.discard()
     assert not run.folder.exists()
     assert path.is_file()
+
+
+def test_full_tuning_s_adapter_brings_the_base_that_was_learned(tmp_path: Path) -> None:
+    run = Run.begin(tmp_path / "mine", replace(ORDER, tuning="full", preview_every=0))
+    finish(run)
+    tensors, base = apart(load_file(run.keep(tmp_path / "library")))
+    student = toy.student(replace(toy.SETTINGS, tuning="full")).generator
+    assert set(tensors) == set(adapter_tensors(student))
+    before = base_parameters(student)
+    assert set(base) == set(before)
+    moved = {name for name, value in base.items() if not torch.equal(value, before[name])}
+    assert {"unet.conv_in.weight", "decoder.conv_in.weight"} <= moved
 
 
 def test_what_was_closed_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
@@ -256,7 +269,7 @@ def test_an_order_of_a_newer_version_is_read(tmp_path: Path) -> None:
         ({"renderings": ()}, "No rendering is left"),
         ({"renderings": ("hologram",)}, "volume or surface"),
         ({"tuning": "guitar"}, "peta, lora or full"),
-        ({"tuning": "full"}, "Full tuning changes the base"),
+        ({"tuning": "full", "start": "mine"}, "Full tuning has no adapter to begin with"),
         ({"optimizer": "luck"}, "adamw, soap or adan"),
         ({"rank": 7}, "The rank"),
         ({"steps": -1}, "denoising steps"),

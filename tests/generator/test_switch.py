@@ -14,7 +14,8 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.generator.adapter import ADAPTER_NAME, save_adapter
 from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.generator.switch import Switch, fits
-from triplaneturbo.generator.weights import load_generator, load_model
+from triplaneturbo.generator.weights import load_base, load_generator, load_model
+from triplaneturbo.generator.whole import base_parameters
 from triplaneturbo.models import SMALL
 
 
@@ -45,6 +46,57 @@ def test_to_another_and_back(other: Path, dtype: torch.dtype) -> None:
         assert found.keys() == wanted.keys()
         assert all(torch.equal(value, wanted[name]) for name, value in found.items())
         assert all(value.dtype == wanted[name].dtype for name, value in found.items())
+
+
+@pytest.fixture
+def tuned(tmp_path: Path) -> Path:
+    """A model's folder with another base, and `whole.safetensors`, in which an adapter brings that base."""
+    folder = Path(shutil.copytree(SMALL, tmp_path / "tuned"))
+    generator, _ = load_generator(SMALL, GeneratorConfig.load(SMALL))
+    draw = torch.Generator().manual_seed(1)
+    changed = {
+        name: parameter.data.mul_(1 + 0.3 * torch.randn(parameter.shape, generator=draw))
+        for name, parameter in base_parameters(generator).items()
+    }
+    save_adapter(generator, folder / "whole.safetensors", whole=True)
+    unet, vae = load_base(SMALL)
+    rooms = {"unet": unet, "decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
+    for room, model in rooms.items():
+        names = {name: f"{room}.{name}" for name in model.state_dict()}
+        model.load_state_dict({name: changed.pop(full) for name, full in names.items()})
+    assert not changed
+    unet.save_pretrained(folder / "unet")
+    vae.save_pretrained(folder / "vae")
+    return folder
+
+
+def test_an_adapter_brings_its_base_and_leaves_none_behind(tuned: Path, other: Path) -> None:
+    model = load_model(SMALL, dtype=torch.float16)
+    switch = Switch(model, SMALL)
+    whole, another = tuned / "whole.safetensors", other / ADAPTER_NAME
+    assert fits(model, whole)
+    for adapter, like in ((another, other), (whole, tuned), (another, other), (whole, tuned), (None, SMALL)):
+        switch.use(adapter)
+        wanted = load_model(like, dtype=torch.float16).generator.state_dict()
+        found = model.generator.state_dict()
+        assert found.keys() == wanted.keys()
+        assert [name for name, value in found.items() if not torch.equal(value, wanted[name])] == []
+
+
+def test_half_a_base_changes_nothing_and_a_whole_one_is_not_gone_on_with(tuned: Path, tmp_path: Path) -> None:
+    model = load_model(SMALL)
+    before = {name: value.clone() for name, value in model.generator.state_dict().items()}
+    tensors = load_file(tuned / "whole.safetensors")
+    name = "base.unet.conv_in.weight"
+    save_file({**tensors, name: tensors[name][:1].contiguous()}, tmp_path / "narrow.safetensors")
+    del tensors[name]
+    save_file(tensors, tmp_path / "half.safetensors")
+    for file in ("narrow", "half"):
+        with pytest.raises(UserError, match=r"unet\.conv_in\.weight"):
+            Switch(model, SMALL).use(tmp_path / f"{file}.safetensors")
+    assert all(torch.equal(value, before[name]) for name, value in model.generator.state_dict().items())
+    with pytest.raises(UserError, match="comes of full tuning, which cannot be gone on with"):
+        load_model(SMALL, adapter=tuned / "whole.safetensors")
 
 
 def test_what_does_not_fit_changes_nothing(other: Path, tmp_path: Path) -> None:

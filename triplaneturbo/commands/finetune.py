@@ -25,7 +25,7 @@ from triplaneturbo.commands import BAD_INPUT, DONE, INTERRUPTED
 from triplaneturbo.commands.flags import add_model_flags
 from triplaneturbo.commands.generate import decimal, whole
 from triplaneturbo.distill.duration import SHOWN, estimate
-from triplaneturbo.distill.order import ADAPTED, OPTIMIZERS, PRESETS, Order
+from triplaneturbo.distill.order import OPTIMIZERS, PRESETS, TUNINGS, Order
 from triplaneturbo.distill.prompts import read_file, split
 from triplaneturbo.distill.run import RUNS, SHEET, Report, Run
 from triplaneturbo.errors import UserError
@@ -59,7 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from", dest="start", default="", metavar="ADAPTER", help="of the library; default: the model's own"
     )
     add("--teachers", default="", metavar="A,B", help="default: all that the model has")
-    add("--tuning", default="peta", metavar="|".join(ADAPTED), help="what learns; default peta")
+    add(
+        "--tuning",
+        default="peta",
+        metavar="|".join(TUNINGS),
+        help="what learns; lora and full begin from nothing; default peta",
+    )
     add("--rank", type=whole, default=0, metavar="N", help="of a new adapter; default: the model's own")
     add("--denoising-steps", type=whole, default=0, metavar="K", help="default: the model's own")
     add("--scored", type=whole, metavar="N", help="of the K steps; 0: all; default: the preset's")

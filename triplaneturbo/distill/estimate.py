@@ -156,6 +156,13 @@ def student(
 
 
 @lru_cache(maxsize=32)
+def base(facts: Facts, frozen: torch.dtype) -> int:
+    """Bytes of the base's U-Net, where it is not the student's own."""
+    with META:
+        return size_of(nn.Module.to(_unet(facts), frozen))
+
+
+@lru_cache(maxsize=32)
 def teacher(
     name: str, facts: Facts, frozen: torch.dtype, side: int, picture: int, view_by_view: bool
 ) -> Asked:

@@ -21,6 +21,7 @@ from triplaneturbo.parallel import Team
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.teachers.base import Scenes, Teacher
 from triplaneturbo.teachers.full import full_teachers
+from triplaneturbo.teachers.stable_diffusion import Base, plain_base
 
 VIEWS = 4
 _FOVY, _ELEVATIONS, _DISTANCES = 60.0, (0.0, 30.0), (0.8, 1.0)  # degrees; distances in 1 / tan(fovy / 2)
@@ -58,13 +59,17 @@ def load_parts(
     Raises:
         UserError: a part is missing, broken or does not fit the others.
     """
-    saved = how.savings
+    saved, settings = how.savings, full_settings(order, config, team.device)
     student = learner(
         order, found, config, team, how.frozen, checkpointing=saved.checkpointing, texts_aside=saved.texts
     )
+    sd = "sd" in settings.teachers
+    base: Base = student.folded.base
+    if sd and order.tuning == "full":  # the student's base learns, and teaches nothing
+        base = plain_base(found.base or found.folder, team.device, how.frozen)
     teachers = full_teachers(
-        student.generator, student.folded.base, student.embed, files.mvdream, files.richdreamer, files.text,
-        sd="sd" in full_settings(order, config, team.device).teachers, texts_aside=saved.texts,
+        student.generator, base, student.embed, files.mvdream, files.richdreamer, files.text,
+        sd=sd, texts_aside=saved.texts,
         view_by_view=saved.views, moving=saved.in_turn, autocast=computed_in(team.device),
     )  # fmt: skip
     return student, teachers

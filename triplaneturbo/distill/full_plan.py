@@ -35,10 +35,6 @@ def full_plan(order: Order, found: Found, config: GeneratorConfig, device: torch
     Raises:
         UserError: it does not fit; the base is none that MVDream can teach; or the order cannot be.
     """
-    if order.tuning == "full":
-        raise UserError(
-            "Full tuning of the full model changes the base, which is its teacher: use peta or lora tuning."
-        )
     settings = full_settings(order, config, device)
     facts = Facts.read(found.folder, found.base)
     width, wanted = json.loads(facts.unet)["cross_attention_dim"], mvdream.UNET["cross_attention_dim"]

@@ -19,8 +19,7 @@ MOST_ITERATIONS = 1_000_000
 MOST_BATCH = 256
 HIGHEST_RATE = 0.1
 MOST_MEMORY = 10_000  # GB
-ADAPTED = ("peta", "lora")  # tunings of which an adapter comes that a file can hold
-TUNINGS = (*ADAPTED, "full")
+TUNINGS = ("peta", "lora", "full")
 OPTIMIZERS = ("adamw", "soap", "adan")
 RENDERINGS = ("volume", "surface")
 RANKS = (0, 4, 8, 16, 32)
@@ -111,10 +110,8 @@ class Order:
         _number("What is begun of the schedules", self.begun, -1e-9, 1, "0 to")
         _one_of("The optimiser", self.optimizer, OPTIMIZERS)
         _one_of("What learns", self.tuning, TUNINGS)
-        if self.tuning not in ADAPTED:
-            raise UserError(
-                "Full tuning changes the base, which an adapter's file cannot hold: use peta or lora tuning."
-            )
+        if self.tuning == "full" and self.start:
+            raise UserError("Full tuning has no adapter to begin with: choose peta or lora tuning.")
         _one_of("The rank", self.rank, RANKS)
         _whole("The number of denoising steps", self.steps, 0, 50)
         _whole("The number of scored steps", self.scored, 0, self.steps or 50)

@@ -184,6 +184,8 @@ def _parts(
         facts, settings.fitted(facts.config), settings.tuning, frozen, savings.checkpointing
     )
     rendered = estimate.rendering(facts, estimate.key(settings), settings.renderings)
+    # Else the student's own, with its adapters off.
+    apart = estimate.base(facts, frozen) if settings.tuning == "full" and "sd" in settings.teachers else 0
     teachers = {}
     for name, how in settings.teachers.items():
         strides = {"volume": settings.stride, "surface": settings.surface_stride}
@@ -205,6 +207,7 @@ def _parts(
     parts = {
         "U-Net, frozen": student.unet,
         "VAE, frozen": student.vae,
+        "the base, as a teacher": apart,
         "adapters and heads": student.learning,
         "their gradients": student.learning,
         "the optimiser's state": _optimizer_state(settings, student.shapes),

@@ -99,7 +99,8 @@ def _learn(run: Run, lesson: Lesson, trainer: Trainer) -> Generator[Report, None
 def _keep(run: Run, trainer: Trainer) -> None:
     """Leave the adapter, averaged, where `Run.keep` finds it."""
     with trainer.averaged():
-        save_adapter(trainer.student.generator, run.folder / LEARNED)
+        whole = run.order.tuning == "full"
+        save_adapter(trainer.student.generator, run.folder / LEARNED, whole)
 
 
 def _is_due(run: Run, trainer: Trainer) -> bool:

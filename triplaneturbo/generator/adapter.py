@@ -23,6 +23,7 @@ from triplaneturbo.generator.released import (
     released_places,
     to_released,
 )
+from triplaneturbo.generator.whole import base_parameters, is_of_base, marked
 
 ADAPTER_NAME = "adapter.safetensors"
 
@@ -73,7 +74,10 @@ def load_adapter(generator: Generator, path: Path) -> None:
         UserError: the file is missing, broken, or belongs to another base.
     """
     if path.suffix == ".safetensors":
-        set_adapter_tensors(generator, read_safetensors(path), path)
+        tensors = read_safetensors(path)
+        if any(map(is_of_base, tensors)):
+            raise UserError(f"{path} comes of full tuning, which cannot be gone on with: choose another one.")
+        set_adapter_tensors(generator, tensors, path)
         return
     layers = peta.adapted_layers(generator.unet, generator.vae.decoder)
     shapes = {name: tensor.shape for name, tensor in adapter_tensors(generator).items()}
@@ -81,13 +85,17 @@ def load_adapter(generator: Generator, path: Path) -> None:
     set_adapter_tensors(generator, from_released(read_released(path), places, shapes, path), path)
 
 
-def save_adapter(generator: Generator, path: Path) -> None:
+def save_adapter(generator: Generator, path: Path, whole: bool = False) -> None:
     """Write the active adapter: our own layout for `.safetensors`, the released one for any other suffix.
+
+    Args:
+        whole: with the base, of full tuning; only in our own layout.
 
     Raises:
         UserError: the file cannot be written, or its layout has no place for all that the adapter is.
     """
-    tensors = {name: value.detach().cpu().contiguous() for name, value in adapter_tensors(generator).items()}
+    tensors = adapter_tensors(generator) | (marked(base_parameters(generator)) if whole else {})
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     if path.suffix == ".safetensors":
         write_whole(path, save(tensors, metadata={"format": "pt"}))
         return

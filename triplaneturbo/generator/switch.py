@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.generator.adapter import adapter_tensors, read_safetensors, set_adapter_tensors
 from triplaneturbo.generator.ranks import check_but_for_ranks, fits_but_for_ranks, take_ranks
 from triplaneturbo.generator.weights import ADAPTER_NAME, Model, load_base
+from triplaneturbo.generator.whole import apart, base_parameters, check_base, is_of_base
 
 
 class Switch:
@@ -18,7 +20,7 @@ class Switch:
 
     A merged weight does not give its base back exactly. So the base's weights that adapters may be merged
     into are read once more, when first another adapter is wanted, and kept: in the main memory, as they are
-    in the file.
+    in the file. The others are read likewise when first an adapter brings a base of its own; see whole.py.
 
     Args:
         model: with its own adapter merged, on any device, in any precision.
@@ -46,18 +48,22 @@ class Switch:
             return
         generator = self._model.generator
         path = wanted[0]
-        tensors = read_safetensors(path)
+        tensors, learned = apart(read_safetensors(path))
         check_but_for_ranks(generator, tensors, path)
+        check_base(generator, learned, path)
         layers = self._layers()
-        if not self._pristine:
-            self._pristine = self._read_base(layers)
+        changed = learned.keys() or {f"{name}.weight" for name in layers}
+        if not changed <= self._pristine.keys():
+            self._pristine |= self._read_base(changed)
         # On the CPU and in float32, as when a model is loaded: the same bits come of it.
         self._current = None
         try:
             generator.to("cpu")
             generator.cast(torch.float32)
-            for name, layer in layers.items():
-                layer.get_base_layer().weight.data = self._pristine[name].float().clone()
+            parameters = base_parameters(generator)
+            for name, value in self._pristine.items():
+                parameters[name].data = learned.get(name, value).float().clone()
+            for layer in layers.values():
                 layer.merged_adapters.clear()
             set_adapter_tensors(generator, take_ranks(generator, tensors), path)
             generator.merge()
@@ -76,24 +82,30 @@ class Switch:
             if hasattr(module, "merged_adapters")
         }
 
-    def _read_base(self, layers: dict[str, nn.Module]) -> dict[str, Tensor]:
+    def _read_base(self, names: Collection[str]) -> dict[str, Tensor]:
         unet, vae = load_base(self._base)
-        plain = {f"unet.{name}": value for name, value in unet.state_dict().items()}
-        plain |= {f"decoder.{name}": value for name, value in vae.decoder.state_dict().items()}
-        return {name: plain[f"{name}.weight"] for name in layers}
+        rooms = {"unet": unet, "decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
+        return {
+            f"{room}.{name}": value
+            for room, model in rooms.items()
+            if model is not None
+            for name, value in model.state_dict().items()
+            if f"{room}.{name}" in names
+        }
 
 
 def fits(model: Model, adapter: Path) -> bool:
     """Whether an adapter's file has the names and, but for ranks, the shapes of this model's.
 
-    They are read from its head alone.
+    They are read from its head alone; those of a base that it may bring are not looked at.
     """
     from safetensors import SafetensorError, safe_open
 
     wanted = {name: list(value.shape) for name, value in adapter_tensors(model.generator).items()}
     try:
         with safe_open(adapter, "pt") as file:
-            found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+            names = [name for name in file.keys() if not is_of_base(name)]  # noqa: SIM118
+            found = {name: file.get_slice(name).get_shape() for name in names}
     except (SafetensorError, OSError):
         return False
     return fits_but_for_ranks(found, wanted)

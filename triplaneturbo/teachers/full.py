@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import nn
 
 from triplaneturbo.generator.generator import Generator
@@ -18,14 +15,14 @@ from triplaneturbo.teachers.multi_view import Embed
 from triplaneturbo.teachers.mvdream import MVDream
 from triplaneturbo.teachers.offload import Movable, in_turn
 from triplaneturbo.teachers.richdreamer import RichDreamer
-from triplaneturbo.teachers.stable_diffusion import StableDiffusion
+from triplaneturbo.teachers.stable_diffusion import Base, StableDiffusion
 
 SIZE = 512  # side of the pictures that Stable Diffusion 2.1-base was trained on
 
 
 def full_teachers(
     generator: Generator,
-    base: Callable[[], AbstractContextManager[UNet2DConditionModel]],
+    base: Base,
     embed: Embed,
     mvdream: Path | None,
     richdreamer: Path | None,
@@ -43,7 +40,8 @@ def full_teachers(
 
     Args:
         generator: the student's, with its VAE's encoder.
-        base: gives its U-Net with the adapters off (`Generator.base`, `Folded.base`).
+        base: gives its U-Net with the adapters off (`Generator.base`, `Folded.base`), or another
+            (`plain_base`) where that learns.
         embed: the text encoder of Stable Diffusion 2.1-base, which is MVDream's, too.
         mvdream, richdreamer: their checkpoints; None: without it.
         text: a folder with `text_encoder` and `tokenizer` of Stable Diffusion 1.5, which RichDreamer needs.

@@ -1,22 +1,39 @@
-"""Stable Diffusion as a teacher: the student's own base with its adapters off, so no second U-Net."""
+"""Stable Diffusion as a teacher: the student's own base with its adapters off, so no second U-Net.
+
+Only where that base itself learns ("full" tuning) there is one; see `plain_base`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
+from triplaneturbo.generator.weights import load_base
 from triplaneturbo.randoms import Chance, whole
 from triplaneturbo.teachers.base import Scenes, Seen, Teacher
 from triplaneturbo.teachers.latents import precision, sample_latents
 from triplaneturbo.teachers.twin import twin
 
+Base = Callable[[], AbstractContextManager[UNet2DConditionModel]]
 Shade = Callable[[Tensor, Tensor, Tensor], Tensor]  # colours, normals, directions to the camera -> colours
+
+
+def plain_base(folder: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> Base:
+    """The U-Net of the base in a folder, which is nobody's student.
+
+    Raises:
+        UserError: it is missing or broken.
+    """
+    unet, _ = load_base(folder)
+    nn.Module.to(unet.requires_grad_(False), device=device, dtype=dtype)
+    return lambda: nullcontext(unet)
 
 
 class StableDiffusion:
@@ -40,7 +57,7 @@ class StableDiffusion:
 
     def __init__(
         self,
-        base: Callable[[], AbstractContextManager[UNet2DConditionModel]],
+        base: Base,
         vae: AutoencoderKL,
         scheduler: DDIMScheduler,
         embed: Callable[[list[str]], Tensor],

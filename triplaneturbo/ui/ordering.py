@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from triplaneturbo.distill.order import ADAPTED, OPTIMIZERS, PRESETS, RANKS, RENDERINGS, TEACHERS, Order
+from triplaneturbo.distill.order import OPTIMIZERS, PRESETS, RANKS, RENDERINGS, TEACHERS, TUNINGS, Order
 from triplaneturbo.errors import UserError
 from triplaneturbo.ui import prompt_list
 from triplaneturbo.ui.form import whole
@@ -157,12 +157,17 @@ def _settings(engine: Engine) -> tuple[gr.Slider, dict[str, Any]]:
         )
         with gr.Row():
             made["tuning"] = gr.Dropdown(
-                list(ADAPTED), value=default["tuning"], label="What learns", min_width=120
+                list(TUNINGS),
+                value=default["tuning"],
+                label="What learns",
+                info="lora and full begin from nothing.",
+                min_width=120,
             )
             made["rank"] = gr.Dropdown(
                 [("its own", 0), *((str(rank), rank) for rank in RANKS if rank)],
                 value=default["rank"],
                 label="Rank",
+                info="Another one begins anew.",
                 min_width=120,
             )
         with gr.Row():

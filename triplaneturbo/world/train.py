@@ -10,8 +10,7 @@ folder, a complete model, at every preview.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +33,7 @@ from triplaneturbo.generator.text import TextEncoder
 from triplaneturbo.parallel import Team
 from triplaneturbo.teachers.base import Scenes, Teacher
 from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB
-from triplaneturbo.teachers.stable_diffusion import StableDiffusion
+from triplaneturbo.teachers.stable_diffusion import StableDiffusion, plain_base
 from triplaneturbo.world.captions import captions
 from triplaneturbo.world.combinations import LATER_SHARES, SHARES, Balance, held_out, seen
 from triplaneturbo.world.curves import log_line
@@ -101,12 +100,7 @@ def make_teachers(student: Student, pool: Pool, base: Path | None = None) -> lis
     generator = student.generator
     data = PoolData(pool)
     alphas = generator.scheduler.alphas_cumprod
-    plain: Callable[[], AbstractContextManager[UNet2DConditionModel]] = student.folded.base
-    if base is not None:
-        frozen = (
-            UNet2DConditionModel.from_pretrained(base / "unet").requires_grad_(False).to(generator.device)
-        )
-        plain = lambda: nullcontext(frozen)  # noqa: E731
+    plain = student.folded.base if base is None else plain_base(base, generator.device)
     return [
         ClosedFormRGB(alphas, data),
         ClosedFormGeometry(alphas, data),
