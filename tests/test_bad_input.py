@@ -330,7 +330,10 @@ def test_an_interrupt_ends_the_process_at_once(tmp_path: Path, stage: str) -> No
     os.close(terminal)
     shown = ""
     if stage == "loading":
-        time.sleep(1.0)
+        maps = Path(f"/proc/{process.pid}/maps")
+        while maps.exists() and "libtorch" not in maps.read_text():
+            time.sleep(0.01)
+        time.sleep(0 if maps.exists() else 1)
     else:
         while not re.search(r"denoise [2-9]/", shown):
             shown += os.read(screen, 4096).decode()

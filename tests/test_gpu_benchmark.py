@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import pytest
 
-from tests.dry_run import dry_run
-from triplaneturbo.models import ROOT
+from tests.run_benchmark import DRY, run_benchmark
 
 
-def test_it_runs_from_end_to_end() -> None:
-    printed = dry_run("gpu")
+@pytest.mark.slow
+def test_it_runs_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed, _ = run_benchmark("gpu", *DRY, capsys=capsys)
+    assert code == 0
     for part in (
         "plain, float32",
         "ours, float16",
@@ -22,14 +22,7 @@ def test_it_runs_from_end_to_end() -> None:
         assert part in printed
 
 
-def test_without_a_gpu_it_says_so() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.gpu", "--device", "cuda:77"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "no device 'cuda:77'" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    done = run_benchmark("gpu", "--device", "cuda:77", capsys=capsys)
+    assert done.code == 2
+    assert "no device 'cuda:77'" in done.err

@@ -6,12 +6,13 @@ import re
 
 import pytest
 
-from tests.dry_run import dry_run
+from tests.run_benchmark import DRY, run_benchmark
 
 
 @pytest.mark.slow
-def test_it_runs_from_end_to_end() -> None:
-    printed = dry_run("prd")
+def test_it_runs_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed, _ = run_benchmark("prd", *DRY, capsys=capsys)
+    assert code == 0
     small, full = printed.split("full size, random weights")
     for table, teachers in ((small, ("rgb", "geometry")), (full, ("mvdream", "richdreamer", "sd"))):
         parts = ["the student's steps", "decoding", "rendering the volume", "rendering the surface"]

@@ -43,6 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrain_module, "seen", lambda: apples)
+        patch.setattr(pretrain_module, "SHOWN", 2)
         make_pool(folder / "pool", KEYS, lambda _: None, 1)
         pretrain(Team(), folder, KEYS, vae_steps=2, unet_steps=2, batch=2)
     train(Team(), folder, KEYS, list(apples), SETTINGS, math.inf)

@@ -36,6 +36,7 @@ from triplaneturbo.world.tokenizer import train_tokenizer, world_texts
 
 OBJECT_WEIGHT = 5.0  # of a pixel of the object against one of the background: else the VAE stays colour-blind
 NO_TEXT = 0.1  # share of pictures whose caption is left out, for guidance
+SHOWN = 24  # seen captions in the sheet of pictures, and as many held-out ones
 
 
 def pretrain(team: Team, folder: Path, keys: list, vae_steps: int, unet_steps: int, batch: int) -> None:
@@ -166,11 +167,11 @@ def sample(
 
 
 def save_text_sheet(folder: Path, unet, vae, text: TextEncoder, scheduler) -> None:
-    """Draw 24 seen and 24 held-out captions into `pictures.png`, the captions into `pictures.txt`."""
+    """Draw SHOWN seen and as many held-out captions into `pictures.png`, these into `pictures.txt`."""
     rng = np.random.default_rng(5)
     unseen = sorted(held_out(), key=lambda spec: spec.caption)
-    captions = [seen()[i].caption for i in rng.choice(len(seen()), 24)]
-    captions += [unseen[i].caption for i in rng.choice(len(unseen), 24)]
+    captions = [seen()[i].caption for i in rng.choice(len(seen()), SHOWN)]
+    captions += [unseen[i].caption for i in rng.choice(len(unseen), SHOWN)]
     embeds = text.embed(captions)
     pictures = sample(unet, vae, embeds, text.embed([""]).expand_as(embeds), scheduler)
     save_sheet(folder / "pictures.png", pictures, 12)
