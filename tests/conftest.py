@@ -16,18 +16,23 @@ PARITY = Path(os.environ.get("TRIPLANETURBO_PARITY", ROOT.parent / "shared" / "p
 _LIBRARY = tempfile.TemporaryDirectory(prefix="triplaneturbo-adapters-")
 os.environ["TRIPLANETURBO_ADAPTERS"] = _LIBRARY.name
 # Where pytest runs in several processes (-n), each has its share of the cores.
-if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
-    torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
+PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+if PROCESSES > 1:
+    torch.set_num_threads(max(1, torch.get_num_threads() // PROCESSES))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What drives a browser comes last; see `pytest_xdist_make_scheduler`."""
-    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+    """In several processes, what drives a browser begins in the middle: it takes a third of the time."""
+    if PROCESSES > 1:
+        browser = [item for item in items if item.get_closest_marker("browser")]
+        rest = [item for item in items if not item.get_closest_marker("browser")]
+        half = len(rest) // 2
+        items[:] = rest[:half] + browser + rest[half:]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A file to a process, in their order; all that drive a browser to one, since it takes all cores."""
+    """A file to a process, in their order; all that drive a browser to one, since two would starve it."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):

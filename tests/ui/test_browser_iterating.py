@@ -21,10 +21,8 @@ from tests.ui.browsing import (
     TABLET,
     WAIT,
     OpenPage,
-    Server,
     done,
     download,
-    free_port,
     generate,
     keep,
     served,
@@ -178,61 +176,43 @@ def test_every_download_opens_and_pictures_are_drawn(open_page: OpenPage) -> Non
     keep(page, "desk-pictures")
 
 
-def test_history_outlives_a_reload_and_the_server(browser: Any, tmp_path: Path) -> None:
-    port = free_port()
-    server = Server("small", tmp_path, port)
-    with watched(browser, server.url, mortal=True) as open_page:
-        page = open_page()
-        page.fill("#seed input", "7")
-        generate(page, "a red mushroom")
-        _finish(page)
-        page.reload()
-        _tab(page, "History")
-        page.wait_for_selector("#history .thumbnail-item")
-        assert page.locator("#history .caption-label").all_inner_texts() == ["a red mushroom"]
-
-        generate(page, "a tower that never ends")
-        page.wait_for_selector("[data-state=running]", timeout=WAIT)
-        server.die()
-        server = Server("small", tmp_path, port)
-        try:
-            page.reload()
-            page.wait_for_selector("#generate")
-            _tab(page, "History")
-            page.wait_for_selector("#history .thumbnail-item")
-            assert "a red mushroom" in page.locator("#history .caption-label").all_inner_texts()
-            page.locator("#history .thumbnail-item").last.click()
-            page.wait_for_selector("#viewer canvas", timeout=WAIT)
-            page.wait_for_selector("#past-restore:not([disabled])")
-            keep(page, "desk-history")
-            name, glb = download(page, "#download-glb")
-            assert name.startswith("a-red-mushroom-7-")
-            assert len(trimesh.load(io.BytesIO(glb), file_type="glb", force="mesh").faces) > 1000
-            page.click("#past-restore")
-            page.wait_for_function("document.querySelector('#prompt textarea').value === 'a red mushroom'")
-            assert page.input_value("#seed input") == "7"
-            generate(page, "a cup")
-            _finish(page)
-            page.click("#past-pack")
-            page.wait_for_selector("#past-zip:not([disabled])", timeout=WAIT)
-            _, archive = download(page, "#past-zip")
-            with zipfile.ZipFile(io.BytesIO(archive)) as files:
-                prompts = [one["prompt"] for one in json.loads(files.read("manifest.json"))]
-            assert prompts[0] == "a cup"
-            assert "a red mushroom" in prompts
-            count = page.locator("#history .thumbnail-item").count()
-            page.locator("#history .thumbnail-item").first.click()
-            page.wait_for_selector("#past-delete:not([disabled])")
-            page.click("#past-delete")
-            page.wait_for_function(
-                f"document.querySelectorAll('#history .thumbnail-item').length === {count - 1}"
-            )
-            other = open_page()  # another browser sees nothing of it
-            _tab(other, "History")
-            other.wait_for_timeout(1000)
-            assert other.locator("#history .thumbnail-item").count() == 0
-        finally:
-            server.stop()
+def test_history_outlives_a_reload_and_is_packed_restored_and_deleted(open_page: OpenPage) -> None:
+    page = open_page()
+    page.fill("#seed input", "7")
+    generate(page, "a red mushroom")
+    _finish(page)
+    page.reload()
+    _tab(page, "History")
+    page.wait_for_selector("#history .thumbnail-item")
+    assert page.locator("#history .caption-label").all_inner_texts() == ["a red mushroom"]
+    page.locator("#history .thumbnail-item").last.click()
+    page.wait_for_selector("#viewer canvas", timeout=WAIT)
+    page.wait_for_selector("#past-restore:not([disabled])")
+    keep(page, "desk-history")
+    name, glb = download(page, "#download-glb")
+    assert name.startswith("a-red-mushroom-7-")
+    assert len(trimesh.load(io.BytesIO(glb), file_type="glb", force="mesh").faces) > 1000
+    page.click("#past-restore")
+    page.wait_for_function("document.querySelector('#prompt textarea').value === 'a red mushroom'")
+    assert page.input_value("#seed input") == "7"
+    generate(page, "a cup")
+    _finish(page)
+    page.click("#past-pack")
+    page.wait_for_selector("#past-zip:not([disabled])", timeout=WAIT)
+    _, archive = download(page, "#past-zip")
+    with zipfile.ZipFile(io.BytesIO(archive)) as files:
+        assert [one["prompt"] for one in json.loads(files.read("manifest.json"))] == [
+            "a cup",
+            "a red mushroom",
+        ]
+    page.locator("#history .thumbnail-item").first.click()
+    page.wait_for_selector("#past-delete:not([disabled])")
+    page.click("#past-delete")
+    page.wait_for_function("document.querySelectorAll('#history .thumbnail-item').length === 1")
+    other = open_page()  # another browser sees nothing of it
+    _tab(other, "History")
+    other.wait_for_timeout(1000)
+    assert other.locator("#history .thumbnail-item").count() == 0
 
 
 def test_a_full_queue_says_when_to_come_again(browser: Any, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trimesh
 
-from tests.ui.browsing import WAIT, Server, done, free_port, generate, keep, watched
+from tests.ui.browsing import WAIT, Server, done, download, free_port, generate, keep, watched
 
 pytestmark = pytest.mark.browser
 
@@ -87,6 +89,9 @@ def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any
             page.wait_for_selector("text=click the result once more")
             page.locator("#history .thumbnail-item").first.click()
             page.wait_for_selector("#past-restore:not([disabled])")
+            name, glb = download(page, "#download-glb")  # of before it died
+            assert name.startswith("a-tall-green-cactus-typed-on-7-")
+            assert len(trimesh.load(io.BytesIO(glb), file_type="glb", force="mesh").faces) > 100
             generate(page, "a blue chair")
             page.wait_for_selector("[data-state=running]", timeout=WAIT)
             _made(page)
