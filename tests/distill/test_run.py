@@ -92,6 +92,8 @@ def test_full_tuning_s_adapter_brings_the_base_that_was_learned(tmp_path: Path) 
     assert set(tensors) == set(adapter_tensors(student))
     before = base_parameters(student)
     assert set(base) == set(before)
+    with pytest.raises(UserError, match="mine comes of full tuning, which cannot be gone on with"):
+        replace(ORDER, name="more", start="mine").check(tmp_path / "library")
     moved = {name for name, value in base.items() if not torch.equal(value, before[name])}
     assert {"unet.conv_in.weight", "decoder.conv_in.weight"} <= moved
 

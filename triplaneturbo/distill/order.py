@@ -96,7 +96,12 @@ class Order:
         if not self.prompts and not self.corpus:
             raise UserError("No usable prompt is left: give at least one, such as 'a red mushroom'.")
         if self.start:
-            adapter(self.start, library)
+            beside = adapter(self.start, library).parent
+            if (beside / FILE).is_file() and Order.load(beside).tuning == "full":
+                raise UserError(
+                    f"The adapter {self.start} comes of full tuning, which cannot be gone on with: begin with"
+                    " another one."
+                )
 
     def check_values(self) -> None:
         """Nothing, if each value can be, whatever is in the library and among the prompts.
