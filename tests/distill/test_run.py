@@ -300,7 +300,7 @@ def test_try_is_estimated_at_less_than_five_minutes_of_two_cores() -> None:
     told = estimate(order, True)
     assert told.seconds is not None
     assert 200 < told.seconds < 300
-    assert told.sentence == "About 4 min on two cores, and 2.4 GB."
+    assert told.sentence == "About 4 min on two cores, and 2.2 GB."
     assert estimate(replace(order, scored=0), True).seconds > 2 * told.seconds  # type: ignore[operator]
     assert estimate(order, False).seconds is None
 

@@ -63,7 +63,7 @@ def test_times_have_two_figures_at_most(seconds: float | None, said: str) -> Non
 
 
 def test_the_panel_has_a_place_for_each_before_anything_is_known() -> None:
-    empty, full = panel({}), panel({"Try": Estimate(240.0, 2_100_000_000, "")})
+    empty, full = panel({}), panel({"Try": Estimate(240.0, 2_300_000_000, "")})
     assert empty.count("<dt>") == full.count("<dt>") == 4
     assert "4 min" in full
     assert "2.1 GB" in full

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from triplaneturbo.distill.order import Order
 
+GB = 2**30  # as devices have it
 SHOWN = 8  # prompts that previews and the sheet show
 _STEP, _SCORED = 0.35, 0.36  # seconds of an iteration, and more of each prompt and scored step
 _DRAWN, _JUDGED, _PREVIEWED, _LOADED = 3.1, 4.0, 0.6, 20.0  # seconds a prompt; of the beginning
@@ -55,5 +56,5 @@ def estimate(order: Order, world: bool, steps: int = 4) -> Estimate:
     )
     size = int(_BYTES + _BYTES_EACH * order.batch)
     return Estimate(
-        seconds, size, f"About {max(1, round(seconds / 60))} min on two cores, and {size / 1e9:.1f} GB."
+        seconds, size, f"About {max(1, round(seconds / 60))} min on two cores, and {size / GB:.1f} GB."
     )

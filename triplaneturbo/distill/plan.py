@@ -14,12 +14,12 @@ from functools import partial
 import torch
 
 from triplaneturbo.distill import estimate
+from triplaneturbo.distill.duration import GB
 from triplaneturbo.distill.estimate import Facts
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.errors import UserError
 from triplaneturbo.teachers import full
 
-GB = 2**30
 # CUDA's own context with its libraries; and what gaps and kernels' workspaces add to activations.
 CONTEXT, GAPS = GB * 3 // 4, 0.1
 _LARGEST = 256  # of SOAP's matrices; see `make_optimizer`

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from triplaneturbo.distill.duration import Estimate
+from triplaneturbo.distill.duration import GB, Estimate
 from triplaneturbo.distill.order import PRESETS, Order
 from triplaneturbo.ui.panels import text
 
@@ -72,5 +72,5 @@ def duration(seconds: float | None) -> str:
 
 
 def memory(size: int | None) -> str:
-    """A size in bytes, in GB."""
-    return "–" if size is None else f"{size / 1e9:.1f} GB"
+    """A size in bytes, in GB of 2^30."""
+    return "–" if size is None else f"{size / GB:.1f} GB"

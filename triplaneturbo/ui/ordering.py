@@ -160,14 +160,14 @@ def _settings(engine: Engine) -> tuple[gr.Slider, dict[str, Any]]:
                 list(TUNINGS),
                 value=default["tuning"],
                 label="What learns",
-                info="lora and full begin from nothing.",
+                info="Only peta goes on.",
                 min_width=120,
             )
             made["rank"] = gr.Dropdown(
                 [("its own", 0), *((str(rank), rank) for rank in RANKS if rank)],
                 value=default["rank"],
                 label="Rank",
-                info="Another one begins anew.",
+                info="Another begins anew.",
                 min_width=120,
             )
         with gr.Row():
