@@ -17,8 +17,10 @@ from typing import NoReturn
 from triplaneturbo import __version__
 from triplaneturbo.commands import (
     BAD_INPUT,
+    DONE,
     INTERRUPTED,
     NO_SURFACE,
+    Terminated,
     doctor,
     download,
     embed,
@@ -93,6 +95,8 @@ def guarded(action: Callable[[], int], farewell: str) -> int:
     except KeyboardInterrupt:
         print(farewell, file=sys.stderr)
         return INTERRUPTED
+    except Terminated:
+        _leave_at_once(DONE)
     finally:
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -117,13 +121,18 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process. After an interrupt, at once: the worker may be in the middle of a long product."""
+    """End the process; after an interrupt, at once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # there is nothing left to interrupt
+    if code == INTERRUPTED:
+        _leave_at_once(code)
+    sys.exit(code)
+
+
+def _leave_at_once(code: int) -> NoReturn:
+    """Without waiting for threads: one may be in the middle of a long product, and to end it would abort."""
     sys.stdout.flush()
     sys.stderr.flush()
-    if code == INTERRUPTED:
-        os._exit(code)
-    sys.exit(code)
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import NoReturn
 
+from triplaneturbo.commands import DONE, Terminated
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import shown
 from triplaneturbo.zero_gpu import prepare
@@ -68,6 +70,10 @@ def gigabytes(text: str) -> int:
     return int(size)
 
 
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated(DONE)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Build the engine, launch the page, and wait for the interrupt.
 
@@ -82,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     limits = Limits.for_host(arguments.host, arguments.queue, arguments.per_minute, arguments.quota)
     # As Docker stops it: not at once, so that the folder for results goes.
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        signal.signal(signal.SIGTERM, _terminate)
     prepare()
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     # Gradio asks the page once whether it is up, and that is not for a proxy to answer.
