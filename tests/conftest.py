@@ -21,11 +21,15 @@ if PROCESSES > 1:
     torch.set_num_threads(max(1, torch.get_num_threads() // PROCESSES))
 
 
+def _drives_a_browser(file: str | Path) -> bool:
+    return Path(file).name.startswith("test_browser")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """In several processes, what drives a browser begins in the middle: it takes a third of the time."""
     if PROCESSES > 1:
-        browser = [item for item in items if item.get_closest_marker("browser")]
-        rest = [item for item in items if not item.get_closest_marker("browser")]
+        browser = [item for item in items if _drives_a_browser(item.path)]
+        rest = [item for item in items if not _drives_a_browser(item.path)]
         half = len(rest) // 2
         items[:] = rest[:half] + browser + rest[half:]
 
@@ -38,7 +42,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
-            return "browser" if Path(file).name.startswith("test_browser") else file
+            return "browser" if _drives_a_browser(file) else file
 
     config.option.loadscopereorder = False
     return Scheduling(config, log)

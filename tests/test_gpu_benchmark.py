@@ -26,3 +26,4 @@ def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     done = run_benchmark("gpu", "--device", "cuda:77", capsys=capsys)
     assert done.code == 2
     assert "no device 'cuda:77'" in done.err
+    assert "Traceback" not in done.err

@@ -79,8 +79,8 @@ def guarded(action: Callable[[], int], farewell: str) -> int:
 
     def interrupt(*_: object) -> NoReturn:
         if _torch_is_imported():
-            print(farewell, file=sys.stderr, flush=True)
-            os._exit(INTERRUPTED)
+            print(farewell, file=sys.stderr)
+            leave(INTERRUPTED)
         _interrupt()
 
     before = signal.signal(signal.SIGINT, interrupt)
@@ -96,7 +96,7 @@ def guarded(action: Callable[[], int], farewell: str) -> int:
         print(farewell, file=sys.stderr)
         return INTERRUPTED
     except Terminated:
-        _leave_at_once(DONE)
+        leave(DONE, at_once=True)
     finally:
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -120,19 +120,19 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def leave(code: int) -> NoReturn:
-    """End the process; after an interrupt, at once."""
+def leave(code: int, at_once: bool = False) -> NoReturn:
+    """End the process.
+
+    Args:
+        at_once: without waiting for threads, as after an interrupt: one may be in the middle of a long
+            product, and to end it would abort.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # there is nothing left to interrupt
-    if code == INTERRUPTED:
-        _leave_at_once(code)
-    sys.exit(code)
-
-
-def _leave_at_once(code: int) -> NoReturn:
-    """Without waiting for threads: one may be in the middle of a long product, and to end it would abort."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
+    if at_once or code == INTERRUPTED:
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

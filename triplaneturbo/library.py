@@ -16,6 +16,7 @@ from triplaneturbo.request import shown
 
 ADAPTERS = Path(os.environ.get("TRIPLANETURBO_ADAPTERS") or ROOT / "checkpoints" / "adapters")
 FILE = "adapter.safetensors"
+OF_BASE = "base."  # how tensors of an adapter's file begin that are the base's own
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -38,3 +39,14 @@ def adapter(name: str, folder: Path = ADAPTERS) -> Path:
         has = f"there are {', '.join(known)}" if known else "there are none yet"
         raise UserError(f"There is no adapter {shown(name)}; {has}.")
     return known[name]
+
+
+def brings_base(adapter: Path) -> bool:
+    """Whether an adapter comes of full tuning, by its file's head alone; False where that is broken."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(adapter, "np") as file:
+            return any(name.startswith(OF_BASE) for name in file.keys())  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return False

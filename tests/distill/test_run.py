@@ -92,6 +92,7 @@ def test_full_tuning_s_adapter_brings_the_base_that_was_learned(tmp_path: Path) 
     assert set(tensors) == set(adapter_tensors(student))
     before = base_parameters(student)
     assert set(base) == set(before)
+    (tmp_path / "library" / "mine" / "order.json").write_text("what lies beside it may be broken")
     with pytest.raises(UserError, match="mine comes of full tuning, which cannot be gone on with"):
         replace(ORDER, name="more", start="mine").check(tmp_path / "library")
     moved = {name for name, value in base.items() if not torch.equal(value, before[name])}

@@ -101,24 +101,25 @@ def test_blank_prompts_and_a_switched_off_live_begin_nothing(open_page: OpenPage
 def test_variants_one_opened_more_like_it_and_a_series(open_page: OpenPage) -> None:
     page = open_page()
     page.fill("#prompt textarea", "a red mushroom")
-    page.click("#count label >> text=2")
+    page.click("#count label >> text=4")
     page.click("#generate")
     page.wait_for_selector("text=Click one to open it", timeout=WAIT)
     tiles = page.locator("#variants .thumbnail-item")
-    assert page.locator("#variants .caption-label").all_inner_texts() == ["seed 0", "seed 1"]
+    assert tiles.count() == 4
+    assert page.locator("#variants .caption-label").all_inner_texts() == [f"seed {seed}" for seed in range(4)]
     keep(page, "desk-variants")
-    tiles.nth(1).click()
-    page.wait_for_function("document.querySelector('#seed input').value === '1'")
+    tiles.nth(2).click()
+    page.wait_for_function("document.querySelector('#seed input').value === '2'")
     _finish(page)
     name, glb = download(page, "#download-glb")
-    assert name.startswith("a-red-mushroom-1-")
+    assert name.startswith("a-red-mushroom-2-")
     assert len(trimesh.load(io.BytesIO(glb), file_type="glb", force="mesh").faces) > 1000
 
     page.click("#more")
     page.wait_for_selector("text=Click one to open it", timeout=WAIT)
     captions = page.locator("#variants .caption-label").all_inner_texts()
-    assert len(captions) == 2
-    assert all(re.fullmatch(r"1 ~ \d+", caption) for caption in captions)
+    assert len(captions) == 4
+    assert all(re.fullmatch(r"2 ~ \d+", caption) for caption in captions)
     tiles.nth(0).click()
     page.click("#mixing button")
     page.wait_for_selector("#variation input")

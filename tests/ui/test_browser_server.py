@@ -83,7 +83,7 @@ def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any
             # Now it sleeps through a restart: pictures are drawn, too, so that nothing is under way by which
             # it would know.
             page.wait_for_timeout(5000)
-            server.die()
+            server.stop()
             server = Server("small", tmp_path, port)
             page.locator("#history .thumbnail-item").first.click()
             page.wait_for_selector("text=click the result once more")

@@ -17,7 +17,7 @@ from triplaneturbo.models import SMALL
 
 pytestmark = pytest.mark.browser
 
-LIST = "a {red|blue} cup\n\na red cup\na dragon\n"
+LIST = "a red cup\na {blue|green} cup\n\na red cup\na dragon\n"
 RUN = "#run-status .tt-words"
 MINUTES = 4 * WAIT
 TOKEN = "hf_OnlyTheHubIsToKnowThis"
@@ -74,7 +74,7 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
         training(page)
         says(page, "#run-status", "No run yet")
         page.fill("#train-prompts textarea", LIST)
-        says(page, "#train-counted", "1 prompt to learn, 1 held out")
+        says(page, "#train-counted", "2 prompts to learn, 1 held out")
         says(page, "#train-counted", "1 blank, 1 there twice")
         says(page, "#train-counted", "“a dragon”: it does not know 'dragon'")
         says(page, "#train-estimate", r"Try\d+ min")
@@ -127,7 +127,7 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
         sizes = page.eval_on_selector_all(
             "#run-previews img, #run-sheet img", "all => all.map(i => i.naturalWidth)"
         )
-        assert min(sizes) > 200
+        assert min(sizes) > 300
         page.locator("#run-plots .tt-plot").first.wait_for()
         assert page.locator("#run-plots .tt-plot:visible").count() >= 4
         for size in (DESK, TABLET, PHONE):
@@ -153,7 +153,7 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
             assert page.get_by_label("Token").input_value() == ""
         assert hub.repos["you/cups"].private
         assert hub.repos["you/cups"].files["adapter.safetensors"] == data
-        assert b"on 1 prompt with" in hub.repos["you/cups"].files["README.md"]
+        assert b"on 2 prompts with" in hub.repos["you/cups"].files["README.md"]
         assert TOKEN not in "".join(server.said)
         kept = [path for path in tmp_path.rglob("*") if path.is_file()]
         assert not [path for path in kept if TOKEN.encode() in path.read_bytes()]

@@ -11,7 +11,7 @@ from typing import Any
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.files import write_whole
-from triplaneturbo.library import ADAPTERS, NAME, adapter, adapters
+from triplaneturbo.library import ADAPTERS, NAME, adapter, adapters, brings_base
 from triplaneturbo.request import SEED_LIMIT, shown
 
 FILE = "order.json"
@@ -95,13 +95,11 @@ class Order:
         self.check_values()
         if not self.prompts and not self.corpus:
             raise UserError("No usable prompt is left: give at least one, such as 'a red mushroom'.")
-        if self.start:
-            beside = adapter(self.start, library).parent
-            if (beside / FILE).is_file() and Order.load(beside).tuning == "full":
-                raise UserError(
-                    f"The adapter {self.start} comes of full tuning, which cannot be gone on with: begin with"
-                    " another one."
-                )
+        if self.start and brings_base(adapter(self.start, library)):
+            raise UserError(
+                f"The adapter {self.start} comes of full tuning, which cannot be gone on with: begin with"
+                " another one."
+            )
 
     def check_values(self) -> None:
         """Nothing, if each value can be, whatever is in the library and among the prompts.

@@ -185,7 +185,7 @@ def _parts(
     )
     rendered = estimate.rendering(facts, estimate.key(settings), settings.renderings)
     # Else the student's own, with its adapters off.
-    apart = estimate.base(facts, frozen) if settings.tuning == "full" and "sd" in settings.teachers else 0
+    second = estimate.base(facts, frozen) if settings.tuning == "full" and "sd" in settings.teachers else 0
     teachers = {}
     for name, how in settings.teachers.items():
         strides = {"volume": settings.stride, "surface": settings.surface_stride}
@@ -207,7 +207,7 @@ def _parts(
     parts = {
         "U-Net, frozen": student.unet,
         "VAE, frozen": student.vae,
-        "the base, as a teacher": apart,
+        "the base, as a teacher": second,
         "adapters and heads": student.learning,
         "their gradients": student.learning,
         "the optimiser's state": _optimizer_state(settings, student.shapes),

@@ -16,8 +16,7 @@ from triplaneturbo.files import write_whole
 from triplaneturbo.generator import peta
 from triplaneturbo.generator.generator import Generator
 from triplaneturbo.generator.released import (
-    check_names,
-    check_shape,
+    check_tensors,
     from_released,
     read_released,
     released_places,
@@ -61,10 +60,7 @@ def check_adapter_tensors(generator: Generator, tensors: dict[str, Tensor], sour
     Raises:
         UserError: a name is missing or unknown, or a shape differs.
     """
-    wanted = adapter_tensors(generator)
-    check_names(set(tensors), set(wanted), source)
-    for name, value in tensors.items():
-        check_shape(name, value.shape, wanted[name].shape, source)
+    check_tensors(tensors, adapter_tensors(generator), source)
 
 
 def load_adapter(generator: Generator, path: Path) -> None:

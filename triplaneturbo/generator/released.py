@@ -7,6 +7,7 @@ name of its own (facts/generator.md 1 and 3); we keep the six of a projection in
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,6 +177,13 @@ def check_names(found: set[str], wanted: set[str], source: object) -> None:
             f"{source} does not fit this model: it holds {len(unknown)} weights that the model does not know "
             f"(the first is {unknown[0]})."
         )
+
+
+def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: object) -> None:
+    """Raise UserError if a weight is missing, unknown or of another shape."""
+    check_names(set(found), set(wanted), source)
+    for name, value in found.items():
+        check_shape(name, value.shape, wanted[name].shape, source)
 
 
 def check_shape(name: str, found: torch.Size, wanted: torch.Size, source: object) -> None:

@@ -12,7 +12,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.generator.adapter import adapter_tensors, read_safetensors, set_adapter_tensors
 from triplaneturbo.generator.ranks import check_but_for_ranks, fits_but_for_ranks, take_ranks
 from triplaneturbo.generator.weights import ADAPTER_NAME, Model, load_base
-from triplaneturbo.generator.whole import apart, base_parameters, check_base, is_of_base
+from triplaneturbo.generator.whole import apart, base_parameters, check_base, is_of_base, parameters
 
 
 class Switch:
@@ -60,9 +60,9 @@ class Switch:
         try:
             generator.to("cpu")
             generator.cast(torch.float32)
-            parameters = base_parameters(generator)
+            own = base_parameters(generator)
             for name, value in self._pristine.items():
-                parameters[name].data = learned.get(name, value).float().clone()
+                own[name].data = learned.get(name, value).float().clone()
             for layer in layers.values():
                 layer.merged_adapters.clear()
             set_adapter_tensors(generator, take_ranks(generator, tensors), path)
@@ -83,15 +83,8 @@ class Switch:
         }
 
     def _read_base(self, names: Collection[str]) -> dict[str, Tensor]:
-        unet, vae = load_base(self._base)
-        rooms = {"unet": unet, "decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
-        return {
-            f"{room}.{name}": value
-            for room, model in rooms.items()
-            if model is not None
-            for name, value in model.state_dict().items()
-            if f"{room}.{name}" in names
-        }
+        plain = parameters(*load_base(self._base))
+        return {name: plain[name].detach() for name in names}
 
 
 def fits(model: Model, adapter: Path) -> bool:

@@ -83,7 +83,8 @@ class Watching:
         session = self._sessions.of(page.session_hash)
         told = told_lengths(self._engine, counted, *settings)
         with self._lock:
-            self._ordered[session] = counted, settings
+            if not self._engine.model.config.world:  # of which all is known at once
+                self._ordered[session] = counted, settings
             self._told.setdefault(session, {})["lengths"] = told
         return {self._asked.estimate: told}
 
