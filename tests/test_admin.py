@@ -27,12 +27,26 @@ def test_who_may_train(host: str, everybody: bool, password: str | None, offered
     assert (admin.offered, admin.asks) == (offered, asks)
     for given in (None, "", "wrong", "sécret", "\ud800", ["secret"]):
         if offered and not asks:
-            admin.check(given)  # type: ignore[arg-type]
+            admin.check(given, local=host == LOCAL)  # type: ignore[arg-type]
         else:
             with pytest.raises(UserError):
                 admin.check(given)  # type: ignore[arg-type]
     if asks:
         admin.check("secret")
+
+
+def test_a_stranger_at_a_local_server_may_not_train() -> None:
+    admin = Admin(LOCAL)
+    assert admin.local_only
+    admin.check(local=True)
+    with pytest.raises(UserError, match="Only visitors at the server's own machine"):
+        admin.check("guess", "127.0.0.1")
+    Admin(LOCAL, everybody=True).check()
+    Admin(LOCAL, password="secret").check("secret")
+    behind = Admin(LOCAL, behind_proxy=True)
+    assert not behind.offered
+    with pytest.raises(UserError, match="Training is off"):
+        behind.check(local=True)
 
 
 def test_passwords_cannot_be_guessed_at_leisure() -> None:

@@ -29,7 +29,19 @@ class Clock:
         return self.now
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost", "LOCALHOST"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "127.1.2.3",
+        "::1",
+        "[::1]",
+        "localhost",
+        "LOCALHOST",
+        "toys.localhost",
+        "::ffff:127.0.0.1",
+    ],
+)
 def test_only_this_machine_reaches_it(host: str) -> None:
     assert is_loopback(host)
 
@@ -73,11 +85,32 @@ def test_flags_win_over_the_host_s_defaults() -> None:
     limits = Limits.for_host(LOCAL, queue=3, per_minute=7, quota=11)
     assert (limits.queue, limits.per_minute, limits.quota) == (3, 7, 11)
     assert limits.resolution is None
-    assert limits.live is None
     shared = Limits.for_host(STRANGERS, quota=1000)
     assert (shared.quota, shared.live) == (750, 250)
     assert Limits.for_host(LOCAL).per_minute is None
     assert Limits.for_host(STRANGERS).per_minute is not None
+    assert Limits.for_host(LOCAL, behind_proxy=True) == Limits.for_host(STRANGERS)
+
+
+def test_a_stranger_at_a_local_server_is_held_to_a_stranger_s_limits() -> None:
+    loose, strict = Limits.for_host(LOCAL), Limits()
+    guard = Guard(loose)
+    large = Request("a hat", resolution=300)
+    guard.admit(large, session="one", address="127.0.0.1", local=True)
+    with pytest.raises(UserError, match=f"a resolution of at most {strict.resolution}"):
+        guard.admit(large, session="one", address="127.0.0.1")
+    for _ in range(strict.per_minute or 0):
+        guard.admit(Request("a hat"), session="one", address="127.0.0.1")
+    with pytest.raises(RateLimitError):
+        guard.admit(Request("a hat"), session="one", address="127.0.0.1")
+    with guard.alone("one"), pytest.raises(UserError, match="under way"), guard.alone("one"):
+        pass
+
+
+def test_what_the_server_sets_tighter_stays_tighter_for_strangers() -> None:
+    own = Limits.for_host(LOCAL, queue=3, per_minute=7)
+    assert (own.for_strangers().per_minute, own.for_strangers().queue) == (7, 3)
+    assert Limits().for_strangers() == Limits()
 
 
 @pytest.mark.parametrize("flag", ["queue", "per_minute", "quota"])
@@ -174,7 +207,7 @@ def test_one_at_a_time_a_session() -> None:
 
 def test_this_machine_s_user_may_do_several_things_at_once() -> None:
     guard = Guard(Limits.for_host(LOCAL))
-    with guard.alone("one"), guard.alone("one"):
+    with guard.alone("one", local=True), guard.alone("one", local=True):
         pass
 
 

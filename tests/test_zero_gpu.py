@@ -7,6 +7,7 @@ import pickle
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,10 +29,10 @@ def spaces(monkeypatch: pytest.MonkeyPatch) -> Iterator[list]:
     told: list = []
     fork = multiprocessing.get_context("fork")
 
-    def gpu(duration: int):
+    def gpu(duration):
         def decorate(function):
             def called(*arguments):
-                told.append(duration)
+                told.append(duration(*arguments))
                 # What arrives has gone through bytes, both ways.
                 packed, events = pickle.dumps(arguments), fork.SimpleQueue()
 
@@ -72,7 +73,17 @@ def test_every_mesh_is_made_with_a_lent_gpu(spaces: list, monkeypatch: pytest.Mo
         with pytest.raises(EmptySurfaceError):
             engine.generate("a cup", seed=7, **QUICK)
     assert where == [threading.main_thread()]
-    assert spaces == [zero_gpu.SECONDS] * 3
+    assert spaces == [10, 10, 10]
+
+
+def test_seconds_grow_with_the_request_and_stay_within_what_a_call_may_ask_for() -> None:
+    one = Request("a cup", texture_size=1024)
+    assert zero_gpu.seconds_for([one]) == 10
+    assert zero_gpu.seconds_for([one], False, "none", True) == 10  # called as the stream is
+    assert zero_gpu.seconds_for([one] * 4) == 22
+    larger = [replace(one, texture_size=4096), replace(one, unwrap="xatlas"), replace(one, seed=1)]
+    assert zero_gpu.seconds_for(larger) > zero_gpu.seconds_for([one] * 3)
+    assert zero_gpu.seconds_for([replace(one, unwrap="xatlas")] * 8) == zero_gpu.MOST
 
 
 def no_surface(*_: object) -> torch.Tensor:

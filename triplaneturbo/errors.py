@@ -38,3 +38,10 @@ class QueueFullError(UserError):
 
 class Cancelled(Exception):
     """The request was cancelled by whoever asked for it."""
+
+
+class EngineClosedError(RuntimeError):
+    """The engine is closed, because its server ends, and takes no more requests."""
+
+    def __init__(self) -> None:
+        super().__init__("the engine is closed")

@@ -11,7 +11,6 @@ The length of a prompt is Request's matter, the length of the queue the Line's. 
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import threading
 import time
@@ -20,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 
+from triplaneturbo.access import is_loopback
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import Request
 
@@ -82,6 +82,7 @@ class Limits:
         queue: int | None = None,
         per_minute: int | None = None,
         quota: int | None = None,
+        behind_proxy: bool = False,
     ) -> Limits:
         """The limits of a server at `host`: for strangers, or loose ones where only this machine reaches it.
 
@@ -91,6 +92,7 @@ class Limits:
             per_minute: requests a session may make a minute; None: the default.
             quota: bytes of the history, of which on a server for strangers a quarter is for what open pages
                 hold; None: the default.
+            behind_proxy: a proxy makes the server reachable for others, whatever the host.
 
         Raises:
             UserError: a number is below 1.
@@ -109,15 +111,28 @@ class Limits:
             steps=None,
             meshes=64,
             quota=20_000_000_000,
-            live=None,
+            live=20_000_000_000,
             entries=2000,
         )
-        limits = loose if is_loopback(host) else cls()
-        if quota is not None and not is_loopback(host):
+        private = is_loopback(host) and not behind_proxy
+        limits = loose if private else cls()
+        if quota is not None and not private:
             limits = replace(limits, live=quota // 4)
             chosen["quota"] = quota - quota // 4
         kept = {field.name: getattr(limits, field.name) for field in fields(cls)}
         return cls(**kept | {name: value for name, value in chosen.items() if value is not None})
+
+    def for_strangers(self) -> Limits:
+        """These limits, with what one request or one minute may ask for cut to what strangers may.
+
+        The queue, the disk space and what is kept of each visitor belong to the whole server and stay.
+        """
+        strict = Limits()
+        tightened = {
+            name: min(filter(None, (getattr(self, name), getattr(strict, name))))
+            for name in ("per_minute", "resolution", "texture_size", "faces", "steps", "meshes")
+        }
+        return replace(self, alone=True, **tightened)
 
     def check(self, *requests: Request) -> None:
         """Nothing, if requests of one ticket are within the limits.
@@ -193,38 +208,44 @@ class Guard:
     """Holds visitors to the limits; every method may be called from any thread.
 
     Args:
-        limits: what is let in.
+        limits: what a visitor at this machine may ask for; others are held to `limits.for_strangers()`.
         clock: tells the seconds.
     """
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits = limits
-        per_address = None if limits.per_minute is None else limits.per_minute * SESSIONS_AN_ADDRESS
-        self._sessions = RateLimit(limits.per_minute, clock)
-        self._addresses = RateLimit(per_address, clock)
+        self._local = _Rates(limits, clock)
+        self._strangers = _Rates(limits.for_strangers(), clock)
         self._lock = threading.Lock()
         self._busy: set[str] = set()
 
-    def admit(self, *requests: Request, session: str | None, address: str | None = None) -> None:
+    def _rates(self, local: bool) -> _Rates:
+        return self._local if local else self._strangers
+
+    def admit(
+        self, *requests: Request, session: str | None, address: str | None = None, local: bool = False
+    ) -> None:
         """To be called at the top of whatever makes meshes: the sizes, then how often.
 
         Args:
             requests: of one ticket; none, where something else is asked for that costs much.
             session: Gradio's name for the page or client; None: it has none, and only its address counts.
             address: where it comes from, if that is known.
+            local: whether the visitor is at this machine; see `access.is_local`.
 
         Raises:
             UserError: a request is beyond the limits.
             RateLimitError: there were too many requests in the last minute.
         """
-        self.limits.check(*requests)
+        rates = self._rates(local)
+        rates.limits.check(*requests)
         if session is not None:
-            self._sessions.take(session)
+            rates.sessions.take(session)
         if address is not None:
-            (self._sessions if session is None else self._addresses).take(address)
+            (rates.sessions if session is None else rates.addresses).take(address)
 
     @contextmanager
-    def alone(self, session: str | None, address: str | None = None) -> Iterator[None]:
+    def alone(self, session: str | None, address: str | None = None, local: bool = False) -> Iterator[None]:
         """While it is entered, the session cannot enter it again, where only one request may be under way.
 
         Without a session its address cannot.
@@ -233,7 +254,7 @@ class Guard:
             UserError: it is entered already.
         """
         key = session or f"at {address}"
-        if not self.limits.alone:
+        if not self._rates(local).limits.alone:
             yield
             return
         with self._lock:
@@ -247,11 +268,11 @@ class Guard:
                 self._busy.discard(key)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only programs of this machine reach a server at `host`."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+class _Rates:
+    """Limits, and how often they were used."""
+
+    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
+        self.limits = limits
+        per_address = None if limits.per_minute is None else limits.per_minute * SESSIONS_AN_ADDRESS
+        self.sessions = RateLimit(limits.per_minute, clock)
+        self.addresses = RateLimit(per_address, clock)

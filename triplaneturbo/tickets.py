@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from contextlib import closing
 from typing import Any, Protocol, TypeVar
 
-from triplaneturbo.errors import Cancelled, QueueFullError, UserError
+from triplaneturbo.errors import Cancelled, EngineClosedError, QueueFullError, UserError
 from triplaneturbo.pipeline import Outcome, Progress, Result, Sketches
 from triplaneturbo.request import Request
 
@@ -197,15 +197,16 @@ class Line:
             worker.thread.start()
 
     def join(self, *requests: Request, sketches: Sketches = "none") -> Ticket:
-        """Stand at the end of the line. RuntimeError once the line is closed.
+        """Stand at the end of the line.
 
         Raises:
+            EngineClosedError: the line is closed.
             QueueFullError: too many requests wait already. Where none waits, any number on one ticket may.
         """
         ticket = Ticket(requests, self, sketches)
         with self._changed:
             if self._closed:
-                raise RuntimeError("the engine is closed")
+                raise EngineClosedError
             waiting = sum(len(other.requests) for other in self._waiting)
             if self._size is not None and waiting and waiting + len(requests) > self._size:
                 raise QueueFullError(self._seconds_for(waiting))

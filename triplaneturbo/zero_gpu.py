@@ -8,13 +8,18 @@ values. It has to be imported before torch first asks for CUDA: `app.py` calls `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-SECONDS = 60  # at most, for one mesh
+if TYPE_CHECKING:
+    from triplaneturbo.request import Request
+
+# Seconds of a lent GPU. A call that asks for more than is left of the visitor's quota is refused, so ask for
+# little: a mesh takes one or two, besides the fork and the copy of the weights to the GPU.
+CALL, MESH, XATLAS, MOST = 6, 4, 20, 120
 
 Stream = Callable[..., Generator[Any, None, None]]
 
@@ -45,8 +50,23 @@ def is_lent() -> bool:
     return _spaces() is not None
 
 
+def seconds_for(requests: Sequence[Request], *_: object) -> int:
+    """Seconds of a GPU to ask for to make these meshes; called with the arguments of the stream."""
+    meshes = sum(
+        MESH
+        + (XATLAS if request.unwrap == "xatlas" else 0)  # it runs on the CPU while the GPU is lent
+        + (request.texture_size // 2048) ** 2
+        for request in requests
+    )
+    return min(CALL + meshes, MOST)
+
+
 def on_gpu(function: Stream) -> Stream:
-    """The generator function with a GPU lent to each of its calls; the function itself elsewhere."""
+    """The generator function with a GPU lent to each of its calls; the function itself elsewhere.
+
+    Args:
+        function: its first argument is the requests that it makes.
+    """
     spaces = _spaces()
     if spaces is None:
         return function
@@ -60,7 +80,7 @@ def on_gpu(function: Stream) -> Stream:
         except Exception as error:
             yield _Failed(error)
 
-    lent = spaces.GPU(duration=SECONDS)(stream)
+    lent = spaces.GPU(duration=seconds_for)(stream)
 
     def called(*arguments: Any) -> Generator[Any, None, None]:
         for event in lent(*arguments):

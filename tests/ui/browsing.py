@@ -36,6 +36,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    "--host-resolver-rules=MAP toys.example.com 127.0.0.1",  # a name that is not this machine's
 ]
 DESK, TABLET, PHONE = (1440, 900), (1024, 768), (390, 844)
 PLACES = ("#prompt", "#generate", "#status", "#viewer", "#facts", "#downloads")
@@ -109,11 +110,12 @@ def served(model: str, folder: Path, *flags: str) -> Iterator[str]:
 
 
 @contextmanager
-def watched(browser: Any, url: str, mortal: bool = False) -> Iterator[OpenPage]:
+def watched(browser: Any, url: str, mortal: bool = False, prefix: str = "") -> Iterator[OpenPage]:
     """Opens the page at a size and in a theme; at the end nothing may have gone wrong or elsewhere.
 
     Args:
         mortal: the server may die meanwhile, of which the browser complains.
+        prefix: the path below `url` at which the page is.
     """
     contexts, wrong, hosts = [], [], set()
 
@@ -131,7 +133,7 @@ def watched(browser: Any, url: str, mortal: bool = False) -> Iterator[OpenPage]:
         )
         page.on("console", note)
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.goto(f"{url}?__theme={theme}")
+        page.goto(f"{url}{prefix}?__theme={theme}")
         page.wait_for_selector("#generate")
         page.wait_for_selector(".tt-status")
         return page

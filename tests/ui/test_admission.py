@@ -18,6 +18,8 @@ def test_a_key_is_for_those_who_may_train(tmp_path: Path) -> None:
         Admission(Admin("0.0.0.0"), tmp_path).enter()
     with pytest.raises(UserError, match="Training is off"):
         Admission(Admin("0.0.0.0"), tmp_path).check("0" * 64)
+    with pytest.raises(UserError, match="server's own machine"):
+        Admission(Admin("127.0.0.1"), tmp_path).enter()
     asking = Admission(Admin("0.0.0.0", password="secret"), tmp_path)
     with pytest.raises(UserError, match="not the administrator's password"):
         asking.enter("guess")
@@ -30,7 +32,7 @@ def test_a_key_is_for_those_who_may_train(tmp_path: Path) -> None:
 
 def test_a_list_lies_where_nothing_is_served_from_and_goes(tmp_path: Path) -> None:
     admission = Admission(Admin("127.0.0.1"), tmp_path)
-    key = admission.enter()
+    key = admission.enter(local=True)
     with pytest.raises(UserError, match="upload it again"):
         admission.uploaded(key)
     first = admission.receive(key, "../../my ducks.CSV")
@@ -52,9 +54,9 @@ def test_a_list_lies_where_nothing_is_served_from_and_goes(tmp_path: Path) -> No
 
 def test_the_oldest_key_is_forgotten_with_its_list(tmp_path: Path) -> None:
     admission = Admission(Admin("127.0.0.1"), tmp_path)
-    first = admission.enter()
+    first = admission.enter(local=True)
     admission.receive(first, "ducks.txt").write_text("a red duck")
     for _ in range(MOST_KEYS):
-        admission.enter()
+        admission.enter(local=True)
     assert not admission.knows(first)
     assert not list(tmp_path.iterdir())

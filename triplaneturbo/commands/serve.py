@@ -37,6 +37,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--port", type=int, default=int(port) if port.isdecimal() else 7860, help="default 7860"
     )
     parser.add_argument(
+        "--behind-proxy",
+        action="store_true",
+        help="a reverse proxy passes others' requests on to this server: hold everybody to the limits of a"
+        " shared server (docs/serving.md)",
+    )
+    parser.add_argument(
+        "--root-path",
+        default=os.environ.get("GRADIO_ROOT_PATH", ""),
+        metavar="PATH",
+        help="where a reverse proxy serves the page, such as /app or https://example.com/app",
+    )
+    parser.add_argument(
         "--outputs",
         default="outputs/history",
         metavar="FOLDER",
@@ -82,10 +94,16 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from triplaneturbo.admin import Admin
     from triplaneturbo.limits import Guard, Limits
+    from triplaneturbo.ui.public_url import checked_root_path
 
     password = arguments.admin_password or os.environ.get("TRIPLANETURBO_ADMIN_PASSWORD")
-    admin = Admin(arguments.host, arguments.admin, password)
-    limits = Limits.for_host(arguments.host, arguments.queue, arguments.per_minute, arguments.quota)
+    shared = arguments.behind_proxy
+    admin = Admin(arguments.host, arguments.admin, password, behind_proxy=shared)
+    limits = Limits.for_host(
+        arguments.host, arguments.queue, arguments.per_minute, arguments.quota, behind_proxy=shared
+    )
+    root_path = checked_root_path(arguments.root_path)
+    os.environ.pop("GRADIO_ROOT_PATH", None)  # the gate makes the addresses, and Gradio would add it again
     # As Docker stops it: not at once, so that the folder for results goes.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
@@ -114,7 +132,7 @@ def run(arguments: argparse.Namespace) -> int:
         page = build(engine, folder, history, Guard(limits), admission)
         address = {"server_name": arguments.host, "server_port": arguments.port}
         try:
-            gate = guarded(Served(history), limits, admission)
+            gate = guarded(Served(history), limits, admission, root_path)
             _, url, _ = page.launch(**address, **SERVING, **look(), **gate, prevent_thread_lock=True)
         except (OSError, OverflowError):
             raise UserError(

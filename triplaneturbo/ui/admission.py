@@ -43,14 +43,14 @@ class Admission:
         self._lock = threading.Lock()
         self._keys: OrderedDict[str, Path | None] = OrderedDict()
 
-    def enter(self, password: str | None = None, address: str | None = None) -> str:
+    def enter(self, password: str | None = None, address: str | None = None, local: bool = False) -> str:
         """A key for a page. The oldest of a thousand keys is forgotten.
 
         Raises:
             UserError: its visitor may not train.
             RateLimitError: passwords are being guessed.
         """
-        self.admin.check(password, address)
+        self.admin.check(password, address, local)
         key = secrets.token_hex(32)
         with self._lock:
             self._keys[key] = None

@@ -50,6 +50,8 @@ def build(
         gr.HTML(line(CLOSED))
         return
     asks = admission.admin.asks
+    # Otherwise the form is shown once the server has let the visitor in.
+    open_to_all = not asks and not admission.admin.local_only
     key = gr.Textbox(visible="hidden", elem_id="train-key")
     with gr.Row(visible=asks, elem_id="unlock") as door:
         password = gr.Textbox(
@@ -59,8 +61,8 @@ def build(
             elem_id="password",
         )
         unlock = gr.Button("Unlock", scale=0, min_width=120, elem_id="unlock-button")
-    refusal = gr.HTML(line(""), visible=asks, elem_id="unlock-status")
-    with gr.Row(visible=not asks, elem_id="training", equal_height=False) as room:
+    refusal = gr.HTML(line(""), visible=not open_to_all, elem_id="unlock-status")
+    with gr.Row(visible=open_to_all, elem_id="training", equal_height=False) as room:
         with gr.Column(scale=4, min_width=320, elem_id="ordering"):
             asked = ordering.build(engine)
             with gr.Accordion("Earlier runs", open=False, elem_id="train-past"):
@@ -72,14 +74,15 @@ def build(
 
     def enter(page: gr.Request, typed: str, given: str | None = None) -> News:
         try:
-            entered = admission.enter(given, visitor(page)["address"])
+            who = visitor(page)
+            entered = admission.enter(given, who["address"], who["local"])
         except UserError as error:
             return {refusal: line(str(error), "error"), password: ""}
         opened: News = {door: gr.update(visible=False), refusal: gr.update(visible=False)}
         lines = prompt_list.of_run(engine.run_state())
         if lines and not typed:  # and where there is nothing to say, what is typed meanwhile stays
             opened[asked.prompts] = lines
-        if asks:
+        if not open_to_all:
             opened[room] = gr.update(visible=True)
         return watching.news(page) | opened | {key: entered, password: ""}
 

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from triplaneturbo.errors import UserError
 from triplaneturbo.limits import Limits
 from triplaneturbo.ui.admission import Admission
+from triplaneturbo.ui.public_url import PublicUrl
 from triplaneturbo.ui.served import Served
 
 API = "/gradio_api"
@@ -38,15 +39,19 @@ _OPEN = re.compile(
 _SPARE_THREADS = 40
 
 
-def guarded(served: Served, limits: Limits, admission: Admission | None = None) -> dict[str, Any]:
+def guarded(
+    served: Served, limits: Limits, admission: Admission | None = None, root_path: str = ""
+) -> dict[str, Any]:
     """What `launch` needs to know besides for the gate to stand before its routes.
 
     Args:
         served: the files that are given out.
         limits: of a request.
         admission: who may upload lists of prompts; None: nobody.
+        root_path: where a proxy serves the page; see `public_url.checked_root_path`.
     """
-    gate = Middleware(Gate, served=served, body=limits.body, admission=admission)
+    public = PublicUrl(root_path)
+    gate = Middleware(Gate, served=served, body=limits.body, admission=admission, public=public)
     return {
         "app_kwargs": {"middleware": [gate]},
         "max_threads": (limits.queue or 0) + _SPARE_THREADS,
@@ -61,24 +66,33 @@ class Gate:
         served: the files that are given out.
         body: the most bytes of a request's JSON.
         admission: who may upload lists of prompts; None: nobody.
+        public: where visitors reach the page; None: where the server listens.
     """
 
-    def __init__(self, app: ASGIApp, served: Served, body: int, admission: Admission | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        served: Served,
+        body: int,
+        admission: Admission | None = None,
+        public: PublicUrl | None = None,
+    ) -> None:
         self._app = app
+        self._public = public or PublicUrl()
         self._served = served
         self._body = body
         self._admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it here."""
-        path: str = scope.get("path", "")
         if scope["type"] != "http":
             # The page needs no WebSocket, and lifespan events carry no request.
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
         send = _with(send, (b"x-content-type-options", b"nosniff"))
-        # Behind a proxy there may be something before it, which Gradio takes off.
+        scope = self._public.scope(scope)
+        path: str = scope["path"]
         _, inside, route = path.partition(API)
         if not inside:
             await self._app(scope, receive, send)
@@ -170,7 +184,13 @@ class Gate:
             told = True
             return {"type": "http.request", "body": bytes(data), "more_body": False}
 
-        await self._app(scope, again, send)
+        try:
+            await self._app(scope, again, send)
+        except TypeError as error:
+            if "/call/v2/" not in scope["path"]:
+                raise
+            # Gradio (6.31) raises this for a parameter that the endpoint does not have.
+            await _refuse(422, f"{str(error).partition('. ')[0]}.", scope, receive, send)
 
 
 def _files(value: Any) -> list[Any]:

@@ -11,6 +11,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.ui import choices, controls, panels, past, pictures, reconnect, result
 from triplaneturbo.ui.form import FIELDS, to_placement, to_request
 from triplaneturbo.ui.jobs import Event, Made, Stopped, Working, follow
+from triplaneturbo.ui.keeping import Keeping
 from triplaneturbo.ui.news import FOLLOWED, News, begun, ended, visitor
 from triplaneturbo.ui.several import seeds
 
@@ -86,19 +87,25 @@ def _wire(
             number=number,
             patience=PATIENCE if live else 0,
         )
-        for event in events:
-            news = _news(event, asked, pane)
-            if isinstance(event, Made) and event.complete:
-                session.made = event.request
-                try:
-                    news |= past.keep(engine, history, token, session, pane, event)
-                except UserError as error:
-                    news |= {asked.status: panels.status(Stopped(f"It is made, but not kept: {error}"))}
-            yield news
-            if isinstance(event, Made) and event.complete:
-                drawn = pictures.of_last(engine, session, pane)
-                if drawn:
-                    yield drawn
+        keeping = Keeping(engine, history, token, placement, passing=live)
+        with keeping.following():
+            for event in events:
+                news = _news(event, asked, pane)
+                if isinstance(event, Made):
+                    try:
+                        if keeping.keep(event):
+                            news |= past.listed(keeping.shelf, session, pane)
+                    except UserError as error:
+                        keeping.refused = f"The mesh is ready but is not in the history: {error}"
+                    if keeping.refused:
+                        news |= {asked.status: panels.status(Stopped(keeping.refused))}
+                if isinstance(event, Made) and event.complete:
+                    session.made = event.request
+                yield news
+                if isinstance(event, Made) and event.complete:
+                    drawn = pictures.of_last(engine, session, pane)
+                    if drawn:
+                        yield drawn
 
     def pressed(page: gr.Request, count: int, forming: bool, *given: Any) -> Iterator[News]:
         if count == 1:

@@ -60,7 +60,7 @@ class Made:
         unread: the end of the prompt that the model does not read.
         complete: whether all files are there.
         view: of this mesh, where the viewer is to show it.
-        thumbnail: a PNG, where it is complete and was made for the page.
+        thumbnail: a PNG, with the first file of a mesh that was made for the page.
     """
 
     request: Request
@@ -209,9 +209,11 @@ def _write(
     for made in save(engine, session, result, formats, placement):
         if alone and len(made.files) == 1:
             faces, placed = len(result.mesh.faces), placement.size is not None
-            made = replace(made, view=session.show(made.files["glb"], faces, ticket, placed))
-        if alone and made.complete:
-            made = replace(made, thumbnail=engine.thumbnail(result.mesh))
+            made = replace(
+                made,
+                view=session.show(made.files["glb"], faces, ticket, placed),
+                thumbnail=engine.thumbnail(result.mesh),
+            )
         yield made
         until = time.monotonic() + (patience if len(made.files) == 1 else 0)
         while time.monotonic() < until:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from triplaneturbo.access import is_local
 from triplaneturbo.ui import controls, panels
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def ended(asked: Controls) -> News:
     return {asked.start: gr.update(interactive=True), asked.stop: gr.update(interactive=False)}
 
 
-def visitor(page: gr.Request) -> dict[str, str | None]:
-    """Who asks, as `Guard.admit` wants to know it."""
-    return {"session": page.session_hash, "address": page.client.host if page.client else None}
+def visitor(page: gr.Request) -> dict[str, Any]:
+    """Who asks, as `Guard.admit` takes it: session, address, and whether it is at this machine."""
+    address = page.client.host if page.client else None
+    return {"session": page.session_hash, "address": address, "local": is_local(page.headers, address)}

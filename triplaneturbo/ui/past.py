@@ -15,7 +15,6 @@ from triplaneturbo.ui.news import News, visitor
 from triplaneturbo.ui.scripts import TOKEN
 
 if TYPE_CHECKING:
-    from triplaneturbo.engine import Engine
     from triplaneturbo.limits import Guard
     from triplaneturbo.ui.controls import Controls
     from triplaneturbo.ui.entry import Entry
@@ -26,26 +25,10 @@ if TYPE_CHECKING:
 _OLD = "The server was started again and has listed the history anew; click the result once more."
 
 
-def keep(
-    engine: Engine, history: History | None, token: str, session: Session, pane: Pane, made: Made
-) -> News:
-    """Put a result into the history.
-
-    Raises:
-        UserError: it cannot be kept, and the sentence says why.
-    """
-    if history is None:
+def listed(shelf: Shelf | None, session: Session, pane: Pane) -> News:
+    """The history with a new result in it, of which none is chosen; no change without a history."""
+    if shelf is None:
         return {}
-    shelf = history.of(token)
-    entry = shelf.add(
-        made.request,
-        made.facts,
-        model=engine.name,
-        adapter=made.request.adapter,
-        thumbnail=made.thumbnail,
-    )
-    for name, path in made.files.items():
-        shelf.attach(entry.id, name, path)
     session.chosen = ""
     return {pane.past.gallery: _listed(shelf, session)} | _shown(pane, None)
 

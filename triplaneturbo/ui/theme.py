@@ -85,13 +85,7 @@ CSS = """
 .tt-title h1 { margin: 0; font-size: 20px; font-weight: 650; letter-spacing: -0.01em;
   color: var(--body-text-color); }
 .tt-title p { margin: 0; color: var(--body-text-color-subdued); }
-/* The page's own tabs stand beside its heading, and take no height of their own. */
-#rooms { margin-top: -44px; pointer-events: none; }
-#rooms > * { pointer-events: auto; }
-#rooms > .tab-wrapper { width: max-content; margin-left: auto; padding: 0; }
-#rooms > .tab-wrapper .tab-container { height: 32px; }
-#rooms > .tab-wrapper .tab-container::after { display: none; }
-#rooms > .tabitem { padding: 0; border: 0; }
+#rooms > .tabitem { padding: 12px 0 0 0; border: 0; }
 .tt-notice { margin: 0; padding: 7px 12px; border-radius: 6px; font-size: 14px; line-height: 20px;
   color: #713f12; background: #fef9c3; border: 1px solid #fde047; }
 .dark .tt-notice { color: #fde68a; background: #2b2410; border-color: #5c4a14; }

@@ -1,0 +1,75 @@
+"""Tell whether a request comes from the machine that serves it. Imports nothing heavy.
+
+A server at 127.0.0.1 trusts whoever sits at that machine. A reverse proxy on the same machine also connects
+from 127.0.0.1, so the address alone proves nothing: the headers are looked at, too.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import urllib.parse
+from collections.abc import Mapping
+
+# Added by proxies, load balancers and tunnels. A browser or a script on this machine sends none of them.
+FORWARDING = frozenset(
+    {
+        "forwarded",
+        "via",
+        "x-real-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-original-host",
+        "x-original-url",
+        "x-envoy-external-address",
+        "true-client-ip",
+        "cf-connecting-ip",
+        "fastly-client-ip",
+        "x-scheme",
+    }
+)
+FORWARDING_PREFIXES = ("x-forwarded", "cf-", "cdn-", "tailscale-", "ngrok-")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host`, a name or an address with or without brackets, reaches this machine only."""
+    name = host.lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(name.strip("[]").partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def is_local(headers: Mapping[str, str], client: str | None) -> bool:
+    """Whether a request was made on this machine, as far as can be told.
+
+    A program that reaches the server through a proxy which leaves no trace (nginx with a bare `proxy_pass`)
+    looks like a local one: start such a server with --behind-proxy.
+
+    Args:
+        headers: names in lower case.
+        client: address of the peer; None: unknown.
+
+    Returns:
+        False if a proxy forwarded the request, if it names another host, if a page of another origin sent it
+        or if the peer is another machine.
+    """
+    if any(name in FORWARDING or name.startswith(FORWARDING_PREFIXES) for name in headers):
+        return False
+    if client is None or not is_loopback(client):
+        return False
+    # Also what keeps DNS rebinding out: a name that an attacker points at 127.0.0.1 is not a loopback name.
+    if not is_loopback(_host_of(f"//{headers.get('host', '')}")):
+        return False
+    # With a bare proxy_pass, these two still name the address that the browser has opened.
+    return all(is_loopback(_host_of(headers[name])) for name in ("origin", "referer") if headers.get(name))
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urllib.parse.urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
