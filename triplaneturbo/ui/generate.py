@@ -92,11 +92,8 @@ def _wire(
             for event in events:
                 news = _news(event, asked, pane)
                 if isinstance(event, Made):
-                    try:
-                        if keeping.keep(event):
-                            news |= past.listed(keeping.shelf, session, pane)
-                    except UserError as error:
-                        keeping.refused = f"The mesh is ready but is not in the history: {error}"
+                    if keeping.keep(event):
+                        news |= past.listed(keeping.shelf, session, pane)
                     if keeping.refused:
                         news |= {asked.status: panels.status(Stopped(keeping.refused))}
                 if isinstance(event, Made) and event.complete:

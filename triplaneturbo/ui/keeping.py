@@ -50,16 +50,19 @@ class Keeping:
         self._complete = False
 
     def keep(self, made: Made) -> bool:
-        """Keep what is there of a result, once per file; True if the history has a new entry.
-
-        Raises:
-            UserError: it cannot be kept.
-        """
+        """Keep what is there of a result, once per file; True if the history has a new entry."""
         if self._history is None or self.refused:
             return False
+        try:
+            return self._keep(self._history, made)
+        except UserError as error:
+            self.refused = f"The mesh is ready but is not in the history: {error}"
+            return False
+
+    def _keep(self, history: History, made: Made) -> bool:
         new = self._entry is None
         if self._entry is None:
-            self.shelf, self._request = self._history.of(self._token), made.request
+            self.shelf, self._request = history.of(self._token), made.request
             self._entry = self.shelf.add(
                 made.request,
                 made.facts,

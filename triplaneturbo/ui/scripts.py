@@ -62,6 +62,7 @@ VIEWER = """
   const same = { __type__: "update" };
   window.ttViewer = {
     shown: [],  // when each file was drawn first, and from where
+    get loading() { return loading; },
     // One file at a time, however slow the viewer is; of those that wait, only the latest is shown.
     async show(view, viewer, distance) {
       const mine = ++latest;

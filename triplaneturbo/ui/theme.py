@@ -85,7 +85,7 @@ CSS = """
 .tt-title h1 { margin: 0; font-size: 20px; font-weight: 650; letter-spacing: -0.01em;
   color: var(--body-text-color); }
 .tt-title p { margin: 0; color: var(--body-text-color-subdued); }
-#rooms > .tabitem { padding: 12px 0 0 0; border: 0; }
+#rooms > .tabitem { padding: 0; border: 0; }
 .tt-notice { margin: 0; padding: 7px 12px; border-radius: 6px; font-size: 14px; line-height: 20px;
   color: #713f12; background: #fef9c3; border: 1px solid #fde047; }
 .dark .tt-notice { color: #fde68a; background: #2b2410; border-color: #5c4a14; }

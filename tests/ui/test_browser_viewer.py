@@ -1,0 +1,64 @@
+"""The viewer gets one file at a time, however slow it is, and a lost file does not stop it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.ui.browsing import WAIT, OpenPage, generate, pixels, shape_in, watched
+
+# Whatever fetches meshes waits longer for each than they take to be made.
+SLOW = """
+  const late = (address) => String(address).includes("/file=") ? 5000 : 0;
+  const { open, send } = XMLHttpRequest.prototype;
+  XMLHttpRequest.prototype.open = function (...given) {
+    this.late = late(given[1]);
+    return open.apply(this, given);
+  };
+  XMLHttpRequest.prototype.send = function (...given) {
+    setTimeout(() => send.apply(this, given), this.late);
+  };
+  const ask = window.fetch;
+  window.fetch = async (...given) => {
+    await new Promise((go) => setTimeout(go, late((given[0] && given[0].url) || given[0])));
+    return ask(...given);
+  };
+  null;  // a function would be called
+"""
+
+
+@pytest.mark.browser
+def test_a_slow_viewer_gets_a_file_at_a_time(open_page: OpenPage) -> None:
+    page = open_page()
+    page.evaluate(SLOW)
+    empty = pixels(page)
+    if not page.is_checked("#forming input"):
+        page.check("#forming input")
+    files: list[str] = []
+    page.on("request", lambda request: ".glb" in request.url and files.append(request.url))
+    for prompt in ("a red mushroom", "a blue cup"):
+        generate(page, prompt)
+        page.wait_for_selector(f"#facts :text('{prompt}')", timeout=WAIT)
+    for _ in range(WAIT // 200):
+        if files and "/a-blue-cup" in files[-1]:
+            break
+        page.wait_for_timeout(200)
+    page.wait_for_function("() => !window.ttViewer.loading", timeout=WAIT)
+    shape = shape_in(page, empty)
+    assert shape[:, 2].mean() > shape[:, 0].mean()  # it is the blue one
+    assert len(files) == page.evaluate("window.ttViewer.shown.length") >= 2
+
+
+@pytest.mark.browser
+def test_a_file_that_is_lost_does_not_stop_the_next(browser: Any, url: str) -> None:
+    with watched(browser, url, mortal=True) as open_page:  # the browser and the viewer complain, and rightly
+        page = open_page()
+        empty = pixels(page)
+        page.uncheck("#forming input")
+        page.route("**/file=**/a-red-mushroom*.glb", lambda route: route.fulfill(status=404, body=""))
+        generate(page, "a red mushroom")
+        page.wait_for_function("() => window.ttViewer.shown.length === 1", timeout=WAIT)
+        generate(page, "a blue cup")
+        page.wait_for_function("() => window.ttViewer.shown.length === 2", timeout=WAIT)
+        shape_in(page, empty)
