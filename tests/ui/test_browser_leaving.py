@@ -1,0 +1,54 @@
+"""A page that is reloaded, or left and returned to, at the worst moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.ui.browsing import WAIT, OpenPage, done, generate, pixels, shape_in, watched
+
+
+@pytest.fixture
+def open_page(browser: Any, url: str) -> Iterator[OpenPage]:
+    """Gradio's client complains when the page is left while it listens (6.31)."""
+    with watched(browser, url, mortal=True) as open_page:
+        yield open_page
+
+
+@pytest.mark.browser
+def test_a_reload_at_done_loses_nothing(open_page: OpenPage) -> None:
+    page = open_page()
+    for count, prompt in enumerate(("a red mushroom", "a blue cup", "a green hat"), 1):
+        generate(page, prompt)
+        page.wait_for_selector("[data-state=done]", timeout=WAIT)
+        page.reload()
+        page.wait_for_selector("#generate")
+        page.click("#tabs [role=tab] >> text=History")
+        page.wait_for_function(
+            f"document.querySelectorAll('#history .thumbnail-item').length === {count}", timeout=WAIT
+        )
+    page.locator("#history .thumbnail-item").first.click()
+    for _ in range(60):  # the other files are written without the page
+        if page.is_enabled("#download-usdz"):
+            break
+        page.wait_for_timeout(500)
+        page.locator("#history .thumbnail-item").last.click()
+        page.locator("#history .thumbnail-item").first.click()
+    assert page.is_enabled("#download-usdz")
+
+
+@pytest.mark.browser
+def test_back_in_the_middle_of_a_generation(open_page: OpenPage) -> None:
+    page = open_page()
+    empty = pixels(page)
+    generate(page, "a red mushroom")
+    page.wait_for_selector("#status [data-state=running]")
+    page.goto("about:blank")
+    page.go_back()
+    page.wait_for_selector("#generate:not([disabled])", timeout=WAIT)
+    page.wait_for_function("document.querySelector('#prompt textarea').value === 'a red mushroom'")
+    generate(page, "a blue cup")
+    done(page)
+    shape_in(page, empty)
