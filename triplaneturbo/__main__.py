@@ -2,8 +2,8 @@
 
 Exit codes: 0 done; 1 doctor found something to mend, standard output could not be written, or a bug (with its
 traceback); 2 bad input, one sentence on standard error; 3 the model found no surface; 130 interrupted; 141
-(killed by SIGPIPE) the reader of the output has gone. Nothing heavy is imported before a command's arguments are
-known to be good.
+(killed by SIGPIPE) the reader of the output has gone. Nothing heavy is imported before a command's arguments
+are known to be good.
 """
 
 from __future__ import annotations
