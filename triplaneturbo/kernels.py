@@ -22,9 +22,9 @@ from triplaneturbo.files import link_whole
 
 SOURCE = Path(__file__).resolve().parent
 _BESIDE_SOURCE = SOURCE / "__pycache__"
-ONCE = "Compiling kernels, once: this takes about a minute ..."
+ONCE = "Compiling kernels, once: this takes up to a minute ..."
 EACH_TIME = (
-    "Compiling kernels, for this process only, since no folder for them can be written: this takes about a"
+    "Compiling kernels, for this process only, since no folder for them can be written: this takes up to a"
     " minute; set NUMBA_CACHE_DIR to a writable folder to keep them."
 )
 
