@@ -14,7 +14,7 @@ from typing import NoReturn
 from triplaneturbo.commands import DONE, Terminated
 from triplaneturbo.errors import UserError
 from triplaneturbo.gradio_environment import ignored, remove_temporary_folder, without_proxies
-from triplaneturbo.preflight import check_process
+from triplaneturbo.preflight import check_process, check_served_folder
 from triplaneturbo.request import shown
 from triplaneturbo.serving_address import DEFAULT_HOST, ServingAddress, default_port, port_number
 from triplaneturbo.standard_streams import tolerate_lost_output
@@ -99,6 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     admin = Admin(arguments.host, arguments.admin, password)
     limits = Limits.for_host(arguments.host, arguments.queue, arguments.per_minute, arguments.quota)
     ServingAddress.checked(arguments.host, arguments.port, os.environ)
+    check_served_folder(Path(arguments.outputs))
     # As Docker stops it: not at once, so that the folder for results goes.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)

@@ -11,6 +11,7 @@ from triplaneturbo.commands.finding import Finding, mending
 from triplaneturbo.commands.outputs import DEFAULT_FOLDER
 from triplaneturbo.errors import UserError
 from triplaneturbo.gradio_environment import ignored
+from triplaneturbo.preflight import check_served_folder
 from triplaneturbo.serving_address import DEFAULT_HOST, PortTakenError, ServingAddress, default_port
 
 PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
@@ -71,6 +72,10 @@ def temporary_folder() -> Finding:
 def outputs_folder() -> Finding:
     """Whether results can be kept in the default folder, which is below the working folder."""
     folder = Path.cwd() / DEFAULT_FOLDER
+    try:
+        check_served_folder(folder)
+    except UserError as error:
+        return mending("results", error)
     place = next((p for p in (folder, *folder.parents) if p.exists()), folder)
     if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
         return Finding("results", str(folder))
