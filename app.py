@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from triplaneturbo.__main__ import Parser, guarded, leave, wait_politely
+from triplaneturbo.__main__ import Parser, enter, guarded, wait_politely
 from triplaneturbo.commands import serve
 
 
@@ -13,7 +13,12 @@ def options() -> Parser:
     return parser
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Serve the page and return the exit code."""
     chosen = options().parse_args()
     wait_politely()
-    leave(guarded(lambda: serve.run(chosen), "Stopped."))
+    return guarded(lambda: serve.run(chosen), "Stopped.")
+
+
+if __name__ == "__main__":
+    enter(main)

@@ -15,7 +15,7 @@ from triplaneturbo.commands import serve
 
 
 def _serve(*argv: str) -> int:
-    return guarded(lambda: serve.run(app.options().parse_args(argv)), "Stopped.")
+    return guarded(lambda: serve.run(app.options().parse_args(["--port", "0", *argv])), "Stopped.")
 
 
 @pytest.mark.parametrize("argv", [["--port", "http"], ["--share"], ["a cup"], ["--quota", "nan"]])

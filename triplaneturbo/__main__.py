@@ -1,8 +1,9 @@
 """The command line: `python -m triplaneturbo generate "a red mushroom" -o mushroom.glb`.
 
-Exit codes: 0 done; 1 doctor found something to mend, or a bug (with its traceback); 2 bad input, one sentence
-on standard error; 3 the model found no surface; 130 interrupted. Nothing heavy is imported before a command's
-arguments are known to be good.
+Exit codes: 0 done; 1 doctor found something to mend, standard output could not be written, or a bug (with its
+traceback); 2 bad input, one sentence on standard error; 3 the model found no surface; 130 interrupted; 141
+(killed by SIGPIPE) the reader of the output has gone. Nothing heavy is imported before a command's arguments
+are known to be good.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from triplaneturbo import __version__
+from triplaneturbo import __version__, standard_streams
 from triplaneturbo.commands import (
     BAD_INPUT,
     DONE,
@@ -30,6 +31,7 @@ from triplaneturbo.commands import (
     words,
 )
 from triplaneturbo.errors import EmptySurfaceError, UserError
+from triplaneturbo.standard_streams import BROKEN_PIPE, OutputError
 
 
 class Parser(argparse.ArgumentParser):
@@ -120,6 +122,18 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def enter(action: Callable[[], int]) -> NoReturn:
+    """Run the process's main function and end the process with the exit code that it returns."""
+    standard_streams.prepare()
+    try:
+        code = action()
+    except SystemExit as leaving:  # by argparse, whose --help may have lost its reader too
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except OutputError as error:
+        code = standard_streams.explain(error)
+    leave(code)
+
+
 def leave(code: int, at_once: bool = False) -> NoReturn:
     """End the process.
 
@@ -128,12 +142,14 @@ def leave(code: int, at_once: bool = False) -> NoReturn:
             product, and to end it would abort.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # there is nothing left to interrupt
-    sys.stdout.flush()
+    code = standard_streams.exit_code(code)
     sys.stderr.flush()
+    if code == BROKEN_PIPE:
+        standard_streams.die_of_broken_pipe()
     if at_once or code == INTERRUPTED:
         os._exit(code)
     sys.exit(code)
 
 
 if __name__ == "__main__":
-    leave(main())
+    enter(main)

@@ -11,24 +11,18 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
 
 from triplaneturbo import __version__
 from triplaneturbo.commands import DONE, TO_MEND
+from triplaneturbo.commands.finding import Finding, mending
+from triplaneturbo.commands.surroundings import surroundings
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.models import ROOT, SMALL, find_full, find_model
+from triplaneturbo.preflight import check_process
 
 LEAST_DISK_GB = 2
 LEAST_MEMORY_GB = 3
-
-
-class Finding(NamedTuple):
-    """One line: what was looked at, what was found, and what to do if that is not well."""
-
-    what: str
-    found: str
-    remedy: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(_: argparse.Namespace) -> int:
     """Print the findings; 0 if all is well, 1 if something is to be mended."""
-    findings = [*_machine(), *_packages(), *_devices(), *_models()]
+    try:
+        check_process()
+        findings = [*_machine(), *_packages(), *_devices(), *_models(), *surroundings()]
+    except UserError as error:  # nothing else can be looked at then: torch aborts in a folder that is gone
+        findings = [mending("this process", error)]
     for finding in findings:
         mark = "MEND" if finding.remedy else "ok"
         print(f"{mark:5} {finding.what:20} {finding.found}")

@@ -15,6 +15,7 @@ from triplaneturbo.commands.flags import add_model_flags
 from triplaneturbo.commands.generate import whole
 from triplaneturbo.errors import UserError
 from triplaneturbo.models import base_or_default
+from triplaneturbo.preflight import check_process
 
 MOST_BATCH = 4096
 
@@ -36,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Clean the prompts, then embed what is not embedded yet."""
+    check_process()
+
     from triplaneturbo.distill.corpus import Corpus, make_corpus
 
     if not 1 <= arguments.batch <= MOST_BATCH:

@@ -30,6 +30,7 @@ from triplaneturbo.distill.prompts import read_file, split
 from triplaneturbo.distill.run import RUNS, SHEET, Report, Run
 from triplaneturbo.errors import UserError
 from triplaneturbo.models import Found, base_or_default, find_model
+from triplaneturbo.preflight import check_process
 from triplaneturbo.request import shown
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Begin a run or go on with one, and put what was learned into the library."""
+    check_process()
     if arguments.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise UserError("TensorBoard is not installed: pip install tensorboard, or leave --tensorboard out.")
     draft = None if arguments.resume else _draft(arguments)
@@ -225,10 +227,12 @@ def _order(arguments: argparse.Namespace, draft: Order, found: Found, world: boo
 
 def _train(arguments: argparse.Namespace, run: Run, found: Found, team: Team) -> int:
     """Do the run to its end, or until it is interrupted; then keep what was learned."""
+    from triplaneturbo.kernels import announced_on_stderr
+
     go_on = f"python -m triplaneturbo finetune --resume --name {run.order.name}"
     reports = run.train(found, team.device, team)
     stopped = False
-    with _stopping() as asked:
+    with _stopping() as asked, announced_on_stderr(arguments.quiet or not team.leads):
         shows = _shown(arguments, run, reports) if team.leads else reports
         for _ in shows:
             if asked():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
@@ -20,3 +21,13 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         help="Stable Diffusion 2.1-base for the full model; default: TRIPLANETURBO_BASE or the hub's",
     )
     add("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps; default: the best there is")
+
+
+def utf8(text: str) -> str:
+    """Return an argument as UTF-8 text where the locale, such as LC_ALL=C, left its bytes undecoded."""
+    if text.isascii() or not any("\udc80" <= character <= "\udcff" for character in text):
+        return text
+    try:
+        return os.fsencode(text).decode("utf-8")
+    except UnicodeDecodeError:
+        return text

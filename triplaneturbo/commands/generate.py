@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from triplaneturbo import __version__
 from triplaneturbo.commands import DONE, NO_SURFACE
-from triplaneturbo.commands.flags import add_model_flags
+from triplaneturbo.commands.flags import add_model_flags, utf8
 from triplaneturbo.commands.manifest import Manifest
 from triplaneturbo.commands.outputs import DEFAULT_FOLDER, FORMATS, Job, plan, write
 from triplaneturbo.commands.share import Share, share
@@ -41,6 +41,7 @@ from triplaneturbo.errors import EmptySurfaceError, UserError
 from triplaneturbo.library import adapter
 from triplaneturbo.models import base_or_default, fingerprint
 from triplaneturbo.placement import AS_MODELLED, PIVOTS, UPS, Placement
+from triplaneturbo.preflight import check_process
 from triplaneturbo.request import DEFAULT_FACES, DEFAULT_FLOATERS, SEED_LIMIT, UNWRAPS, Request, shown
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ MOST_MESHES = 10_000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments. What they may hold is checked by Request, as it is for the page."""
     add = parser.add_argument
-    add("prompt", nargs="?", help="what to make, in at most 1000 characters")
+    add("prompt", nargs="?", type=utf8, help="what to make, in at most 1000 characters")
     add(
         "-o",
         "--output",
@@ -107,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S:V,...",
         help="variations before that one, each of what the one before gives: 3:0.2,17:0.1",
     )
-    add("--blend", default="", metavar="PROMPT", help="another prompt to mix the prompt with")
+    add("--blend", type=utf8, default="", metavar="PROMPT", help="another prompt to mix the prompt with")
     add("--blend-weight", type=decimal, default=0.5, metavar="W", help="its share, 0 to 1; default 0.5")
     add("--adapter", default="", metavar="NAME", help="of checkpoints/adapters; default: the model's own")
     add("--size", type=decimal, metavar="M", help="metres along the longest side; default: about 2")
@@ -146,6 +147,7 @@ def decimal(text: str) -> float:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the meshes; 0, or 3 if the model found no surface for some of several."""
+    check_process()
     own = share()
     placement = Placement(arguments.size, arguments.up, arguments.pivot).checked()
     jobs, manifest = _jobs(arguments, placement, own.size > 1)
@@ -158,7 +160,9 @@ def run(arguments: argparse.Namespace) -> int:
     without: list[Request] = []
     told: set[str] = set()
     if todo:
-        with _engine(arguments, own) as engine:
+        from triplaneturbo.kernels import announced_on_stderr
+
+        with _engine(arguments, own) as engine, announced_on_stderr(arguments.quiet):
             for number, job in enumerate(todo, 1):
                 if job.request.prompt not in told:
                     _tell(engine, job.request.prompt, arguments.prompts is not None)

@@ -13,7 +13,11 @@ from typing import NoReturn
 
 from triplaneturbo.commands import DONE, Terminated
 from triplaneturbo.errors import UserError
+from triplaneturbo.gradio_environment import ignored, remove_temporary_folder, without_proxies
+from triplaneturbo.preflight import check_process, check_served_folder
 from triplaneturbo.request import shown
+from triplaneturbo.serving_address import DEFAULT_HOST, ServingAddress, default_port, port_number
+from triplaneturbo.standard_streams import tolerate_lost_output
 from triplaneturbo.zero_gpu import prepare
 
 
@@ -31,10 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--low-vram", action="store_true", help="spare the GPU's memory, at a little time")
     # Where Gradio is told where to serve, as on a Space, that holds.
-    host, port = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), os.environ.get("GRADIO_SERVER_PORT", "")
-    parser.add_argument("--host", default=host, help="default 127.0.0.1: this machine only")
     parser.add_argument(
-        "--port", type=int, default=int(port) if port.isdecimal() else 7860, help="default 7860"
+        "--host",
+        default=os.environ.get("GRADIO_SERVER_NAME") or DEFAULT_HOST,
+        help="default 127.0.0.1: this machine only; 0.0.0.0 or ::, all of its IPv4 or IPv6 addresses",
+    )
+    parser.add_argument(
+        "--port",
+        type=port_number,
+        default=default_port(os.environ),
+        help="default 7860; 0: any free one, which is printed",
     )
     parser.add_argument(
         "--behind-proxy",
@@ -96,6 +106,8 @@ def run(arguments: argparse.Namespace) -> int:
     from triplaneturbo.limits import Guard, Limits
     from triplaneturbo.ui.public_url import checked_root_path
 
+    tolerate_lost_output()
+    check_process()
     password = arguments.admin_password or os.environ.get("TRIPLANETURBO_ADMIN_PASSWORD")
     shared = arguments.behind_proxy
     admin = Admin(arguments.host, arguments.admin, password, behind_proxy=shared)
@@ -104,17 +116,17 @@ def run(arguments: argparse.Namespace) -> int:
     )
     root_path = checked_root_path(arguments.root_path)
     os.environ.pop("GRADIO_ROOT_PATH", None)  # the gate makes the addresses, and Gradio would add it again
+    ServingAddress.checked(arguments.host, arguments.port, os.environ)
+    check_served_folder(Path(arguments.outputs))
     # As Docker stops it: not at once, so that the folder for results goes.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
     prepare()
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
-    # Gradio asks the page once whether it is up, and that is not for a proxy to answer.
-    spared = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
-    spared = ",".join(filter(None, (spared, "localhost", "127.0.0.1", arguments.host)))
-    os.environ["no_proxy"] = os.environ["NO_PROXY"] = spared
+    if unused := ignored(os.environ):
+        print(f"Ignored: {', '.join(unused)}; the flags of this program apply.", file=sys.stderr)
 
     from triplaneturbo.engine import Engine
+    from triplaneturbo.kernels import announced
     from triplaneturbo.ui.admission import Admission
     from triplaneturbo.ui.blocks import SERVING, build, look
     from triplaneturbo.ui.gate import guarded
@@ -130,14 +142,17 @@ def run(arguments: argparse.Namespace) -> int:
         print("\n".join(filter(None, (engine.report(), engine.notice))), flush=True)
         admission = Admission(admin, folder)
         page = build(engine, folder, history, Guard(limits), admission)
-        address = {"server_name": arguments.host, "server_port": arguments.port}
+        # Once more: what was free before the model was loaded may be taken by now.
+        address = ServingAddress.checked(arguments.host, arguments.port)
+        listen = {"server_name": address.server_name, "server_port": address.port}
         try:
             gate = guarded(Served(history), limits, admission, root_path)
-            _, url, _ = page.launch(**address, **SERVING, **look(), **gate, prevent_thread_lock=True)
-        except (OSError, OverflowError):
+            with without_proxies():
+                page.launch(**listen, **SERVING, **look(), **gate, prevent_thread_lock=True)
+        except OSError:
             raise UserError(
-                f"Cannot serve at {shown(arguments.host)}, port {arguments.port}: it is taken or not this"
-                " machine's; choose another --port."
+                f"Cannot serve at {shown(arguments.host)}, port {address.port}: it was taken just now; choose"
+                " another --port."
             ) from None
         state = engine.run_state()
         if admin.offered and state is not None and state.resumable:
@@ -145,13 +160,15 @@ def run(arguments: argparse.Namespace) -> int:
             print(
                 f"The run {state.order.name} stands at {at}: go on with it on the Advanced tab.", flush=True
             )
-        print(f"Open {url}", flush=True)
+        print(f"Open {address.url}", *address.notes(), sep="\n", flush=True)
         # Where `make setup` has done it before, this takes no time; elsewhere the first visitor waits less.
-        threading.Thread(target=engine.warm, daemon=True).start()
         try:
-            threading.Event().wait()
+            with announced(lambda line: print(line, flush=True)):
+                threading.Thread(target=engine.warm, daemon=True).start()
+                threading.Event().wait()
         finally:
             state = engine.run_state()
             if state is not None and state.active:
                 print(f"Saving the run {state.order.name} ...", file=sys.stderr, flush=True)
+            remove_temporary_folder()
     return 0

@@ -47,7 +47,7 @@ class Clip:
             UserError: a file is missing or broken.
         """
         try:
-            config = json.loads((folder / CONFIG_NAME).read_text())
+            config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
             clip = cls(config, CLIPTokenizer.from_pretrained(folder / TOKENIZER_NAME))
             weights = safetensors.torch.load_file(folder / WEIGHTS_NAME)
             clip.model.load_state_dict({name: _widened(weight) for name, weight in weights.items()})

@@ -8,13 +8,14 @@ negatives of each other along a shared edge: no pixel falls between two triangle
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 
 import numpy as np
 
+from triplaneturbo.kernels import kernel
 
+
+@kernel
 def _draw_rows(pixels, faces, near, top, bottom, triangle, bary, depth):
     """Draw all faces into the rows top..bottom of one view (compiled; see `draw` for shapes)."""
     width = triangle.shape[1]
@@ -71,17 +72,6 @@ def _draw_rows(pixels, faces, near, top, bottom, triangle, bary, depth):
                     depth[row, column] = 1.0 / closeness
 
 
-@lru_cache(maxsize=1)
-def _compiled() -> Callable[..., None]:
-    """The kernel, compiled once; kept on disk for the next start where a folder for that can be written."""
-    import numba
-
-    try:
-        return numba.njit(nogil=True, cache=True)(_draw_rows)
-    except RuntimeError:
-        return numba.njit(nogil=True)(_draw_rows)
-
-
 def draw(
     pixels: np.ndarray, faces: np.ndarray, near: float, height: int, width: int, threads: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -102,7 +92,6 @@ def draw(
     triangle = np.full((views, height, width), -1, np.int64)
     bary = np.zeros((views, height, width, 3))
     depth = np.zeros((views, height, width))
-    kernel = _compiled()
     # Plain threads (the kernel lets go of the interpreter's lock), not numba's own: those cannot be entered
     # from two threads at once with every one of its threading layers.
     edges = np.linspace(0, height, min(threads, height) + 1).astype(int).tolist()
@@ -110,7 +99,7 @@ def draw(
 
     def work(job: tuple[int, int, int]) -> None:
         view, top, bottom = job
-        kernel(pixels[view], faces, near, top, bottom, triangle[view], bary[view], depth[view])
+        _draw_rows(pixels[view], faces, near, top, bottom, triangle[view], bary[view], depth[view])
 
     if threads == 1:
         for job in bands:

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from triplaneturbo.__main__ import enter
 from triplaneturbo.errors import UserError
 from triplaneturbo.files import write_whole
 from triplaneturbo.models import SMALL
@@ -216,4 +217,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    enter(main)

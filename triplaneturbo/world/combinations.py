@@ -54,7 +54,7 @@ def all_specs() -> tuple[Spec, ...]:
 def held_out() -> frozenset[Spec]:
     """The tenth that no training ever sees, as `held_out.txt` lists it."""
     by_caption = {spec.caption: spec for spec in all_specs()}
-    return frozenset(by_caption[line] for line in HELD_OUT.read_text().splitlines())
+    return frozenset(by_caption[line] for line in HELD_OUT.read_text(encoding="utf-8").splitlines())
 
 
 @cache

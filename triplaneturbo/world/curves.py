@@ -25,7 +25,7 @@ def curves(path: Path) -> bytes:
 
     Where a run was gone on with from an earlier state, the later lines of a count are shown.
     """
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     count = next(iter(lines[0]))
     latest = {line[count]: line for line in lines}
     names = list(dict.fromkeys(name for line in lines for name in line if name != count))

@@ -190,7 +190,7 @@ def _differences(shapes: Sequence[np.ndarray] | np.ndarray) -> float | None:
 
 def prompts(count: int = 2 * _EACH) -> list[Spec]:
     """The first `count` / 2 of the fixed prompts of each group, seen ones first; at least one of each."""
-    specs = [parse(line).spec for line in PROMPTS.read_text().splitlines()]
+    specs = [parse(line).spec for line in PROMPTS.read_text(encoding="utf-8").splitlines()]
     each = min(max(1, count // 2), _EACH)
     return [spec for start in (0, _EACH) for spec in specs[start : start + each] if spec is not None]
 

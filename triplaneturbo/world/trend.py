@@ -115,7 +115,7 @@ def trend(team: Team, folder: Path, passes: int, batch: int) -> None:
             place.mkdir(parents=True, exist_ok=True)
             _train(team, folder, place, name, run.settings(passes, batch), seen, asked)
             team.wait()
-        results[name] = json.loads((place / "result.json").read_text())
+        results[name] = json.loads((place / "result.json").read_text(encoding="utf-8"))
         rows.append(np.asarray(Image.open(place / "row.png")))
     if team.leads:
         told = {"passes": passes, "prompts": batch * team.size, "classes": CLASSES, "runs": results}
