@@ -14,7 +14,9 @@ ARGS ?=
 app: setup
 	@$(RUN) app.py $(ARGS)
 
-# All of them in two processes; what is named by hand in one, so that --pdb and the like work.
+# All of them in two processes; what is named by hand in one, so that --pdb and the like work. Tests of programs
+# that are missing are skipped; for all of them on Debian and Ubuntu: apt install chromium fontconfig
+# fonts-noto-core fonts-dejavu-core blender python3-numpy assimp-utils nginx-light nodejs npm && npm ci --prefix tests
 test: setup
 	@$(RUN) -m pytest $(or $(ARGS),-n 2)
 

@@ -19,6 +19,7 @@ import torch
 import trimesh
 from safetensors.torch import save
 
+from tests.pace import patience
 from tests.quick import QUICK, load_once
 from triplaneturbo import engine
 from triplaneturbo.__main__ import guarded, main
@@ -283,10 +284,10 @@ def test_an_interrupt_that_is_swallowed_comes_again(capsys: pytest.CaptureFixtur
     def work() -> int:
         try:
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(5)
+            time.sleep(patience(5))
         except KeyboardInterrupt:
             swallowed.append(True)
-        time.sleep(5)
+        time.sleep(patience(5))
         return 0
 
     before = signal.getsignal(signal.SIGINT)
@@ -342,7 +343,7 @@ def test_an_interrupt_ends_the_process_at_once(tmp_path: Path, stage: str) -> No
         while news := os.read(screen, 4096):
             shown += news.decode()
     os.close(screen)
-    assert process.wait(60) == 130, shown
+    assert process.wait(patience(60)) == 130, shown
     assert process.stdout is not None
     assert process.stdout.read() == b""
     assert re.split(r"[\r\n]+", shown.strip())[-1] == "Interrupted; nothing was left half-written."

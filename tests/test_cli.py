@@ -17,6 +17,7 @@ import pytest
 import torch
 import trimesh
 
+from tests.pace import patience
 from tests.quick import QUICK, load, load_once
 from triplaneturbo import __version__, engine
 from triplaneturbo.__main__ import main
@@ -109,7 +110,7 @@ def test_another_process_writes_the_same_bytes(cli: Cli, tmp_path: Path) -> None
         },
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=patience(120),
         check=True,
     )
     there = json.loads(done.stdout)  # nothing else is on standard output
@@ -298,7 +299,7 @@ def test_help_and_version_load_nothing_heavy(argv: list[str]) -> None:
         "assert not heavy, heavy\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, *argv], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program, *argv], cwd=ROOT, capture_output=True, text=True, timeout=patience(60)
     )
     assert done.returncode == 0, done.stderr
     assert (

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.pace import patience
 from triplaneturbo import devices, models
 from triplaneturbo import engine as engine_module
 from triplaneturbo.devices import choose_device, choose_precision
@@ -21,7 +22,6 @@ from triplaneturbo.models import SMALL
 from triplaneturbo.request import Request
 
 QUICK: dict[str, Any] = {"resolution": 24, "texture_size": 512, "steps": 2}
-WAIT = 60
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_a_ticket_gives_what_the_pipeline_gives(engine: Engine) -> None:
     stages = [event.stage for event in ticket.events()]
     assert stages[0] == "text"
     assert stages[-1] == "texture"
-    result = ticket.result(WAIT)
+    result = ticket.result(patience(60))
     assert not result.cached
     assert to_glb(result.mesh) == to_glb(engine.pipeline("a red mushroom", seed=5, **QUICK))
 
@@ -68,7 +68,7 @@ def test_cancelling_stops_at_the_next_step_and_the_next_request_is_served(engine
             ticket.cancel()
         seen = max(seen, event.step)
     with pytest.raises(Cancelled):
-        ticket.result(WAIT)
+        ticket.result(patience(60))
     assert seen < 10
     assert len(engine.generate("a boat", **QUICK).mesh.faces) > 0
 
@@ -132,7 +132,7 @@ def test_where_memory_is_short_a_smaller_texture_is_made(
 def test_several_requests_are_answered_in_order_from_memory_too(engine: Engine) -> None:
     engine.generate("a robot", seed=1, **QUICK)
     requests = [Request("a robot", seed=seed, **QUICK) for seed in (0, 1, 0, 2)]
-    made = engine.submit(*requests).results(WAIT)
+    made = engine.submit(*requests).results(patience(60))
     assert [one.request.seed for one in made] == [0, 1, 0, 2]
     assert [one.cached for one in made] == [False, True, False, False]
     assert made[2].mesh is made[0].mesh
@@ -155,7 +155,7 @@ def test_short_memory_in_the_middle_of_several_loses_none(
     requests = [Request("a bench", seed=seed, **{**QUICK, "texture_size": 1024}) for seed in range(3)]
     with monkeypatch.context() as patch:
         patch.setattr(engine.model.generator, "decode", short)
-        made = engine.submit(*requests).results(WAIT)
+        made = engine.submit(*requests).results(patience(60))
     assert calls == [False, False, True, True]
     assert [one.request.texture_size for one in made] == [1024, 512, 512]
     assert [one.request.seed for one in made] == [0, 1, 2]
@@ -176,7 +176,7 @@ def test_a_batch_that_does_not_fit_is_made_one_by_one(
     monkeypatch.setattr(engine.pipeline, "together", True)
     monkeypatch.setattr(engine.model.generator, "predict", short)
     requests = [Request("a tall tower", seed=seed, **{**QUICK, "texture_size": 1024}) for seed in range(2)]
-    made = engine.submit(*requests).results(WAIT)
+    made = engine.submit(*requests).results(patience(60))
     assert batches == [2, 1, 1, 1, 1]
     assert [one.request.texture_size for one in made] == [1024, 1024]
     assert not any(one.frugal for one in made)
@@ -187,7 +187,7 @@ def test_what_was_made_in_a_batch_is_not_remembered_as_made_alone(
 ) -> None:
     monkeypatch.setattr(engine.pipeline, "together", True)
     requests = [Request("a small castle", seed=seed, **QUICK) for seed in range(2)]
-    engine.submit(*requests).results(WAIT)
+    engine.submit(*requests).results(patience(60))
     assert not engine.generate("a small castle", seed=1, **QUICK).cached
     assert engine.generate("a small castle", seed=1, **QUICK).cached
 
@@ -196,7 +196,7 @@ def test_two_devices_share_one_line() -> None:
     """Two times the CPU stand for two GPUs: the same meshes, whichever made them."""
     with Engine("small", "cpu,cpu") as two, Engine("small", "cpu") as one:
         tickets = [two.submit(Request("a cup", seed=seed, **QUICK)) for seed in range(4)]
-        made = [ticket.result(WAIT).mesh for ticket in tickets]
+        made = [ticket.result(patience(60)).mesh for ticket in tickets]
         assert two.report().count("threads") == 2
         for seed, mesh in enumerate(made):
             plain = one.generate("a cup", seed=seed, **QUICK).mesh

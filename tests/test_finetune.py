@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from tests.distill import toy
 from tests.distill.lessons import ORDER, toy_lesson
+from tests.pace import patience
 from triplaneturbo import library, parallel
 from triplaneturbo.__main__ import main
 from triplaneturbo.distill import run as run_module
@@ -172,7 +173,9 @@ def test_bad_input_loads_nothing_heavy(tmp_path: Path) -> None:
         "assert m.main(['finetune', '--prompts', sys.argv[1], '--rate', '0', '--quiet']) == 2\n"
         "assert not {'torch', 'numpy', 'diffusers'} & set(sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "mine.txt")], cwd=ROOT, check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "mine.txt")], cwd=ROOT, check=True, timeout=patience(60)
+    )
 
 
 def test_embeddings_of_a_list_are_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

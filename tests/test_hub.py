@@ -14,6 +14,7 @@ import pytest
 from huggingface_hub import constants
 
 from tests.fake_hub import Hub, Repo
+from tests.pace import patience
 from triplaneturbo.errors import UserError
 from triplaneturbo.hub import ADAPTER, BASE, MVDREAM, Release, Source, cached, fetch, plan
 
@@ -208,7 +209,7 @@ def test_two_processes_at_once(serve: Serve, tmp_path: Path) -> None:
     )
     environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HUB_CACHE": str(tmp_path / "both")}
     children = [subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment) for _ in range(2)]
-    assert [child.wait(60) for child in children] == [0, 0]
+    assert [child.wait(patience(60)) for child in children] == [0, 0]
 
 
 def test_every_release_states_its_revisions() -> None:

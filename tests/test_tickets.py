@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import pytest
 import torch
 
+from tests.pace import patience, until
 from triplaneturbo.errors import Cancelled, EmptySurfaceError, QueueFullError, UserError
 from triplaneturbo.mesh.clean import Dropped
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.pipeline import Outcome, Progress, Result
 from triplaneturbo.request import Request
 from triplaneturbo.tickets import FIRST_GUESS, Line, Ticket
-
-WAIT = 20
 
 
 class Work:
@@ -39,7 +37,7 @@ class Work:
         try:
             for step in range(3):
                 if request.prompt == "gated":
-                    self.gate.wait(WAIT)
+                    self.gate.wait(patience(20))
                 if request.prompt == "broken":
                     raise ZeroDivisionError("broken")
                 if request.prompt == "refused":
@@ -65,7 +63,7 @@ def line(work: Work) -> Iterator[Line]:
     line = Line([work], "test")
     yield line
     work.gate.set()
-    assert line.close(WAIT)
+    assert line.close(patience(20))
 
 
 def _step(number: int, glb: bytes | None = None) -> Progress:
@@ -77,7 +75,7 @@ def test_of_events_in_quick_succession_the_last_is_told_and_every_sketch(line: L
     for number in range(6):
         ticket.add(_step(number, b"glTF" if number in (1, 3) else None))
     ticket.finish()
-    assert [event.step for event in ticket.events(rest=WAIT)] == [1, 3, 5]
+    assert [event.step for event in ticket.events(rest=20)] == [1, 3, 5]
     assert [event.step for event in ticket.events()] == list(range(6))
 
 
@@ -100,23 +98,20 @@ def test_several_workers_serve_one_line() -> None:
     works = [Work(), Work()]
     line = Line(works, "test")
     tickets = [line.join(Request("gated", seed=seed)) for seed in range(3)]
-    for _ in range(WAIT * 100):
-        if len(line._waiting) == 1:
-            break
-        time.sleep(0.01)
+    until(lambda: len(line._waiting) == 1)
     assert [ticket.position for ticket in tickets] == [0, 0, 1]
     for work in works:
         work.gate.set()
-    assert [ticket.result(WAIT).request.seed for ticket in tickets] == [0, 1, 2]
+    assert [ticket.result(patience(20)).request.seed for ticket in tickets] == [0, 1, 2]
     assert all(work.log for work in works)  # each had its part
     names = [line.call(lambda: threading.current_thread().name, number) for number in range(2)]
     assert names == ["test 0", "test 1"]
-    assert line.close(WAIT)
+    assert line.close(patience(20))
 
 
 def test_first_come_first_served(line: Line, work: Work) -> None:
     tickets = [line.join(Request("a cup", seed=seed)) for seed in range(4)]
-    assert [ticket.result(WAIT).request.seed for ticket in tickets] == [0, 1, 2, 3]
+    assert [ticket.result(patience(20)).request.seed for ticket in tickets] == [0, 1, 2, 3]
     assert [entry for entry in work.log if entry.endswith("step 0")] == [
         f"a cup {seed} step 0" for seed in range(4)
     ]
@@ -138,7 +133,7 @@ def test_position_counts_down(line: Line, work: Work) -> None:
     assert third.position == 1
     assert second.position is None
     work.gate.set()
-    third.result(WAIT)
+    third.result(patience(20))
     assert first.position is third.position is None
 
 
@@ -149,7 +144,7 @@ def test_cancelling_a_waiting_request_ends_it_at_once(line: Line, work: Work) ->
     with pytest.raises(Cancelled):
         waiting.result(0)
     work.gate.set()
-    running.result(WAIT)
+    running.result(patience(20))
     assert not any(entry.startswith("a cup 7") for entry in work.log)
 
 
@@ -158,10 +153,10 @@ def test_cancelling_a_running_request_takes_effect_within_one_step(line: Line, w
     ticket.cancel()  # before the first of its three steps has ended
     work.gate.set()
     with pytest.raises(Cancelled):
-        ticket.result(WAIT)
+        ticket.result(patience(20))
     steps = [entry for entry in work.log if "step" in entry]
     assert len(steps) <= 1
-    assert line.join(Request("a cup")).result(WAIT)
+    assert line.join(Request("a cup")).result(patience(20))
 
 
 @pytest.mark.parametrize(("prompt", "error"), [("broken", ZeroDivisionError), ("refused", UserError)])
@@ -169,20 +164,20 @@ def test_errors_reach_the_ticket_and_the_worker_lives_on(line: Line, prompt: str
     ticket = line.join(Request(prompt))
     assert list(ticket.events()) == []
     with pytest.raises(error):
-        ticket.result(WAIT)
-    assert line.join(Request("a cup")).result(WAIT).request.prompt == "a cup"
+        ticket.result(patience(20))
+    assert line.join(Request("a cup")).result(patience(20)).request.prompt == "a cup"
 
 
 def test_several_requests_on_one_ticket(line: Line) -> None:
     ticket = line.join(Request("a cup", seed=1), Request("nothing"), Request("a hat", seed=2))
     assert len(list(ticket.events())) == 9
-    first, missing, last = ticket.results(WAIT)
+    first, missing, last = ticket.results(patience(20))
     assert (first.request.prompt, last.request.prompt) == ("a cup", "a hat")
     assert isinstance(missing, EmptySurfaceError)
     assert ticket.made == [first, missing, last]
     assert ticket.result(0) is first
     with pytest.raises(EmptySurfaceError):
-        line.join(Request("nothing"), Request("a cup")).result(WAIT)
+        line.join(Request("nothing"), Request("a cup")).result(patience(20))
 
 
 def test_what_was_made_before_a_cancelled_one_is_kept(line: Line, work: Work) -> None:
@@ -192,7 +187,7 @@ def test_what_was_made_before_a_cancelled_one_is_kept(line: Line, work: Work) ->
             ticket.cancel()
             work.gate.set()
     with pytest.raises(Cancelled):
-        ticket.results(WAIT)
+        ticket.results(patience(20))
     assert len(ticket.made) <= 1
     assert all(made.request.prompt == "a cup" for made in ticket.made)
 
@@ -205,11 +200,8 @@ def test_result_times_out(line: Line) -> None:
 def _busy(line: Line) -> Ticket:
     """A ticket that is being worked on and ends when the gate opens."""
     ticket = line.join(Request("gated"))
-    for _ in range(WAIT * 100):
-        if not line._waiting:
-            return ticket
-        time.sleep(0.01)
-    pytest.fail("nobody took it")
+    until(lambda: not line._waiting)
+    return ticket
 
 
 def test_a_full_line_says_when_to_come_again(work: Work) -> None:
@@ -224,8 +216,8 @@ def test_a_full_line_says_when_to_come_again(work: Work) -> None:
         line.join(Request("a hat"))
     work.gate.set()
     for ticket in [running, waiting[1], waiting[2]]:
-        assert all(not isinstance(outcome, UserError) for outcome in ticket.results(WAIT))
-    assert line.close(WAIT)
+        assert all(not isinstance(outcome, UserError) for outcome in ticket.results(patience(20)))
+    assert line.close(patience(20))
 
 
 def test_more_at_once_than_the_line_holds_are_let_in_where_nobody_waits(work: Work) -> None:
@@ -233,17 +225,17 @@ def test_more_at_once_than_the_line_holds_are_let_in_where_nobody_waits(work: Wo
     running = _busy(line)
     several = line.join(*(Request("a cup", seed=seed) for seed in range(4)))
     work.gate.set()
-    assert running.result(WAIT)
-    assert len(several.results(WAIT)) == 4
-    assert line.close(WAIT)
+    assert running.result(patience(20))
+    assert len(several.results(patience(20))) == 4
+    assert line.close(patience(20))
 
 
 @pytest.mark.parametrize(("workers", "seconds"), [(1, 14), (2, 7)])
 def test_the_wait_is_estimated_from_the_last_requests(workers: int, seconds: int) -> None:
     works = [Work() for _ in range(workers)]
     line = Line(works, "test", size=2, clock=iter([number * 7.0 for number in range(100)]).__next__)
-    line.join(Request("a cup")).result(WAIT)
-    _ended(line, 1)
+    line.join(Request("a cup")).result(patience(20))
+    until(lambda: len(line._took) == 1)
     for _ in range(workers):
         _busy(line)
     line.join(Request("a cup"))
@@ -253,26 +245,18 @@ def test_the_wait_is_estimated_from_the_last_requests(workers: int, seconds: int
     assert info.value.seconds == seconds
     for work in works:
         work.gate.set()
-    assert line.close(WAIT)
-
-
-def _ended(line: Line, count: int) -> None:
-    for _ in range(WAIT * 100):
-        if len(line._took) == count:
-            return
-        time.sleep(0.01)
-    pytest.fail("it never ended")
+    assert line.close(patience(20))
 
 
 def test_closing_cancels_everything(work: Work) -> None:
     line = Line([work], "test")
     tickets = [line.join(Request("gated", seed=seed)) for seed in range(3)]
     work.gate.set()
-    assert line.close(WAIT)
+    assert line.close(patience(20))
     outcomes = []
     for ticket in tickets:
         try:
-            outcomes.append(ticket.result(WAIT).request.seed)
+            outcomes.append(ticket.result(patience(20)).request.seed)
         except Cancelled:
             outcomes.append(-1)
     assert outcomes[-1] == -1
@@ -291,7 +275,7 @@ class Pieces:
     def work(self) -> bool:
         self.begun.set()
         if self.gate is not None:
-            self.gate.wait(WAIT)
+            self.gate.wait(patience(20))
         self.left -= 1
         self.log.append(f"piece, {threading.current_thread().name}")
         return self.left > 0
@@ -306,18 +290,18 @@ def test_idle_work_waits_for_requests_and_for_the_calls_that_follow_them(work: W
     line = Line([work], "test")
     line.when_idle(pieces)
     line.wake()
-    assert pieces.begun.wait(WAIT)
+    assert pieces.begun.wait(patience(20))
     tickets = [line.join(Request("a cup", seed=seed)) for seed in range(2)]
     gate.set()
     for ticket in tickets:
-        assert ticket.result(WAIT)
+        assert ticket.result(patience(20))
     line.call(lambda: work.log.append("call"))
-    _until(lambda: pieces.left == 0)
+    until(lambda: pieces.left == 0)
     piece = "piece, test 0"
     told = [entry for entry in work.log if entry in (piece, "call") or entry.endswith("step 0")]
     assert told == [piece, "a cup 0 step 0", "a cup 1 step 0", "call", piece, piece]
     assert not pieces.ended
-    assert line.close(WAIT)
+    assert line.close(patience(20))
     assert pieces.ended == ["test 0"]
 
 
@@ -328,15 +312,7 @@ def test_idle_work_ends_with_the_line_and_is_begun_anew_when_woken(work: Work) -
     for left in (1, 1_000_000):
         pieces.left = left
         line.wake()
-        _until(lambda: pieces.left < left)  # noqa: B023
+        until(lambda: pieces.left < left)  # noqa: B023
     assert set(work.log) == {"piece, test 1"}  # the last thread's
-    assert line.close(WAIT)
+    assert line.close(patience(20))
     assert pieces.ended == ["test 1"]
-
-
-def _until(come: Callable[[], bool]) -> None:
-    for _ in range(WAIT * 100):
-        if come():
-            return
-        time.sleep(0.01)
-    pytest.fail("it never came")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.pace import patience, until
 from triplaneturbo import library
 from triplaneturbo import training as training_module
 from triplaneturbo.distill import run as run_module
@@ -26,7 +27,6 @@ from triplaneturbo.request import Request
 from triplaneturbo.training import RunState
 
 QUICK: dict[str, Any] = {"resolution": 24, "texture_size": 512, "steps": 2}
-WAIT = 60
 
 
 class Lesson:
@@ -48,7 +48,7 @@ class Lesson:
             yield Report(done, total, doing="getting ready")
             while done < total and not run.ending:
                 self.begun.set()
-                assert self.allowed.acquire(timeout=WAIT)
+                assert self.allowed.acquire(timeout=patience(60))
                 if self.broken is not None:
                     raise self.broken
                 done += 1
@@ -94,14 +94,17 @@ def order(name: str = "ducks", iterations: int = 3) -> Order:
     return Order(name, ("a red duck",), iterations=iterations)
 
 
-def until(engine: Engine, come: Callable[[RunState], bool]) -> RunState:
-    for _ in range(WAIT * 50):
-        state = engine.run_state()
-        assert state is not None
-        if come(state):
-            return state
-        time.sleep(0.02)
-    pytest.fail(f"it never came: {state}")
+def state_when(engine: Engine, holds: Callable[[RunState], bool]) -> RunState:
+    """Wait for a state of the run and return it."""
+
+    def state() -> RunState | None:
+        now = engine.run_state()
+        assert now is not None
+        return now if holds(now) else None
+
+    found = until(state)
+    assert found is not None
+    return found
 
 
 def test_requests_come_between_iterations_and_a_finished_run_is_in_the_library(
@@ -109,16 +112,16 @@ def test_requests_come_between_iterations_and_a_finished_run_is_in_the_library(
 ) -> None:
     assert engine.run_state() is None
     engine.begin_run(order())
-    state = until(engine, lambda state: state.doing == "getting ready")
+    state = state_when(engine, lambda state: state.doing == "getting ready")
     assert (state.state, state.iteration, state.iterations, state.active) == ("running", 0, 3, True)
-    assert lesson.begun.wait(WAIT)
+    assert lesson.begun.wait(patience(60))
     ticket = engine.submit(Request("a cup", **QUICK))  # while the first iteration is under way
     lesson.allowed.release()
-    assert len(ticket.result(WAIT).mesh.faces) > 0
+    assert len(ticket.result(patience(60)).mesh.faces) > 0
     assert len(lesson.log) == 1
     assert engine.learning() == "ducks"
     lesson.allowed.release(2)
-    state = until(engine, lambda state: not state.active)
+    state = state_when(engine, lambda state: not state.active)
     assert (state.state, state.kept, state.seconds) == ("finished", True, 0.0)
     assert [entry["iteration"] for entry in engine.run_state().log] in ([1, 2, 3], [])  # type: ignore[union-attr]
     assert [entry.split(", ")[1] for entry in lesson.log] == ["engine on cpu 0"] * 3
@@ -132,13 +135,13 @@ def test_the_adapter_that_is_being_learned_can_be_generated_with(engine: Engine,
     with pytest.raises(UserError, match="There is no adapter 'ducks'"):
         engine.submit(Request("a cup", adapter="ducks", **QUICK))
     lesson.allowed.release()
-    until(engine, lambda state: state.learning)
+    state_when(engine, lambda state: state.learning)
     ticket = engine.submit(Request("a cup", adapter="ducks", **QUICK))
     lesson.allowed.release()
-    learned = ticket.result(WAIT)
+    learned = ticket.result(patience(60))
     ticket = engine.submit(Request("a cup", **QUICK))
     lesson.allowed.release()
-    own = ticket.result(WAIT)
+    own = ticket.result(patience(60))
     assert torch.equal(learned.mesh.vertices, own.mesh.vertices)  # it is the model's own here
     assert not own.cached
 
@@ -146,16 +149,16 @@ def test_the_adapter_that_is_being_learned_can_be_generated_with(engine: Engine,
 def test_pause_saves_and_resume_goes_on(engine: Engine, lesson: Lesson, tmp_path: Path) -> None:
     engine.begin_run(order())
     lesson.allowed.release()
-    until(engine, lambda state: state.iteration == 1)
+    state_when(engine, lambda state: state.iteration == 1)
     engine.pause_run()
     lesson.allowed.release()  # the one that is under way ends first
-    state = until(engine, lambda state: state.state == "paused")
+    state = state_when(engine, lambda state: state.state == "paused")
     assert (state.iteration, state.resumable, state.active) == (2, True, False)
     assert lesson.log[-1] == "saved"
     assert json.loads((tmp_path / "runs" / "ducks" / "run.json").read_text())["state"] == "paused"
     engine.resume_run()
     lesson.allowed.release()
-    assert until(engine, lambda state: not state.active).state == "finished"
+    assert state_when(engine, lambda state: not state.active).state == "finished"
     assert [entry[0] for entry in lesson.log] == ["1", "2", "s", "3"]
     with pytest.raises(UserError, match="no run to go on with"):
         engine.resume_run()
@@ -169,14 +172,11 @@ def test_a_run_is_stopped_and_kept_or_discarded(
         engine.stop_run(keep)
     engine.begin_run(order())
     lesson.allowed.release(2)
-    until(engine, lambda state: state.iteration == 2)
+    state_when(engine, lambda state: state.iteration == 2)
     engine.stop_run(keep)
     lesson.allowed.release()
-    for _ in range(WAIT * 50):
-        state = engine.run_state()
-        if state is None or not state.active:
-            break
-        time.sleep(0.02)
+    until(lambda: not (state := engine.run_state()) or not state.active)
+    state = engine.run_state()
     assert (shelf / "ducks").exists() == keep == (tmp_path / "runs" / "ducks").exists()
     assert (state is not None and state.kept) == keep
     assert ("judged" in lesson.log, "saved" in lesson.log) == (keep, not keep)
@@ -196,15 +196,15 @@ def test_there_is_one_run_at_a_time_and_what_cannot_be_is_no_run(engine: Engine,
         engine.begin_run(order("cups"))
     with pytest.raises(UserError, match="under way"):
         engine.choose_run("ducks")
-    assert lesson.begun.wait(WAIT)
+    assert lesson.begun.wait(patience(60))
     engine.pause_run()
     lesson.allowed.release()
-    until(engine, lambda state: state.state == "paused")
+    state_when(engine, lambda state: state.state == "paused")
     with pytest.raises(UserError, match="There is a run ducks already"):
         engine.begin_run(order())
     engine.begin_run(order("cups", 1))
     lesson.allowed.release()
-    until(engine, lambda state: state.order.name == "cups" and not state.active)
+    state_when(engine, lambda state: state.order.name == "cups" and not state.active)
     assert set(engine.run_names()) == {"ducks", "cups"}
     engine.choose_run("ducks")
     assert engine.run_state().state == "paused"  # type: ignore[union-attr]
@@ -227,14 +227,14 @@ def test_an_error_is_a_sentence_and_the_engine_lives_on(
     lesson.broken = error
     engine.begin_run(order())
     lesson.allowed.release()
-    state = until(engine, lambda state: not state.active)
+    state = state_when(engine, lambda state: not state.active)
     assert state.state == "failed"
     assert re.match(said, state.sentence)
     assert len(engine.generate("a cup", **QUICK).mesh.faces) > 0
     lesson.broken = None
     engine.resume_run()
     lesson.allowed.release(3)
-    assert until(engine, lambda state: not state.active).state == "finished"
+    assert state_when(engine, lambda state: not state.active).state == "finished"
     assert ("ZeroDivisionError" in capsys.readouterr().err) == isinstance(error, ZeroDivisionError)
 
 
@@ -245,7 +245,7 @@ def test_closing_saves_and_another_engine_offers_to_go_on(
     with Engine("small", device="cpu", runs=runs) as engine:
         engine.begin_run(order())
         lesson.allowed.release()
-        until(engine, lambda state: state.iteration == 1)
+        state_when(engine, lambda state: state.iteration == 1)
         lesson.allowed.release()
     assert lesson.log[-1] == "saved"
     done = len(lesson.log) - 1
@@ -261,7 +261,7 @@ def test_closing_saves_and_another_engine_offers_to_go_on(
         assert len(lesson.log) == done + 1  # nothing is begun by itself
         engine.resume_run()
         lesson.allowed.release(3)
-        assert until(engine, lambda state: not state.active).kept
+        assert state_when(engine, lambda state: not state.active).kept
     with Engine("small", device="cpu", runs=runs) as engine:
         state = engine.run_state()
         assert state is not None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.distill.full_toy import small_full
+from tests.pace import until
 from triplaneturbo import library
 from triplaneturbo.__main__ import main
 from triplaneturbo.converted import make_ready
@@ -47,16 +47,23 @@ ORDER = Order(
 )  # fmt: skip
 
 
-@pytest.fixture
-def model(parity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return small_full(parity, tmp_path, monkeypatch)
+@pytest.fixture(scope="module")
+def model(parity: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield small_full(parity, tmp_path_factory.mktemp("full"), patch)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def found(model: Path) -> Found:
     found = find_model(str(model), False)
     make_ready(found)
     return found
+
+
+@pytest.fixture(scope="module")
+def unsaved(found: Found) -> tuple[dict[str, float], dict[str, Tensor], Student]:
+    """An iteration of `ORDER` that saves no memory."""
+    return one_iteration(found, Savings())
 
 
 @pytest.fixture
@@ -80,7 +87,7 @@ QUICK = ["--runs", "runs", "--steps", "2", "--batch", "1", "--denoising-steps", 
 
 
 @pytest.mark.slow
-def test_prompts_become_an_adapter_that_generates(cli: Callable, tmp_path: Path) -> None:
+def test_prompts_become_an_adapter_that_generates(cli: Callable, model: Path, tmp_path: Path) -> None:
     """From the command, through a checkpoint and --resume with a lower rate, to a mesh."""
     (tmp_path / "mine.txt").write_text("a red cup\n")
     step, told = prd.Trainer.step, []
@@ -117,7 +124,7 @@ def test_prompts_become_an_adapter_that_generates(cli: Callable, tmp_path: Path)
     assert "--adapter mine" in out
 
     learned = load_file(tmp_path / "library" / "mine" / "adapter.safetensors")
-    (own,) = (tmp_path / "cache").rglob("adapter.safetensors")
+    (own,) = (model.parent / "cache").rglob("adapter.safetensors")
     moved = [float((learned[name] - value).abs().max()) for name, value in load_file(own).items()]
     assert 0 < max(moved) < 0.1
     quick = ["--resolution", "24", "--texture-size", "512", "--steps", "1", "--quiet", "--faces", "200"]
@@ -179,8 +186,8 @@ def files() -> TeacherFiles:
 
 
 @pytest.mark.slow
-def test_what_is_saved_reaches_the_parts_and_leaves_the_gradients(found: Found) -> None:
-    log, wanted, plain = one_iteration(found, Savings())
+def test_what_is_saved_reaches_the_parts_and_leaves_the_gradients(found: Found, unsaved: tuple) -> None:
+    log, wanted, plain = unsaved
     assert not plain.generator._recomputing
     assert {"mvdream surface", "richdreamer volume", "sd volume"} <= log.keys()
     size = sum(float(value.norm()) ** 2 for value in wanted.values()) ** 0.5
@@ -195,9 +202,9 @@ def test_what_is_saved_reaches_the_parts_and_leaves_the_gradients(found: Found) 
 
 
 @pytest.mark.slow
-def test_halves_with_a_scaled_loss_learn_what_float32_learns(found: Found) -> None:
+def test_halves_with_a_scaled_loss_learn_what_float32_learns(found: Found, unsaved: tuple) -> None:
     """The precision of a GPU, all of it: student, teachers and savings."""
-    _, wanted, _ = one_iteration(found, Savings())
+    _, wanted, _ = unsaved
     _, found_, student = one_iteration(found, LADDER[-1], torch.float16)
     assert student.generator.dtype == torch.float16
     assert found_.keys() == wanted.keys()
@@ -273,10 +280,7 @@ def test_a_forecast_is_the_plan_told_later_and_kept(found: Found) -> None:
     forecast = Forecast(found, CPU)
     nothing = replace(ORDER, memory=1e-3)
     assert forecast.of(ORDER) == forecast.of(nothing) == COUNTING
-    until = time.monotonic() + 120
-    while COUNTING in (forecast.of(ORDER), forecast.of(nothing)):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    until(lambda: COUNTING not in (forecast.of(ORDER), forecast.of(nothing)), seconds=120)
     plan = full_plan(ORDER, found, GeneratorConfig.load(found.folder), CPU)
     told = forecast.of(ORDER)
     assert told.bytes == plan.total

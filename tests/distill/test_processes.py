@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -20,10 +19,10 @@ from torch import Tensor
 from tests.distill import workers
 from tests.distill.runs import learned, newest, same
 from tests.distill.workers import SETTINGS, forked
+from tests.pace import patience, until
 
 ROOT = Path(__file__).parents[2]
 HALF = replace(SETTINGS, batch=1)
-_PATIENCE = 200  # seconds; the machine may be busy
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -53,10 +52,7 @@ def two(folder: Path, *how: int) -> list:
 
 def wait_for(path: Path) -> str:
     """What stands in a file, as soon as something does."""
-    until = time.monotonic() + _PATIENCE
-    while not (path.exists() and path.read_text()):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    until(lambda: path.exists() and path.read_text(), seconds=200)
     return path.read_text()
 
 
@@ -110,7 +106,7 @@ def test_where_one_is_killed_the_others_end_and_the_run_goes_on(whole: Path, tmp
     members = two(tmp_path, 3)
     wait_for(tmp_path / "stuck")
     members[1].kill()
-    members[0].join(timeout=_PATIENCE)
+    members[0].join(timeout=patience(200))
     assert members[0].exitcode == 1
     assert "start it again the same way" in (tmp_path / "told-0").read_text()
     assert max(path.name for path in (tmp_path / "checkpoints").iterdir()) == "00000002.pt"
@@ -140,7 +136,7 @@ def test_a_launcher_ends_with_the_worker_that_is_killed(tmp_path: Path) -> None:
     launcher = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     waiting, standing = (int(wait_for(tmp_path / f"pid-{rank}")) for rank in range(2))
     os.kill(standing, signal.SIGKILL)
-    assert launcher.wait(timeout=_PATIENCE) != 0
+    assert launcher.wait(timeout=patience(200)) != 0
     with pytest.raises(ProcessLookupError):
         os.kill(waiting, 0)
     assert not (tmp_path / "passed").exists()

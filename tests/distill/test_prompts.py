@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.pace import patience
 from triplaneturbo.distill import prompts as prompts_module
 from triplaneturbo.distill.prompts import columns, read_file, read_text, split
 from triplaneturbo.errors import UserError
@@ -166,8 +167,8 @@ def test_a_huge_file_is_refused_and_not_read(tmp_path: Path) -> None:
         "assert not {'torch', 'numpy'} & set(sys.modules)\n"
     )
     told = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True, timeout=60,
-        cwd=Path(__file__).parents[2],
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True,
+        cwd=Path(__file__).parents[2], timeout=patience(60),
     ).stdout.splitlines()  # fmt: skip
     assert "is larger than 16 MB" in told[0]
     assert int(told[1]) < 64

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from tests.distill import toy
 from tests.distill.lessons import FOUND, ORDER, toy_lesson
+from tests.pace import patience
 from triplaneturbo.distill import work
 from triplaneturbo.distill.duration import estimate
 from triplaneturbo.distill.order import PRESETS, Order
@@ -310,4 +311,4 @@ def test_listing_runs_loads_nothing_heavy() -> None:
     code = (
         "import sys, triplaneturbo.distill.run as r; r.runs(); assert not {'torch', 'numpy'} & {*sys.modules}"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=patience(60))

@@ -65,7 +65,7 @@ def train(
     while not trainer.finished:
         if trainer.iteration == stuck and team.rank == team.size - 1:
             (folder / "stuck").write_text(str(os.getpid()))
-            time.sleep(600)
+            time.sleep(3600)  # until it is killed
         log = {"iteration": trainer.iteration, **trainer.step()}
         with logs.open("a") as file:
             file.write(json.dumps(log) + "\n")

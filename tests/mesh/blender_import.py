@@ -1,7 +1,7 @@
 """Run inside Blender: `blender -b --factory-startup -P blender_import.py -- REPORT.json RENDER.png FILE ...`.
 
-Imports each file into an empty scene as a user does who changes no setting, and writes what is then there;
-the first file is rendered.
+Import each file into an empty scene with default settings and report what the scene then contains; the first
+file is also rendered. A file that this Blender cannot import is reported as `{"missing": REASON}`.
 """
 
 import json
@@ -9,27 +9,47 @@ import sys
 from pathlib import Path
 
 import bpy
-import numpy
 from mathutils import Vector
 
-# Debian 12's Blender reads glTF with a name that its numpy has dropped.
-if "bool" not in vars(numpy):
-    numpy.bool = bool
+try:
+    import numpy
+except ImportError:  # Debian's blender only recommends it, and some importers need it
+    pass
+else:
+    # Debian 12's glTF importer uses numpy.bool, which its numpy no longer has.
+    if "bool" not in vars(numpy):
+        numpy.bool = bool
+
+NEW = bpy.app.version >= (4, 2)
+IMPORTERS = {
+    ".glb": bpy.ops.import_scene.gltf,
+    ".obj": bpy.ops.wm.obj_import,
+    ".usdz": bpy.ops.wm.usd_import,
+    ".ply": bpy.ops.wm.ply_import if NEW else bpy.ops.import_mesh.ply,
+    ".stl": bpy.ops.wm.stl_import if NEW else bpy.ops.import_mesh.stl,
+}
+
+
+class Missing(Exception):
+    """What has to be installed before this Blender can import a file."""
 
 
 def load(path):
-    """Import with the importer that this Blender has for the suffix."""
+    """Import a file, or raise Missing."""
     suffix = Path(path).suffix
-    if suffix == ".glb":
-        bpy.ops.import_scene.gltf(filepath=path)
-    elif suffix == ".obj":
-        bpy.ops.wm.obj_import(filepath=path)
-    elif suffix == ".usdz":
-        bpy.ops.wm.usd_import(filepath=path)
-    elif bpy.app.version >= (4, 2):
-        {".ply": bpy.ops.wm.ply_import, ".stl": bpy.ops.wm.stl_import}[suffix](filepath=path)
-    else:
-        {".ply": bpy.ops.import_mesh.ply, ".stl": bpy.ops.import_mesh.stl}[suffix](filepath=path)
+    if suffix == ".usdz" and not bpy.app.build_options.usd:
+        raise Missing("this Blender is built without USD, as Debian's is: install one from blender.org")
+    importer = IMPORTERS[suffix]
+    try:
+        importer.get_rna_type()
+    except KeyError:
+        raise Missing(f"this Blender has no {suffix} importer: install its add-ons") from None
+    try:
+        importer(filepath=path)
+    except (ImportError, RuntimeError) as error:  # Blender turns an add-on's ImportError into a RuntimeError
+        if "No module named 'numpy'" in str(error):
+            raise Missing(f"Blender needs numpy to import {suffix}: apt install python3-numpy") from None
+        raise
 
 
 def source(material, name):
@@ -91,11 +111,12 @@ def render(path, low, high):
 report, picture, *files = sys.argv[sys.argv.index("--") + 1 :]
 found = {}
 for number, file in enumerate(files):
-    if file.endswith(".usdz") and not bpy.app.build_options.usd:
-        found[file] = None
-        continue
     bpy.ops.wm.read_factory_settings(use_empty=True)
-    load(file)
+    try:
+        load(file)
+    except Missing as missing:
+        found[file] = {"missing": str(missing)}
+        continue
     found[file] = describe()
     if number == 0:
         render(picture, found[file]["low"], found[file]["high"])

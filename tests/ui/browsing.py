@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.pace import patience, slowness, until
 from triplaneturbo.models import ROOT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -40,10 +40,15 @@ FLAGS = [
 ]
 DESK, TABLET, PHONE = (1440, 900), (1024, 768), (390, 844)
 PLACES = ("#prompt", "#generate", "#status", "#viewer", "#facts", "#downloads")
-WAIT = 60_000  # milliseconds
-
+STEPS = "#options input[type=number]"
 
 OpenPage = Callable[..., Any]
+Launch = Callable[..., Any]
+
+
+def milliseconds(seconds: float) -> float:
+    """Return `patience(seconds)` as Playwright takes it."""
+    return 1000 * patience(seconds)
 
 
 def free_port() -> int:
@@ -88,12 +93,12 @@ class Server:
     def die(self) -> None:
         """As in a power cut."""
         self.process.kill()
-        self.process.wait(20)
+        self.process.wait(patience(20))
 
     def stop(self) -> None:
         """As Docker stops it; nothing may have gone wrong."""
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(patience(20))
         assert "Traceback" not in "".join(self.said)
         assert self.process.returncode == 0
 
@@ -111,7 +116,9 @@ def served(model: str, folder: Path, *flags: str) -> Iterator[str]:
 
 @contextmanager
 def watched(browser: Any, url: str, mortal: bool = False, prefix: str = "") -> Iterator[OpenPage]:
-    """Opens the page at a size and in a theme; at the end nothing may have gone wrong or elsewhere.
+    """Open the page at a size, in a theme and at a display scale; at the end nothing may have gone wrong.
+
+    Whatever a test waits for in the page has a minute, or more on a slow machine.
 
     Args:
         mortal: the server may die meanwhile, of which the browser complains.
@@ -123,8 +130,10 @@ def watched(browser: Any, url: str, mortal: bool = False, prefix: str = "") -> I
         if message.type == "error" and "WebGPU" not in message.text:  # there is none here: WebGL it is
             wrong.append(f"{message.text} {message.location}")
 
-    def open_page(size: tuple[int, int] = DESK, theme: str = "light") -> Any:
-        context = browser.new_context(viewport={"width": size[0], "height": size[1]})
+    def open_page(size: tuple[int, int] = DESK, theme: str = "light", scale: float = 1) -> Any:
+        viewport = {"width": size[0], "height": size[1]}
+        context = browser.new_context(viewport=viewport, device_scale_factor=scale)
+        context.set_default_timeout(milliseconds(60))
         contexts.append(context)
         page = context.new_page()
         page.on(
@@ -158,8 +167,33 @@ def generate(page: Any, prompt: str) -> None:
 
 
 def done(page: Any) -> None:
-    page.wait_for_selector("[data-state=done]", timeout=WAIT)
-    page.wait_for_selector("#viewer canvas", timeout=WAIT)
+    page.wait_for_selector("[data-state=done]")
+    page.wait_for_selector("#viewer canvas")
+
+
+def set_steps(page: Any, steps: int) -> None:
+    """Set the number of steps in the unfolded options, which get their values some time after they appear."""
+    page.wait_for_function(
+        "() => { const [text, range] = ['number', 'range'].map("
+        "(type) => document.querySelector(`#options input[type=${type}]`));"
+        " return text && range && text.value && text.value === range.value; }"
+    )
+    field = page.locator(STEPS).first
+    field.fill(str(steps))
+    field.press("Tab")
+    page.wait_for_function(f"document.querySelector('#options input[type=range]')?.value === '{steps}'")
+
+
+def still(page: Any) -> None:
+    """Wait until the viewer's picture no longer changes."""
+    shown = [pixels(page)]
+
+    def same() -> bool:
+        page.wait_for_timeout(500 * slowness())
+        shown.append(pixels(page))
+        return np.array_equal(shown[-2], shown[-1])
+
+    until(same)
 
 
 def places(page: Any) -> list[tuple[str, dict[str, float]]]:
@@ -173,13 +207,13 @@ def pixels(page: Any) -> np.ndarray:
 
 def shape_in(page: Any, empty: np.ndarray) -> np.ndarray:
     """The colours [N, 3] of the viewer's pixels that are not background, once there are many."""
-    for _ in range(60):
+
+    def shape() -> np.ndarray:
         seen = pixels(page)
-        shape = seen[np.abs(seen - empty).max(2) > 24]
-        if len(shape) > 0.05 * seen.shape[0] * seen.shape[1]:
-            return shape
-        time.sleep(0.25)
-    pytest.fail(f"only {len(shape)} pixels of the viewer are not background")
+        return seen[np.abs(seen - empty).max(2) > 24]
+
+    until(lambda: len(shape()) > 0.05 * empty.shape[0] * empty.shape[1], every=0.25)
+    return shape()
 
 
 def download(page: Any, button: str) -> tuple[str, bytes]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.tiny import tiny_model
-from tests.ui.browsing import CHROMIUM, FLAGS, OpenPage, served, watched
+from tests.ui.browsing import CHROMIUM, FLAGS, Launch, OpenPage, milliseconds, served, watched
 
 
 @pytest.fixture(scope="session")
@@ -26,14 +26,22 @@ def world_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
+def launch() -> Iterator[Launch]:
+    """Start a Chromium; options are those of Playwright."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
     if CHROMIUM is None:
         pytest.skip("no Chromium: apt install chromium")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
+        yield lambda **options: playwright.chromium.launch(
+            executable_path=CHROMIUM, args=FLAGS, timeout=milliseconds(30), **options
+        )
+
+
+@pytest.fixture(scope="session")
+def browser(launch: Launch) -> Iterator[Any]:
+    browser = launch()
+    yield browser
+    browser.close()
 
 
 @pytest.fixture

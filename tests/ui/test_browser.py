@@ -15,7 +15,6 @@ from tests.ui.browsing import (
     PHONE,
     PLACES,
     TABLET,
-    WAIT,
     OpenPage,
     done,
     download,
@@ -23,6 +22,7 @@ from tests.ui.browsing import (
     keep,
     pixels,
     places,
+    set_steps,
     shape_in,
 )  # fmt: skip
 
@@ -37,7 +37,7 @@ def test_a_prompt_becomes_a_mesh_in_the_viewer(open_page: OpenPage) -> None:
     before, empty = places(page), pixels(page)
     keep(page, "desk-before")
     generate(page, "a red mushroom")
-    page.wait_for_selector("[data-state=running]", timeout=WAIT)
+    page.wait_for_selector("[data-state=running]")
     assert page.locator("#generate").is_disabled()
     assert page.locator("#cancel").is_enabled()
     keep(page, "desk-during")
@@ -95,19 +95,12 @@ def test_keyboard_dark_and_a_prompt_that_is_no_html(open_page: OpenPage) -> None
 def test_cancel(open_page: OpenPage) -> None:
     page = open_page()
     page.click("#options button")
-    steps = page.locator("#options input[type=number]").first
-    steps.wait_for()
-    page.wait_for_timeout(
-        500
-    )  # what was folded away is made when it is opened, and gets its value a bit later
-    steps.fill("50")
-    steps.press("Tab")
-    page.wait_for_function("document.querySelector('#options input[type=range]').value === '50'")
+    set_steps(page, 50)
     generate(page, "a tower of fifty steps")
-    page.wait_for_selector("text=/step [0-9]+ of 50/", timeout=WAIT)
+    page.wait_for_selector("text=/step [0-9]+ of 50/")
     keep(page, "desk-options")
     page.click("#cancel")
-    page.wait_for_selector("text=Cancelled.", timeout=WAIT)
+    page.wait_for_selector("text=Cancelled.")
     assert page.locator("#download-glb").is_disabled()  # a sketch is nothing to take home
     assert page.locator("#generate").is_enabled()
 

@@ -11,23 +11,26 @@ from typing import Any
 
 import pytest
 import trimesh
-from gradio_client import Client
 from gradio_client.client import Job
 from gradio_client.utils import Status
 
+from tests.pace import slowness, until
 from tests.ui.browsing import (
     DESK,
     PHONE,
+    STEPS,
     TABLET,
-    WAIT,
     OpenPage,
     done,
     download,
     generate,
     keep,
+    milliseconds,
     served,
+    still,
     watched,
 )
+from tests.ui.visitor import api_client
 
 pytestmark = pytest.mark.browser
 
@@ -37,8 +40,8 @@ IDLE = "#generate:not([disabled])"
 def _finish(page: Any) -> None:
     """Wait until the result and all its files are there."""
     done(page)
-    page.wait_for_selector(f"{IDLE} >> visible=true", timeout=WAIT)
-    page.wait_for_selector("#download-usdz:not([disabled])", timeout=WAIT)
+    page.wait_for_selector(f"{IDLE} >> visible=true")
+    page.wait_for_selector("#download-usdz:not([disabled])")
 
 
 def _tab(page: Any, name: str) -> None:
@@ -51,15 +54,15 @@ def test_a_fast_typist_gets_the_last_prompt_alone_and_keeps_the_camera(open_page
     page.locator("#prompt textarea").press_sequentially("a red mushroom", delay=30)
     done(page)
     page.wait_for_function("document.querySelector('#facts').innerText.includes('a red mushroom')")
-    page.wait_for_selector("#download-usdz:not([disabled])", timeout=WAIT)
-    page.wait_for_timeout(1500)  # until the viewer has drawn it
+    page.wait_for_selector("#download-usdz:not([disabled])")
+    still(page)
     page.evaluate("window.ttViewer.shown.length = 0")
     box = page.locator("#viewer canvas").bounding_box()
     page.mouse.move(box["x"] + 300, box["y"] + 200)
     page.mouse.down()
     for step in range(1, 9):  # as slowly as a viewer that draws in software can follow
         page.mouse.move(box["x"] + 300 + 15 * step, box["y"] + 200 + 4 * step)
-        page.wait_for_timeout(80)
+        page.wait_for_timeout(80 * slowness())
     page.mouse.up()
 
     results: list[str] = []
@@ -76,9 +79,10 @@ def test_a_fast_typist_gets_the_last_prompt_alone_and_keeps_the_camera(open_page
     text.press("Backspace")
     wanted = page.input_value("#prompt textarea")
     page.wait_for_function(
-        f"document.querySelector('#facts').innerText.includes({json.dumps(wanted.strip())})", timeout=WAIT
+        f"document.querySelector('#facts').innerText.includes({json.dumps(wanted.strip())})"
     )
-    page.wait_for_selector("#download-usdz:not([disabled])", timeout=WAIT)
+    page.wait_for_selector("#download-usdz:not([disabled])")
+    still(page)
     page.wait_for_timeout(1500)  # for an older one that would come late
     assert page.inner_text(".tt-caption") == f"“{wanted.strip()}”"
     assert results[-1] == f"“{wanted.strip()}”"
@@ -103,7 +107,7 @@ def test_variants_one_opened_more_like_it_and_a_series(open_page: OpenPage) -> N
     page.fill("#prompt textarea", "a red mushroom")
     page.click("#count label >> text=4")
     page.click("#generate")
-    page.wait_for_selector("text=Click one to open it", timeout=WAIT)
+    page.wait_for_selector("text=Click one to open it")
     tiles = page.locator("#variants .thumbnail-item")
     assert tiles.count() == 4
     assert page.locator("#variants .caption-label").all_inner_texts() == [f"seed {seed}" for seed in range(4)]
@@ -116,7 +120,7 @@ def test_variants_one_opened_more_like_it_and_a_series(open_page: OpenPage) -> N
     assert len(trimesh.load(io.BytesIO(glb), file_type="glb", force="mesh").faces) > 1000
 
     page.click("#more")
-    page.wait_for_selector("text=Click one to open it", timeout=WAIT)
+    page.wait_for_selector("text=Click one to open it")
     captions = page.locator("#variants .caption-label").all_inner_texts()
     assert len(captions) == 4
     assert all(re.fullmatch(r"2 ~ \d+", caption) for caption in captions)
@@ -130,16 +134,14 @@ def test_variants_one_opened_more_like_it_and_a_series(open_page: OpenPage) -> N
     page.wait_for_function(
         "!document.querySelector('#variants').innerText.includes(' ~ ' + VARIED)".replace("VARIED", varied)
     )
-    page.wait_for_selector("text=Click one to open it", timeout=WAIT)
+    page.wait_for_selector("text=Click one to open it")
     tiles.nth(0).click()
-    page.wait_for_function(
-        f"document.querySelector('#variation-path textarea').value === '{varied}:0.2'", timeout=WAIT
-    )
+    page.wait_for_function(f"document.querySelector('#variation-path textarea').value === '{varied}:0.2'")
     _finish(page)
 
     page.fill("#blend textarea", "a blue chair")
     page.locator("#series").click()
-    page.wait_for_selector("#download-series:not([disabled])", timeout=2 * WAIT)
+    page.wait_for_selector("#download-series:not([disabled])", timeout=milliseconds(120))
     keep(page, "desk-series")
     _, archive = download(page, "#download-series")
     with zipfile.ZipFile(io.BytesIO(archive)) as files:
@@ -170,7 +172,7 @@ def test_every_download_opens_and_pictures_are_drawn(open_page: OpenPage) -> Non
         assert f"{len(mesh.faces):,}" in faces, file
     assert "Ready for printing" in page.inner_text(".tt-check")
     _tab(page, "Pictures")
-    page.wait_for_selector("#pictures .thumbnail-item", timeout=WAIT)
+    page.wait_for_selector("#pictures .thumbnail-item")
     captions = page.locator("#pictures .caption-label").all_inner_texts()
     assert captions == ["Wireframe", "Normals", "UV atlas", "Texture"]
     page.wait_for_timeout(500)
@@ -187,7 +189,7 @@ def test_history_outlives_a_reload_and_is_packed_restored_and_deleted(open_page:
     page.wait_for_selector("#history .thumbnail-item")
     assert page.locator("#history .caption-label").all_inner_texts() == ["a red mushroom"]
     page.locator("#history .thumbnail-item").last.click()
-    page.wait_for_selector("#viewer canvas", timeout=WAIT)
+    page.wait_for_selector("#viewer canvas")
     page.wait_for_selector("#past-restore:not([disabled])")
     keep(page, "desk-history")
     name, glb = download(page, "#download-glb")
@@ -201,7 +203,7 @@ def test_history_outlives_a_reload_and_is_packed_restored_and_deleted(open_page:
     generate(page, "a cup")
     _finish(page)
     page.click("#past-pack")
-    page.wait_for_selector("#past-zip:not([disabled])", timeout=WAIT)
+    page.wait_for_selector("#past-zip:not([disabled])")
     _, archive = download(page, "#past-zip")
     with zipfile.ZipFile(io.BytesIO(archive)) as files:
         assert [one["prompt"] for one in json.loads(files.read("manifest.json"))] == [
@@ -221,17 +223,17 @@ def test_history_outlives_a_reload_and_is_packed_restored_and_deleted(open_page:
 def test_a_full_queue_says_when_to_come_again(browser: Any, tmp_path: Path) -> None:
     with served("small", tmp_path, "--queue", "1") as url, watched(browser, url) as open_page:
         page = open_page(TABLET)
-        others = [Client(url, verbose=False, download_files=str(tmp_path / name)) for name in "ab"]
+        others = [api_client(url, tmp_path / name) for name in "ab"]
         jobs = [others[0].submit("a tower", count=8, steps=50, api_name="/variants")]
         _begun(jobs[0], page)
         generate(page, "a cup")
-        page.wait_for_selector("text=Waiting for one other", timeout=WAIT)
+        page.wait_for_selector("text=Waiting for one other")
         page.click("#cancel")
-        page.wait_for_selector("text=Cancelled.", timeout=WAIT)
+        page.wait_for_selector("text=Cancelled.")
         jobs.append(others[1].submit("a hat", api_name="/generate"))
         _begun(jobs[1], page)
         page.click("#generate")
-        page.wait_for_selector("text=/The queue is full; try again in [0-9]+ s/", timeout=WAIT)
+        page.wait_for_selector("text=/The queue is full; try again in [0-9]+ s/")
         assert page.locator("[data-state=error]").count() == 1
         keep(page, "tablet-full")
         assert not any(job.done() for job in jobs)
@@ -239,9 +241,8 @@ def test_a_full_queue_says_when_to_come_again(browser: Any, tmp_path: Path) -> N
 
 def _begun(job: Job, page: Any) -> None:
     """Wait until the engine has been asked."""
-    while job.status().code is not Status.PROCESSING:
-        page.wait_for_timeout(100)
-    page.wait_for_timeout(1000)
+    until(lambda: job.status().code is Status.PROCESSING, every=0.1)
+    page.wait_for_timeout(1000 * slowness())
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
@@ -249,7 +250,8 @@ def test_everything_has_a_name_and_the_keyboard_is_enough(open_page: OpenPage, s
     page = open_page(size)
     page.click("#mixing button")
     page.click("#options button")
-    page.wait_for_timeout(500)
+    for inside in ("#variation input", STEPS):
+        page.locator(inside).first.wait_for()
     nameless = page.evaluate("""() => [...document.querySelectorAll("button, input, textarea, select")]
         .filter((one) => one.offsetParent !== null && one.tabIndex >= 0)
         .filter((one) => !(one.innerText || one.ariaLabel || one.title || one.placeholder

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.ui.browsing import WAIT, OpenPage, done, generate, pixels, shape_in, watched
+from tests.ui.browsing import OpenPage, done, generate, milliseconds, pixels, shape_in, watched
 
 
 @pytest.fixture
@@ -22,15 +22,13 @@ def test_a_reload_at_done_loses_nothing(open_page: OpenPage) -> None:
     page = open_page()
     for count, prompt in enumerate(("a red mushroom", "a blue cup", "a green hat"), 1):
         generate(page, prompt)
-        page.wait_for_selector("[data-state=done]", timeout=WAIT)
+        page.wait_for_selector("[data-state=done]")
         page.reload()
         page.wait_for_selector("#generate")
         page.click("#tabs [role=tab] >> text=History")
-        page.wait_for_function(
-            f"document.querySelectorAll('#history .thumbnail-item').length === {count}", timeout=WAIT
-        )
+        page.wait_for_function(f"document.querySelectorAll('#history .thumbnail-item').length === {count}")
     page.locator("#history .thumbnail-item").first.click()
-    for _ in range(60):  # the other files are written without the page
+    for _ in range(int(milliseconds(60)) // 500):  # the other files are written without the page
         if page.is_enabled("#download-usdz"):
             break
         page.wait_for_timeout(500)
@@ -47,7 +45,7 @@ def test_back_in_the_middle_of_a_generation(open_page: OpenPage) -> None:
     page.wait_for_selector("#status [data-state=running]")
     page.goto("about:blank")
     page.go_back()
-    page.wait_for_selector("#generate:not([disabled])", timeout=WAIT)
+    page.wait_for_selector("#generate:not([disabled])")
     page.wait_for_function("document.querySelector('#prompt textarea').value === 'a red mushroom'")
     generate(page, "a blue cup")
     done(page)

@@ -9,26 +9,14 @@ from typing import Any
 import pytest
 import trimesh
 
-from tests.ui.browsing import WAIT, Server, done, download, free_port, generate, keep, watched
+from tests.ui.browsing import STEPS, Server, done, download, free_port, generate, keep, set_steps, watched
 
 pytestmark = pytest.mark.browser
-
-STEPS = "#options input[type=number]"
-
-
-def _set_steps(page: Any, steps: int) -> None:
-    """Set the number of steps, in a part of the page that is unfolded."""
-    field = page.locator(STEPS).first
-    field.wait_for()
-    page.wait_for_timeout(500)  # what was folded away gets its value a bit later than it is made
-    field.fill(str(steps))
-    field.press("Tab")
-    page.wait_for_function(f"document.querySelector('#options input[type=range]')?.value === '{steps}'")
 
 
 def _made(page: Any) -> None:
     done(page)
-    page.wait_for_selector("#download-usdz:not([disabled])", timeout=WAIT)
+    page.wait_for_selector("#download-usdz:not([disabled])")
 
 
 def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any, tmp_path: Path) -> None:
@@ -37,17 +25,17 @@ def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any
     with watched(browser, server.url, mortal=True) as open_page:
         page = open_page()
         page.click("#options button")
-        _set_steps(page, 2)
+        set_steps(page, 2)
         generate(page, "a red mushroom")
         _made(page)
-        _set_steps(page, 50)
+        set_steps(page, 50)
         page.fill("#seed input", "7")
         page.fill("#prompt textarea", "a tall green cactus")
         page.click("#generate")
-        page.wait_for_selector("text=/step [0-9]+ of 50/", timeout=WAIT)
+        page.wait_for_selector("text=/step [0-9]+ of 50/")
 
         server.die()
-        page.wait_for_selector("#status [data-state=lost]", timeout=WAIT)
+        page.wait_for_selector("#status [data-state=lost]")
         assert page.inner_text("#status").strip() == (
             "The server does not answer; this page reconnects by itself and keeps your prompt and settings."
         )
@@ -63,7 +51,7 @@ def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any
 
         server = Server("small", tmp_path, port)
         try:
-            page.wait_for_selector("text=Connected again", timeout=WAIT)
+            page.wait_for_selector("text=Connected again")
             page.wait_for_function(
                 "document.querySelector('#prompt textarea')?.value === 'a tall green cactus, typed on'"
             )
@@ -71,18 +59,19 @@ def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any
             keep(page, "desk-back")
             page.click("#options button")
             page.wait_for_function(f"document.querySelector('{STEPS}')?.value === '50'")
-            _set_steps(page, 2)
+            set_steps(page, 2)
             page.click("#generate")
             _made(page)
             assert page.inner_text(".tt-caption") == "“a tall green cactus, typed on”"
+            # Once its pictures are drawn nothing is under way by which the page would know of a restart.
+            page.click("#tabs [role=tab] >> text=Pictures")
+            page.wait_for_selector("#pictures .thumbnail-item")
             page.click("#tabs [role=tab] >> text=History")
             page.wait_for_selector("#history .thumbnail-item")
             captions = page.locator("#history .caption-label").all_inner_texts()
             assert captions == ["a tall green cactus, typed on", "a red mushroom"]
 
-            # Now it sleeps through a restart: pictures are drawn, too, so that nothing is under way by which
-            # it would know.
-            page.wait_for_timeout(5000)
+            # Now it sleeps through a restart.
             server.stop()
             server = Server("small", tmp_path, port)
             page.locator("#history .thumbnail-item").first.click()
@@ -93,12 +82,12 @@ def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any
             assert name.startswith("a-tall-green-cactus-typed-on-7-")
             assert len(trimesh.load(io.BytesIO(glb), file_type="glb", force="mesh").faces) > 100
             generate(page, "a blue chair")
-            page.wait_for_selector("[data-state=running]", timeout=WAIT)
+            page.wait_for_selector("[data-state=running]")
             _made(page)
             assert page.inner_text(".tt-caption") == "“a blue chair”"
 
             server.die()
             page.click("#generate")  # which is the first that the page learns of it
-            page.wait_for_selector("#status [data-state=lost]", timeout=WAIT)
+            page.wait_for_selector("#status [data-state=lost]")
         finally:
             server.die()

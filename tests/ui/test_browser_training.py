@@ -12,14 +12,14 @@ import pytest
 from safetensors.numpy import load
 
 from tests.fake_hub import Hub
-from tests.ui.browsing import DESK, PHONE, TABLET, WAIT, Server, download, free_port, keep, watched
+from tests.ui.browsing import DESK, PHONE, TABLET, Server, download, free_port, keep, milliseconds, watched
 from triplaneturbo.models import SMALL
 
 pytestmark = pytest.mark.browser
 
 LIST = "a red cup\na {blue|green} cup\n\na red cup\na dragon\n"
 RUN = "#run-status .tt-words"
-MINUTES = 4 * WAIT
+MINUTES = 240  # seconds
 TOKEN = "hf_OnlyTheHubIsToKnowThis"
 
 
@@ -34,12 +34,12 @@ def training(page: Any) -> None:
     page.wait_for_selector("#train-prompts textarea", state="visible")
 
 
-def says(page: Any, place: str, words: str, timeout: int = WAIT) -> None:
+def says(page: Any, place: str, words: str, seconds: float = 60) -> None:
     """Wait until an element has words that a pattern finds."""
     page.wait_for_function(
         "([place, words]) => new RegExp(words).test(document.querySelector(place)?.textContent ?? '')",
         arg=[place, words],
-        timeout=timeout,
+        timeout=milliseconds(seconds),
     )
 
 
@@ -163,7 +163,7 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
         page.get_by_role("option", name="cups").click()
         page.fill("#prompt textarea", "a red cup")
         page.click("#generate")
-        page.wait_for_selector("#status [data-state=done]", timeout=WAIT)
+        page.wait_for_selector("#status [data-state=done]")
 
         training(page)
         page.click("#run-discard")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.ui.browsing import WAIT, OpenPage, generate, pixels, shape_in, watched
+from tests.ui.browsing import OpenPage, generate, milliseconds, pixels, shape_in, watched
 
 # Whatever fetches meshes waits longer for each than they take to be made.
 SLOW = """
@@ -39,12 +39,12 @@ def test_a_slow_viewer_gets_a_file_at_a_time(open_page: OpenPage) -> None:
     page.on("request", lambda request: ".glb" in request.url and files.append(request.url))
     for prompt in ("a red mushroom", "a blue cup"):
         generate(page, prompt)
-        page.wait_for_selector(f"#facts :text('{prompt}')", timeout=WAIT)
-    for _ in range(WAIT // 200):
+        page.wait_for_selector(f"#facts :text('{prompt}')")
+    for _ in range(int(milliseconds(60)) // 200):
         if files and "/a-blue-cup" in files[-1]:
             break
         page.wait_for_timeout(200)
-    page.wait_for_function("() => !window.ttViewer.loading", timeout=WAIT)
+    page.wait_for_function("() => !window.ttViewer.loading")
     shape = shape_in(page, empty)
     assert shape[:, 2].mean() > shape[:, 0].mean()  # it is the blue one
     assert len(files) == page.evaluate("window.ttViewer.shown.length") >= 2
@@ -58,7 +58,7 @@ def test_a_file_that_is_lost_does_not_stop_the_next(browser: Any, url: str) -> N
         page.uncheck("#forming input")
         page.route("**/file=**/a-red-mushroom*.glb", lambda route: route.fulfill(status=404, body=""))
         generate(page, "a red mushroom")
-        page.wait_for_function("() => window.ttViewer.shown.length === 1", timeout=WAIT)
+        page.wait_for_function("() => window.ttViewer.shown.length === 1")
         generate(page, "a blue cup")
-        page.wait_for_function("() => window.ttViewer.shown.length === 2", timeout=WAIT)
+        page.wait_for_function("() => window.ttViewer.shown.length === 2")
         shape_in(page, empty)

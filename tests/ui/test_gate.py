@@ -6,7 +6,6 @@ The endpoints are those that the page has, so that new ones are asked, too.
 from __future__ import annotations
 
 import os
-import time
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +14,11 @@ from typing import Any
 import pytest
 
 gr = pytest.importorskip("gradio")
-from gradio_client import Client  # noqa: E402
 
+from tests.pace import until  # noqa: E402
+from tests.quick import make_small  # noqa: E402
 from tests.ui.test_panels import NASTY, Reader  # noqa: E402
-from tests.ui.visitor import API, Visitor  # noqa: E402
+from tests.ui.visitor import API, Visitor, api_client  # noqa: E402
 from triplaneturbo.admin import Admin  # noqa: E402
 from triplaneturbo.engine import Engine  # noqa: E402
 from triplaneturbo.limits import Guard, Limits  # noqa: E402
@@ -151,18 +151,13 @@ def test_a_result_is_given_to_who_knows_its_name(visitor: Visitor, entry: Entry)
     assert headers["content-disposition"].startswith("attachment")
     status, _, part = visitor.ask("GET", url, headers={"Range": "bytes=0-5"})
     assert (status, part) == (206, SECRET.encode()[: len(part)])
-    for _ in range(200):
-        if not list(entry.folder.glob(".lease*")):
-            break
-        time.sleep(0.05)
-    else:
-        pytest.fail("it is in use for ever")
+    until(lambda: not list(entry.folder.glob(".lease*")))  # it is in use no longer
 
 
 def test_a_live_result_is_given_from_where_it_lies(page: Any, history: History, tmp_path: Path) -> None:
     before = set(history.root.iterdir())
-    client = Client(page.local_url, verbose=False, download_files=str(tmp_path))
-    got, _ = client.predict("a cup", api_name="/generate", **QUICK)
+    program = api_client(page.local_url, tmp_path)
+    got, _ = program.predict("a cup", api_name="/generate", **QUICK)
     (served,) = history.root.glob(f"live-*/*/{Path(got).name}")
     assert served.read_bytes() == Path(got).read_bytes()
     # A copy that is called by its hash would tell who makes the same thing that somebody else has it.
@@ -331,7 +326,7 @@ def test_no_endpoint_takes_a_file_that_is_not_a_result_s(
 def test_no_endpoint_reads_a_file_whose_name_it_is_told_as_text(
     page: Any, history: History, hostile: list[str], tmp_path: Path
 ) -> None:
-    client = Client(page.local_url, verbose=False, download_files=str(tmp_path))
+    program = api_client(page.local_url, tmp_path)
     path, own = hostile[3], {"prompt": "a cup", "other": "a hat", "count": 2, **QUICK}
     for name, endpoint in page.get_api_info()["named_endpoints"].items():
         kinds = {parameter["parameter_name"]: parameter["type"] for parameter in endpoint["parameters"]}
@@ -341,7 +336,7 @@ def test_no_endpoint_reads_a_file_whose_name_it_is_told_as_text(
         assert texts
         for asked in [*({key: path} for key in texts), {"prompt": f"../../../../..{path}"}, others]:
             try:
-                got = client.predict(api_name=name, **(given | asked))
+                got = program.predict(api_name=name, **(given | asked))
             except Exception as error:
                 got = str(error)
             assert SECRET not in str(got)
@@ -371,7 +366,10 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
 
 
-def test_prompts_are_text_in_whatever_the_page_shows_of_them(page: Any) -> None:
+def test_prompts_are_text_in_whatever_the_page_shows_of_them(
+    page: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_small(monkeypatch, engine)
     parts = {part["id"]: part["type"] for part in page.config["components"]}
     outputs = {dependency["id"]: dependency["outputs"] for dependency in page.config["dependencies"]}
     told = 0

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.pace import patience
 from triplaneturbo.errors import UserError
 from triplaneturbo.models import ROOT
 from triplaneturbo.request import Request
@@ -317,11 +318,14 @@ def test_another_process_s_use_counts_and_ends_with_it(tmp_path: Path, clock: Cl
     entry = _add(shelf, "used", 40_000)
     clock.now += FRESH
     code = (
-        "import sys, time; from pathlib import Path; from triplaneturbo.ui.history import History;"
+        "import sys; from pathlib import Path; from triplaneturbo.ui.history import History;"
         f"entry = History(Path({str(tmp_path)!r})).of({TOKEN!r}).get({entry.id!r});"
-        "use = entry.in_use(); use.__enter__(); print('held', flush=True); time.sleep(60)"
+        "use = entry.in_use(); use.__enter__(); print('held', flush=True); sys.stdin.read()"
     )
-    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=pipe, stdout=pipe, text=True
+    ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         with pytest.raises(UserError, match="quota"):
@@ -381,7 +385,7 @@ def test_threads_and_processes_on_one_root(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     for other in others:
-        assert other.wait(60) == 0, other.communicate()[1]
+        assert other.wait(patience(60)) == 0, other.communicate()[1]
     assert not wrong
     history = History(tmp_path)
     for name in ("p", "q", "a", "b", "c"):

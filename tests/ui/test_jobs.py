@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import trimesh
 
+from tests.pace import patience
 from tests.quick import load
 from triplaneturbo.commands.outputs import FORMATS
 from triplaneturbo.engine import Engine
@@ -209,7 +210,7 @@ def test_whoever_stops_listening_cancels(
     ) as events:
         next(events)
     with pytest.raises(Cancelled):
-        tickets[0].result(60)
+        tickets[0].result(patience(60))
 
 
 def test_a_second_request_waits_in_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +220,7 @@ def test_a_second_request_waits_in_line(tmp_path: Path, monkeypatch: pytest.Monk
         embed = engine.pipeline.embed
 
         def held(prompt: str) -> Any:
-            go.wait(60)
+            go.wait(patience(60))
             return embed(prompt)
 
         monkeypatch.setattr(engine.pipeline, "embed", held)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.pace import until
 from triplaneturbo.commands.outputs import FORMATS
 from triplaneturbo.engine import Engine
 from triplaneturbo.placement import AS_MODELLED
@@ -44,11 +44,8 @@ def _made(
 
 def _files_in_the_end(history: History) -> set[str]:
     """The formats of the one result, once all of them are there."""
-    for _ in range(1200):
-        (entry,) = history.of(TOKEN).entries()
-        if len(entry.files) == len(FORMATS):
-            break
-        time.sleep(0.05)
+    until(lambda: len(history.of(TOKEN).entries()[0].files) == len(FORMATS))
+    (entry,) = history.of(TOKEN).entries()
     return set(entry.files)
 
 

@@ -17,7 +17,9 @@ pytest.importorskip("gradio")
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+from tests.pace import patience, until
 from tests.quick import load
+from tests.ui.visitor import api_client
 from triplaneturbo.engine import Engine
 from triplaneturbo.limits import Guard, Limits
 from triplaneturbo.ui.blocks import SERVING, build, look
@@ -57,12 +59,10 @@ def _ask(client: Client, prompt: str = "a cup", **settings: Any) -> str:
 
 def test_too_large_and_too_often(engine: Engine, tmp_path: Path) -> None:
     with _served(engine, tmp_path / "served", Limits(per_minute=1, resolution=64)) as url:
-        client, other = (
-            Client(url, verbose=False, download_files=str(tmp_path / name)) for name in ("one", "other")
-        )
-        assert "at most 64; ask for less" in _ask(client, resolution=80)
-        assert _ask(client) == ""
-        assert re.search(r"More than 1 requests in a minute; try again in \d+ s\.", _ask(client))
+        program, other = (api_client(url, tmp_path / name) for name in ("one", "other"))
+        assert "at most 64; ask for less" in _ask(program, resolution=80)
+        assert _ask(program) == ""
+        assert re.search(r"More than 1 requests in a minute; try again in \d+ s\.", _ask(program))
         assert _ask(other) == ""
 
 
@@ -74,23 +74,20 @@ def test_one_at_a_time_and_a_full_queue(
 
     def held(prompt: str) -> Any:
         begun.set()
-        go.wait(60)
+        go.wait(patience(60))
         return embed(prompt)
 
     monkeypatch.setattr(engine.pipeline, "embed", held)
     with _served(engine, tmp_path / "served", Limits()) as url, ThreadPoolExecutor() as pool:
-        clients = [Client(url, verbose=False, download_files=str(tmp_path / str(n))) for n in range(3)]
+        clients = [api_client(url, tmp_path / str(n)) for n in range(3)]
         running = pool.submit(_ask, clients[0], "a hat")
-        assert begun.wait(60)
+        assert begun.wait(patience(60))
         assert "This session has a request under way" in _ask(clients[0], "a house")
         waiting = pool.submit(_ask, clients[1], "a car")
-        for _ in range(600):
-            if engine._line._waiting:
-                break
-            threading.Event().wait(0.05)
+        until(lambda: engine._line._waiting)
         assert re.fullmatch(r"The queue is full; try again in \d+ s\.", _ask(clients[2], "a duck"))
         go.set()
-        assert (running.result(60), waiting.result(60)) == ("", "")
+        assert (running.result(patience(60)), waiting.result(patience(60))) == ("", "")
 
 
 def test_a_queue_of_the_engine_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,10 +101,7 @@ def test_a_full_disk_is_one_sentence_and_nothing_more_is_written(
 ) -> None:
     monkeypatch.setattr("triplaneturbo.ui.sessions.FRESH", float("inf"))
     with _served(engine, tmp_path / "served", Limits(live=1000)) as url:
-        clients = [
-            Client(url, verbose=False, download_files=str(tmp_path / name))
-            for name in ("one", "other", "third")
-        ]
+        clients = [api_client(url, tmp_path / name) for name in ("one", "other", "third")]
         assert _ask(clients[0]) == ""
         before = {path: path.stat().st_size for path in (tmp_path / "served").rglob("*.glb")}
         assert len(before) == 1

@@ -20,7 +20,9 @@ import trimesh
 gradio = pytest.importorskip("gradio")
 from gradio_client import Client  # noqa: E402
 
+from tests.quick import make_small  # noqa: E402
 from tests.tiny import tiny_model  # noqa: E402
+from tests.ui.visitor import api_client  # noqa: E402
 from triplaneturbo.commands.outputs import FORMATS  # noqa: E402
 from triplaneturbo.engine import Engine  # noqa: E402
 from triplaneturbo.errors import EmptySurfaceError  # noqa: E402
@@ -60,7 +62,7 @@ def page(engine: Engine, folder: Path) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def client(page: Any, tmp_path_factory: pytest.TempPathFactory) -> Client:
-    return Client(page.local_url, verbose=False, download_files=str(tmp_path_factory.mktemp("got")))
+    return api_client(page.local_url, tmp_path_factory.mktemp("got"))
 
 
 def test_the_page_imports_no_torch() -> None:
@@ -300,7 +302,10 @@ def test_only_adapters_that_fit_can_be_chosen(engine: Engine, monkeypatch: pytes
     assert [value for _, value in shown["choices"]] == ["", "mine", "yours"]
 
 
-def test_the_readme_s_script_runs(page: Any, tmp_path: Path) -> None:
+def test_the_readme_s_script_runs(
+    page: Any, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_small(monkeypatch, engine)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (script,) = re.findall(r"```python\n(from gradio_client.*?)```", readme, re.DOTALL)
     assert "http://127.0.0.1:7860" in script

@@ -6,9 +6,20 @@ import http.client
 import json
 import secrets
 import urllib.parse
+from pathlib import Path
 from typing import Any
 
+from gradio_client import Client
+
+from tests.pace import patience
+
 API = "/gradio_api"
+
+
+def api_client(url: str, folder: Path) -> Client:
+    """A program that calls the page at `url` and downloads to a folder."""
+    limits = {"timeout": patience(60)}
+    return Client(url, verbose=False, download_files=str(folder), httpx_kwargs=limits)
 
 
 class Visitor:
@@ -29,7 +40,7 @@ class Visitor:
         headers: dict[str, str] | None = None,
     ) -> tuple[int, dict[str, str], bytes]:
         """The status, the headers and the body of an answer; `path` is sent as it is."""
-        connection = http.client.HTTPConnection(*self._address, timeout=120)
+        connection = http.client.HTTPConnection(*self._address, timeout=patience(120))
         try:
             connection.putrequest(method, path)
             for key, value in {**(headers or {}), "Content-Length": str(len(body or b""))}.items():

@@ -24,7 +24,6 @@ from triplaneturbo.world import trend as trend_module
 from triplaneturbo.world.__main__ import main
 from triplaneturbo.world.combinations import held_out, seen
 from triplaneturbo.world.export import export
-from triplaneturbo.world.pool import make_pool
 from triplaneturbo.world.pretrain import pretrain
 from triplaneturbo.world.train import SMALL, make_student, read_captions, train
 from triplaneturbo.world.trend import RUNS, Run, specs, table, trend
@@ -35,7 +34,7 @@ SETTINGS = replace(SMALL, iterations=2, batch=1, steps=2)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory, apple_pool: Path) -> Iterator[Path]:
     """A run that is finished."""
     folder = tmp_path_factory.mktemp("run")
     apples = tuple(spec for spec in seen() if spec.thing == THING and not spec.support)
@@ -44,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrain_module, "seen", lambda: apples)
         patch.setattr(pretrain_module, "SHOWN", 2)
-        make_pool(folder / "pool", KEYS, lambda _: None, 1)
+        (folder / "pool").symlink_to(apple_pool)
         pretrain(Team(), folder, KEYS, vae_steps=2, unet_steps=2, batch=2)
     train(Team(), folder, KEYS, list(apples), SETTINGS, math.inf)
     yield folder

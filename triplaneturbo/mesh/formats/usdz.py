@@ -19,9 +19,6 @@ from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.placement import AS_MODELLED, Placement
 from triplaneturbo.render.colors import srgb_to_linear
 
-# The package has the files' times, as clocks on the wall show them; it is not to depend on when it was made.
-_1980 = time.mktime((1980, 1, 1, 0, 0, 0, 0, 0, 0))
-
 
 def to_usdz(mesh: Mesh, image: str = "png", placement: Placement = AS_MODELLED) -> bytes:
     """The mesh as a USDZ file: one mesh with a UsdPreviewSurface; the same mesh gives the same bytes.
@@ -54,9 +51,11 @@ def to_usdz(mesh: Mesh, image: str = "png", placement: Placement = AS_MODELLED) 
         _stage(mesh, placement.up, list(textures)).Export(str(scene))
         for name, data in textures.items():
             Path(folder, name).write_bytes(data)
+        # The package records the files' local times; its bytes must not depend on the clock or the zone.
+        first = time.mktime((1980, 1, 1, 0, 0, 0, 0, 0, 0))
         writer = Sdf.ZipFileWriter.CreateNew(str(package))
         for name in (scene.name, *textures):
-            os.utime(Path(folder, name), (_1980, _1980))
+            os.utime(Path(folder, name), (first, first))
             writer.AddFile(str(Path(folder, name)), name)
         writer.Save()
         return package.read_bytes()
