@@ -17,6 +17,7 @@ from triplaneturbo import __version__
 from triplaneturbo.commands import DONE, TO_MEND
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.config import GeneratorConfig
+from triplaneturbo.library import misplaced
 from triplaneturbo.models import ROOT, SMALL, find_full, find_model
 
 LEAST_DISK_GB = 2
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(_: argparse.Namespace) -> int:
     """Print the findings; 0 if all is well, 1 if something is to be mended."""
-    findings = [*_machine(), *_packages(), *_devices(), *_models()]
+    findings = [*_machine(), *_packages(), *_devices(), *_models(), *_adapters()]
     for finding in findings:
         mark = "MEND" if finding.remedy else "ok"
         print(f"{mark:5} {finding.what:20} {finding.found}")
@@ -111,6 +112,12 @@ def _models() -> Iterator[Finding]:
         yield Finding("full model", str(full.folder) if full else "not on this machine (it is optional)")
     except ImportError:
         yield Finding("full model", "unknown: huggingface_hub is missing")
+
+
+def _adapters() -> Iterator[Finding]:
+    for sentence in misplaced():
+        what, _, remedy = sentence.partition(": ")
+        yield Finding("adapter", what, remedy)
 
 
 def requirements() -> list[tuple[str, str]]:

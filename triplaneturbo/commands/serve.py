@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from triplaneturbo.commands import DONE, Terminated
 from triplaneturbo.errors import UserError
+from triplaneturbo.library import misplaced
 from triplaneturbo.request import shown
 from triplaneturbo.zero_gpu import prepare
 
@@ -109,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
     model = (arguments.model, arguments.device, arguments.precision, arguments.base, arguments.low_vram)
     # The engine ends first: nothing is to be written into the folder while it is deleted.
     with live_folder(history) as folder, Engine(*model, queue=limits.queue, runs=runs) as engine:
-        print("\n".join(filter(None, (engine.report(), engine.notice))), flush=True)
+        print("\n".join(filter(None, (engine.report(), engine.notice, *misplaced()))), flush=True)
         admission = Admission(admin, folder)
         page = build(engine, folder, history, Guard(limits), admission)
         address = {"server_name": arguments.host, "server_port": arguments.port}
