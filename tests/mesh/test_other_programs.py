@@ -190,6 +190,39 @@ def test_assimp_makes_the_same_solid_of_it(files: Files, mushroom: Mesh, kind: s
     np.testing.assert_allclose(again.bounds * scale, ours.bounds, atol=1e-3)
 
 
+@pytest.mark.parametrize("unwrap", ["fast", "xatlas"])
+def test_tangents_are_those_of_blender(tmp_path: Path, unwrap: str) -> None:
+    """MikkTSpace's, up to the bits that Blender keeps of a normal."""
+    program = shutil.which("blender")
+    if program is None:
+        pytest.skip("Blender is not installed (apt install blender)")
+    mesh = Pipeline(load_model(SMALL))("a red mushroom", seed=1, resolution=48, faces=3000, unwrap=unwrap)
+    assert mesh.uv is not None
+    assert mesh.normals is not None
+    assert mesh.tangents is not None
+    upward = mesh.uv * mesh.uv.new_tensor([1, -1]) + mesh.uv.new_tensor([0, 1])
+    lists = {"vertices": mesh.vertices, "normals": mesh.normals, "uv": upward, "faces": mesh.faces}
+    source, target = tmp_path / "mesh.json", tmp_path / "tangents.json"
+    source.write_text(json.dumps({name: part.tolist() for name, part in lists.items()}))
+    script = Path(__file__).with_name("blender_tangents.py")
+    done = subprocess.run(
+        [program, "-b", "--factory-startup", "--python-exit-code", "1", "-P", str(script)]
+        + ["--", str(source), str(target)],
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    theirs = np.array(json.loads(target.read_text()))  # [3F, 4]
+    ours = mesh.tangents[mesh.faces.reshape(-1)].double().numpy()
+    np.testing.assert_array_equal(theirs[:, 3], ours[:, 3])
+    sine = np.linalg.norm(np.cross(theirs[:, :3], ours[:, :3]), axis=1)
+    assert (theirs[:, :3] * ours[:, :3]).sum(1).min() > 0
+    degrees = np.rad2deg(np.arcsin(sine.clip(0, 1)))
+    assert np.quantile(degrees, 0.99) < 0.05  # weighted by area: 3 to 8
+    assert degrees.max() < 1
+
+
 @pytest.mark.parametrize("unit", ["auto", "mm"])
 def test_a_slicer_slices_an_stl_as_it_comes(tmp_path: Path, unit: str) -> None:
     program = shutil.which("prusa-slicer")
