@@ -209,9 +209,15 @@ _QUOTED = re.compile(r'"[^"]*"')
 
 def _delimiter(text: str) -> tuple[str, str]:
     """What parts the cells of a CSV, and the text without the line "sep=;" by which Excel says so."""
-    first = text.partition("\n")[0].rstrip("\r")
-    excel = _EXCEL.fullmatch(first)
-    return (excel[1], text.partition("\n")[2]) if excel else (delimiter(first), text)
+    first, _, rest = text.partition("\n")
+    said = said_delimiter(first)
+    return (said, rest) if said is not None else (delimiter(first), text)
+
+
+def said_delimiter(line: str) -> str | None:
+    """What parts the cells of a CSV whose first line is Excel's "sep=;"; None if it is not that."""
+    excel = _EXCEL.fullmatch(line.rstrip("\r\n"))
+    return excel[1] if excel else None
 
 
 def delimiter(line: str) -> str:
