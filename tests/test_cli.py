@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,7 +59,7 @@ def test_generate_writes_the_file_and_describes_it_in_one_object(cli: Cli, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["mushroom.glb"]
     data = (tmp_path / "mushroom.glb").read_bytes()
     assert made["files"] == [
-        {"path": "mushroom.glb", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        {"path": "mushroom.glb", "unit": "m", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     ]
     assert list(made["seconds"]) == [*STAGES, "files", "total"]
     assert (made["prompt"], made["seed"], made["model"]) == ("a red mushroom", 7, "small")
@@ -163,25 +164,45 @@ def test_the_mesh_and_its_place_in_the_file_as_asked_for(cli: Cli) -> None:
     assert code == 0, err
     assert "A GLB has y up always" in err
     made = json.loads(out)
-    assert made["placement"] == {"size": 0.08, "up": "z", "pivot": "ground"}
+    assert made["placement"] == {"size": 0.08, "up": "z", "pivot": "ground", "unit": "auto"}
+    assert [file["unit"] for file in made["files"]] == ["m", "mm"]
     asked = {"smoothing": 5, "watertight": True, "floaters": 0.5, "normal_map": False}
     assert asked.items() <= made["settings"].items()
-    for path, height in (("cup.glb", 1), ("cup.stl", 2)):
+    for path, height, long in (("cup.glb", 1, 0.08), ("cup.stl", 2, 80)):
         low, high = trimesh.load(path, force="mesh").bounds
-        assert max(high - low) == pytest.approx(0.08)
+        assert max(high - low) == pytest.approx(long)
         assert low[height] == 0
     assert trimesh.load("cup.stl").is_volume
+
+
+def test_a_unit_is_for_the_formats_that_have_none_of_their_own(cli: Cli) -> None:
+    command = ["generate", "a cup", "-o", "cup.glb", "--format", "glb,ply,stl", "--json", *QUICK]
+    code, out, err = cli(*command, "--size", "0.0254", "--unit", "in")
+    assert code == 0, err
+    assert "A GLB is in metres always" in err
+    made = json.loads(out)
+    assert made["placement"]["unit"] == "in"
+    assert [file["unit"] for file in made["files"]] == ["m", "in", "in"]
+    longest = [max(trimesh.load(f"cup.{end}", force="mesh").extents) for end in ("glb", "ply", "stl")]
+    assert longest == pytest.approx([0.0254, 1, 1], rel=1e-5)
+
+
+def test_an_stl_without_a_size_is_told_to_be_two_metres_long(cli: Cli) -> None:
+    assert "needs a --size" in cli("generate", "a cup", "-o", "cup.stl", *QUICK)[2]
+    assert "needs a --size" not in cli("generate", "a cup", "-o", "cup.stl", "--size", "0.1", *QUICK)[2]
 
 
 def test_a_batch_placed_otherwise_is_made_again(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a cup\n")
     command = ["generate", "--prompts", "prompts.txt", "-o", "meshes", "--json", *QUICK]
     skipped = []
-    for more in ([], ["--size", "1"], ["--size", "1"], ["--size", "2"], []):
+    orders = [[], ["--size", "1"], ["--size", "1"], ["--size", "2"], [], ["--unit", "mm"]]  # a GLB has metres
+    orders += [["--format", "stl"], ["--format", "stl", "--unit", "mm"], ["--format", "stl", "--unit", "m"]]
+    for more in orders:
         code, out, _ = cli(*command, *more)
         assert code == 0
         skipped.append(json.loads(out)["skipped"])
-    assert skipped == [0, 0, 1, 0, 1]
+    assert skipped == [0, 0, 1, 0, 1, 1, 0, 1, 0]
 
 
 def test_a_file_of_prompts_is_made_once(cli: Cli, tmp_path: Path) -> None:
@@ -195,7 +216,8 @@ def test_a_file_of_prompts_is_made_once(cli: Cli, tmp_path: Path) -> None:
     manifest = tmp_path / "meshes" / "manifest.jsonl"
     entries = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
     files = {entry["files"][0]["path"] for entry in entries}
-    assert files | {"manifest.jsonl"} == {path.name for path in manifest.parent.iterdir()}
+    there = {path.name for path in manifest.parent.iterdir()} - {".manifest.jsonl.lock"}
+    assert files | {"manifest.jsonl"} == there
     for entry in entries:
         data = (manifest.parent / entry["files"][0]["path"]).read_bytes()
         assert entry["files"][0]["sha256"] == hashlib.sha256(data).hexdigest()
@@ -279,6 +301,40 @@ def test_the_bar_on_a_terminal_shows_the_stages(cli: Cli, monkeypatch: pytest.Mo
         assert re.search(rf"\r{stage}", text), stage
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("a b'\"c.glb", "a b'\"c.glb"), ("new\nline.glb", "new\\nline.glb"), ("\x1b[31m.glb", "\\x1b[31m.glb")]
+    + [("-x.glb", "-x.glb"), ("dots..glb", "dots..glb"), ("cafe\u0301.glb", "cafe\u0301.glb")]
+    + [("\udcff.glb", "\\udcff.glb"), ("x" * 251 + ".glb", "x" * 251 + ".glb")],
+    ids=ascii,
+)
+def test_a_file_of_any_name_is_written_and_told_in_one_line(
+    cli: Cli, tmp_path: Path, name: str, shown: str
+) -> None:
+    code, out, err = cli("generate", "a cup", f"--output={name}", "--quiet", *QUICK)
+    assert (code, err) == (0, "")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert re.fullmatch(re.escape(shown) + r"  \d+ vertices, \d+ faces, \d+\.\d s\n", out)
+
+
+def test_a_name_beyond_the_terminal_s_encoding_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert generate._printable("caf\xe9 猫.glb") == "caf\\xe9 \\u732b.glb"
+
+
+def test_a_link_is_followed_and_home_is_found(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "old.glb").symlink_to("new.glb")
+    assert cli("generate", "a cup", "--output=old.glb", *QUICK)[0] == 0
+    assert (tmp_path / "old.glb").is_symlink()
+    assert (tmp_path / "new.glb").read_bytes().startswith(b"glTF")
+    assert cli("generate", "a cup", "--output=~/cup.glb", *QUICK)[0] == 0
+    assert (tmp_path / "home" / "cup.glb").is_file()
+    assert not (tmp_path / "~").exists()
+
+
 def test_quiet_says_nothing(cli: Cli) -> None:
     code, _, err = cli("generate", "a cup", "-o", "cup.glb", "--quiet", *QUICK)
     assert code == 0
@@ -334,6 +390,21 @@ def test_doctor_says_what_to_do(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert re.search(r"MEND  no-such-package +missing\n +-> run: make setup", out)
     assert re.search(r"MEND  small model .*\n +-> restore", out)
     assert out.splitlines()[-1] == "3 to mend: follow the arrows."
+
+
+def test_doctor_tells_of_adapters_that_cannot_be_chosen(cli: Cli, tmp_path: Path) -> None:
+    from triplaneturbo.library import ADAPTERS, FILE
+
+    (ADAPTERS / "My LoRA").mkdir(parents=True)
+    try:
+        (ADAPTERS / "My LoRA" / FILE).write_bytes(b"x")
+        code, out, _ = cli("doctor")
+    finally:
+        shutil.rmtree(ADAPTERS / "My LoRA")
+    assert code == 1
+    assert re.search(
+        r"MEND  adapter .*'My LoRA' cannot be chosen by that name\n +-> rename it to my-lora", out
+    )
 
 
 def test_doctor_knows_every_requirement() -> None:

@@ -55,6 +55,31 @@ def test_what_is_in_it(shelf: Path) -> None:
         library.adapter("pale", shelf / "nowhere")
 
 
+def test_what_cannot_be_chosen_is_told_with_what_to_do(shelf: Path) -> None:
+    whole = (shelf / "pale" / library.FILE).read_bytes()
+    for name in ("My LoRA", "Éclair", "猫"):
+        (shelf / name).mkdir()
+        (shelf / name / library.FILE).write_bytes(whole)
+    (shelf / "loose One.safetensors").write_bytes(whole)
+    (shelf / "other").mkdir()
+    (shelf / "other" / "pytorch_lora_weights.safetensors").write_bytes(whole)
+    (shelf / "empty").mkdir()
+    (shelf / "notes.txt").write_text("mine")
+    assert library.misplaced(shelf) == [
+        "The adapter 'My LoRA' cannot be chosen by that name: rename it to my-lora.",
+        "The adapter 'loose One.safetensors' is in no folder: move it to loose-one/adapter.safetensors.",
+        "The adapter 'other' has no adapter.safetensors: rename its 'pytorch_lora_weights.safetensors'.",
+        "The adapter '\\xc9clair' cannot be chosen by that name: rename it to eclair.",
+        "The adapter '\\u732b' cannot be chosen by that name: rename it to mine.",
+    ]
+    with pytest.raises(UserError, match="rename it to my-lora"):
+        library.adapter("My LoRA", shelf)
+    for name in ("../pale", "pale/..", "..", ".", "", "a\0b", "x" * 300):
+        with pytest.raises(UserError, match="There is no adapter"):
+            library.adapter(name, shelf)
+    assert library.misplaced(shelf / "nowhere") == []
+
+
 def test_each_makes_its_own_mesh_and_the_own_one_is_as_before(engine: Engine, shelf: Path) -> None:
     assert engine.adapters() == ["pale"]
     before = to_glb(engine.generate("a red mushroom", **QUICK).mesh)

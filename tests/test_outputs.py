@@ -96,7 +96,10 @@ def test_in_a_folder_names_are_made_from_prompts(
     ("output", "formats", "sentence"),
     [
         ("cup", None, "should end in .glb, .zip, .ply, .stl, .usdz or, to be a folder, in /"),
-        ("cup.obj", None, "should end in"),
+        ("cup.obj", None, "should end in .zip: an OBJ comes as a zip with its material and its texture"),
+        ("cup.OBJ", "obj", "should end in .zip: an OBJ comes as a zip"),
+        ("cup.obj", "glb", "should end in .zip: an OBJ comes as a zip"),
+        (".glb", None, "'.glb' has no name before its ending"),
         ("cup.glb", "ply", "is not of the format ply"),
         ("cup.glb", "glb,fbx", "no format 'fbx'; use glb, obj, ply, stl, usdz"),
         ("cup.glb", "", "no format ''"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 from triplaneturbo.errors import UserError
@@ -16,12 +17,40 @@ from triplaneturbo.request import shown
 
 ADAPTERS = Path(os.environ.get("TRIPLANETURBO_ADAPTERS") or ROOT / "checkpoints" / "adapters")
 FILE = "adapter.safetensors"
+SUFFIX = ".safetensors"
 OF_BASE = "base."  # how tensors of an adapter's file begin that are the base's own
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
+def misplaced(folder: Path = ADAPTERS) -> list[str]:
+    """A sentence on each adapter in the folder that cannot be chosen for its name or its place."""
+    if not folder.is_dir():
+        return []
+    return [sentence for path in sorted(folder.iterdir()) if (sentence := _misplaced(path))]
+
+
+def _misplaced(path: Path) -> str:
+    name, wanted = shown(path.name), _proper(path.name.removesuffix(SUFFIX))
+    if path.is_file():
+        loose = path.suffix == SUFFIX
+        return f"The adapter {name} is in no folder: move it to {wanted}/{FILE}." if loose else ""
+    if not path.is_dir():
+        return ""
+    if (path / FILE).is_file():
+        proper = NAME.fullmatch(path.name)
+        return "" if proper else f"The adapter {name} cannot be chosen by that name: rename it to {wanted}."
+    weights = sorted(file.name for file in path.glob(f"*{SUFFIX}"))
+    return f"The adapter {name} has no {FILE}: rename its {shown(weights[0])}." if weights else ""
+
+
+def _proper(name: str) -> str:
+    """The name that an adapter could have, for one that it cannot."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9_]+", "-", plain).strip("-_")[:64] or "mine"
+
+
 def adapters(folder: Path = ADAPTERS) -> dict[str, Path]:
-    """The adapters' files by name, in alphabetical order; what has no proper name is left out."""
+    """The adapters' files by name, in alphabetical order; `misplaced` tells of what is left out."""
     if not folder.is_dir():
         return {}
     found = {path.name: path / FILE for path in sorted(folder.iterdir()) if NAME.fullmatch(path.name)}
@@ -36,6 +65,10 @@ def adapter(name: str, folder: Path = ADAPTERS) -> Path:
     """
     known = adapters(folder)
     if name not in known:
+        there = {path.name: path for path in folder.iterdir()} if folder.is_dir() else {}
+        sentence = _misplaced(there[name]) if name in there else ""
+        if sentence:
+            raise UserError(sentence)
         has = f"there are {', '.join(known)}" if known else "there are none yet"
         raise UserError(f"There is no adapter {shown(name)}; {has}.")
     return known[name]

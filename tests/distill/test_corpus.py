@@ -40,7 +40,9 @@ def test_a_file_is_cleaned_and_what_is_left_out_is_counted(tmp_path: Path) -> No
     assert corpus.summary == "5 prompts; left out: 1 blanks, 1 duplicates, 2 wrong, 2 too long"
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "b.jsonl", "a.json", "b.json", "c.json", "a.csv", "b.csv"])
+@pytest.mark.parametrize(
+    "name", ["a.jsonl", "b.jsonl", "a.json", "b.json", "c.json", "d.json", "a.csv", "b.csv", "c.csv", "a.txt"]
+)
 def test_kinds_of_files(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "_PIECE", 7)  # every token is cut somewhere
     contents = {
@@ -49,6 +51,9 @@ def test_kinds_of_files(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPat
         "a.json": json.dumps(['a "cup"', "a hat, red"], indent=1),
         "b.json": json.dumps({"val": ["a cap"], "train": ['a "cup"', "a hat, red"], "n": {"train": ["no"]}}),
         "c.json": json.dumps([{"id": [1, {"prompt": "no"}], "prompt": 'a "cup"'}, {"prompt": "a hat, red"}]),
+        "d.json": json.dumps({"0": {"caption": 'a "cup"'}, "1": {"n": 1, "caption": "a hat, red"}}),
+        "c.csv": 'sep=;\r\nn;prompt\r\n1;"a ""cup"""\r\n2;a hat, red\r\n',
+        "a.txt": '# mine\na "cup"\na hat, red\n',
         "a.csv": 'n,prompt\n1,"a ""cup"""\n2,"a hat, red"\n',
         "b.csv": "prompt\na \"cup\"\na hat, red\n",
     }  # fmt: skip

@@ -131,11 +131,12 @@ def test_same_bounds_same_volume_same_bytes(kind, make):
     data = encode(mesh, kind)
     assert data == encode(mesh, kind)
     back = read_obj(data) if kind == "obj" else read(data, kind)
-    expected = mesh.vertices @ TURN.T
+    scale = 1000 if kind == "stl" else 1  # millimetres
+    expected = mesh.vertices @ TURN.T * scale
     bounds = torch.stack((expected.amin(0), expected.amax(0))).numpy()
     np.testing.assert_allclose(back.bounds, bounds, atol=1e-6 * np.abs(bounds).max())
     original = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy())
-    assert back.volume == pytest.approx(original.volume, rel=1e-4)
+    assert back.volume == pytest.approx(original.volume * scale**3, rel=1e-4)
     assert original.volume > 0
     if kind in ("ply", "stl"):
         back.merge_vertices()

@@ -28,6 +28,9 @@ from triplaneturbo.models import SMALL
 from triplaneturbo.pipeline import Pipeline
 
 SIZE = 0.25  # metres
+NUMBERS = {
+    "stl": 1000
+}  # by how much an STL's are larger: it is in millimetres, and Blender and assimp ask no unit
 SCRIPT = Path(__file__).with_name("blender_import.py")
 
 Files = dict[tuple[str, str], Path]
@@ -102,8 +105,9 @@ def test_blender_has_it_upright_at_its_size(
 ) -> None:
     found = imported(blender, files[kind, up])
     low, high = extents(mushroom)
-    np.testing.assert_allclose(found["low"], low, atol=1e-6)
-    np.testing.assert_allclose(found["high"], high, atol=1e-6)
+    scale = NUMBERS.get(kind, 1)
+    np.testing.assert_allclose(np.divide(found["low"], scale), low, atol=1e-6)
+    np.testing.assert_allclose(np.divide(found["high"], scale), high, atol=1e-6)
     assert max(high - low) == pytest.approx(SIZE)
 
 
@@ -112,9 +116,9 @@ def test_what_the_other_axis_is_for(
     blender: Report, files: Files, mushroom: Mesh, kind: str, up: str
 ) -> None:
     found = imported(blender, files[kind, up])
-    height = found["high"][2] - found["low"][2]
-    assert height == pytest.approx(extents(mushroom)[1][1] * 2, abs=1e-6)  # it is the depth that stands up
-    assert max(np.subtract(found["high"], found["low"])) == pytest.approx(SIZE)
+    sides = np.subtract(found["high"], found["low"]) / NUMBERS.get(kind, 1)
+    assert sides[2] == pytest.approx(extents(mushroom)[1][1] * 2, abs=1e-6)  # it is the depth that stands up
+    assert max(sides) == pytest.approx(SIZE)
 
 
 @pytest.mark.parametrize("kind", SUFFIXES)
@@ -172,8 +176,9 @@ def test_assimp_reads_it(files: Files, mushroom: Mesh, kind: str, up: str) -> No
     low, high = extents(mushroom)  # z up
     if up == "y" or kind == "glb":
         low, high = (np.array((low[0], 0, low[1])), np.array((high[0], high[2], high[1])))
-    np.testing.assert_allclose(point("Minimum"), low, atol=2e-6)
-    np.testing.assert_allclose(point("Maximum"), high, atol=2e-6)
+    scale = NUMBERS.get(kind, 1)
+    np.testing.assert_allclose(point("Minimum") / scale, low, atol=2e-6)
+    np.testing.assert_allclose(point("Maximum") / scale, high, atol=2e-6)
     if kind == "glb":
         assert number("Textures (embed.)") == 2
         assert number("Vertices") == len(mushroom.vertices)
@@ -188,5 +193,62 @@ def test_assimp_makes_the_same_solid_of_it(files: Files, mushroom: Mesh, kind: s
     assimp("export", str(files[kind, "y"]), str(path))
     again, ours = trimesh.load(path), trimesh.load(files["stl", "y"])
     assert again.is_volume
-    assert again.volume == pytest.approx(ours.volume, rel=1e-4)
-    np.testing.assert_allclose(again.bounds, ours.bounds, atol=1e-6)
+    scale = NUMBERS["stl"]  # assimp keeps the numbers, which are metres in the other formats
+    assert again.volume * scale**3 == pytest.approx(ours.volume, rel=1e-4)
+    np.testing.assert_allclose(again.bounds * scale, ours.bounds, atol=1e-3)
+
+
+@pytest.mark.parametrize("unwrap", ["fast", "xatlas"])
+def test_tangents_are_those_of_blender(tmp_path: Path, unwrap: str) -> None:
+    """MikkTSpace's, up to the bits that Blender keeps of a normal."""
+    program = shutil.which("blender")
+    if program is None:
+        pytest.skip("Blender is not installed (apt install blender)")
+    mesh = Pipeline(load_model(SMALL))("a red mushroom", seed=1, resolution=48, faces=3000, unwrap=unwrap)
+    assert mesh.uv is not None
+    assert mesh.normals is not None
+    assert mesh.tangents is not None
+    upward = mesh.uv * mesh.uv.new_tensor([1, -1]) + mesh.uv.new_tensor([0, 1])
+    lists = {"vertices": mesh.vertices, "normals": mesh.normals, "uv": upward, "faces": mesh.faces}
+    source, target = tmp_path / "mesh.json", tmp_path / "tangents.json"
+    source.write_text(json.dumps({name: part.tolist() for name, part in lists.items()}))
+    script = Path(__file__).with_name("blender_tangents.py")
+    done = subprocess.run(
+        [program, "-b", "--factory-startup", "--python-exit-code", "1", "-P", str(script)]
+        + ["--", str(source), str(target)],
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    theirs = np.array(json.loads(target.read_text()))  # [3F, 4]
+    ours = mesh.tangents[mesh.faces.reshape(-1)].double().numpy()
+    np.testing.assert_array_equal(theirs[:, 3], ours[:, 3])
+    sine = np.linalg.norm(np.cross(theirs[:, :3], ours[:, :3]), axis=1)
+    assert (theirs[:, :3] * ours[:, :3]).sum(1).min() > 0
+    degrees = np.rad2deg(np.arcsin(sine.clip(0, 1)))
+    assert np.quantile(degrees, 0.99) < 0.05  # weighted by area: 3 to 8
+    assert degrees.max() < 1
+
+
+@pytest.mark.parametrize("unit", ["auto", "mm"])
+def test_a_slicer_slices_an_stl_as_it_comes(tmp_path: Path, unit: str) -> None:
+    program = shutil.which("prusa-slicer")
+    if program is None:
+        pytest.skip("PrusaSlicer is not installed (apt install prusa-slicer)")
+    solid = Pipeline(load_model(SMALL))(
+        "a red mushroom", seed=1, resolution=48, watertight=True, unwrap="none"
+    )
+    path = save(solid, tmp_path / "solid.stl", placement=Placement(0.05, "z", "ground", unit))
+    code = tmp_path / "solid.gcode"
+    done = subprocess.run(
+        [program, "--export-gcode", "--center", "100,100", str(path), "-o", str(code)],
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert code.is_file(), done.stdout[-1000:] + done.stderr[-1000:]  # in metres: "No layers were detected"
+    heights = [float(height) for height in re.findall(r"^;Z:([0-9.]+)", code.read_text(), re.MULTILINE)]
+    low, high = trimesh.load(path).bounds
+    assert max(high - low) == pytest.approx(50, rel=1e-5)
+    assert max(heights) == pytest.approx(high[2], abs=0.5)

@@ -7,15 +7,17 @@ import torch
 from tests.mesh.shapes import TURN, colored, textured
 from tests.mesh.test_formats import read, read_obj
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.formats import AS_MODELLED, Placement, encode, save
+from triplaneturbo.mesh.formats import AS_MODELLED, SUFFIXES, Placement, encode, save
 from triplaneturbo.mesh.mesh import Mesh
 
 KINDS = ["glb", "obj", "ply", "stl"]
+PER_METRE = {"m": 1, "cm": 100, "mm": 1000, "in": 1 / 0.0254}
+OWN = {"glb": "m", "obj": "m", "ply": "m", "stl": "mm", "usdz": "m"}
 
 
-def extents(data, kind):
-    """Lowest and highest corner [2, 3] of what is in the file."""
-    return (read_obj(data) if kind == "obj" else read(data, kind)).bounds
+def extents(data, kind, unit=None):
+    """Lowest and highest corner [2, 3] of what is in the file, in metres."""
+    return (read_obj(data) if kind == "obj" else read(data, kind)).bounds / PER_METRE[unit or OWN[kind]]
 
 
 def off_centre():
@@ -67,6 +69,26 @@ def test_nothing_asked_for_is_the_file_as_it_always_was(kind):
     np.testing.assert_allclose(extents(encode(mesh, kind), kind), expected, rtol=1e-7)  # an OBJ has 8 digits
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("unit", PER_METRE)
+def test_the_unit_changes_the_numbers_and_not_the_object(kind, unit):
+    mesh, placement = off_centre(), Placement(0.12, "y", "ground", unit)
+    written = "m" if kind == "glb" else unit
+    assert placement.unit_in(kind) == written
+    bounds = extents(encode(mesh, kind, placement=placement), kind, written)
+    np.testing.assert_allclose(bounds, placed(mesh, 0.12, "y", "ground"), atol=1e-6)
+    if unit == OWN[kind]:
+        assert encode(mesh, kind, placement=placement) == encode(
+            mesh, kind, placement=Placement(0.12, "y", "ground")
+        )
+
+
+def test_an_stl_is_in_millimetres_and_what_else_there_is_in_metres():
+    assert {kind: Placement().unit_in(kind) for kind in SUFFIXES} == OWN
+    longest = (read(encode(textured(), "stl", placement=Placement(size=0.08)), "stl").extents).max()
+    assert longest == pytest.approx(80, rel=1e-5)  # as a slicer reads it: 8 cm
+
+
 @pytest.mark.parametrize("kind", ["obj", "ply", "stl"])
 def test_z_up_on_request_stands_as_blender_would_stand_a_glb(kind):
     mesh = textured()
@@ -87,6 +109,7 @@ BAD = [
     ({"up": "x"}, "choose one of the two"),
     ({"up": None}, "choose one of the two"),
     ({"pivot": "top"}, "model, centre or ground, not 'top'"),
+    *(({"unit": unit}, "auto, m, cm, mm, in, not") for unit in ("km", "", None, "MM", ["m"])),
     *(
         ({"size": size}, "0.001 to 1000 metres")
         for size in (0.0, -1.0, 0.0009, 1001, float("nan"), float("inf"), "2", True)

@@ -18,7 +18,7 @@ from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.nearest import flood, nearest_covered
 from triplaneturbo.mesh.sparse import extract
 from triplaneturbo.mesh.surface import marching_cubes
-from triplaneturbo.mesh.tangents import to_tangent_space, vertex_tangents
+from triplaneturbo.mesh.tangents import split_frames, to_tangent_space, vertex_tangents
 from triplaneturbo.mesh.texture import bake, gradient, paint
 from triplaneturbo.mesh.unwrap import unwrap
 
@@ -239,6 +239,70 @@ def test_tangents_follow_the_image() -> None:
     torch.testing.assert_close(mirrored, torch.tensor([[-1.0, 0, 0, -1]]).expand(4, 4))
     up = to_tangent_space(F.normalize(torch.tensor([[0.0, 1, 1]]), dim=1), normals[:1], tangents[:1])
     torch.testing.assert_close(up, F.normalize(torch.tensor([[0.0, 1, 1]]), dim=1))
+
+
+def test_tangents_equal_those_of_loops() -> None:
+    mesh = unwrap(ball(12), "fast", SIZE)
+    normals = F.normalize(mesh.vertices, dim=1)
+    found = vertex_tangents(mesh.vertices, mesh.faces, mesh.uv, normals).double().numpy()
+    places, uv, normals = (part.double().numpy() for part in (mesh.vertices, mesh.uv, normals))
+
+    def laid(vector: np.ndarray, normal: np.ndarray) -> np.ndarray:
+        vector = vector - normal * (vector @ normal)
+        return vector / np.linalg.norm(vector)
+
+    wanted = np.zeros((len(places), 3))
+    for face in mesh.faces.tolist():
+        a, b, c = face
+        edges = np.stack((places[b] - places[a], places[c] - places[a]))
+        across = np.cross(*edges)
+        # The gradients of u and v, linear over the face; the tangent is where u grows and v does not.
+        dv = np.linalg.solve(np.vstack((edges, across)), [*(uv[[b, c], 1] - uv[a, 1]), 0])
+        du = np.linalg.solve(np.vstack((edges, across)), [*(uv[[b, c], 0] - uv[a, 0]), 0])
+        along = np.cross(dv, across)
+        along *= np.sign(along @ du)
+        for corner in range(3):
+            here, ahead, behind = (face[(corner + step) % 3] for step in range(3))
+            normal = normals[here]
+            sides = [laid(places[other] - places[here], normal) for other in (ahead, behind)]
+            wanted[here] += laid(along, normal) * np.arccos(sides[0] @ sides[1])
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    np.testing.assert_allclose(found[:, :3], wanted, atol=1e-4)
+
+
+def fan(centre: int, first: int, angle: float) -> tuple[Tensor, Tensor]:
+    """Two faces around the origin: vertices first to first + 2 [3, 2], and faces [2, 3]."""
+    turn = torch.tensor([angle, angle + 0.5, angle + 1.0])
+    around = torch.stack((turn.cos(), turn.sin()), 1)
+    return around, torch.tensor([[centre, first, first + 1], [centre, first + 1, first + 2]])
+
+
+def test_a_vertex_between_two_frames_is_split() -> None:
+    one, two = fan(0, 1, 0.0), fan(0, 4, 2.0)
+    flat = torch.cat((torch.zeros(1, 2), one[0], two[0]))
+    mesh = Mesh(
+        F.pad(flat, (0, 1)), torch.cat((one[1], two[1])), uv=flat, normals=torch.eye(3)[[2]].expand(7, 3)
+    )
+    split = split_frames(mesh)
+    assert len(split.vertices) == 8
+    for name in ("vertices", "uv", "normals"):
+        assert torch.equal(getattr(split, name)[split.faces], getattr(mesh, name)[mesh.faces])
+    assert len(split.faces[:2].unique()) == len(split.faces[2:].unique()) == 4
+    assert split_frames(split) is split
+
+    # Joined by an edge, but mirrored in the atlas.
+    square = torch.tensor([[0.0, 0], [1, 0], [0, 1], [1, 1]])
+    folded = square.clone()
+    folded[3] = 0
+    mesh = Mesh(F.pad(square, (0, 1)), torch.tensor([[0, 1, 2], [1, 3, 2]]), uv=folded)
+    split = split_frames(mesh)
+    assert len(split.vertices) == 6
+    normals = torch.eye(3)[[2]].expand(6, 3)
+    signs = vertex_tangents(split.vertices, split.faces, split.uv, normals)[:, 3]
+    assert (signs[split.faces[0]] == -1).all()
+    assert (signs[split.faces[1]] == 1).all()
+    whole = mesh.replace(uv=square)
+    assert split_frames(whole) is whole
 
 
 def test_a_face_without_uv_area_has_some_tangent() -> None:

@@ -111,6 +111,16 @@ def test_bytes_depend_neither_on_the_clock_nor_on_the_process():
     assert done.stdout.split() == [hashlib.sha256(to_usdz(textured())).hexdigest()] * len(zones)
 
 
+@pytest.mark.parametrize(("unit", "metres"), [("auto", 1), ("cm", 0.01), ("mm", 0.001), ("in", 0.0254)])
+def test_it_names_the_unit_of_its_numbers(unit, metres, opened):
+    from pxr import UsdGeom
+
+    stage = opened(to_usdz(textured(), placement=Placement(size=0.3, unit=unit)))
+    assert UsdGeom.GetStageMetersPerUnit(stage) == pytest.approx(metres)
+    points = np.array(mesh_of(stage).GetPointsAttr().Get())
+    assert (points.max(0) - points.min(0)).max() * metres == pytest.approx(0.3, rel=1e-5)
+
+
 @pytest.mark.parametrize("up", ["y", "z"])
 def test_it_reads_back_as_it_was_written(up, opened):
     from pxr import UsdGeom

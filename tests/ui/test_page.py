@@ -100,7 +100,16 @@ def test_the_endpoints_and_their_types(page: Any) -> None:
     assert list(parameters["/generate"]) == ["prompt", *SETTINGS, *BLEND]
     assert list(parameters["/variants"]) == ["prompt", "count", *SETTINGS, *BLEND]
     assert list(parameters["/blend"]) == ["prompt", "other", "count", *SETTINGS, "adapter", "variation_path"]
-    assert list(parameters["/export"]) == ["prompt", "format", "size", "up", "pivot", *SETTINGS, *BLEND]
+    assert list(parameters["/export"]) == [
+        "prompt",
+        "format",
+        "size",
+        "up",
+        "pivot",
+        *SETTINGS,
+        *BLEND,
+        "unit",
+    ]
     types = parameters["/export"]
     assert types["seed"] == {"type": "integer"}
     assert types["variation"] == {"type": "number"}
@@ -168,9 +177,15 @@ def test_export_places_the_object(client: Client) -> None:
     where = {"size": 0.25, "up": "z", "pivot": "ground"}
     got, facts = client.predict("a red mushroom", seed=3, format="stl", **where, api_name="/export", **QUICK)
     low, high = trimesh.load(got, force="mesh").bounds
-    assert max(high - low) == pytest.approx(0.25, rel=1e-5)
-    assert low[2] == pytest.approx(0, abs=1e-6)
-    assert facts["placement"] == where
+    assert max(high - low) == pytest.approx(250, rel=1e-5)  # millimetres
+    assert low[2] == pytest.approx(0, abs=1e-3)
+    assert facts["placement"] == where | {"unit": "auto"}
+    assert facts["files"][0]["unit"] == "mm"
+    got, facts = client.predict(
+        "a red mushroom", seed=3, format="stl", unit="cm", **where, api_name="/export", **QUICK
+    )
+    assert max(trimesh.load(got, force="mesh").extents) == pytest.approx(25, rel=1e-5)
+    assert facts["placement"] == where | {"unit": "cm"}
 
 
 @pytest.mark.parametrize(
@@ -183,6 +198,7 @@ def test_export_places_the_object(client: Client) -> None:
         ("/export", {"prompt": "a cup", "format": "fbx"}, "There is no format 'fbx'"),
         ("/export", {"prompt": "a cup", "format": "../x"}, "There is no format"),
         ("/export", {"prompt": "a cup", "size": 1e9}, "The size should be"),
+        ("/export", {"prompt": "a cup", "unit": "km"}, "The unit should be"),
         ("/generate", {"prompt": "a cup", "adapter": "../../etc"}, "There is no adapter"),
     ],
 )
@@ -320,4 +336,4 @@ def test_the_readme_s_script_runs(
     )
     file, files, facts = json.loads(done.stdout.splitlines()[-1])
     assert (Path(file).suffix, len(files)) == (".stl", 5)
-    assert facts["placement"] == {"size": 0.08, "up": "z", "pivot": "model"}
+    assert facts["placement"] == {"size": 0.08, "up": "z", "pivot": "model", "unit": "auto"}

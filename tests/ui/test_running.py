@@ -108,9 +108,18 @@ def test_a_list_too_long_for_the_page_names_the_command() -> None:
 
 def test_an_uploaded_list_s_errors_name_the_file_and_not_its_place(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
-    path.write_text("id,words,tint\n1,a red cup,x\n")
+    path.write_text("id,words,tint\n1,a red cup,dark red\n")
     with pytest.raises(UserError, match=r"'mine\.csv'") as told:
         prompt_list.from_file(path, None)
     assert str(tmp_path) not in str(told.value)
     assert prompt_list.choices(path) == ["id", "words", "tint"]
     assert prompt_list.from_file(path, "words")[1] == "a red cup"
+
+
+def test_an_uploaded_text_keeps_its_comments_and_its_ids_where_it_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_bytes("# mine\r\n1|a red cup\r\n2|a hat\r\n".encode("utf-16"))
+    listed, text = prompt_list.from_file(path, None)
+    assert text.splitlines() == ["# mine", "1|a red cup", "2|a hat"]
+    assert listed.prompts == prompt_list.from_text(text).prompts == ("a red cup", "a hat")
+    assert "1 commented out" in prompt_list.panel(prompt_list.Counted(listed.prompts, (), {}, listed))

@@ -18,6 +18,7 @@ from triplaneturbo.commands.finding import Finding, mending
 from triplaneturbo.commands.surroundings import surroundings
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.config import GeneratorConfig
+from triplaneturbo.library import misplaced
 from triplaneturbo.models import ROOT, SMALL, find_full, find_model
 from triplaneturbo.preflight import check_process
 
@@ -33,7 +34,7 @@ def run(_: argparse.Namespace) -> int:
     """Print the findings; 0 if all is well, 1 if something is to be mended."""
     try:
         check_process()
-        findings = [*_machine(), *_packages(), *_devices(), *_models(), *surroundings()]
+        findings = [*_machine(), *_packages(), *_devices(), *_models(), *_adapters(), *surroundings()]
     except UserError as error:  # nothing else can be looked at then: torch aborts in a folder that is gone
         findings = [mending("this process", error)]
     for finding in findings:
@@ -109,6 +110,12 @@ def _models() -> Iterator[Finding]:
         yield Finding("full model", str(full.folder) if full else "not on this machine (it is optional)")
     except ImportError:
         yield Finding("full model", "unknown: huggingface_hub is missing")
+
+
+def _adapters() -> Iterator[Finding]:
+    for sentence in misplaced():
+        what, _, remedy = sentence.partition(": ")
+        yield Finding("adapter", what, remedy)
 
 
 def requirements() -> list[tuple[str, str]]:

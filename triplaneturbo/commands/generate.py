@@ -4,9 +4,10 @@ With --json one object is printed. For one mesh:
 
     {"prompt": ..., "seed": ..., "vertices": ..., "faces": ...,
      "seconds": {"text": ..., "denoise": ..., ..., "files": ..., "total": ...},
-     "files": [{"path": ..., "bytes": ..., "sha256": ...}],
+     "files": [{"path": ..., "unit": ..., "bytes": ..., "sha256": ...}],
      "surface_faces": ..., "dropped_pieces": ..., "memory_was_short": ...,
-     "settings": {"steps": ..., "resolution": ..., ...}, "placement": {"size": ..., "up": ..., "pivot": ...},
+     "settings": {"steps": ..., "resolution": ..., ...},
+     "placement": {"size": ..., "up": ..., "pivot": ..., "unit": ...},
      "model": ..., "device": ..., "precision": ..., "version": ...}
 
 where a model of the world, such as the built-in one, adds which words of the prompt it does not know and,
@@ -17,6 +18,10 @@ where it knows them all, why they have no meaning in its world:
 and with --count or --prompts
 
     {"meshes": [such objects], "skipped": N, "without_surface": [{"prompt": ..., "seed": ...}]}
+
+A FILE of --prompts is a .txt with a prompt a line, or a .csv, .json or .jsonl with a column of prompts and,
+where wanted, columns "seed" (in the place of --seed; --count goes on from it) and "name" or "id" (what the
+line's files are called). docs/batches.md has all of it.
 """
 
 from __future__ import annotations
@@ -27,20 +32,22 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Container
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from triplaneturbo import __version__
-from triplaneturbo.commands import DONE, NO_SURFACE
+from triplaneturbo.commands import DONE, NO_SURFACE, batch
 from triplaneturbo.commands.flags import add_model_flags, utf8
 from triplaneturbo.commands.manifest import Manifest
-from triplaneturbo.commands.outputs import DEFAULT_FOLDER, FORMATS, Job, plan, write
+from triplaneturbo.commands.outputs import DEFAULT_FOLDER, FORMATS, Job, formats_of, plan, write
 from triplaneturbo.commands.share import Share, share
+from triplaneturbo.distill.prompts import Line, PromptList
+from triplaneturbo.distill.text_files import STANDARD_INPUT
 from triplaneturbo.errors import EmptySurfaceError, UserError
 from triplaneturbo.library import adapter
 from triplaneturbo.models import base_or_default, fingerprint
-from triplaneturbo.placement import AS_MODELLED, PIVOTS, UPS, Placement
+from triplaneturbo.placement import AS_MODELLED, AUTO, PIVOTS, UNIT_CHOICES, UPS, Placement
 from triplaneturbo.preflight import check_process
 from triplaneturbo.request import DEFAULT_FACES, DEFAULT_FLOATERS, SEED_LIMIT, UNWRAPS, Request, shown
 
@@ -62,7 +69,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help=f"a file ending in {', '.join(FORMATS.values())}, or a folder; default {DEFAULT_FOLDER}/",
     )
-    add("--prompts", metavar="FILE", help="one mesh a line of FILE into the folder -o, with a manifest.jsonl")
+    add(
+        "--prompts",
+        metavar="FILE",
+        help="a mesh for each line of a .txt, .csv, .json or .jsonl (-: standard input) into the folder -o,"
+        " with a manifest.jsonl; columns seed and name are used",
+    )
+    add("--column", metavar="NAME", help="of --prompts, which holds the prompts; default: the likeliest")
     add("--seed", type=whole, default=0, metavar="N", help="0 (the default) to 2^32 - 1")
     add("--count", type=whole, default=1, metavar="N", help="so many meshes, with seeds N, N + 1, ...")
     add("--steps", type=whole, metavar="K", help="denoising steps; default: the model's own")
@@ -112,6 +125,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--blend-weight", type=decimal, default=0.5, metavar="W", help="its share, 0 to 1; default 0.5")
     add("--adapter", default="", metavar="NAME", help="of checkpoints/adapters; default: the model's own")
     add("--size", type=decimal, metavar="M", help="metres along the longest side; default: about 2")
+    add(
+        "--unit",
+        default=AUTO,
+        metavar="|".join(UNIT_CHOICES),
+        help="of the numbers in the file; default auto: mm in an STL, as slicers read it, else m; a GLB has m"
+        " always",
+    )
     add("--up", default="y", metavar="|".join(UPS), help="axis, default y; a GLB has y up always")
     add(
         "--pivot",
@@ -149,10 +169,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Make the meshes; 0, or 3 if the model found no surface for some of several."""
     check_process()
     own = share()
-    placement = Placement(arguments.size, arguments.up, arguments.pivot).checked()
-    jobs, manifest = _jobs(arguments, placement, own.size > 1)
-    if placement.up != "y" and "glb" in jobs[0].paths:
-        print("A GLB has y up always, as glTF demands; --up is for the other formats.", file=sys.stderr)
+    placement = Placement(arguments.size, arguments.up, arguments.pivot, arguments.unit).checked()
+    if arguments.prompts == STANDARD_INPUT and own.size > 1:
+        raise UserError("Several processes cannot share standard input; give --prompts a file.")
+    jobs, manifest = _jobs(arguments, placement)
+    _tell_placement(placement, jobs[0].paths)
     several = manifest is not None or len(jobs) > 1
     jobs = own.of(jobs, lambda job: job.request.prompt)
     todo = [job for job in jobs if manifest is None or not manifest.has(job)]
@@ -192,9 +213,19 @@ def run(arguments: argparse.Namespace) -> int:
     return NO_SURFACE if without and own.size == 1 else DONE
 
 
-def _jobs(
-    arguments: argparse.Namespace, placement: Placement, shared: bool
-) -> tuple[list[Job], Manifest | None]:
+def _tell_placement(placement: Placement, formats: Container[str]) -> None:
+    """Say what a file will not be as asked for, or not as a reader of its format expects."""
+    if placement.up != "y" and "glb" in formats:
+        print("A GLB has y up always, as glTF demands; --up is for the other formats.", file=sys.stderr)
+    if placement.unit not in (AUTO, "m") and "glb" in formats:
+        print("A GLB is in metres always, as glTF demands; --unit is for the other formats.", file=sys.stderr)
+    if placement.size is None and "stl" in formats:
+        print(
+            "An STL for a printer needs a --size: the object is about 2 m long without one.", file=sys.stderr
+        )
+
+
+def _jobs(arguments: argparse.Namespace, placement: Placement) -> tuple[list[Job], Manifest | None]:
     """Everything that can be said before a model is loaded."""
     if (arguments.prompt is None) == (arguments.prompts is None):
         raise UserError('Give either a prompt, such as "a red mushroom", or --prompts FILE.')
@@ -217,24 +248,26 @@ def _jobs(
         adapter=arguments.adapter,
         variation_path=arguments.variation_path,
     )
-    prompts = [arguments.prompt] if arguments.prompts is None else _read_prompts(Path(arguments.prompts))
-    if not 1 <= arguments.count * len(prompts) <= MOST_MESHES:
+    file = arguments.prompts
+    if file is None and arguments.column is not None:
+        raise UserError("--column names a column of --prompts; give it a file, or leave it out.")
+    listed = PromptList((Line(arguments.prompt),)) if file is None else batch.read(file, arguments.column)
+    if not 1 <= arguments.count * len(listed.lines) <= MOST_MESHES:
         raise UserError(f"The count should be at least 1 and make at most {MOST_MESHES} meshes in all.")
     if arguments.seed + arguments.count - 1 > SEED_LIMIT >= arguments.seed:
         raise UserError(f"The seeds would go beyond {SEED_LIMIT}; start from a lower one.")
-    requests = [
-        replace(first, prompt=prompt, seed=arguments.seed + number).checked()
-        for prompt in prompts
-        for number in range(arguments.count)
-    ]
+    wanted = batch.requests(listed, first, arguments.count, file or "")
+    requests, names = [one.request for one in wanted], [one.name for one in wanted]
     model = _identity(arguments, placement)
-    if arguments.prompts is None:
+    if file is None:
         return plan(requests, model, arguments.output, arguments.format), None
     if not (arguments.output or "").strip():
         raise UserError("Give the folder for the meshes of --prompts, such as -o meshes.")
-    unique = list(dict.fromkeys(requests))
-    jobs = plan(unique, model, f"{arguments.output}/", arguments.format)
-    return jobs, Manifest(Path(arguments.output), shared)
+    jobs = plan(requests, model, f"{arguments.output}/", arguments.format, names)
+    manifest = Manifest(next(iter(jobs[0].paths.values())).parent)
+    if not arguments.quiet:
+        batch.tell(file, listed, wanted, jobs)
+    return jobs, manifest
 
 
 def _identity(arguments: argparse.Namespace, placement: Placement) -> str:
@@ -243,27 +276,12 @@ def _identity(arguments: argparse.Namespace, placement: Placement) -> str:
     base = base_or_default(arguments.base)
     if arguments.adapter:
         weights += hashlib.sha256(adapter(arguments.adapter).read_bytes()).hexdigest()
-    place = "" if placement == AS_MODELLED else f" {placement}"
+    same = replace(placement, unit=AUTO) == AS_MODELLED
+    place = "" if same else f" {placement.size} {placement.up} {placement.pivot}"
+    for name in formats_of(arguments.format or "glb"):
+        unit = placement.unit_in(name)
+        place += "" if unit == "m" else f" {name} in {unit}"
     return f"{__version__} {arguments.model} {weights} {base} {arguments.device} {arguments.precision}{place}"
-
-
-def _read_prompts(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UserError(f"Cannot read {shown(str(path))}: {error.strerror}; name a text file.") from None
-    except ValueError:
-        raise UserError(f"{shown(str(path))} is not UTF-8 text; name a text file.") from None
-    prompts = [line for line in lines if line.strip()]
-    if not prompts:
-        raise UserError(f"{shown(str(path))} holds no prompt; write one a line.")
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                Request(line).checked()
-            except UserError as error:
-                raise UserError(f"Line {number} of {shown(str(path))}: {error}") from None
-    return prompts
 
 
 def _engine(arguments: argparse.Namespace, own: Share) -> Engine:
@@ -306,6 +324,8 @@ def _make(engine: Engine, job: Job, placement: Placement, label: str, quiet: boo
     since = time.perf_counter()
     entry["files"] = write(engine, result.mesh, job.paths, placement)
     entry["placement"] = asdict(placement)
+    if job.key:
+        entry["key"] = job.key
     taken = round(time.perf_counter() - since, 4)
     total = entry["seconds"].pop("total")
     entry["seconds"] |= {"files": taken, "total": round(total + taken, 4)}
@@ -336,8 +356,15 @@ def describe(result: Result, engine: Engine) -> dict[str, Any]:
 
 
 def _line(entry: dict[str, Any]) -> str:
-    paths = " ".join(file["path"] for file in entry["files"])
+    paths = " ".join(_printable(file["path"]) for file in entry["files"])
     return f"{paths}  {entry['vertices']} vertices, {entry['faces']} faces, {entry['seconds']['total']:.1f} s"
+
+
+def _printable(path: str) -> str:
+    """A path in one line: what is no text, or is not in the terminal's encoding, is escaped."""
+    coding = sys.stdout.encoding or "utf-8"
+    plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in path)
+    return plain.encode(coding, "backslashreplace").decode(coding)
 
 
 def _show(ticket: Ticket, label: str) -> None:

@@ -8,10 +8,12 @@ import os
 import re
 import stat
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from triplaneturbo.commands.stems import distinct, safe_stem
 from triplaneturbo.errors import UserError
 from triplaneturbo.placement import AS_MODELLED, Placement
 from triplaneturbo.request import Request, shown
@@ -22,32 +24,63 @@ if TYPE_CHECKING:
 
 # Format -> suffix; an OBJ comes as a zip with its material and texture.
 FORMATS = {"glb": ".glb", "obj": ".zip", "ply": ".ply", "stl": ".stl", "usdz": ".usdz"}
+OBJ_IS_A_ZIP = "an OBJ comes as a zip with its material and its texture"
 DEFAULT_FOLDER = Path("outputs")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One mesh to make and where its files go, by format."""
+    """One mesh to make and where its files go.
+
+    Attributes:
+        request: the mesh.
+        paths: its files, by format.
+        key: what the mesh depends on, where its file's name does not tell; else "".
+    """
 
     request: Request
     paths: dict[str, Path]
+    key: str = ""
 
 
-def plan(requests: list[Request], model: str, output: str | None, formats: str | None) -> list[Job]:
+def plan(
+    requests: list[Request],
+    model: str,
+    output: str | None,
+    formats: str | None,
+    names: Sequence[str] | None = None,
+) -> list[Job]:
     """Give each request its files; `output` is a folder, or a file whose suffix is a format's.
 
     A file for several requests becomes name-1.glb, name-2.glb, ...; in a folder names are made from prompts.
 
+    Args:
+        requests: what to make.
+        model: what else the meshes depend on.
+        output: the folder or the file; None: the default folder.
+        formats: with commas between; None: that of the file, or GLB.
+        names: in a folder, what each request's files are called, as safely as need be; "": by the prompt.
+
     Raises:
         UserError: the output or the formats cannot be.
     """
-    wanted = _formats(formats) if formats is not None else None
+    wanted = formats_of(formats) if formats is not None else None
     if output is not None and (not output.strip() or "\0" in output):
         raise UserError("The output's name is blank; give a file such as mushroom.glb or a folder.")
-    path = DEFAULT_FOLDER if output is None else Path(output)
+    path = DEFAULT_FOLDER if output is None else Path(os.path.expanduser(output))
+    keys = [""] * len(requests)
     if output is None or output.endswith(("/", os.sep)) or os.path.isdir(path):
-        stems = [path / safe_name(request, model) for request in requests]
+        made = [safe_name(request, model) for request in requests]
+        given = [safe_stem(name) for name in names or [""] * len(requests)]
+        keys = [key if name else "" for key, name in zip(made, given, strict=True)]
+        stems = [
+            path / stem for stem in distinct([name or own for own, name in zip(made, given, strict=True)])
+        ]
         wanted = wanted or ["glb"]
+    elif path.name.lower() in FORMATS.values():
+        raise UserError(f"The output {shown(output)} has no name before its ending; give one.")
+    elif path.suffix.lower() == ".obj":
+        raise UserError(f"The output {shown(output)} should end in .zip: {OBJ_IS_A_ZIP}.")
     else:
         own = next((name for name, suffix in FORMATS.items() if suffix == path.suffix.lower()), None)
         if own is None and wanted is None:
@@ -65,8 +98,8 @@ def plan(requests: list[Request], model: str, output: str | None, formats: str |
             for number in range(1, len(requests) + 1)
         ]
     jobs = [
-        Job(request, {name: stem.with_name(stem.name + FORMATS[name]) for name in wanted})
-        for request, stem in zip(requests, stems, strict=True)
+        Job(request, {name: stem.with_name(stem.name + FORMATS[name]) for name in wanted}, key)
+        for request, stem, key in zip(requests, stems, keys, strict=True)
     ]
     for target in {path for job in jobs for path in job.paths.values()}:
         _check_target(target)
@@ -91,7 +124,9 @@ def safe_name(request: Request, model: str) -> str:
 def write(
     engine: Engine, mesh: Mesh, paths: dict[str, Path], placement: Placement = AS_MODELLED
 ) -> list[dict[str, Any]]:
-    """Write a mesh in each format, each file whole, and describe the files: path, bytes, sha256.
+    """Write a mesh in each format, each file whole, and describe the files: path, unit, bytes, sha256.
+
+    A link is followed, as by any program that writes.
 
     Raises:
         UserError: a file cannot be written.
@@ -101,12 +136,19 @@ def write(
     files = []
     for name, path in paths.items():
         data = engine.encode(mesh, name, path.stem, placement)
-        write_whole(path, data)
-        files.append({"path": str(path), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+        write_whole(os.path.realpath(path) if path.is_symlink() else path, data)
+        digest = hashlib.sha256(data).hexdigest()
+        unit = placement.unit_in(name)
+        files.append({"path": str(path), "unit": unit, "bytes": len(data), "sha256": digest})
     return files
 
 
-def _formats(text: str) -> list[str]:
+def formats_of(text: str) -> list[str]:
+    """The formats that are named in a text with commas between.
+
+    Raises:
+        UserError: there is no such format.
+    """
     names = [name.strip().lower().lstrip(".") for name in text.split(",")]
     for name in names:
         if name not in FORMATS:

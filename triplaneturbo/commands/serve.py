@@ -14,6 +14,7 @@ from typing import NoReturn
 from triplaneturbo.commands import DONE, Terminated
 from triplaneturbo.errors import UserError
 from triplaneturbo.gradio_environment import ignored, remove_temporary_folder, without_proxies
+from triplaneturbo.library import misplaced
 from triplaneturbo.preflight import check_process, check_served_folder
 from triplaneturbo.request import shown
 from triplaneturbo.serving_address import DEFAULT_HOST, ServingAddress, default_port, port_number
@@ -139,7 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
     model = (arguments.model, arguments.device, arguments.precision, arguments.base, arguments.low_vram)
     # The engine ends first: nothing is to be written into the folder while it is deleted.
     with live_folder(history) as folder, Engine(*model, queue=limits.queue, runs=runs) as engine:
-        print("\n".join(filter(None, (engine.report(), engine.notice))), flush=True)
+        print("\n".join(filter(None, (engine.report(), engine.notice, *misplaced()))), flush=True)
         admission = Admission(admin, folder)
         page = build(engine, folder, history, Guard(limits), admission)
         # Once more: what was free before the model was loaded may be taken by now.

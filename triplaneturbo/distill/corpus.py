@@ -24,7 +24,7 @@ from typing import Any, overload
 import numpy as np
 
 from triplaneturbo.distill.prompts import is_text
-from triplaneturbo.distill.streams import TOO_LONG, stream
+from triplaneturbo.distill.streams import COMMENT, TOO_LONG, stream
 from triplaneturbo.errors import UserError
 from triplaneturbo.files import write_whole
 from triplaneturbo.request import PROMPT_LIMIT, shown, tidy_prompt
@@ -43,6 +43,7 @@ class Counts:
     wrong: int = 0
     too_long: int = 0
     held_out: int = 0
+    comments: int = 0
 
 
 class Corpus(Sequence[str]):
@@ -195,6 +196,8 @@ def _cleaned(value: Any, counts: dict[str, int]) -> str | None:
     """A prompt as a line of the copy, or None; what it is instead is counted."""
     if value is None or (isinstance(value, str) and not value.strip()):
         counts["blanks"] += 1
+    elif value is COMMENT:
+        counts["comments"] += 1
     elif value is TOO_LONG or (isinstance(value, str) and len(value.strip()) > PROMPT_LIMIT):
         counts["too_long"] += 1
     elif not isinstance(value, str) or not is_text(value.strip()):

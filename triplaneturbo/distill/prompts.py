@@ -1,11 +1,12 @@
 """Lists of prompts as people have them: pasted, or in .txt, .csv, .json and .jsonl files.
 
-Nothing is dropped silently: blanks, duplicates, what is no text and what is too long are counted, and what
-was decided for the user is told in `notes`. Files are read up to `MOST_BYTES`; larger ones are for corpus.py.
-Nothing heavy is imported.
+Nothing is dropped silently: blanks, comments, duplicates, what is no text and what is too long are counted,
+and what was decided for the user is told in `notes`. Files are read up to `MOST_BYTES`; larger ones are for
+corpus.py. Nothing heavy is imported.
 
-Pasted text and .txt files may hold templates (templates.py): "a {red|blue} {animal}", with {animal: cat, dog}
-on a line of its own.
+Pasted text and .txt files have a prompt a line. They may hold templates (templates.py), such as
+"a {red|blue} {animal}" with {animal: cat, dog} on a line of its own; comments, which begin with "#"; and an
+id before each prompt, as in "17|a red duck". A batch to generate (`read_batch`) takes seeds and names, too.
 """
 
 from __future__ import annotations
@@ -16,16 +17,27 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from triplaneturbo.distill import tables
+from triplaneturbo.distill.lines import with_ids, without_comments
 from triplaneturbo.distill.templates import Templates
+from triplaneturbo.distill.text_files import MOST_BYTES, decode, read_bytes
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import PROMPT_LIMIT, shown, tidy_prompt
 
-MOST_BYTES = 16 * 2**20
 MOST_PROMPTS = 100_000
 SUFFIXES = (".txt", ".csv", ".json", ".jsonl")
 _LETTER = re.compile(r"[^\W\d_]")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A prompt, tidied, and in a batch its seed (None: not given) and its name ("": not given)."""
+
+    prompt: str
+    seed: int | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,21 +45,29 @@ class PromptList:
     """Prompts, and what became of everything else.
 
     Attributes:
-        prompts: tidied, each once, in their order.
+        lines: each once, in their order.
         blanks: lines or cells with nothing in them.
-        duplicates: what was there before, but for the case of its letters.
+        duplicates: what was there before, but for the case of its letters; in a batch with the same seed and
+            name.
         wrong: what is no text: numbers, lines without a letter, with control characters or with a template
             that means nothing.
         too_long: longer than 1000 characters.
+        comments: lines that begin with "#".
         notes: sentences on what was decided for the user.
     """
 
-    prompts: tuple[str, ...]
+    lines: tuple[Line, ...]
     blanks: int = 0
     duplicates: int = 0
     wrong: int = 0
     too_long: int = 0
+    comments: int = 0
     notes: tuple[str, ...] = ()
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompts of all lines."""
+        return tuple(line.prompt for line in self.lines)
 
     @property
     def summary(self) -> str:
@@ -57,6 +77,7 @@ class PromptList:
             "twice": self.duplicates,
             "no text": self.wrong,
             f"longer than {PROMPT_LIMIT} characters": self.too_long,
+            "commented out": self.comments,
         }
         told = ", ".join(f"{count} {what}" for what, count in out.items() if count)
         count = how_many(len(self.prompts))
@@ -67,13 +88,14 @@ class PromptList:
 class _Sieve:
     """Takes one thing after another for a prompt, and counts what is none."""
 
-    prompts: dict[str, str] = field(default_factory=dict)  # by its folded form
+    lines: dict[tuple[Any, ...], Line] = field(default_factory=dict)  # by what makes a line another
+    comments: int = 0
     blanks: int = 0
     duplicates: int = 0
     wrong: int = 0
     too_long: int = 0
 
-    def add(self, value: object) -> None:
+    def add(self, value: object, seed: int | None = None, name: str = "") -> None:
         if value is None or (isinstance(value, str) and not value.strip()):
             self.blanks += 1
         elif not isinstance(value, str) or not is_text(value):
@@ -82,18 +104,20 @@ class _Sieve:
             self.too_long += 1
         else:
             prompt = tidy_prompt(value.strip())
-            if prompt.casefold() in self.prompts:
+            key = (prompt.casefold(), seed, name)
+            if key in self.lines:
                 self.duplicates += 1
             else:
-                self.prompts[prompt.casefold()] = prompt
+                self.lines[key] = Line(prompt, seed, name)
 
     def list(self, notes: Iterable[str] = ()) -> PromptList:
         return PromptList(
-            tuple(self.prompts.values()),
+            tuple(self.lines.values()),
             self.blanks,
             self.duplicates,
             self.wrong,
             self.too_long,
+            self.comments,
             tuple(notes),
         )
 
@@ -119,15 +143,7 @@ def read_text(text: str) -> PromptList:
     """
     if len(text) > MOST_BYTES:
         raise UserError(f"The text has {len(text):,} characters; paste at most {MOST_BYTES:,}.")
-    sieve, templates = _Sieve(), Templates(text.splitlines())
-    for line in templates.lines:
-        prompts = templates.expand(line)
-        if not prompts:
-            sieve.wrong += 1
-        for prompt in prompts:
-            sieve.add(prompt)
-        _check_count(sieve)
-    return sieve.list(templates.notes)
+    return _of_text(text, batch=False)
 
 
 def read_file(path: Path, column: str | None = None) -> PromptList:
@@ -140,11 +156,10 @@ def read_file(path: Path, column: str | None = None) -> PromptList:
     Raises:
         UserError: the file cannot be read, is no such file, is too large, or a column has to be chosen.
     """
-    kind, text = _text_of(path)
+    kind, text = _text_of(path, _STREAMED)
     if kind == ".txt":
-        if column is not None:
-            raise UserError(f"{shown(str(path))} is a list of lines and has no columns: choose none.")
-        return read_text(text)
+        _no_column(path, column)
+        return _of_text(text, batch=False)
     values, notes = tables.values(kind, text, column, str(path))
     sieve = _Sieve()
     for value in values:
@@ -153,13 +168,46 @@ def read_file(path: Path, column: str | None = None) -> PromptList:
     return sieve.list(notes)
 
 
+def read_batch(path: Path, column: str | None = None) -> PromptList:
+    """The lines of a batch to generate, with their seeds and names: the same files as `read_file` takes.
+
+    A seed comes from the column "seed"; a name from the column "name" or else "id", from the ids of a JSON
+    object, or from lines of the form id|prompt.
+
+    Args:
+        path: "-": standard input, a prompt a line.
+        column: as for `read_file`.
+
+    Raises:
+        UserError: as `read_file`, or a seed is no whole number.
+    """
+    kind, text = _text_of(path)
+    if kind == ".txt":
+        _no_column(path, column)
+        return _of_text(text, batch=True)
+    rows, notes = tables.batch(kind, text, column, str(path))
+    sieve = _Sieve()
+    for row in rows:
+        sieve.add(row.prompt, _seed(row, str(path)), _name(row.name))
+    return sieve.list(notes)
+
+
+def text_of(path: Path) -> str:
+    """The text of a list, as it stands in its file.
+
+    Raises:
+        UserError: it cannot be read, or is no text.
+    """
+    return _text_of(path)[1]
+
+
 def columns(path: Path) -> list[str]:
     """The columns of a file that can be chosen from; [] where there is no choice.
 
     Raises:
         UserError: as `read_file`.
     """
-    kind, text = _text_of(path)
+    kind, text = _text_of(path, _STREAMED)
     names = [] if kind == ".txt" else tables.columns(kind, text, str(path))
     return names if len(names) > 1 else []
 
@@ -187,41 +235,69 @@ def split(prompts: Sequence[str], share: float, seed: int) -> tuple[tuple[str, .
 
 
 def _check_count(sieve: _Sieve) -> None:
-    if len(sieve.prompts) > MOST_PROMPTS:
+    if len(sieve.lines) > MOST_PROMPTS:
         raise UserError(
             f"There are more than {MOST_PROMPTS:,} prompts: give them to `python -m triplaneturbo finetune"
             " --corpus`, which streams them."
         )
 
 
-def _text_of(path: Path) -> tuple[str, str]:
-    """The kind of a file and its text.
+_STREAMED = (
+    "give fewer prompts, or a .txt or .jsonl file to `python -m triplaneturbo finetune --corpus`, which"
+    " streams it"
+)
+
+
+def _text_of(path: Path, too_large: str = "give fewer prompts") -> tuple[str, str]:
+    """The kind of a file and its text; a name without a suffix, as of a pipe, is that of a list of lines.
 
     Raises:
         UserError: it cannot be read, or is no text of that kind.
     """
-    name = shown(str(path))
-    kind = path.suffix.lower()
+    kind = path.suffix.lower() or ".txt"
     if kind not in SUFFIXES:
-        raise UserError(f"{name} should end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.")
+        raise UserError(f"{shown(str(path))} should end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.")
+    return kind, decode(read_bytes(path), str(path), too_large)
+
+
+def _of_text(text: str, batch: bool) -> PromptList:
+    """The prompts of a text, one a line; in a batch, ids are names."""
+    every = text.splitlines()
+    kept = without_comments(every)
+    sieve, templates = _Sieve(comments=len(every) - len(kept)), Templates(kept)
+    lines, notes = with_ids(templates.lines)
+    for line in lines:
+        prompts = templates.expand(line.text)
+        if not prompts:
+            sieve.wrong += 1
+        for prompt in prompts:
+            sieve.add(prompt, name=line.id if batch else "")
+        _check_count(sieve)
+    return sieve.list([*notes, *templates.notes])
+
+
+def _no_column(path: Path, column: str | None) -> None:
+    if column is not None:
+        raise UserError(f"{shown(str(path))} is a list of lines and has no columns: choose none.")
+
+
+def _seed(row: tables.Row, file: str) -> int | None:
+    """A cell as a seed: also "7", and "7.0" as spreadsheets write it."""
+    if row.seed is None or (isinstance(row.seed, str) and not row.seed.strip()):
+        return None
     try:
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"Cannot read {name}: {reason}; name a file of prompts.") from None
-    if data[:4] == b"PK\x03\x04" or data[:2] == b"\x1f\x8b":
-        raise UserError(f"{name} is a packed archive, whatever its name says: unpack it first.")
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise UserError(f"{name} is UTF-16 text: save it as UTF-8.")
-    if b"\0" in data:
-        raise UserError(f"{name} holds NUL bytes, so it is no UTF-8 text: save it as UTF-8.")
-    if len(data) > MOST_BYTES:
-        raise UserError(
-            f"{name} is larger than {MOST_BYTES >> 20} MB: give fewer prompts, or a .txt or .jsonl file to"
-            " `python -m triplaneturbo finetune --corpus`, which streams it."
-        )
-    try:
-        return kind, data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError(f"{name} is no UTF-8 text: save it as UTF-8.") from None
+        number = float(row.seed)
+        if not isinstance(row.seed, bool) and number.is_integer():
+            return int(row.seed) if isinstance(row.seed, int) else int(number)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise UserError(
+        f"The seed of {shown(row.prompt)} in {shown(file)} should be a whole number, not {shown(row.seed)}."
+    )
+
+
+def _name(value: object) -> str:
+    """A cell as a name; what is neither text nor a number is none."""
+    if isinstance(value, str):
+        return value.strip()
+    return str(value)[:100] if isinstance(value, (int, float)) and not isinstance(value, bool) else ""

@@ -11,16 +11,17 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-from triplaneturbo.distill.tables import KNOWN
+from triplaneturbo.distill.tables import KNOWN, delimiter, said_delimiter
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import shown
 
 _PIECE = 2**20  # bytes at a time
 _LONGEST = 2**16  # bytes of a line; what is longer is no prompt
-TOO_LONG, NO_TEXT = object(), object()  # in the place of what cannot be told as a value
+TOO_LONG, NO_TEXT, COMMENT = object(), object(), object()  # in the place of what cannot be told as a value
 
 
 def stream(path: Path, column: str | None = None) -> Iterator[Any]:
@@ -85,6 +86,12 @@ def _lines(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]:
         yield text
 
 
+def _text(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]:
+    """Lines as texts, but for comments."""
+    for line in _lines(file, column, name):
+        yield COMMENT if isinstance(line, str) and line.lstrip().startswith("#") else line
+
+
 def _json_lines(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]:
     """The column of each line's object, or each line's text."""
     for line in _lines(file, None, name):
@@ -105,7 +112,10 @@ def _json_lines(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]
 def _csv(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]:
     """A column; the first row names them."""
     texts = (line if isinstance(line, str) else "\n" for line in _lines(file, None, name))
-    rows = csv.reader(texts)
+    first = next(texts, "")
+    said = said_delimiter(first)
+    parts = said or delimiter(first)
+    rows = csv.reader(chain([first], texts) if said is None else texts, delimiter=parts)
     try:
         head = [cell.strip() for cell in next(rows, [])]
         column = column or (head[0] if len(head) == 1 else _known(head, name))
@@ -114,7 +124,7 @@ def _csv(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]:
         at = head.index(column)
         for row in rows:
             # A comma in a sentence that is not quoted parts nothing where there is one column.
-            yield ",".join(row) if len(head) == 1 else row[at] if at < len(row) else ""
+            yield parts.join(row) if len(head) == 1 else row[at] if at < len(row) else ""
     except csv.Error as error:
         raise UserError(f"{name} is no valid CSV ({error}): mend it or use a .txt file.") from None
 
@@ -123,7 +133,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}:,]|[^\s"\[\]{}:,]+', re.DOTALL)
 
 
 def _json(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]:
-    """The texts of a list, of the list under a key, or under a key of a list's objects."""
+    """The texts of a list, of the list under a key, or under a key of the objects in a list or an object."""
     broken = UserError(f"{name} is no valid JSON: mend it or use a .txt file.")
     decode = codecs.getincrementaldecoder("utf-8-sig")().decode
     inside: list[str] = []  # the brackets that are open
@@ -160,7 +170,7 @@ def _json(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]:
                     key, expects_key = json.loads(token), False
                 except ValueError:
                     raise broken from None
-            elif "".join(inside) == "[" or ("".join(inside) in ("{[", "[{") and _wanted(key, column)):
+            elif "".join(inside) == "[" or ("".join(inside) in ("{[", "[{", "{{") and _wanted(key, column)):
                 column = column or (key if len(inside) == 2 else None)
                 met = True
                 try:
@@ -199,7 +209,7 @@ def _parquet(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]:
 
 
 _READERS: dict[str, Callable[[IO[bytes], str | None, str], Iterator[Any]]] = {
-    ".txt": _lines,
+    ".txt": _text,
     ".jsonl": _json_lines,
     ".csv": _csv,
     ".json": _json,

@@ -29,5 +29,6 @@ class TextEncoder:
     def cut(self, prompt: str) -> str:
         """The end of `prompt` that the model does not see because it is too long; "" if it sees all."""
         length = self.model.config.max_position_embeddings - 2
-        ids = self.tokenizer(prompt, add_special_tokens=False, truncation=False).input_ids
+        # Not verbose: it would log that so long a prompt "will result in indexing errors", which is untrue.
+        ids = self.tokenizer(prompt, add_special_tokens=False, truncation=False, verbose=False).input_ids
         return self.tokenizer.decode(ids[length:]) if len(ids) > length else ""

@@ -12,7 +12,7 @@ from torch import Tensor
 from triplaneturbo.mesh.atlas import Atlas, lay_out
 from triplaneturbo.mesh.clean import smooth_normals
 from triplaneturbo.mesh.mesh import Mesh
-from triplaneturbo.mesh.tangents import to_tangent_space, vertex_tangents
+from triplaneturbo.mesh.tangents import split_frames, to_tangent_space, vertex_tangents
 from triplaneturbo.mesh.unwrap import check_texture_size
 
 
@@ -77,6 +77,7 @@ def paint(mesh: Mesh, field: Askable) -> Mesh:
 
 def _bake_normals(mesh: Mesh, field: Askable, size: int, cell: float) -> Mesh:
     """The mesh with its tangents and a normal map of `size` texels a side."""
+    mesh = split_frames(mesh)
     assert mesh.uv is not None
     assert mesh.normals is not None
     tangents = vertex_tangents(mesh.vertices, mesh.faces, mesh.uv, mesh.normals)

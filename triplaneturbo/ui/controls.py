@@ -9,7 +9,7 @@ import gradio as gr
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.models import ROOT
-from triplaneturbo.placement import PIVOTS, UPS
+from triplaneturbo.placement import AUTO, PIVOTS, UNIT_CHOICES, UPS
 from triplaneturbo.request import (
     DEFAULT_FACES,
     RESOLUTIONS,
@@ -262,8 +262,16 @@ def _options(engine: Engine) -> tuple[list[Any], list[Any]]:
         pivot = gr.Radio(
             list(PIVOTS), value="model", label="Pivot", info="ground: below it, so that it stands at 0."
         )
+        unit = gr.Radio(
+            list(UNIT_CHOICES),
+            value=AUTO,
+            label="Unit of the numbers",
+            info="auto: mm in STL, as slicers expect; m elsewhere. A GLB always has m.",
+            elem_id="unit",
+        )
     return [steps, resolution, faces, texture, unwrap, normal_map, floaters, smoothing, watertight], [
         size,
         up,
         pivot,
+        unit,
     ]

@@ -19,7 +19,7 @@ import gradio as gr
 
 from triplaneturbo.commands.outputs import FORMATS
 from triplaneturbo.errors import UserError
-from triplaneturbo.placement import PIVOTS, UPS
+from triplaneturbo.placement import AUTO, PIVOTS, UNIT_CHOICES, UPS
 from triplaneturbo.request import Request, shown
 from triplaneturbo.ui.form import FIELDS, to_placement, to_request
 from triplaneturbo.ui.jobs import Made, Stopped, follow
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 MOST_VARIANTS = 8
 # Lets a visitor's requests in and gives them back, or raises the UserError that says why not.
 Admit = Callable[..., list[Request]]
-TYPES: dict[str, Any] = {"unwrap": Literal["fast", "xatlas", "none"]}
+TYPES: dict[str, Any] = {"unwrap": Literal["fast", "xatlas", "none"], "unit": Literal[UNIT_CHOICES]}
 MIME = {
     "glb": "model/gltf-binary",
     "obj": "application/zip",
@@ -90,10 +90,11 @@ def build(engine: Engine, sessions: Sessions, guard: Guard) -> None:
 
         `format` is glb, obj (a zip with material and texture), ply, stl or usdz; `size` the longest side in
         metres (0: the model's own), `up` the axis y or z (a GLB has y always), `pivot` where the origin is:
-        model, centre or ground.
+        model, centre or ground, `unit` that of the file's numbers: m, cm, mm, in or auto, which is mm for an
+        STL and m for the others (a GLB has m always).
         """
         name = asked.pop("format")
-        placement = to_placement(*(asked.pop(field) for field in ("size", "up", "pivot")))
+        placement = to_placement(*(asked.pop(field) for field in ("size", "up", "pivot", "unit")))
         if name not in FORMATS:
             raise UserError(f"There is no format {shown(name)}; use {', '.join(FORMATS)}.")
         (request,) = admit(_request(asked))
@@ -117,7 +118,8 @@ def build(engine: Engine, sessions: Sessions, guard: Guard) -> None:
         "up": (Literal[UPS], "y"),
         "pivot": (Literal[PIVOTS], "model"),
     }
-    _add(sessions, guard, export, {"prompt": (str, ...), **exported}, settings, one)
+    # The unit is the last, so that calls by position from before there was one are still right.
+    _add(sessions, guard, export, {"prompt": (str, ...), **exported}, settings | {"unit": AUTO}, one)
 
 
 def _add(

@@ -55,13 +55,13 @@ def to_request(*values: Any) -> Request:
     return Request(**fields)
 
 
-def to_placement(size: Any, up: Any, pivot: Any) -> Placement:
+def to_placement(size: Any, up: Any, pivot: Any, unit: Any) -> Placement:
     """A Placement from its controls' values; a size of 0 or blank is the model's own.
 
     Raises:
         UserError: a value cannot be.
     """
-    return Placement(size or None, up, pivot).checked()
+    return Placement(size or None, up, pivot, unit).checked()
 
 
 def to_fields(request: Request) -> list[Any]:

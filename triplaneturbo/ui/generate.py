@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Seconds. While somebody types, most meshes are looked at once and never downloaded.
 PATIENCE = 0.7
-BEFORE = 4  # the controls of a Placement and the browser's token come before those of the Request
+BEFORE = 5  # the controls of a Placement and the browser's token come before those of the Request
 
 
 def build(
@@ -67,7 +67,7 @@ def _wire(
     inputs = [asked.forming, *asked.placing, pane.past.token, *asked.fields]
 
     def one(page: gr.Request, forming: bool, given: tuple[Any, ...], live: bool = False) -> Iterator[News]:
-        placing, token, values = given[:3], given[3], given[BEFORE:]
+        placing, token, values = given[: BEFORE - 1], given[BEFORE - 1], given[BEFORE:]
         session = sessions.of(page.session_hash)
         number = session.enter()
         yield begun(engine, asked, values[0], live)

@@ -224,7 +224,7 @@ def size(count: int) -> str:
 def file_facts(facts: dict[str, Any]) -> dict[str, Any]:
     """The facts for whoever calls the endpoint: files by name, since their folders are nobody's business."""
     files = [
-        {"name": file["path"].rpartition("/")[2], "bytes": file["bytes"], "sha256": file["sha256"]}
+        {"name": file["path"].rpartition("/")[2]} | {key: file[key] for key in file if key != "path"}
         for file in facts["files"]
     ]
     return facts | {"files": files}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from triplaneturbo.distill.prompts import PromptList, columns, how_many, read_file, read_text, split
+from triplaneturbo.distill.prompts import PromptList, columns, how_many, read_file, read_text, split, text_of
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import shown
 from triplaneturbo.ui.panels import text
@@ -27,6 +27,7 @@ A line can stand for several prompts:
 - `{animal: cat, dog}` on a line of its own says what `{animal}` stands for elsewhere: `a {animal}` is then
   *a cat* and *a dog*.
 - The same name is the same word within a line: `a {animal} on a {animal}` is *a cat on a cat*, ...
+- A line that begins with `#` is a comment. Where every line is `id|prompt`, the ids are left out.
 """
 
 
@@ -80,7 +81,7 @@ def from_file(path: Path, column: str | None) -> tuple[PromptList, str]:
     """
     with _named(path):
         listed = read_file(path, column)
-    lines = path.read_text("utf-8-sig") if path.suffix == ".txt" else "\n".join(listed.prompts)
+    lines = text_of(path) if path.suffix == ".txt" else "\n".join(listed.prompts)
     from_text(lines[: MOST_CHARACTERS + 1])
     return listed, lines
 
@@ -114,6 +115,7 @@ def panel(counted: Counted | None, error: str = "") -> str:
         (listed.duplicates, "there twice"),
         (listed.wrong, "not text"),
         (listed.too_long, "too long"),
+        (listed.comments, "commented out"),
     ]
     out = [f"{number:,} {what}" for number, what in left if number]
     lines = [

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from triplaneturbo.ui.controls import Controls
 
 # What else than the fields of a request the page remembers, in the order of `_kept`.
-BESIDES = ("size", "up", "pivot", "count", "live", "forming")
+BESIDES = ("size", "up", "pivot", "unit", "count", "live", "forming")
 
 # The same tab alone has it again; where the browser keeps nothing, all works but this.
 _STORE = """

@@ -1,6 +1,7 @@
 """From a mesh to a file: GLB, OBJ (a zip with its material and texture), PLY, STL, USDZ.
 
-All have y up, the front toward +z, and metres, unless a Placement says otherwise.
+All have y up and the front toward +z, an STL is in millimetres and the others in metres, unless a Placement
+says otherwise.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def encode(
         mesh: in model space.
         format: "glb", "obj" (a zip), "ply", "stl" or "usdz".
         name: base name of the files within an OBJ's zip; made harmless.
-        placement: size, up axis and origin. A GLB has y up whatever it says, as glTF demands.
+        placement: size, unit, up axis and origin. A GLB always has y up and metres, as glTF demands.
         image: "png" or "jpeg": the texture in a GLB or a USDZ.
 
     Raises:

@@ -18,12 +18,13 @@ from triplaneturbo.placement import Placement
 _RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}
 
 
-def checked(mesh: Mesh, placement: Placement) -> Mesh:
-    """The mesh on the CPU in float32, in metres and with unit normals, if it can stand in a file.
+def checked(mesh: Mesh, placement: Placement, format: str) -> Mesh:
+    """The mesh on the CPU in float32, in the file's unit and with unit normals, if it can stand in a file.
 
     Args:
         mesh: in model space.
-        placement: its size and its origin are applied; its axes are left to `to_file_axes`.
+        placement: its size, its unit and its origin are applied; its axes are left to `to_file_axes`.
+        format: of the file, on which the unit depends.
 
     Raises:
         UserError: no faces, a position that is not finite, or an impossible placement.
@@ -54,7 +55,9 @@ def checked(mesh: Mesh, placement: Placement) -> Mesh:
         if mesh.uv is None:
             raise ValueError(f"a mesh with a {name} needs texture coordinates")
     parts["normals"] = _unit_normals(vertices, faces, parts["normals"])
-    return mesh.replace(vertices=placement.place(vertices).contiguous(), faces=faces.contiguous(), **parts)
+    return mesh.replace(
+        vertices=placement.place(vertices, format).contiguous(), faces=faces.contiguous(), **parts
+    )
 
 
 def _unit_normals(vertices: Tensor, faces: Tensor, normals: Tensor | None) -> Tensor:

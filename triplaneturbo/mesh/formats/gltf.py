@@ -69,14 +69,14 @@ def to_glb(mesh: Mesh, image: str = "png", placement: Placement = AS_MODELLED) -
     Args:
         mesh: in model space.
         image: "png" or "jpeg", of the texture; a normal map is always a PNG.
-        placement: size and origin; y is up whatever it says, as glTF demands.
+        placement: size and origin; y is up and the unit is the metre whatever it says, as glTF demands.
 
     Raises:
         UserError: an empty mesh, positions that are not finite, an unknown image kind, an impossible
             placement.
         ValueError: attributes that do not belong together, or a normal map without tangents.
     """
-    mesh = checked(mesh, placement)
+    mesh = checked(mesh, placement, "glb")
     if mesh.normal_map is not None and mesh.tangents is None:
         raise ValueError("a normal map needs tangents: viewers would each make up their own")
     buffer = _Buffer()

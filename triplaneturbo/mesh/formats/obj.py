@@ -24,12 +24,12 @@ def to_obj_zip(mesh: Mesh, name: str = "mesh", placement: Placement = AS_MODELLE
     Args:
         mesh: in model space.
         name: base name of the files inside; made harmless.
-        placement: size, up axis and origin.
+        placement: size, unit (metres by default), up axis and origin.
 
     Raises:
         UserError: an empty mesh, positions that are not finite, an impossible placement.
     """
-    mesh = checked(mesh, placement)
+    mesh = checked(mesh, placement, "obj")
     name = safe_name(name)
     files = {f"{name}.obj": _obj(mesh, name, placement.up).encode()}
     if _has_material(mesh):

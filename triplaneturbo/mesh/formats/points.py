@@ -22,12 +22,12 @@ def to_ply(mesh: Mesh, placement: Placement = AS_MODELLED) -> bytes:
 
     Args:
         mesh: in model space.
-        placement: size, up axis and origin.
+        placement: size, unit (metres by default), up axis and origin.
 
     Raises:
         UserError: an empty mesh, positions that are not finite, an impossible placement.
     """
-    mesh = checked(mesh, placement)
+    mesh = checked(mesh, placement, "ply")
     joined = weld(mesh.vertices)
     faces = _proper(joined.index[mesh.faces])
     columns = [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("nx", "<f4"), ("ny", "<f4"), ("nz", "<f4")]
@@ -61,12 +61,12 @@ def to_stl(mesh: Mesh, placement: Placement = AS_MODELLED) -> bytes:
 
     Args:
         mesh: in model space.
-        placement: size, up axis and origin.
+        placement: size, unit (millimetres by default, as slicers read an STL), up axis and origin.
 
     Raises:
         UserError: an empty mesh, positions that are not finite, an impossible placement.
     """
-    mesh = checked(mesh, placement)
+    mesh = checked(mesh, placement, "stl")
     joined = weld(mesh.vertices)
     vertices = to_file_axes(mesh.vertices[joined.first], placement.up)
     faces = _proper(joined.index[mesh.faces])

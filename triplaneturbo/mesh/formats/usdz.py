@@ -16,28 +16,29 @@ import numpy as np
 from triplaneturbo.mesh.formats.common import checked, encode_image, to_file_axes
 from triplaneturbo.mesh.formats.gltf import PLAIN_GREY, ROUGHNESS
 from triplaneturbo.mesh.mesh import Mesh
-from triplaneturbo.placement import AS_MODELLED, Placement
+from triplaneturbo.placement import AS_MODELLED, UNITS, Placement
 from triplaneturbo.render.colors import srgb_to_linear
 
 
 def to_usdz(mesh: Mesh, image: str = "png", placement: Placement = AS_MODELLED) -> bytes:
     """The mesh as a USDZ file: one mesh with a UsdPreviewSurface; the same mesh gives the same bytes.
 
-    Metres; y up (front +z) or z up (front -y), and the file says which (Apple's rules demand y). Metallic 0,
-    roughness 0.9, as in a GLB. Vertex colours are written in linear light, as USD has them, and only without
-    a texture. USD has no place for tangents: viewers make their own from the texture coordinates.
+    Metres, or the unit asked for, and y up (front +z) or z up (front -y); the file says which (Apple's rules
+    demand y). Metallic 0, roughness 0.9, as in a GLB. Vertex colours are written in linear light, as USD has
+    them, and only without a texture. USD has no place for tangents: viewers make their own from the
+    texture coordinates.
 
     Args:
         mesh: in model space.
         image: "png" or "jpeg", of the texture; a normal map is always a PNG.
-        placement: size, up axis and origin.
+        placement: size, unit, up axis and origin.
 
     Raises:
         UserError: an empty mesh, positions that are not finite, an unknown image kind, an impossible
             placement.
         ValueError: attributes that do not belong together.
     """
-    mesh = checked(mesh, placement)
+    mesh = checked(mesh, placement, "usdz")
     textures: dict[str, bytes] = {}
     if mesh.texture is not None:
         textures[f"texture.{'jpg' if image == 'jpeg' else image}"] = encode_image(mesh.texture, image)
@@ -48,7 +49,7 @@ def to_usdz(mesh: Mesh, image: str = "png", placement: Placement = AS_MODELLED) 
     # The library writes files only. The scene has to be the first in the package.
     with tempfile.TemporaryDirectory(prefix="triplaneturbo-") as folder:
         scene, package = Path(folder, "mesh.usdc"), Path(folder, "mesh.usdz")
-        _stage(mesh, placement.up, list(textures)).Export(str(scene))
+        _stage(mesh, placement, list(textures)).Export(str(scene))
         for name, data in textures.items():
             Path(folder, name).write_bytes(data)
         # The package records the files' local times; its bytes must not depend on the clock or the zone.
@@ -61,13 +62,14 @@ def to_usdz(mesh: Mesh, image: str = "png", placement: Placement = AS_MODELLED) 
         return package.read_bytes()
 
 
-def _stage(mesh: Mesh, up: str, textures: list[str]) -> Any:
+def _stage(mesh: Mesh, placement: Placement, textures: list[str]) -> Any:
     """The scene: /object, /object/mesh and /object/surface."""
     from pxr import Gf, Kind, Sdf, Usd, UsdGeom, UsdShade, Vt
 
+    up = placement.up
     stage = Usd.Stage.CreateInMemory()
     UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.y if up == "y" else UsdGeom.Tokens.z)
-    UsdGeom.SetStageMetersPerUnit(stage, 1.0)
+    UsdGeom.SetStageMetersPerUnit(stage, UNITS[placement.unit_in("usdz")])
     root = UsdGeom.Xform.Define(stage, "/object")
     Usd.ModelAPI(root).SetKind(Kind.Tokens.component)
     stage.SetDefaultPrim(root.GetPrim())
