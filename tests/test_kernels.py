@@ -32,7 +32,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_kernels_are_kept_beside_a_source_that_can_be_written(home: Path) -> None:
     assert kernels.cache_folder() == kernels.SOURCE / "__pycache__"
-    kernels._keep_elsewhere()
+    kernels._kept.__wrapped__()
     assert numba.config.CACHE_DIR == ""
     assert not home.exists()
 
@@ -47,7 +47,7 @@ def test_beside_a_read_only_source_they_are_kept_in_the_users_cache(
     (tmp_path / "package" / "mesh" / "atlas.py").touch()
     for name in ("atlas.fill-3.py311.nbi", "atlas.fill-3.py311.1.nbc", "atlas.cpython-311.pyc"):
         (beside / name).write_text(name)
-    kernels._keep_elsewhere()
+    kernels._kept.__wrapped__()
     assert numba.config.CACHE_DIR == str(home) == str(kernels.cache_folder())
     (folder,) = home.iterdir()
     assert folder.name == UserProvidedCacheLocator.get_suitable_cache_subpath(str(beside.parent / "atlas.py"))
@@ -56,7 +56,7 @@ def test_beside_a_read_only_source_they_are_kept_in_the_users_cache(
         "atlas.fill-3.py311.nbi",
     ]
     (folder / "atlas.fill-3.py311.nbi").write_text("newer")
-    kernels._keep_elsewhere()
+    kernels._kept.__wrapped__()
     assert (folder / "atlas.fill-3.py311.nbi").read_text() == "newer"
 
 
@@ -66,7 +66,7 @@ def test_numbas_own_variable_comes_first(
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "given"))
     assert kernels.cache_folder() == tmp_path / "given"
     unwritable.append(tmp_path / "given")
-    kernels._keep_elsewhere()
+    kernels._kept.__wrapped__()
     assert str(home) == numba.config.CACHE_DIR
 
 
@@ -75,7 +75,7 @@ def test_where_nothing_can_be_written_it_is_said_and_doctor_finds_it(
 ) -> None:
     assert surroundings.compiled_kernels().remedy == ""
     unwritable.append(home)
-    kernels._keep_elsewhere()
+    kernels._kept.__wrapped__()
     assert numba.config.CACHE_DIR == ""
     assert kernels.cache_folder() is None
     assert "NUMBA_CACHE_DIR" in surroundings.compiled_kernels().remedy
@@ -120,3 +120,26 @@ def test_what_comes_from_the_cache_is_not_said(tmp_path: Path) -> None:
         for _ in range(2)
     ]
     assert [run.stdout for run in runs] == [f"{kernels.ONCE}\n8\n", "8\n"], runs[0].stderr
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch, unwritable: list[Path]) -> None:
+    """Not one in a folder called ~ either."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    monkeypatch.setattr(kernels.os.path, "expanduser", lambda path: path)
+    assert kernels.user_cache() is None
+    assert kernels.cache_folder() is None
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert kernels.user_cache() is None
+    assert "a home folder" in surroundings.compiled_kernels().found
+
+
+def test_where_nothing_can_be_kept_numba_keeps_nothing_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a home, its own folder would be one called ~ in the working folder."""
+    for kept in (True, False):
+        monkeypatch.setattr(kernels, "_kept", lambda kept=kept: kept)
+        assert (kernels.kernel(_half).stats.cache_path is not None) == kept
+
+
+def _half(x: float) -> float:
+    return x / 2

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.quick import QUICK
-from triplaneturbo import gradio_environment
+from triplaneturbo import models
 from triplaneturbo.__main__ import main
 from triplaneturbo.commands import doctor, surroundings
 from triplaneturbo.commands.flags import utf8
@@ -276,17 +277,20 @@ def test_gradio_is_imported_with_a_folder_of_this_process(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["gradio"]
 
 
-def test_no_folder_for_temporary_files_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nowhere(**_: object) -> str:
+def test_no_folder_for_temporary_files_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Torch cannot even be imported then."""
+
+    def nowhere() -> str:
         raise FileNotFoundError("No usable temporary directory found")
 
-    monkeypatch.setattr(gradio_environment.tempfile, "mkdtemp", nowhere)
-    monkeypatch.setattr(surroundings.tempfile, "gettempdir", nowhere)
-    for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR"):
-        monkeypatch.setenv(name, os.environ.get(name, ""))
-    with pytest.raises(UserError, match="set TMPDIR"):
-        gradio_environment.prepare()
-    assert "TMPDIR" in surroundings.temporary_folder().remedy
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    for command, code in ((["generate", "a cup"], 2), (["serve"], 2), (["doctor"], 1)):
+        assert main(command) == code
+        out, err = capsys.readouterr()
+        assert "set TMPDIR to one that is" in out + err
+        assert "All is well" not in out
 
 
 UNWELL = [
@@ -343,3 +347,13 @@ def test_doctor_finds_a_folder_that_cannot_be_written(
     (tmp_path / "a\nb").mkdir()
     monkeypatch.chdir(tmp_path / "a\nb")
     assert "control character" in surroundings.outputs_folder().found
+
+
+def test_a_user_without_a_home_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", unknown)
+    with pytest.raises(UserError, match="set XDG_CACHE_HOME"):
+        models._cache()

@@ -9,8 +9,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from triplaneturbo.errors import UserError
-
 # Read by this program's own flags, or passed on to Gradio as they are.
 _RESPECTED = {"GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "GRADIO_ROOT_PATH"}
 # Set here.
@@ -34,18 +32,12 @@ def prepare() -> None:
 
     Its folder for temporary files is a new one of this process: the default, /tmp/gradio, is shared by all
     users of a machine and may belong to another one.
-
-    Raises:
-        UserError: no folder for temporary files can be written.
     """
     # The host and port are passed explicitly; left here, they would be parsed once more.
     for name in [*ignored(os.environ), "GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "WEB_CONCURRENCY"]:
         os.environ.pop(name, None)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        folder = tempfile.mkdtemp(prefix="triplaneturbo-")
-    except OSError:
-        raise UserError("No folder for temporary files can be written; set TMPDIR to one that can.") from None
+    folder = tempfile.mkdtemp(prefix="triplaneturbo-")
     os.environ["GRADIO_TEMP_DIR"] = folder
     _folders.append(folder)
     atexit.register(remove_temporary_folder)

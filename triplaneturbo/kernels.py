@@ -7,6 +7,7 @@ a read-only source (by `make setup`, or in an image) is copied there first, so i
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import tempfile
@@ -36,23 +37,24 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     numpy does.
     """
     options = {"nogil": True, "error_model": "numpy"}
-    try:
-        return numba.njit(function, cache=True, **options)
-    except RuntimeError:  # numba found no folder for its cache
-        return numba.njit(function, **options)
+    if _kept():
+        # Numba finds no folder for sources that are no files, as in a zip.
+        with contextlib.suppress(RuntimeError):
+            return numba.njit(function, cache=True, **options)
+    return numba.njit(function, **options)
 
 
-def user_cache() -> Path:
-    """Return the user's folder for compiled kernels, which need not exist."""
-    # A home that cannot be determined is a folder that cannot be written.
-    home = os.path.expanduser("~")
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path(home, ".cache")) / "triplaneturbo" / "kernels"
+def user_cache() -> Path | None:
+    """Return the user's folder for compiled kernels, which need not exist; None for a user without a home."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(cache, "triplaneturbo", "kernels") if os.path.isabs(cache) else None
 
 
 def cache_folder() -> Path | None:
     """Return the folder that compiled kernels are kept in; None if there is none that can be written."""
     given = [Path(numba.config.CACHE_DIR)] if numba.config.CACHE_DIR else []
-    return next(filter(_is_writable, [*given, _BESIDE_SOURCE, user_cache()]), None)
+    candidates = [*given, _BESIDE_SOURCE, *filter(None, [user_cache()])]
+    return next(filter(_is_writable, candidates), None)
 
 
 @contextlib.contextmanager
@@ -100,16 +102,21 @@ def _is_writable(folder: Path) -> bool:
     return True
 
 
-def _keep_elsewhere() -> None:
-    """Where the source is read-only, have numba use another folder, filled from beside the source."""
+@functools.cache
+def _kept() -> bool:
+    """Return whether kernels are kept, after numba was told where.
+
+    Where the source is read-only, that is another folder, filled from beside the source.
+    """
     folder = cache_folder()
     if folder is None or folder == _BESIDE_SOURCE:
-        return
+        return folder is not None
     numba.config.CACHE_DIR = str(folder)
     for source in SOURCE.rglob("*.py"):
         target = folder / UserProvidedCacheLocator.get_suitable_cache_subpath(str(source))
         for compiled in (source.parent / "__pycache__").glob(f"{source.stem}.*.nb[ci]"):
             _copy(compiled, target / compiled.name)
+    return True
 
 
 def _copy(compiled: Path, target: Path) -> None:
@@ -118,6 +125,3 @@ def _copy(compiled: Path, target: Path) -> None:
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             link_whole(compiled, target)
-
-
-_keep_elsewhere()

@@ -250,4 +250,8 @@ def _from_hub(hub_id: str) -> Found:
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "triplaneturbo"
+    """Return the folder for converted models. UserError if the user has no home for it."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "triplaneturbo"
+    except RuntimeError:  # a container's user, of whom the system knows nothing
+        raise UserError("There is no home folder for converted models; set XDG_CACHE_HOME to one.") from None

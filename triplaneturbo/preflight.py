@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import unicodedata
 from pathlib import Path
 
@@ -15,7 +16,7 @@ def check_process() -> None:
     """Raise UserError if this process cannot load the model.
 
     Raises:
-        UserError: the working folder is gone, or Python drops docstrings.
+        UserError: the working folder is gone, Python drops docstrings, or no temporary file can be made.
     """
     try:
         os.getcwd()
@@ -28,6 +29,10 @@ def check_process() -> None:
             "Python runs without docstrings, which transformers needs; unset PYTHONOPTIMIZE or set"
             " it to 1, and do not pass -OO."
         )
+    try:
+        tempfile.gettempdir()
+    except OSError:
+        raise UserError("No folder for temporary files is writable; set TMPDIR to one that is.") from None
 
 
 def check_served_folder(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +22,6 @@ def surroundings() -> Iterator[Finding]:
     if unused := ignored(os.environ):
         yield Finding("Gradio's variables", f"ignored: {', '.join(unused)}")
     yield from proxies()
-    yield temporary_folder()
     yield outputs_folder()
     yield compiled_kernels()
 
@@ -61,14 +59,6 @@ def proxies() -> Iterator[Finding]:
         yield Finding("proxy", f"{named}: downloads cannot use it ({type(error).__name__})", remedy)
 
 
-def temporary_folder() -> Finding:
-    """Whether there is a folder for temporary files."""
-    try:
-        return Finding("temporary files", tempfile.gettempdir())
-    except OSError:
-        return Finding("temporary files", "no folder for them can be written", "set TMPDIR to one that can")
-
-
 def outputs_folder() -> Finding:
     """Whether results can be kept in the default folder, which is below the working folder."""
     folder = Path.cwd() / DEFAULT_FOLDER
@@ -94,4 +84,6 @@ def compiled_kernels() -> Finding:
     if folder is not None:
         return Finding("compiled kernels", str(folder))
     remedy = "set NUMBA_CACHE_DIR to a writable folder; until then each start compiles for a minute"
-    return Finding("compiled kernels", f"cannot be kept, not even in {user_cache()}", remedy)
+    return Finding(
+        "compiled kernels", f"cannot be kept, not even in {user_cache() or 'a home folder'}", remedy
+    )
