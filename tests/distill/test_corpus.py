@@ -109,7 +109,7 @@ def test_parquet_asks_for_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_parquet_is_read_in_batches(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is optional")
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed (pip install pyarrow)")
     from pyarrow import parquet
 
     table = pyarrow.table(

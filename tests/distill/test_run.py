@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -31,13 +33,38 @@ ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "prepare", toy_lesson)
+@pytest.fixture(autouse=True, scope="module")
+def _toys() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(work, "prepare", toy_lesson)
+        yield
 
 
 def finish(run: Run) -> list[Report]:
     return list(run.train(FOUND, CPU))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of `ORDER`, to be read or copied."""
+    run = Run.begin(tmp_path_factory.mktemp("finished") / "mine", ORDER)
+    finish(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def halfway(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of `ORDER` that was closed when its second iteration had ended, to be copied."""
+    run = Run.begin(tmp_path_factory.mktemp("halfway") / "mine", ORDER)
+    training = run.train(FOUND, CPU)
+    while next(training).iteration < 2:
+        pass
+    training.close()
+    return run
+
+
+def copied(run: Run, folder: Path) -> Run:
+    return Run.open(shutil.copytree(run.folder, folder / "mine"))
 
 
 def test_a_run_from_its_order_to_the_library(tmp_path: Path) -> None:
@@ -100,9 +127,8 @@ def test_full_tuning_s_adapter_brings_the_base_that_was_learned(tmp_path: Path) 
     assert {"unet.conv_in.weight", "decoder.conv_in.weight"} <= moved
 
 
-def test_what_was_closed_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
-    whole, parts = (Run.begin(tmp_path / name, ORDER) for name in ("whole", "parts"))
-    finish(whole)
+def test_what_was_closed_goes_on_as_if_it_had_not_been(finished: Run, tmp_path: Path) -> None:
+    parts = Run.begin(tmp_path / "parts", ORDER)
     for stop in (1, 3):
         work = parts.train(FOUND, CPU)
         while next(work).iteration < stop:
@@ -116,9 +142,9 @@ def test_what_was_closed_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     assert [report.iteration for report in reports if report.losses] == [4]
     assert parts.status["seconds"] > seconds
     assert [entry["iteration"] for entry in parts.log()] == [1, 2, 3, 4]
-    one, other = (load_file(run.folder / "learned.safetensors") for run in (whole, parts))
+    one, other = (load_file(run.folder / "learned.safetensors") for run in (finished, parts))
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert whole.scores() == parts.scores()
+    assert finished.scores() == parts.scores()
 
 
 def test_a_run_that_is_ended_early_is_judged_and_finished(tmp_path: Path) -> None:
@@ -131,9 +157,8 @@ def test_a_run_that_is_ended_early_is_judged_and_finished(tmp_path: Path) -> Non
     assert run.keep(tmp_path / "library").is_file()
 
 
-def test_what_was_logged_and_drawn_after_the_checkpoint_is_forgotten(tmp_path: Path) -> None:
-    run = Run.begin(tmp_path / "mine", ORDER)
-    finish(run)
+def test_what_was_logged_and_drawn_after_the_checkpoint_is_forgotten(finished: Run, tmp_path: Path) -> None:
+    run = copied(finished, tmp_path)
     log = run.log()
     run.rewind(4)
     assert run.log() == log
@@ -143,12 +168,8 @@ def test_what_was_logged_and_drawn_after_the_checkpoint_is_forgotten(tmp_path: P
     assert [path.stem for path in run.previews()] == ["0000000", "0000002"]
 
 
-def test_a_preview_that_was_stopped_is_drawn_when_the_run_goes_on(tmp_path: Path) -> None:
-    run = Run.begin(tmp_path / "mine", ORDER)
-    work = run.train(FOUND, CPU)
-    while next(work).iteration < 2:
-        pass
-    work.close()
+def test_a_preview_that_was_stopped_is_drawn_when_the_run_goes_on(halfway: Run, tmp_path: Path) -> None:
+    run = copied(halfway, tmp_path)
     assert [path.stem for path in run.previews()] == ["0000000"]
     finish(run)
     assert [path.stem for path in run.previews()] == ["0000000", "0000002", "0000004"]
@@ -211,13 +232,9 @@ def test_an_error_is_told_and_what_was_learned_stays(tmp_path: Path, monkeypatch
 
 
 def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    halfway: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = Run.begin(tmp_path / "mine", ORDER)
-    work = run.train(FOUND, CPU)
-    while next(work).iteration < 2:
-        pass
-    work.close()
+    run = copied(halfway, tmp_path)
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

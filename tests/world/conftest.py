@@ -1,20 +1,44 @@
-"""What several tests of the toy world need."""
+"""What several tests of the toy world's training need, smaller than the world has it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from triplaneturbo.world import pool
+from triplaneturbo.world import train as train_module
 
 
 @pytest.fixture(scope="session")
 def apple_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The views of apples, drawn in this process: those that `make_pool` starts import everything again."""
-    folder = tmp_path_factory.mktemp("pool")
-    threads = torch.get_num_threads()
-    pool._draw(folder, ("apple", ""))
+    """The views of apples, all of them like the first instance of their shape.
+
+    Drawn in this process: those that `make_pool` starts import everything again.
+    """
+    folder, threads = tmp_path_factory.mktemp("pool"), torch.get_num_threads()
+    draw, drawn = pool.draw_views, {}
+
+    def first(thing: str, shape: str, support: str, index: int, cameras: Any) -> np.ndarray:
+        if shape not in drawn:
+            drawn[shape] = draw(thing, shape, support, 0, cameras)
+        return drawn[shape]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "draw_views", first)
+        pool._draw(folder, ("apple", ""))
     torch.set_num_threads(threads)
     return folder
+
+
+@pytest.fixture(scope="module")
+def few_previews() -> Iterator[None]:
+    """A run draws half as many captions."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_module, "preview_captions", partial(train_module.preview_captions, 6))
+        yield

@@ -27,6 +27,7 @@ KEYS = [("apple", "")]
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_previews")
 def test_it_goes_on_from_the_shipped_weights(tmp_path: Path, apple_pool: Path) -> None:
     mark = take_base(SHIPPED, tmp_path)
     (tmp_path / "pool").symlink_to(apple_pool)

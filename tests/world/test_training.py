@@ -34,7 +34,7 @@ SETTINGS = replace(SMALL, iterations=2, batch=1, steps=2)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, apple_pool: Path) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory, apple_pool: Path, few_previews: None) -> Iterator[Path]:
     """A run that is finished."""
     folder = tmp_path_factory.mktemp("run")
     apples = tuple(spec for spec in seen() if spec.thing == THING and not spec.support)
