@@ -37,9 +37,7 @@ def _typed(page: Any, prompt: str) -> tuple[float, float]:
     page.evaluate("window.ttViewer.shown.length = 0")
     page.locator("#prompt textarea").press_sequentially(prompt, delay=40)
     since = page.evaluate("performance.now()")
-    page.wait_for_function(
-        f"document.querySelector('.tt-caption').innerText.includes({prompt!r})"
-    )
+    page.wait_for_function(f"document.querySelector('.tt-caption').innerText.includes({prompt!r})")
     page.wait_for_selector(DONE)
     page.wait_for_timeout(2000)
     shown = [file["at"] for file in page.evaluate("window.ttViewer.shown") if file["at"] > since]
