@@ -18,7 +18,7 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-from tests.ui.browsing import CHROMIUM, DESK, FLAGS, Server, free_port
+from tests.ui.browsing import CHROMIUM, DESK, FLAGS, Server, free_port, milliseconds
 
 PROMPTS = (
     "a red mushroom",
@@ -37,8 +37,10 @@ def _typed(page: Any, prompt: str) -> tuple[float, float]:
     page.evaluate("window.ttViewer.shown.length = 0")
     page.locator("#prompt textarea").press_sequentially(prompt, delay=40)
     since = page.evaluate("performance.now()")
-    page.wait_for_function(f"document.querySelector('.tt-caption').innerText.includes({prompt!r})")
-    page.wait_for_selector(DONE)
+    page.wait_for_function(
+        f"document.querySelector('.tt-caption').innerText.includes({prompt!r})", timeout=milliseconds(60)
+    )
+    page.wait_for_selector(DONE, timeout=milliseconds(60))
     page.wait_for_timeout(2000)
     shown = [file["at"] for file in page.evaluate("window.ttViewer.shown") if file["at"] > since]
     return (shown[0] - since) / 1e3, (shown[-1] - since) / 1e3
