@@ -323,6 +323,21 @@ def test_doctor_finds_what_is_wrong_with_the_environment(
     assert "1 to mend" in said
 
 
+def test_the_temporary_folder_goes_with_a_server_that_is_terminated(tmp_path: Path) -> None:
+    """Then the process ends without its exit handlers."""
+    program = (
+        "import os\n"
+        "from triplaneturbo.gradio_environment import prepare, temporary_folder_removed\n"
+        "prepare()\n"
+        "assert os.path.isdir(os.environ['GRADIO_TEMP_DIR'])\n"
+        "with temporary_folder_removed():\n"
+        "    pass\n"
+        "os._exit(0)\n"
+    )
+    assert _run([sys.executable, "-c", program], TMPDIR=str(tmp_path)).returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_doctor_names_ignored_variables_and_a_taken_port(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRADIO_SHARE", "true")
     with socket.create_server(("127.0.0.1", 0)) as taken:

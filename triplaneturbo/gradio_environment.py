@@ -40,13 +40,21 @@ def prepare() -> None:
     folder = tempfile.mkdtemp(prefix="triplaneturbo-")
     os.environ["GRADIO_TEMP_DIR"] = folder
     _folders.append(folder)
-    atexit.register(remove_temporary_folder)
+    atexit.register(_remove_temporary_folder)
 
 
-def remove_temporary_folder() -> None:
-    """Delete what `prepare` made; to be called where a process ends without its exit handlers."""
+def _remove_temporary_folder() -> None:
     while _folders:
         shutil.rmtree(_folders.pop(), ignore_errors=True)
+
+
+@contextmanager
+def temporary_folder_removed() -> Iterator[None]:
+    """Delete what `prepare` made at the end of this context: a terminated server skips its exit handlers."""
+    try:
+        yield
+    finally:
+        _remove_temporary_folder()
 
 
 @contextmanager

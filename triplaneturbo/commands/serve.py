@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from triplaneturbo.commands import DONE, Terminated
 from triplaneturbo.errors import UserError
-from triplaneturbo.gradio_environment import ignored, remove_temporary_folder, without_proxies
+from triplaneturbo.gradio_environment import ignored, temporary_folder_removed, without_proxies
 from triplaneturbo.library import misplaced
 from triplaneturbo.preflight import check_process, check_served_folder
 from triplaneturbo.request import shown
@@ -139,7 +139,11 @@ def run(arguments: argparse.Namespace) -> int:
     history = History(outputs, quota=limits.quota, kept=limits.entries)
     model = (arguments.model, arguments.device, arguments.precision, arguments.base, arguments.low_vram)
     # The engine ends first: nothing is to be written into the folder while it is deleted.
-    with live_folder(history) as folder, Engine(*model, queue=limits.queue, runs=runs) as engine:
+    with (
+        temporary_folder_removed(),
+        live_folder(history) as folder,
+        Engine(*model, queue=limits.queue, runs=runs) as engine,
+    ):
         print("\n".join(filter(None, (engine.report(), engine.notice, *misplaced()))), flush=True)
         admission = Admission(admin, folder)
         page = build(engine, folder, history, Guard(limits), admission)
@@ -171,5 +175,4 @@ def run(arguments: argparse.Namespace) -> int:
             state = engine.run_state()
             if state is not None and state.active:
                 print(f"Saving the run {state.order.name} ...", file=sys.stderr, flush=True)
-            remove_temporary_folder()
     return 0
