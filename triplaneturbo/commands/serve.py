@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from triplaneturbo.admin import Admin
     from triplaneturbo.limits import Guard, Limits
-    from triplaneturbo.ui.public_url import checked_root_path
+    from triplaneturbo.public_url import checked_root_path
 
     tolerate_lost_output()
     check_process()

@@ -23,8 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.limits import Limits
+from triplaneturbo.public_url import PublicUrl
 from triplaneturbo.ui.admission import Admission
-from triplaneturbo.ui.public_url import PublicUrl
 from triplaneturbo.ui.served import Served
 
 API = "/gradio_api"

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 
 from triplaneturbo.access import is_local
 from triplaneturbo.errors import UserError
-from triplaneturbo.ui.public_url import PublicUrl, checked_root_path
+from triplaneturbo.public_url import PublicUrl, checked_root_path
 
 
 def _seen(root_path: str = "", path: str = "/", **headers: str) -> tuple[str, str, Headers]:
