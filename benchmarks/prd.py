@@ -41,9 +41,10 @@ from triplaneturbo.distill.counting import Live
 from triplaneturbo.distill.estimate import TEXT_1_5, Facts
 from triplaneturbo.distill.full_lesson import draw_views
 from triplaneturbo.distill.full_plan import frozen_in
-from triplaneturbo.distill.lesson import Lesson, precision, prepare
+from triplaneturbo.distill.lesson import Lesson, precision
 from triplaneturbo.distill.order import PRESETS, Order
-from triplaneturbo.distill.plan import GB, Plan, plan
+from triplaneturbo.distill.plan import Plan, plan
+from triplaneturbo.distill.prepare import prepare
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.distill.student import around
@@ -57,6 +58,7 @@ from triplaneturbo.teachers.mvdream import MVDream
 from triplaneturbo.teachers.offload import Movable, in_turn
 from triplaneturbo.teachers.richdreamer import RichDreamer
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
+from triplaneturbo.units import GB
 
 PROMPTS = ("a small red apple", "a blue chair", "a green cup", "a yellow table")
 REST = "the rest"

@@ -242,7 +242,7 @@ def test_the_built_in_model_learns_a_prompt_of_the_world(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the model, the teachers and the judge that are shipped: every part moves, and it generates."""
-    from triplaneturbo.distill.lesson import prepare
+    from triplaneturbo.distill.prepare import prepare
 
     monkeypatch.setattr(work, "prepare", prepare)
     (tmp_path / "cup.txt").write_text("a small red apple\n")

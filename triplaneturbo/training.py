@@ -214,7 +214,9 @@ class Training:
 
     def _learn(self, run: Run) -> bool:
         if self._steps is None:
-            self._steps = run.train(self._found, self._device)
+            from triplaneturbo.distill.work import train  # imports torch
+
+            self._steps = train(run, self._found, self._device)
         report = next(self._steps, None)
         if report is None:
             self._put_away()

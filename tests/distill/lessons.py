@@ -19,7 +19,7 @@ ORDER = Order("mine", prompts=toy.CAPTIONS, iterations=4, batch=2, preview_every
 
 
 def toy_lesson(order: Order, found: Found, team: Team, folder: Path) -> Generator[str, None, Lesson]:
-    """In the place of `lesson.prepare`."""
+    """In the place of `prepare.prepare`."""
     yield "drawing the toys"
     settings = replace(
         toy.SETTINGS, iterations=order.iterations, batch=order.batch, rate=order.rate, tuning=order.tuning

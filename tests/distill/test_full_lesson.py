@@ -26,7 +26,7 @@ from triplaneturbo.distill.forecast import COUNTING, Forecast
 from triplaneturbo.distill.full_lesson import draw_views, load_parts
 from triplaneturbo.distill.full_plan import computed_in, frozen_in, full_plan, full_settings
 from triplaneturbo.distill.order import Order
-from triplaneturbo.distill.plan import GB, LADDER, Plan, Savings
+from triplaneturbo.distill.plan import LADDER, Plan, Savings
 from triplaneturbo.distill.prd import Student
 from triplaneturbo.distill.run import Run
 from triplaneturbo.distill.scaling import MOST_SKIPPED, LossScale
@@ -39,6 +39,7 @@ from triplaneturbo.parallel import Team
 from triplaneturbo.teachers import full, mvdream
 from triplaneturbo.teachers.offload import InTurn
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
+from triplaneturbo.units import GB
 
 CPU = torch.device("cpu")
 ORDER = Order(

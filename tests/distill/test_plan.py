@@ -16,7 +16,7 @@ from triplaneturbo.distill import estimate
 from triplaneturbo.distill.counting import Live
 from triplaneturbo.distill.estimate import Facts
 from triplaneturbo.distill.optimizer import OptimizerName, make_optimizer
-from triplaneturbo.distill.plan import GB, LADDER, Plan, Savings, _optimizer_state, _parts, plan
+from triplaneturbo.distill.plan import LADDER, Plan, Savings, _optimizer_state, _parts, plan
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings, TeacherSettings
 from triplaneturbo.distill.student import load_student
@@ -27,6 +27,7 @@ from triplaneturbo.models import SMALL
 from triplaneturbo.teachers import mvdream, richdreamer
 from triplaneturbo.teachers.base import Seen
 from triplaneturbo.teachers.mvdream import MVDream
+from triplaneturbo.units import GB
 
 CPU = torch.device("cpu")
 SMALL_FACTS = Facts.read(SMALL)

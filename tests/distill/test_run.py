@@ -25,6 +25,7 @@ from triplaneturbo.distill import work
 from triplaneturbo.distill.duration import estimate
 from triplaneturbo.distill.order import PRESETS, Order
 from triplaneturbo.distill.run import Report, Run, runs
+from triplaneturbo.distill.work import train
 from triplaneturbo.errors import UserError
 from triplaneturbo.generator.adapter import adapter_tensors
 from triplaneturbo.generator.whole import apart, base_parameters
@@ -41,7 +42,7 @@ def _toys() -> Iterator[None]:
 
 
 def finish(run: Run) -> list[Report]:
-    return list(run.train(FOUND, CPU))
+    return list(train(run, FOUND, CPU))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def halfway(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of `ORDER` that was closed when its second iteration had ended, to be copied."""
     run = Run.begin(tmp_path_factory.mktemp("halfway") / "mine", ORDER)
-    training = run.train(FOUND, CPU)
+    training = train(run, FOUND, CPU)
     while next(training).iteration < 2:
         pass
     training.close()
@@ -130,7 +131,7 @@ def test_full_tuning_s_adapter_brings_the_base_that_was_learned(tmp_path: Path) 
 def test_what_was_closed_goes_on_as_if_it_had_not_been(finished: Run, tmp_path: Path) -> None:
     parts = Run.begin(tmp_path / "parts", ORDER)
     for stop in (1, 3):
-        work = parts.train(FOUND, CPU)
+        work = train(parts, FOUND, CPU)
         while next(work).iteration < stop:
             pass
         work.close()
@@ -149,7 +150,7 @@ def test_what_was_closed_goes_on_as_if_it_had_not_been(finished: Run, tmp_path: 
 
 def test_a_run_that_is_ended_early_is_judged_and_finished(tmp_path: Path) -> None:
     run = Run.begin(tmp_path / "mine", ORDER)
-    for report in run.train(FOUND, CPU):
+    for report in train(run, FOUND, CPU):
         run.ending = report.iteration == 1
     assert (run.status["state"], run.status["iteration"], run.status["iterations"]) == ("finished", 1, 4)
     assert run.sheet is not None
@@ -177,11 +178,11 @@ def test_a_preview_that_was_stopped_is_drawn_when_the_run_goes_on(halfway: Run, 
 
 def test_a_run_is_in_one_place_at_a_time(tmp_path: Path) -> None:
     run = Run.begin(tmp_path / "mine", ORDER)
-    work = run.train(FOUND, CPU)
+    work = train(run, FOUND, CPU)
     next(work)
     assert run.status["state"] == "running"
     with pytest.raises(UserError, match="is under way"):
-        next(Run.open(tmp_path / "mine").train(FOUND, CPU))
+        next(train(Run.open(tmp_path / "mine"), FOUND, CPU))
     with pytest.raises(UserError, match="is under way"):
         run.discard()
     assert run.status["state"] == "running"
@@ -198,9 +199,10 @@ def test_a_killed_process_leaves_a_run_that_is_stopped(tmp_path: Path) -> None:
         "import os, signal, sys\nfrom pathlib import Path\n"
         "from tests.distill.lessons import FOUND, toy_lesson\n"
         "from triplaneturbo.distill import work\nfrom triplaneturbo.distill.run import Run\n"
+        "from triplaneturbo.distill.work import train\n"
         "import torch; torch.set_num_threads(1)\n"
         "work.prepare = toy_lesson\n"
-        "for report in Run.open(Path(sys.argv[1])).train(FOUND, torch.device('cpu')):\n"
+        "for report in train(Run.open(Path(sys.argv[1])), FOUND, torch.device('cpu')):\n"
         "    if report.iteration == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(run.folder)], cwd=ROOT, check=False)

@@ -227,10 +227,11 @@ def _order(arguments: argparse.Namespace, draft: Order, found: Found, world: boo
 
 def _train(arguments: argparse.Namespace, run: Run, found: Found, team: Team) -> int:
     """Do the run to its end, or until it is interrupted; then keep what was learned."""
+    from triplaneturbo.distill.work import train
     from triplaneturbo.kernels import announced_on_stderr
 
     go_on = f"python -m triplaneturbo finetune --resume --name {run.order.name}"
-    reports = run.train(found, team.device, team)
+    reports = train(run, found, team.device, team)
     stopped = False
     with _stopping() as asked, announced_on_stderr(arguments.quiet or not team.leads):
         shows = _shown(arguments, run, reports) if team.leads else reports

@@ -45,6 +45,7 @@ from triplaneturbo.commands.share import Share, share
 from triplaneturbo.distill.prompts import Line, PromptList
 from triplaneturbo.distill.text_files import STANDARD_INPUT
 from triplaneturbo.errors import EmptySurfaceError, UserError
+from triplaneturbo.facts import describe
 from triplaneturbo.library import adapter
 from triplaneturbo.models import base_or_default, fingerprint
 from triplaneturbo.placement import AS_MODELLED, AUTO, PIVOTS, UNIT_CHOICES, UPS, Placement
@@ -53,7 +54,6 @@ from triplaneturbo.request import DEFAULT_FACES, DEFAULT_FLOATERS, SEED_LIMIT, U
 
 if TYPE_CHECKING:
     from triplaneturbo.engine import Engine
-    from triplaneturbo.pipeline import Result
     from triplaneturbo.tickets import Ticket
 
 MOST_MESHES = 10_000
@@ -329,29 +329,6 @@ def _make(engine: Engine, job: Job, placement: Placement, label: str, quiet: boo
     taken = round(time.perf_counter() - since, 4)
     total = entry["seconds"].pop("total")
     entry["seconds"] |= {"files": taken, "total": round(total + taken, 4)}
-    return entry
-
-
-def describe(result: Result, engine: Engine) -> dict[str, Any]:
-    """A result as --json and the manifest tell it, but for its files."""
-    settings = asdict(result.request)
-    entry = {
-        "prompt": settings.pop("prompt"),
-        "seed": settings.pop("seed"),
-        "vertices": len(result.mesh.vertices),
-        "faces": len(result.mesh.faces),
-        "surface_faces": result.surface_faces,
-        "dropped_pieces": result.dropped.components,
-        "memory_was_short": result.frugal,
-        "seconds": {stage: round(seconds, 4) for stage, seconds in result.seconds.items()},
-        "settings": settings,
-        "model": engine.name,
-        "device": str(engine.device),
-        "precision": str(engine.dtype).removeprefix("torch."),
-        "version": __version__,
-    }
-    if result.reading is not None:
-        entry |= {"unknown_words": list(result.reading.unknown), "unclear": result.reading.why}
     return entry
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from triplaneturbo.distill.order import Order
+from triplaneturbo.units import GB
 
-GB = 2**30  # as devices have it
 SHOWN = 8  # prompts that previews and the sheet show
 _STEP, _SCORED = 0.35, 0.36  # seconds of an iteration, and more of each prompt and scored step
 _DRAWN, _JUDGED, _PREVIEWED, _LOADED = 3.1, 4.0, 0.6, 20.0  # seconds a prompt; of the beginning

@@ -30,7 +30,7 @@ _FOVY, _ELEVATIONS, _DISTANCES = 60.0, (0.0, 30.0), (0.8, 1.0)  # degrees; dista
 def full_lesson(
     order: Order, found: Found, config: GeneratorConfig, team: Team, folder: Path
 ) -> Generator[str, None, Lesson]:
-    """See `lesson.prepare`."""
+    """See `prepare.prepare`."""
     yield "counting the memory"
     how = full_plan(order, found, config, team.device)
     settings = full_settings(order, config, team.device)

@@ -10,7 +10,7 @@ from triplaneturbo.devices import choose_precision, free_memory
 from triplaneturbo.distill.estimate import Facts
 from triplaneturbo.distill.lesson import precision, settled
 from triplaneturbo.distill.order import Order
-from triplaneturbo.distill.plan import GB, Plan, plan
+from triplaneturbo.distill.plan import Plan, plan
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.errors import UserError
@@ -18,6 +18,7 @@ from triplaneturbo.generator.config import GeneratorConfig
 from triplaneturbo.library import adapter
 from triplaneturbo.models import Found
 from triplaneturbo.teachers import full, mvdream
+from triplaneturbo.units import GB
 
 
 def full_settings(order: Order, config: GeneratorConfig, device: torch.device) -> Settings:

@@ -7,7 +7,7 @@ RichDreamer and Stable Diffusion (full_lesson.py).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,27 +51,6 @@ class Lesson:
     autocast: torch.dtype | None
     mark: dict[str, Any]
     folder: Path
-
-
-def prepare(order: Order, found: Found, team: Team, folder: Path) -> Generator[str, None, Lesson]:
-    """Make a run's lesson; yields, between pieces of that work, what is being done.
-
-    Args:
-        folder: of the run; what has to be drawn or cleaned is kept there.
-
-    Raises:
-        UserError: prompts that the model's world cannot express, a file that is missing or broken, or a
-            teacher that the model does not have.
-    """
-    config = GeneratorConfig.load(found.folder)
-    check_fit(order, config.world, found.name)
-    if config.world:
-        from triplaneturbo.distill.world_lesson import world_lesson
-
-        return (yield from world_lesson(order, found, config, team, folder))
-    from triplaneturbo.distill.full_lesson import full_lesson
-
-    return (yield from full_lesson(order, found, config, team, folder))
 
 
 def check_fit(order: Order, world: bool, model: str) -> None:

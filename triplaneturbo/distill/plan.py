@@ -14,11 +14,11 @@ from functools import partial
 import torch
 
 from triplaneturbo.distill import estimate
-from triplaneturbo.distill.duration import GB
 from triplaneturbo.distill.estimate import Facts
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.errors import UserError
 from triplaneturbo.teachers import full
+from triplaneturbo.units import GB
 
 # CUDA's own context with its libraries; and what gaps and kernels' workspaces add to activations.
 CONTEXT, GAPS = GB * 3 // 4, 0.1

@@ -18,8 +18,7 @@ import contextlib
 import json
 import os
 import shutil
-import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,12 +31,10 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.files import write_whole
 from triplaneturbo.library import ADAPTERS, adapters
 from triplaneturbo.library import FILE as ADAPTER_FILE
-from triplaneturbo.models import ROOT, Found
+from triplaneturbo.models import ROOT
 
 if TYPE_CHECKING:
-    import torch
-
-    from triplaneturbo.parallel import Team
+    pass
 
 __all__ = ["PRESETS", "RUNS", "Order", "Report", "Run", "runs"]
 
@@ -189,48 +186,6 @@ class Run:
         path = self.folder / SHEET
         return path if path.is_file() else None
 
-    def train(
-        self, found: Found, device: torch.device, team: Team | None = None
-    ) -> Generator[Report, None, None]:
-        """Learn, or go on; each `next` does one piece of work: an iteration, or less before and after them.
-
-        Closing it between two pieces saves a checkpoint, from which another call goes on. Only the leading
-        process of a team writes into the folder.
-
-        Raises:
-            UserError: the run is under way elsewhere, a file is missing or broken, what is learned is not
-                finite, or nothing can be written; what was learned is in the last checkpoint.
-        """
-        from triplaneturbo.distill.work import work
-        from triplaneturbo.parallel import Team
-
-        team = team or Team(device=device)
-        if not team.leads:
-            yield from work(self, found, team)
-            return
-        with self._held():
-            since, before = time.monotonic(), float(self.status["seconds"])
-            told = Report(int(self.status["iteration"]), self.order.iterations)
-
-            def tell(state: str, sentence: str = "") -> None:
-                self._tell(state, told, before + time.monotonic() - since, sentence)
-
-            tell("running")
-            try:
-                for told in work(self, found, team):
-                    tell("running")
-                    yield told
-            except UserError as error:
-                with contextlib.suppress(UserError):  # the disk may be full
-                    tell("failed", str(error))
-                raise
-            except BaseException:
-                with contextlib.suppress(UserError):
-                    tell("paused")
-                raise
-            told = replace(told, doing="", left=0.0)
-            tell("finished")
-
     def change(self, rate: float | None = None, memory: float | None = None) -> None:
         """Have the run go on with a lower learning rate, or another memory; None: the one that it has.
 
@@ -249,7 +204,7 @@ class Run:
                 " begin another run for a higher one."
             )
         if order != self.order:
-            with self._held():
+            with self.held():
                 order.save(self.folder)
             self.order = order
 
@@ -286,14 +241,14 @@ class Run:
         Raises:
             UserError: the run is under way, or its folder cannot be removed.
         """
-        with self._held():
+        with self.held():
             pass
         try:
             shutil.rmtree(self.folder)
         except OSError as error:
             raise UserError(f"Cannot remove {self.folder}: {error.strerror}; remove it by hand.") from None
 
-    def _tell(self, state: str, at: Report, seconds: float, sentence: str = "") -> None:
+    def tell(self, state: str, at: Report, seconds: float, sentence: str = "") -> None:
         told = {
             "state": state,
             "iteration": at.iteration,
@@ -309,7 +264,7 @@ class Run:
         return FileLock(self.folder / "lock", blocking=False)
 
     @contextlib.contextmanager
-    def _held(self) -> Iterator[None]:
+    def held(self) -> Iterator[None]:
         try:
             with self._lock():
                 yield

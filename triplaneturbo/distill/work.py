@@ -6,12 +6,16 @@ import contextlib
 import json
 import time
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
+import torch
+
 from triplaneturbo.distill.judging import Judging
-from triplaneturbo.distill.lesson import Lesson, prepare
+from triplaneturbo.distill.lesson import Lesson
 from triplaneturbo.distill.looks import png, tile
 from triplaneturbo.distill.prd import Trainer
+from triplaneturbo.distill.prepare import prepare
 from triplaneturbo.distill.run import LEARNED, SCORES, Report, Run
 from triplaneturbo.errors import UserError
 from triplaneturbo.files import write_whole
@@ -24,8 +28,49 @@ _COLUMNS = 4  # of a preview
 _RECENT = 10  # iterations from whose seconds those to come are estimated
 
 
+def train(
+    run: Run, found: Found, device: torch.device, team: Team | None = None
+) -> Generator[Report, None, None]:
+    """Train a run, or resume it.
+
+    Each `next` does one piece of work: an iteration, or less before and after them. Closing the generator
+    between two pieces saves a checkpoint, from which another call resumes. Only the main process of a team
+    writes into the folder.
+
+    Raises:
+        UserError: the run is under way elsewhere, a file is missing or broken, what is learned is not finite,
+            or nothing can be written; what was learned is in the last checkpoint.
+    """
+    team = team or Team(device=device)
+    if not team.leads:
+        yield from work(run, found, team)
+        return
+    with run.held():
+        since, before = time.monotonic(), float(run.status["seconds"])
+        told = Report(int(run.status["iteration"]), run.order.iterations)
+
+        def tell(state: str, sentence: str = "") -> None:
+            run.tell(state, told, before + time.monotonic() - since, sentence)
+
+        tell("running")
+        try:
+            for told in work(run, found, team):
+                tell("running")
+                yield told
+        except UserError as error:
+            with contextlib.suppress(UserError):  # the disk may be full
+                tell("failed", str(error))
+            raise
+        except BaseException:
+            with contextlib.suppress(UserError):
+                tell("paused")
+            raise
+        told = replace(told, doing="", left=0.0)
+        tell("finished")
+
+
 def work(run: Run, found: Found, team: Team) -> Generator[Report, None, None]:
-    """Do a run, or go on with it; see `Run.train`."""
+    """Do a run, or go on with it; see `train`."""
     total = run.order.iterations
     pieces = prepare(run.order, found, team, run.folder)
     while True:

@@ -34,7 +34,7 @@ _OWN_WORDS = 0.5  # how often a prompt is learned in the user's wording, and not
 def world_lesson(
     order: Order, found: Found, config: GeneratorConfig, team: Team, folder: Path
 ) -> Generator[str, None, Lesson]:
-    """See `lesson.prepare`."""
+    """See `prepare.prepare`."""
     wrong = misfits(order.prompts + order.held_out)
     if wrong:
         raise UserError(f"The world cannot express {', '.join(map(repr, wrong))}: leave them out.")

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from triplaneturbo.commands.generate import describe
 from triplaneturbo.commands.outputs import FORMATS, safe_name, write
 from triplaneturbo.errors import Cancelled, UserError
+from triplaneturbo.facts import describe
 from triplaneturbo.placement import AS_MODELLED, Placement
 
 if TYPE_CHECKING:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from triplaneturbo.distill.duration import GB, Estimate
+from triplaneturbo.distill.duration import Estimate
 from triplaneturbo.distill.order import PRESETS, Order
 from triplaneturbo.ui.panels import text
+from triplaneturbo.units import GB
 
 if TYPE_CHECKING:
     from triplaneturbo.engine import Engine
