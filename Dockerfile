@@ -49,7 +49,7 @@ WORKDIR /home/user/app
 ENV HF_HOME=/cache/huggingface XDG_CACHE_HOME=/cache PYTHONUNBUFFERED=1
 VOLUME /cache
 COPY --chown=user . .
-RUN /opt/venv/bin/python -m triplaneturbo.mesh.warm
+RUN /opt/venv/bin/python -m triplaneturbo.mesh.warmup
 
 EXPOSE 7860
 HEALTHCHECK --interval=30s --timeout=10s --start-period=300s \

@@ -36,5 +36,5 @@ $(STAMP): requirements.txt requirements-dev.txt
 	@echo "Installing into $(VENV) (several GB the first time) ..."
 	@$(RUN) -m pip install -qq --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
 	@echo "Compiling its loops ..."
-	@$(RUN) -m triplaneturbo.mesh.warm
+	@$(RUN) -m triplaneturbo.mesh.warmup
 	@touch $@

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from triplaneturbo.__main__ import Parser, enter, guarded, wait_politely
-from triplaneturbo.commands import serve
+from triplaneturbo.cli import serve
 
 
 def options() -> Parser:

@@ -3,9 +3,9 @@
     python -m benchmarks.generator [--repeats 2] [--skip-plain]
 
 Random weights of the real sizes (Stable Diffusion 2.1-base, rank 16), one prompt. "plain" is the slow twin of
-the tests (tests/generator/plain.py): adapters live, planes in a loop, attention matrices in full, as the
-public implementation computes. The floor is a prompt's products at the rate that this machine reaches, in
-the same run, on one large convolution.
+the tests (tests/helpers/plain_generator.py): adapters live, planes in a loop, attention matrices in full,
+as the public implementation computes. The floor is a prompt's products at the rate that this machine reaches,
+in the same run, on one large convolution.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
-from tests.generator.full_size import SCHEDULER, UNET, VAE
-from tests.generator.plain import PlainGenerator
-from triplaneturbo.devices import bfloat16_unit
-from triplaneturbo.generator import peta
-from triplaneturbo.generator.adapter import adapter_tensors
-from triplaneturbo.generator.config import GeneratorConfig
-from triplaneturbo.generator.generator import Generator
-from triplaneturbo.generator.released import released_places, to_released
+from tests.helpers.full_size import SCHEDULER, UNET, VAE
+from tests.helpers.plain_generator import PlainGenerator
+from triplaneturbo.models import peta
+from triplaneturbo.models.adapter import adapter_tensors
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.models.released_checkpoint import released_places, to_released
+from triplaneturbo.models.triplane_generator import Generator
 from triplaneturbo.teachers.twin import base_weights
+from triplaneturbo.utils.devices import bfloat16_unit
 
 STEP_TFLOP, DECODE_TFLOP = 1.31, 3.73
 

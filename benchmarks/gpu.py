@@ -26,28 +26,34 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from benchmarks.generator import Sizes, plain_twin, random_generator, relative
 from benchmarks.surface import chair, fit
-from tests.generator.plain import PlainGenerator
-from tests.generator.small_mesh import planes_and_mesh
-from tests.mesh.distance import cells_apart
+from tests.helpers.distance import cells_apart
+from tests.helpers.plain_generator import PlainGenerator
+from tests.helpers.small_mesh import planes_and_mesh
 from triplaneturbo.__main__ import guarded
-from triplaneturbo.devices import be_deterministic, choose_device, choose_precision, device_name, wait_for
-from triplaneturbo.generator.config import GeneratorConfig
-from triplaneturbo.generator.fields import Field
-from triplaneturbo.generator.generator import Generator
-from triplaneturbo.generator.text import TextEncoder
-from triplaneturbo.generator.weights import Model, load_model
-from triplaneturbo.mesh.clean import tidy
-from triplaneturbo.mesh.formats import encode
+from triplaneturbo.mesh.extraction.sparse_extraction import extract
+from triplaneturbo.mesh.io import encode
 from triplaneturbo.mesh.mesh import Mesh
-from triplaneturbo.mesh.simplify import simplify
-from triplaneturbo.mesh.sparse import extract
+from triplaneturbo.mesh.processing.clean import tidy
+from triplaneturbo.mesh.processing.simplify import simplify
 from triplaneturbo.mesh.texture import bake
-from triplaneturbo.mesh.unwrap import unwrap
-from triplaneturbo.models import SMALL
+from triplaneturbo.mesh.uv.unwrap import unwrap
+from triplaneturbo.models.catalog import SMALL
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.models.text_encoder import TextEncoder
+from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.weights import Model, load_model
 from triplaneturbo.pipeline import Pipeline, Result
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.render.raster import Raster, rasterize, rasterizer
+from triplaneturbo.render.rasterizer import Raster, rasterize, rasterizer
+from triplaneturbo.representations.triplane import Field
 from triplaneturbo.request import Request
+from triplaneturbo.utils.devices import (
+    be_deterministic,
+    choose_device,
+    choose_precision,
+    device_name,
+    wait_for,
+)
 
 PROMPT = "a red mushroom"
 

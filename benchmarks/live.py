@@ -18,7 +18,7 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-from tests.ui.browsing import CHROMIUM, DESK, FLAGS, Server, free_port, milliseconds
+from tests.helpers.browsing import CHROMIUM, DESK, FLAGS, Server, free_port, milliseconds
 
 PROMPTS = (
     "a red mushroom",

@@ -32,9 +32,9 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from benchmarks.picture import PROMPTS
-from triplaneturbo.engine import Engine
-from triplaneturbo.models import ROOT
+from triplaneturbo.models.catalog import ROOT
 from triplaneturbo.request import Request
+from triplaneturbo.serving.engine import Engine
 
 FULL = re.compile(r"The queue is full; try again in (\d+) s\.")
 SEEDS = 25  # with the prompts 400 requests: some are asked for twice, most only once

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from tests.conftest import PARITY
-from tests.generator.cases import case_files, differences
+from tests.helpers.parity_cases import case_files, differences
 
 
 def main() -> None:

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from triplaneturbo.files import write_whole
-from triplaneturbo.generator.weights import load_model
-from triplaneturbo.mesh.formats.common import encode_image
+from triplaneturbo.mesh.io.common import encode_image
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.preview import frame, render, sheet, thumbnail
-from triplaneturbo.models import SMALL
+from triplaneturbo.models.catalog import SMALL
+from triplaneturbo.models.weights import load_model
 from triplaneturbo.pipeline import Pipeline
-from triplaneturbo.world.score_report import with_caption
+from triplaneturbo.toyworld.scoring.score_report import with_caption
+from triplaneturbo.utils.atomic_files import write_whole
 
 PROMPTS = (
     "a red mushroom",

@@ -9,8 +9,8 @@ import argparse
 import time
 from typing import Any
 
-from triplaneturbo.engine import Engine
 from triplaneturbo.request import Request
+from triplaneturbo.serving.engine import Engine
 
 COARSE = 48  # nodes along each side of the grid
 KINDS: dict[str, dict[str, Any]] = {

@@ -33,32 +33,32 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from benchmarks.generator import Sizes
 from benchmarks.gpu import TINY as TINY_SUBJECT
 from benchmarks.gpu import Subject
-from tests.generator.full_size import SCHEDULER
+from tests.helpers.full_size import SCHEDULER
 from triplaneturbo.__main__ import guarded
-from triplaneturbo.devices import be_deterministic, choose_device, device_name, free_memory, wait_for
-from triplaneturbo.distill import loss, prd
-from triplaneturbo.distill.counting import Live
-from triplaneturbo.distill.estimate import TEXT_1_5, Facts
-from triplaneturbo.distill.full_lesson import draw_views
-from triplaneturbo.distill.full_plan import frozen_in
-from triplaneturbo.distill.lesson import Lesson, precision
-from triplaneturbo.distill.order import PRESETS, Order
-from triplaneturbo.distill.plan import Plan, plan
-from triplaneturbo.distill.prepare import prepare
+from triplaneturbo.distill import losses, prd
+from triplaneturbo.distill.memory.counting import Live
+from triplaneturbo.distill.memory.estimate import TEXT_1_5, Facts
+from triplaneturbo.distill.memory.plan import Plan, plan
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.distill.student import around
-from triplaneturbo.generator.generator import Generator
-from triplaneturbo.generator.remembered import Remembered
-from triplaneturbo.generator.text import TextEncoder
-from triplaneturbo.models import SMALL, find_model
-from triplaneturbo.parallel import Team
+from triplaneturbo.finetune.config import PRESETS, Order
+from triplaneturbo.finetune.memory_plan import frozen_in
+from triplaneturbo.finetune.prepare import prepare
+from triplaneturbo.finetune.setup import Lesson, precision
+from triplaneturbo.finetune.setup_full import draw_views
+from triplaneturbo.models.catalog import SMALL, find_model
+from triplaneturbo.models.text_embedding_cache import Remembered
+from triplaneturbo.models.text_encoder import TextEncoder
+from triplaneturbo.models.triplane_generator import Generator
 from triplaneturbo.teachers import mvdream, richdreamer
 from triplaneturbo.teachers.mvdream import MVDream
 from triplaneturbo.teachers.offload import Movable, in_turn
 from triplaneturbo.teachers.richdreamer import RichDreamer
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
-from triplaneturbo.units import GB
+from triplaneturbo.utils.devices import be_deterministic, choose_device, device_name, free_memory, wait_for
+from triplaneturbo.utils.distributed import Team
+from triplaneturbo.utils.units import GB
 
 PROMPTS = ("a small red apple", "a blue chair", "a green cup", "a yellow table")
 REST = "the rest"
@@ -129,9 +129,9 @@ def watched(trainer: prd.Trainer, parts: Parts) -> Iterator[None]:
         (student.generator, "decode", "decoding"),
         (student.folded, "fold", "folding the adapters"),
         (student.folded, "unfold", "folding the adapters"),
-        (loss, "volume", "rendering the volume"),
-        (loss, "surface", "rendering the surface"),
-        (loss, "score_gradients", lambda teacher: f"teacher {teacher.name}"),
+        (losses, "volume", "rendering the volume"),
+        (losses, "surface", "rendering the surface"),
+        (losses, "score_gradients", lambda teacher: f"teacher {teacher.name}"),
         (Tensor, "backward", "the backward pass"),
         (trainer, "_update", "the optimiser, the average"),
     ]

@@ -15,7 +15,7 @@ import torch
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.preview import thumbnail
 from triplaneturbo.render.cameras import Cameras, orbit
-from triplaneturbo.render.raster import rasterize
+from triplaneturbo.render.rasterizer import rasterize
 
 
 def torus(faces: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -22,10 +22,10 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, not only as a module
 
-from tests.fields_for_tests import mushroom
-from triplaneturbo.generator.config import GeneratorConfig
-from triplaneturbo.generator.fields import Field, Fields
-from triplaneturbo.mesh.sparse import extract
+from tests.helpers.fields import mushroom
+from triplaneturbo.mesh.extraction.sparse_extraction import extract
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.representations.triplane import Field, Fields
 
 CONFIG = GeneratorConfig()
 SIDE, FITTED_SIDE = 256, 96

@@ -18,16 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from triplaneturbo.mesh.atlas import lay_out
-from triplaneturbo.mesh.charts import components, face_neighbours
-from triplaneturbo.mesh.clean import tidy
+from triplaneturbo.mesh.extraction.marching_cubes import marching_cubes
 from triplaneturbo.mesh.mesh import Mesh
-from triplaneturbo.mesh.nearest import nearest_covered
-from triplaneturbo.mesh.simplify import simplify
-from triplaneturbo.mesh.surface import marching_cubes
-from triplaneturbo.mesh.tangents import vertex_tangents
+from triplaneturbo.mesh.processing.clean import tidy
+from triplaneturbo.mesh.processing.simplify import simplify
 from triplaneturbo.mesh.texture import bake
-from triplaneturbo.mesh.unwrap import unwrap
+from triplaneturbo.mesh.uv.atlas import lay_out
+from triplaneturbo.mesh.uv.charts import components, face_neighbours
+from triplaneturbo.mesh.uv.dilation import nearest_covered
+from triplaneturbo.mesh.uv.tangents import vertex_tangents
+from triplaneturbo.mesh.uv.unwrap import unwrap
 
 
 class Waves:

@@ -14,11 +14,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from triplaneturbo.generator.config import GeneratorConfig
-from triplaneturbo.generator.fields import Fields
+from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.render.lattice import Backend, eikonal, render_lattice
+from triplaneturbo.render.grid_renderer import Backend, eikonal, render_lattice
 from triplaneturbo.render.volume import render_volume
+from triplaneturbo.representations.triplane import Fields
 
 ITEMS, SIZE, RAYS = 4, 48, 4096
 

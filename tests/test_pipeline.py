@@ -16,10 +16,10 @@ import trimesh
 
 from triplaneturbo import pipeline as pipeline_module
 from triplaneturbo.errors import EmptySurfaceError, UserError
-from triplaneturbo.generator.weights import Model, load_model
-from triplaneturbo.mesh.formats import to_glb
-from triplaneturbo.mesh.sparse import extract
-from triplaneturbo.models import SMALL
+from triplaneturbo.mesh.extraction.sparse_extraction import extract
+from triplaneturbo.mesh.io import to_glb
+from triplaneturbo.models.catalog import SMALL
+from triplaneturbo.models.weights import Model, load_model
 from triplaneturbo.pipeline import SKETCH_RESOLUTION, STAGES, Outcome, Pipeline, Progress, Result
 from triplaneturbo.request import Request
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh import clean, unwrap
+from triplaneturbo.mesh.processing import clean
+from triplaneturbo.mesh.uv import unwrap
 from triplaneturbo.request import PROMPT_LIMIT, TEXTURE_SIZES, UNWRAPS, Request, tidy_prompt
 
 CHANGES = [

@@ -15,8 +15,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from triplaneturbo import __version__, standard_streams
-from triplaneturbo.commands import (
+from triplaneturbo import __version__
+from triplaneturbo.cli import (
     BAD_INPUT,
     DONE,
     INTERRUPTED,
@@ -28,10 +28,11 @@ from triplaneturbo.commands import (
     finetune,
     generate,
     serve,
+    standard_streams,
     words,
 )
+from triplaneturbo.cli.standard_streams import BROKEN_PIPE, OutputError
 from triplaneturbo.errors import EmptySurfaceError, UserError
-from triplaneturbo.standard_streams import BROKEN_PIPE, OutputError
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,6 +1,6 @@
 """From words to a textured mesh in one pass.
 
-    from triplaneturbo.generator.weights import load_model
+    from triplaneturbo.models.weights import load_model
     from triplaneturbo.pipeline import Pipeline
 
     pipeline = Pipeline(load_model(Path("checkpoints/small")))
@@ -24,21 +24,21 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from triplaneturbo.devices import wait_for
 from triplaneturbo.errors import Cancelled, EmptySurfaceError, UserError
-from triplaneturbo.generator.fields import Field
-from triplaneturbo.generator.generator import Generator as Denoiser
-from triplaneturbo.generator.weights import Model
-from triplaneturbo.mesh.clean import Dropped, drop_floaters, tidy
+from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.mesh.mesh import Mesh
-from triplaneturbo.mesh.simplify import simplify
-from triplaneturbo.mesh.smooth import smooth
-from triplaneturbo.mesh.sparse import extract
+from triplaneturbo.mesh.processing.clean import Dropped, drop_floaters, tidy
+from triplaneturbo.mesh.processing.simplify import simplify
+from triplaneturbo.mesh.processing.smooth import smooth
+from triplaneturbo.mesh.processing.watertight import watertight
 from triplaneturbo.mesh.texture import bake, paint
-from triplaneturbo.mesh.unwrap import TEXTURE_SIZES, unwrap
-from triplaneturbo.mesh.watertight import watertight
+from triplaneturbo.mesh.uv.unwrap import TEXTURE_SIZES, unwrap
+from triplaneturbo.models.triplane_generator import Generator as Denoiser
+from triplaneturbo.models.weights import Model
+from triplaneturbo.representations.triplane import Field
 from triplaneturbo.request import Request
-from triplaneturbo.world.reading import Reading, parse
+from triplaneturbo.toyworld.captions.caption_parser import Reading, parse
+from triplaneturbo.utils.devices import wait_for
 
 # How much of the whole each stage is taken to be, for the progress bar.
 STAGES = {

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.distill import toy
-from tests.distill.runs import trainer
+from tests.helpers import toy
+from tests.helpers.runs import trainer
 from triplaneturbo.distill import prd
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings, TeacherSettings
 from triplaneturbo.errors import UserError
-from triplaneturbo.generator.config import GeneratorConfig
+from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.teachers.base import Scenes
 
 SETTINGS = replace(toy.SETTINGS, iterations=1, batch=1, nodes=12, stride=2, surface_stride=4)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.distill import toy
-from tests.distill.runs import learned, newest, same, trainer
+from tests.helpers import toy
+from tests.helpers.runs import learned, newest, same, trainer
 from triplaneturbo.distill.checkpoints import Checkpoints, smoothed
 from triplaneturbo.errors import UserError
-from triplaneturbo.parallel import Team
+from triplaneturbo.utils.distributed import Team
 
 TOLD = {"rate": 0.1, "steps": 4}
 SETTINGS = replace(toy.CHEAP, iterations=4)

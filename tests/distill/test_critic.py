@@ -11,10 +11,10 @@ from tests.distill.test_scores import seeded
 from tests.teachers.test_stable_diffusion import make, scenes, seen
 from triplaneturbo.distill.critic import LoraCritic
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
-from triplaneturbo.parallel import Team
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.teachers.base import Scenes, Seen
 from triplaneturbo.teachers.mvdream import MVDream
+from triplaneturbo.utils.distributed import Team
 
 TINY = {
     "block_out_channels": (32, 32),

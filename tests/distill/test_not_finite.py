@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.distill import toy
-from tests.distill.runs import learned, newest, same, trainer
+from tests.helpers import toy
+from tests.helpers.runs import learned, newest, same, trainer
 from triplaneturbo.errors import UserError
 
 SETTINGS = replace(toy.CHEAP, iterations=6, teachers={"rgb": replace(toy.CHEAP.teachers["rgb"], kind="sds")})

@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.distill import toy
-from tests.distill.runs import learned, newest, same, trainer
+from tests.helpers import toy
+from tests.helpers.runs import learned, newest, same, trainer
 from triplaneturbo.distill import prd
 from triplaneturbo.distill.optimizer import OptimizerName
 from triplaneturbo.distill.rendering import volume
 from triplaneturbo.distill.settings import Settings, TeacherSettings
 from triplaneturbo.errors import UserError
-from triplaneturbo.parallel import Team
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
+from triplaneturbo.utils.distributed import Team
 
 SHORT = replace(toy.SETTINGS, iterations=4)
 

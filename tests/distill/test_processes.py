@@ -16,12 +16,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.distill import workers
-from tests.distill.runs import learned, newest, same
-from tests.distill.workers import SETTINGS, forked
-from tests.pace import patience, until
+from tests.helpers import workers
+from tests.helpers.pace import patience, until
+from tests.helpers.paths import ROOT
+from tests.helpers.runs import learned, newest, same
+from tests.helpers.workers import SETTINGS, forked
 
-ROOT = Path(__file__).parents[2]
 HALF = replace(SETTINGS, batch=1)
 
 
@@ -132,7 +132,7 @@ def test_a_launcher_ends_with_the_worker_that_is_killed(tmp_path: Path) -> None:
     That a run goes on after it is shown above, with processes that have the launcher's environment.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port"]
-    command += [str(free_port()), "-m", "tests.distill.standing_worker", str(tmp_path)]
+    command += [str(free_port()), "-m", "tests.helpers.standing_worker", str(tmp_path)]
     launcher = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     waiting, standing = (int(wait_for(tmp_path / f"pid-{rank}")) for rank in range(2))
     os.kill(standing, signal.SIGKILL)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.distill import toy
+from tests.helpers import toy
 from triplaneturbo.distill import rendering
-from triplaneturbo.distill.loss import rendering_loss
+from triplaneturbo.distill.losses import rendering_loss
 from triplaneturbo.distill.rendering import ask_colors, surface, volume
-from triplaneturbo.generator.config import GeneratorConfig
-from triplaneturbo.generator.fields import Fields
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.representations.triplane import Fields
 from triplaneturbo.teachers.base import Scenes
 
 RADIUS = 0.6

@@ -17,7 +17,7 @@ from triplaneturbo.distill.scores import ScoreSettings, direction, draw, score_g
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.teachers.base import Scenes, Seen
 from triplaneturbo.teachers.closed_form import ClosedFormRGB
-from triplaneturbo.world.sizes import make_scheduler
+from triplaneturbo.toyworld.training.sizes import make_scheduler
 
 ALPHAS = make_scheduler().alphas_cumprod
 RATIO = 0.1  # RichDreamer's, which alone has one

@@ -10,17 +10,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.distill import toy
-from tests.tiny import tiny_model
+from tests.helpers import toy
+from tests.helpers.tiny import tiny_model
 from triplaneturbo.distill.prd import Student
 from triplaneturbo.distill.settings import Tuning
 from triplaneturbo.distill.student import cast_frozen, load_student
 from triplaneturbo.errors import UserError
-from triplaneturbo.generator.adapter import ADAPTER_NAME, adapter_tensors, save_adapter, set_adapter_tensors
-from triplaneturbo.generator.config import GeneratorConfig
-from triplaneturbo.generator.folded import Folded
-from triplaneturbo.generator.remembered import Remembered
-from triplaneturbo.models import SMALL
+from triplaneturbo.models.adapter import ADAPTER_NAME, adapter_tensors, save_adapter, set_adapter_tensors
+from triplaneturbo.models.catalog import SMALL
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.models.merged_lora import Folded
+from triplaneturbo.models.text_embedding_cache import Remembered
 
 CPU = torch.device("cpu")
 

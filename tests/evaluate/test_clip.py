@@ -12,7 +12,7 @@ from transformers import CLIPTokenizer
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.evaluate.clip import Clip, rank
-from triplaneturbo.world.tokenizer import train_tokenizer
+from triplaneturbo.toyworld.captions.tokenizer import train_tokenizer
 
 TEXTS = ["a red mushroom", "a blue mushroom", "a tall green chair on a box"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from triplaneturbo.evaluate.voxels import centres, filled, overlap
-from triplaneturbo.mesh.surface import marching_cubes
+from triplaneturbo.mesh.extraction.marching_cubes import marching_cubes
 
 
 def ball(centre: tuple[float, float, float], radius: float, resolution: int = 80) -> tuple[Tensor, Tensor]:

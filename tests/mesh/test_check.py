@@ -7,15 +7,15 @@ import pytest
 import torch
 import trimesh
 
-from tests.mesh.shapes import textured
-from tests.mesh.solids import blob, chair, surface, torus
-from tests.mesh.test_clean import ball, from_trimesh, joined, to_trimesh
-from tests.mesh.voxels import random_voxels, voxel_surface
+from tests.helpers.shapes import textured
+from tests.helpers.solids import blob, chair, surface, torus
+from tests.helpers.voxel_sets import random_voxels, voxel_surface
+from tests.mesh.processing.test_clean import ball, from_trimesh, joined, to_trimesh
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.check import Check, check, edge_faults
-from triplaneturbo.mesh.clean import tidy
-from triplaneturbo.mesh.formats import Placement
+from triplaneturbo.mesh.io import Placement
 from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.mesh.processing.clean import tidy
 
 
 def slow_faults(faces):

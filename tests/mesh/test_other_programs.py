@@ -19,19 +19,20 @@ import pytest
 import trimesh
 from PIL import Image
 
-from tests.pace import patience
-from triplaneturbo.generator.weights import load_model
-from triplaneturbo.mesh.clean import weld
-from triplaneturbo.mesh.formats import SUFFIXES, Placement, save
+from tests.helpers.pace import patience
+from tests.helpers.paths import HELPERS
+from triplaneturbo.mesh.io import SUFFIXES, Placement, save
 from triplaneturbo.mesh.mesh import Mesh
-from triplaneturbo.models import SMALL
+from triplaneturbo.mesh.processing.clean import weld
+from triplaneturbo.models.catalog import SMALL
+from triplaneturbo.models.weights import load_model
 from triplaneturbo.pipeline import Pipeline
 
 SIZE = 0.25  # metres
 NUMBERS = {
     "stl": 1000
 }  # by how much an STL's are larger: it is in millimetres, and Blender and assimp ask no unit
-SCRIPT = Path(__file__).with_name("blender_import.py")
+SCRIPT = HELPERS / "blender_import.py"
 
 Files = dict[tuple[str, str], Path]
 Report = dict[str, dict[str, Any]]
@@ -212,7 +213,7 @@ def test_tangents_are_those_of_blender(tmp_path: Path, unwrap: str) -> None:
     lists = {"vertices": mesh.vertices, "normals": mesh.normals, "uv": upward, "faces": mesh.faces}
     source, target = tmp_path / "mesh.json", tmp_path / "tangents.json"
     source.write_text(json.dumps({name: part.tolist() for name, part in lists.items()}))
-    script = Path(__file__).with_name("blender_tangents.py")
+    script = HELPERS / "blender_tangents.py"
     done = subprocess.run(
         [program, "-b", "--factory-startup", "--python-exit-code", "1", "-P", str(script)]
         + ["--", str(source), str(target)],

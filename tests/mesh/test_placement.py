@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.mesh.shapes import TURN, colored, textured
-from tests.mesh.test_formats import read, read_obj
+from tests.helpers.shapes import TURN, colored, textured
+from tests.mesh.io.test_formats import read, read_obj
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.formats import AS_MODELLED, SUFFIXES, Placement, encode, save
+from triplaneturbo.mesh.io import AS_MODELLED, SUFFIXES, Placement, encode, save
 from triplaneturbo.mesh.mesh import Mesh
 
 KINDS = ["glb", "obj", "ply", "stl"]

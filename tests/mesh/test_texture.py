@@ -10,17 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.fields_for_tests import mushroom
+from tests.helpers.fields import mushroom
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh import claim as claiming
-from triplaneturbo.mesh.atlas import GUTTER, lay_out
+from triplaneturbo.mesh.extraction.marching_cubes import marching_cubes
+from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.mesh.mesh import Mesh
-from triplaneturbo.mesh.nearest import flood, nearest_covered
-from triplaneturbo.mesh.sparse import extract
-from triplaneturbo.mesh.surface import marching_cubes
-from triplaneturbo.mesh.tangents import split_frames, to_tangent_space, vertex_tangents
 from triplaneturbo.mesh.texture import bake, gradient, paint
-from triplaneturbo.mesh.unwrap import unwrap
+from triplaneturbo.mesh.uv import texel_ownership as claiming
+from triplaneturbo.mesh.uv.atlas import GUTTER, lay_out
+from triplaneturbo.mesh.uv.dilation import flood, nearest_covered
+from triplaneturbo.mesh.uv.tangents import split_frames, to_tangent_space, vertex_tangents
+from triplaneturbo.mesh.uv.unwrap import unwrap
 
 SIZE = 512
 

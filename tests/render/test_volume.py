@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from triplaneturbo.generator.config import GeneratorConfig
-from triplaneturbo.generator.fields import Fields
+from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.render import volume
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.render.sampling import importance_edges, share_before, uniform_edges
@@ -24,6 +23,7 @@ from triplaneturbo.render.volume import (
     sparsity,
     weigh,
 )
+from triplaneturbo.representations.triplane import Fields
 
 TOLERANCE = {"atol": 3e-5, "rtol": 0}
 

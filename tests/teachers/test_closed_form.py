@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from triplaneturbo.generator.schedule import shifted_timesteps
+from triplaneturbo.models.schedule import shifted_timesteps
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.teachers.base import Scenes, Seen
 from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB, levels, posterior_mean
-from triplaneturbo.world.sizes import make_scheduler
+from triplaneturbo.toyworld.training.sizes import make_scheduler
 
 ALPHAS = torch.tensor([0.98, 0.7, 0.3, 0.02], dtype=torch.float64)
 

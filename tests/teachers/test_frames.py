@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.teachers.frames import PICTURE, draw, frames
+from tests.helpers.frames import PICTURE, draw, frames
 
 
 def test_our_front_is_their_minus_y() -> None:

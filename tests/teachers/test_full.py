@@ -8,13 +8,13 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
-from tests.generator.full_size import SCHEDULER
-from tests.teachers.released_files import sizes, small_teachers
+from tests.helpers.full_size import SCHEDULER
+from tests.helpers.released_files import sizes, small_teachers
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
 from triplaneturbo.errors import UserError
-from triplaneturbo.generator.config import GeneratorConfig
-from triplaneturbo.generator.generator import Generator
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.models.triplane_generator import Generator
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.teachers.base import Scenes, Seen
 from triplaneturbo.teachers.full import full_teachers

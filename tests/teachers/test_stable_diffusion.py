@@ -9,15 +9,15 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from tests.generator.full_size import SCHEDULER
-from tests.generator.test_generator import CONFIG, bases, stir
+from tests.helpers.full_size import SCHEDULER
+from tests.models.test_triplane_generator import CONFIG, bases, stir
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
-from triplaneturbo.generator.folded import Folded
-from triplaneturbo.generator.generator import Generator
+from triplaneturbo.models.merged_lora import Folded
+from triplaneturbo.models.triplane_generator import Generator
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.teachers.base import Scenes, Seen
 from triplaneturbo.teachers.stable_diffusion import Shade, StableDiffusion
-from triplaneturbo.world.views import shade
+from triplaneturbo.toyworld.scene.view_renderer import shade
 
 SIZE, VIEWS = 16, 3
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.tiny import tiny_model
-from tests.ui.browsing import CHROMIUM, FLAGS, Launch, OpenPage, milliseconds, served, watched
+from tests.helpers.browsing import CHROMIUM, FLAGS, Launch, OpenPage, milliseconds, served, watched
+from tests.helpers.tiny import tiny_model
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from tests.ui.browsing import (
+from tests.helpers.browsing import (
     DESK,
     PHONE,
     PLACES,
@@ -24,7 +24,7 @@ from tests.ui.browsing import (
     places,
     set_steps,
     shape_in,
-)  # fmt: skip
+)
 
 pytestmark = pytest.mark.browser
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.ui.browsing import Launch, milliseconds, watched
-from tests.ui.fonts import PACKAGES, only
+from tests.helpers.browsing import Launch, milliseconds, watched
+from tests.helpers.fonts import PACKAGES, only
 
 pytestmark = pytest.mark.browser
 

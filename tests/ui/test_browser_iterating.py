@@ -14,8 +14,7 @@ import trimesh
 from gradio_client.client import Job
 from gradio_client.utils import Status
 
-from tests.pace import slowness, until
-from tests.ui.browsing import (
+from tests.helpers.browsing import (
     DESK,
     PHONE,
     STEPS,
@@ -30,7 +29,8 @@ from tests.ui.browsing import (
     still,
     watched,
 )
-from tests.ui.visitor import api_client
+from tests.helpers.pace import slowness, until
+from tests.helpers.visitor import api_client
 
 pytestmark = pytest.mark.browser
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.ui.browsing import OpenPage, done, generate, milliseconds, pixels, shape_in, watched
+from tests.helpers.browsing import OpenPage, done, generate, milliseconds, pixels, shape_in, watched
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.ui.browsing import done, download, free_port, generate, keep, pixels, shape_in, watched
-from tests.ui.nginx import nginx
+from tests.helpers.browsing import done, download, free_port, generate, keep, pixels, shape_in, watched
+from tests.helpers.nginx import nginx
 
 
 @pytest.fixture

@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 import trimesh
 
-from tests.ui.browsing import STEPS, Server, done, download, free_port, generate, keep, set_steps, watched
+from tests.helpers.browsing import (
+    STEPS,
+    Server,
+    done,
+    download,
+    free_port,
+    generate,
+    keep,
+    set_steps,
+    watched,
+)
 
 pytestmark = pytest.mark.browser
 

@@ -11,9 +11,19 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from tests.fake_hub import Hub
-from tests.ui.browsing import DESK, PHONE, TABLET, Server, download, free_port, keep, milliseconds, watched
-from triplaneturbo.models import SMALL
+from tests.helpers.browsing import (
+    DESK,
+    PHONE,
+    TABLET,
+    Server,
+    download,
+    free_port,
+    keep,
+    milliseconds,
+    watched,
+)
+from tests.helpers.fake_hub import Hub
+from triplaneturbo.models.catalog import SMALL
 
 pytestmark = pytest.mark.browser
 

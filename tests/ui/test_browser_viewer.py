@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.ui.browsing import OpenPage, generate, milliseconds, pixels, shape_in, watched
+from tests.helpers.browsing import OpenPage, generate, milliseconds, pixels, shape_in, watched
 
 # Whatever fetches meshes waits longer for each than they take to be made.
 SLOW = """

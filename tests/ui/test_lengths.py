@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from triplaneturbo.distill.duration import Estimate
-from triplaneturbo.distill.order import PRESETS, Order
-from triplaneturbo.ui.lengths import AS_SET, duration, estimates, memory, panel
+from triplaneturbo.finetune.config import PRESETS, Order
+from triplaneturbo.finetune.duration import Estimate
+from triplaneturbo.ui.training.lengths import AS_SET, duration, estimates, memory, panel
 
 
 def engine(seen: list[Order]) -> Any:

@@ -17,11 +17,11 @@ pytest.importorskip("gradio")
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from tests.pace import patience, until
-from tests.quick import load
-from tests.ui.visitor import api_client
-from triplaneturbo.engine import Engine
-from triplaneturbo.limits import Guard, Limits
+from tests.helpers.pace import patience, until
+from tests.helpers.quick import load
+from tests.helpers.visitor import api_client
+from triplaneturbo.serving.engine import Engine
+from triplaneturbo.serving.limits import Guard, Limits
 from triplaneturbo.ui.blocks import SERVING, build, look
 
 pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")  # its own use of pandas
@@ -91,7 +91,7 @@ def test_one_at_a_time_and_a_full_queue(
 
 
 def test_a_queue_of_the_engine_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("triplaneturbo.engine._load", load)
+    monkeypatch.setattr("triplaneturbo.serving.engine._load", load)
     with Engine("small", device="cpu", queue=7) as engine:
         assert engine._line._size == 7
 
@@ -99,7 +99,7 @@ def test_a_queue_of_the_engine_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_full_disk_is_one_sentence_and_nothing_more_is_written(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("triplaneturbo.ui.sessions.FRESH", float("inf"))
+    monkeypatch.setattr("triplaneturbo.serving.sessions.FRESH", float("inf"))
     with _served(engine, tmp_path / "served", Limits(live=1000)) as url:
         clients = [api_client(url, tmp_path / name) for name in ("one", "other", "third")]
         assert _ask(clients[0]) == ""

@@ -20,16 +20,16 @@ import trimesh
 gradio = pytest.importorskip("gradio")
 from gradio_client import Client  # noqa: E402
 
-from tests.quick import make_small  # noqa: E402
-from tests.tiny import tiny_model  # noqa: E402
-from tests.ui.visitor import api_client  # noqa: E402
-from triplaneturbo.commands.outputs import FORMATS  # noqa: E402
-from triplaneturbo.engine import Engine  # noqa: E402
+from tests.helpers.quick import make_small  # noqa: E402
+from tests.helpers.tiny import tiny_model  # noqa: E402
+from tests.helpers.visitor import api_client  # noqa: E402
 from triplaneturbo.errors import EmptySurfaceError  # noqa: E402
-from triplaneturbo.models import ROOT  # noqa: E402
-from triplaneturbo.ui import controls  # noqa: E402
+from triplaneturbo.models.catalog import ROOT  # noqa: E402
+from triplaneturbo.serving.engine import Engine  # noqa: E402
+from triplaneturbo.serving.output_files import FORMATS  # noqa: E402
+from triplaneturbo.toyworld.captions.advice import EXAMPLES  # noqa: E402
 from triplaneturbo.ui.blocks import SERVING, build, look  # noqa: E402
-from triplaneturbo.world.advice import EXAMPLES  # noqa: E402
+from triplaneturbo.ui.generate import controls  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")  # its own use of pandas
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from triplaneturbo.request import Request
-from triplaneturbo.ui import panels
-from triplaneturbo.ui.jobs import Made, Stopped, Waiting, Working
+from triplaneturbo.serving.jobs import Made, Stopped, Waiting, Working
+from triplaneturbo.ui.generate import panels
 
 NASTY = "<img src=x onerror=alert(1)> \"' ${value} {{value}} `x` </p><script>alert(2)</script>"
 

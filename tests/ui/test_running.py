@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from tests.ui.test_panels import Reader
-from triplaneturbo.distill.order import Order
-from triplaneturbo.distill.run import Report
 from triplaneturbo.errors import UserError
-from triplaneturbo.training import RunState, _logged
-from triplaneturbo.ui import prompt_list, running
+from triplaneturbo.finetune.config import Order
+from triplaneturbo.finetune.run import Report
+from triplaneturbo.serving.training_service import RunState, _logged
+from triplaneturbo.ui.training import prompt_list, running
 
 NASTY = "<img src=x onerror=alert(2)>"
 STATE = RunState(Order("ducks", ("a red duck",)), Path("runs/ducks"), "running", iteration=30, iterations=90)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from triplaneturbo.world import pool
-from triplaneturbo.world import train as train_module
+from triplaneturbo.toyworld.scene import view_cache
+from triplaneturbo.toyworld.training import train as train_module
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def apple_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Drawn in this process: those that `make_pool` starts import everything again.
     """
     folder, threads = tmp_path_factory.mktemp("pool"), torch.get_num_threads()
-    draw, drawn = pool.draw_views, {}
+    draw, drawn = view_cache.draw_views, {}
 
     def first(thing: str, shape: str, support: str, index: int, cameras: Any) -> np.ndarray:
         if shape not in drawn:
@@ -30,8 +30,8 @@ def apple_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return drawn[shape]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pool, "draw_views", first)
-        pool._draw(folder, ("apple", ""))
+        patch.setattr(view_cache, "draw_views", first)
+        view_cache._draw(folder, ("apple", ""))
     torch.set_num_threads(threads)
     return folder
 

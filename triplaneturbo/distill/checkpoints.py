@@ -18,8 +18,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from triplaneturbo.checkpoint import BrokenState, check_settings, read_state, save_state
 from triplaneturbo.errors import UserError
+from triplaneturbo.utils.training_state import BrokenState, check_settings, read_state, save_state
 
 LAST = 3  # how many are kept beside the best
 DECAY = 0.95  # of the log's moving averages: they look back some 20 iterations

@@ -17,10 +17,10 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from triplaneturbo.distill.settings import Settings
-from triplaneturbo.parallel import Team, fill_gradients
-from triplaneturbo.randoms import Chance, normal, whole
 from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.closed_form import levels
+from triplaneturbo.utils.distributed import Team, fill_gradients
+from triplaneturbo.utils.rng import Chance, normal, whole
 
 _TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 

@@ -34,18 +34,18 @@ from torch import Tensor, nn
 
 from triplaneturbo.distill.checkpoints import DECAY, Checkpoints, smoothed
 from triplaneturbo.distill.critic import LoraCritic, make_critics
-from triplaneturbo.distill.loss import rendering_loss
+from triplaneturbo.distill.loss_scaling import UNSCALED, LossScale
+from triplaneturbo.distill.losses import rendering_loss
 from triplaneturbo.distill.optimizer import make_optimizer
-from triplaneturbo.distill.scaling import UNSCALED, LossScale
 from triplaneturbo.distill.settings import Settings, flat
 from triplaneturbo.errors import UserError
-from triplaneturbo.generator.folded import Folded
-from triplaneturbo.generator.generator import Generator
-from triplaneturbo.generator.schedule import clean_estimate, shifted_timesteps
-from triplaneturbo.generator.upsample import forget_kernels
-from triplaneturbo.parallel import Shared, Team, fill_gradients
-from triplaneturbo.randoms import streams
+from triplaneturbo.models.merged_lora import Folded
+from triplaneturbo.models.schedule import clean_estimate, shifted_timesteps
+from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.upsample import forget_kernels
 from triplaneturbo.teachers.base import Scenes, Teacher
+from triplaneturbo.utils.distributed import Shared, Team, fill_gradients
+from triplaneturbo.utils.rng import streams
 
 
 @dataclass(frozen=True)

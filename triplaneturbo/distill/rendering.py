@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from triplaneturbo.generator.fields import Fields
-from triplaneturbo.mesh.surface import marching_cubes
-from triplaneturbo.randoms import Chance
+from triplaneturbo.mesh.extraction.marching_cubes import marching_cubes
 from triplaneturbo.render.cameras import Cameras
-from triplaneturbo.render.lattice import LatticeView, eikonal, gradient, render_lattice, trilinear, unit
-from triplaneturbo.render.raster import barycentrics, rasterize
+from triplaneturbo.render.grid_renderer import LatticeView, eikonal, gradient, render_lattice, trilinear, unit
+from triplaneturbo.render.rasterizer import barycentrics, rasterize
 from triplaneturbo.render.volume import sparsity
+from triplaneturbo.representations.triplane import Fields
 from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.utils.rng import Chance
 
 PIECE = 2**17  # points whose colours are asked for at a time, where there are more
 _SEEN = 0.02  # opacity from which a ray's colour is asked for

@@ -22,9 +22,9 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from triplaneturbo.randoms import Chance, normal, uniform, whole
 from triplaneturbo.teachers.base import Scenes, Seen, Teacher
 from triplaneturbo.teachers.closed_form import levels
+from triplaneturbo.utils.rng import Chance, normal, uniform, whole
 
 Kind = Literal["asd", "sds", "csd", "vsd", "ism"]
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from triplaneturbo.distill.optimizer import OptimizerName
 from triplaneturbo.distill.scores import Kind
 from triplaneturbo.errors import UserError
-from triplaneturbo.generator.config import GeneratorConfig
+from triplaneturbo.models.config import GeneratorConfig
 
 Tuning = Literal["peta", "lora", "full"]
 Span = tuple[float, float]  # a value at the beginning and at the end of a run, linear between

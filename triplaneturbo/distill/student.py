@@ -16,16 +16,16 @@ from diffusers.models.attention_processor import AttnProcessor
 from triplaneturbo.distill.prd import Student
 from triplaneturbo.distill.settings import Tuning
 from triplaneturbo.errors import UserError
-from triplaneturbo.generator.adapter import ADAPTER_NAME
-from triplaneturbo.generator.config import GeneratorConfig
-from triplaneturbo.generator.folded import Folded
-from triplaneturbo.generator.following import follow
-from triplaneturbo.generator.generator import Generator
-from triplaneturbo.generator.layout import lay_out_for_training
-from triplaneturbo.generator.peta import PlaneLora
-from triplaneturbo.generator.remembered import Remembered
-from triplaneturbo.generator.text import TextEncoder
-from triplaneturbo.generator.weights import load_generator, load_text
+from triplaneturbo.models.adapter import ADAPTER_NAME
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.models.groupnorm_layout import lay_out_for_training
+from triplaneturbo.models.merged_lora import Folded
+from triplaneturbo.models.mixed_precision_lora import follow
+from triplaneturbo.models.peta import PlaneLora
+from triplaneturbo.models.text_embedding_cache import Remembered
+from triplaneturbo.models.text_encoder import TextEncoder
+from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.weights import load_generator, load_text
 
 
 def load_student(

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.files import write_whole
+from triplaneturbo.utils.atomic_files import write_whole
 
 CONFIG_NAME, WEIGHTS_NAME, TOKENIZER_NAME = "clip.json", "clip.safetensors", "tokenizer"
 _CHUNK = 512  # captions or pictures at a time
@@ -53,7 +53,7 @@ class Clip:
             clip.model.load_state_dict({name: _widened(weight) for name, weight in weights.items()})
         except FileNotFoundError:
             raise UserError(
-                f"There is no CLIP in {folder}: train one with `python -m triplaneturbo.world clip`."
+                f"There is no CLIP in {folder}: train one with `python -m triplaneturbo.toyworld clip`."
             ) from None
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise UserError(

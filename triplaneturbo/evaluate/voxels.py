@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from triplaneturbo.kernels import kernel
+from triplaneturbo.utils.kernels import kernel
 
 
 def centres(size: int) -> np.ndarray:

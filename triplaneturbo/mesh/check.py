@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from triplaneturbo.mesh.clean import components, weld
 from triplaneturbo.mesh.mesh import Mesh, face_normals
-from triplaneturbo.placement import AS_MODELLED, Placement
+from triplaneturbo.mesh.placement import AS_MODELLED, Placement
+from triplaneturbo.mesh.processing.clean import components, weld
 
 # A face lower than this share of the bounding box's diagonal has no area, as far as float32 can tell.
 FLAT = 1e-8

@@ -18,11 +18,11 @@ from PIL import Image
 from torch import Tensor
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.clean import smooth_normals
 from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.mesh.processing.clean import smooth_normals
 from triplaneturbo.render.cameras import Cameras, frame
 from triplaneturbo.render.colors import linear_to_srgb, sample, srgb_to_linear
-from triplaneturbo.render.raster import rasterize
+from triplaneturbo.render.rasterizer import rasterize
 
 AZIMUTH, ELEVATION, FOVY = 30.0, 20.0, 30.0  # a three-quarter view of the front (+x), slightly from above
 WHITE = (255, 255, 255)

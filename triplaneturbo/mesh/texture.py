@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from triplaneturbo.mesh.atlas import Atlas, lay_out
-from triplaneturbo.mesh.clean import smooth_normals
 from triplaneturbo.mesh.mesh import Mesh
-from triplaneturbo.mesh.tangents import split_frames, to_tangent_space, vertex_tangents
-from triplaneturbo.mesh.unwrap import check_texture_size
+from triplaneturbo.mesh.processing.clean import smooth_normals
+from triplaneturbo.mesh.uv.atlas import Atlas, lay_out
+from triplaneturbo.mesh.uv.tangents import split_frames, to_tangent_space, vertex_tangents
+from triplaneturbo.mesh.uv.unwrap import check_texture_size
 
 
 class Askable(Protocol):

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from triplaneturbo.kernels import kernel
+from triplaneturbo.utils.kernels import kernel
 
 
 @kernel

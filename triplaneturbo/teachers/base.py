@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from triplaneturbo.randoms import Chance
 from triplaneturbo.render.cameras import Cameras
+from triplaneturbo.utils.rng import Chance
 
 
 @dataclass(frozen=True)

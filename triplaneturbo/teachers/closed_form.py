@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from triplaneturbo.randoms import Chance
 from triplaneturbo.teachers.base import Scenes, Seen
 from triplaneturbo.teachers.geometry import normals_and_disparity
+from triplaneturbo.utils.rng import Chance
 
 # (captions, their scenes, whose pixels, which fields) -> the instances of these captions, each seen as the
 # student's renderings are: as many `Seen` as a caption has instances, each [B, V, H, W, ...].

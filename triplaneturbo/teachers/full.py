@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from triplaneturbo.generator.generator import Generator
-from triplaneturbo.generator.remembered import Remembered
-from triplaneturbo.generator.weights import load_text
+from triplaneturbo.models.text_embedding_cache import Remembered
+from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.weights import load_text
 from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.multi_view import Embed
 from triplaneturbo.teachers.mvdream import MVDream

@@ -10,7 +10,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from triplaneturbo.randoms import Chance, normal
+from triplaneturbo.utils.rng import Chance, normal
 
 
 def sample_latents(

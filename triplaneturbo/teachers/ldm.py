@@ -16,7 +16,7 @@ from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, con
 from torch import Tensor, nn
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.foreign import read_checkpoint
+from triplaneturbo.models.checkpoint_io import read_checkpoint
 
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."

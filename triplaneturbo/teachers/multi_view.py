@@ -10,12 +10,12 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
-from triplaneturbo.randoms import Chance
 from triplaneturbo.render.cameras import Cameras
 from triplaneturbo.teachers.base import Scenes, Seen, Teacher
 from triplaneturbo.teachers.joined_views import join_views
 from triplaneturbo.teachers.latents import precision
 from triplaneturbo.teachers.twin import twin
+from triplaneturbo.utils.rng import Chance
 
 VIEWS = 4
 # The multi-view teachers' authors steer away from this; Stable Diffusion is asked with "" instead.

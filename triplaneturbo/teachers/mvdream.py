@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
-from triplaneturbo.randoms import Chance
 from triplaneturbo.render.cameras import Cameras
 from triplaneturbo.teachers.base import Scenes, Seen
 from triplaneturbo.teachers.latents import sample_latents
 from triplaneturbo.teachers.ldm import read_ldm, unet_from, vae_from
 from triplaneturbo.teachers.multi_view import NEGATIVE, Embed, MultiView, placed
+from triplaneturbo.utils.rng import Chance
 
 SIZE = 256  # side of the pictures that it encodes
 

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from triplaneturbo.randoms import Chance
 from triplaneturbo.teachers.base import Scenes, Seen, Teacher
+from triplaneturbo.utils.rng import Chance
 
 
 class Movable(Teacher, Protocol):

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from triplaneturbo.randoms import Chance
 from triplaneturbo.render.cameras import Cameras
 from triplaneturbo.teachers.base import Scenes, Seen
 from triplaneturbo.teachers.geometry import normals_and_disparity
 from triplaneturbo.teachers.ldm import read_ldm, unet_from
 from triplaneturbo.teachers.multi_view import NEGATIVE, Embed, MultiView, placed
+from triplaneturbo.utils.rng import Chance
 
 SIZE = 32  # side of what it diffuses
 

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
-from triplaneturbo.generator.weights import load_base
-from triplaneturbo.randoms import Chance, whole
+from triplaneturbo.models.weights import load_base
 from triplaneturbo.teachers.base import Scenes, Seen, Teacher
 from triplaneturbo.teachers.latents import precision, sample_latents
 from triplaneturbo.teachers.twin import twin
+from triplaneturbo.utils.rng import Chance, whole
 
 Base = Callable[[], AbstractContextManager[UNet2DConditionModel]]
 Shade = Callable[[Tensor, Tensor, Tensor], Tensor]  # colours, normals, directions to the camera -> colours

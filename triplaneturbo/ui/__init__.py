@@ -1,6 +1,6 @@
 """The page. Gradio reads its environment when it is imported, so it is set and imported here first."""
 
-from triplaneturbo.gradio_environment import prepare, without_proxies
+from triplaneturbo.serving.gradio_environment import prepare, without_proxies
 
 prepare()
 with without_proxies():

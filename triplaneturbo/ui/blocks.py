@@ -18,19 +18,20 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from triplaneturbo.admin import Admin
-from triplaneturbo.limits import Guard, Limits
-from triplaneturbo.models import ROOT
-from triplaneturbo.ui import advanced, endpoint, generate, panels
-from triplaneturbo.ui.admission import Admission
-from triplaneturbo.ui.scripts import ON_LOAD
-from triplaneturbo.ui.sessions import Sessions
-from triplaneturbo.ui.theme import CSS, theme
-from triplaneturbo.ui.training_style import TRAINING_CSS
+from triplaneturbo.models.catalog import ROOT
+from triplaneturbo.serving.admin import Admin
+from triplaneturbo.serving.limits import Guard, Limits
+from triplaneturbo.serving.sessions import Sessions
+from triplaneturbo.serving.training_access import Admission
+from triplaneturbo.ui.assets.scripts import ON_LOAD
+from triplaneturbo.ui.assets.theme import CSS, theme
+from triplaneturbo.ui.generate import endpoint, generate_tab, panels
+from triplaneturbo.ui.training import training_tab
+from triplaneturbo.ui.training.training_style import TRAINING_CSS
 
 if TYPE_CHECKING:
-    from triplaneturbo.engine import Engine
-    from triplaneturbo.ui.history import History
+    from triplaneturbo.serving.engine import Engine
+    from triplaneturbo.serving.user_history import History
 
 # Nothing is shared, counted, uploaded or kept in the browser, and no other server is asked for anything.
 SERVING: dict[str, Any] = {
@@ -82,9 +83,9 @@ def build(
         gr.HTML(panels.title())
         with gr.Tabs(elem_id="rooms"):
             with gr.Tab("Generate", id="generate", render_children=True):
-                adapter = generate.build(page, engine, sessions, history, guard)
+                adapter = generate_tab.build(page, engine, sessions, history, guard)
             with gr.Tab("Advanced", id="advanced", render_children=True):
-                advanced.build(page, engine, sessions, admission, adapter)
+                training_tab.build(page, engine, sessions, admission, adapter)
         endpoint.build(engine, sessions, guard)
 
         def leave(page: gr.Request) -> None:

@@ -1,0 +1,322 @@
+"""The full model's fine-tuning, all of it at small sizes: three teachers, a run, an adapter, savings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.helpers.full_toy import small_full
+from tests.helpers.pace import until
+from triplaneturbo.__main__ import main
+from triplaneturbo.distill import prd
+from triplaneturbo.distill import student as student_module
+from triplaneturbo.distill.loss_scaling import MOST_SKIPPED, LossScale
+from triplaneturbo.distill.memory.plan import LADDER, Plan, Savings
+from triplaneturbo.distill.prd import Student
+from triplaneturbo.errors import UserError
+from triplaneturbo.finetune import memory_plan as full_plan_module
+from triplaneturbo.finetune import run as run_module
+from triplaneturbo.finetune import setup_full as full_lesson_module
+from triplaneturbo.finetune.config import Order
+from triplaneturbo.finetune.forecast import COUNTING, Forecast
+from triplaneturbo.finetune.memory_plan import computed_in, frozen_in, full_plan, full_settings
+from triplaneturbo.finetune.run import Run
+from triplaneturbo.finetune.setup_full import draw_views, load_parts
+from triplaneturbo.models import adapters
+from triplaneturbo.models.catalog import Found, TeacherFiles, find_model
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.models.convert import make_ready
+from triplaneturbo.models.text_encoder import TextEncoder
+from triplaneturbo.models.weights import load_base, load_text
+from triplaneturbo.teachers import full, mvdream
+from triplaneturbo.teachers.offload import InTurn
+from triplaneturbo.teachers.stable_diffusion import StableDiffusion
+from triplaneturbo.utils.distributed import Team
+from triplaneturbo.utils.units import GB
+
+CPU = torch.device("cpu")
+ORDER = Order(
+    "mine", prompts=("a red cup", "a blue hat"), iterations=2, batch=1, steps=1, rate=2e-4, optimizer="adan",
+    preview_every=0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(parity: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield small_full(parity, tmp_path_factory.mktemp("full"), patch)
+
+
+@pytest.fixture(scope="module")
+def found(model: Path) -> Found:
+    found = find_model(str(model), False)
+    make_ready(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def unsaved(found: Found) -> tuple[dict[str, float], dict[str, Tensor], Student]:
+    """An iteration of `ORDER` that saves no memory."""
+    return one_iteration(found, Savings())
+
+
+@pytest.fixture
+def cli(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Callable:
+    """Run a command in an empty folder with a library of its own: exit code, output, errors."""
+    monkeypatch.chdir(tmp_path)
+    shelf = tmp_path / "library"
+    monkeypatch.setattr(Run.keep, "__defaults__", (shelf,))
+    monkeypatch.setattr(run_module.Order.check, "__defaults__", (shelf,))
+    for function in (adapters.adapter, adapters.adapters):
+        monkeypatch.setattr(function, "__defaults__", (shelf,))
+
+    def run(*argv: str) -> tuple[int, str, str]:
+        code = main([*argv, "--model", str(model), "--device", "cpu"])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+QUICK = ["--runs", "runs", "--steps", "2", "--batch", "1", "--denoising-steps", "1", "--preview-every", "0"]
+
+
+@pytest.mark.slow
+def test_prompts_become_an_adapter_that_generates(cli: Callable, model: Path, tmp_path: Path) -> None:
+    """From the command, through a checkpoint and --resume with a lower rate, to a mesh."""
+    (tmp_path / "mine.txt").write_text("a red cup\n")
+    step, told = prd.Trainer.step, []
+
+    def stopped(trainer: prd.Trainer) -> dict[str, float]:
+        if trainer.iteration == 1 and not told:
+            told.append(trainer.iteration)
+            raise KeyboardInterrupt
+        return step(trainer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prd.Trainer, "step", stopped)
+        code, _, err = cli("finetune", "--prompts", "mine.txt", *QUICK)
+    assert code == 130
+    run = Run.open(tmp_path / "runs" / "mine")
+    assert (run.status["state"], run.status["iteration"]) == ("paused", 1)
+    for part in ("U-Net, frozen", "mvdream: weights", "richdreamer: weights", "The run takes"):
+        assert part in err
+    assert {"mvdream volume", "richdreamer surface", "sd volume"} <= run.log()[0].keys()
+
+    resume = ["finetune", "--resume", "--name", "mine", "--runs", "runs"]
+    code, _, err = cli(*resume, "--rate", "1e-2")
+    assert code == 2
+    assert "A run can go on with a lower rate than its 0.0002, not with 0.01" in err
+    code, _, err = cli(*resume, "--memory", "0.001")
+    assert code == 2
+    assert err.startswith("This run needs")
+    code, out, err = cli(*resume, "--rate", "1e-4", "--memory", "20")
+    assert code == 0, err
+    assert Run.open(run.folder).order.rate == 1e-4
+    assert [entry["iteration"] for entry in run.log()] == [1, 2]
+    scores = json.loads((tmp_path / "library" / "mine" / "scores.json").read_text())
+    assert scores["prompts"] == ["a red cup"]
+    assert "--adapter mine" in out
+
+    learned = load_file(tmp_path / "library" / "mine" / "adapter.safetensors")
+    (own,) = (model.parent / "cache").rglob("adapter.safetensors")
+    moved = [float((learned[name] - value).abs().max()) for name, value in load_file(own).items()]
+    assert 0 < max(moved) < 0.1
+    quick = ["--resolution", "24", "--texture-size", "512", "--steps", "1", "--quiet", "--faces", "200"]
+    for adapter in ([], ["--adapter", "mine"]):
+        code, _, err = cli("generate", "a red cup", "-o", f"{len(adapter)}.glb", *adapter, *quick)
+        assert code == 0, err
+    assert (tmp_path / "0.glb").read_bytes() != (tmp_path / "2.glb").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_corpus_is_judged_by_what_it_holds_out(cli: Callable, tmp_path: Path) -> None:
+    """Its column is chosen, and the prompts that it keeps for judging are not learned."""
+    learned = ["a red cup a", "a red cup b"]
+    held = ["a blue hat", "a red cup b"]
+    (tmp_path / "many.json").write_text(json.dumps({"mine": learned, "train": ["a cap"], "val": held}))
+    quick = [*QUICK[:2], "--steps", "1", *QUICK[4:], "--teachers", "sd", "--renderings", "volume"]
+    code, _, err = cli("finetune", "--corpus", "many.json", "--column", "mine", *quick)
+    assert code == 0, err
+    assert "mvdream: weights" not in err
+    run = Run.open(tmp_path / "runs" / "many")
+    assert run.order.held_out == tuple(held)
+    assert run.preview_prompts() == ("a blue hat", "a red cup b", "a red cup a")
+    corpus = (run.folder / "corpus" / "corpus.txt").read_text().splitlines()
+    assert corpus == ["a red cup a"]
+    scores = run.scores()
+    assert scores is not None
+    assert (scores["after"]["held out"]["count"], scores["after"]["learned"]["count"]) == (4, 2)
+
+
+def plan_with(savings: Savings, frozen: torch.dtype = torch.float32) -> Plan:
+    return Plan({}, savings, GB, frozen)
+
+
+def one_iteration(
+    found: Found, savings: Savings, frozen: torch.dtype = torch.float32, order: Order = ORDER
+) -> tuple[dict[str, float], dict[str, Tensor], Student]:
+    """The log and the gradients of an iteration of K = 1, computed in the weights' precision."""
+    config = GeneratorConfig.load(found.folder)
+    student, teachers = load_parts(order, found, config, Team(), plan_with(savings, frozen), files())
+    for teacher in teachers:
+        inner = teacher.teacher if isinstance(teacher, InTurn) else teacher
+        inner.autocast = None
+        assert isinstance(teacher, InTurn) == savings.in_turn
+        assert getattr(inner, "view_by_view", savings.views) == savings.views
+    settings = full_settings(order, config, CPU)
+    draw = draw_views(ORDER.prompts, 0, CPU)
+    scale = LossScale.beside(student.generator.dtype)
+    scale.factor = min(scale.factor, 2.0**6)  # from where a few steps are skipped
+    named = {n: p for n, p in student.generator.named_parameters() if p.requires_grad}
+    for _ in range(MOST_SKIPPED):  # as a run does
+        log = prd.iteration(student, teachers, draw, settings, prd.Place(), None, scale=scale)
+        if scale.down(named.values()):
+            break
+    return log, {n: p.grad for n, p in named.items() if p.grad is not None}, student
+
+
+def files() -> TeacherFiles:
+    return full_lesson_module.get_teachers(("mvdream", "richdreamer"))
+
+
+@pytest.mark.slow
+def test_what_is_saved_reaches_the_parts_and_leaves_the_gradients(found: Found, unsaved: tuple) -> None:
+    log, wanted, plain = unsaved
+    assert not plain.generator._recomputing
+    assert {"mvdream surface", "richdreamer volume", "sd volume"} <= log.keys()
+    size = sum(float(value.norm()) ** 2 for value in wanted.values()) ** 0.5
+    assert size > 0
+    for saved in ("texts", "views", "checkpointing", "in_turn"):
+        same_log, gradients, student = one_iteration(found, replace(Savings(), **{saved: True}))
+        assert student.generator._recomputing == (saved == "checkpointing")
+        assert same_log == pytest.approx(log, rel=1e-3), saved
+        assert gradients.keys() == wanted.keys()
+        apart = sum(float((gradients[name] - value).norm()) ** 2 for name, value in wanted.items()) ** 0.5
+        assert apart < 1e-3 * size, saved
+
+
+@pytest.mark.slow
+def test_halves_with_a_scaled_loss_learn_what_float32_learns(found: Found, unsaved: tuple) -> None:
+    """The precision of a GPU, all of it: student, teachers and savings."""
+    _, wanted, _ = unsaved
+    _, found_, student = one_iteration(found, LADDER[-1], torch.float16)
+    assert student.generator.dtype == torch.float16
+    assert found_.keys() == wanted.keys()
+    assert {value.dtype for value in found_.values()} == {torch.float32}
+    size = sum(float(value.norm()) ** 2 for value in wanted.values()) ** 0.5
+    apart = sum(float((found_[name] - value).norm()) ** 2 for name, value in wanted.items()) ** 0.5
+    assert apart < 0.05 * size
+
+
+def test_full_tuning_learns_the_base_and_is_taught_by_another(found: Found) -> None:
+    order, config = replace(ORDER, tuning="full"), GeneratorConfig.load(found.folder)
+    _, gradients, student = one_iteration(found, Savings(), order=order)
+    assert gradients["unet.conv_in.weight"].any()
+    _, teachers = load_parts(order, found, config, Team(), plan_with(Savings()), files())
+    (sd,) = (teacher for teacher in teachers if isinstance(teacher, StableDiffusion))
+    plain = load_base(found.base or found.folder)[0].state_dict()
+    with sd.base() as unet:
+        assert not any(parameter.requires_grad for parameter in unet.parameters())
+        assert unet.state_dict().keys() == plain.keys()
+        assert all(torch.equal(value, plain[name]) for name, value in unet.state_dict().items())
+    asked = {
+        names: full_plan(replace(order, teachers=names), found, config, CPU) for names in ((), ("mvdream",))
+    }
+    assert "the base, as a teacher" in asked[()].table()
+    assert "the base, as a teacher" not in asked["mvdream",].table()
+    assert student.generator.unet.conv_in.weight.requires_grad
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_texts_aside_stay_in_the_main_memory(
+    found: Found, aside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The meta device stands in for another one."""
+    loaded = []
+
+    def load(*args) -> TextEncoder:
+        loaded.append(load_text(*args))
+        return loaded[-1]
+
+    monkeypatch.setattr(full, "load_text", load)
+    monkeypatch.setattr(student_module, "load_text", load)
+    meta = torch.device("meta")
+    student, _ = load_parts(
+        ORDER, found, GeneratorConfig.load(found.folder), Team(device=meta),
+        plan_with(Savings(texts=aside)), files(),
+    )  # fmt: skip
+    assert student.generator.device == meta
+    assert [text.model.device.type for text in loaded] == ["cpu" if aside else "meta"] * 2
+
+
+def test_the_plan_follows_the_memory_that_is_given(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = GeneratorConfig.load(found.folder)
+    free = full_plan(ORDER, found, config, CPU)
+    assert free.savings == Savings()
+    assert "mvdream: weights" in free.table()
+    less = full_plan(replace(ORDER, memory=(free.total - 1) / GB), found, config, CPU)
+    assert less.total < free.total
+    # The main memory is the device's: nothing is won by what lies there.
+    assert less.savings in (Savings(views=True), Savings(checkpointing=True), LADDER[-2])
+    with pytest.raises(UserError, match=r"This run needs .* and the device has 0\.0 GB: take a device with"):
+        full_plan(replace(ORDER, memory=1e-3), found, config, CPU)
+    with monkeypatch.context() as patch:
+        patch.setattr(full_plan_module, "free_memory", lambda _: None)
+        with pytest.raises(UserError, match="does not tell how much memory is free: give it in GB"):
+            full_plan(ORDER, found, config, CPU)
+        assert full_plan(replace(ORDER, memory=20), found, config, CPU).memory == 20 * GB
+    alone = full_plan(replace(ORDER, teachers=("sd",)), found, config, CPU)
+    assert "mvdream: weights" not in alone.table()
+    assert alone.total < free.total
+
+
+def test_a_forecast_is_the_plan_told_later_and_kept(found: Found) -> None:
+    forecast = Forecast(found, CPU)
+    nothing = replace(ORDER, memory=1e-3)
+    assert forecast.of(ORDER) == forecast.of(nothing) == COUNTING
+    until(lambda: COUNTING not in (forecast.of(ORDER), forecast.of(nothing)), seconds=120)
+    plan = full_plan(ORDER, found, GeneratorConfig.load(found.folder), CPU)
+    told = forecast.of(ORDER)
+    assert told.bytes == plan.total
+    assert told.sentence.startswith("The run takes")
+    # Neither its name nor its length takes memory.
+    assert forecast.of(replace(ORDER, name="other", prompts=("a hat",), iterations=700)) == told
+    assert forecast.of(replace(ORDER, batch=2)) == COUNTING
+    assert forecast.of(nothing).words == "not here"
+    assert forecast.of(nothing).sentence.startswith("This run needs")
+
+
+def test_what_the_full_model_cannot_be_taught(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = GeneratorConfig.load(found.folder)
+    monkeypatch.setitem(mvdream.UNET, "cross_attention_dim", 8)
+    with pytest.raises(UserError, match=r"have 64 numbers, and MVDream reads 8: .*leave mvdream out"):
+        full_plan(ORDER, found, config, CPU)
+    assert full_plan(replace(ORDER, teachers=("sd",)), found, config, CPU)
+
+
+def test_a_gpu_computes_in_the_halves_that_it_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda", 0)
+    for capability, kept in (((8, 0), torch.float16), ((6, 1), torch.float32)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, has=capability: has)
+        assert (frozen_in(gpu), computed_in(gpu)) == (kept, None)
+    assert LossScale.beside(torch.float16).on
+    assert frozen_in(CPU) == torch.float32
+
+
+def test_a_new_adapter_has_all_of_the_schedules_before_it(found: Found) -> None:
+    config = GeneratorConfig.load(found.folder)
+    for order, begun in (
+        (ORDER, 1.0),
+        (replace(ORDER, rank=4), 1.0),  # the model's own
+        (replace(ORDER, rank=8), 0.0),
+        (replace(ORDER, tuning="lora"), 0.0),
+        (replace(ORDER, begun=0.5), 0.5),
+    ):
+        assert full_settings(order, config, CPU).begun == begun

@@ -1,0 +1,32 @@
+"""A run's lesson in the toy world: all of a run in a second."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from tests.helpers import toy
+from triplaneturbo.finetune.config import Order
+from triplaneturbo.finetune.setup import Lesson
+from triplaneturbo.models.catalog import SMALL, Found
+from triplaneturbo.utils.distributed import Team
+
+FOUND = Found("toy", SMALL, "for a test")
+ORDER = Order("mine", prompts=toy.CAPTIONS, iterations=4, batch=2, preview_every=2, optimizer="adamw")
+
+
+def toy_lesson(order: Order, found: Found, team: Team, folder: Path) -> Generator[str, None, Lesson]:
+    """In the place of `prepare.prepare`."""
+    yield "drawing the toys"
+    settings = replace(
+        toy.SETTINGS, iterations=order.iterations, batch=order.batch, rate=order.rate, tuning=order.tuning
+    )
+    with torch.random.fork_rng():
+        student = toy.student(settings)
+    config = replace(student.generator.config, grid_resolution=24)
+    return Lesson(
+        student, config, toy.teachers(), toy.draw, settings, None, {"prompts": "a hash"}, folder
+    )  # fmt: skip

@@ -1,0 +1,318 @@
+"""The line: order, cancelling, errors. The work is a stand-in, so that the tests decide when a step ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterator, Sequence
+
+import pytest
+import torch
+
+from tests.helpers.pace import patience, until
+from triplaneturbo.errors import Cancelled, EmptySurfaceError, QueueFullError, UserError
+from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.mesh.processing.clean import Dropped
+from triplaneturbo.pipeline import Outcome, Progress, Result
+from triplaneturbo.request import Request
+from triplaneturbo.serving.job_queue import FIRST_GUESS, Line, Ticket
+
+
+class Work:
+    """Three steps a request; each waits for `gate` where the prompt says so, and the log tells the tale.
+
+    There is no surface for "nothing".
+    """
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.log: list[str] = []
+
+    def __call__(
+        self, requests: Sequence[Request], sketches: str
+    ) -> Generator[Progress | Outcome, None, None]:
+        for request in requests:
+            yield from self._one(request)
+
+    def _one(self, request: Request) -> Generator[Progress | Outcome, None, None]:
+        try:
+            for step in range(3):
+                if request.prompt == "gated":
+                    self.gate.wait(patience(20))
+                if request.prompt == "broken":
+                    raise ZeroDivisionError("broken")
+                if request.prompt == "refused":
+                    raise UserError("Say something else.")
+                self.log.append(f"{request.prompt} {request.seed} step {step}")
+                yield Progress("denoise", step / 3, 0.0, step, 3)
+        finally:
+            self.log.append(f"{request.prompt} {request.seed} closed")
+        if request.prompt == "nothing":
+            yield EmptySurfaceError()
+            return
+        mesh = Mesh(torch.zeros(3, 3), torch.tensor([[0, 1, 2]]))
+        yield Result(mesh, request, {"total": 0.0}, 1, Dropped())
+
+
+@pytest.fixture
+def work() -> Work:
+    return Work()
+
+
+@pytest.fixture
+def line(work: Work) -> Iterator[Line]:
+    line = Line([work], "test")
+    yield line
+    work.gate.set()
+    assert line.close(patience(20))
+
+
+def _step(number: int, glb: bytes | None = None) -> Progress:
+    return Progress("denoise", 0.0, 0.0, number, 9, glb=glb)
+
+
+def test_of_events_in_quick_succession_the_last_is_told_and_every_sketch(line: Line) -> None:
+    ticket = Ticket([Request("a cup")], line)
+    for number in range(6):
+        ticket.add(_step(number, b"glTF" if number in (1, 3) else None))
+    ticket.finish()
+    assert [event.step for event in ticket.events(rest=20)] == [1, 3, 5]
+    assert [event.step for event in ticket.events()] == list(range(6))
+
+
+def test_an_event_that_came_too_soon_is_told_when_the_rest_is_over(line: Line) -> None:
+    ticket = Ticket([Request("a cup")], line)
+    ticket.add(_step(0))
+    events = ticket.events(rest=0.3)
+    assert next(events).step == 0
+    ticket.add(_step(1))
+    ticket.add(_step(2))
+    assert next(events).step == 2  # and nothing else has come meanwhile
+    ticket.add(_step(3))
+    ticket.add(_step(4, b"glTF"))
+    assert next(events).step == 4  # a sketch is not waited with
+    ticket.finish()
+    assert list(events) == []
+
+
+def test_several_workers_serve_one_line() -> None:
+    works = [Work(), Work()]
+    line = Line(works, "test")
+    tickets = [line.join(Request("gated", seed=seed)) for seed in range(3)]
+    until(lambda: len(line._waiting) == 1)
+    assert [ticket.position for ticket in tickets] == [0, 0, 1]
+    for work in works:
+        work.gate.set()
+    assert [ticket.result(patience(20)).request.seed for ticket in tickets] == [0, 1, 2]
+    assert all(work.log for work in works)  # each had its part
+    names = [line.call(lambda: threading.current_thread().name, number) for number in range(2)]
+    assert names == ["test 0", "test 1"]
+    assert line.close(patience(20))
+
+
+def test_first_come_first_served(line: Line, work: Work) -> None:
+    tickets = [line.join(Request("a cup", seed=seed)) for seed in range(4)]
+    assert [ticket.result(patience(20)).request.seed for ticket in tickets] == [0, 1, 2, 3]
+    assert [entry for entry in work.log if entry.endswith("step 0")] == [
+        f"a cup {seed} step 0" for seed in range(4)
+    ]
+
+
+def test_events_are_the_same_for_whoever_listens_whenever(line: Line) -> None:
+    ticket = line.join(Request("a cup"))
+    live = [event.step for event in ticket.events()]
+    assert live == [0, 1, 2]
+    assert ticket.done
+    assert [event.step for event in ticket.events()] == live
+
+
+def test_position_counts_down(line: Line, work: Work) -> None:
+    first, second, third = (line.join(Request("gated", seed=seed)) for seed in range(3))
+    assert second.position == 1
+    assert third.position == 2
+    second.cancel()
+    assert third.position == 1
+    assert second.position is None
+    work.gate.set()
+    third.result(patience(20))
+    assert first.position is third.position is None
+
+
+def test_cancelling_a_waiting_request_ends_it_at_once(line: Line, work: Work) -> None:
+    running, waiting = line.join(Request("gated")), line.join(Request("a cup", seed=7))
+    waiting.cancel()
+    assert waiting.done
+    with pytest.raises(Cancelled):
+        waiting.result(0)
+    work.gate.set()
+    running.result(patience(20))
+    assert not any(entry.startswith("a cup 7") for entry in work.log)
+
+
+def test_cancelling_a_running_request_takes_effect_within_one_step(line: Line, work: Work) -> None:
+    ticket = line.join(Request("gated"))
+    ticket.cancel()  # before the first of its three steps has ended
+    work.gate.set()
+    with pytest.raises(Cancelled):
+        ticket.result(patience(20))
+    steps = [entry for entry in work.log if "step" in entry]
+    assert len(steps) <= 1
+    assert line.join(Request("a cup")).result(patience(20))
+
+
+@pytest.mark.parametrize(("prompt", "error"), [("broken", ZeroDivisionError), ("refused", UserError)])
+def test_errors_reach_the_ticket_and_the_worker_lives_on(line: Line, prompt: str, error: type) -> None:
+    ticket = line.join(Request(prompt))
+    assert list(ticket.events()) == []
+    with pytest.raises(error):
+        ticket.result(patience(20))
+    assert line.join(Request("a cup")).result(patience(20)).request.prompt == "a cup"
+
+
+def test_several_requests_on_one_ticket(line: Line) -> None:
+    ticket = line.join(Request("a cup", seed=1), Request("nothing"), Request("a hat", seed=2))
+    assert len(list(ticket.events())) == 9
+    first, missing, last = ticket.results(patience(20))
+    assert (first.request.prompt, last.request.prompt) == ("a cup", "a hat")
+    assert isinstance(missing, EmptySurfaceError)
+    assert ticket.made == [first, missing, last]
+    assert ticket.result(0) is first
+    with pytest.raises(EmptySurfaceError):
+        line.join(Request("nothing"), Request("a cup")).result(patience(20))
+
+
+def test_what_was_made_before_a_cancelled_one_is_kept(line: Line, work: Work) -> None:
+    ticket = line.join(Request("a cup"), Request("gated"))
+    for event in ticket.events():
+        if event.step == 2 and not ticket.cancelled:
+            ticket.cancel()
+            work.gate.set()
+    with pytest.raises(Cancelled):
+        ticket.results(patience(20))
+    assert len(ticket.made) <= 1
+    assert all(made.request.prompt == "a cup" for made in ticket.made)
+
+
+def test_result_times_out(line: Line) -> None:
+    with pytest.raises(TimeoutError):
+        line.join(Request("gated")).result(0.01)
+
+
+def _busy(line: Line) -> Ticket:
+    """A ticket that is being worked on and ends when the gate opens."""
+    ticket = line.join(Request("gated"))
+    until(lambda: not line._waiting)
+    return ticket
+
+
+def test_a_full_line_says_when_to_come_again(work: Work) -> None:
+    line = Line([work], "test", size=3)
+    running = _busy(line)
+    waiting = [line.join(Request("a cup")), line.join(Request("a cup"), Request("a hat"))]
+    with pytest.raises(QueueFullError, match=rf"^The queue is full; try again in {3 * FIRST_GUESS:.0f} s\.$"):
+        line.join(Request("a hat"))
+    waiting[0].cancel()
+    waiting.append(line.join(Request("a hat")))  # there is room again
+    with pytest.raises(QueueFullError):
+        line.join(Request("a hat"))
+    work.gate.set()
+    for ticket in [running, waiting[1], waiting[2]]:
+        assert all(not isinstance(outcome, UserError) for outcome in ticket.results(patience(20)))
+    assert line.close(patience(20))
+
+
+def test_more_at_once_than_the_line_holds_are_let_in_where_nobody_waits(work: Work) -> None:
+    line = Line([work], "test", size=2)
+    running = _busy(line)
+    several = line.join(*(Request("a cup", seed=seed) for seed in range(4)))
+    work.gate.set()
+    assert running.result(patience(20))
+    assert len(several.results(patience(20))) == 4
+    assert line.close(patience(20))
+
+
+@pytest.mark.parametrize(("workers", "seconds"), [(1, 14), (2, 7)])
+def test_the_wait_is_estimated_from_the_last_requests(workers: int, seconds: int) -> None:
+    works = [Work() for _ in range(workers)]
+    line = Line(works, "test", size=2, clock=iter([number * 7.0 for number in range(100)]).__next__)
+    line.join(Request("a cup")).result(patience(20))
+    until(lambda: len(line._took) == 1)
+    for _ in range(workers):
+        _busy(line)
+    line.join(Request("a cup"))
+    line.join(Request("a cup"))
+    with pytest.raises(QueueFullError) as info:
+        line.join(Request("a cup"))
+    assert info.value.seconds == seconds
+    for work in works:
+        work.gate.set()
+    assert line.close(patience(20))
+
+
+def test_closing_cancels_everything(work: Work) -> None:
+    line = Line([work], "test")
+    tickets = [line.join(Request("gated", seed=seed)) for seed in range(3)]
+    work.gate.set()
+    assert line.close(patience(20))
+    outcomes = []
+    for ticket in tickets:
+        try:
+            outcomes.append(ticket.result(patience(20)).request.seed)
+        except Cancelled:
+            outcomes.append(-1)
+    assert outcomes[-1] == -1
+    with pytest.raises(RuntimeError, match="closed"):
+        line.join(Request("a cup"))
+
+
+class Pieces:
+    """Idle work of so many pieces, which notes when they are done in the log of the requests' work."""
+
+    def __init__(self, log: list[str], left: int, gate: threading.Event | None = None) -> None:
+        self.log, self.left, self.gate = log, left, gate
+        self.begun = threading.Event()
+        self.ended: list[str] = []
+
+    def work(self) -> bool:
+        self.begun.set()
+        if self.gate is not None:
+            self.gate.wait(patience(20))
+        self.left -= 1
+        self.log.append(f"piece, {threading.current_thread().name}")
+        return self.left > 0
+
+    def end(self) -> None:
+        self.ended.append(threading.current_thread().name)
+
+
+def test_idle_work_waits_for_requests_and_for_the_calls_that_follow_them(work: Work) -> None:
+    gate = threading.Event()
+    pieces = Pieces(work.log, 3, gate)
+    line = Line([work], "test")
+    line.when_idle(pieces)
+    line.wake()
+    assert pieces.begun.wait(patience(20))
+    tickets = [line.join(Request("a cup", seed=seed)) for seed in range(2)]
+    gate.set()
+    for ticket in tickets:
+        assert ticket.result(patience(20))
+    line.call(lambda: work.log.append("call"))
+    until(lambda: pieces.left == 0)
+    piece = "piece, test 0"
+    told = [entry for entry in work.log if entry in (piece, "call") or entry.endswith("step 0")]
+    assert told == [piece, "a cup 0 step 0", "a cup 1 step 0", "call", piece, piece]
+    assert not pieces.ended
+    assert line.close(patience(20))
+    assert pieces.ended == ["test 0"]
+
+
+def test_idle_work_ends_with_the_line_and_is_begun_anew_when_woken(work: Work) -> None:
+    pieces = Pieces(work.log, 1)
+    line = Line([work, Work()], "test")
+    line.when_idle(pieces)
+    for left in (1, 1_000_000):
+        pieces.left = left
+        line.wake()
+        until(lambda: pieces.left < left)  # noqa: B023
+    assert set(work.log) == {"piece, test 1"}  # the last thread's
+    assert line.close(patience(20))
+    assert pieces.ended == ["test 1"]

@@ -1,0 +1,100 @@
+"""A result is in the history as soon as the page says that it is done, whatever becomes of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers.pace import until
+from triplaneturbo.mesh.placement import AS_MODELLED
+from triplaneturbo.request import Request
+from triplaneturbo.serving.engine import Engine
+from triplaneturbo.serving.jobs import Made, follow
+from triplaneturbo.serving.keeping import Keeping
+from triplaneturbo.serving.output_files import FORMATS
+from triplaneturbo.serving.sessions import Session
+from triplaneturbo.serving.user_history import History
+
+QUICK: dict[str, Any] = {"resolution": 24, "texture_size": 512, "steps": 2}
+TOKEN = "ab" * 32
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with Engine("small", device="cpu") as engine:
+        yield engine
+
+
+def _made(
+    engine: Engine, history: History, session: Session, prompt: str, passing: bool = False
+) -> Iterator[Made]:
+    """What the page is told of once it is kept, as the Generate tab does it."""
+    keeping = Keeping(engine, history, TOKEN, AS_MODELLED, passing)
+    patience = 0.5 if passing else 0
+    with keeping.following():
+        for event in follow(engine, session, Request(prompt, **QUICK), patience=patience):
+            if isinstance(event, Made):
+                keeping.keep(event)
+                assert not keeping.refused
+                yield event
+
+
+def _files_in_the_end(history: History) -> set[str]:
+    """The formats of the one result, once all of them are there."""
+    until(lambda: len(history.of(TOKEN).entries()[0].files) == len(FORMATS))
+    (entry,) = history.of(TOKEN).entries()
+    return set(entry.files)
+
+
+def test_the_first_file_is_kept_and_the_others_follow(engine: Engine, tmp_path: Path) -> None:
+    history = History(tmp_path / "history")
+    count = 0
+    for made in _made(engine, history, Session(tmp_path / "page"), "a cup"):
+        count += 1
+        (entry,) = history.of(TOKEN).entries()
+        assert set(entry.files) == set(made.files) == set(list(FORMATS)[:count])
+        assert entry.thumbnail is not None
+        assert len(entry.facts["files"]) == count
+        for name, path in made.files.items():
+            assert entry.files[name].read_bytes() == path.read_bytes()
+    assert count == len(FORMATS)
+
+
+def test_a_page_that_is_closed_when_it_is_done_loses_no_file(engine: Engine, tmp_path: Path) -> None:
+    history = History(tmp_path / "history")
+    events = _made(engine, history, Session(tmp_path / "page"), "a cup")
+    assert not next(events).complete
+    events.close()  # type: ignore[attr-defined]
+    assert _files_in_the_end(history) == set(FORMATS)
+
+
+def test_a_result_that_another_request_overtakes_stays(engine: Engine, tmp_path: Path) -> None:
+    history, session = History(tmp_path / "history"), Session(tmp_path / "page")
+    for made in _made(engine, history, session, "a cup"):
+        assert not made.complete
+        session.begin(engine.submit(Request("a hat", **QUICK)))
+    assert _files_in_the_end(history) == set(FORMATS)
+
+
+def test_what_somebody_types_past_is_not_kept(engine: Engine, tmp_path: Path) -> None:
+    history, session = History(tmp_path / "history"), Session(tmp_path / "page")
+    for made in _made(engine, history, session, "a cup", passing=True):
+        assert not made.complete
+        assert len(history.of(TOKEN).entries()) == 1
+        session.begin(engine.submit(Request("a hat", **QUICK)))
+    assert history.of(TOKEN).entries() == []
+    assert [made.complete for made in _made(engine, history, session, "a cup", passing=True)][-1]
+    assert len(history.of(TOKEN).entries()) == 1
+
+
+def test_a_result_that_cannot_be_kept_is_told(engine: Engine, tmp_path: Path) -> None:
+    keeping = Keeping(engine, History(tmp_path / "history", quota=10), TOKEN, AS_MODELLED, passing=False)
+    with keeping.following():
+        for event in follow(engine, Session(tmp_path / "page"), Request("a cup", **QUICK)):
+            if isinstance(event, Made):
+                assert not keeping.keep(event)
+                assert keeping.refused.startswith("The mesh is ready but is not in the history: ")
+    assert keeping.refused.count("\n") == 0

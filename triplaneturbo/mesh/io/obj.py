@@ -1,0 +1,95 @@
+"""OBJ, as a zip that holds the mesh with its material and its texture."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+import numpy as np
+from torch import Tensor
+
+from triplaneturbo.mesh.io.common import checked, encode_image, safe_name, to_file_axes
+from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.mesh.placement import AS_MODELLED, Placement
+from triplaneturbo.mesh.processing.clean import weld
+
+
+def to_obj_zip(mesh: Mesh, name: str = "mesh", placement: Placement = AS_MODELLED) -> bytes:
+    """A zip of NAME.obj and, with a texture, NAME.mtl and NAME.png (NAME_normal.png for a normal map).
+
+    Vertices on texture seams are joined again (an OBJ indexes positions and texture coordinates apart), so
+    other programs see a closed surface. Vertex colours, sRGB, follow the positions if there is no texture
+    (and then no material: some programs would not show them). The same mesh and name give the same bytes.
+
+    Args:
+        mesh: in model space.
+        name: base name of the files inside; made harmless.
+        placement: size, unit (metres by default), up axis and origin.
+
+    Raises:
+        UserError: an empty mesh, positions that are not finite, an impossible placement.
+    """
+    mesh = checked(mesh, placement, "obj")
+    name = safe_name(name)
+    files = {f"{name}.obj": _obj(mesh, name, placement.up).encode()}
+    if _has_material(mesh):
+        files[f"{name}.mtl"] = _mtl(mesh, name).encode()
+    if mesh.texture is not None:
+        files[f"{name}.png"] = encode_image(mesh.texture, "png")
+    if mesh.normal_map is not None:
+        files[f"{name}_normal.png"] = encode_image(mesh.normal_map, "png")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for path, data in files.items():
+            # Fixed in every field that would otherwise depend on the clock or on the system.
+            entry = zipfile.ZipInfo(path, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.create_system = 3
+            entry.external_attr = 0o644 << 16
+            entry.compress_type = zipfile.ZIP_STORED if path.endswith(".png") else zipfile.ZIP_DEFLATED
+            archive.writestr(entry, data, compresslevel=3)
+    return buffer.getvalue()
+
+
+def _lines(pattern: str, rows: np.ndarray) -> str:
+    """One formatted line for each row of an array [N, C]."""
+    return (pattern + "\n") * len(rows) % tuple(rows.reshape(-1).tolist())
+
+
+def _obj(mesh: Mesh, name: str, up: str) -> str:
+    joined = weld(mesh.vertices)
+    positions = to_file_axes(mesh.vertices[joined.first], up).numpy()
+    parts = ["# TriplaneTurbo\n", f"mtllib {name}.mtl\n" if _has_material(mesh) else "", f"o {name}\n"]
+    if mesh.colors is not None and mesh.texture is None:
+        colors = mesh.colors[joined.first].clamp(0, 1).nan_to_num().numpy()
+        parts.append(_lines("v %.8g %.8g %.8g %.4f %.4f %.4f", np.concatenate((positions, colors), axis=1)))
+    else:
+        parts.append(_lines("v %.8g %.8g %.8g", positions))
+    corner: list[Tensor] = [joined.index[mesh.faces] + 1]  # [F, 3] each: position, (uv,) normal
+    pattern = "%d//%d"
+    if mesh.uv is not None:
+        uv = mesh.uv.numpy().astype(np.float64)
+        uv[:, 1] = 1 - uv[:, 1]  # an OBJ's v grows upward
+        parts.append(_lines("vt %.7g %.7g", uv))
+        corner.append(mesh.faces + 1)
+        pattern = "%d/%d/%d"
+    parts.append(_lines("vn %.5f %.5f %.5f", to_file_axes(mesh.normals, up).numpy()))
+    corner.append(mesh.faces + 1)
+    rows = np.stack([part.numpy() for part in corner], axis=-1).reshape(len(mesh.faces), -1)
+    if _has_material(mesh):
+        parts.append("usemtl surface\n")
+    parts.append(_lines(f"f {pattern} {pattern} {pattern}", rows))
+    return "".join(parts)
+
+
+def _has_material(mesh: Mesh) -> bool:
+    return mesh.texture is not None or mesh.normal_map is not None
+
+
+def _mtl(mesh: Mesh, name: str) -> str:
+    lines = ["# TriplaneTurbo", "newmtl surface", "Ka 0 0 0", "Kd 1 1 1", "Ks 0 0 0", "d 1", "illum 1"]
+    lines += ["Pr 0.9", "Pm 0"]
+    if mesh.texture is not None:
+        lines.append(f"map_Kd {name}.png")
+    if mesh.normal_map is not None:
+        lines.append(f"norm {name}_normal.png")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,67 @@
+"""A device with the model on it, and one thread of the line to work there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from triplaneturbo.mesh.io import encode
+from triplaneturbo.models.adapter_switch import Switch
+from triplaneturbo.models.weights import Model
+from triplaneturbo.pipeline import Outcome, Pipeline, Progress, Sketches
+from triplaneturbo.request import Request
+from triplaneturbo.serving.zero_gpu import is_lent, on_gpu
+from triplaneturbo.utils.lru_cache import Kept
+
+KEPT_EMBEDDINGS = 64
+
+
+class Station:
+    """A device with the model on it.
+
+    Args:
+        device: where.
+        adapter: the file of an adapter by its name.
+    """
+
+    def __init__(self, device: torch.device, adapter: Callable[[str], Path]) -> None:
+        self.device = device
+        self._adapter = adapter
+        self._embeddings: Kept[Tensor] = Kept(KEPT_EMBEDDINGS)
+
+    def load(self, model: Callable[[], Model], base: Path, low_vram: bool) -> None:
+        """Load the model, whose base lies in `base`."""
+        self.pipeline = Pipeline(model(), low_vram)
+        self._switch = Switch(self.pipeline.model, base)
+        self.stream = on_gpu(self._stream)
+
+    def _stream(
+        self, requests: Sequence[Request], frugal: bool, sketches: Sketches, together: bool
+    ) -> Generator[Progress | Outcome, None, None]:
+        for name, group in groupby(requests, key=lambda request: request.adapter):
+            self._switch.use(self._adapter(name) if name else None)
+            yield from self._stream_with(list(group), frugal, sketches, together)
+
+    def _stream_with(
+        self, requests: Sequence[Request], frugal: bool, sketches: Sketches, together: bool
+    ) -> Generator[Progress | Outcome, None, None]:
+        for event in self.pipeline.stream_all(requests, self.embed, frugal, sketches, together):
+            if is_lent() and isinstance(event, Progress) and event.estimate is not None:
+                event = replace(event, estimate=event.estimate.cpu())
+            if isinstance(event, Progress) and event.sketch is not None:
+                # Here, where it is made: whoever waits for it would have this thread end its stage first.
+                event = replace(event, glb=encode(event.sketch, "glb"))
+            yield event
+
+    def embed(self, prompt: str) -> Tensor:
+        """The prompt's embedding, from before if it was asked for lately."""
+        embeds = self._embeddings.get(prompt)
+        if embeds is None:
+            embeds = self.pipeline.embed(prompt)
+            self._embeddings.put(prompt, embeds)
+        return embeds

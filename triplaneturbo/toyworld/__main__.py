@@ -1,0 +1,220 @@
+"""The world's command line: `python -m triplaneturbo.toyworld COMMAND`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from triplaneturbo.__main__ import enter
+from triplaneturbo.errors import UserError
+from triplaneturbo.models.catalog import SMALL
+from triplaneturbo.utils.atomic_files import write_whole
+
+
+def _look(options: argparse.Namespace) -> None:
+    from triplaneturbo.mesh.io.common import encode_image
+    from triplaneturbo.toyworld.scene.classes import THINGS
+    from triplaneturbo.toyworld.scoring.class_sheet import look
+
+    unknown = [name for name in options.things if name not in THINGS]
+    if unknown:
+        raise UserError(f"There is no class called {unknown[0]!r}: choose from {', '.join(THINGS)}.")
+    things = [THINGS[name] for name in options.things or THINGS]
+    print(write_whole(options.to, encode_image(look(things, options.size), "png")))
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no learning rate: give one above 0 and at most 1")
+    return value
+
+
+def _keys() -> list:
+    from triplaneturbo.toyworld.captions.combinations import all_specs
+
+    return list(dict.fromkeys((spec.thing, spec.support) for spec in all_specs()))
+
+
+def _pool(options: argparse.Namespace) -> None:
+    from triplaneturbo.toyworld.scene.view_cache import make_pool
+
+    make_pool(options.folder / "pool", _keys(), lambda line: print(line, flush=True), options.processes)
+
+
+def _pretrain(options: argparse.Namespace) -> None:
+    from triplaneturbo.toyworld.training.pretrain import pretrain
+    from triplaneturbo.utils.distributed import run
+
+    _pool(options)
+    arguments = (options.folder, _keys(), options.vae_steps, options.unet_steps, options.batch)
+    run(pretrain, arguments, options.processes, options.device)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+
+    from triplaneturbo.models.adapter import ADAPTER_NAME
+    from triplaneturbo.toyworld.captions.combinations import seen
+    from triplaneturbo.toyworld.training.start import take_base
+    from triplaneturbo.toyworld.training.train import SMALL, read_captions, train
+    from triplaneturbo.utils.distributed import run
+
+    specs = read_captions(options.captions) if options.captions else list(seen())
+    settings = replace(SMALL, iterations=options.iterations, batch=options.prompts)
+    start = None
+    if options.start:
+        mark = take_base(options.start, options.folder)
+        settings = replace(settings, start=mark, begun=1.0, rate=SMALL.rate / 2)
+        start = options.start / ADAPTER_NAME
+        _pool(options)
+    else:
+        _pretrain(options)
+    if options.rate:
+        settings = replace(settings, rate=options.rate)
+    until = time.monotonic() + 60 * options.minutes
+    run(train, (options.folder, _keys(), specs, settings, until, start), options.processes, options.device)
+
+
+def _clip(options: argparse.Namespace) -> None:
+    from triplaneturbo.toyworld.training.clip import train_clip
+    from triplaneturbo.utils.distributed import run
+
+    _pool(options)
+    arguments = (options.folder, _keys(), options.steps, options.batch)
+    run(train_clip, arguments, options.processes, options.device)
+
+
+def _trend(options: argparse.Namespace) -> None:
+    from triplaneturbo.toyworld.scoring.ablations import trend
+    from triplaneturbo.utils.distributed import run
+
+    _pretrain(options)
+    arguments = (options.folder, options.passes, options.prompts)
+    run(trend, arguments, options.processes, options.device)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from triplaneturbo.toyworld.training.export import export
+
+    size = export(options.folder, options.to)
+    print(f"{options.to}: {size / 2**20:.1f} MB")
+
+
+def _score(options: argparse.Namespace) -> None:
+    import torch
+
+    from triplaneturbo.evaluate.clip import Clip
+    from triplaneturbo.models.weights import load_model
+    from triplaneturbo.toyworld.scoring.generated import maker
+    from triplaneturbo.toyworld.scoring.score import prompts, score
+    from triplaneturbo.toyworld.scoring.score_report import Sheet, table
+    from triplaneturbo.toyworld.training.clip import Judge
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))  # one core works out the truth meanwhile
+    model = load_model(options.model, device=options.device)
+    places = [options.clip] if options.clip else [options.model / "clip", options.folder / "clip"]
+    place = next((place for place in places if (place / "clip.json").exists()), options.clip)
+    judge = Judge(Clip.load(place)) if place else None
+    if judge is None:
+        print(f"No judge in {places[0]} or {places[1]}: R@1 and R@5 are left out.", file=sys.stderr)
+    sheet = Sheet()
+    scores = score(maker(model), prompts(options.prompts), judge=judge, watch=sheet)
+    if options.sheet:
+        write_whole(options.sheet, sheet.png())
+    text = json.dumps(scores, indent=1) + "\n"
+    if options.json not in (None, "-"):
+        write_whole(options.json, text.encode())
+    print(text if options.json == "-" else table(scores), end="")
+
+
+def _add_run(sub: argparse.ArgumentParser) -> None:
+    """What the long commands have in common."""
+    sub.add_argument("--folder", type=Path, default=Path("runs/small"), help="of the run; it is gone on with")
+    sub.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
+    sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+
+
+def _add_pretrain(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--vae-steps", type=int, default=1300)
+    sub.add_argument("--unet-steps", type=int, default=3000)
+    sub.add_argument("--batch", type=int, default=32, help="pictures a step and process")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m triplaneturbo.toyworld", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    sub = commands.add_parser("look", help="draw classes of the world")
+    sub.add_argument("things", nargs="*", metavar="CLASS", help="names of classes; all if none is given")
+    sub.add_argument("--to", type=Path, default=Path("world.png"))
+    sub.add_argument("--size", type=int, default=96, help="pixels a picture")
+    sub.set_defaults(run=_look)
+    sub = commands.add_parser("pool", help="draw every solid from every camera, once")
+    _add_run(sub)
+    sub.set_defaults(run=_pool)
+    sub = commands.add_parser("pretrain", help="train the small Stable Diffusion on the world's pictures")
+    _add_run(sub)
+    _add_pretrain(sub)
+    sub.set_defaults(run=_pretrain)
+    sub = commands.add_parser("train", help="make the built-in model from nothing")
+    _add_run(sub)
+    _add_pretrain(sub)
+    sub.add_argument("--iterations", type=int, default=8000)
+    sub.add_argument("--prompts", type=int, default=4, help="prompts an iteration and process")
+    sub.add_argument(
+        "--rate",
+        type=_rate,
+        help="the largest learning rate: 0.002; 0.001 with --from, where more first undoes what was learned",
+    )
+    sub.add_argument(
+        "--from", dest="start", type=Path, metavar="MODEL", help="go on from a finished model's folder"
+    )
+    sub.add_argument(
+        "--captions", type=Path, help="a file with a caption a line; all that is not held out without"
+    )
+    sub.add_argument(
+        "--minutes", type=float, default=float("inf"), help="stop then; the same command goes on"
+    )
+    sub.set_defaults(run=_train)
+    sub = commands.add_parser("clip", help="train the judge of `score` on the world's pictures and captions")
+    _add_run(sub)
+    sub.add_argument("--steps", type=int, default=3000)
+    sub.add_argument("--batch", type=int, default=96, help="objects a step and process")
+    sub.set_defaults(run=_clip)
+    sub = commands.add_parser(
+        "trend", help="compare numbers of steps, ways to tune, and scores, at equal budgets"
+    )
+    _add_run(sub)
+    _add_pretrain(sub)
+    sub.add_argument("--passes", type=int, default=800, help="of the U-Net, in each of the runs")
+    sub.add_argument("--prompts", type=int, default=2, help="prompts an iteration and process")
+    sub.set_defaults(run=_trend)
+    sub = commands.add_parser("export", help="write the trained model as it is shipped, in float16")
+    sub.add_argument("--folder", type=Path, default=Path("runs/small"))
+    sub.add_argument("--to", type=Path, default=Path("checkpoints/small"))
+    sub.set_defaults(run=_export)
+    sub = commands.add_parser("score", help="score a model on fixed prompts, beside the truth and a sphere")
+    sub.add_argument("--model", type=Path, default=SMALL, help="the model's folder")
+    sub.add_argument("--clip", type=Path, help="the judge's folder; else `clip` in the model's or the run's")
+    sub.add_argument("--folder", type=Path, default=Path("runs/small"), help="of the run")
+    sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    sub.add_argument("--prompts", type=int, default=128, metavar="N", help="how many, half of them seen ones")
+    sub.add_argument("--json", nargs="?", const="-", metavar="FILE", help="all figures; printed without FILE")
+    sub.add_argument("--sheet", type=Path, metavar="PNG", help="64 results beside the truth")
+    sub.set_defaults(run=_score)
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    enter(main)

@@ -1,0 +1,14 @@
+"""The classes of the world: what there is, how it is built, and what it is called."""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+
+from triplaneturbo.toyworld.scene.object_class import Thing
+
+THINGS: dict[str, Thing] = {
+    thing.name: thing
+    for module in sorted(found.name for found in pkgutil.iter_modules(__path__))
+    for thing in import_module(f"{__name__}.{module}").THINGS
+}

@@ -1,0 +1,46 @@
+"""A sheet of classes: their instances, and one of them from four sides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from triplaneturbo.mesh.preview import sheet
+from triplaneturbo.render.cameras import Cameras, orbit
+from triplaneturbo.toyworld.scene.object_class import INSTANCES, Thing
+from triplaneturbo.toyworld.scene.solid import Solid
+from triplaneturbo.toyworld.scene.view_renderer import NOTHING, colors, see, shade
+
+_BACKGROUND = 0.85
+
+
+def picture(
+    solid: Solid, main: str, accent: str, modifier: str, cameras: Cameras, size: int, background: float = 1.0
+) -> np.ndarray:
+    """Shaded pictures [V, size, size, 3] uint8 of a placed solid on a grey from 0 to 1."""
+    views = see(solid, cameras, 2 * size)
+    rgb = torch.from_numpy(colors(main, accent, modifier)[views.pattern, views.paint])
+    lit = shade(rgb, torch.from_numpy(views.normal).float() / 127, cameras.c2w[:, None, None, :3, 2].float())
+    lit[torch.from_numpy(views.paint == NOTHING)] = background
+    small = lit.unflatten(1, (-1, 2)).unflatten(3, (-1, 2)).mean((2, 4))  # [V, size, size, 3]
+    return (small * 255).round().to(torch.uint8).numpy()
+
+
+def row(thing: Thing, size: int = 96) -> list[np.ndarray]:
+    """Pictures of all instances of a class, then of the first from the front, the side, behind and above."""
+    corner = orbit(35.0, 20.0, 2.5)
+    pictures = []
+    for index in range(INSTANCES):
+        solid = thing.instance(index).placed()
+        pictures.append(picture(solid, thing.color, thing.accent_color, "", corner, size, _BACKGROUND)[0])
+    around = orbit([0.0, 90.0, 180.0, 0.0], [10.0, 10.0, 10.0, 89.0], 2.5)
+    solid = thing.instance(0).placed()
+    pictures += list(picture(solid, thing.color, thing.accent_color, "", around, size, _BACKGROUND))
+    return pictures
+
+
+def look(things: Sequence[Thing], size: int = 96) -> np.ndarray:
+    """A sheet with a row a class, [H, W, 3] uint8."""
+    return sheet([one for thing in things for one in row(thing, size)], columns=INSTANCES + 4, gap=2)

@@ -1,0 +1,92 @@
+"""The truth about a caption: its six instances, what they fill, and how they look."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.render.cameras import Cameras, orbit
+from triplaneturbo.toyworld.scene.object_class import INSTANCES
+from triplaneturbo.toyworld.scene.solid import Solid
+from triplaneturbo.toyworld.scene.solids import solid_of
+from triplaneturbo.toyworld.scene.spec import Spec
+from triplaneturbo.toyworld.scene.view_renderer import NOTHING, Views, colors, mesh, pattern_bits, see
+from triplaneturbo.toyworld.scoring.generated import Made
+from triplaneturbo.toyworld.training.pictures import shape_of
+
+VOXELS = 64  # along each side of [-1, 1]^3
+SIZE = 128  # pixels a side of the score's views
+_BLOCK = 8  # voxels
+
+
+def score_cameras() -> Cameras:
+    """The eight views in which silhouettes and colours are compared; none of them is one of the pool's."""
+    return orbit([22.5 + 45.0 * k for k in range(8)], [6.0, 29.0] * 4, 2.5, 40.0)
+
+
+def instance(spec: Spec, index: int) -> Solid:
+    """The placed solid of one of a spec's instances."""
+    return solid_of(spec.thing, shape_of(spec), spec.support, index)
+
+
+def occupancy(spec: Spec) -> np.ndarray:
+    """What each instance fills: bool [6, 64, 64, 64], indexed [instance, x, y, z]."""
+    return np.stack([_filled(spec.thing, shape_of(spec), spec.support, i) for i in range(INSTANCES)])
+
+
+@lru_cache(maxsize=256)
+def _filled(thing: str, shape: str, support: str, index: int) -> np.ndarray:
+    return filled(solid_of(thing, shape, support, index))
+
+
+def filled(solid: Solid, size: int = VOXELS) -> np.ndarray:
+    """Which voxels' middles lie inside a solid: bool [size, size, size]; `size` is a multiple of 8.
+
+    Blocks that the surface cannot reach are filled or left out as a whole.
+    """
+    out = np.zeros((size, size, size), dtype=bool)
+    eight = np.argwhere(np.ones((2, 2, 2), dtype=bool))
+    at, block = np.argwhere(np.ones((size // _BLOCK,) * 3, dtype=bool)), _BLOCK
+    while block > 1:
+        distance = solid.distance((at + 0.5) * (2 * block / size) - 1)
+        # Twice half a block's diagonal: some primitives' distances are first-order only.
+        sure = np.abs(distance) > 2 * np.sqrt(3) * block / size
+        x, y, z = at[sure & (distance < 0)].T
+        out.reshape((size // block, block) * 3)[x, :, y, :, z, :] = True
+        at, block = (2 * at[~sure][:, None] + eight).reshape(-1, 3), block // 2
+    out[tuple(at.T)] = solid.distance((at + 0.5) * (2 / size) - 1) <= 0
+    return out
+
+
+def look(spec: Spec, index: int) -> tuple[Tensor, Tensor]:
+    """An instance in the score's views: coverage bool [8, 128, 128], unlit colours [8, 128, 128, 3]."""
+    views = _views(spec.thing, shape_of(spec), spec.support, index)
+    return torch.from_numpy(views.paint != NOTHING), torch.from_numpy(
+        _table(spec)[views.pattern, views.paint]
+    )
+
+
+@lru_cache(maxsize=64)
+def _views(thing: str, shape: str, support: str, index: int) -> Views:
+    return see(solid_of(thing, shape, support, index), score_cameras(), SIZE)
+
+
+def made(spec: Spec, index: int) -> Made:
+    """An instance as if a perfect model had made it."""
+    solid, table = instance(spec, index), _table(spec)
+    surface = Mesh(*mesh(solid))
+
+    def rgb(points: Tensor) -> Tensor:
+        at = points.double().cpu().numpy()
+        return torch.from_numpy(table[pattern_bits(at), solid.paints(at)])
+
+    return Made(surface, surface, rgb)
+
+
+def _table(spec: Spec) -> np.ndarray:
+    """The colours of a spec by pattern bits and paint: [8, 256, 3]."""
+    return colors(spec.color, spec.support_color or spec.accent, spec.modifier)

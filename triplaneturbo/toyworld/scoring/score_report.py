@@ -1,0 +1,119 @@
+"""A score as people read it: a table, and a sheet of results beside the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from triplaneturbo.mesh.io.common import encode_image
+from triplaneturbo.mesh.preview import sheet
+from triplaneturbo.render.cameras import orbit
+from triplaneturbo.toyworld.scene.spec import Spec
+from triplaneturbo.toyworld.scoring import ground_truth
+from triplaneturbo.toyworld.scoring.generated import Made, photograph
+from triplaneturbo.toyworld.scoring.score import GROUPS, group_of
+
+_COLUMNS = {
+    "count": "results",
+    "volume_iou": "volume IoU",
+    "silhouette_iou": "silhouette IoU",
+    "color_error": "colour error",
+    "r_at_1": "R@1",
+    "r_at_5": "R@5",
+    "floaters": "floaters",
+    "floaters_left": "left",
+    "empty": "empty",
+}
+_EACH = 32  # prompts of a group on a sheet
+_TILE, _CAPTION, _GAP = 112, 16, 6  # pixels
+_WHITE = (1.0, 1.0, 1.0)
+
+
+def table(scores: dict[str, Any]) -> str:
+    """What `score` returns, for a terminal: the model beside a sphere, kinds, classes, diversity."""
+    rows = [("", *_COLUMNS.values())]
+    for group, figures in scores["model"].items():
+        rows += [_row(group, figures), _row(f"{group}, a sphere", scores["sphere"][group])]
+    for part in ("kinds", "classes"):
+        rows += [("",) * len(rows[0])]
+        rows += [_row(name, figures) for name, figures in sorted(scores[part].items())]
+    lines = [*aligned(rows), ""]
+    for group, apart in scores["diversity"].items():
+        lines.append(
+            f"{group}: two results of a prompt differ by {_number(apart['model'])} in volume, two of its "
+            f"instances by {_number(apart['world'])}; {len(scores['seeds'])} seeds come nearest to "
+            f"{_number(apart['instances_hit'])} different instances."
+        )
+    return "".join(f"{line}\n" for line in lines)
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Lines of a table: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _row(name: str, figures: dict[str, Any]) -> tuple[str, ...]:
+    return (name, *(_number(figures[key]) for key in _COLUMNS))
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.3f}"
+
+
+class Sheet:
+    """Collects a result of each of the first 32 prompts of either group, beside the nearest instance.
+
+    Pass it to `score` as `watch`.
+    """
+
+    def __init__(self) -> None:
+        self._tiles: dict[Spec, np.ndarray] = {}
+
+    def __call__(self, spec: Spec, seed: int, made: Made | None, nearest: int) -> None:
+        """Draw the first result of a prompt; see `score.Watch`."""
+        alike = [other for other in self._tiles if group_of(other) == group_of(spec)]
+        if spec not in self._tiles and len(alike) < _EACH:
+            pair = [portrait(made), portrait(ground_truth.made(spec, nearest))]
+            self._tiles[spec] = with_caption(np.concatenate(pair, 1), spec.caption)
+
+    def png(self) -> bytes:
+        """Eight pairs a row, left the result and right the truth; seen prompts first.
+
+        Raises:
+            ValueError: nothing was collected.
+        """
+        ordered = sorted(self._tiles.items(), key=lambda item: GROUPS.index(group_of(item[0])))
+        return encode_image(sheet([tile for _, tile in ordered], columns=8, gap=_GAP), "png")
+
+
+def portrait(made: Made | None) -> np.ndarray:
+    """A corner view, uint8 [112, 112, 3]; white where there is nothing."""
+    if made is None:
+        return np.full((_TILE, _TILE, 3), 255, dtype=np.uint8)
+    picture = photograph(made, orbit(35.0, 22.0, 2.45), _TILE, _WHITE)[0].permute(1, 2, 0)
+    return (picture * 255).round().to(torch.uint8).numpy()
+
+
+def with_caption(picture: np.ndarray, caption: str) -> np.ndarray:
+    """A picture [H, W, 3] with its caption below, as large as fits: [H + 16, W, 3]."""
+    height, width, _ = picture.shape
+    image = Image.new("RGB", (width, height + _CAPTION), "white")
+    image.paste(Image.fromarray(picture))
+    draw = ImageDraw.Draw(image)
+    size = 12.0
+    while size > 7 and draw.textlength(caption, font=ImageFont.load_default(size)) > width - 4:
+        size -= 0.5
+    draw.text((width / 2, height), caption, fill=(40, 40, 40), anchor="ma", font=ImageFont.load_default(size))
+    return np.asarray(image)

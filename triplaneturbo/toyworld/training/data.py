@@ -1,0 +1,80 @@
+"""The world's instances as the teachers' data: read from the pool where the student is being looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.toyworld.captions.caption_parser import parse
+from triplaneturbo.toyworld.scene.object_class import INSTANCES
+from triplaneturbo.toyworld.scene.spec import Spec
+from triplaneturbo.toyworld.scene.view_cache import NOTHING_CODE, VIEWS, Pool
+from triplaneturbo.toyworld.training.pictures import color_table, shape_of
+
+
+class PoolData:
+    """Pictures of captions' instances by the cameras of a pool's rigs (`teachers.closed_form.Data`)."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+
+    def __call__(
+        self, captions: Sequence[str], scenes: Scenes, seen: Seen, reads: tuple[str, ...]
+    ) -> list[Seen]:
+        """All six instances of each caption, at the pixels that `seen` shows, in rig `scenes.rig`.
+
+        Raises:
+            UserError: a caption means nothing in the world.
+        """
+        assert scenes.rig is not None
+        row, column = seen.first
+        views = slice(scenes.rig * VIEWS, (scenes.rig + 1) * VIEWS)
+        specs = [meaning(text) for text in captions]
+        pixels = np.stack(
+            [
+                self.pool.pixels(spec.thing, shape_of(spec), spec.support, views)[
+                    :, :, row :: seen.stride, column :: seen.stride
+                ]
+                for spec in specs
+            ],
+            axis=1,
+        )  # [6, B, V, H, W]
+        fields = {}
+        codes = pixels["code"]
+        covered = (codes & 15) != NOTHING_CODE
+        if "rgb" in reads:
+            ground = scenes.background.cpu().numpy()
+            rgb = np.empty((*codes.shape, 3), dtype=np.float32)
+            for i, spec in enumerate(specs):
+                table = color_table(spec)
+                table[np.arange(256) & 15 == NOTHING_CODE] = ground[i]
+                rgb[:, i] = table[codes[:, i]]
+            fields["rgb"] = rgb
+        if "normal" in reads:
+            fields["normal"] = pixels["normal"].astype(np.float32) / 127
+        if "depth" in reads:
+            fields["depth"] = pixels["depth"].astype(np.float32)
+        fields["opacity"] = covered.astype(np.float32)
+        tensors = {name: torch.from_numpy(value).to(seen.opacity.device) for name, value in fields.items()}
+        tensors.setdefault("rgb", tensors["opacity"])
+        return [Seen(**{name: value[i] for name, value in tensors.items()}) for i in range(INSTANCES)]
+
+
+@lru_cache(maxsize=100_000)
+def meaning(caption: str) -> Spec:
+    """The spec of a caption.
+
+    Raises:
+        UserError: the caption lies outside the world.
+    """
+    reading = parse(caption)
+    if reading.spec is None:
+        words = ", ".join(repr(word) for word in reading.unknown)
+        why = f"it does not know {words}" if words else reading.why
+        raise UserError(f"The world cannot express {caption!r}: {why}. See python -m triplaneturbo words.")
+    return reading.spec

@@ -1,0 +1,184 @@
+"""A small Stable Diffusion learned from the world's pictures, from nothing.
+
+    python -m triplaneturbo.toyworld pretrain --folder runs/small
+
+First the tokenizer, then the autoencoder, then U-Net and text model together. It goes on where it was
+stopped. The folder then holds `base/` in diffusers' layout, and sheets of reconstructions and of pictures.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor, nn
+from transformers import CLIPTokenizer
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.mesh.io.common import encode_image
+from triplaneturbo.mesh.preview import sheet
+from triplaneturbo.models.groupnorm_layout import lay_out_for_training
+from triplaneturbo.models.schedule import denoise_steps
+from triplaneturbo.models.text_encoder import TextEncoder
+from triplaneturbo.toyworld.captions.combinations import held_out, seen
+from triplaneturbo.toyworld.captions.tokenizer import train_tokenizer, world_texts
+from triplaneturbo.toyworld.scene.view_cache import Pool
+from triplaneturbo.toyworld.training.pictures import PictureBook
+from triplaneturbo.toyworld.training.sizes import make_scheduler, make_text_model, make_unet, make_vae
+from triplaneturbo.toyworld.training.stage import train_stage
+from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.distributed import Team
+
+OBJECT_WEIGHT = 5.0  # of a pixel of the object against one of the background: else the VAE stays colour-blind
+NO_TEXT = 0.1  # share of pictures whose caption is left out, for guidance
+SHOWN = 24  # seen captions in the sheet of pictures, and as many held-out ones
+
+
+def pretrain(team: Team, folder: Path, keys: list, vae_steps: int, unet_steps: int, batch: int) -> None:
+    """Train all parts that are not yet in `folder/base`; `batch` pictures a step and process."""
+    base = folder / "base"
+    torch.manual_seed(0)
+    book = PictureBook(Pool(folder / "pool", keys), seen())
+    if team.leads and not (base / "tokenizer" / "vocab.json").exists():
+        train_tokenizer(base / "tokenizer", world_texts())
+    team.wait()
+    if not (base / "vae" / "config.json").exists():
+        _train_vae(team, folder, book, vae_steps, batch)
+    if not (base / "unet" / "config.json").exists():
+        _train_unet(team, folder, book, unet_steps, batch)
+
+
+def _train_vae(team: Team, folder: Path, book: PictureBook, steps: int, batch: int) -> None:
+    vae = make_vae().to(team.device)
+    lay_out_for_training(vae)
+    modules = nn.ModuleDict({"vae": vae})
+
+    def loss(rng: np.random.Generator, noise: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        pictures = book.draw(batch, rng)
+        images = pictures.images.to(team.device)
+        posterior = vae.encode(images).latent_dist
+        # The mean with a little noise: enough to keep the latents smooth, too little to wash out colours.
+        jitter = torch.randn(posterior.mean.shape, generator=noise).to(team.device)
+        output = vae.decode(posterior.mean + 0.1 * jitter).sample.float()
+        weight = 1 + (OBJECT_WEIGHT - 1) * pictures.object.to(team.device)
+        error = output - images
+        picture = ((error.abs() + error.square()) * weight).mean() / weight.mean()
+        spread = posterior.mean.float().square().mean()
+        return picture + 1e-3 * spread, {"picture": picture.item(), "spread": spread.item()}
+
+    def look(step: int) -> None:
+        with torch.no_grad():
+            pictures = book.draw(24, np.random.default_rng(0)).images.to(team.device)
+            again = vae.decode(vae.encode(pictures).latent_dist.mean).sample
+        save_sheet(folder / "vae.png", torch.cat((pictures, again)), 24)
+
+    train_stage("vae", folder, modules, loss, team=team, steps=steps, rate=2e-3,
+                settings={"batch": batch}, average=0.995, progress=look)  # fmt: skip
+    with torch.no_grad():
+        images = book.draw(256, np.random.default_rng(1)).images.to(team.device)
+        spread = vae.encode(images).latent_dist.mean.std().item()
+    vae.register_to_config(scaling_factor=1 / spread)
+    if team.leads:
+        look(steps)
+        save_part(vae, folder / "base" / "vae")
+    team.wait()
+
+
+def _train_unet(team: Team, folder: Path, book: PictureBook, steps: int, batch: int) -> None:
+    base = folder / "base"
+    tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer")
+    vae = AutoencoderKL.from_pretrained(base / "vae").to(team.device)
+    vae.requires_grad_(False)
+    unet = make_unet().to(team.device)
+    text = make_text_model(tokenizer).to(team.device)
+    lay_out_for_training(unet)
+    unet.set_attn_processor(AttnProcessor())  # on a CPU several times as fast as the fused one, backwards
+    modules = nn.ModuleDict({"unet": unet, "text": text})
+    scheduler = make_scheduler()
+    alphas = scheduler.alphas_cumprod.to(team.device)
+    ids: dict[str, Tensor] = {}
+
+    def loss(rng: np.random.Generator, noise: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        pictures = book.draw(batch, rng)
+        texts = [caption if rng.random() >= NO_TEXT else "" for caption in pictures.captions]
+        for one in texts:
+            if one not in ids:
+                ids[one] = tokenizer(one, padding="max_length", max_length=77, return_tensors="pt").input_ids
+        embeds = text(torch.cat([ids[one] for one in texts]).to(team.device)).last_hidden_state
+        with torch.no_grad():
+            latents = vae.encode(pictures.images.to(team.device)).latent_dist.mean.float()
+            latents *= vae.config.scaling_factor
+        times = torch.randint(0, 1000, (batch,), generator=noise).to(team.device)
+        random = torch.randn(latents.shape, generator=noise).to(team.device)
+        alpha = alphas[times].sqrt()[:, None, None, None]
+        sigma = (1 - alpha**2).sqrt()
+        velocity = alpha * random - sigma * latents
+        output = unet(alpha * latents + sigma * random, times, encoder_hidden_states=embeds).sample
+        error = F.mse_loss(output.float(), velocity)
+        return error, {"velocity": error.item()}
+
+    def look(step: int) -> None:
+        if step % 1000 == 0 and step < steps:
+            save_text_sheet(folder, unet, vae, TextEncoder(tokenizer, text), scheduler)
+            text.requires_grad_(True).train()
+
+    train_stage("unet", folder, modules, loss, team=team, steps=steps, rate=1e-3,
+                settings={"batch": batch}, average=0.999, progress=look)  # fmt: skip
+    if team.leads:
+        save_text_sheet(folder, unet, vae, TextEncoder(tokenizer, text), scheduler)
+        save_part(text, base / "text_encoder")
+        save_part(scheduler, base / "scheduler")
+        save_part(unet, base / "unet")  # the last one: where it stands, the base is whole
+    team.wait()
+
+
+def save_part(part, folder: Path) -> None:
+    """`part.save_pretrained(folder)`, whole or not at all."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
+            part.save_pretrained(Path(place) / "new")
+            (Path(place) / "new").rename(folder)
+    except OSError as error:
+        raise UserError(f"Cannot write {folder}: {error.strerror}; free space or go elsewhere.") from error
+
+
+@torch.no_grad()
+def sample(
+    unet, vae, embeds: Tensor, empty: Tensor, scheduler, seed: int = 0, guidance: float = 3.0
+) -> Tensor:
+    """Pictures [B, 3, 64, 64] of text embeddings [B, 77, D]: 25 DDIM steps with guidance against `empty`."""
+
+    def predict(noisy: Tensor, time: Tensor) -> Tensor:
+        both = unet(noisy.repeat(2, 1, 1, 1), time, encoder_hidden_states=torch.cat((empty, embeds))).sample
+        without, with_text = both.chunk(2)
+        return without + guidance * (with_text - without)
+
+    side = unet.config.sample_size
+    noise = torch.randn(len(embeds), 4, side, side, generator=torch.Generator().manual_seed(seed))
+    for latents in denoise_steps(scheduler, predict, noise.to(embeds.device), 25):
+        clean = latents
+    return vae.decode(clean / vae.config.scaling_factor).sample
+
+
+def save_text_sheet(folder: Path, unet, vae, text: TextEncoder, scheduler) -> None:
+    """Draw SHOWN seen and as many held-out captions into `pictures.png`, these into `pictures.txt`."""
+    rng = np.random.default_rng(5)
+    unseen = sorted(held_out(), key=lambda spec: spec.caption)
+    captions = [seen()[i].caption for i in rng.choice(len(seen()), SHOWN)]
+    captions += [unseen[i].caption for i in rng.choice(len(unseen), SHOWN)]
+    embeds = text.embed(captions)
+    pictures = sample(unet, vae, embeds, text.embed([""]).expand_as(embeds), scheduler)
+    save_sheet(folder / "pictures.png", pictures, 12)
+    write_whole(folder / "pictures.txt", "".join(f"{caption}\n" for caption in captions).encode())
+
+
+def save_sheet(path: Path, images: Tensor, columns: int) -> None:
+    """Write pictures [B, 3, H, W] in [-1, 1] as one PNG."""
+    pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    write_whole(path, encode_image(sheet(list(pixels), columns=columns, gap=1), "png"))

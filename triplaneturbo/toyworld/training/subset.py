@@ -1,0 +1,66 @@
+"""The solids of a few captions, drawn one by one where they are needed: a pool for fine-tuning.
+
+The whole pool (pool.py) takes gigabytes and minutes of all cores. Here a caption takes about two seconds and
+20 MB, and whoever draws can do something else between two solids.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from triplaneturbo.toyworld.scene.object_class import INSTANCES
+from triplaneturbo.toyworld.scene.spec import Spec
+from triplaneturbo.toyworld.scene.view_cache import RIGS, VIEWS, Pool, draw_views, mark, pool_cameras
+from triplaneturbo.toyworld.training.pictures import shape_of
+from triplaneturbo.utils.atomic_files import write_whole
+
+Solid = tuple[str, str, str]  # a thing, its shape, what it stands on
+
+
+def solids(specs: Iterable[Spec]) -> list[Solid]:
+    """The solids that specs show, each once."""
+    return list(dict.fromkeys((spec.thing, shape_of(spec), spec.support) for spec in specs))
+
+
+def draw_few(folder: Path, specs: Iterable[Spec]) -> Iterator[str]:
+    """Draw into `folder` what is not yet there; yields what was drawn after each instance of a solid.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    cameras = pool_cameras()[: RIGS * VIEWS]
+    for solid in solids(specs):
+        path = _path(folder, solid)
+        if path.exists():
+            continue
+        drawn = []
+        for index in range(INSTANCES):
+            drawn.append(draw_views(*solid, index, cameras))
+            yield " ".join(filter(None, (solid[1], solid[0], solid[2] and f"on {solid[2]}")))
+        buffer = BytesIO()
+        np.save(buffer, np.stack(drawn))
+        write_whole(path, buffer.getvalue())
+
+
+class FewPool(Pool):
+    """Read access to what `draw_few` has drawn of some specs; the cameras are those of the rigs alone."""
+
+    def __init__(self, folder: Path, specs: Iterable[Spec]) -> None:
+        self.cameras = pool_cameras()
+        self._solids = {solid: np.load(_path(folder, solid), mmap_mode="r") for solid in solids(specs)}
+
+    def pixels(self, thing: str, shape: str, support: str, views: slice | list[int]) -> np.ndarray:
+        """As in `Pool`."""
+        return self._solids[thing, "" if support else shape, support][:, views]
+
+
+def _path(folder: Path, solid: Solid) -> Path:
+    thing, shape, support = solid
+    number = zlib.crc32(f"{mark((thing, support))} {shape}".encode())
+    name = "-".join(filter(None, (shape, thing, support and f"on-{support}"))).replace(" ", "_")
+    return folder / f"{name}-{number:08x}.npy"

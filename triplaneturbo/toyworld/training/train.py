@@ -1,0 +1,235 @@
+"""The built-in model, made from nothing by Progressive Rendering Distillation.
+
+    python -m triplaneturbo.toyworld train --folder runs/small
+
+Stages: the pool of views, the small Stable Diffusion (pretrain.py), then PRD (distill/prd.py) on the world's
+seen captions with the three teachers. Each goes on where it was stopped; the last writes `model/` in the
+folder, a complete model, at every preview.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from triplaneturbo.distill import prd
+from triplaneturbo.distill.prd import Place, Student, Trainer
+from triplaneturbo.distill.rendering import surface, volume
+from triplaneturbo.distill.settings import Settings, TeacherSettings, Tuning
+from triplaneturbo.distill.student import around, unbend
+from triplaneturbo.errors import UserError
+from triplaneturbo.models.adapter import ADAPTER_NAME, load_adapter, save_adapter
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.models.text_encoder import TextEncoder
+from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.teachers.base import Scenes, Teacher
+from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB
+from triplaneturbo.teachers.stable_diffusion import StableDiffusion, plain_base
+from triplaneturbo.toyworld.captions.captions import captions
+from triplaneturbo.toyworld.captions.combinations import LATER_SHARES, SHARES, Balance, held_out, seen
+from triplaneturbo.toyworld.scene.spec import Spec
+from triplaneturbo.toyworld.scene.view_cache import RIGS, SIZE, VIEWS, Pool
+from triplaneturbo.toyworld.scene.view_renderer import shade
+from triplaneturbo.toyworld.training.curves import log_line
+from triplaneturbo.toyworld.training.data import PoolData, meaning
+from triplaneturbo.toyworld.training.pretrain import save_sheet
+from triplaneturbo.utils.distributed import Team
+
+CONFIG = GeneratorConfig(
+    plane_channels=16, mlp_width=32, mlp_bias=True, latent_size=16, grid_resolution=96, plane_embedding=True
+)
+
+# What differs from the full model's recipe, and why. The closed forms know every instance exactly, so that
+# guidance has nothing to sharpen (1); without it ASD's signal grows with the shift, and a small one drowns in
+# what chance gives. Above t = 900 they see no instance but the mean of all. The surface hardens while shapes
+# become clear. What limits a run of hours is how many captions it sees: one of K steps is scored, and SOAP
+# learns more from each than AdamW.
+SMALL = Settings(
+    rate=2e-3,
+    optimizer="soap",
+    scored=1,
+    low=(200.0, 20.0),
+    high=900,
+    teachers={
+        "rgb": TeacherSettings(shift=1.0),
+        "geometry": TeacherSettings(shift=1.0, renderings=("volume",)),
+        "sd": TeacherSettings(weight=0.05, guidance=(3.0, 3.0), renderings=("volume",), share=0.25),
+    },
+    size=SIZE,
+    stride=4,
+    surface_stride=2,
+    nodes=48,
+    sharpness=(15.0, 80.0),
+    color_shrink=(1.0, 0.3),
+    eikonal=(60.0, 20.0),
+    sparsity=(0.0, 0.0),
+    average=0.997,
+)
+
+
+def make_student(
+    base: Path, config: GeneratorConfig, device: torch.device, tuning: Tuning = "peta"
+) -> Student:
+    """A student around the base in a folder, its adapter drawn from torch's seed.
+
+    Args:
+        tuning: "peta"; "lora", one pair for all planes; or "full", the base itself and no pairs.
+    """
+    unet = UNet2DConditionModel.from_pretrained(base / "unet")
+    vae = AutoencoderKL.from_pretrained(base / "vae")
+    scheduler = DDIMScheduler.from_pretrained(base / "scheduler")
+    generator = Generator(unet, vae, scheduler, replace(config, plane_lora=tuning != "lora"))
+    unbend(generator)
+    encoder = TextEncoder(
+        CLIPTokenizer.from_pretrained(base / "tokenizer"),
+        CLIPTextModel.from_pretrained(base / "text_encoder"),
+    )
+    return around(generator, encoder, device, tuning=tuning)
+
+
+def make_teachers(student: Student, pool: Pool, base: Path | None = None) -> list[Teacher]:
+    """The two closed forms and the student's own base; where that learns, the one in the folder `base`."""
+    generator = student.generator
+    data = PoolData(pool)
+    alphas = generator.scheduler.alphas_cumprod
+    plain = student.folded.base if base is None else plain_base(base, generator.device)
+    return [
+        ClosedFormRGB(alphas, data),
+        ClosedFormGeometry(alphas, data),
+        StableDiffusion(plain, generator.vae, generator.scheduler, student.embed, 64, shade, torch.bfloat16),
+    ]
+
+
+def read_captions(path: Path) -> list[Spec]:
+    """The specs of a list of captions, one a line; blank lines count for nothing.
+
+    Raises:
+        UserError: the file cannot be read or holds none; the world cannot express one, or it is held out.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read {path} ({error}): give a text file with a caption a line.") from None
+    specs = [meaning(line) for line in lines if line]
+    if not specs:
+        raise UserError(f"{path} holds no captions: write one a line.")
+    for spec in specs:
+        if spec in held_out():
+            raise UserError(
+                f"{spec.caption!r} is held out for judging and never trained on: take it from {path}."
+            )
+    return specs
+
+
+def make_draw(
+    pool: Pool, specs: Iterable[Spec], device: torch.device, shares: Mapping[str, float] = SHARES
+) -> prd.Draw:
+    """Draws captions of some specs, in any wording, and for each step another rig and background."""
+    balance = Balance(specs, shares)
+
+    def draw(rng: np.random.Generator, count: int, steps: int, place: Place) -> list[Scenes]:
+        everyone = count * place.size
+        chosen = [balance.draw(rng) for _ in range(everyone)]
+        texts = []
+        for spec in chosen:
+            wordings = captions(spec)
+            texts.append(wordings[int(rng.integers(len(wordings)))])
+        rigs = [int(rng.permutation(RIGS)[step % RIGS]) for step in range(steps)]
+        grounds = [torch.from_numpy(rng.random((everyone, 3), dtype=np.float32)) for _ in rigs]
+        mine = place.own(count)
+        return [
+            scenes(pool, texts[mine], rig, ground[mine], device)
+            for rig, ground in zip(rigs, grounds, strict=True)
+        ]
+
+    return draw
+
+
+def scenes(pool: Pool, texts: list[str], rig: int, background: Tensor, device: torch.device) -> Scenes:
+    """Captions seen by one of the pool's rigs."""
+    cameras = pool.cameras[rig * VIEWS : (rig + 1) * VIEWS]
+    cameras = type(cameras)(
+        cameras.c2w.repeat(len(texts), 1, 1), cameras.fovy.repeat(len(texts)), cameras.near, cameras.far
+    )
+    return Scenes(texts, cameras.to(device), VIEWS, background.to(device), rig)
+
+
+def train(
+    team: Team,
+    folder: Path,
+    keys: list,
+    specs: list[Spec],
+    settings: Settings,
+    until: float,
+    start: Path | None = None,
+) -> None:
+    """Run or go on with the PRD stage on some specs in `folder`, which holds `base/` and `pool/`.
+
+    `start`: the adapter that it begins with, and not a new one; the settings hold a mark of it.
+    """
+    torch.manual_seed(0)
+    pool = Pool(folder / "pool", keys)
+    student = make_student(folder / "base", settings.fitted(CONFIG), team.device, settings.tuning)
+    if start is not None:
+        load_adapter(student.generator, start)
+    teachers = make_teachers(student, pool, folder / "base" if settings.tuning == "full" else None)
+
+    def preview(trainer: Trainer) -> None:
+        log = {key: round(value, 5) for key, value in trainer.log.items()}
+        line = {"iteration": trainer.iteration, **log}
+        log_line(folder / "train.jsonl", line)
+        print("  ".join(f"{key} {value}" for key, value in line.items()), flush=True)
+        with trainer.averaged():
+            draw_preview(student, pool, folder / "preview.png")
+            save_model(student.generator, folder)
+
+    draw = make_draw(pool, specs, team.device, SHARES if start is None else LATER_SHARES)
+    prd.train(team, student, teachers, draw, settings, folder,
+              autocast=torch.bfloat16, progress=preview, until=until)  # fmt: skip
+
+
+def preview_captions(count: int = 12) -> list[str]:
+    """Half of them seen, half held out, always the same."""
+    rng = np.random.default_rng(11)
+    unseen = Balance(sorted(held_out(), key=lambda spec: spec.caption))
+    known = Balance(seen())
+    return [known.draw(rng).caption for _ in range(count // 2)] + [
+        unseen.draw(rng).caption for _ in range(count // 2)
+    ]
+
+
+@torch.no_grad()
+def draw_preview(student: Student, pool: Pool, path: Path) -> None:
+    """Fixed captions as surface and normals from two sides each, a row of four pictures a caption."""
+    generator = student.generator
+    texts = preview_captions()
+    latents = generator.draw_latents(len(texts), torch.Generator().manual_seed(0))
+    *_, clean = generator.denoise(latents, student.embed(texts))
+    planes = generator.decode(clean)
+    where = scenes(pool, texts, 1, torch.ones(len(texts), 3), generator.device)
+    fields = generator.heads[generator.active].fields
+    jitter = torch.Generator().manual_seed(0)
+    view = volume(fields, planes, where, size=SIZE, stride=1, first=(0, 0), nodes=64, half=1.0,
+                  sharpness=80.0, color_shrink=1.0, jitter=jitter)  # fmt: skip
+    flat = surface(fields, planes, where, view.sdf, 1.0, SIZE)
+    assert view.seen.normal is not None
+    normals = (view.seen.normal + 1) / 2
+    both = torch.cat((flat.rgb[:, :2], normals[:, :2]), 1).flatten(0, 1)  # [B * 4, H, W, 3]
+    save_sheet(path, both.permute(0, 3, 1, 2) * 2 - 1, 12)
+
+
+def save_model(generator: Generator, folder: Path) -> None:
+    """Write `model/`: the base beside the adapter as it is now, in the layout of checkpoints/small."""
+    model = folder / "model"
+    if not model.exists():
+        shutil.copytree(folder / "base", model)
+    generator.config.save(model)
+    save_adapter(generator, model / ADAPTER_NAME)
