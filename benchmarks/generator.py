@@ -26,7 +26,7 @@ from triplaneturbo.models import peta
 from triplaneturbo.models.adapter import adapter_tensors
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.released_checkpoint import released_places, to_released
-from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.teachers.twin import base_weights
 from triplaneturbo.utils.devices import bfloat16_unit
 
@@ -42,13 +42,13 @@ class Sizes:
     config: GeneratorConfig = field(default_factory=GeneratorConfig)
 
 
-def random_generator(sizes: Sizes) -> Generator:
+def random_generator(sizes: Sizes) -> TriplaneGenerator:
     """A generator of these sizes with random weights, adapters drawn so that they matter."""
     torch.manual_seed(0)
     unet, vae = UNet2DConditionModel(**sizes.unet), AutoencoderKL(**sizes.vae)
     vae.encoder = None
     vae.quant_conv = None
-    generator = Generator(unet, vae, DDIMScheduler(**SCHEDULER), sizes.config).eval()
+    generator = TriplaneGenerator(unet, vae, DDIMScheduler(**SCHEDULER), sizes.config).eval()
     for name, value in generator.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(value, std=0.02)
@@ -124,7 +124,7 @@ def main() -> None:
         )
 
 
-def plain_twin(generator: Generator, sizes: Sizes) -> PlainGenerator:
+def plain_twin(generator: TriplaneGenerator, sizes: Sizes) -> PlainGenerator:
     """The slow generator with the same weights, its adapters live; before they are merged in `generator`."""
     places = released_places(peta.adapted_layers(generator.unet, generator.vae.decoder), generator.config)
     tensors = {name: value.detach() for name, value in adapter_tensors(generator).items()}

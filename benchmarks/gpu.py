@@ -40,12 +40,12 @@ from triplaneturbo.mesh.uv.unwrap import unwrap
 from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.text_encoder import TextEncoder
-from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.models.weights import Model, load_model
 from triplaneturbo.pipeline import Pipeline, Result
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.render.rasterizer import Raster, rasterize, rasterizer
-from triplaneturbo.representations.triplane import Field
+from triplaneturbo.representations.triplane import TriplaneField
 from triplaneturbo.request import Request
 from triplaneturbo.utils.devices import (
     be_deterministic,
@@ -171,7 +171,7 @@ def by_precision(subject: Subject, device: torch.device, repeats: int) -> tuple[
 
 
 def _both(
-    generator: Generator | PlainGenerator, noise: Tensor, words: Tensor, repeats: int
+    generator: TriplaneGenerator | PlainGenerator, noise: Tensor, words: Tensor, repeats: int
 ) -> tuple[float, float]:
     """Seconds of a step and of a decoding."""
     step = timed(partial(generator.predict, noise, 999, words), repeats, noise.device)
@@ -179,7 +179,7 @@ def _both(
 
 
 def _graphed(
-    generator: Generator, noise: Tensor, words: Tensor, repeats: int
+    generator: TriplaneGenerator, noise: Tensor, words: Tensor, repeats: int
 ) -> tuple[str, float, float, str]:
     """The row of a step and a decoding as CUDA graphs."""
     # Made in the graph it would be copied from the host.
@@ -190,10 +190,12 @@ def _graphed(
     return "the same as CUDA graphs", *seconds, f"captured in {took + more:.1f} s"
 
 
-def prompt_to_glb(subject: Subject, device: torch.device, repeats: int, plain: tuple[float, float]) -> Field:
+def prompt_to_glb(
+    subject: Subject, device: torch.device, repeats: int, plain: tuple[float, float]
+) -> TriplaneField:
     """The second table; returns the field."""
     shape = fit(chair, subject.fit_steps, 0)
-    shape = Field(shape.planes.to(device), shape.fields.to(device))
+    shape = TriplaneField(shape.planes.to(device), shape.fields.to(device))
     dtype = choose_precision("auto", device, small=False).dtype
     generator = random_generator(subject.sizes)
     generator.merge()
@@ -219,7 +221,7 @@ def prompt_to_glb(subject: Subject, device: torch.device, repeats: int, plain: t
 
     print(f"\n{PROMPT!r} to a GLB in {str(dtype)[6:]}: {subject.request.resolution}^3 grid, at most", end=" ")
     print(f"{subject.request.faces} faces, {subject.request.texture_size}^2 texture")
-    with patch.object(generator, "field", lambda planes: Field(shape.planes, shape.fields)):
+    with patch.object(generator, "field", lambda planes: TriplaneField(shape.planes, shape.fields)):
         pipeline = Pipeline(model)
         runs = [glb(pipeline) for _ in range(repeats + 2)][2:]
         for stage in runs[0]:
@@ -243,13 +245,13 @@ def prompt_to_glb(subject: Subject, device: torch.device, repeats: int, plain: t
     return shape
 
 
-def _plain_mesh(subject: Subject, shape: Field, device: torch.device) -> float:
+def _plain_mesh(subject: Subject, shape: TriplaneField, device: torch.device) -> float:
     """Seconds from planes to a textured mesh with the dense grid and xatlas."""
     request = subject.request
     assert request.resolution is not None
     assert request.faces is not None
     start = time.perf_counter()
-    fresh = Field(shape.planes, shape.fields)
+    fresh = TriplaneField(shape.planes, shape.fields)
     surface = extract(fresh, request.resolution, "dense")
     mesh, _ = simplify(tidy(Mesh(surface.vertices.cpu(), surface.faces.cpu())), request.faces)
     bake(unwrap(mesh, "xatlas", request.texture_size), fresh, request.texture_size, normal_map=False)
@@ -267,7 +269,7 @@ def half_against_full(device: torch.device) -> None:
         print(f"  {prompt:20}planes {100 * relative(rough, exact):.2f} %, meshes {cells:.2f} cells apart")
 
 
-def rasterisers(subject: Subject, shape: Field, device: torch.device, repeats: int) -> None:
+def rasterisers(subject: Subject, shape: TriplaneField, device: torch.device, repeats: int) -> None:
     """The last table: the device's rasteriser beside the CPU's."""
     assert subject.request.resolution is not None
     surface = extract(shape, subject.request.resolution)

@@ -42,22 +42,22 @@ from triplaneturbo.distill.memory.plan import Plan, plan
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.distill.student import around
-from triplaneturbo.finetune.config import PRESETS, Order
+from triplaneturbo.finetune.config import PRESETS, FinetuneConfig
 from triplaneturbo.finetune.memory_plan import frozen_in
 from triplaneturbo.finetune.prepare import prepare
-from triplaneturbo.finetune.setup import Lesson, precision
+from triplaneturbo.finetune.setup import TrainingSetup, precision
 from triplaneturbo.finetune.setup_full import draw_views
 from triplaneturbo.models.catalog import SMALL, find_model
-from triplaneturbo.models.text_embedding_cache import Remembered
+from triplaneturbo.models.text_embedding_cache import TextEmbeddingCache
 from triplaneturbo.models.text_encoder import TextEncoder
-from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.teachers import mvdream, richdreamer
 from triplaneturbo.teachers.mvdream import MVDream
-from triplaneturbo.teachers.offload import Movable, in_turn
+from triplaneturbo.teachers.offload import Movable, offload_sequentially
 from triplaneturbo.teachers.richdreamer import RichDreamer
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 from triplaneturbo.utils.devices import be_deterministic, choose_device, device_name, free_memory, wait_for
-from triplaneturbo.utils.distributed import Team
+from triplaneturbo.utils.distributed import DistributedContext
 from triplaneturbo.utils.units import GB
 
 PROMPTS = ("a small red apple", "a blue chair", "a green cup", "a yellow table")
@@ -141,11 +141,11 @@ def watched(trainer: prd.Trainer, parts: Parts) -> Iterator[None]:
         yield
 
 
-def measure(lesson: Lesson, repeats: int, device: torch.device) -> int:
+def measure(lesson: TrainingSetup, repeats: int, device: torch.device) -> int:
     """Print the table of a lesson; returns the most bytes of any part."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = prd.Trainer(
-            Team(device=device), lesson.student, lesson.teachers, lesson.draw,
+            DistributedContext(device=device), lesson.student, lesson.teachers, lesson.draw,
             replace(lesson.settings, iterations=repeats + 2), Path(folder),
             autocast=lesson.autocast, save_every=repeats + 3,
         )  # fmt: skip
@@ -176,11 +176,11 @@ def measure(lesson: Lesson, repeats: int, device: torch.device) -> int:
     return max(sized.bytes.values())
 
 
-def small_lesson(folder: Path, device: torch.device, tiny: bool) -> Lesson:
+def small_lesson(folder: Path, device: torch.device, tiny: bool) -> TrainingSetup:
     """The built-in model on prompts of its world, as the shortest preset has it."""
-    order = Order("benchmark", prompts=PROMPTS[: 1 if tiny else None], **PRESETS["try"](True))
+    order = FinetuneConfig("benchmark", prompts=PROMPTS[: 1 if tiny else None], **PRESETS["try"](True))
     order = replace(order, batch=1 if tiny else order.batch)
-    pieces = prepare(order, find_model("small", False), Team(device=device), folder)
+    pieces = prepare(order, find_model("small", False), DistributedContext(device=device), folder)
     while True:
         try:
             next(pieces)
@@ -188,12 +188,12 @@ def small_lesson(folder: Path, device: torch.device, tiny: bool) -> Lesson:
             return end.value
 
 
-def full_lesson(subject: Subject, how: Plan, device: torch.device) -> Lesson:
+def full_lesson(subject: Subject, how: Plan, device: torch.device) -> TrainingSetup:
     """The full model and its teachers with random weights, made as a plan says."""
     torch.manual_seed(0)
     sizes, saved = subject.sizes, how.savings
     autocast = precision(device) if device.type == "cpu" else None
-    generator = Generator(
+    generator = TriplaneGenerator(
         UNet2DConditionModel(**sizes.unet),
         AutoencoderKL(**sizes.vae),
         DDIMScheduler(**SCHEDULER),
@@ -214,7 +214,7 @@ def full_lesson(subject: Subject, how: Plan, device: torch.device) -> Lesson:
     for network in (*unets, vae):
         nn.Module.to(network, device=place, dtype=how.frozen)
     views = MVDream(unets[0], vae, student.embed, autocast=autocast)
-    shapes = RichDreamer(unets[1], Remembered(words.embed, device), autocast=autocast)
+    shapes = RichDreamer(unets[1], TextEmbeddingCache(words.embed, device), autocast=autocast)
     own = StableDiffusion(
         student.folded.base,
         generator.vae,
@@ -226,8 +226,8 @@ def full_lesson(subject: Subject, how: Plan, device: torch.device) -> Lesson:
     )
     views.view_by_view = own.view_by_view = saved.views
     teachers: list[Movable] = [views, shapes, own]
-    return Lesson(
-        student, sizes.config, in_turn(teachers, device) if saved.in_turn else list(teachers),
+    return TrainingSetup(
+        student, sizes.config, offload_sequentially(teachers, device) if saved.in_turn else list(teachers),
         draw_views(PROMPTS, 0, device), full_settings(subject, device), autocast, {}, SMALL,
     )  # fmt: skip
 

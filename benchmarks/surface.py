@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, n
 from tests.helpers.fields import mushroom
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.representations.triplane import Field, Fields
+from triplaneturbo.representations.triplane import FieldDecoder, TriplaneField
 
 CONFIG = GeneratorConfig()
 SIDE, FITTED_SIDE = 256, 96
@@ -60,10 +60,10 @@ def two_parts(points: Tensor) -> Tensor:
     return torch.minimum(ball(points, (-0.2, 0, -0.1), 0.45), ball(points, (0.8, 0.8, 0.8), 0.03))
 
 
-def fit(solid: Callable[[Tensor], Tensor], steps: int, noise: float) -> Field:
+def fit(solid: Callable[[Tensor], Tensor], steps: int, noise: float) -> TriplaneField:
     """A field whose sdf is about `solid`'s; its planes start smooth, plus `noise` in each texel."""
     torch.manual_seed(0)
-    fields = Fields(CONFIG)
+    fields = FieldDecoder(CONFIG)
     coarse = 0.2 * torch.randn(6, CONFIG.plane_channels, 8, 8)
     planes = F.interpolate(coarse, (FITTED_SIDE, FITTED_SIDE), mode="bicubic")[None]
     planes = (planes + noise * torch.randn(planes.shape)).requires_grad_()
@@ -85,14 +85,14 @@ def fit(solid: Callable[[Tensor], Tensor], steps: int, noise: float) -> Field:
         optimizer.step()
         schedule.step()
     large = F.interpolate(planes.detach()[0], (SIDE, SIDE), mode="bicubic")
-    return Field(large, fields.requires_grad_(False))
+    return TriplaneField(large, fields.requires_grad_(False))
 
 
-def noise_field() -> Field:
+def noise_field() -> TriplaneField:
     """Planes of white noise: the surface is everywhere."""
     torch.manual_seed(0)
     planes = torch.randn(6, CONFIG.plane_channels, SIDE, SIDE)
-    return Field(planes, Fields(CONFIG).requires_grad_(False))
+    return TriplaneField(planes, FieldDecoder(CONFIG).requires_grad_(False))
 
 
 def main() -> None:
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300, help="of the fits")
     asked = parser.parse_args()
-    makers: dict[str, Callable[[], Field]] = {
+    makers: dict[str, Callable[[], TriplaneField]] = {
         "ball": lambda: fit(lambda points: ball(points, (0, 0, 0), 0.6), asked.steps, 0),
         "chair": lambda: fit(chair, asked.steps, 0),
         "torus": lambda: fit(torus, asked.steps, 0),
@@ -118,7 +118,7 @@ def main() -> None:
         found = {}
         for _ in range(asked.repeats):
             for mode in ("dense", "auto"):
-                fresh = Field(field.planes, field.fields)
+                fresh = TriplaneField(field.planes, field.fields)
                 start = time.perf_counter()
                 found[mode] = extract(fresh, asked.resolution, mode)
                 seconds[mode] = min(seconds[mode], time.perf_counter() - start)

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.render.grid_renderer import Backend, eikonal, render_lattice
+from triplaneturbo.render.grid_renderer import Backend, eikonal, render_grid
 from triplaneturbo.render.volume import render_volume
-from triplaneturbo.representations.triplane import Fields
+from triplaneturbo.representations.triplane import FieldDecoder
 
 ITEMS, SIZE, RAYS = 4, 48, 4096
 
@@ -74,7 +74,7 @@ def quick(device: torch.device) -> None:
                 def work(
                     sharpness: float = sharpness, samples: int = samples, backend: Backend = backend
                 ) -> Tensor:
-                    view = render_lattice(sdf, *rays, sharpness, samples, backend=backend)
+                    view = render_grid(sdf, *rays, sharpness, samples, backend=backend)
                     return view.opacity.sum() + view.depth.sum() + view.normal.sum()
 
                 there, back = best(work, 10 if backend == "numba" else 2)
@@ -88,7 +88,7 @@ def quick(device: torch.device) -> None:
 
 
 def full(device: torch.device) -> None:
-    fields = Fields(GeneratorConfig()).to(device)
+    fields = FieldDecoder(GeneratorConfig()).to(device)
     planes = (0.1 * torch.randn(1, 6, 32, 256, 256, device=device)).requires_grad_()
     rays = some_rays(1, 2000, device)
 

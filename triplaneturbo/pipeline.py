@@ -33,9 +33,9 @@ from triplaneturbo.mesh.processing.smooth import smooth
 from triplaneturbo.mesh.processing.watertight import watertight
 from triplaneturbo.mesh.texture import bake, paint
 from triplaneturbo.mesh.uv.unwrap import TEXTURE_SIZES, unwrap
-from triplaneturbo.models.triplane_generator import Generator as Denoiser
+from triplaneturbo.models.triplane_generator import TriplaneGenerator as Denoiser
 from triplaneturbo.models.weights import Model
-from triplaneturbo.representations.triplane import Field
+from triplaneturbo.representations.triplane import TriplaneField
 from triplaneturbo.request import Request
 from triplaneturbo.toyworld.captions.caption_parser import Reading, parse
 from triplaneturbo.utils.devices import wait_for
@@ -260,12 +260,12 @@ class Pipeline:
             yield replace(news, fraction=news.fraction + (1 - news.fraction) * number / len(works))
             yield outcome
 
-    def _field(self, latents: Tensor, frugal: bool) -> Field:
+    def _field(self, latents: Tensor, frugal: bool) -> TriplaneField:
         """One prompt's field, from latents [6, 4, h, h]."""
         generator = self.model.generator
         return generator.field(generator.decode(latents[None], frugal or self.low_memory)[0])
 
-    def _sketch(self, field: Field) -> Mesh | None:
+    def _sketch(self, field: TriplaneField) -> Mesh | None:
         """A coarse mesh, None where there is no surface."""
         try:
             surface = extract(field, SKETCH_RESOLUTION)
@@ -275,7 +275,7 @@ class Pipeline:
         return paint(mesh, field)
 
     def _stream_mesh(
-        self, field: Field, request: Request, clock: _Clock, frugal: bool
+        self, field: TriplaneField, request: Request, clock: _Clock, frugal: bool
     ) -> Generator[Progress | Outcome, None, None]:
         """From the field on."""
         yield clock.begin("surface")

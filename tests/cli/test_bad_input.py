@@ -28,7 +28,7 @@ from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.pipeline import STAGES, Progress
 from triplaneturbo.serving import engine
-from triplaneturbo.serving.job_queue import Ticket
+from triplaneturbo.serving.job_queue import Job
 
 Refused = Callable[..., str]
 
@@ -248,11 +248,11 @@ def test_an_interrupt_at_any_moment(
     """Ctrl-C as each stage begins, and in the middle of writing the second of two files."""
     monkeypatch.setattr(engine, "_load", load_once)
     monkeypatch.chdir(tmp_path)
-    add, synchronise = Ticket.add, os.fsync
+    add, synchronise = Job.add, os.fsync
     written = 0
     moments = [moment]  # one interrupt alone: a stage can have several events, the last after `main` is done
 
-    def add_and_interrupt(self: Ticket, event: Progress) -> None:
+    def add_and_interrupt(self: Job, event: Progress) -> None:
         add(self, event)
         if event.stage in moments:
             moments.clear()
@@ -265,7 +265,7 @@ def test_an_interrupt_at_any_moment(
         if moment == "writing" and written == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(Ticket, "add", add_and_interrupt)
+    monkeypatch.setattr(Job, "add", add_and_interrupt)
     monkeypatch.setattr(os, "fsync", write_and_interrupt)
     code = main(["generate", "a cup", "-o", "cup.glb", "--format", "glb,stl", "--json", "--quiet", *QUICK])
     out, err = capsys.readouterr()

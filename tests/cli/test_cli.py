@@ -25,7 +25,7 @@ from triplaneturbo import __version__
 from triplaneturbo.__main__ import main
 from triplaneturbo.cli import doctor, generate
 from triplaneturbo.pipeline import STAGES
-from triplaneturbo.representations.triplane import Fields
+from triplaneturbo.representations.triplane import FieldDecoder
 from triplaneturbo.request import DEFAULT_FACES
 from triplaneturbo.serving import engine
 
@@ -246,12 +246,12 @@ def test_a_file_of_prompts_is_made_once(cli: Cli, tmp_path: Path) -> None:
 @pytest.fixture
 def empty_field(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every model that is loaded from now on is outside everywhere: its sphere has a negative radius."""
-    made = Fields.__init__
+    made = FieldDecoder.__init__
 
-    def with_nothing(self: Fields, config) -> None:
+    def with_nothing(self: FieldDecoder, config) -> None:
         made(self, replace(config, sphere_radius=-1000.0))
 
-    monkeypatch.setattr(Fields, "__init__", with_nothing)
+    monkeypatch.setattr(FieldDecoder, "__init__", with_nothing)
     monkeypatch.setattr(engine, "_load", load)
 
 

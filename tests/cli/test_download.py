@@ -19,7 +19,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.models import catalog, remote_file
 from triplaneturbo.models.catalog import RELEASED, SMALL, find_model
 from triplaneturbo.models.hub import ADAPTER, BASE
-from triplaneturbo.models.remote_file import Address, fetch_url
+from triplaneturbo.models.remote_file import RemoteFile, fetch_url
 from triplaneturbo.models.weights import load_model
 from triplaneturbo.serving.engine import Engine
 
@@ -61,7 +61,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
         monkeypatch.setattr(catalog, "FULL", tmp_path / "nowhere")
-        there = Address("RichDreamer's normal-depth model", f"{empty.endpoint}/nd/mv/resolve/main/nd.ckpt")
+        there = RemoteFile("RichDreamer's normal-depth model", f"{empty.endpoint}/nd/mv/resolve/main/nd.ckpt")
         monkeypatch.setattr(remote_file, "RICHDREAMER", there)
         monkeypatch.setattr("triplaneturbo.cli.download.RICHDREAMER", there)
         monkeypatch.setattr(catalog, "RICHDREAMER", there)

@@ -27,7 +27,7 @@ from triplaneturbo.finetune.run import Report, Run
 from triplaneturbo.models import adapters
 from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.utils import distributed
-from triplaneturbo.utils.distributed import Shared, Team
+from triplaneturbo.utils.distributed import CollectiveError, DistributedContext
 
 PROMPTS = "a {red|blue} cup\n\na red cup\na mauve dragon\na cup that is wise\n"
 QUICK = ["--model", "small", "--device", "cpu", "--steps", "4", "--batch", "2", "--optimizer", "adamw"]
@@ -205,12 +205,12 @@ def test_what_all_processes_say_is_told_by_the_leading_one(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
 ) -> None:
     @contextmanager
-    def launched(*_: object) -> Iterator[Team]:
-        yield Team(rank=rank)
+    def launched(*_: object) -> Iterator[DistributedContext]:
+        yield DistributedContext(rank=rank)
 
     def train(*_: object) -> Iterator[Report]:
         yield Report(0, 4)
-        raise Shared("The rgb volume is not finite at iteration 4: give a lower rate.")
+        raise CollectiveError("The rgb volume is not finite at iteration 4: give a lower rate.")
 
     Run.begin(tmp_path / "runs" / "mine", ORDER)
     monkeypatch.setattr(distributed, "launched", launched)

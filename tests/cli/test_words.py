@@ -16,7 +16,7 @@ from triplaneturbo.__main__ import main
 from triplaneturbo.request import Request
 from triplaneturbo.serving import engine as engine_module
 from triplaneturbo.serving.engine import Engine
-from triplaneturbo.serving.jobs import Made, follow
+from triplaneturbo.serving.jobs import MeshReady, follow
 from triplaneturbo.serving.sessions import Session
 from triplaneturbo.toyworld.captions.captions import Reading, parse, vocabulary
 
@@ -77,7 +77,7 @@ def test_the_engine_tells_what_the_model_knows(engine: Engine) -> None:
 
 def test_the_page_s_facts_have_the_words(engine: Engine, tmp_path: Path) -> None:
     *_, made = follow(engine, Session(tmp_path), Request(DRAGON, **QUICK))
-    assert isinstance(made, Made)
+    assert isinstance(made, MeshReady)
     assert (made.facts["unknown_words"], made.facts["unclear"]) == (["dragon", "golden"], "")
 
 

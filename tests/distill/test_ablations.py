@@ -16,7 +16,7 @@ from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings, TeacherSettings
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.teachers.base import Scenes
+from triplaneturbo.teachers.base import SceneBatch
 
 SETTINGS = replace(toy.SETTINGS, iterations=1, batch=1, nodes=12, stride=2, surface_stride=4)
 RANKS = ("plane_rank", "cross_rank", "vae_rank", "conv_rank")
@@ -35,7 +35,7 @@ def parts(folder: Path, settings: Settings, teachers: Sequence = ()) -> set[str]
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_the_number_of_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    rendered: list[Scenes] = []
+    rendered: list[SceneBatch] = []
     real = prd.rendering_loss
 
     def count(generator, planes, teachers, scenes, *rest):

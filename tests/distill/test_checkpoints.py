@@ -14,7 +14,7 @@ from tests.helpers import toy
 from tests.helpers.runs import learned, newest, same, trainer
 from triplaneturbo.distill.checkpoints import Checkpoints, smoothed
 from triplaneturbo.errors import UserError
-from triplaneturbo.utils.distributed import Team
+from triplaneturbo.utils.distributed import DistributedContext
 
 TOLD = {"rate": 0.1, "steps": 4}
 SETTINGS = replace(toy.CHEAP, iterations=4)
@@ -161,6 +161,6 @@ def test_weights_that_an_interrupt_tore_are_not_written(
 
 def test_a_team_whose_folders_differ_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the machines of a team share no folder, one goes on from what the others do not find."""
-    monkeypatch.setattr(Team, "mean", lambda _team, value: value / 2)
+    monkeypatch.setattr(DistributedContext, "mean", lambda _team, value: value / 2)
     with pytest.raises(UserError, match=r"do not find the same checkpoints .* all machines share"):
         trainer(tmp_path, SETTINGS)

@@ -12,9 +12,9 @@ from tests.teachers.test_stable_diffusion import make, scenes, seen
 from triplaneturbo.distill.critic import LoraCritic
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.mvdream import MVDream
-from triplaneturbo.utils.distributed import Team
+from triplaneturbo.utils.distributed import DistributedContext
 
 TINY = {
     "block_out_channels": (32, 32),
@@ -37,9 +37,9 @@ def mvdream() -> MVDream:
     return MVDream(unet, AutoencoderKL(), embed)
 
 
-def four_views() -> tuple[Scenes, Seen]:
-    given = Scenes(["a", "b"], orbit(torch.arange(8) * 90.0, 10.0, 2.0), 4, torch.ones(2, 3))
-    return given, Seen(torch.rand(2, 4, 16, 16, 3), torch.ones(2, 4, 16, 16))
+def four_views() -> tuple[SceneBatch, Renderings]:
+    given = SceneBatch(["a", "b"], orbit(torch.arange(8) * 90.0, 10.0, 2.0), 4, torch.ones(2, 3))
+    return given, Renderings(torch.rand(2, 4, 16, 16, 3), torch.ones(2, 4, 16, 16))
 
 
 @pytest.mark.parametrize("kind", ["sd", "mvdream"])
@@ -58,7 +58,7 @@ def test_an_untaught_critic_says_what_its_teacher_says(kind: str) -> None:
     losses = []
     for _ in range(12):
         losses.append(critic.accumulate(z, told, seeded()))
-        critic.step(Team())
+        critic.step(DistributedContext())
     assert losses[-1] < 0.9 * losses[0]
     assert not torch.equal(critic.predict(noisy, times, told), wanted)
     assert torch.equal(teacher.predict(noisy, times, told, False)[0], wanted)
@@ -86,7 +86,7 @@ def test_vsd_is_nothing_where_the_critic_is_the_teacher_and_teaches_it() -> None
     assert any(p.grad is not None and float(p.grad.abs().max()) > 0 for p in critic.parameters)
     for _ in range(4):
         critic.optimizer.param_groups[0]["lr"] = 1e-2
-        critic.step(Team())
+        critic.step(DistributedContext())
         found = score_gradients(teacher, seen(), scenes(), ScoreSettings("vsd"), seeded(), critic)
     assert float(found.by_field["rgb"].abs().max()) > 1e-4
 
@@ -100,7 +100,7 @@ def test_a_critic_goes_on_from_its_state() -> None:
     def run(critic: LoraCritic, steps: range) -> LoraCritic:
         for i in steps:
             critic.accumulate(z, told, seeded(i))
-            critic.step(Team())
+            critic.step(DistributedContext())
         return critic
 
     torch.manual_seed(1)

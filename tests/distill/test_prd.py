@@ -20,7 +20,7 @@ from triplaneturbo.distill.rendering import volume
 from triplaneturbo.distill.settings import Settings, TeacherSettings
 from triplaneturbo.errors import UserError
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
-from triplaneturbo.utils.distributed import Team
+from triplaneturbo.utils.distributed import DistributedContext
 
 SHORT = replace(toy.SETTINGS, iterations=4)
 
@@ -43,7 +43,9 @@ def error(student: prd.Student) -> float:
 
 def run(folder: Path, settings: Settings = toy.SETTINGS, **how) -> dict[str, Tensor]:
     """Train a new student in `folder`; its weights and their averages."""
-    prd.train(Team(), toy.student(), toy.teachers(), toy.draw, settings, folder, save_every=2, **how)
+    prd.train(
+        DistributedContext(), toy.student(), toy.teachers(), toy.draw, settings, folder, save_every=2, **how
+    )
     return learned(newest(folder))
 
 
@@ -57,7 +59,16 @@ def test_it_learns_two_objects(tmp_path: Path, optimizer: OptimizerName, rate: f
     def keep(trainer: prd.Trainer) -> None:
         logs.append(dict(trainer.log))
 
-    prd.train(Team(), student, toy.teachers(), toy.draw, settings, tmp_path, save_every=5, progress=keep)
+    prd.train(
+        DistributedContext(),
+        student,
+        toy.teachers(),
+        toy.draw,
+        settings,
+        tmp_path,
+        save_every=5,
+        progress=keep,
+    )
     # The base is random and frozen: colours and the rough size are what twenty iterations can teach.
     assert error(student) < 0.88 * before
     for name in ("rgb volume", "rgb surface", "geometry volume"):
@@ -67,7 +78,9 @@ def test_it_learns_two_objects(tmp_path: Path, optimizer: OptimizerName, rate: f
 def test_the_base_never_learns(tmp_path: Path) -> None:
     student = toy.student()
     frozen = {n: p.clone() for n, p in student.generator.named_parameters() if not p.requires_grad}
-    prd.train(Team(), student, toy.teachers(), toy.draw, replace(toy.SETTINGS, iterations=2), tmp_path)
+    prd.train(
+        DistributedContext(), student, toy.teachers(), toy.draw, replace(toy.SETTINGS, iterations=2), tmp_path
+    )
     after = dict(student.generator.named_parameters())
     assert frozen
     assert all(torch.equal(value, after[name]) for name, value in frozen.items())
@@ -93,11 +106,17 @@ def test_it_stops_when_time_is_over_and_goes_on(tmp_path: Path) -> None:
     settings = replace(toy.SETTINGS, iterations=3)
     student = toy.student()
     over = prd.train(
-        Team(), student, toy.teachers(), toy.draw, settings, tmp_path, until=time.monotonic() - 1
+        DistributedContext(),
+        student,
+        toy.teachers(),
+        toy.draw,
+        settings,
+        tmp_path,
+        until=time.monotonic() - 1,
     )
     assert not over
     assert newest(tmp_path)["iteration"] == 1
-    assert prd.train(Team(), toy.student(), toy.teachers(), toy.draw, settings, tmp_path)
+    assert prd.train(DistributedContext(), toy.student(), toy.teachers(), toy.draw, settings, tmp_path)
 
 
 def test_a_generator_with_the_averaged_weights_is_itself_again(tmp_path: Path) -> None:
@@ -144,7 +163,7 @@ def test_a_critic_learns_along_and_is_taken_up_again(tmp_path: Path) -> None:
         generator = student.generator
         base = StableDiffusion(student.folded.base, generator.vae, generator.scheduler, student.embed, 16)
         until = time.monotonic() - 1 if stop else math.inf
-        prd.train(Team(), student, [base], toy.draw, settings, folder, until=until)
+        prd.train(DistributedContext(), student, [base], toy.draw, settings, folder, until=until)
         return newest(folder)
 
     whole = run(tmp_path / "whole")

@@ -18,7 +18,7 @@ from triplaneturbo.distill import scores
 from triplaneturbo.distill.scores import Draws, ScoreSettings, score_gradients
 from triplaneturbo.render.cameras import Cameras
 from triplaneturbo.teachers import richdreamer
-from triplaneturbo.teachers.base import Scenes, Seen, Teacher
+from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
 from triplaneturbo.teachers.mvdream import MVDream
 from triplaneturbo.teachers.richdreamer import RichDreamer
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
@@ -35,7 +35,7 @@ def smaller(images: Tensor) -> Tensor:
 class LatentMVDream(MVDream):
     """Takes pictures of four channels for latents."""
 
-    def encode(self, seen: Seen, scenes: Scenes, generator: torch.Generator) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, generator: torch.Generator) -> Tensor:
         return smaller(seen.rgb.flatten(0, 1)).unflatten(0, (-1, 4))
 
 
@@ -44,7 +44,7 @@ class LatentStableDiffusion(StableDiffusion):
 
     view: Tensor
 
-    def encode(self, seen: Seen, scenes: Scenes, generator: torch.Generator) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, generator: torch.Generator) -> Tensor:
         return smaller(seen.rgb.flatten(0, 1)[self.view])[:, None]
 
 
@@ -78,11 +78,11 @@ def teachers(parity: Path, case: Case) -> dict[str, Teacher]:
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_whole_calls(parity: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     case = load_file(parity / "asd" / f"full_case_{number}.safetensors")
-    scenes = Scenes(
+    scenes = SceneBatch(
         ["one", "other"], Cameras(case["c2w"], torch.full((8,), torch.pi / 3)), 4, torch.ones(2, 3)
     )
     rgb, normal, near = (case[name].unflatten(0, (2, 4)) for name in ("rgb", "normal", "disparity"))
-    seen = Seen(rgb, torch.ones(2, 4, 16, 16), normal, near)
+    seen = Renderings(rgb, torch.ones(2, 4, 16, 16), normal, near)
     # The pictures of normals and disparity were made already.
     monkeypatch.setattr(
         richdreamer, "normals_and_disparity", lambda given, _: torch.cat((given.normal, given.depth), -1)

@@ -14,32 +14,32 @@ from triplaneturbo.distill import rendering
 from triplaneturbo.distill.losses import rendering_loss
 from triplaneturbo.distill.rendering import ask_colors, surface, volume
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.representations.triplane import Fields
-from triplaneturbo.teachers.base import Scenes
+from triplaneturbo.representations.triplane import FieldDecoder
+from triplaneturbo.teachers.base import SceneBatch
 
 RADIUS = 0.6
 
 
 @pytest.fixture
-def ball() -> tuple[Fields, Tensor]:
+def ball() -> tuple[FieldDecoder, Tensor]:
     """A field whose sdf is that of a ball, whatever the planes are; its colour varies."""
-    fields = Fields(GeneratorConfig(plane_channels=4, mlp_width=8, mlp_bias=True, sphere_radius=RADIUS))
+    fields = FieldDecoder(GeneratorConfig(plane_channels=4, mlp_width=8, mlp_bias=True, sphere_radius=RADIUS))
     torch.nn.init.zeros_(fields.sdf[-1].weight)
     torch.nn.init.zeros_(fields.sdf[-1].bias)
     return fields, torch.randn(2, 6, 4, 8, 8)
 
 
-def scenes() -> Scenes:
+def scenes() -> SceneBatch:
     return toy.draw(np.random.default_rng(0), 2, 1)[0]
 
 
-def see(fields: Fields, planes: Tensor, where: Scenes, **how):
+def see(fields: FieldDecoder, planes: Tensor, where: SceneBatch, **how):
     settings = {"size": 32, "stride": 1, "first": (0, 0), "nodes": 48, "half": 0.9, "sharpness": 200.0,
                 "color_shrink": 1.0, "jitter": torch.Generator().manual_seed(0)}  # fmt: skip
     return volume(fields, planes, where, **{**settings, **how})
 
 
-def hits(where: Scenes, size: int = 32) -> tuple[Tensor, Tensor]:
+def hits(where: SceneBatch, size: int = 32) -> tuple[Tensor, Tensor]:
     """Where rays meet the ball, by the quadratic formula (nan: nowhere): points [B, V, h, w, 3], depth."""
     origins, directions = where.cameras.rays(size, size)
     along = -(origins * directions).sum(-1)
@@ -50,7 +50,7 @@ def hits(where: Scenes, size: int = 32) -> tuple[Tensor, Tensor]:
     return points.unflatten(0, (2, 4)), depth.unflatten(0, (2, 4))
 
 
-def test_volume_and_surface_see_a_ball(ball: tuple[Fields, Tensor]) -> None:
+def test_volume_and_surface_see_a_ball(ball: tuple[FieldDecoder, Tensor]) -> None:
     fields, planes = ball
     where = scenes()
     points, depth = hits(where)
@@ -73,7 +73,7 @@ def test_volume_and_surface_see_a_ball(ball: tuple[Fields, Tensor]) -> None:
     assert (normal - points / RADIUS)[inner].abs().max() < 0.05
 
 
-def test_strided_pixels_are_those_of_the_whole_image(ball: tuple[Fields, Tensor]) -> None:
+def test_strided_pixels_are_those_of_the_whole_image(ball: tuple[FieldDecoder, Tensor]) -> None:
     fields, planes = ball
     where = scenes()
     whole, part = (see(fields, planes, where, stride=s, first=f).seen for s, f in ((1, (0, 0)), (4, (3, 1))))
@@ -88,7 +88,7 @@ def test_strided_pixels_are_those_of_the_whole_image(ball: tuple[Fields, Tensor]
     assert (strided.rgb - drawn.rgb[:, :, 3::4, 1::4]).abs().max() < 1e-5
 
 
-def test_the_colours_gradient_can_be_shrunk(ball: tuple[Fields, Tensor]) -> None:
+def test_the_colours_gradient_can_be_shrunk(ball: tuple[FieldDecoder, Tensor]) -> None:
     fields, planes = ball
     where = scenes()
     gradients = []
@@ -100,7 +100,7 @@ def test_the_colours_gradient_can_be_shrunk(ball: tuple[Fields, Tensor]) -> None
         assert torch.allclose(less, 0.25 * full, rtol=1e-4, atol=1e-5)
 
 
-def test_the_surface_teaches_colours_only(ball: tuple[Fields, Tensor]) -> None:
+def test_the_surface_teaches_colours_only(ball: tuple[FieldDecoder, Tensor]) -> None:
     fields, planes = ball
     planes.requires_grad_()
     view = see(fields, planes, scenes())
@@ -110,7 +110,7 @@ def test_the_surface_teaches_colours_only(ball: tuple[Fields, Tensor]) -> None:
     assert gradient[:, 3:].abs().max() > 0
 
 
-def test_colours_are_asked_where_they_are_wanted(ball: tuple[Fields, Tensor]) -> None:
+def test_colours_are_asked_where_they_are_wanted(ball: tuple[FieldDecoder, Tensor]) -> None:
     fields, planes = ball
     points = torch.rand(2, 50, 3) * 2 - 1
     where = torch.rand(2, 50) < 0.5
@@ -153,7 +153,7 @@ def bumpy(nodes: int = 40) -> Tensor:
     return (away - RADIUS + 0.03 * torch.sin(5 * x + 3 * y) * torch.cos(4 * z)).expand(2, -1, -1, -1)
 
 
-def test_the_surface_shows_normals_and_depths(ball: tuple[Fields, Tensor]) -> None:
+def test_the_surface_shows_normals_and_depths(ball: tuple[FieldDecoder, Tensor]) -> None:
     fields, planes = ball
     where = scenes()
     points, depth = hits(where)
@@ -176,7 +176,7 @@ def test_the_surface_shows_normals_and_depths(ball: tuple[Fields, Tensor]) -> No
     torch.testing.assert_close(strided.normal, drawn.normal[:, :, 3::4, 1::4], rtol=0, atol=1e-5)
 
 
-def test_the_lattice_learns_from_the_surface_s_normals_and_depths(ball: tuple[Fields, Tensor]) -> None:
+def test_the_lattice_learns_from_the_surface_s_normals_and_depths(ball: tuple[FieldDecoder, Tensor]) -> None:
     """Against finite differences, away from the rim, where pixels are won and lost."""
     fields, planes = ball
     where, sdf = scenes(), bumpy()
@@ -208,7 +208,7 @@ def test_the_lattice_learns_from_the_surface_s_normals_and_depths(ball: tuple[Fi
 
 
 def test_pieces_leave_colours_and_their_gradients_as_they_are(
-    ball: tuple[Fields, Tensor], monkeypatch: pytest.MonkeyPatch
+    ball: tuple[FieldDecoder, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fields, planes = ball
     planes.requires_grad_()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from triplaneturbo.distill.scores import ScoreSettings, direction, draw, score_gradients, shifted
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.closed_form import ClosedFormRGB
 from triplaneturbo.toyworld.training.sizes import make_scheduler
 
@@ -32,10 +32,10 @@ class Formula:
     def __init__(self) -> None:
         self.calls: list[tuple[list[int], bool]] = []
 
-    def encode(self, seen: Seen, scenes: Scenes, generator: torch.Generator) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, generator: torch.Generator) -> Tensor:
         return seen.rgb.movedim(-1, 2) * 3 - 1
 
-    def condition(self, seen: Seen, scenes: Scenes) -> float:
+    def condition(self, seen: Renderings, scenes: SceneBatch) -> float:
         return 0.4
 
     def predict(
@@ -62,10 +62,10 @@ class Told:
     def __init__(self, text: Tensor, free: Tensor, later: Tensor) -> None:
         self.text, self.free, self.later = text, free, later
 
-    def encode(self, seen: Seen, scenes: Scenes, generator: torch.Generator) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, generator: torch.Generator) -> Tensor:
         return seen.rgb
 
-    def condition(self, seen: Seen, scenes: Scenes) -> None:
+    def condition(self, seen: Renderings, scenes: SceneBatch) -> None:
         return None
 
     def predict(
@@ -74,8 +74,10 @@ class Told:
         return (self.text, self.free) if guided else (self.later, None)
 
 
-def where(batch: int, views: int) -> Scenes:
-    return Scenes(["x"] * batch, orbit(torch.zeros(batch * views), 0.0, 2.0), views, torch.zeros(batch, 3))
+def where(batch: int, views: int) -> SceneBatch:
+    return SceneBatch(
+        ["x"] * batch, orbit(torch.zeros(batch * views), 0.0, 2.0), views, torch.zeros(batch, 3)
+    )
 
 
 def seeded(seed: int = 5) -> torch.Generator:
@@ -147,7 +149,7 @@ def test_the_direction_is_the_transcription_s(
 
 def test_gradients_are_means_over_scenes_and_views_times_the_weight() -> None:
     settings = ScoreSettings(guidance=2.0, weight=0.7)
-    scenes, seen = where(3, 2), Seen(torch.rand(3, 2, 4, 4, 3), torch.ones(3, 2, 4, 4))
+    scenes, seen = where(3, 2), Renderings(torch.rand(3, 2, 4, 4, 3), torch.ones(3, 2, 4, 4))
     teacher = Formula()
     found = score_gradients(teacher, seen, scenes, settings, seeded())
     z = teacher.encode(seen, scenes, seeded())
@@ -188,13 +190,13 @@ def test_ism_follows_the_path_of_inversion() -> None:
 
 
 def test_vsd_asks_for_a_critic() -> None:
-    scenes, seen = where(1, 2), Seen(torch.rand(1, 2, 4, 4, 3), torch.ones(1, 2, 4, 4))
+    scenes, seen = where(1, 2), Renderings(torch.rand(1, 2, 4, 4, 3), torch.ones(1, 2, 4, 4))
     with pytest.raises(ValueError, match="needs a critic"):
         score_gradients(Formula(), seen, scenes, ScoreSettings("vsd"), seeded())
 
 
 def test_scores_repeat_and_follow_their_seed() -> None:
-    scenes, seen = where(2, 2), Seen(torch.rand(2, 2, 4, 4, 3), torch.ones(2, 2, 4, 4))
+    scenes, seen = where(2, 2), Renderings(torch.rand(2, 2, 4, 4, 3), torch.ones(2, 2, 4, 4))
     first, again, other = (
         score_gradients(Formula(), seen, scenes, ScoreSettings(), seeded(s)).by_field["rgb"]
         for s in (1, 1, 2)
@@ -208,11 +210,11 @@ def test_a_single_picture_is_what_the_scores_lead_to(kind: Any) -> None:
     """With one picture as data, both lead straight from what is rendered to that picture."""
     picture = torch.rand(1, 2, 4, 4, 3)
 
-    def data(captions: Any, scenes: Scenes, seen: Seen, reads: Any) -> list[Seen]:
-        return [Seen(picture, torch.ones(1, 2, 4, 4))]
+    def data(captions: Any, scenes: SceneBatch, seen: Renderings, reads: Any) -> list[Renderings]:
+        return [Renderings(picture, torch.ones(1, 2, 4, 4))]
 
     teacher = ClosedFormRGB(ALPHAS, data)
-    scenes, seen = where(1, 2), Seen(torch.rand(1, 2, 4, 4, 3), torch.ones(1, 2, 4, 4))
+    scenes, seen = where(1, 2), Renderings(torch.rand(1, 2, 4, 4, 3), torch.ones(1, 2, 4, 4))
     settings = ScoreSettings(kind, shift=0.5, low=20)
     slope = score_gradients(teacher, seen, scenes, settings, seeded()).by_field["rgb"]
     # Views weigh differently, w(t) being theirs.
@@ -259,7 +261,7 @@ def test_released_gradients(parity: Path, name: str, number: int) -> None:
         teacher = Told(text[i : i + 1], free[i : i + 1], later[i : i + 1])
         teacher.alphas = case["alphas_cumprod"]
         at = replace(settings, low=t, high=t + 1)
-        seen = Seen(z[i : i + 1], torch.ones(1, views, 1, 1))
+        seen = Renderings(z[i : i + 1], torch.ones(1, views, 1, 1))
         found = score_gradients(teacher, seen, where(1, views), at, seeded())
         torch.testing.assert_close(found.by_field["rgb"], wanted[i : i + 1], rtol=1e-5, atol=1e-5)
         error = case["dmd_weight_w"].unflatten(0, (-1, views))[i].mean()

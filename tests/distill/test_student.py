@@ -19,8 +19,8 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapter import ADAPTER_NAME, adapter_tensors, save_adapter, set_adapter_tensors
 from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.models.merged_lora import Folded
-from triplaneturbo.models.text_embedding_cache import Remembered
+from triplaneturbo.models.merged_lora import MergedLora
+from triplaneturbo.models.text_embedding_cache import TextEmbeddingCache
 
 CPU = torch.device("cpu")
 
@@ -52,7 +52,7 @@ def stirred(frozen: torch.dtype = torch.float32, checkpointing: bool = False) ->
     if frozen != torch.float32:
         cast_frozen(generator, frozen)
     generator.recompute(checkpointing)
-    return Student(generator, Folded(generator, live=frozen != torch.float32), toy.embed)
+    return Student(generator, MergedLora(generator, live=frozen != torch.float32), toy.embed)
 
 
 def apart(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
@@ -191,7 +191,7 @@ def test_texts_are_encoded_once_and_the_oldest_are_forgotten() -> None:
         asked.append(texts)
         return torch.stack([torch.full((3, 2), float(len(text))) for text in texts])
 
-    remembered = Remembered(embed, CPU, most=2)
+    remembered = TextEmbeddingCache(embed, CPU, most=2)
     assert remembered(["a", "bb", "a"])[:, 0, 0].tolist() == [1, 2, 1]
     assert remembered(["bb"]).shape == (1, 3, 2)
     assert asked == [["a"], ["bb"]]

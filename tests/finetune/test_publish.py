@@ -11,11 +11,11 @@ from huggingface_hub import constants, hf_api
 
 from tests.helpers.fake_hub import Hub, Repo
 from triplaneturbo.errors import UserError
-from triplaneturbo.finetune.config import Order
+from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.publish import card, push
 
 TOKEN = "hf_OnlyTheHubIsToKnowThis"
-ORDER = Order("ducks", ("a red duck", "a secret duck"), ("a blue duck",), iterations=7)
+ORDER = FinetuneConfig("ducks", ("a red duck", "a secret duck"), ("a blue duck",), iterations=7)
 SCORES = {"before": {"learned": {"volume_iou": 0.5}}, "after": {"learned": {"volume_iou": 0.75}}}
 
 

@@ -24,7 +24,7 @@ from tests.helpers.pace import patience
 from tests.helpers.paths import ROOT
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune import runner as work
-from triplaneturbo.finetune.config import PRESETS, Order
+from triplaneturbo.finetune.config import PRESETS, FinetuneConfig
 from triplaneturbo.finetune.duration import estimate
 from triplaneturbo.finetune.run import Report, Run, runs
 from triplaneturbo.finetune.runner import train
@@ -270,7 +270,7 @@ def test_an_order_of_a_newer_version_is_read(tmp_path: Path) -> None:
     ORDER.save(tmp_path)
     told = json.loads((tmp_path / "order.json").read_text())
     (tmp_path / "order.json").write_text(json.dumps({**told, "fashion": 1}))
-    assert asdict(Order.load(tmp_path)) == asdict(ORDER)
+    assert asdict(FinetuneConfig.load(tmp_path)) == asdict(ORDER)
 
 
 @pytest.mark.parametrize(

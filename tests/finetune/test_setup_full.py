@@ -24,25 +24,25 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.finetune import memory_plan as full_plan_module
 from triplaneturbo.finetune import run as run_module
 from triplaneturbo.finetune import setup_full as full_lesson_module
-from triplaneturbo.finetune.config import Order
+from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.forecast import COUNTING, Forecast
 from triplaneturbo.finetune.memory_plan import computed_in, frozen_in, full_plan, full_settings
 from triplaneturbo.finetune.run import Run
 from triplaneturbo.finetune.setup_full import draw_views, load_parts
 from triplaneturbo.models import adapters
-from triplaneturbo.models.catalog import Found, TeacherFiles, find_model
+from triplaneturbo.models.catalog import ModelFiles, TeacherFiles, find_model
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.convert import make_ready
 from triplaneturbo.models.text_encoder import TextEncoder
 from triplaneturbo.models.weights import load_base, load_text
 from triplaneturbo.teachers import full, mvdream
-from triplaneturbo.teachers.offload import InTurn
+from triplaneturbo.teachers.offload import SequentialOffload
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
-from triplaneturbo.utils.distributed import Team
+from triplaneturbo.utils.distributed import DistributedContext
 from triplaneturbo.utils.units import GB
 
 CPU = torch.device("cpu")
-ORDER = Order(
+ORDER = FinetuneConfig(
     "mine", prompts=("a red cup", "a blue hat"), iterations=2, batch=1, steps=1, rate=2e-4, optimizer="adan",
     preview_every=0,
 )  # fmt: skip
@@ -55,14 +55,14 @@ def model(parity: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
 
 
 @pytest.fixture(scope="module")
-def found(model: Path) -> Found:
+def found(model: Path) -> ModelFiles:
     found = find_model(str(model), False)
     make_ready(found)
     return found
 
 
 @pytest.fixture(scope="module")
-def unsaved(found: Found) -> tuple[dict[str, float], dict[str, Tensor], Student]:
+def unsaved(found: ModelFiles) -> tuple[dict[str, float], dict[str, Tensor], Student]:
     """An iteration of `ORDER` that saves no memory."""
     return one_iteration(found, Savings())
 
@@ -160,15 +160,17 @@ def plan_with(savings: Savings, frozen: torch.dtype = torch.float32) -> Plan:
 
 
 def one_iteration(
-    found: Found, savings: Savings, frozen: torch.dtype = torch.float32, order: Order = ORDER
+    found: ModelFiles, savings: Savings, frozen: torch.dtype = torch.float32, order: FinetuneConfig = ORDER
 ) -> tuple[dict[str, float], dict[str, Tensor], Student]:
     """The log and the gradients of an iteration of K = 1, computed in the weights' precision."""
     config = GeneratorConfig.load(found.folder)
-    student, teachers = load_parts(order, found, config, Team(), plan_with(savings, frozen), files())
+    student, teachers = load_parts(
+        order, found, config, DistributedContext(), plan_with(savings, frozen), files()
+    )
     for teacher in teachers:
-        inner = teacher.teacher if isinstance(teacher, InTurn) else teacher
+        inner = teacher.teacher if isinstance(teacher, SequentialOffload) else teacher
         inner.autocast = None
-        assert isinstance(teacher, InTurn) == savings.in_turn
+        assert isinstance(teacher, SequentialOffload) == savings.in_turn
         assert getattr(inner, "view_by_view", savings.views) == savings.views
     settings = full_settings(order, config, CPU)
     draw = draw_views(ORDER.prompts, 0, CPU)
@@ -187,7 +189,7 @@ def files() -> TeacherFiles:
 
 
 @pytest.mark.slow
-def test_what_is_saved_reaches_the_parts_and_leaves_the_gradients(found: Found, unsaved: tuple) -> None:
+def test_what_is_saved_reaches_the_parts_and_leaves_the_gradients(found: ModelFiles, unsaved: tuple) -> None:
     log, wanted, plain = unsaved
     assert not plain.generator._recomputing
     assert {"mvdream surface", "richdreamer volume", "sd volume"} <= log.keys()
@@ -203,7 +205,7 @@ def test_what_is_saved_reaches_the_parts_and_leaves_the_gradients(found: Found, 
 
 
 @pytest.mark.slow
-def test_halves_with_a_scaled_loss_learn_what_float32_learns(found: Found, unsaved: tuple) -> None:
+def test_halves_with_a_scaled_loss_learn_what_float32_learns(found: ModelFiles, unsaved: tuple) -> None:
     """The precision of a GPU, all of it: student, teachers and savings."""
     _, wanted, _ = unsaved
     _, found_, student = one_iteration(found, LADDER[-1], torch.float16)
@@ -215,11 +217,11 @@ def test_halves_with_a_scaled_loss_learn_what_float32_learns(found: Found, unsav
     assert apart < 0.05 * size
 
 
-def test_full_tuning_learns_the_base_and_is_taught_by_another(found: Found) -> None:
+def test_full_tuning_learns_the_base_and_is_taught_by_another(found: ModelFiles) -> None:
     order, config = replace(ORDER, tuning="full"), GeneratorConfig.load(found.folder)
     _, gradients, student = one_iteration(found, Savings(), order=order)
     assert gradients["unet.conv_in.weight"].any()
-    _, teachers = load_parts(order, found, config, Team(), plan_with(Savings()), files())
+    _, teachers = load_parts(order, found, config, DistributedContext(), plan_with(Savings()), files())
     (sd,) = (teacher for teacher in teachers if isinstance(teacher, StableDiffusion))
     plain = load_base(found.base or found.folder)[0].state_dict()
     with sd.base() as unet:
@@ -236,7 +238,7 @@ def test_full_tuning_learns_the_base_and_is_taught_by_another(found: Found) -> N
 
 @pytest.mark.parametrize("aside", [False, True])
 def test_texts_aside_stay_in_the_main_memory(
-    found: Found, aside: bool, monkeypatch: pytest.MonkeyPatch
+    found: ModelFiles, aside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The meta device stands in for another one."""
     loaded = []
@@ -249,14 +251,16 @@ def test_texts_aside_stay_in_the_main_memory(
     monkeypatch.setattr(student_module, "load_text", load)
     meta = torch.device("meta")
     student, _ = load_parts(
-        ORDER, found, GeneratorConfig.load(found.folder), Team(device=meta),
+        ORDER, found, GeneratorConfig.load(found.folder), DistributedContext(device=meta),
         plan_with(Savings(texts=aside)), files(),
     )  # fmt: skip
     assert student.generator.device == meta
     assert [text.model.device.type for text in loaded] == ["cpu" if aside else "meta"] * 2
 
 
-def test_the_plan_follows_the_memory_that_is_given(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plan_follows_the_memory_that_is_given(
+    found: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = GeneratorConfig.load(found.folder)
     free = full_plan(ORDER, found, config, CPU)
     assert free.savings == Savings()
@@ -277,7 +281,7 @@ def test_the_plan_follows_the_memory_that_is_given(found: Found, monkeypatch: py
     assert alone.total < free.total
 
 
-def test_a_forecast_is_the_plan_told_later_and_kept(found: Found) -> None:
+def test_a_forecast_is_the_plan_told_later_and_kept(found: ModelFiles) -> None:
     forecast = Forecast(found, CPU)
     nothing = replace(ORDER, memory=1e-3)
     assert forecast.of(ORDER) == forecast.of(nothing) == COUNTING
@@ -293,7 +297,7 @@ def test_a_forecast_is_the_plan_told_later_and_kept(found: Found) -> None:
     assert forecast.of(nothing).sentence.startswith("This run needs")
 
 
-def test_what_the_full_model_cannot_be_taught(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_full_model_cannot_be_taught(found: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     config = GeneratorConfig.load(found.folder)
     monkeypatch.setitem(mvdream.UNET, "cross_attention_dim", 8)
     with pytest.raises(UserError, match=r"have 64 numbers, and MVDream reads 8: .*leave mvdream out"):
@@ -310,7 +314,7 @@ def test_a_gpu_computes_in_the_halves_that_it_keeps(monkeypatch: pytest.MonkeyPa
     assert frozen_in(CPU) == torch.float32
 
 
-def test_a_new_adapter_has_all_of_the_schedules_before_it(found: Found) -> None:
+def test_a_new_adapter_has_all_of_the_schedules_before_it(found: ModelFiles) -> None:
     config = GeneratorConfig.load(found.folder)
     for order, begun in (
         (ORDER, 1.0),

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from tests.helpers.fields import MUSHROOM, MUSHROOM_FILE
-from triplaneturbo.representations.triplane import Fields
+from triplaneturbo.representations.triplane import FieldDecoder
 from triplaneturbo.utils.atomic_files import write_whole
 
 SIDE = 64
@@ -64,7 +64,7 @@ def near_surface(count: int, generator: torch.Generator) -> Tensor:
 def main() -> None:
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
-    fields = Fields(MUSHROOM)
+    fields = FieldDecoder(MUSHROOM)
     planes = (0.3 * torch.randn(1, 6, MUSHROOM.plane_channels, SIDE, SIDE)).requires_grad_()
     optimizer = torch.optim.Adam(
         [

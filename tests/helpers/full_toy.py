@@ -17,7 +17,7 @@ from triplaneturbo.finetune import memory_plan, setup_full
 from triplaneturbo.models.adapter import save_adapter
 from triplaneturbo.models.catalog import TeacherFiles
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.teachers.mvdream import MVDream
 from triplaneturbo.teachers.richdreamer import RichDreamer
 
@@ -48,7 +48,7 @@ def small_full(parity: Path, folder: Path, patch: pytest.MonkeyPatch) -> Path:
     for name, part in (("unet", unet), ("vae", vae), ("scheduler", scheduler)):
         part.save_pretrained(model / name)
     small_text(model, unet.config.cross_attention_dim)
-    generator = Generator(unet, vae, scheduler, CONFIG)
+    generator = TriplaneGenerator(unet, vae, scheduler, CONFIG)
     save_adapter(generator, model / "released.pth")
     files = folder / "teachers"
     files.mkdir()

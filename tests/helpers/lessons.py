@@ -9,16 +9,20 @@ from pathlib import Path
 import torch
 
 from tests.helpers import toy
-from triplaneturbo.finetune.config import Order
-from triplaneturbo.finetune.setup import Lesson
-from triplaneturbo.models.catalog import SMALL, Found
-from triplaneturbo.utils.distributed import Team
+from triplaneturbo.finetune.config import FinetuneConfig
+from triplaneturbo.finetune.setup import TrainingSetup
+from triplaneturbo.models.catalog import SMALL, ModelFiles
+from triplaneturbo.utils.distributed import DistributedContext
 
-FOUND = Found("toy", SMALL, "for a test")
-ORDER = Order("mine", prompts=toy.CAPTIONS, iterations=4, batch=2, preview_every=2, optimizer="adamw")
+FOUND = ModelFiles("toy", SMALL, "for a test")
+ORDER = FinetuneConfig(
+    "mine", prompts=toy.CAPTIONS, iterations=4, batch=2, preview_every=2, optimizer="adamw"
+)
 
 
-def toy_lesson(order: Order, found: Found, team: Team, folder: Path) -> Generator[str, None, Lesson]:
+def toy_lesson(
+    order: FinetuneConfig, found: ModelFiles, team: DistributedContext, folder: Path
+) -> Generator[str, None, TrainingSetup]:
     """In the place of `prepare.prepare`."""
     yield "drawing the toys"
     settings = replace(
@@ -27,6 +31,6 @@ def toy_lesson(order: Order, found: Found, team: Team, folder: Path) -> Generato
     with torch.random.fork_rng():
         student = toy.student(settings)
     config = replace(student.generator.config, grid_resolution=24)
-    return Lesson(
+    return TrainingSetup(
         student, config, toy.teachers(), toy.draw, settings, None, {"prompts": "a hash"}, folder
     )  # fmt: skip

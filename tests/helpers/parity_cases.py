@@ -11,7 +11,7 @@ from torch import Tensor
 
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.released_checkpoint import config_of, read_released
-from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.models.weights import load_generator
 from triplaneturbo.representations.triplane import sphere
 
@@ -26,7 +26,7 @@ def case_files(parity: Path) -> list[Path]:
 
 
 @lru_cache(maxsize=2)
-def _generator(folder: Path, steps: int) -> Generator:
+def _generator(folder: Path, steps: int) -> TriplaneGenerator:
     released = folder / "adapter.pth"
     sizes = config_of(read_released(released))
     config = GeneratorConfig(**{**vars(sizes), "steps": steps})
@@ -34,7 +34,7 @@ def _generator(folder: Path, steps: int) -> Generator:
     return generator.eval()
 
 
-def load_case(file: Path) -> tuple[Generator, dict[str, Tensor]]:
+def load_case(file: Path) -> tuple[TriplaneGenerator, dict[str, Tensor]]:
     """A case's generator (float32, adapters live) and its tensors, latents as [B, 6, 4, h, h]."""
     case = load_file(file)
     generator = _generator(file.parent, len(case["timesteps"]))

@@ -11,14 +11,20 @@ from torch import Tensor
 from tests.helpers import toy
 from triplaneturbo.distill import prd
 from triplaneturbo.distill.settings import Settings
-from triplaneturbo.utils.distributed import Team
+from triplaneturbo.utils.distributed import DistributedContext
 
 
 def trainer(folder: Path, settings: Settings = toy.SETTINGS, **how: Any) -> prd.Trainer:
     """A trainer of a new student in `folder`; `how` may replace the student and its teachers."""
     student, teachers = how.pop("student", None), how.pop("teachers", None)
     return prd.Trainer(
-        Team(), student or toy.student(), teachers or toy.teachers(), toy.draw, settings, folder, **how
+        DistributedContext(),
+        student or toy.student(),
+        teachers or toy.teachers(),
+        toy.draw,
+        settings,
+        folder,
+        **how,
     )
 
 

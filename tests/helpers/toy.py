@@ -16,10 +16,10 @@ from triplaneturbo.distill.prd import Place, Student
 from triplaneturbo.distill.settings import Settings, TeacherSettings
 from triplaneturbo.distill.student import unfreeze
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.models.merged_lora import Folded
-from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.merged_lora import MergedLora
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.render.cameras import Cameras, orbit
-from triplaneturbo.teachers.base import Scenes, Seen, Teacher
+from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
 from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB, Sets
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 from triplaneturbo.toyworld.scene.solid import Builder
@@ -61,7 +61,9 @@ def views(caption: str) -> Views:
     return see(builder.solid().placed(), cameras(), SIZE)
 
 
-def data(captions: Sequence[str], scenes: Scenes, seen: Seen, reads: tuple[str, ...]) -> list[Seen]:
+def data(
+    captions: Sequence[str], scenes: SceneBatch, seen: Renderings, reads: tuple[str, ...]
+) -> list[Renderings]:
     """The one instance of each caption (`teachers.closed_form.Data`)."""
     shown = [views(caption) for caption in captions]
     pick = (slice(None), slice(seen.first[0], None, seen.stride), slice(seen.first[1], None, seen.stride))
@@ -74,7 +76,7 @@ def data(captions: Sequence[str], scenes: Scenes, seen: Seen, reads: tuple[str, 
     colors[0], colors[5] = torch.tensor([0.84, 0.12, 0.13]), torch.tensor([0.12, 0.28, 0.81])
     rgb = colors[paint.long()]
     return [
-        Seen(
+        Renderings(
             rgb=torch.where(covered, rgb, scenes.background[:, None, None, None]),
             opacity=covered[..., 0].float(),
             normal=normal.float() / 127,
@@ -83,14 +85,14 @@ def data(captions: Sequence[str], scenes: Scenes, seen: Seen, reads: tuple[str, 
     ]
 
 
-def draw(rng: np.random.Generator, count: int, steps: int, place: Place = Place()) -> list[Scenes]:  # noqa: B008
+def draw(rng: np.random.Generator, count: int, steps: int, place: Place = Place()) -> list[SceneBatch]:  # noqa: B008
     """Both captions in turn, on random backgrounds."""
     everyone, mine = count * place.size, place.own(count)
     texts = [CAPTIONS[i % 2] for i in range(everyone)][mine]
     one = cameras()
     several = Cameras(one.c2w.repeat(count, 1, 1), one.fovy.repeat(count), one.near, one.far)
     grounds = [torch.from_numpy(rng.random((everyone, 3), dtype=np.float32)) for _ in range(steps)]
-    return [Scenes(texts, several, VIEWS, ground[mine], rig=0) for ground in grounds]
+    return [SceneBatch(texts, several, VIEWS, ground[mine], rig=0) for ground in grounds]
 
 
 def embed(captions: list[str]) -> Tensor:
@@ -116,10 +118,10 @@ def student(settings: Settings = SETTINGS) -> Student:
         plane_rank=4, cross_rank=4, vae_rank=4, conv_rank=4, plane_channels=8, mlp_width=16, mlp_bias=True,
         latent_size=8, plane_embedding=True, steps=2,
     )  # fmt: skip
-    generator = Generator(unet, vae, make_scheduler(), settings.fitted(config))
+    generator = TriplaneGenerator(unet, vae, make_scheduler(), settings.fitted(config))
     if settings.tuning == "full":
         unfreeze(generator)
-    return Student(generator, Folded(generator), embed)
+    return Student(generator, MergedLora(generator), embed)
 
 
 def diffusion(student: Student) -> StableDiffusion:
@@ -141,7 +143,7 @@ class Broken(ClosedFormRGB):
         super().__init__(make_scheduler().alphas_cumprod, data)
         self.where, self.left = where, answers
 
-    def encode(self, seen: Seen, scenes: Scenes, chance: Chance) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, chance: Chance) -> Tensor:
         return super().encode(seen, scenes, chance) * (
             math.nan if self.where == "encode" and self.left < 1 else 1
         )

@@ -23,7 +23,7 @@ from tests.helpers import toy
 from triplaneturbo.distill import prd
 from triplaneturbo.distill.settings import Settings, TeacherSettings
 from triplaneturbo.errors import UserError
-from triplaneturbo.utils.distributed import Team, launched
+from triplaneturbo.utils.distributed import DistributedContext, launched
 
 # Whatever draws random numbers is in it.
 SETTINGS = replace(
@@ -45,7 +45,11 @@ def forked(function: Callable[..., None], *arguments: Any) -> ForkServerProcess:
 
 
 def train(
-    folder: Path, settings: Settings = SETTINGS, team: Team | None = None, stuck: int = -1, mad: int = 99
+    folder: Path,
+    settings: Settings = SETTINGS,
+    team: DistributedContext | None = None,
+    stuck: int = -1,
+    mad: int = 99,
 ) -> None:
     """Do or go on with a run of the toy; each iteration's log goes to a file for each process.
 
@@ -55,7 +59,7 @@ def train(
     """
     torch.set_num_threads(1)
     student = toy.student()
-    team = team or Team()
+    team = team or DistributedContext()
     colors, normals = toy.teachers()
     if team.rank == team.size - 1:
         colors = toy.Broken("predict", mad)

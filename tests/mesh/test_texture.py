@@ -154,7 +154,7 @@ def test_claims_made_in_torch_are_those_of_the_loops(pairs: int, monkeypatch: py
     uv = torch.cat((mesh.uv, far, flat))
     faces = torch.cat((mesh.faces, len(mesh.uv) + torch.arange(6).view(2, 3)))
     atlas = lay_out(uv, faces, SIZE)
-    owner, bary = claiming.claim(uv.double() * SIZE, faces, SIZE, GUTTER)
+    owner, bary = claiming.texel_owners(uv.double() * SIZE, faces, SIZE, GUTTER)
     assert torch.equal((owner >= 0).nonzero()[:, 0], atlas.texels)
     # Where two faces share the nearest point, rounding says which is first.
     same = owner[atlas.texels] == atlas.face

@@ -8,12 +8,12 @@ import pkgutil
 import torch
 
 from triplaneturbo import mesh
-from triplaneturbo.mesh.warmup import spiral, warm
+from triplaneturbo.mesh.warmup import spiral, warmup
 from triplaneturbo.render import zbuffer
 
 
 def test_every_loop_of_the_mesh_is_compiled() -> None:
-    warm()
+    warmup()
     modules = [
         importlib.import_module(f"{mesh.__name__}.{found.name}")
         for found in pkgutil.iter_modules(mesh.__path__)

@@ -12,16 +12,16 @@ from safetensors.torch import load_file, save_file
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapter import ADAPTER_NAME, save_adapter
-from triplaneturbo.models.adapter_switch import Switch, fits
+from triplaneturbo.models.adapter_switch import AdapterSwitch, fits
 from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.full_finetune import base_parameters
-from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.models.weights import load_base, load_generator, load_model
 
 
 @pytest.fixture(scope="module")
-def shipped() -> Generator:
+def shipped() -> TriplaneGenerator:
     """The built-in model's generator, only to be compared with."""
     return load_model(SMALL).generator
 
@@ -45,7 +45,7 @@ def other(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_to_another_and_back(other: Path, dtype: torch.dtype) -> None:
     model = load_model(SMALL, dtype=dtype)
-    switch = Switch(model, SMALL)
+    switch = AdapterSwitch(model, SMALL)
     for adapter, like in ((other / ADAPTER_NAME, other), (None, SMALL), (other / ADAPTER_NAME, other)):
         switch.use(adapter)
         wanted = load_model(like, dtype=dtype).generator.state_dict()
@@ -79,7 +79,7 @@ def tuned(tmp_path: Path) -> Path:
 
 def test_an_adapter_brings_its_base_and_leaves_none_behind(tuned: Path, other: Path) -> None:
     model = load_model(SMALL, dtype=torch.float16)
-    switch = Switch(model, SMALL)
+    switch = AdapterSwitch(model, SMALL)
     whole, another = tuned / "whole.safetensors", other / ADAPTER_NAME
     assert fits(model, whole)
     for adapter, like in ((another, other), (whole, tuned), (another, other), (whole, tuned), (None, SMALL)):
@@ -100,7 +100,7 @@ def test_half_a_base_changes_nothing_and_a_whole_one_is_not_gone_on_with(tuned: 
     save_file(tensors, tmp_path / "half.safetensors")
     for file in ("narrow", "half"):
         with pytest.raises(UserError, match=r"unet\.conv_in\.weight"):
-            Switch(model, SMALL).use(tmp_path / f"{file}.safetensors")
+            AdapterSwitch(model, SMALL).use(tmp_path / f"{file}.safetensors")
     assert all(torch.equal(value, before[name]) for name, value in model.generator.state_dict().items())
     with pytest.raises(UserError, match="comes of full tuning, which cannot be gone on with"):
         load_model(SMALL, adapter=tuned / "whole.safetensors")
@@ -109,7 +109,7 @@ def test_half_a_base_changes_nothing_and_a_whole_one_is_not_gone_on_with(tuned: 
 def test_what_does_not_fit_changes_nothing(other: Path, tmp_path: Path) -> None:
     model = load_model(SMALL)
     before = {name: value.clone() for name, value in model.generator.state_dict().items()}
-    switch = Switch(model, SMALL)
+    switch = AdapterSwitch(model, SMALL)
     tensors = load_file(other / ADAPTER_NAME)
     name, value = next(iter(tensors.items()))
     save_file({**tensors, name: value[..., :1].contiguous()}, tmp_path / "narrow.safetensors")
@@ -125,9 +125,9 @@ def test_what_does_not_fit_changes_nothing(other: Path, tmp_path: Path) -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.generator.state_dict().items())
 
 
-def test_a_file_that_has_changed_is_read_again(other: Path, shipped: Generator) -> None:
+def test_a_file_that_has_changed_is_read_again(other: Path, shipped: TriplaneGenerator) -> None:
     model = load_model(SMALL)
-    switch = Switch(model, SMALL)
+    switch = AdapterSwitch(model, SMALL)
     switch.use(other / ADAPTER_NAME)
     shutil.copyfile(SMALL / ADAPTER_NAME, other / ADAPTER_NAME)
     switch.use(other / ADAPTER_NAME)
@@ -137,7 +137,7 @@ def test_a_file_that_has_changed_is_read_again(other: Path, shipped: Generator) 
 
 def test_a_switch_that_fails_in_its_middle_is_made_good(other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(SMALL, dtype=torch.float16)
-    switch = Switch(model, SMALL)
+    switch = AdapterSwitch(model, SMALL)
     with monkeypatch.context() as patch:
 
         def fail() -> None:
@@ -162,7 +162,7 @@ def test_a_switch_that_fails_in_its_middle_is_made_good(other: Path, monkeypatch
     ],
 )
 def test_other_ranks_and_basic_lora_make_what_their_own_model_makes(
-    tmp_path: Path, shipped: Generator, change: dict
+    tmp_path: Path, shipped: TriplaneGenerator, change: dict
 ) -> None:
     own = Path(shutil.copytree(SMALL, tmp_path / "own"))
     config = replace(GeneratorConfig.load(SMALL), **change)
@@ -176,7 +176,7 @@ def test_other_ranks_and_basic_lora_make_what_their_own_model_makes(
 
     model = load_model(SMALL)
     assert fits(model, own / ADAPTER_NAME)
-    switch = Switch(model, SMALL)
+    switch = AdapterSwitch(model, SMALL)
     switch.use(own / ADAPTER_NAME)
     noise, words = torch.randn(1, 6, 4, 16, 16), model.text.embed(["a red cup"])
     planes = []

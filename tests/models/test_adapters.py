@@ -17,7 +17,7 @@ from triplaneturbo.models import adapters
 from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.serving import engine as engine_module
 from triplaneturbo.serving.engine import Engine
-from triplaneturbo.utils.lru_cache import Kept
+from triplaneturbo.utils.lru_cache import LRUCache
 
 QUICK: dict[str, Any] = {"resolution": 24, "texture_size": 512, "steps": 2}
 
@@ -86,7 +86,7 @@ def test_each_makes_its_own_mesh_and_the_own_one_is_as_before(engine: Engine, sh
     pale = engine.generate("a red mushroom", adapter="pale", **QUICK)
     assert not pale.cached
     assert to_glb(pale.mesh) != before
-    engine._results = Kept(4)
+    engine._results = LRUCache(4)
     assert to_glb(engine.generate("a red mushroom", **QUICK).mesh) == before
     with pytest.raises(UserError, match="There is no adapter 'dark'"):
         engine.generate("a red mushroom", adapter="dark", **QUICK)

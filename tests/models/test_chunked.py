@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from triplaneturbo.models.chunked import in_slabs
+from triplaneturbo.models.chunked import chunked
 
 
 def product(rows: Tensor, other: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ def test_slabs_equal_the_whole(count: int) -> None:
     one = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     one[1].requires_grad_(False)
     other = [tensor.detach().clone().requires_grad_(tensor.requires_grad) for tensor in one]
-    slabs, whole = in_slabs(product, 8, one[:2], one[2:]), product(*other)
+    slabs, whole = chunked(product, 8, one[:2], one[2:]), product(*other)
     torch.testing.assert_close(slabs, whole)
     toward = torch.randn_like(whole)
     slabs.backward(toward)

@@ -12,19 +12,19 @@ from torch import Tensor
 from tests.helpers.full_size import SCHEDULER
 from tests.models.test_triplane_generator import CONFIG, bases, inputs, stir
 from triplaneturbo.models.adapter import adapter_tensors
-from triplaneturbo.models.merged_lora import Folded
-from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.merged_lora import MergedLora
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 
 
-def make(embedding: bool = False) -> Generator:
-    generator = Generator(
+def make(embedding: bool = False) -> TriplaneGenerator:
+    generator = TriplaneGenerator(
         *bases(), DDIMScheduler(**SCHEDULER), replace(CONFIG, plane_embedding=embedding)
     ).eval()
     stir(generator)
     return generator
 
 
-def made(generator: Generator, latents: Tensor, text: Tensor, time: int = 499) -> Tensor:
+def made(generator: TriplaneGenerator, latents: Tensor, text: Tensor, time: int = 499) -> Tensor:
     return generator.decode(generator.predict(latents, time, text))
 
 
@@ -36,7 +36,7 @@ def near(found: Tensor, wanted: Tensor) -> None:
 @pytest.mark.parametrize("embedding", [False, True])
 def test_values_and_gradients_are_those_of_live_adapters(embedding: bool) -> None:
     generator = make(embedding)
-    folded = Folded(generator)
+    folded = MergedLora(generator)
     learning = {name: p for name, p in generator.named_parameters() if p.requires_grad}
     latents, text = inputs()
     weights = torch.randn(2, 6, 4, 16, 16)
@@ -63,7 +63,7 @@ def test_values_and_gradients_are_those_of_live_adapters(embedding: bool) -> Non
 
 def test_gradients_add_to_those_that_are_there() -> None:
     generator = make()
-    folded = Folded(generator)
+    folded = MergedLora(generator)
     latents, text = inputs(1)
 
     def learn() -> dict[str, Tensor]:
@@ -79,7 +79,7 @@ def test_gradients_add_to_those_that_are_there() -> None:
 
 def test_unfolding_leaves_no_trace() -> None:
     generator = make()
-    folded = Folded(generator)
+    folded = MergedLora(generator)
     latents, text = inputs(1)
     with torch.no_grad():
         before = made(generator, latents, text)
@@ -101,7 +101,7 @@ def test_the_base_inside_a_fold_is_the_base() -> None:
     generator = make(embedding=True)
     with torch.no_grad():
         generator.heads[generator.active].embedding.normal_()
-    folded = Folded(generator)
+    folded = MergedLora(generator)
     images, words = torch.randn(5, 4, 8, 8), torch.randn(5, 77, 24)
     latents, text = inputs(1)
     with torch.no_grad():
@@ -121,7 +121,7 @@ def test_the_base_inside_a_fold_is_the_base() -> None:
 def test_a_second_fold_takes_the_new_weights_also_without_gradients() -> None:
     """Upsampling keeps kernels by their weights' place in memory, where others may come to lie."""
     generator = make()
-    folded = Folded(generator)
+    folded = MergedLora(generator)
     latents, text = inputs(1)
     with torch.no_grad():
         for seed in range(3, 9):
@@ -137,7 +137,7 @@ def test_what_does_not_learn_gets_no_gradient() -> None:
     for name, p in generator.named_parameters():
         if name.startswith("vae.decoder."):
             p.requires_grad_(False)
-    folded = Folded(generator)
+    folded = MergedLora(generator)
     latents, text = inputs(1)
     folded.fold()
     made(generator, latents, text).sum().backward()

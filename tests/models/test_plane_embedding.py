@@ -15,13 +15,13 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapter import adapter_tensors, load_adapter, save_adapter
 from triplaneturbo.models.config import CONFIG_NAME, GeneratorConfig
 from triplaneturbo.models.schedule import clean_estimate, denoise_steps, shifted_timesteps
-from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 
 EMBEDDED = replace(CONFIG, plane_embedding=True)
 
 
-def make(config: GeneratorConfig = EMBEDDED, seed: int = 2) -> Generator:
-    generator = Generator(*bases(), DDIMScheduler(**SCHEDULER), config).eval()
+def make(config: GeneratorConfig = EMBEDDED, seed: int = 2) -> TriplaneGenerator:
+    generator = TriplaneGenerator(*bases(), DDIMScheduler(**SCHEDULER), config).eval()
     stir(generator, seed)
     if config.plane_embedding:
         with torch.no_grad():
@@ -43,8 +43,8 @@ def test_it_is_added_plane_by_plane_behind_the_first_convolution() -> None:
 
 
 def test_it_begins_as_no_change_and_learns() -> None:
-    plain = Generator(*bases(), DDIMScheduler(**SCHEDULER), CONFIG).eval()
-    fresh = Generator(*bases(), DDIMScheduler(**SCHEDULER), EMBEDDED).eval()
+    plain = TriplaneGenerator(*bases(), DDIMScheduler(**SCHEDULER), CONFIG).eval()
+    fresh = TriplaneGenerator(*bases(), DDIMScheduler(**SCHEDULER), EMBEDDED).eval()
     latents, text = inputs(1)
     torch.testing.assert_close(fresh.predict(latents, 499, text), plain.predict(latents, 499, text))
     fresh.predict(latents, 499, text).square().sum().backward()

@@ -14,7 +14,7 @@ from triplaneturbo.models.adapter import adapter_tensors, set_adapter_tensors
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.released_checkpoint import released_places, to_released
 from triplaneturbo.models.schedule import shifted_timesteps
-from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 
 UNET = {
     "sample_size": 8,
@@ -44,7 +44,7 @@ def bases() -> tuple[UNet2DConditionModel, AutoencoderKL]:
     return UNet2DConditionModel(**UNET).eval(), AutoencoderKL(**VAE).eval()
 
 
-def stir(generator: Generator, seed: int = 2) -> None:
+def stir(generator: TriplaneGenerator, seed: int = 2) -> None:
     """Give the active adapter's zero factors values, so that it changes something."""
     draw = torch.Generator().manual_seed(seed)
     tensors = {
@@ -54,12 +54,12 @@ def stir(generator: Generator, seed: int = 2) -> None:
     set_adapter_tensors(generator, tensors, "test")
 
 
-def pair() -> tuple[Generator, PlainGenerator]:
+def pair() -> tuple[TriplaneGenerator, PlainGenerator]:
     """A generator and its slow twin with the same weights."""
     unet, vae = bases()
     scheduler = DDIMScheduler(**SCHEDULER)
     plain_unet, plain_vae = bases()
-    generator = Generator(unet, vae, scheduler, CONFIG).eval()
+    generator = TriplaneGenerator(unet, vae, scheduler, CONFIG).eval()
     stir(generator)
     places = released_places(peta.adapted_layers(unet, vae.decoder), CONFIG)
     tensors = {name: value.detach() for name, value in adapter_tensors(generator).items()}
@@ -103,7 +103,7 @@ def test_gradients_equal_those_of_the_slow_twin() -> None:
 
 def test_a_fresh_adapter_changes_nothing() -> None:
     unet, vae = bases()
-    generator = Generator(unet, vae, DDIMScheduler(**SCHEDULER), CONFIG).eval()
+    generator = TriplaneGenerator(unet, vae, DDIMScheduler(**SCHEDULER), CONFIG).eval()
     plain_unet, _ = bases()
     images, text = torch.randn(6, 4, 8, 8), torch.randn(6, 77, 24)
     with torch.no_grad(), generator.base() as base:

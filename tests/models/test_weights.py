@@ -27,7 +27,7 @@ from triplaneturbo.models.released_checkpoint import (
     released_places,
     to_released,
 )
-from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.models.weights import convert_released, load_generator, load_model
 
 SMALL = ROOT / "checkpoints" / "small"
@@ -59,7 +59,7 @@ def test_every_released_name_and_shape_has_its_place_at_full_size(facts: Path) -
     with torch.device("meta"):
         unet, vae = UNet2DConditionModel(**full_size.UNET), AutoencoderKL(**full_size.VAE)
         layers = peta.adapted_layers(unet, vae.decoder)
-        generator = Generator(unet, vae, scheduler=None, config=GeneratorConfig())
+        generator = TriplaneGenerator(unet, vae, scheduler=None, config=GeneratorConfig())
     assert layers == peta.adapted_layers(generator.unet, generator.vae.decoder)
     tensors = adapter_tensors(generator)
     places = released_places(layers, generator.config)
@@ -151,7 +151,7 @@ def test_a_base_with_another_text_encoder_is_refused(released: Path) -> None:
     unet = UNet2DConditionModel.from_config({**sizes, "cross_attention_dim": 48})
     vae = AutoencoderKL.from_config(json.loads((released / "base" / "vae" / "config.json").read_text()))
     config = config_of(read_released(released / "adapter.pth"))
-    generator = Generator(unet, vae, DDIMScheduler(**full_size.SCHEDULER), config)
+    generator = TriplaneGenerator(unet, vae, DDIMScheduler(**full_size.SCHEDULER), config)
     _refused(lambda: load_adapter(generator, released / "adapter.pth"), "for Stable Diffusion 2.1-base")
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from triplaneturbo.render import grid_renderer
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.render.grid_renderer import eikonal, gradient, render_lattice, trilinear
+from triplaneturbo.render.grid_renderer import eikonal, gradient, render_grid, trilinear
 
 BACKENDS = ["numba", "torch"]
 
@@ -37,7 +37,7 @@ def rays_of(sdf, count, distance=2.6, size=24):
 
 def render_with_gradient(sdf, origins, directions, sharpness, samples, backend, weights):
     sdf = sdf.clone().requires_grad_()
-    view = render_lattice(
+    view = render_grid(
         sdf, origins, directions, sharpness, samples, torch.Generator().manual_seed(3), backend
     )
     parts = torch.cat((view.opacity[..., None], view.depth[..., None], view.normal), -1)
@@ -86,7 +86,7 @@ def test_the_gradient_is_the_slope_of_the_loss():
 def test_a_sphere_looks_as_it_should(backend, sharpness):
     sdf = (nodes(48).norm(dim=-1) - 0.6)[None]
     origins, directions = rays_of(sdf, 1000)
-    view = render_lattice(sdf, origins, directions, sharpness, 64, backend=backend)
+    view = render_grid(sdf, origins, directions, sharpness, 64, backend=backend)
     foot = (origins * directions).sum(-1)
     nearest = (origins - foot[..., None] * directions).norm(dim=-1)  # of the ray, to the middle
     expected = torch.sigmoid(-sharpness * (nearest - 0.6))
@@ -111,7 +111,7 @@ def test_thin_parts_are_never_missed(backend):
     targets = torch.stack((torch.rand(500, 3) - 0.5, torch.rand(500, 3) - 0.5))
     targets[0, :, 0], targets[1, :, 1], targets[1, :, 2] = 0.013, 0.3, -0.213
     directions = F.normalize(targets - eyes, dim=-1)
-    view = render_lattice(sdf, eyes.expand(2, -1, -1), directions, 80.0, backend=backend)
+    view = render_grid(sdf, eyes.expand(2, -1, -1), directions, 80.0, backend=backend)
     assert view.opacity[0].min() > 0.8
     assert view.opacity[1].min() > 0.7  # the lattice itself rounds the leg's edge off
     assert view.opacity[0].mean() > 0.93
@@ -121,7 +121,7 @@ def test_thin_parts_are_never_missed(backend):
 def test_a_solid_that_fills_the_cube_is_opaque_at_its_sides(backend):
     sdf = torch.full((1, 9, 9, 9), -0.4)
     origins, directions = rays_of(sdf, 500, distance=4.0)
-    view = render_lattice(sdf, origins, directions, 40.0, backend=backend)
+    view = render_grid(sdf, origins, directions, 40.0, backend=backend)
     met = ((origins + (-(origins * directions).sum(-1))[..., None] * directions).abs() < 0.9).all(-1)
     entered = (origins + view.distance[..., None] * directions)[met]
     assert met.sum() > 50
@@ -133,7 +133,7 @@ def test_a_solid_that_fills_the_cube_is_opaque_at_its_sides(backend):
 def test_a_ray_that_passes_by_pulls_at_the_surface_near_it(backend):
     sdf = (nodes(33).norm(dim=-1) - 0.5)[None].requires_grad_()
     origins = torch.tensor([[[2.0, 0.0, 0.55]]])
-    view = render_lattice(sdf, origins, torch.tensor([[[-1.0, 0.0, 0.0]]]), 30.0, backend=backend)
+    view = render_grid(sdf, origins, torch.tensor([[[-1.0, 0.0, 0.0]]]), 30.0, backend=backend)
     assert 0.1 < view.opacity.item() < 0.3
     (slope,) = torch.autograd.grad(view.opacity.sum(), sdf)
     where = slope.abs().flatten().topk(4).indices
@@ -146,7 +146,7 @@ def test_empty_space_and_rays_that_miss_give_nothing(backend):
     sdf = torch.ones(1, 9, 9, 9, requires_grad=True)
     origins = torch.tensor([[[3.0, 0.0, 0.0], [3.0, 0.0, 0.0], [3.0, 1.5, 0.0], [-3.0, 0.0, 1.0]]])
     directions = torch.tensor([[[-1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.6, 0.0, 0.8]]])
-    view = render_lattice(sdf, origins, directions, 80.0, backend=backend)
+    view = render_grid(sdf, origins, directions, 80.0, backend=backend)
     assert view.opacity.abs().max() < 1e-6
     assert view.distance.abs().max() < 1e-3
     assert torch.isfinite(view.normal).all()
@@ -159,7 +159,7 @@ def test_jitter_is_drawn_from_its_generator():
     rays = rays_of(sdf, 200)
 
     def depth(seed):
-        return render_lattice(sdf, *rays, 30.0, 24, torch.Generator().manual_seed(seed)).depth
+        return render_grid(sdf, *rays, 30.0, 24, torch.Generator().manual_seed(seed)).depth
 
     assert torch.equal(depth(1), depth(1))
     assert not torch.equal(depth(1), depth(2))
@@ -175,8 +175,8 @@ def test_a_sphere_becomes_what_views_show():
     for _ in range(60):
         rays = rays_of(sdf.detach(), 800)
         with torch.no_grad():
-            wanted = render_lattice(goal, *rays, 40.0)
-        seen = render_lattice(sdf, *rays, 25.0, jitter=drawn)
+            wanted = render_grid(goal, *rays, 40.0)
+        seen = render_grid(sdf, *rays, 25.0, jitter=drawn)
         loss = (seen.opacity - wanted.opacity).square().mean() + 0.1 * eikonal(sdf).mean()
         loss = loss + (seen.depth - wanted.depth).abs().mean() + (seen.normal - wanted.normal).square().mean()
         optimizer.zero_grad()
@@ -238,7 +238,7 @@ def test_the_eikonal_loop_agrees_with_plain_torch(size):
 )
 def test_bad_shapes_are_refused(sdf, rays, samples, complaint):
     with pytest.raises(ValueError, match=complaint):
-        render_lattice(torch.ones(sdf), torch.ones(rays), torch.ones(rays), 20.0, samples)
+        render_grid(torch.ones(sdf), torch.ones(rays), torch.ones(rays), 20.0, samples)
 
 
 def test_rays_in_pieces_are_those_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +252,7 @@ def test_rays_in_pieces_are_those_of_one(monkeypatch: pytest.MonkeyPatch) -> Non
     outcomes = []
     for rays in (grid_renderer.RAYS, 16):
         monkeypatch.setattr(grid_renderer, "RAYS", rays)
-        view = grid_renderer.render_lattice(sdf, origins, directions, 20.0, 12, backend="torch")
+        view = grid_renderer.render_grid(sdf, origins, directions, 20.0, 12, backend="torch")
         total = view.opacity.sum() + view.depth.sum() + view.normal.square().sum()
         outcomes.append((view.opacity, view.depth, view.normal, *torch.autograd.grad(total, sdf)))
     for found, wanted in zip(*outcomes, strict=True):

@@ -23,7 +23,7 @@ from triplaneturbo.render.volume import (
     sparsity,
     weigh,
 )
-from triplaneturbo.representations.triplane import Fields
+from triplaneturbo.representations.triplane import FieldDecoder
 
 TOLERANCE = {"atol": 3e-5, "rtol": 0}
 
@@ -333,7 +333,7 @@ def test_planes_learn_from_their_views(difference):
     if difference is None and not grid_sample_is_twice_differentiable():
         pytest.skip(f"torch {torch.__version__} has no second derivative of grid_sample")
     config = GeneratorConfig(plane_channels=4, mlp_width=16, mlp_activation="softplus")
-    fields, planes = Fields(config), 0.1 * torch.randn(1, 6, 4, 8, 8)
+    fields, planes = FieldDecoder(config), 0.1 * torch.randn(1, 6, 4, 8, 8)
     planes.requires_grad_()
 
     def ask(points):

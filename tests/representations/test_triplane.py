@@ -1,4 +1,4 @@
-"""Fields against the public implementation's numbers, and `Field`'s quick paths against `Fields.forward`."""
+"""The field decoder against the public numbers, and `TriplaneField`'s fast paths against the decoder."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch
 from safetensors.torch import load_file
 
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.representations.triplane import Field, Fields, node_axis
+from triplaneturbo.representations.triplane import FieldDecoder, TriplaneField, node_axis
 
 RELEASED = {"sdf": "sdf_network", "offset": "deformation_network", "color": "feature_network"}
 
 
-def released_fields(folder: Path) -> Fields:
+def released_fields(folder: Path) -> FieldDecoder:
     """The MLPs in the adapter file of the parity data; sizes are the file's."""
     state = torch.load(folder / "adapter.pth", weights_only=True)["state_dict"]
     first = state["geometry.sdf_network.layers.0.weight"]
-    fields = Fields(GeneratorConfig(plane_channels=first.shape[1], mlp_width=first.shape[0]))
+    fields = FieldDecoder(GeneratorConfig(plane_channels=first.shape[1], mlp_width=first.shape[0]))
     weights = {
         f"{ours}.{index}.weight": state[f"geometry.{theirs}.layers.{index}.weight"]
         for ours, theirs in RELEASED.items()
@@ -34,9 +34,9 @@ def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
-def random_field(size: tuple[int, int] = (16, 16), scale: float = 1.0, **config: object) -> Field:
-    fields = Fields(GeneratorConfig(plane_channels=5, mlp_width=12, **config))  # type: ignore[arg-type]
-    return Field(scale * torch.randn(6, 5, *size), fields.requires_grad_(False))
+def random_field(size: tuple[int, int] = (16, 16), scale: float = 1.0, **config: object) -> TriplaneField:
+    fields = FieldDecoder(GeneratorConfig(plane_channels=5, mlp_width=12, **config))  # type: ignore[arg-type]
+    return TriplaneField(scale * torch.randn(6, 5, *size), fields.requires_grad_(False))
 
 
 def awkward_points(count: int) -> torch.Tensor:
@@ -61,7 +61,7 @@ def test_released_numbers(parity: Path) -> None:
         assert relative(offset, case["deformation"]) < 1e-5
         assert relative(rgb, case["rgb"]) < 1e-5
         for index in range(len(planes)):
-            field = Field(planes[index], fields)
+            field = TriplaneField(planes[index], fields)
             assert relative(field.sdf(points[index]), case["sdf"][index]) < 1e-5
             assert relative(field.offset(points[index]), case["deformation"][index]) < 1e-5
             assert relative(field.rgb(points[index]), case["rgb"][index]) < 1e-5
@@ -102,7 +102,7 @@ def test_grid_agrees_with_points() -> None:
 
 
 def test_gradients_of_forward() -> None:
-    fields = Fields(GeneratorConfig(plane_channels=2, mlp_width=3, mlp_activation="softplus")).double()
+    fields = FieldDecoder(GeneratorConfig(plane_channels=2, mlp_width=3, mlp_activation="softplus")).double()
     planes = torch.randn(2, 6, 2, 4, 4, dtype=torch.float64, requires_grad=True)
     points = (torch.rand(2, 3, 3, dtype=torch.float64) * 1.8 - 0.9).requires_grad_()
     assert torch.autograd.gradcheck(fields, (planes, points))
@@ -113,8 +113,8 @@ def test_gradients_of_forward() -> None:
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 def test_half_precision_planes_work_in_float32(kind: torch.dtype) -> None:
     exact = random_field()
-    half = Field(exact.planes.to(kind), exact.fields)
-    rounded = Field(half.planes.float(), exact.fields)
+    half = TriplaneField(exact.planes.to(kind), exact.fields)
+    rounded = TriplaneField(half.planes.float(), exact.fields)
     points = awkward_points(100)
     for name in ("sdf", "offset", "rgb"):
         answer = getattr(half, name)(points)
@@ -138,15 +138,17 @@ def test_works_in_inference_mode() -> None:
     assert torch.equal(inside, field.rgb(awkward_points(10)[:3]))
 
 
-def double_fields(activation: str, bias: bool) -> tuple[Fields, torch.Tensor]:
+def double_fields(activation: str, bias: bool) -> tuple[FieldDecoder, torch.Tensor]:
     """Fields and planes in float64, planes not square."""
     config = GeneratorConfig(
         plane_channels=3, mlp_width=6, mlp_activation=activation, mlp_bias=bias, sphere_radius=0.4
     )
-    return Fields(config).double(), torch.randn(2, 6, 3, 7, 9, dtype=torch.float64, requires_grad=True)
+    return FieldDecoder(config).double(), torch.randn(2, 6, 3, 7, 9, dtype=torch.float64, requires_grad=True)
 
 
-def same_slopes(fields: Fields, planes: torch.Tensor, found: torch.Tensor, wanted: torch.Tensor) -> None:
+def same_slopes(
+    fields: FieldDecoder, planes: torch.Tensor, found: torch.Tensor, wanted: torch.Tensor
+) -> None:
     """Values are the same, and gradients of planes and all weights that either depends on."""
     torch.testing.assert_close(found, wanted)
     weights = torch.randn_like(found)

@@ -13,9 +13,9 @@ from PIL import Image
 
 from triplaneturbo.errors import EmptySurfaceError, UserError
 from triplaneturbo.request import SEED_LIMIT, Request
-from triplaneturbo.serving.batch_jobs import Several, follow_several, like, previews, seeds, series
+from triplaneturbo.serving.batch_jobs import BatchProgress, follow_batch, like, previews, seeds, series
 from triplaneturbo.serving.engine import Engine
-from triplaneturbo.serving.jobs import Made, Stopped
+from triplaneturbo.serving.jobs import MeshReady, Stopped
 from triplaneturbo.serving.sessions import Session
 
 QUICK: dict[str, Any] = {"resolution": 24, "texture_size": 512, "steps": 2}
@@ -61,13 +61,13 @@ def test_a_series_goes_from_one_prompt_to_the_other() -> None:
 
 def test_each_is_a_mesh_and_a_picture_that_turns(engine: Engine, tmp_path: Path) -> None:
     requests = previews(seeds(Request("a red mushroom", texture_size=2048, steps=2), 3))
-    events = list(follow_several(engine, Session(tmp_path), requests))
-    several = [event for event in events if isinstance(event, Several)]
+    events = list(follow_batch(engine, Session(tmp_path), requests))
+    several = [event for event in events if isinstance(event, BatchProgress)]
     assert [len(event.made) for event in several] == [1, 2, 3]
     assert [event.complete for event in several] == [False, False, True]
     assert events[-1] is several[-1]  # nothing comes after it
     for request, made, picture in zip(requests, several[-1].made, several[-1].pictures, strict=True):
-        assert isinstance(made, Made)
+        assert isinstance(made, MeshReady)
         assert made.facts["seed"] == request.seed
         assert len(trimesh.load(made.files["glb"], force="mesh", process=False).faces) == made.facts["faces"]
         assert b"COLOR_0" in made.files["glb"].read_bytes()
@@ -91,14 +91,14 @@ def test_one_without_a_surface_leaves_the_others(
 
     monkeypatch.setattr(pipeline, "extract", no_second)
     requests = previews(seeds(Request("a striped fish", steps=2), 3))
-    *_, several = follow_several(engine, Session(tmp_path), requests)
-    assert [type(made) for made in several.made] == [Made, Stopped, Made]
+    *_, several = follow_batch(engine, Session(tmp_path), requests)
+    assert [type(made) for made in several.made] == [MeshReady, Stopped, MeshReady]
     assert several.made[1] == Stopped(str(EmptySurfaceError()))
     assert b"no surface" in several.pictures[1].read_bytes()
 
 
 def test_what_cannot_be_is_one_sentence_and_leaves_no_file(engine: Engine, tmp_path: Path) -> None:
-    (stopped,) = follow_several(engine, Session(tmp_path), seeds(Request("  "), 2))
+    (stopped,) = follow_batch(engine, Session(tmp_path), seeds(Request("  "), 2))
     assert isinstance(stopped, Stopped)
     assert "prompt is blank" in stopped.sentence
     assert not list(tmp_path.iterdir())

@@ -216,7 +216,7 @@ def test_a_full_model_that_does_not_load_leaves_the_small_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     find = engine_module.find_model
-    broken = catalog.Found("full", tmp_path, "in the hub's cache")
+    broken = catalog.ModelFiles("full", tmp_path, "in the hub's cache")
     monkeypatch.setattr(
         engine_module, "find_model", lambda name, *rest: broken if name == "auto" else find(name, *rest)
     )
@@ -348,7 +348,7 @@ def test_a_released_adapter_in_the_cache_is_converted_once(
         lambda *paths: done.append(paths) or (tmp_path / "triplaneturbo.json").write_text("{}"),
     )
     monkeypatch.setattr(engine_module, "load_model", lambda *args, **more: (args, more))
-    found = catalog.Found("full", tmp_path, "", base=Path("base"), released=Path("adapter.pth"))
+    found = catalog.ModelFiles("full", tmp_path, "", base=Path("base"), released=Path("adapter.pth"))
     for _ in range(2):
         engine_module._load(found, torch.device("cpu"), torch.float32)
     assert done == [(Path("adapter.pth"), Path("base"), tmp_path)]

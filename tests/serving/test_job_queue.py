@@ -14,7 +14,7 @@ from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.processing.clean import Dropped
 from triplaneturbo.pipeline import Outcome, Progress, Result
 from triplaneturbo.request import Request
-from triplaneturbo.serving.job_queue import FIRST_GUESS, Line, Ticket
+from triplaneturbo.serving.job_queue import FIRST_GUESS, Job, JobQueue
 
 
 class Work:
@@ -59,8 +59,8 @@ def work() -> Work:
 
 
 @pytest.fixture
-def line(work: Work) -> Iterator[Line]:
-    line = Line([work], "test")
+def line(work: Work) -> Iterator[JobQueue]:
+    line = JobQueue([work], "test")
     yield line
     work.gate.set()
     assert line.close(patience(20))
@@ -70,8 +70,8 @@ def _step(number: int, glb: bytes | None = None) -> Progress:
     return Progress("denoise", 0.0, 0.0, number, 9, glb=glb)
 
 
-def test_of_events_in_quick_succession_the_last_is_told_and_every_sketch(line: Line) -> None:
-    ticket = Ticket([Request("a cup")], line)
+def test_of_events_in_quick_succession_the_last_is_told_and_every_sketch(line: JobQueue) -> None:
+    ticket = Job([Request("a cup")], line)
     for number in range(6):
         ticket.add(_step(number, b"glTF" if number in (1, 3) else None))
     ticket.finish()
@@ -79,8 +79,8 @@ def test_of_events_in_quick_succession_the_last_is_told_and_every_sketch(line: L
     assert [event.step for event in ticket.events()] == list(range(6))
 
 
-def test_an_event_that_came_too_soon_is_told_when_the_rest_is_over(line: Line) -> None:
-    ticket = Ticket([Request("a cup")], line)
+def test_an_event_that_came_too_soon_is_told_when_the_rest_is_over(line: JobQueue) -> None:
+    ticket = Job([Request("a cup")], line)
     ticket.add(_step(0))
     events = ticket.events(rest=0.3)
     assert next(events).step == 0
@@ -96,7 +96,7 @@ def test_an_event_that_came_too_soon_is_told_when_the_rest_is_over(line: Line) -
 
 def test_several_workers_serve_one_line() -> None:
     works = [Work(), Work()]
-    line = Line(works, "test")
+    line = JobQueue(works, "test")
     tickets = [line.join(Request("gated", seed=seed)) for seed in range(3)]
     until(lambda: len(line._waiting) == 1)
     assert [ticket.position for ticket in tickets] == [0, 0, 1]
@@ -109,7 +109,7 @@ def test_several_workers_serve_one_line() -> None:
     assert line.close(patience(20))
 
 
-def test_first_come_first_served(line: Line, work: Work) -> None:
+def test_first_come_first_served(line: JobQueue, work: Work) -> None:
     tickets = [line.join(Request("a cup", seed=seed)) for seed in range(4)]
     assert [ticket.result(patience(20)).request.seed for ticket in tickets] == [0, 1, 2, 3]
     assert [entry for entry in work.log if entry.endswith("step 0")] == [
@@ -117,7 +117,7 @@ def test_first_come_first_served(line: Line, work: Work) -> None:
     ]
 
 
-def test_events_are_the_same_for_whoever_listens_whenever(line: Line) -> None:
+def test_events_are_the_same_for_whoever_listens_whenever(line: JobQueue) -> None:
     ticket = line.join(Request("a cup"))
     live = [event.step for event in ticket.events()]
     assert live == [0, 1, 2]
@@ -125,7 +125,7 @@ def test_events_are_the_same_for_whoever_listens_whenever(line: Line) -> None:
     assert [event.step for event in ticket.events()] == live
 
 
-def test_position_counts_down(line: Line, work: Work) -> None:
+def test_position_counts_down(line: JobQueue, work: Work) -> None:
     first, second, third = (line.join(Request("gated", seed=seed)) for seed in range(3))
     assert second.position == 1
     assert third.position == 2
@@ -137,7 +137,7 @@ def test_position_counts_down(line: Line, work: Work) -> None:
     assert first.position is third.position is None
 
 
-def test_cancelling_a_waiting_request_ends_it_at_once(line: Line, work: Work) -> None:
+def test_cancelling_a_waiting_request_ends_it_at_once(line: JobQueue, work: Work) -> None:
     running, waiting = line.join(Request("gated")), line.join(Request("a cup", seed=7))
     waiting.cancel()
     assert waiting.done
@@ -148,7 +148,7 @@ def test_cancelling_a_waiting_request_ends_it_at_once(line: Line, work: Work) ->
     assert not any(entry.startswith("a cup 7") for entry in work.log)
 
 
-def test_cancelling_a_running_request_takes_effect_within_one_step(line: Line, work: Work) -> None:
+def test_cancelling_a_running_request_takes_effect_within_one_step(line: JobQueue, work: Work) -> None:
     ticket = line.join(Request("gated"))
     ticket.cancel()  # before the first of its three steps has ended
     work.gate.set()
@@ -160,7 +160,7 @@ def test_cancelling_a_running_request_takes_effect_within_one_step(line: Line, w
 
 
 @pytest.mark.parametrize(("prompt", "error"), [("broken", ZeroDivisionError), ("refused", UserError)])
-def test_errors_reach_the_ticket_and_the_worker_lives_on(line: Line, prompt: str, error: type) -> None:
+def test_errors_reach_the_ticket_and_the_worker_lives_on(line: JobQueue, prompt: str, error: type) -> None:
     ticket = line.join(Request(prompt))
     assert list(ticket.events()) == []
     with pytest.raises(error):
@@ -168,7 +168,7 @@ def test_errors_reach_the_ticket_and_the_worker_lives_on(line: Line, prompt: str
     assert line.join(Request("a cup")).result(patience(20)).request.prompt == "a cup"
 
 
-def test_several_requests_on_one_ticket(line: Line) -> None:
+def test_several_requests_on_one_ticket(line: JobQueue) -> None:
     ticket = line.join(Request("a cup", seed=1), Request("nothing"), Request("a hat", seed=2))
     assert len(list(ticket.events())) == 9
     first, missing, last = ticket.results(patience(20))
@@ -180,7 +180,7 @@ def test_several_requests_on_one_ticket(line: Line) -> None:
         line.join(Request("nothing"), Request("a cup")).result(patience(20))
 
 
-def test_what_was_made_before_a_cancelled_one_is_kept(line: Line, work: Work) -> None:
+def test_what_was_made_before_a_cancelled_one_is_kept(line: JobQueue, work: Work) -> None:
     ticket = line.join(Request("a cup"), Request("gated"))
     for event in ticket.events():
         if event.step == 2 and not ticket.cancelled:
@@ -192,12 +192,12 @@ def test_what_was_made_before_a_cancelled_one_is_kept(line: Line, work: Work) ->
     assert all(made.request.prompt == "a cup" for made in ticket.made)
 
 
-def test_result_times_out(line: Line) -> None:
+def test_result_times_out(line: JobQueue) -> None:
     with pytest.raises(TimeoutError):
         line.join(Request("gated")).result(0.01)
 
 
-def _busy(line: Line) -> Ticket:
+def _busy(line: JobQueue) -> Job:
     """A ticket that is being worked on and ends when the gate opens."""
     ticket = line.join(Request("gated"))
     until(lambda: not line._waiting)
@@ -205,7 +205,7 @@ def _busy(line: Line) -> Ticket:
 
 
 def test_a_full_line_says_when_to_come_again(work: Work) -> None:
-    line = Line([work], "test", size=3)
+    line = JobQueue([work], "test", size=3)
     running = _busy(line)
     waiting = [line.join(Request("a cup")), line.join(Request("a cup"), Request("a hat"))]
     with pytest.raises(QueueFullError, match=rf"^The queue is full; try again in {3 * FIRST_GUESS:.0f} s\.$"):
@@ -221,7 +221,7 @@ def test_a_full_line_says_when_to_come_again(work: Work) -> None:
 
 
 def test_more_at_once_than_the_line_holds_are_let_in_where_nobody_waits(work: Work) -> None:
-    line = Line([work], "test", size=2)
+    line = JobQueue([work], "test", size=2)
     running = _busy(line)
     several = line.join(*(Request("a cup", seed=seed) for seed in range(4)))
     work.gate.set()
@@ -233,7 +233,7 @@ def test_more_at_once_than_the_line_holds_are_let_in_where_nobody_waits(work: Wo
 @pytest.mark.parametrize(("workers", "seconds"), [(1, 14), (2, 7)])
 def test_the_wait_is_estimated_from_the_last_requests(workers: int, seconds: int) -> None:
     works = [Work() for _ in range(workers)]
-    line = Line(works, "test", size=2, clock=iter([number * 7.0 for number in range(100)]).__next__)
+    line = JobQueue(works, "test", size=2, clock=iter([number * 7.0 for number in range(100)]).__next__)
     line.join(Request("a cup")).result(patience(20))
     until(lambda: len(line._took) == 1)
     for _ in range(workers):
@@ -249,7 +249,7 @@ def test_the_wait_is_estimated_from_the_last_requests(workers: int, seconds: int
 
 
 def test_closing_cancels_everything(work: Work) -> None:
-    line = Line([work], "test")
+    line = JobQueue([work], "test")
     tickets = [line.join(Request("gated", seed=seed)) for seed in range(3)]
     work.gate.set()
     assert line.close(patience(20))
@@ -287,7 +287,7 @@ class Pieces:
 def test_idle_work_waits_for_requests_and_for_the_calls_that_follow_them(work: Work) -> None:
     gate = threading.Event()
     pieces = Pieces(work.log, 3, gate)
-    line = Line([work], "test")
+    line = JobQueue([work], "test")
     line.when_idle(pieces)
     line.wake()
     assert pieces.begun.wait(patience(20))
@@ -307,7 +307,7 @@ def test_idle_work_waits_for_requests_and_for_the_calls_that_follow_them(work: W
 
 def test_idle_work_ends_with_the_line_and_is_begun_anew_when_woken(work: Work) -> None:
     pieces = Pieces(work.log, 1)
-    line = Line([work, Work()], "test")
+    line = JobQueue([work, Work()], "test")
     line.when_idle(pieces)
     for left in (1, 1_000_000):
         pieces.left = left

@@ -18,8 +18,8 @@ from tests.helpers.quick import load
 from triplaneturbo.errors import Cancelled, EmptySurfaceError, UserError
 from triplaneturbo.request import Request
 from triplaneturbo.serving.engine import Engine
-from triplaneturbo.serving.job_queue import Ticket
-from triplaneturbo.serving.jobs import Made, Stopped, Waiting, Working, follow
+from triplaneturbo.serving.job_queue import Job
+from triplaneturbo.serving.jobs import MeshReady, Stopped, Waiting, Working, follow
 from triplaneturbo.serving.output_files import FORMATS
 from triplaneturbo.serving.sessions import Session, View
 from triplaneturbo.ui.generate.form import FIELDS, to_fields, to_request
@@ -86,7 +86,7 @@ def test_progress_then_one_file_after_the_other(engine: Engine, tmp_path: Path) 
     fractions = [event.fraction for event in working]
     assert fractions == sorted(fractions)
 
-    made = [event for event in events if isinstance(event, Made)]
+    made = [event for event in events if isinstance(event, MeshReady)]
     assert events[-len(FORMATS) :] == made
     first, last = made[0], made[-1]
     assert (list(first.files), first.complete) == (["glb"], False)
@@ -109,7 +109,7 @@ def test_progress_then_one_file_after_the_other(engine: Engine, tmp_path: Path) 
 
 def test_the_end_of_a_prompt_that_is_not_read_is_told(engine: Engine, tmp_path: Path) -> None:
     *_, last = follow(engine, Session(tmp_path), Request("a cup " * 100, **QUICK))
-    assert isinstance(last, Made)
+    assert isinstance(last, MeshReady)
     assert last.unread.endswith("cup")
 
 
@@ -163,7 +163,7 @@ def test_every_sketch_is_shown_and_kept_for_a_while(engine: Engine, tmp_path: Pa
     views = []
     request = Request("a cup", seed=11, **(QUICK | {"steps": 6}))
     for event in follow(engine, session, request, sketches="all"):
-        if isinstance(event, (Working, Made)) and event.view is not None:
+        if isinstance(event, (Working, MeshReady)) and event.view is not None:
             views.append((event.view, len(list(tmp_path.glob("sketch-*")))))
     assert [view.number for view, _ in views] == list(range(1, 8))  # six steps and the mesh
     assert [kept for _, kept in views] == [1, 2, 3, 4, 5, 6, 6]
@@ -179,18 +179,18 @@ def test_the_latest_request_wins_and_the_one_before_says_no_more(engine: Engine,
         if isinstance(event, Working) and event.step >= 1:
             break
     *_, made = follow(engine, session, Request("a fish", **QUICK), sketches="last")
-    assert isinstance(made, Made)
+    assert isinstance(made, MeshReady)
     before = session.show(tmp_path / "nothing", 0)
     assert list(slow) == []
     after = session.show(tmp_path / "nothing", 0)
     assert (before.number, after.number) == (before.number, before.number + 1)
-    assert session.show(tmp_path / "nothing", 0, Ticket([], engine._line)) is None
+    assert session.show(tmp_path / "nothing", 0, Job([], engine._line)) is None
 
 
 def test_the_other_files_wait_where_something_else_may_be_begun(engine: Engine, tmp_path: Path) -> None:
     session = Session(tmp_path)
     events = follow(engine, session, Request("a cup", seed=5, **QUICK), patience=60)
-    first = next(event for event in events if isinstance(event, Made))
+    first = next(event for event in events if isinstance(event, MeshReady))
     assert list(first.files) == ["glb"]
     session.begin(engine.submit(Request("a hat", seed=5, **QUICK)))
     assert list(events) == []
@@ -200,7 +200,7 @@ def test_the_other_files_wait_where_something_else_may_be_begun(engine: Engine, 
 def test_whoever_stops_listening_cancels(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tickets: list[Ticket] = []
+    tickets: list[Job] = []
     submit = engine.submit
     monkeypatch.setattr(
         engine, "submit", lambda *asked, **how: tickets.append(submit(*asked, **how)) or tickets[-1]
@@ -229,4 +229,4 @@ def test_a_second_request_waits_in_line(tmp_path: Path, monkeypatch: pytest.Monk
         next(first.events())  # it is being worked on
         assert next(second) == Waiting(1)
         go.set()
-        assert isinstance(list(second)[-1], Made)
+        assert isinstance(list(second)[-1], MeshReady)

@@ -24,9 +24,9 @@ from triplaneturbo.models.catalog import ROOT
 from triplaneturbo.serving.admin import Admin
 from triplaneturbo.serving.engine import Engine
 from triplaneturbo.serving.limits import Guard, Limits
-from triplaneturbo.serving.route_filter import guarded
-from triplaneturbo.serving.served_files import Served, live_folder
-from triplaneturbo.serving.training_access import Admission
+from triplaneturbo.serving.route_filter import filter_options
+from triplaneturbo.serving.served_files import ServedFiles, live_folder
+from triplaneturbo.serving.training_access import TrainingAccess
 from triplaneturbo.serving.user_history import History
 from triplaneturbo.ui.blocks import SERVING, build, look
 
@@ -51,9 +51,9 @@ def _page(engine: Engine, folder: Path, root_path: str = "", behind_proxy: bool 
     before = os.environ.copy()
     history, limits = History(folder / "history"), Limits.for_host("127.0.0.1", behind_proxy=behind_proxy)
     with live_folder(history) as live:
-        admission = Admission(Admin("127.0.0.1", behind_proxy=behind_proxy), live)
+        admission = TrainingAccess(Admin("127.0.0.1", behind_proxy=behind_proxy), live)
         page = build(engine, live, history, Guard(limits), admission)
-        gate = guarded(Served(history), limits, admission, root_path)
+        gate = filter_options(ServedFiles(history), limits, admission, root_path)
         try:
             page.launch(server_name="127.0.0.1", prevent_thread_lock=True, **SERVING, **look(), **gate)
             yield page

@@ -25,10 +25,10 @@ from triplaneturbo.serving.admin import Admin  # noqa: E402
 from triplaneturbo.serving.engine import Engine  # noqa: E402
 from triplaneturbo.serving.limits import Guard, Limits  # noqa: E402
 from triplaneturbo.serving.result_store import RESULT  # noqa: E402
-from triplaneturbo.serving.route_filter import UPLOAD, guarded  # noqa: E402
-from triplaneturbo.serving.served_files import Served, live_folder  # noqa: E402
-from triplaneturbo.serving.training_access import Admission  # noqa: E402
-from triplaneturbo.serving.user_history import Entry, History  # noqa: E402
+from triplaneturbo.serving.route_filter import UPLOAD, filter_options  # noqa: E402
+from triplaneturbo.serving.served_files import ServedFiles, live_folder  # noqa: E402
+from triplaneturbo.serving.training_access import TrainingAccess  # noqa: E402
+from triplaneturbo.serving.user_history import History, HistoryEntry  # noqa: E402
 from triplaneturbo.ui.blocks import SERVING, build, look  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")  # its own use of pandas
@@ -51,7 +51,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> History:
 
 
 @pytest.fixture(scope="module")
-def entry(history: History) -> Entry:
+def entry(history: History) -> HistoryEntry:
     """A result of somebody's; the files hold the secret."""
     shelf = history.of("ab" * 32)
     entry = shelf.add(Request("a cup"), {"secret": SECRET}, model="small", thumbnail=PICTURE)
@@ -63,9 +63,9 @@ def page(engine: Engine, history: History) -> Iterator[Any]:
     before = os.environ.copy()
     limits = Limits(per_minute=None)  # a refusal would hide what would have been given
     with live_folder(history) as folder:
-        admission = Admission(Admin("127.0.0.1"), folder)
+        admission = TrainingAccess(Admin("127.0.0.1"), folder)
         page = build(engine, folder, history, Guard(limits), admission)
-        gate = guarded(Served(history), limits, admission)
+        gate = filter_options(ServedFiles(history), limits, admission)
         try:
             page.launch(server_name="127.0.0.1", prevent_thread_lock=True, **SERVING, **look(), **gate)
             yield page
@@ -81,7 +81,7 @@ def visitor(page: Any) -> Visitor:
 
 
 @pytest.fixture(scope="module")
-def hostile(history: History, entry: Entry, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def hostile(history: History, entry: HistoryEntry, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Paths that are nobody's business, as they may be known to a stranger or not."""
     outside = tmp_path_factory.mktemp("outside") / "secret.glb"
     outside.write_text(SECRET)
@@ -140,7 +140,7 @@ def _is_nothing(status: int, body: bytes) -> None:
     assert b"root:" not in body
 
 
-def test_a_result_is_given_to_who_knows_its_name(visitor: Visitor, entry: Entry) -> None:
+def test_a_result_is_given_to_who_knows_its_name(visitor: Visitor, entry: HistoryEntry) -> None:
     for path in [*entry.files.values(), entry.thumbnail]:
         assert path is not None
         assert visitor.file(str(path)) == (200, path.read_bytes())
@@ -220,7 +220,7 @@ def test_nothing_is_written_by_an_upload(visitor: Visitor, history: History) -> 
 def test_a_list_of_prompts_is_taken_with_a_key_only(
     page: Any, visitor: Visitor, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Admission, "most", 1000)
+    monkeypatch.setattr(TrainingAccess, "most", 1000)
     before = sorted(history.root.rglob("*"))
     route = f"{API}{UPLOAD}"
     for key in ("", "0" * 64, "../" * 20):
@@ -433,14 +433,17 @@ def all_sorts(history: History, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any
         gr.api(tell_api, api_name="tell_api")
     limits = Limits()
     page.launch(
-        server_name="127.0.0.1", prevent_thread_lock=True, **SERVING, **guarded(Served(history), limits)
+        server_name="127.0.0.1",
+        prevent_thread_lock=True,
+        **SERVING,
+        **filter_options(ServedFiles(history), limits),
     )
     yield page
     page.close()
 
 
 def test_whatever_input_a_page_has_it_gets_no_file_of_another_s(
-    all_sorts: Any, hostile: list[str], entry: Entry
+    all_sorts: Any, hostile: list[str], entry: HistoryEntry
 ) -> None:
     visitor = Visitor(all_sorts.local_url)
     for fn_index, inputs in _inputs(all_sorts):
@@ -479,8 +482,8 @@ def test_what_is_written_while_the_live_folder_is_deleted_goes_with_the_next(
         assert not folder.with_suffix(".lock").exists()
 
 
-def test_a_file_that_is_being_sent_is_in_use(history: History, entry: Entry) -> None:
-    served = Served(history)
+def test_a_file_that_is_being_sent_is_in_use(history: History, entry: HistoryEntry) -> None:
+    served = ServedFiles(history)
     assert history.room.may_go(entry.folder)
     with served.in_use(entry.files["glb"]):
         assert not history.room.may_go(entry.folder)

@@ -10,7 +10,7 @@ import pytest
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import Request
-from triplaneturbo.serving.job_queue import Line, Ticket
+from triplaneturbo.serving.job_queue import Job, JobQueue
 from triplaneturbo.serving.sessions import FRESH, GRACE, IDLE, KEPT_RESULTS, KEPT_SKETCHES, Session, Sessions
 
 
@@ -29,13 +29,13 @@ def _with_file(session: Session, name: str = "cup") -> Path:
 
 
 @pytest.fixture
-def line() -> Iterator[Line]:
+def line() -> Iterator[JobQueue]:
     """A line in which the tickets of these tests do not stand: they are only cancelled."""
 
     def work(requests: Sequence[Request], sketches: str) -> Generator[Any, None, None]:
         yield from ()
 
-    line = Line([work], "test")
+    line = JobQueue([work], "test")
     yield line
     line.close()
 
@@ -48,9 +48,9 @@ def test_every_page_has_a_folder_of_its_own_that_cannot_be_guessed(tmp_path: Pat
     assert sessions.of("one") is sessions.of("one")
 
 
-def test_the_latest_request_wins(line: Line) -> None:
+def test_the_latest_request_wins(line: JobQueue) -> None:
     session = Session(Path("unused"))
-    first, second = Ticket([Request("a cup")], line), Ticket([Request("a hat")], line)
+    first, second = Job([Request("a cup")], line), Job([Request("a hat")], line)
     session.begin(first)
     session.begin(second)
     assert (first.cancelled, second.cancelled) == (True, False)
@@ -67,10 +67,10 @@ def test_old_results_make_room_for_new_ones(tmp_path: Path) -> None:
     assert there == [True, False] + [True] * (KEPT_RESULTS - 2)
 
 
-def test_what_was_asked_for_earlier_never_wins(tmp_path: Path, line: Line) -> None:
+def test_what_was_asked_for_earlier_never_wins(tmp_path: Path, line: JobQueue) -> None:
     session = Sessions(tmp_path).of("page")
     early, late = session.enter(), session.enter()
-    first, second = Ticket([Request("a cup")], line), Ticket([Request("a hat")], line)
+    first, second = Job([Request("a cup")], line), Job([Request("a hat")], line)
     assert session.begin(second, late)
     assert not session.begin(first, early)  # it came through the line of threads later
     assert (first.cancelled, second.cancelled) == (True, False)
@@ -85,11 +85,11 @@ def test_the_last_sketches_stay(tmp_path: Path) -> None:
     assert [sketch.exists() for sketch in sketches] == [False] * 2 + [True] * KEPT_SKETCHES
 
 
-def test_a_closed_page_may_come_back_for_a_while(tmp_path: Path, line: Line) -> None:
+def test_a_closed_page_may_come_back_for_a_while(tmp_path: Path, line: JobQueue) -> None:
     clock = Clock()
     sessions = Sessions(tmp_path, clock)
     path = _with_file(sessions.of("page"))
-    ticket = Ticket([Request("a cup")], line)
+    ticket = Job([Request("a cup")], line)
     sessions.of("page").begin(ticket)
     sessions.leave("page")
     assert ticket.cancelled

@@ -10,17 +10,17 @@ pytest.importorskip("gradio")
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving.admin import Admin
-from triplaneturbo.serving.training_access import MOST_KEYS, Admission
+from triplaneturbo.serving.training_access import MOST_KEYS, TrainingAccess
 
 
 def test_a_key_is_for_those_who_may_train(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Training is off"):
-        Admission(Admin("0.0.0.0"), tmp_path).enter()
+        TrainingAccess(Admin("0.0.0.0"), tmp_path).enter()
     with pytest.raises(UserError, match="Training is off"):
-        Admission(Admin("0.0.0.0"), tmp_path).check("0" * 64)
+        TrainingAccess(Admin("0.0.0.0"), tmp_path).check("0" * 64)
     with pytest.raises(UserError, match="server's own machine"):
-        Admission(Admin("127.0.0.1"), tmp_path).enter()
-    asking = Admission(Admin("0.0.0.0", password="secret"), tmp_path)
+        TrainingAccess(Admin("127.0.0.1"), tmp_path).enter()
+    asking = TrainingAccess(Admin("0.0.0.0", password="secret"), tmp_path)
     with pytest.raises(UserError, match="not the administrator's password"):
         asking.enter("guess")
     key = asking.enter("secret")
@@ -31,7 +31,7 @@ def test_a_key_is_for_those_who_may_train(tmp_path: Path) -> None:
 
 
 def test_a_list_lies_where_nothing_is_served_from_and_goes(tmp_path: Path) -> None:
-    admission = Admission(Admin("127.0.0.1"), tmp_path)
+    admission = TrainingAccess(Admin("127.0.0.1"), tmp_path)
     key = admission.enter(local=True)
     with pytest.raises(UserError, match="upload it again"):
         admission.uploaded(key)
@@ -53,7 +53,7 @@ def test_a_list_lies_where_nothing_is_served_from_and_goes(tmp_path: Path) -> No
 
 
 def test_the_oldest_key_is_forgotten_with_its_list(tmp_path: Path) -> None:
-    admission = Admission(Admin("127.0.0.1"), tmp_path)
+    admission = TrainingAccess(Admin("127.0.0.1"), tmp_path)
     first = admission.enter(local=True)
     admission.receive(first, "ducks.txt").write_text("a red duck")
     for _ in range(MOST_KEYS):

@@ -18,7 +18,7 @@ from tests.helpers.pace import patience, until
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune import run as run_module
 from triplaneturbo.finetune import runner as work_module
-from triplaneturbo.finetune.run import LEARNED, Order, Report, Run
+from triplaneturbo.finetune.run import LEARNED, FinetuneConfig, Report, Run
 from triplaneturbo.models import adapters
 from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.request import Request
@@ -78,7 +78,7 @@ def shelf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
             monkeypatch.setattr(getattr(module, name), "__defaults__", (folder,))
     monkeypatch.setattr(run_module, "ADAPTERS", folder)
     monkeypatch.setattr(Run.keep, "__defaults__", (folder,))
-    monkeypatch.setattr(Order.check, "__defaults__", (folder,))
+    monkeypatch.setattr(FinetuneConfig.check, "__defaults__", (folder,))
     return folder
 
 
@@ -90,8 +90,8 @@ def engine(lesson: Lesson, shelf: Path, tmp_path: Path) -> Iterator[Engine]:
             lesson.allowed.release()
 
 
-def order(name: str = "ducks", iterations: int = 3) -> Order:
-    return Order(name, ("a red duck",), iterations=iterations)
+def order(name: str = "ducks", iterations: int = 3) -> FinetuneConfig:
+    return FinetuneConfig(name, ("a red duck",), iterations=iterations)
 
 
 def state_when(engine: Engine, holds: Callable[[RunState], bool]) -> RunState:
@@ -187,7 +187,7 @@ def test_a_run_is_stopped_and_kept_or_discarded(
 
 def test_there_is_one_run_at_a_time_and_what_cannot_be_is_no_run(engine: Engine, lesson: Lesson) -> None:
     with pytest.raises(UserError, match="does not know 'a dragon'"):
-        engine.begin_run(Order("ducks", ("a red duck", "a dragon")))
+        engine.begin_run(FinetuneConfig("ducks", ("a red duck", "a dragon")))
     with pytest.raises(UserError, match=r"name '\.\./x' cannot be"):
         engine.begin_run(order("../x"))
     assert engine.run_state() is None

@@ -18,7 +18,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.models.catalog import ROOT
 from triplaneturbo.request import Request
 from triplaneturbo.serving.result_store import FRESH, PINNED, RESULT
-from triplaneturbo.serving.user_history import Entry, History, Shelf
+from triplaneturbo.serving.user_history import History, HistoryEntry, UserHistory
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 TOKEN, OTHER = "t" * 43, "o" * 43
@@ -41,20 +41,22 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, clock: Clock) -> Shelf:
+def shelf(tmp_path: Path, clock: Clock) -> UserHistory:
     return History(tmp_path / "history", clock).of(TOKEN)
 
 
-def _add(shelf: Shelf, prompt: str = "a cup", size: int = 0, **more: Any) -> Entry:
+def _add(shelf: UserHistory, prompt: str = "a cup", size: int = 0, **more: Any) -> HistoryEntry:
     entry = shelf.add(Request(prompt), {"faces": 12}, model="small", **more)
     return shelf.attach(entry.id, "glb", bytes(size)) if size else entry
 
 
-def _prompts(shelf: Shelf) -> list[str]:
+def _prompts(shelf: UserHistory) -> list[str]:
     return [entry.prompt for entry in shelf.entries()]
 
 
-def test_a_result_comes_back_as_it_was_after_a_restart(shelf: Shelf, tmp_path: Path, clock: Clock) -> None:
+def test_a_result_comes_back_as_it_was_after_a_restart(
+    shelf: UserHistory, tmp_path: Path, clock: Clock
+) -> None:
     entry = shelf.add(REQUEST, {"faces": 12, "seconds": {"total": 0.5}}, model="small", thumbnail=PNG)
     shelf.attach(entry.id, "glb", b"glTF", {"seconds": {"total": 0.7}})
     shelf.pin(entry.id, True)
@@ -71,13 +73,13 @@ def test_a_result_comes_back_as_it_was_after_a_restart(shelf: Shelf, tmp_path: P
     assert again.id == entry.id == again.folder.name
 
 
-def test_the_newest_comes_first(shelf: Shelf) -> None:
+def test_the_newest_comes_first(shelf: UserHistory) -> None:
     for prompt in ("first", "second", "third"):
         _add(shelf, prompt)
     assert _prompts(shelf) == ["third", "second", "first"]
 
 
-def test_visitors_do_not_see_each_other(shelf: Shelf, tmp_path: Path) -> None:
+def test_visitors_do_not_see_each_other(shelf: UserHistory, tmp_path: Path) -> None:
     entry = _add(shelf)
     other = History(tmp_path / "history").of(OTHER)
     assert other.entries() == []
@@ -107,7 +109,7 @@ def test_what_is_no_token_is_one_sentence(tmp_path: Path, token: Any) -> None:
 
 
 @pytest.mark.parametrize("id", ["", "..", "../" + "0" * 29, "0" * 32, "0" * 33, None, 7, "0" * 31 + "\n"])
-def test_what_is_no_result_is_one_sentence(shelf: Shelf, id: Any) -> None:
+def test_what_is_no_result_is_one_sentence(shelf: UserHistory, id: Any) -> None:
     _add(shelf)
     for act in (shelf.get, shelf.delete, lambda id: shelf.attach(id, "glb", b"x")):
         with pytest.raises(UserError, match="That result is gone; make it again"):
@@ -115,7 +117,7 @@ def test_what_is_no_result_is_one_sentence(shelf: Shelf, id: Any) -> None:
     assert len(shelf.entries()) == 1
 
 
-def test_restoring_what_another_version_wrote(shelf: Shelf) -> None:
+def test_restoring_what_another_version_wrote(shelf: UserHistory) -> None:
     entry = shelf.add(REQUEST, {}, model="small")
     path = entry.folder / RESULT
     result = json.loads(path.read_text())
@@ -140,7 +142,9 @@ def test_restoring_what_another_version_wrote(shelf: Shelf) -> None:
         b'{"schema": "triplaneturbo.result", "version": 1}',
     ],
 )
-def test_what_cannot_be_read_is_left_out_and_left_alone(shelf: Shelf, clock: Clock, damage: bytes) -> None:
+def test_what_cannot_be_read_is_left_out_and_left_alone(
+    shelf: UserHistory, clock: Clock, damage: bytes
+) -> None:
     broken, fine = _add(shelf, "broken"), _add(shelf, "fine")
     (broken.folder / RESULT).write_bytes(damage)
     assert _prompts(shelf) == ["fine"]
@@ -158,14 +162,14 @@ def test_what_cannot_be_read_is_left_out_and_left_alone(shelf: Shelf, clock: Clo
 @pytest.mark.parametrize(
     ("key", "value"), [("name", "../x"), ("prompt", 3), ("settings", []), ("facts", None), ("made", "now")]
 )
-def test_fields_of_a_wrong_kind_are_no_result(shelf: Shelf, key: str, value: Any) -> None:
+def test_fields_of_a_wrong_kind_are_no_result(shelf: UserHistory, key: str, value: Any) -> None:
     entry = _add(shelf)
     path = entry.folder / RESULT
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     assert shelf.entries() == []
 
 
-def test_a_result_without_result_json_is_none_yet(shelf: Shelf, clock: Clock) -> None:
+def test_a_result_without_result_json_is_none_yet(shelf: UserHistory, clock: Clock) -> None:
     half, strange = _add(shelf, "half", thumbnail=PNG), _add(shelf, "strange")
     size = (strange.folder / RESULT).stat().st_size
     for entry in (half, strange):
@@ -179,7 +183,7 @@ def test_a_result_without_result_json_is_none_yet(shelf: Shelf, clock: Clock) ->
     assert (strange.folder / "diary.txt").exists()
 
 
-def test_a_failure_leaves_nothing(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_leaves_nothing(shelf: UserHistory, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, data: bytes) -> None:
         raise UserError("Cannot write: no space left on device.")
 
@@ -195,7 +199,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
         History(tmp_path / "file" / "history")
 
 
-def test_deleting(shelf: Shelf) -> None:
+def test_deleting(shelf: UserHistory) -> None:
     entry, other = _add(shelf, "one", size=10), _add(shelf, "two")
     shelf.pin(entry.id, True)
     shelf.delete(entry.id)
@@ -208,7 +212,7 @@ def test_deleting(shelf: Shelf) -> None:
     assert {path.name for path in shelf.folder.parent.iterdir()} <= {".lock"}
 
 
-def test_a_file_is_attached_whole_or_not(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_file_is_attached_whole_or_not(shelf: UserHistory, tmp_path: Path) -> None:
     entry = _add(shelf)
     source = tmp_path / "live.zip"
     source.write_bytes(b"PK")
@@ -223,13 +227,13 @@ def test_a_file_is_attached_whole_or_not(shelf: Shelf, tmp_path: Path) -> None:
     assert list(shelf.get(entry.id).files) == ["obj"]
 
 
-def test_a_thumbnail_is_a_picture(shelf: Shelf) -> None:
+def test_a_thumbnail_is_a_picture(shelf: UserHistory) -> None:
     with pytest.raises(ValueError, match="a PNG"):
         _add(shelf, thumbnail=b"<svg onload=alert(1)>")
     assert shelf.entries() == []
 
 
-def test_everything_as_a_zip(shelf: Shelf, tmp_path: Path) -> None:
+def test_everything_as_a_zip(shelf: UserHistory, tmp_path: Path) -> None:
     first = shelf.add(REQUEST, {}, model="small", thumbnail=PNG)
     shelf.attach(first.id, "glb", b"one")
     for data in (b"two", b"three"):  # the same request twice
@@ -251,7 +255,7 @@ def test_everything_as_a_zip(shelf: Shelf, tmp_path: Path) -> None:
 
 
 def test_a_zip_leaves_out_what_is_deleted_meanwhile(
-    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shelf: UserHistory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept, gone = _add(shelf, "kept", size=10), _add(shelf, "gone", size=10)
     monkeypatch.setattr(shelf, "entries", lambda: [kept, gone])
@@ -260,7 +264,7 @@ def test_a_zip_leaves_out_what_is_deleted_meanwhile(
         assert [item["prompt"] for item in json.loads(archive.read("manifest.json"))] == ["kept"]
 
 
-def _quota(shelf: Shelf, quota: int) -> None:
+def _quota(shelf: UserHistory, quota: int) -> None:
     shelf._room.quota = quota
 
 
@@ -354,7 +358,7 @@ def test_each_visitor_keeps_so_many_and_the_pinned_ones(tmp_path: Path, clock: C
     assert _prompts(shelf) == ["one more", "4", "3"]
 
 
-def test_unpinning_what_is_not_pinned(shelf: Shelf) -> None:
+def test_unpinning_what_is_not_pinned(shelf: UserHistory) -> None:
     entry = _add(shelf)
     assert not shelf.pin(entry.id, False).pinned
     assert shelf.pin(entry.id, True).pinned
@@ -423,7 +427,7 @@ def test_what_a_killed_server_was_deleting_is_gone_at_the_next_start(tmp_path: P
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["notes"]
 
 
-def test_the_result_of_a_file(shelf: Shelf, tmp_path: Path) -> None:
+def test_the_result_of_a_file(shelf: UserHistory, tmp_path: Path) -> None:
     history = History(tmp_path / "history")
     entry = _add(shelf, size=10)
     assert history.entry_of(entry.files["glb"]) == entry
@@ -431,7 +435,7 @@ def test_the_result_of_a_file(shelf: Shelf, tmp_path: Path) -> None:
         assert history.entry_of(path) is None
 
 
-def test_a_link_is_no_result(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_link_is_no_result(shelf: UserHistory, tmp_path: Path) -> None:
     entry = _add(shelf)
     other = History(tmp_path / "history").of(OTHER)
     other.folder.mkdir()

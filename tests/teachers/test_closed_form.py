@@ -12,7 +12,7 @@ from torch import Tensor
 
 from triplaneturbo.models.schedule import shifted_timesteps
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB, levels, posterior_mean
 from triplaneturbo.toyworld.training.sizes import make_scheduler
 
@@ -28,25 +28,25 @@ class Shelf:
         self.pictures = {text: torch.rand(shape, generator=draw, dtype=torch.float64) for text in captions}
 
     def __call__(
-        self, captions: Sequence[str], scenes: Scenes, seen: Seen, reads: tuple[str, ...]
-    ) -> list[Seen]:
+        self, captions: Sequence[str], scenes: SceneBatch, seen: Renderings, reads: tuple[str, ...]
+    ) -> list[Renderings]:
         assert reads == ("rgb",)
         rgb = torch.stack([self.pictures[text] for text in captions], 1)  # [I, B, V, H, W, 3]
-        return [Seen(one, torch.ones(one.shape[:-1])) for one in rgb]
+        return [Renderings(one, torch.ones(one.shape[:-1])) for one in rgb]
 
     def data(self, *captions: str) -> Tensor:
         """What a teacher of colours diffuses of these captions, one row a picture [I, V * 3 * H * W]."""
         return torch.cat([self.pictures[text] for text in captions]).movedim(-1, 2).flatten(1) * 2 - 1
 
 
-def scenes(prompts: list[str], views: int) -> Scenes:
+def scenes(prompts: list[str], views: int) -> SceneBatch:
     cameras = orbit(torch.arange(len(prompts) * views) * 40.0, 20.0, 2.5)
-    return Scenes(prompts, cameras, views, torch.ones(len(prompts), 3))
+    return SceneBatch(prompts, cameras, views, torch.ones(len(prompts), 3))
 
 
-def nothing_seen(where: Scenes, side: int) -> Seen:
+def nothing_seen(where: SceneBatch, side: int) -> Renderings:
     shape = (len(where.prompts), where.views, side, side)
-    return Seen(torch.zeros(*shape, 3, dtype=torch.float64), torch.zeros(shape))
+    return Renderings(torch.zeros(*shape, 3, dtype=torch.float64), torch.zeros(shape))
 
 
 def bayes(noisy: Tensor, kept: float, data: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ def test_colours_are_encoded_from_minus_one_to_one() -> None:
     teacher = ClosedFormRGB(ALPHAS, Shelf([], 1, 2, 3))
     where = scenes(["a", "b"], 2)
     rgb = torch.rand(2, 2, 3, 4, 3, requires_grad=True)
-    z = teacher.encode(Seen(rgb, torch.ones(2, 2, 3, 4)), where, torch.Generator())
+    z = teacher.encode(Renderings(rgb, torch.ones(2, 2, 3, 4)), where, torch.Generator())
     assert z.shape == (2, 2, 3, 3, 4)
     torch.testing.assert_close(z[1, 0, 2], rgb[1, 0, ..., 2] * 2 - 1)
     (slope,) = torch.autograd.grad(z.sum(), rgb)
@@ -211,7 +211,7 @@ def test_geometry_is_encoded_as_the_multi_view_teacher_wants_it() -> None:
     toward = where.cameras.c2w[:, :3, 2].view(2, 2, 1, 1, 3).expand(2, 2, 2, 2, 3)
     opacity = torch.ones(2, 2, 2, 2)
     opacity[..., 1] = 0
-    seen = Seen(torch.zeros(2, 2, 2, 2, 3), opacity, 0.3 * toward, torch.full((2, 2, 2, 2), 2.5))
+    seen = Renderings(torch.zeros(2, 2, 2, 2, 3), opacity, 0.3 * toward, torch.full((2, 2, 2, 2), 2.5))
     z = teacher.encode(seen, where, torch.Generator())  # [2, 2, 4, 2, 2]
     facing, middle, background = torch.tensor([0.0, 0, 1]), 0.0, -1.0
     torch.testing.assert_close(z[:, :, :3], facing.view(3, 1, 1).expand(2, 2, 3, 2, 2), atol=1e-6, rtol=0)
@@ -228,7 +228,7 @@ def test_geometry_is_encoded_differentiably() -> None:
     opacity = (0.3 + 0.6 * torch.rand(shape, dtype=torch.float64)).requires_grad_()
 
     def encode(normal: Tensor, depth: Tensor, opacity: Tensor) -> Tensor:
-        return teacher.encode(Seen(normal, opacity, normal, depth), where, torch.Generator())
+        return teacher.encode(Renderings(normal, opacity, normal, depth), where, torch.Generator())
 
     assert torch.autograd.gradcheck(encode, (normal, depth, opacity))
 
@@ -241,6 +241,6 @@ def test_no_gradient_is_lost_to_nan_where_nothing_is_seen() -> None:
         torch.zeros(1, 1, 2, 2, requires_grad=True),
     )
     opacity = torch.zeros(1, 1, 2, 2, requires_grad=True)
-    z = teacher.encode(Seen(normal, opacity, normal, depth), where, torch.Generator())
+    z = teacher.encode(Renderings(normal, opacity, normal, depth), where, torch.Generator())
     slopes = torch.autograd.grad((z * torch.randn_like(z)).sum(), (normal, depth, opacity))
     assert all(torch.isfinite(slope).all() for slope in slopes)

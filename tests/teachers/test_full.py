@@ -14,9 +14,9 @@ from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.full import full_teachers
 from triplaneturbo.teachers.multi_view import VIEWS
 
@@ -27,7 +27,7 @@ def files(parity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict
 
 
 @pytest.fixture
-def generator(parity: Path) -> Generator:
+def generator(parity: Path) -> TriplaneGenerator:
     """A student whose base has the width of text that the small MVDream has."""
     width = sizes(parity / "mvdream")["cross_attention_dim"]
     blocks = {
@@ -41,10 +41,10 @@ def generator(parity: Path) -> Generator:
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
     )
-    return Generator(unet, vae, DDIMScheduler(**SCHEDULER), GeneratorConfig())
+    return TriplaneGenerator(unet, vae, DDIMScheduler(**SCHEDULER), GeneratorConfig())
 
 
-def test_each_gives_a_gradient_on_what_it_reads(files: dict[str, Path], generator: Generator) -> None:
+def test_each_gives_a_gradient_on_what_it_reads(files: dict[str, Path], generator: TriplaneGenerator) -> None:
     width = generator.unet.config.cross_attention_dim
 
     def embed(prompts: list[str]) -> torch.Tensor:
@@ -54,9 +54,9 @@ def test_each_gives_a_gradient_on_what_it_reads(files: dict[str, Path], generato
     teachers = full_teachers(generator, generator.base, embed, **files)
     assert [teacher.name for teacher in teachers] == list(full_recipe().teachers)
     cameras = orbit([0.0, 90.0, 180.0, 270.0], 15.0, 1.6, 60.0)
-    scenes = Scenes(["a red mushroom"], cameras, VIEWS, torch.ones(1, 3))
+    scenes = SceneBatch(["a red mushroom"], cameras, VIEWS, torch.ones(1, 3))
     draw = torch.Generator().manual_seed(0)
-    seen = Seen(
+    seen = Renderings(
         rgb=torch.rand(1, VIEWS, 64, 64, 3, generator=draw),
         opacity=torch.rand(1, VIEWS, 64, 64, generator=draw),
         normal=torch.randn(1, VIEWS, 64, 64, 3, generator=draw),
@@ -71,13 +71,15 @@ def test_each_gives_a_gradient_on_what_it_reads(files: dict[str, Path], generato
             assert gradient.abs().max() > 0
 
 
-def test_a_file_of_another_teacher_is_refused(files: dict[str, Path], generator: Generator) -> None:
+def test_a_file_of_another_teacher_is_refused(files: dict[str, Path], generator: TriplaneGenerator) -> None:
     files["mvdream"] = files["richdreamer"]
     with pytest.raises(UserError, match="is not this teacher"):
         full_teachers(generator, generator.base, lambda _: torch.zeros(1), **files)
 
 
-def test_those_that_are_not_asked_for_need_no_files(files: dict[str, Path], generator: Generator) -> None:
+def test_those_that_are_not_asked_for_need_no_files(
+    files: dict[str, Path], generator: TriplaneGenerator
+) -> None:
     none = dict.fromkeys(files)
     (own,) = full_teachers(generator, generator.base, lambda _: torch.zeros(1), **none)
     assert own.name == "sd"

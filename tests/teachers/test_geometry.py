@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from triplaneturbo.render.cameras import Cameras
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.geometry import normals_and_disparity
 
 
@@ -21,8 +21,8 @@ def test_normals_and_disparity_of_a_raster(parity: Path, number: int) -> None:
     normal = case["gb_normal_world"].unflatten(0, (2, 4))
     # The released rasteriser takes clip z for the depth; ours takes the depth itself (facts/teachers.md 12).
     depth = case["depth"][..., 0].unflatten(0, (2, 4))
-    seen = Seen(torch.empty(0), mask, normal, depth)
-    found = normals_and_disparity(seen, Scenes(["a", "b"], cameras, 4, torch.ones(2, 3))).flatten(0, 1)
+    seen = Renderings(torch.empty(0), mask, normal, depth)
+    found = normals_and_disparity(seen, SceneBatch(["a", "b"], cameras, 4, torch.ones(2, 3))).flatten(0, 1)
     torch.testing.assert_close(found[..., :3], case["comp_normal_cam_vis"], rtol=0, atol=1e-5)
     torch.testing.assert_close(found[..., 3:], case["disparity"], rtol=0, atol=1e-5)
     apart = (case["view_depth_true"] - case["depth"])[case["mask"] > 0]

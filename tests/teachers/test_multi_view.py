@@ -16,7 +16,7 @@ from torch import Tensor
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.render.cameras import Cameras, orbit
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.ldm import read_ldm, unet_from, vae_from
 from triplaneturbo.teachers.multi_view import VIEWS, MultiView
 from triplaneturbo.teachers.mvdream import UNET as MVDREAM
@@ -63,8 +63,8 @@ def placed_texts(case: dict[str, Tensor]) -> Callable[[list[str]], Tensor]:
 
 def asked(asking: MultiView, case: dict[str, Tensor]) -> Tensor:
     """The network's answer to a case, guided or not the same."""
-    scenes = Scenes(["a"] * (len(case["x"]) // VIEWS), cameras(case), VIEWS, torch.ones(1, 3))
-    nothing = Seen(torch.empty(0), torch.empty(0))
+    scenes = SceneBatch(["a"] * (len(case["x"]) // VIEWS), cameras(case), VIEWS, torch.ones(1, 3))
+    nothing = Renderings(torch.empty(0), torch.empty(0))
     noisy = case["x"].unflatten(0, (-1, VIEWS))
     told = asking.condition(nothing, scenes)
     with torch.no_grad():
@@ -141,9 +141,9 @@ def test_mvdreams_autoencoder(parity: Path, number: int) -> None:
 
 def test_what_mvdream_encodes_reaches_the_pixels(parity: Path) -> None:
     looking = teacher(parity, "mvdream", lambda _: torch.zeros(1), released=False)
-    scenes = Scenes(["a"], orbit(torch.arange(4) * 90.0, 10.0, 2.0), VIEWS, torch.ones(1, 3))
+    scenes = SceneBatch(["a"], orbit(torch.arange(4) * 90.0, 10.0, 2.0), VIEWS, torch.ones(1, 3))
     rgb = torch.rand(1, 4, 40, 40, 3, requires_grad=True)
-    seen = Seen(rgb, torch.ones(1, 4, 40, 40))
+    seen = Renderings(rgb, torch.ones(1, 4, 40, 40))
     latents = looking.encode(seen, scenes, torch.Generator().manual_seed(3))
     assert latents.shape == (1, 4, 4, 8, 8)
     assert torch.equal(latents, looking.encode(seen, scenes, torch.Generator().manual_seed(3)))

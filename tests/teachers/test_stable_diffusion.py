@@ -12,10 +12,10 @@ from torch import Tensor
 from tests.helpers.full_size import SCHEDULER
 from tests.models.test_triplane_generator import CONFIG, bases, stir
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
-from triplaneturbo.models.merged_lora import Folded
-from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.merged_lora import MergedLora
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.stable_diffusion import Shade, StableDiffusion
 from triplaneturbo.toyworld.scene.view_renderer import shade
 
@@ -29,22 +29,24 @@ def embed(captions: list[str]) -> Tensor:
     )
 
 
-def make(shading: Shade | None = None, kind: str = "epsilon") -> tuple[Generator, Folded, StableDiffusion]:
+def make(
+    shading: Shade | None = None, kind: str = "epsilon"
+) -> tuple[TriplaneGenerator, MergedLora, StableDiffusion]:
     unet, vae = bases()
     scheduler = DDIMScheduler(**SCHEDULER, prediction_type=kind)
-    generator = Generator(unet, vae, scheduler, CONFIG).eval()
-    folded = Folded(generator)
+    generator = TriplaneGenerator(unet, vae, scheduler, CONFIG).eval()
+    folded = MergedLora(generator)
     return generator, folded, StableDiffusion(folded.base, vae, scheduler, embed, SIZE, shading)
 
 
-def scenes() -> Scenes:
+def scenes() -> SceneBatch:
     cameras = orbit(torch.arange(2 * VIEWS) * 50.0, 10.0, 2.5)
-    return Scenes(["a cat", "two dogs"], cameras, VIEWS, torch.ones(2, 3))
+    return SceneBatch(["a cat", "two dogs"], cameras, VIEWS, torch.ones(2, 3))
 
 
-def seen(side: int = SIZE) -> Seen:
+def seen(side: int = SIZE) -> Renderings:
     shape = (2, VIEWS, side, side)
-    return Seen(torch.rand(*shape, 3), torch.ones(shape), torch.randn(*shape, 3), torch.ones(shape))
+    return Renderings(torch.rand(*shape, 3), torch.ones(shape), torch.randn(*shape, 3), torch.ones(shape))
 
 
 def seeded(seed: int = 4) -> torch.Generator:
@@ -164,11 +166,11 @@ def test_pictures_are_lit_as_those_that_the_base_learned_from() -> None:
     where, shown = scenes(), seen()
     toward = where.cameras.c2w[:, :3, 2].view(2, VIEWS, 1, 1, 3)
     unit = torch.nn.functional.normalize(shown.normal, dim=-1)
-    by_hand = Seen(shade(shown.rgb, unit, toward), shown.opacity)
+    by_hand = Renderings(shade(shown.rgb, unit, toward), shown.opacity)
     found = lit.encode(shown, where, seeded())
     torch.testing.assert_close(found, plain.encode(by_hand, where, seeded()))
     assert not torch.allclose(found, plain.encode(shown, where, seeded()), atol=1e-3)
-    nothing = Seen(shown.rgb, torch.zeros_like(shown.opacity), shown.normal)
+    nothing = Renderings(shown.rgb, torch.zeros_like(shown.opacity), shown.normal)
     torch.testing.assert_close(*(one.encode(nothing, where, seeded()) for one in (lit, plain)))
 
 

@@ -11,15 +11,15 @@ import torch
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.toyworld.scene import view_cache as pool_module
 from triplaneturbo.toyworld.scene.object_class import INSTANCES
 from triplaneturbo.toyworld.scene.palette import COLORS
 from triplaneturbo.toyworld.scene.solids import SHAPES
 from triplaneturbo.toyworld.scene.spec import Spec
-from triplaneturbo.toyworld.scene.view_cache import AXES, NOTHING_CODE, PIXEL, RIGS, VIEWS, Key, Pool
+from triplaneturbo.toyworld.scene.view_cache import AXES, NOTHING_CODE, PIXEL, RIGS, VIEWS, Key, ViewCache
 from triplaneturbo.toyworld.scene.view_renderer import colors, shade
-from triplaneturbo.toyworld.training.data import PoolData, meaning
+from triplaneturbo.toyworld.training.data import ViewCacheData, meaning
 from triplaneturbo.toyworld.training.pictures import SIZE, PictureBook, color_table, develop, shape_of
 
 CAMERAS = RIGS * VIEWS + AXES
@@ -39,14 +39,14 @@ def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return pixels
 
 
-def stored(folder: Path, keys: Iterable[Key], side: int) -> Pool:
+def stored(folder: Path, keys: Iterable[Key], side: int) -> ViewCache:
     """A pool of random pixels."""
     keys = list(keys)
     for number, key in enumerate(keys):
         shape = (1 if key[1] else len(SHAPES), INSTANCES, 5, side, side)
         every = np.tile(noise(shape, number), (1, 1, CAMERAS // 5, 1, 1))  # random numbers take their time
         np.save(pool_module._path(folder, key), every)
-    return Pool(folder, keys)
+    return ViewCache(folder, keys)
 
 
 @pytest.mark.parametrize("modifier", ["", "spotted"])
@@ -102,16 +102,16 @@ def test_shapes_are_those_of_the_modifiers_that_have_one() -> None:
     assert shape_of(Spec.of("duck")) == ""
 
 
-def scenes(captions: list[str], rig: int) -> Scenes:
+def scenes(captions: list[str], rig: int) -> SceneBatch:
     cameras = orbit(torch.zeros(len(captions) * VIEWS), 0.0, 2.5)
-    return Scenes(captions, cameras, VIEWS, torch.rand(len(captions), 3), rig)
+    return SceneBatch(captions, cameras, VIEWS, torch.rand(len(captions), 3), rig)
 
 
 def test_teachers_see_the_pool_s_pixels_where_the_student_is_looked_at(tmp_path: Path) -> None:
     pool = stored(tmp_path, [("duck", ""), ("duck", "box")], 12)
     where = scenes(["a tall red duck", "a duck on a blue box"], 5)
-    student = Seen(torch.zeros(2, VIEWS, 4, 4, 3), torch.zeros(2, VIEWS, 4, 4), stride=3, first=(1, 2))
-    instances = PoolData(pool)(where.prompts, where, student, ("rgb", "normal", "depth", "opacity"))
+    student = Renderings(torch.zeros(2, VIEWS, 4, 4, 3), torch.zeros(2, VIEWS, 4, 4), stride=3, first=(1, 2))
+    instances = ViewCacheData(pool)(where.prompts, where, student, ("rgb", "normal", "depth", "opacity"))
     assert len(instances) == INSTANCES
     shapes = [(meaning(text), key) for text, key in zip(where.prompts, ((0, ""), (1, "box")), strict=True)]
     for i, one in enumerate(instances):
@@ -135,7 +135,7 @@ def test_teachers_see_the_pool_s_pixels_where_the_student_is_looked_at(tmp_path:
                         assert one.depth is not None
                         np.testing.assert_allclose(one.normal[at], pixel["normal"] / 127, atol=1e-6)
                         assert float(one.depth[at]) == float(pixel["depth"])
-    only = PoolData(pool)(where.prompts, where, student, ("rgb",))
+    only = ViewCacheData(pool)(where.prompts, where, student, ("rgb",))
     assert all(one.normal is None and one.depth is None for one in only)
     assert all(torch.equal(one.rgb, other.rgb) for one, other in zip(only, instances, strict=True))
 

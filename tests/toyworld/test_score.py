@@ -25,7 +25,7 @@ from triplaneturbo.toyworld.scene.spec import Spec
 from triplaneturbo.toyworld.scene.view_cache import NOTHING_CODE, PIXEL, pool_cameras
 from triplaneturbo.toyworld.scene.view_renderer import NOTHING, see
 from triplaneturbo.toyworld.scoring import ground_truth
-from triplaneturbo.toyworld.scoring.generated import Made, colored, maker, photograph, pieces, sphere
+from triplaneturbo.toyworld.scoring.generated import Generated, colored, maker, photograph, pieces, sphere
 from triplaneturbo.toyworld.scoring.score import PROMPTS, compare, group_of, prompts, score, write_prompts
 from triplaneturbo.toyworld.scoring.score_report import Sheet, table
 from triplaneturbo.toyworld.training.clip import (
@@ -53,7 +53,7 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
     return Judge(clip)
 
 
-def perfect(caption: str, seed: int) -> Made:
+def perfect(caption: str, seed: int) -> Generated:
     spec = next(spec for spec in SPECS if spec.caption == caption)
     return ground_truth.made(spec, seed)
 
@@ -130,7 +130,7 @@ def test_a_wrong_colour_is_an_error_of_its_size() -> None:
 
 
 def test_nothing_counts_as_empty_and_scores_nothing(judge: Judge) -> None:
-    def nothing(caption: str, seed: int) -> Made:
+    def nothing(caption: str, seed: int) -> Generated:
         raise EmptySurfaceError
 
     sheet = Sheet()
@@ -144,7 +144,7 @@ def test_nothing_counts_as_empty_and_scores_nothing(judge: Judge) -> None:
 def test_loose_pieces_are_floaters_unless_they_are_dust() -> None:
     ball = sphere().mesh
 
-    def beside(scale: float) -> Made:
+    def beside(scale: float) -> Generated:
         vertices = torch.cat((ball.vertices, ball.vertices * scale + 0.9))
         both = Mesh(vertices, torch.cat((ball.faces, ball.faces + len(ball.vertices))))
         return replace(sphere(), raw=both)

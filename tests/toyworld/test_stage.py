@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.toyworld.training.stage import train_stage
-from triplaneturbo.utils.distributed import Team
+from triplaneturbo.utils.distributed import DistributedContext
 
 STEPS, EVERY = 14, 4
 
@@ -47,8 +47,10 @@ def train(
         value = (modules["b"](modules["a"](x).relu()).float() - x.sum(1, keepdim=True)).square().mean()
         return value, {"square": value.item()}
 
-    train_stage("stage", folder, modules, loss, team=Team(), steps=steps, rate=1e-2, average=average,
-                settings=settings or {"batch": 16}, save_every=EVERY, progress=progress)  # fmt: skip
+    train_stage(
+        "stage", folder, modules, loss, team=DistributedContext(), steps=steps, rate=1e-2, average=average,
+        settings=settings or {"batch": 16}, save_every=EVERY, progress=progress,
+    )  # fmt: skip
     return modules, taken
 
 

@@ -21,7 +21,7 @@ from triplaneturbo.toyworld.training.precision import convert
 from triplaneturbo.toyworld.training.start import take_base
 from triplaneturbo.toyworld.training.train import CONFIG, SMALL, make_student, train
 from triplaneturbo.utils import distributed
-from triplaneturbo.utils.distributed import Team
+from triplaneturbo.utils.distributed import DistributedContext
 
 KEYS = [("apple", "")]
 
@@ -34,13 +34,15 @@ def test_it_goes_on_from_the_shipped_weights(tmp_path: Path, apple_pool: Path) -
     apples = [spec for spec in seen() if spec.thing == "apple" and not spec.support]
     settings = replace(SMALL, iterations=1, batch=1, rate=1e-9, start=mark, begun=1.0)
     start = SHIPPED / ADAPTER_NAME
-    train(Team(), tmp_path, KEYS, apples, settings, math.inf, start)
+    train(DistributedContext(), tmp_path, KEYS, apples, settings, math.inf, start)
     before, after = load_file(start), load_file(tmp_path / "model" / ADAPTER_NAME)
     assert before.keys() == after.keys()
     for name, value in before.items():
         torch.testing.assert_close(after[name], value.float(), rtol=0, atol=1e-6)
     with pytest.raises(UserError, match="begun with start"):
-        train(Team(), tmp_path, KEYS, apples, replace(settings, start="another"), math.inf, start)
+        train(
+            DistributedContext(), tmp_path, KEYS, apples, replace(settings, start="another"), math.inf, start
+        )
 
 
 def test_the_base_is_copied_in_full_precision_and_once(tmp_path: Path) -> None:
@@ -61,7 +63,7 @@ def test_half_the_rate_unless_another_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], rate: float
 ) -> None:
     told = []
-    monkeypatch.setattr(view_cache, "make_pool", lambda *_: None)
+    monkeypatch.setattr(view_cache, "make_view_cache", lambda *_: None)
     monkeypatch.setattr(distributed, "run", lambda _train, arguments, *_: told.append(arguments[3]))
     assert main(["train", "--from", str(SHIPPED), "--folder", str(tmp_path), *options]) == 0
     assert [(settings.rate, settings.begun) for settings in told] == [(rate, 1.0)]

@@ -26,7 +26,7 @@ from triplaneturbo.toyworld.training import pretrain as pretrain_module
 from triplaneturbo.toyworld.training.export import export
 from triplaneturbo.toyworld.training.pretrain import pretrain
 from triplaneturbo.toyworld.training.train import SMALL, make_student, read_captions, train
-from triplaneturbo.utils.distributed import Team
+from triplaneturbo.utils.distributed import DistributedContext
 
 THING = "apple"
 KEYS = [(THING, "")]
@@ -44,8 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, apple_pool: Path, few_previ
         patch.setattr(pretrain_module, "seen", lambda: apples)
         patch.setattr(pretrain_module, "SHOWN", 2)
         (folder / "pool").symlink_to(apple_pool)
-        pretrain(Team(), folder, KEYS, vae_steps=2, unet_steps=2, batch=2)
-    train(Team(), folder, KEYS, list(apples), SETTINGS, math.inf)
+        pretrain(DistributedContext(), folder, KEYS, vae_steps=2, unet_steps=2, batch=2)
+    train(DistributedContext(), folder, KEYS, list(apples), SETTINGS, math.inf)
     yield folder
     torch.set_num_threads(threads)
 
@@ -70,7 +70,7 @@ def test_a_finished_run_that_was_killed_before_it_wrote_the_model_writes_it(fold
     path = folder / "model" / "adapter.safetensors"
     before = path.read_bytes()
     path.unlink()
-    train(Team(), folder, KEYS, list(seen()), SETTINGS, math.inf)
+    train(DistributedContext(), folder, KEYS, list(seen()), SETTINGS, math.inf)
     assert path.read_bytes() == before
 
 
@@ -120,7 +120,7 @@ def test_trends_are_told_and_not_measured_twice(
     monkeypatch.setattr(trend_module, "RUNS", runs)
     monkeypatch.setattr(trend_module, "SEEDS", (0,))
     monkeypatch.setattr(trend_module, "_COLORS", 1)
-    trend(Team(), folder, passes=2, batch=1)
+    trend(DistributedContext(), folder, passes=2, batch=1)
     told = json.loads((folder / "trend" / "trend.json").read_text())
     assert list(told["runs"]) == list(runs)
     assert 5 * told["runs"]["one step"]["learns"] < 2 * told["runs"]["full"]["learns"]
@@ -128,7 +128,7 @@ def test_trends_are_told_and_not_measured_twice(
     assert table(told["runs"]) in capsys.readouterr().out
     assert [newest(place)["iteration"] for place in sorted((folder / "trend").glob("*-*"))] == [1, 2]
     before = {path: path.stat().st_mtime_ns for path in (folder / "trend").rglob("*.pt")}
-    trend(Team(), folder, passes=2, batch=1)
+    trend(DistributedContext(), folder, passes=2, batch=1)
     assert {path: path.stat().st_mtime_ns for path in (folder / "trend").rglob("*.pt")} == before
 
 

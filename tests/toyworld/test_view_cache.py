@@ -21,8 +21,8 @@ from triplaneturbo.toyworld.scene.view_cache import (
     PIXEL,
     RIGS,
     VIEWS,
-    Pool,
-    make_pool,
+    ViewCache,
+    make_view_cache,
     pool_cameras,
 )
 from triplaneturbo.toyworld.scene.view_renderer import NOTHING, see
@@ -73,13 +73,13 @@ def test_drawn_once_found_again_and_drawn_anew_when_a_class_changes(
     folder = tmp_path / "pool"
     said: list[str] = []
     with pytest.raises(UserError, match="draw them first"):
-        Pool(folder, KEYS)
-    make_pool(folder, KEYS, said.append)
+        ViewCache(folder, KEYS)
+    make_view_cache(folder, KEYS, said.append)
     assert [line.split(":")[0] for line in said] == ["drawn 1 of 2", "drawn 2 of 2"]
     assert {line.split(": ")[1] for line in said} == {"box", "apple on box"}
     files = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert len(files) == 2
-    make_pool(folder, KEYS, said.append)
+    make_view_cache(folder, KEYS, said.append)
     assert len(said) == 2
     assert files == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
@@ -87,16 +87,16 @@ def test_drawn_once_found_again_and_drawn_anew_when_a_class_changes(
     other = replace(box, build=lambda rng: box.build(rng).scaled(0.5))
     monkeypatch.setitem(THINGS, "box", other)
     with pytest.raises(UserError, match="draw them first"):
-        Pool(folder, KEYS)
-    make_pool(folder, KEYS, said.append)
+        ViewCache(folder, KEYS)
+    make_view_cache(folder, KEYS, said.append)
     assert len(said) == 4  # the box, and what stands on it
     assert len(list(folder.iterdir())) == 4
-    Pool(folder, KEYS)
+    ViewCache(folder, KEYS)
 
 
 def test_pixels_are_what_cameras_see(tmp_path: Path) -> None:
-    make_pool(tmp_path, KEYS, lambda _: None)
-    pool = Pool(tmp_path, KEYS)
+    make_view_cache(tmp_path, KEYS, lambda _: None)
+    pool = ViewCache(tmp_path, KEYS)
     cameras = pool_cameras()
     for thing, shape, support in (("box", "flat", ""), ("apple", "", "box")):
         pixels = pool.pixels(thing, shape, support, slice(4, 8))
@@ -117,7 +117,7 @@ def test_pixels_are_what_cameras_see(tmp_path: Path) -> None:
 def test_where_nothing_can_be_written_it_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="Cannot write"):
-        make_pool(tmp_path / "file" / "pool", KEYS[:1], lambda _: None)
+        make_view_cache(tmp_path / "file" / "pool", KEYS[:1], lambda _: None)
 
 
 def test_a_failure_leaves_no_part_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,5 +126,5 @@ def test_a_failure_leaves_no_part_of_a_file(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr("triplaneturbo.utils.atomic_files.os.fsync", fail)
     with pytest.raises(UserError, match="No space left on device; free space"):
-        make_pool(tmp_path, KEYS[:1], lambda _: None)
+        make_view_cache(tmp_path, KEYS[:1], lambda _: None)
     assert list(tmp_path.iterdir()) == []

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from triplaneturbo.finetune.config import PRESETS, Order
+from triplaneturbo.finetune.config import PRESETS, FinetuneConfig
 from triplaneturbo.finetune.duration import Estimate
 from triplaneturbo.ui.training.lengths import AS_SET, duration, estimates, memory, panel
 
 
-def engine(seen: list[Order]) -> Any:
-    def estimate_run(order: Order) -> Estimate:
+def engine(seen: list[FinetuneConfig]) -> Any:
+    def estimate_run(order: FinetuneConfig) -> Estimate:
         seen.append(order)
         return Estimate(60.0 * order.iterations, 10**8 * order.batch, "")
 
@@ -22,7 +22,7 @@ def engine(seen: list[Order]) -> Any:
 
 
 def test_a_preset_s_settings_are_no_other_ones_and_changed_ones_are() -> None:
-    seen: list[Order] = []
+    seen: list[FinetuneConfig] = []
     settings = {"steps": 0, **PRESETS["short"](True)}
     found = estimates(engine(seen), ["a red cup"], ["a hat"], settings)
     assert list(found) == ["Try", "Short", "Thorough"]
@@ -34,7 +34,7 @@ def test_a_preset_s_settings_are_no_other_ones_and_changed_ones_are() -> None:
 
 
 def test_all_lengths_are_counted_with_the_settings_that_no_preset_has() -> None:
-    seen: list[Order] = []
+    seen: list[FinetuneConfig] = []
     settings = {"steps": 0, **PRESETS["try"](True), "teachers": ["rgb"], "rank": 8}
     assert AS_SET not in estimates(engine(seen), ["a red cup"], [], settings)
     assert [(order.teachers, order.rank) for order in seen] == [(("rgb",), 8)] * 3

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from triplaneturbo.request import Request
-from triplaneturbo.serving.jobs import Made, Stopped, Waiting, Working
+from triplaneturbo.serving.jobs import MeshReady, Stopped, Waiting, Working
 from triplaneturbo.ui.generate import panels
 
 NASTY = "<img src=x onerror=alert(1)> \"' ${value} {{value}} `x` </p><script>alert(2)</script>"
@@ -30,7 +30,7 @@ class Reader(HTMLParser):
         self.words += data
 
 
-def _made(prompt: str = "a cup", unread: str = "", cached: bool = False, short: bool = False) -> Made:
+def _made(prompt: str = "a cup", unread: str = "", cached: bool = False, short: bool = False) -> MeshReady:
     facts = {
         "prompt": prompt,
         "seed": 7,
@@ -46,7 +46,7 @@ def _made(prompt: str = "a cup", unread: str = "", cached: bool = False, short: 
         "seconds": {**dict.fromkeys(panels.STAGES, 0.25), "total": 2.0},
         "files": [{"path": "/home/someone/cup.glb", "bytes": 2_345_678, "sha256": "00"}],
     }
-    return Made(Request(prompt), {"glb": Path("/home/someone/cup.glb")}, facts, unread)
+    return MeshReady(Request(prompt), {"glb": Path("/home/someone/cup.glb")}, facts, unread)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_facts_are_told() -> None:
         (_made(short=True), "memory was short: the texture has 512 texels a side"),
     ],
 )
-def test_the_status_line(event: Waiting | Working | Made | Stopped, said: str) -> None:
+def test_the_status_line(event: Waiting | Working | MeshReady | Stopped, said: str) -> None:
     assert said in Reader(panels.status(event)).words
 
 

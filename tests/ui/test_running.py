@@ -11,13 +11,15 @@ import pytest
 
 from tests.ui.test_panels import Reader
 from triplaneturbo.errors import UserError
-from triplaneturbo.finetune.config import Order
+from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.run import Report
 from triplaneturbo.serving.training_service import RunState, _logged
 from triplaneturbo.ui.training import prompt_list, running
 
 NASTY = "<img src=x onerror=alert(2)>"
-STATE = RunState(Order("ducks", ("a red duck",)), Path("runs/ducks"), "running", iteration=30, iterations=90)
+STATE = RunState(
+    FinetuneConfig("ducks", ("a red duck",)), Path("runs/ducks"), "running", iteration=30, iterations=90
+)
 WORLD: Any = SimpleNamespace(words="some")
 
 
@@ -100,7 +102,7 @@ def test_nothing_of_a_list_goes_without_a_word() -> None:
 def test_a_list_too_long_for_the_page_names_the_command() -> None:
     with pytest.raises(UserError, match="triplaneturbo finetune --prompts"):
         prompt_list.from_text("a" * (prompt_list.MOST_CHARACTERS + 1))
-    many = replace(STATE, order=Order("x", tuple(f"a cup {i}" for i in range(30_000))))
+    many = replace(STATE, order=FinetuneConfig("x", tuple(f"a cup {i}" for i in range(30_000))))
     assert prompt_list.of_run(many) == ""
     assert prompt_list.of_run(STATE) == "a red duck"
     assert prompt_list.of_run(None) == ""

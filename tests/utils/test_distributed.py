@@ -13,12 +13,19 @@ from torch import nn
 
 from tests.helpers.pace import patience
 from triplaneturbo.errors import UserError
-from triplaneturbo.utils.distributed import Lost, Team, _follow, is_launched, launched, run
+from triplaneturbo.utils.distributed import (
+    DistributedContext,
+    WorkerLost,
+    _follow,
+    is_launched,
+    launched,
+    run,
+)
 
 PARTS = 2
 
 
-def learn(team: Team, parts: range) -> nn.Module:
+def learn(team: DistributedContext, parts: range) -> nn.Module:
     """A small model with the gradients of some parts of a batch, each part's loss a mean."""
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
@@ -27,7 +34,7 @@ def learn(team: Team, parts: range) -> nn.Module:
     return model
 
 
-def work(team: Team, folder: Path) -> None:
+def work(team: DistributedContext, folder: Path) -> None:
     model = learn(team, range(team.rank, team.rank + 1))
     team.average_gradients(model.parameters())
     mean = team.mean(torch.tensor(float(team.rank)))
@@ -49,7 +56,7 @@ def work(team: Team, folder: Path) -> None:
 def test_two_processes_learn_as_one_and_fail_as_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^The second one fails: mend it\.$"):
         run(work, (tmp_path,), PARTS)
-    whole = learn(Team(), range(PARTS))
+    whole = learn(DistributedContext(), range(PARTS))
     results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(PARTS)]
     for rank, (gradients, mean, everyone, leads, means, told, given) in enumerate(results):
         assert means == {"rank": 0.5, "same": 0.1}
@@ -63,7 +70,7 @@ def test_two_processes_learn_as_one_and_fail_as_one(tmp_path: Path) -> None:
             assert torch.equal(gradient, other)
 
 
-def die(team: Team) -> None:
+def die(team: DistributedContext) -> None:
     if team.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     team.wait()
@@ -71,7 +78,7 @@ def die(team: Team) -> None:
 
 def test_where_one_is_killed_a_sentence_says_so() -> None:
     with pytest.raises(
-        Lost, match=r"^A process of the run has ended, .* goes on from its last checkpoint\.$"
+        WorkerLost, match=r"^A process of the run has ended, .* goes on from its last checkpoint\.$"
     ):
         run(die, (), PARTS)
 
@@ -80,7 +87,7 @@ def test_where_one_is_killed_a_sentence_says_so() -> None:
 def test_a_process_that_no_launcher_started_is_alone(environ: dict[str, str]) -> None:
     assert not is_launched(environ)
     with launched(environ) as team:
-        assert team == Team()
+        assert team == DistributedContext()
         assert team.any(True)
         assert not team.any(False)
         assert team.means({"a": 0.1, "b": -3.0}) == {"a": 0.1, "b": -3.0}
@@ -99,7 +106,7 @@ def test_processes_that_do_not_meet_are_told(monkeypatch: pytest.MonkeyPatch) ->
 def test_one_process_runs_in_place() -> None:
     told = []
 
-    def here(team: Team, word: str) -> None:
+    def here(team: DistributedContext, word: str) -> None:
         model = learn(team, range(1))
         before = [p.grad.clone() for p in model.parameters()]
         team.average_gradients(model.parameters())
@@ -108,9 +115,9 @@ def test_one_process_runs_in_place() -> None:
         told.append((team, word, os.getpid(), team.mean(torch.tensor(3.0)).item()))
 
     run(here, ("word",), 1)
-    assert told == [(Team(), "word", os.getpid(), 3.0)]
-    assert Team().leads
-    assert Team().device == torch.device("cpu")
+    assert told == [(DistributedContext(), "word", os.getpid(), 3.0)]
+    assert DistributedContext().leads
+    assert DistributedContext().device == torch.device("cpu")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from triplaneturbo.distill.corpora.prompt_list import PromptList, read_batch
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import Request, shown
-from triplaneturbo.serving.output_files import Job
+from triplaneturbo.serving.output_files import OutputJob
 
 MOST_SHOWN = 5
 
@@ -64,7 +64,7 @@ def requests(listed: PromptList, first: Request, count: int, file: str) -> list[
     return list(made)
 
 
-def tell(file: str, listed: PromptList, wanted: list[Named], jobs: list[Job]) -> None:
+def tell(file: str, listed: PromptList, wanted: list[Named], jobs: list[OutputJob]) -> None:
     """Say on standard error what was decided, what was left out, and which names were changed."""
     for line in (f"{_printable(file)}: {listed.summary}", *listed.notes, _renamed(wanted, jobs)):
         if line:
@@ -75,7 +75,7 @@ def _printable(file: str) -> str:
     return file if file.isprintable() else shown(file)
 
 
-def _renamed(wanted: list[Named], jobs: list[Job]) -> str:
+def _renamed(wanted: list[Named], jobs: list[OutputJob]) -> str:
     """A sentence on files that are not called as wanted; "" if there are none."""
     stems = [next(iter(job.paths.values())).stem for job in jobs]
     changed = [

@@ -26,15 +26,15 @@ from triplaneturbo.cli.flags import add_model_flags
 from triplaneturbo.cli.generate import decimal, whole
 from triplaneturbo.distill.corpora.prompt_list import read_file, split
 from triplaneturbo.errors import UserError
-from triplaneturbo.finetune.config import OPTIMIZERS, PRESETS, TUNINGS, Order
+from triplaneturbo.finetune.config import OPTIMIZERS, PRESETS, TUNINGS, FinetuneConfig
 from triplaneturbo.finetune.duration import SHOWN, estimate
 from triplaneturbo.finetune.run import RUNS, SHEET, Report, Run
-from triplaneturbo.models.catalog import Found, base_or_default, find_model
+from triplaneturbo.models.catalog import ModelFiles, base_or_default, find_model
 from triplaneturbo.request import shown
 from triplaneturbo.serving.preflight import check_process
 
 if TYPE_CHECKING:
-    from triplaneturbo.utils.distributed import Team
+    from triplaneturbo.utils.distributed import DistributedContext
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
 
     from triplaneturbo.utils.devices import choose_device
-    from triplaneturbo.utils.distributed import Shared, is_launched, launched
+    from triplaneturbo.utils.distributed import CollectiveError, is_launched, launched
 
     shared = is_launched(os.environ)
     device = choose_device(arguments.device).device
@@ -114,14 +114,18 @@ def run(arguments: argparse.Namespace) -> int:
         team.wait()
         try:
             return _train(arguments, Run.open(folder), found, team)
-        except Shared:
+        except CollectiveError:
             if team.leads:
                 raise
             return BAD_INPUT
 
 
 def _set_out(
-    arguments: argparse.Namespace, draft: Order | None, folder: Path, found: Found, team: Team
+    arguments: argparse.Namespace,
+    draft: FinetuneConfig | None,
+    folder: Path,
+    found: ModelFiles,
+    team: DistributedContext,
 ) -> None:
     """Begin the run, or change what one that goes on may have anew; tell what it will take.
 
@@ -148,7 +152,7 @@ def _set_out(
         _say(arguments, estimate(order, config.world).sentence)
 
 
-def _draft(arguments: argparse.Namespace) -> Order:
+def _draft(arguments: argparse.Namespace) -> FinetuneConfig:
     """What is asked for, as far as it can be checked before the model is known.
 
     Raises:
@@ -168,7 +172,7 @@ def _draft(arguments: argparse.Namespace) -> Order:
         for line in (listed.summary, *listed.notes):
             _say(arguments, line)
         learned, held = split(listed.prompts, arguments.held_out, arguments.seed)
-    order = Order(
+    order = FinetuneConfig(
         name=_name(arguments),
         prompts=learned,
         held_out=held,
@@ -189,7 +193,9 @@ def _draft(arguments: argparse.Namespace) -> Order:
     return order
 
 
-def _order(arguments: argparse.Namespace, draft: Order, found: Found, world: bool) -> Order:
+def _order(
+    arguments: argparse.Namespace, draft: FinetuneConfig, found: ModelFiles, world: bool
+) -> FinetuneConfig:
     """The whole order, its blanks filled in by the preset, without prompts that the model cannot express.
 
     Args:
@@ -225,7 +231,7 @@ def _order(arguments: argparse.Namespace, draft: Order, found: Found, world: boo
     return order
 
 
-def _train(arguments: argparse.Namespace, run: Run, found: Found, team: Team) -> int:
+def _train(arguments: argparse.Namespace, run: Run, found: ModelFiles, team: DistributedContext) -> int:
     """Do the run to its end, or until it is interrupted; then keep what was learned."""
     from triplaneturbo.finetune.runner import train
     from triplaneturbo.utils.kernels import announced_on_stderr

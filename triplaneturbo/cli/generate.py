@@ -49,12 +49,12 @@ from triplaneturbo.models.adapters import adapter
 from triplaneturbo.models.catalog import base_or_default, fingerprint
 from triplaneturbo.request import DEFAULT_FACES, DEFAULT_FLOATERS, SEED_LIMIT, UNWRAPS, Request, shown
 from triplaneturbo.serving.facts import describe
-from triplaneturbo.serving.output_files import DEFAULT_FOLDER, FORMATS, Job, formats_of, plan, write
+from triplaneturbo.serving.output_files import DEFAULT_FOLDER, FORMATS, OutputJob, formats_of, plan, write
 from triplaneturbo.serving.preflight import check_process
 
 if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
-    from triplaneturbo.serving.job_queue import Ticket
+    from triplaneturbo.serving.job_queue import Job
 
 MOST_MESHES = 10_000
 
@@ -225,7 +225,7 @@ def _tell_placement(placement: Placement, formats: Container[str]) -> None:
         )
 
 
-def _jobs(arguments: argparse.Namespace, placement: Placement) -> tuple[list[Job], Manifest | None]:
+def _jobs(arguments: argparse.Namespace, placement: Placement) -> tuple[list[OutputJob], Manifest | None]:
     """Everything that can be said before a model is loaded."""
     if (arguments.prompt is None) == (arguments.prompts is None):
         raise UserError('Give either a prompt, such as "a red mushroom", or --prompts FILE.')
@@ -307,7 +307,7 @@ def _tell(engine: Engine, prompt: str, name_it: bool) -> None:
         print(f"{shown(prompt)}: {sentence}" if name_it else sentence, file=sys.stderr)
 
 
-def _make(engine: Engine, job: Job, placement: Placement, label: str, quiet: bool) -> dict[str, Any]:
+def _make(engine: Engine, job: OutputJob, placement: Placement, label: str, quiet: bool) -> dict[str, Any]:
     ticket = engine.submit(job.request)
     if not quiet and sys.stderr.isatty():
         _show(ticket, label)
@@ -344,7 +344,7 @@ def _printable(path: str) -> str:
     return plain.encode(coding, "backslashreplace").decode(coding)
 
 
-def _show(ticket: Ticket, label: str) -> None:
+def _show(ticket: Job, label: str) -> None:
     """A progress bar on the terminal until the ticket's request ends."""
     from tqdm import tqdm
 

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.serving.output_files import Job
+from triplaneturbo.serving.output_files import OutputJob
 from triplaneturbo.utils.atomic_files import write_whole
 
 MANIFEST_NAME = "manifest.jsonl"
@@ -60,7 +60,7 @@ class Manifest:
         key = str(entry.get("key", ""))
         self._recorded |= {file["path"]: (file.get("sha256"), key) for file in entry["files"]}
 
-    def has(self, job: Job) -> bool:
+    def has(self, job: OutputJob) -> bool:
         """Whether every file of `job` was recorded and is still there, unchanged."""
 
         def recorded(path: Path) -> bool:

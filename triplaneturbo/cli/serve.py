@@ -127,9 +127,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"Ignored: {', '.join(unused)}; the flags of this program apply.", file=sys.stderr)
 
     from triplaneturbo.serving.engine import Engine
-    from triplaneturbo.serving.route_filter import guarded
-    from triplaneturbo.serving.served_files import Served, live_folder
-    from triplaneturbo.serving.training_access import Admission
+    from triplaneturbo.serving.route_filter import filter_options
+    from triplaneturbo.serving.served_files import ServedFiles, live_folder
+    from triplaneturbo.serving.training_access import TrainingAccess
     from triplaneturbo.serving.user_history import History
     from triplaneturbo.ui.blocks import SERVING, build, look
     from triplaneturbo.utils.kernels import announced
@@ -145,13 +145,13 @@ def run(arguments: argparse.Namespace) -> int:
         Engine(*model, queue=limits.queue, runs=runs) as engine,
     ):
         print("\n".join(filter(None, (engine.report(), engine.notice, *misplaced()))), flush=True)
-        admission = Admission(admin, folder)
+        admission = TrainingAccess(admin, folder)
         page = build(engine, folder, history, Guard(limits), admission)
         # Once more: what was free before the model was loaded may be taken by now.
         address = ServingAddress.checked(arguments.host, arguments.port)
         listen = {"server_name": address.server_name, "server_port": address.port}
         try:
-            gate = guarded(Served(history), limits, admission, root_path)
+            gate = filter_options(ServedFiles(history), limits, admission, root_path)
             with without_proxies():
                 page.launch(**listen, **SERVING, **look(), **gate, prevent_thread_lock=True)
         except OSError:
@@ -169,7 +169,7 @@ def run(arguments: argparse.Namespace) -> int:
         # Where `make setup` has done it before, this takes no time; elsewhere the first visitor waits less.
         try:
             with announced(lambda line: print(line, flush=True)):
-                threading.Thread(target=engine.warm, daemon=True).start()
+                threading.Thread(target=engine.warmup, daemon=True).start()
                 threading.Event().wait()
         finally:
             state = engine.run_state()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.closed_form import levels
-from triplaneturbo.utils.distributed import Team, fill_gradients
+from triplaneturbo.utils.distributed import DistributedContext, fill_gradients
 from triplaneturbo.utils.rng import Chance, normal, whole
 
 _TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -67,7 +67,7 @@ class LoraCritic:
         loss.backward()
         return float(loss.detach())
 
-    def step(self, team: Team) -> None:
+    def step(self, team: DistributedContext) -> None:
         """Learn from what was accumulated, in the mean over the processes."""
         fill_gradients(self.parameters)
         team.average_gradients(self.parameters)

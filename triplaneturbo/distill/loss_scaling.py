@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from triplaneturbo.utils.distributed import Shared
+from triplaneturbo.utils.distributed import CollectiveError
 
 FIRST = 2.0**14
 GROWS_AFTER = 500  # good steps
@@ -74,7 +74,7 @@ class LossScale:
         for p in learning:
             p.grad = None
         if self._bad == MOST_SKIPPED:
-            raise Shared(  # as gradients were shared, too
+            raise CollectiveError(  # as gradients were shared, too
                 f"The gradients overflow float16 in {MOST_SKIPPED} steps in a row: go on from the last "
                 f"checkpoint with a lower rate, or keep the frozen parts in bfloat16 or float32."
             )

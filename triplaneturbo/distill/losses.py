@@ -11,17 +11,17 @@ from triplaneturbo.distill.critic import LoraCritic
 from triplaneturbo.distill.rendering import surface, volume
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
 from triplaneturbo.distill.settings import Settings, Span, between
-from triplaneturbo.models.triplane_generator import Generator
-from triplaneturbo.teachers.base import Scenes, Seen, Teacher
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
+from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
 from triplaneturbo.teachers.offload import attending
 from triplaneturbo.utils.rng import Chance
 
 
 def rendering_loss(
-    generator: Generator,
+    generator: TriplaneGenerator,
     planes: Tensor,
     teachers: Sequence[Teacher],
-    scenes: Scenes,
+    scenes: SceneBatch,
     settings: Settings,
     progress: float,
     rng: np.random.Generator,
@@ -53,7 +53,7 @@ def rendering_loss(
     view = volume(fields, planes, scenes, size=settings.size, stride=settings.stride, first=first,
                   nodes=settings.nodes, half=half, sharpness=now(settings.sharpness),
                   color_shrink=now(settings.color_shrink), jitter=chance)  # fmt: skip
-    shown: dict[str, Seen] = {}
+    shown: dict[str, Renderings] = {}
     if "volume" in settings.renderings:
         shown["volume"] = view.seen
     if "surface" in settings.renderings:

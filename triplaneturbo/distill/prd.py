@@ -39,12 +39,12 @@ from triplaneturbo.distill.losses import rendering_loss
 from triplaneturbo.distill.optimizer import make_optimizer
 from triplaneturbo.distill.settings import Settings, flat
 from triplaneturbo.errors import UserError
-from triplaneturbo.models.merged_lora import Folded
+from triplaneturbo.models.merged_lora import MergedLora
 from triplaneturbo.models.schedule import clean_estimate, shifted_timesteps
-from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.models.upsample import forget_kernels
-from triplaneturbo.teachers.base import Scenes, Teacher
-from triplaneturbo.utils.distributed import Shared, Team, fill_gradients
+from triplaneturbo.teachers.base import SceneBatch, Teacher
+from triplaneturbo.utils.distributed import CollectiveError, DistributedContext, fill_gradients
 from triplaneturbo.utils.rng import streams
 
 
@@ -70,15 +70,15 @@ class Place:
 # random numbers are the same in all processes: what differs from scene to scene is drawn for all
 # `count * place.size` scenes of the iteration, of which those are given that `place.own(count)` tells. So it
 # does not matter how many processes share them.
-Draw = Callable[[np.random.Generator, int, int, Place], list[Scenes]]
+Draw = Callable[[np.random.Generator, int, int, Place], list[SceneBatch]]
 
 
 @dataclass(frozen=True)
 class Student:
     """What learns: a generator, and how captions become text embeddings."""
 
-    generator: Generator
-    folded: Folded
+    generator: TriplaneGenerator
+    folded: MergedLora
     embed: Callable[[list[str]], Tensor]
 
 
@@ -169,7 +169,7 @@ class Trainer:
 
     def __init__(
         self,
-        team: Team,
+        team: DistributedContext,
         student: Student,
         teachers: Sequence[Teacher],
         draw: Draw,
@@ -293,7 +293,7 @@ class Trainer:
             except UserError as error:
                 failed = error
         if self.team.any(failed is not None):  # all stop together
-            raise failed or Shared("The leading process could not write a checkpoint.")
+            raise failed or CollectiveError("The leading process could not write a checkpoint.")
         self.saved = self.iteration
 
     @contextmanager
@@ -327,7 +327,7 @@ class Trainer:
             self.log, self._torn = dict(state["log"]), False
         same = float(self.team.mean(torch.tensor(float(self.saved)))) == self.saved
         if self.team.any(not same):
-            raise Shared(
+            raise CollectiveError(
                 f"The processes do not find the same checkpoints in {self.checkpoints.folder}: give a folder "
                 f"that all machines share."
             )
@@ -341,14 +341,14 @@ class Trainer:
                 self.checkpoints.drop(self.saved)
             self.team.wait()
         self._go_on()
-        raise Shared(
+        raise CollectiveError(
             f"{what} not finite at iteration {iteration}: give a lower rate than {self.settings.rate:g}, and "
             f"the run goes on from iteration {self.iteration}, the last good one."
         )
 
 
 def train(
-    team: Team,
+    team: DistributedContext,
     student: Student,
     teachers: Sequence[Teacher],
     draw: Draw,

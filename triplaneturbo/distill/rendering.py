@@ -14,11 +14,11 @@ from torch.utils.checkpoint import checkpoint
 
 from triplaneturbo.mesh.extraction.marching_cubes import marching_cubes
 from triplaneturbo.render.cameras import Cameras
-from triplaneturbo.render.grid_renderer import LatticeView, eikonal, gradient, render_lattice, trilinear, unit
+from triplaneturbo.render.grid_renderer import GridRendering, eikonal, gradient, render_grid, trilinear, unit
 from triplaneturbo.render.rasterizer import barycentrics, rasterize
 from triplaneturbo.render.volume import sparsity
-from triplaneturbo.representations.triplane import Fields
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.representations.triplane import FieldDecoder
+from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.utils.rng import Chance
 
 PIECE = 2**17  # points whose colours are asked for at a time, where there are more
@@ -37,7 +37,7 @@ class Volume:
         sparsity: mean of sqrt(opacity^2 + 0.01), a scalar.
     """
 
-    seen: Seen
+    seen: Renderings
     sdf: Tensor
     half: float
     eikonal: Tensor
@@ -45,9 +45,9 @@ class Volume:
 
 
 def volume(
-    fields: Fields,
+    fields: FieldDecoder,
     planes: Tensor,
-    scenes: Scenes,
+    scenes: SceneBatch,
     *,
     size: int,
     stride: int,
@@ -64,7 +64,7 @@ def volume(
         size, stride, first: pixels first[0]::stride, first[1]::stride of an image of size^2.
         nodes: along each side of the lattice.
         half: half the lattice's side; what lies beyond is not seen.
-        sharpness: of the surface, see `render_lattice`.
+        sharpness: of the surface, see `render_grid`.
         color_shrink: factor on the gradient that colours get.
         jitter: draws where samples lie.
     """
@@ -78,13 +78,13 @@ def volume(
         for rays in (origins, directions)
     )  # [B, V * h * w, 3]
     # In the lattice's own units: its cube is [-1, 1]^3.
-    view = render_lattice(sdf / half, origins / half, directions, sharpness * half, nodes, jitter)
+    view = render_grid(sdf / half, origins / half, directions, sharpness * half, nodes, jitter)
     return _shown(fields, planes, scenes, view, sdf, half, origins, directions, size // stride, stride, first,
                   color_shrink)  # fmt: skip
 
 
 def _shown(
-    fields: Fields, planes: Tensor, scenes: Scenes, view: LatticeView, sdf: Tensor, half: float,
+    fields: FieldDecoder, planes: Tensor, scenes: SceneBatch, view: GridRendering, sdf: Tensor, half: float,
     origins: Tensor, directions: Tensor, side: int, stride: int, first: tuple[int, int], color_shrink: float,
 ) -> Volume:  # fmt: skip
     points = (origins + directions * (view.distance.detach() * half)[..., None]).clamp(-1, 1)
@@ -95,7 +95,7 @@ def _shown(
     shape = (scenes.views, side, side)
     back = scenes.cameras.c2w[:, :3, 2].unflatten(0, (-1, scenes.views)).to(directions)  # [B, V, 3]
     cosine = -(directions.unflatten(1, shape) * back[:, :, None, None]).sum(-1)
-    seen = Seen(
+    seen = Renderings(
         rgb=rgb.unflatten(1, shape),
         opacity=view.opacity.unflatten(1, shape),
         normal=view.normal.unflatten(1, shape),
@@ -106,7 +106,7 @@ def _shown(
     return Volume(seen, sdf, half, eikonal(sdf / half).mean(), sparsity(view.opacity))
 
 
-def ask_colors(fields: Fields, planes: Tensor, points: Tensor, where: Tensor) -> Tensor:
+def ask_colors(fields: FieldDecoder, planes: Tensor, points: Tensor, where: Tensor) -> Tensor:
     """Colours at points [B, N, 3] where `where` [B, N] holds, 0 elsewhere: [B, N, 3]."""
     colors = []
     for one, at, mask in zip(planes.split(1), points, where, strict=True):
@@ -124,9 +124,9 @@ def ask_colors(fields: Fields, planes: Tensor, points: Tensor, where: Tensor) ->
 
 
 def surface(
-    fields: Fields, planes: Tensor, scenes: Scenes, sdf: Tensor, half: float,
+    fields: FieldDecoder, planes: Tensor, scenes: SceneBatch, sdf: Tensor, half: float,
     size: int, stride: int = 1, first: tuple[int, int] = (0, 0), shape_shrink: float = 0.0,
-) -> Seen:  # fmt: skip
+) -> Renderings:  # fmt: skip
     """The surface of an sdf lattice [B, R, R, R] over [-half, half]^3, rasterised at size^2.
 
     Args:
@@ -163,7 +163,7 @@ def surface(
     rgb = rgb + scenes.background[:, None] * (1 - mask)
     shape = (views, side, side)
     normal, depth = (torch.stack(parts) for parts in zip(*shapes, strict=True)) if shapes else (None, None)
-    return Seen(rgb.unflatten(1, shape), mask[..., 0].unflatten(1, shape), normal, depth, stride, first)
+    return Renderings(rgb.unflatten(1, shape), mask[..., 0].unflatten(1, shape), normal, depth, stride, first)
 
 
 def see_shape(

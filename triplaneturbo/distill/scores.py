@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from triplaneturbo.teachers.base import Scenes, Seen, Teacher
+from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
 from triplaneturbo.teachers.closed_form import levels
 from triplaneturbo.utils.rng import Chance, normal, uniform, whole
 
@@ -79,7 +79,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Gradients on what was seen, by the name of `Seen`'s field, and the mean error that w(t) saw."""
+    """Gradients on what was seen, by the name of `Renderings`'s field, and the mean error that w(t) saw."""
 
     by_field: dict[str, Tensor]
     error: float
@@ -105,8 +105,8 @@ def draw(z: Tensor, settings: ScoreSettings, last: int, chance: Chance) -> Draws
 
 def score_gradients(
     teacher: Teacher,
-    seen: Seen,
-    scenes: Scenes,
+    seen: Renderings,
+    scenes: SceneBatch,
     settings: ScoreSettings,
     chance: Chance,
     critic: Critic | None = None,

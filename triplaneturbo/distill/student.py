@@ -19,12 +19,12 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapter import ADAPTER_NAME
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.groupnorm_layout import lay_out_for_training
-from triplaneturbo.models.merged_lora import Folded
-from triplaneturbo.models.mixed_precision_lora import follow
+from triplaneturbo.models.merged_lora import MergedLora
+from triplaneturbo.models.mixed_precision_lora import use_mixed_precision_lora
 from triplaneturbo.models.peta import PlaneLora
-from triplaneturbo.models.text_embedding_cache import Remembered
+from triplaneturbo.models.text_embedding_cache import TextEmbeddingCache
 from triplaneturbo.models.text_encoder import TextEncoder
-from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.models.weights import load_generator, load_text
 
 
@@ -53,7 +53,7 @@ def load_student(
             be scaled (`distill.scaling`).
         tuning: "peta"; "lora", one pair for all planes; or "full", the base itself and no pairs.
         adapter: file of an adapter of this model to begin with.
-        checkpointing: see `Generator.recompute`.
+        checkpointing: see `TriplaneGenerator.recompute`.
         texts_aside: the text encoder works in the main memory.
         config: other ranks; None: the model's own.
 
@@ -79,7 +79,7 @@ def load_student(
 
 
 def around(
-    generator: Generator,
+    generator: TriplaneGenerator,
     text: TextEncoder,
     device: torch.device,
     *,
@@ -106,7 +106,7 @@ def around(
     # As for generating: a CPU embeds few texts, and in float32.
     if not texts_aside:
         text.model.to(device, frozen if device.type == "cuda" else torch.float32)
-    return Student(generator, Folded(generator, live=half), Remembered(text.embed, device))
+    return Student(generator, MergedLora(generator, live=half), TextEmbeddingCache(text.embed, device))
 
 
 def _adapter(config: GeneratorConfig) -> GeneratorConfig:
@@ -114,17 +114,17 @@ def _adapter(config: GeneratorConfig) -> GeneratorConfig:
     return replace(config, grid_resolution=1, steps=1, world=False, untrained_seed=None)
 
 
-def cast_frozen(generator: Generator, dtype: torch.dtype) -> None:
+def cast_frozen(generator: TriplaneGenerator, dtype: torch.dtype) -> None:
     """Turn what does not learn into `dtype`; what learns stays in float32, to the bit, and follows."""
     learning = {parameter: parameter.data for parameter in generator.parameters() if parameter.requires_grad}
     generator.cast(dtype)
     for parameter, value in learning.items():
         parameter.data = value
     for layer in generator.adapter_layers():
-        follow(layer)
+        use_mixed_precision_lora(layer)
 
 
-def unbend(generator: Generator) -> None:
+def unbend(generator: TriplaneGenerator) -> None:
     """Have the fields of a new adapter leave the grid as it is."""
     for head in generator.heads.values():
         torch.nn.init.zeros_(head.fields.offset[-1].weight)
@@ -132,7 +132,7 @@ def unbend(generator: Generator) -> None:
             torch.nn.init.zeros_(head.fields.offset[-1].bias)
 
 
-def unfreeze(generator: Generator) -> None:
+def unfreeze(generator: TriplaneGenerator) -> None:
     """Have the base learn and not the adapter's pairs, which stay zero and out of the way."""
     generator.requires_grad_(False)
     for part in (

@@ -28,7 +28,7 @@ TEACHERS = {True: ("rgb", "geometry", "sd"), False: ("mvdream", "richdreamer", "
 
 
 @dataclass(frozen=True)
-class Order:
+class FinetuneConfig:
     """A run, as its user says it; kept as `order.json` in the run's folder.
 
     Attributes:
@@ -138,7 +138,7 @@ class Order:
         write_whole(folder / FILE, (json.dumps(asdict(self), indent=1) + "\n").encode())
 
     @classmethod
-    def load(cls, folder: Path) -> Order:
+    def load(cls, folder: Path) -> FinetuneConfig:
         """Read a run's `order.json`; keys of a newer version are ignored.
 
         Raises:
@@ -181,7 +181,7 @@ def _thorough(world: bool) -> dict[str, Any]:
     return {**_try(False), "iterations": 5000, "batch": 2, "preview_every": 250}
 
 
-# How long a run is to be -> what an `Order` says of it, by whether the model is one of the small world.
+# How long a run takes -> the fields of its `FinetuneConfig`, by whether the model is one of the toy world.
 PRESETS: Mapping[str, Callable[[bool], dict[str, Any]]] = {
     "try": _try,
     "short": _short,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from triplaneturbo.finetune.config import Order
+from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.utils.units import GB
 
 SHOWN = 8  # prompts that previews and the sheet show
@@ -36,7 +36,7 @@ class Estimate:
 UNKNOWN = Estimate(None, None, "How long it takes, the first steps will tell.")
 
 
-def estimate(order: Order, world: bool, steps: int = 4) -> Estimate:
+def estimate(order: FinetuneConfig, world: bool, steps: int = 4) -> Estimate:
     """Of a run on a CPU.
 
     Args:

@@ -18,10 +18,10 @@ import torch
 from triplaneturbo.evaluate.clip import CONFIG_NAME, Clip, rank
 from triplaneturbo.finetune.preview import make, png
 from triplaneturbo.finetune.run import SCORES, SHEET
-from triplaneturbo.finetune.setup import Lesson
+from triplaneturbo.finetune.setup import TrainingSetup
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.toyworld.scoring import ground_truth
-from triplaneturbo.toyworld.scoring.generated import Made, photograph
+from triplaneturbo.toyworld.scoring.generated import Generated, photograph
 from triplaneturbo.toyworld.scoring.score import compare, summary
 from triplaneturbo.toyworld.scoring.score_report import portrait, with_caption
 from triplaneturbo.toyworld.training.clip import Judge
@@ -33,7 +33,7 @@ _PAIRS = 2  # a row of the sheet
 _GREY = (0.8, 0.8, 0.8)
 
 
-class Judging:
+class Evaluation:
     """Judges the student of a lesson by some prompts, into a run's folder.
 
     Args:
@@ -41,7 +41,7 @@ class Judging:
         held_out: how many of them, from the first on, are not learned.
     """
 
-    def __init__(self, lesson: Lesson, prompts: Sequence[str], held_out: int, folder: Path) -> None:
+    def __init__(self, lesson: TrainingSetup, prompts: Sequence[str], held_out: int, folder: Path) -> None:
         self.lesson, self.prompts, self.held_out, self.folder = lesson, tuple(prompts), held_out, folder
         place = lesson.folder / "clip"
         self._clip = Clip.load(place) if (place / CONFIG_NAME).is_file() else None
@@ -95,7 +95,7 @@ class Judging:
         write_whole(self.folder / SCORES, (json.dumps(scores, indent=1) + "\n").encode())
         return scores
 
-    def _entry(self, made: Made | None, prompt: str) -> dict[str, Any]:
+    def _entry(self, made: Generated | None, prompt: str) -> dict[str, Any]:
         if self.lesson.config.world:
             spec = meaning(prompt)
             return compare(made, spec, ground_truth.occupancy(spec), self._judge)[0]
@@ -104,7 +104,7 @@ class Judging:
             place = len(self.prompts) - 1 if made is None else self._place(made, prompt)
         return {"rank": place, "empty": made is None}
 
-    def _place(self, made: Made, prompt: str) -> int:
+    def _place(self, made: Generated, prompt: str) -> int:
         """How many of the other prompts a CLIP finds nearer to what was made."""
         assert self._clip is not None
         around = orbit([45.0, 135.0, 225.0, 315.0], 20.0, 2.45)

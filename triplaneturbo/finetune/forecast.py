@@ -12,11 +12,11 @@ from dataclasses import replace
 import torch
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.finetune.config import Order
+from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.duration import UNKNOWN, Estimate
-from triplaneturbo.models.catalog import Found
+from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.utils.lru_cache import Kept
+from triplaneturbo.utils.lru_cache import LRUCache
 
 REMEMBERED = 64
 COUNTING = Estimate(None, None, "It is being counted.", "counting")
@@ -30,14 +30,14 @@ class Forecast:
         device: where it would learn.
     """
 
-    def __init__(self, found: Found, device: torch.device) -> None:
+    def __init__(self, found: ModelFiles, device: torch.device) -> None:
         self._found, self._device = found, device
-        self._known: Kept[Estimate] = Kept(REMEMBERED)
-        self._wanted: dict[Order, None] = {}
+        self._known: LRUCache[Estimate] = LRUCache(REMEMBERED)
+        self._wanted: dict[FinetuneConfig, None] = {}
         self._counts = False
         self._lock = threading.Lock()
 
-    def of(self, order: Order) -> Estimate:
+    def of(self, order: FinetuneConfig) -> Estimate:
         """What is known of such a run, at once; what is not will be known later."""
         # One name, one prompt: neither these nor the schedules' length change what it takes.
         asked = replace(order, name="x", prompts=("a",), held_out=(), iterations=1, preview_every=0, seed=0)
@@ -65,7 +65,7 @@ class Forecast:
             finally:
                 self._known.put(order, found)
 
-    def _planned(self, order: Order) -> Estimate:
+    def _planned(self, order: FinetuneConfig) -> Estimate:
         from triplaneturbo.finetune.memory_plan import full_plan
 
         try:

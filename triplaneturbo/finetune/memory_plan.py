@@ -11,23 +11,25 @@ from triplaneturbo.distill.memory.plan import Plan, plan
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.errors import UserError
-from triplaneturbo.finetune.config import Order
-from triplaneturbo.finetune.setup import precision, settled
+from triplaneturbo.finetune.config import FinetuneConfig
+from triplaneturbo.finetune.setup import precision, resolve_settings
 from triplaneturbo.models.adapters import adapter
-from triplaneturbo.models.catalog import Found
+from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.teachers import full, mvdream
 from triplaneturbo.utils.devices import choose_precision, free_memory
 from triplaneturbo.utils.units import GB
 
 
-def full_settings(order: Order, config: GeneratorConfig, device: torch.device) -> Settings:
+def full_settings(order: FinetuneConfig, config: GeneratorConfig, device: torch.device) -> Settings:
     """The full model's recipe with what the user asks for."""
     start = adapter(order.start) if order.start else None
-    return settled(full_recipe(order.iterations, device=device.type), order, config, start)
+    return resolve_settings(full_recipe(order.iterations, device=device.type), order, config, start)
 
 
-def full_plan(order: Order, found: Found, config: GeneratorConfig, device: torch.device) -> Plan:
+def full_plan(
+    order: FinetuneConfig, found: ModelFiles, config: GeneratorConfig, device: torch.device
+) -> Plan:
     """What a run of the full model takes of a device, and what is given up for it to fit.
 
     The device gives what is free of it now, or the order's `memory` where that is less. So a model that

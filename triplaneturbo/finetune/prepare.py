@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Generator
 from pathlib import Path
 
-from triplaneturbo.finetune.config import Order
-from triplaneturbo.finetune.setup import Lesson, check_fit
-from triplaneturbo.finetune.setup_full import full_lesson
-from triplaneturbo.finetune.setup_toyworld import world_lesson
-from triplaneturbo.models.catalog import Found
+from triplaneturbo.finetune.config import FinetuneConfig
+from triplaneturbo.finetune.setup import TrainingSetup, check_fit
+from triplaneturbo.finetune.setup_full import setup_full
+from triplaneturbo.finetune.setup_toyworld import setup_toyworld
+from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.utils.distributed import Team
+from triplaneturbo.utils.distributed import DistributedContext
 
 
-def prepare(order: Order, found: Found, team: Team, folder: Path) -> Generator[str, None, Lesson]:
+def prepare(
+    order: FinetuneConfig, found: ModelFiles, team: DistributedContext, folder: Path
+) -> Generator[str, None, TrainingSetup]:
     """Set up a run for its kind of model; yield what is being done between the pieces of that work.
 
     Args:
@@ -27,5 +29,5 @@ def prepare(order: Order, found: Found, team: Team, folder: Path) -> Generator[s
     config = GeneratorConfig.load(found.folder)
     check_fit(order, config.world, found.name)
     if config.world:
-        return (yield from world_lesson(order, found, config, team, folder))
-    return (yield from full_lesson(order, found, config, team, folder))
+        return (yield from setup_toyworld(order, found, config, team, folder))
+    return (yield from setup_full(order, found, config, team, folder))

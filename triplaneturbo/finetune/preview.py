@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from triplaneturbo.errors import EmptySurfaceError
-from triplaneturbo.finetune.setup import Lesson
+from triplaneturbo.finetune.setup import TrainingSetup
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.mesh.io.common import encode_image
 from triplaneturbo.mesh.mesh import Mesh
@@ -17,14 +17,14 @@ from triplaneturbo.mesh.preview import sheet
 from triplaneturbo.mesh.processing.clean import drop_floaters, tidy
 from triplaneturbo.mesh.processing.simplify import simplify
 from triplaneturbo.request import DEFAULT_FACES
-from triplaneturbo.toyworld.scoring.generated import Made
+from triplaneturbo.toyworld.scoring.generated import Generated
 from triplaneturbo.toyworld.scoring.score_report import portrait, with_caption
 
 _COARSE = 64  # nodes along each side of a preview's surface
 
 
 @torch.no_grad()
-def make(lesson: Lesson, prompt: str, seed: int = 0, coarse: bool = False) -> Made | None:
+def make(lesson: TrainingSetup, prompt: str, seed: int = 0, coarse: bool = False) -> Generated | None:
     """What the student makes of a prompt now, as a user would get it; None: there is no surface.
 
     Args:
@@ -46,10 +46,10 @@ def make(lesson: Lesson, prompt: str, seed: int = 0, coarse: bool = False) -> Ma
         with torch.no_grad():
             return field.rgb(points.to(field.device)).float().cpu()
 
-    return Made(mesh, raw, rgb)
+    return Generated(mesh, raw, rgb)
 
 
-def tile(lesson: Lesson, prompt: str) -> np.ndarray:
+def tile(lesson: TrainingSetup, prompt: str) -> np.ndarray:
     """A picture [H, W, 3] of what the student makes of a prompt now, with the prompt below."""
     return with_caption(portrait(make(lesson, prompt, coarse=True)), prompt)
 

@@ -20,7 +20,7 @@ from triplaneturbo.models.adapters import FILE
 from triplaneturbo.request import shown
 
 if TYPE_CHECKING:
-    from triplaneturbo.finetune.config import Order
+    from triplaneturbo.finetune.config import FinetuneConfig
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,500}")
@@ -35,7 +35,7 @@ _LICENCES = {
 _LEFT_OUT = ("prompts", "held_out", "preview_prompts", "corpus", "embeddings")
 
 
-def card(order: Order, model: str, world: bool, scores: dict[str, Any] | None = None) -> str:
+def card(order: FinetuneConfig, model: str, world: bool, scores: dict[str, Any] | None = None) -> str:
     """The README.md of an adapter's repository; the prompts themselves are not told.
 
     Args:

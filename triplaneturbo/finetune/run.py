@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.finetune.config import FILE, PRESETS, Order, check_name
+from triplaneturbo.finetune.config import FILE, PRESETS, FinetuneConfig, check_name
 from triplaneturbo.finetune.duration import SHOWN
 from triplaneturbo.models.adapters import ADAPTERS, adapters
 from triplaneturbo.models.adapters import FILE as ADAPTER_FILE
@@ -36,7 +36,7 @@ from triplaneturbo.utils.atomic_files import write_whole
 if TYPE_CHECKING:
     pass
 
-__all__ = ["PRESETS", "RUNS", "Order", "Report", "Run", "runs"]
+__all__ = ["PRESETS", "RUNS", "FinetuneConfig", "Report", "Run", "runs"]
 
 RUNS = ROOT / "outputs" / "runs"
 LEARNED = "learned.safetensors"
@@ -77,13 +77,13 @@ class Run:
             run is finished.
     """
 
-    def __init__(self, folder: Path, order: Order) -> None:
+    def __init__(self, folder: Path, order: FinetuneConfig) -> None:
         self.folder = folder
         self.order = order
         self.ending = False
 
     @classmethod
-    def begin(cls, folder: Path, order: Order) -> Run:
+    def begin(cls, folder: Path, order: FinetuneConfig) -> Run:
         """A new run in a folder that has none.
 
         Raises:
@@ -105,7 +105,7 @@ class Run:
         Raises:
             UserError: there is none, or its order is broken.
         """
-        return cls(folder, Order.load(folder))
+        return cls(folder, FinetuneConfig.load(folder))
 
     @property
     def status(self) -> dict[str, Any]:
@@ -230,7 +230,7 @@ class Run:
         """Whether the adapter in a place is what this run has left there before."""
         try:
             # A run may have gone on with another rate or memory; see `change`.
-            other = replace(Order.load(place), rate=self.order.rate, memory=self.order.memory)
+            other = replace(FinetuneConfig.load(place), rate=self.order.rate, memory=self.order.memory)
             return asdict(other) == asdict(self.order)
         except UserError:
             return False

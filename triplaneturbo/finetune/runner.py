@@ -13,15 +13,15 @@ import torch
 
 from triplaneturbo.distill.prd import Trainer
 from triplaneturbo.errors import UserError
-from triplaneturbo.finetune.evaluation import Judging
+from triplaneturbo.finetune.evaluation import Evaluation
 from triplaneturbo.finetune.prepare import prepare
 from triplaneturbo.finetune.preview import png, tile
 from triplaneturbo.finetune.run import LEARNED, SCORES, Report, Run
-from triplaneturbo.finetune.setup import Lesson
+from triplaneturbo.finetune.setup import TrainingSetup
 from triplaneturbo.models.adapter import save_adapter
-from triplaneturbo.models.catalog import Found
+from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.utils.atomic_files import write_whole
-from triplaneturbo.utils.distributed import Team
+from triplaneturbo.utils.distributed import DistributedContext
 
 _SAVE_EVERY = 50  # iterations
 _COLUMNS = 4  # of a preview
@@ -29,7 +29,7 @@ _RECENT = 10  # iterations from whose seconds those to come are estimated
 
 
 def train(
-    run: Run, found: Found, device: torch.device, team: Team | None = None
+    run: Run, found: ModelFiles, device: torch.device, team: DistributedContext | None = None
 ) -> Generator[Report, None, None]:
     """Train a run, or resume it.
 
@@ -41,7 +41,7 @@ def train(
         UserError: the run is under way elsewhere, a file is missing or broken, what is learned is not finite,
             or nothing can be written; what was learned is in the last checkpoint.
     """
-    team = team or Team(device=device)
+    team = team or DistributedContext(device=device)
     if not team.leads:
         yield from work(run, found, team)
         return
@@ -69,7 +69,7 @@ def train(
         tell("finished")
 
 
-def work(run: Run, found: Found, team: Team) -> Generator[Report, None, None]:
+def work(run: Run, found: ModelFiles, team: DistributedContext) -> Generator[Report, None, None]:
     """Do a run, or go on with it; see `train`."""
     total = run.order.iterations
     pieces = prepare(run.order, found, team, run.folder)
@@ -78,7 +78,7 @@ def work(run: Run, found: Found, team: Team) -> Generator[Report, None, None]:
         try:
             doing = next(pieces)
         except StopIteration as end:
-            lesson: Lesson = end.value
+            lesson: TrainingSetup = end.value
             break
         yield Report(_done(run), total, seconds=time.monotonic() - since, doing=doing)
     trainer = Trainer(
@@ -98,10 +98,10 @@ def work(run: Run, found: Found, team: Team) -> Generator[Report, None, None]:
         raise
 
 
-def _learn(run: Run, lesson: Lesson, trainer: Trainer) -> Generator[Report, None, None]:
+def _learn(run: Run, lesson: TrainingSetup, trainer: Trainer) -> Generator[Report, None, None]:
     order, leads = run.order, trainer.team.leads
     shown = run.preview_prompts()
-    judging = Judging(lesson, shown, _held_out(run), run.folder) if leads and shown else None
+    judging = Evaluation(lesson, shown, _held_out(run), run.folder) if leads and shown else None
     for note in trainer.notes:
         yield Report(trainer.iteration, order.iterations, doing=note)
     if leads:
@@ -156,7 +156,7 @@ def _is_due(run: Run, trainer: Trainer) -> bool:
     return trainer.iteration % every == 0 or trainer.finished
 
 
-def _preview(run: Run, lesson: Lesson, trainer: Trainer) -> Generator[Report, None, None]:
+def _preview(run: Run, lesson: TrainingSetup, trainer: Trainer) -> Generator[Report, None, None]:
     """Draw the fixed prompts, one a piece of work."""
     done, total = trainer.iteration, run.order.iterations
     tiles = []

@@ -20,20 +20,20 @@ from triplaneturbo.distill.prd import Draw, Student
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.distill.student import load_student
 from triplaneturbo.errors import UserError
-from triplaneturbo.finetune.config import TEACHERS, Order
+from triplaneturbo.finetune.config import TEACHERS, FinetuneConfig
 from triplaneturbo.models.adapter import ADAPTER_NAME
 from triplaneturbo.models.adapters import adapter
-from triplaneturbo.models.catalog import Found
+from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.utils.devices import bfloat16_unit
-from triplaneturbo.utils.distributed import Team
+from triplaneturbo.utils.distributed import DistributedContext
 
 CORPUS = "corpus"  # the folder of a run's own cleaned copy of its corpus
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingSetup:
     """All that a trainer is given.
 
     Attributes:
@@ -53,7 +53,7 @@ class Lesson:
     folder: Path
 
 
-def check_fit(order: Order, world: bool, model: str) -> None:
+def check_fit(order: FinetuneConfig, world: bool, model: str) -> None:
     """Nothing, if the model has the teachers that are asked for, and can learn from so many prompts.
 
     Args:
@@ -72,9 +72,9 @@ def check_fit(order: Order, world: bool, model: str) -> None:
         raise UserError(f"{model} has no teacher {wrong[0]}: choose from {', '.join(TEACHERS[world])}.")
 
 
-def learner(
-    order: Order, found: Found, config: GeneratorConfig, team: Team, frozen: torch.dtype, *,
-    checkpointing: bool = False, texts_aside: bool = False,
+def make_student(
+    order: FinetuneConfig, found: ModelFiles, config: GeneratorConfig, team: DistributedContext,
+    frozen: torch.dtype, *, checkpointing: bool = False, texts_aside: bool = False,
 ) -> Student:  # fmt: skip
     """The student that a run begins with.
 
@@ -83,7 +83,7 @@ def learner(
         checkpointing, texts_aside: see `load_student`.
     """
     start = adapter(order.start) if order.start else None
-    asked = settled(Settings(), order, config, start).fitted(config)
+    asked = resolve_settings(Settings(), order, config, start).fitted(config)
     with torch.random.fork_rng(devices=[]):  # a new adapter is drawn from torch's seed
         torch.manual_seed(order.seed)
         student = load_student(
@@ -96,7 +96,9 @@ def learner(
     return replace(student, embed=Embeddings(Path(order.embeddings), student.embed, mark, team.device))
 
 
-def settled(settings: Settings, order: Order, config: GeneratorConfig, start: Path | None) -> Settings:
+def resolve_settings(
+    settings: Settings, order: FinetuneConfig, config: GeneratorConfig, start: Path | None
+) -> Settings:
     """A recipe with what the user asks for; `start`: the adapter that is begun with, None: the model's.
 
     Where a new adapter takes the place of the model's own one (`load_student`), nothing of the schedules lies
@@ -124,7 +126,7 @@ def settled(settings: Settings, order: Order, config: GeneratorConfig, start: Pa
     )
 
 
-def marks(order: Order, found: Found) -> dict[str, Any]:
+def resume_fingerprint(order: FinetuneConfig, found: ModelFiles) -> dict[str, Any]:
     """What a run must have again to be gone on with: its prompts, and what it began with."""
     start = adapter(order.start) if order.start else found.folder / ADAPTER_NAME
     digest = hashlib.sha256(start.read_bytes()).hexdigest()[:16] if start.is_file() else ""
@@ -137,6 +139,6 @@ def precision(device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if device.type == "cuda" or bfloat16_unit() is not None else None
 
 
-def learned_prompts(order: Order, folder: Path) -> Sequence[str]:
+def learned_prompts(order: FinetuneConfig, folder: Path) -> Sequence[str]:
     """The prompts that a run learns: a list, or those of a corpus that are not held out."""
     return Corpus(folder / CORPUS) if order.corpus else order.prompts

@@ -12,24 +12,30 @@ from triplaneturbo.distill.corpora.corpus import make_corpus
 from triplaneturbo.distill.corpora.shuffle import drawn
 from triplaneturbo.distill.memory.plan import Plan
 from triplaneturbo.distill.prd import Draw, Place, Student
-from triplaneturbo.finetune.config import Order
+from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.memory_plan import computed_in, full_plan, full_settings
-from triplaneturbo.finetune.setup import CORPUS, Lesson, learned_prompts, learner, marks
-from triplaneturbo.models.catalog import Found, TeacherFiles, get_teachers
+from triplaneturbo.finetune.setup import (
+    CORPUS,
+    TrainingSetup,
+    learned_prompts,
+    make_student,
+    resume_fingerprint,
+)
+from triplaneturbo.models.catalog import ModelFiles, TeacherFiles, get_teachers
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import Scenes, Teacher
+from triplaneturbo.teachers.base import SceneBatch, Teacher
 from triplaneturbo.teachers.full import full_teachers
 from triplaneturbo.teachers.stable_diffusion import Base, plain_base
-from triplaneturbo.utils.distributed import Team
+from triplaneturbo.utils.distributed import DistributedContext
 
 VIEWS = 4
 _FOVY, _ELEVATIONS, _DISTANCES = 60.0, (0.0, 30.0), (0.8, 1.0)  # degrees; distances in 1 / tan(fovy / 2)
 
 
-def full_lesson(
-    order: Order, found: Found, config: GeneratorConfig, team: Team, folder: Path
-) -> Generator[str, None, Lesson]:
+def setup_full(
+    order: FinetuneConfig, found: ModelFiles, config: GeneratorConfig, team: DistributedContext, folder: Path
+) -> Generator[str, None, TrainingSetup]:
     """See `prepare.prepare`."""
     yield "counting the memory"
     how = full_plan(order, found, config, team.device)
@@ -45,14 +51,19 @@ def full_lesson(
     files = get_teachers(settings.teachers)
     yield "loading the model and its teachers"
     student, teachers = load_parts(order, found, config, team, how, files)
-    return Lesson(
+    return TrainingSetup(
         student, config, teachers, draw_views(prompts, order.seed, team.device), settings,
-        computed_in(team.device), marks(order, found), found.folder,
+        computed_in(team.device), resume_fingerprint(order, found), found.folder,
     )  # fmt: skip
 
 
 def load_parts(
-    order: Order, found: Found, config: GeneratorConfig, team: Team, how: Plan, files: TeacherFiles
+    order: FinetuneConfig,
+    found: ModelFiles,
+    config: GeneratorConfig,
+    team: DistributedContext,
+    how: Plan,
+    files: TeacherFiles,
 ) -> tuple[Student, list[Teacher]]:
     """The student and its teachers, with the savings of a plan.
 
@@ -60,7 +71,7 @@ def load_parts(
         UserError: a part is missing, broken or does not fit the others.
     """
     saved, settings = how.savings, full_settings(order, config, team.device)
-    student = learner(
+    student = make_student(
         order, found, config, team, how.frozen, checkpointing=saved.checkpointing, texts_aside=saved.texts
     )
     sd = "sd" in settings.teachers
@@ -82,7 +93,7 @@ def draw_views(prompts: Sequence[str], seed: int, device: torch.device) -> Draw:
     and one distance (facts/teachers.md 3).
     """
 
-    def draw(rng: np.random.Generator, count: int, steps: int, place: Place) -> list[Scenes]:
+    def draw(rng: np.random.Generator, count: int, steps: int, place: Place) -> list[SceneBatch]:
         everyone, mine = count * place.size, place.own(count)
         numbers = drawn(len(prompts), seed, place.iteration * everyone, everyone)[mine]
         texts = [prompts[number] for number in numbers]
@@ -100,7 +111,7 @@ def draw_views(prompts: Sequence[str], seed: int, device: torch.device) -> Draw:
                 _FOVY,
             )
             ground = torch.from_numpy(rng.random((everyone, 3), dtype=np.float32))[mine]
-            out.append(Scenes(texts, cameras.to(device), VIEWS, ground.to(device)))
+            out.append(SceneBatch(texts, cameras.to(device), VIEWS, ground.to(device)))
         return out
 
     return draw

@@ -72,7 +72,7 @@ def sides(size: int | tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-class Seen(NamedTuple):
+class RenderedView(NamedTuple):
     """What one view sees of a mesh at the P pixels that it covers.
 
     Attributes:
@@ -90,13 +90,13 @@ class Seen(NamedTuple):
     position: Tensor
 
 
-def see(mesh: Mesh, camera: Cameras, height: int, width: int) -> Seen:
+def see(mesh: Mesh, camera: Cameras, height: int, width: int) -> RenderedView:
     """Look at a mesh with one camera."""
     vertices, faces = mesh.vertices.float(), mesh.faces
     if len(faces) == 0:
         nothing = vertices.new_zeros(0, 3)
         off = torch.zeros(height, width, dtype=torch.bool, device=vertices.device)
-        return Seen(off, faces.new_zeros(0), nothing, nothing, nothing)
+        return RenderedView(off, faces.new_zeros(0), nothing, nothing, nothing)
     raster = rasterize(vertices, faces, camera, height, width)
     pixels = raster.mask[0]
     bary = raster.bary[0][pixels]  # [P, 3]
@@ -120,7 +120,7 @@ def see(mesh: Mesh, camera: Cameras, height: int, width: int) -> Seen:
         color = at_pixels(mesh.colors).clamp(0, 1)
     else:
         color = torch.full_like(normal, PLAIN)
-    return Seen(pixels, triangle, color, normal, at_pixels(vertices))
+    return RenderedView(pixels, triangle, color, normal, at_pixels(vertices))
 
 
 def _shade(mesh: Mesh, camera: Cameras, height: int, width: int) -> tuple[Tensor, Tensor]:

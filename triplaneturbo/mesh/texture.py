@@ -16,7 +16,7 @@ from triplaneturbo.mesh.uv.tangents import split_frames, to_tangent_space, verte
 from triplaneturbo.mesh.uv.unwrap import check_texture_size
 
 
-class Askable(Protocol):
+class QueryableField(Protocol):
     """What is asked of a field, at points [N, 3]."""
 
     def rgb(self, points: Tensor, /) -> Tensor:
@@ -29,7 +29,11 @@ class Askable(Protocol):
 
 
 def bake(
-    mesh: Mesh, field: Askable, texture_size: int = 1024, normal_map: bool = True, cell: float = 2 / 159
+    mesh: Mesh,
+    field: QueryableField,
+    texture_size: int = 1024,
+    normal_map: bool = True,
+    cell: float = 2 / 159,
 ) -> Mesh:
     """Give an unwrapped mesh its texture and, if asked for, a normal map of the field's fine shape.
 
@@ -68,14 +72,14 @@ def bake(
     return _bake_normals(mesh, field, size // 2, cell) if normal_map else mesh
 
 
-def paint(mesh: Mesh, field: Askable) -> Mesh:
+def paint(mesh: Mesh, field: QueryableField) -> Mesh:
     """The mesh with `colors` and `normals` at its vertices, for where no texture is wanted."""
     points = mesh.vertices.to(getattr(field, "device", mesh.vertices.device))
     colors = field.rgb(points).detach().clamp(0, 1).to(mesh.vertices)
     return mesh.replace(colors=colors, normals=smooth_normals(mesh.vertices, mesh.faces))
 
 
-def _bake_normals(mesh: Mesh, field: Askable, size: int, cell: float) -> Mesh:
+def _bake_normals(mesh: Mesh, field: QueryableField, size: int, cell: float) -> Mesh:
     """The mesh with its tangents and a normal map of `size` texels a side."""
     mesh = split_frames(mesh)
     assert mesh.uv is not None
@@ -98,7 +102,7 @@ def _at(attribute: Tensor, faces: Tensor, layout: Atlas) -> Tensor:
     return (attribute[faces[layout.face]] * layout.bary[..., None]).sum(1)
 
 
-def gradient(field: Askable, points: Tensor, step: float) -> Tensor:
+def gradient(field: QueryableField, points: Tensor, step: float) -> Tensor:
     """The sdf's gradient at points [N, 3], from its values at a tetrahedron's corners around each: [N, 3].
 
     Args:

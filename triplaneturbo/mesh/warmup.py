@@ -34,7 +34,7 @@ def spiral() -> Mesh:
     return Mesh(vertices, faces)
 
 
-def warm() -> None:
+def warmup() -> None:
     """Take an octahedron, and a spiral as far as it goes, through everything that is compiled."""
     vertices = torch.cat((torch.eye(3), -torch.eye(3)))
     faces = [[0, 1, 2], [1, 3, 2], [3, 4, 2], [4, 0, 2], [1, 0, 5], [3, 1, 5], [4, 3, 5], [0, 4, 5]]
@@ -45,4 +45,4 @@ def warm() -> None:
 
 
 if __name__ == "__main__":
-    warm()
+    warmup()

@@ -21,13 +21,13 @@ from triplaneturbo.models.released_checkpoint import (
     released_places,
     to_released,
 )
-from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.utils.atomic_files import write_whole
 
 ADAPTER_NAME = "adapter.safetensors"
 
 
-def adapter_tensors(generator: Generator) -> dict[str, Tensor]:
+def adapter_tensors(generator: TriplaneGenerator) -> dict[str, Tensor]:
     """The active adapter's tensors by name.
 
     `unet.` and `decoder.` plus peft's names for the low-rank pairs (`lora_A` down, `lora_B` up; six planes
@@ -40,7 +40,7 @@ def adapter_tensors(generator: Generator) -> dict[str, Tensor]:
     return tensors | dict(generator.heads[generator.active].state_dict())
 
 
-def set_adapter_tensors(generator: Generator, tensors: dict[str, Tensor], source: object) -> None:
+def set_adapter_tensors(generator: TriplaneGenerator, tensors: dict[str, Tensor], source: object) -> None:
     """Write tensors named as `adapter_tensors` names them into the active adapter.
 
     Raises:
@@ -54,7 +54,7 @@ def set_adapter_tensors(generator: Generator, tensors: dict[str, Tensor], source
     head.load_state_dict({name: tensors[name] for name in head.state_dict()})
 
 
-def check_adapter_tensors(generator: Generator, tensors: dict[str, Tensor], source: object) -> None:
+def check_adapter_tensors(generator: TriplaneGenerator, tensors: dict[str, Tensor], source: object) -> None:
     """Nothing, if tensors are those of an adapter of this generator.
 
     Raises:
@@ -63,7 +63,7 @@ def check_adapter_tensors(generator: Generator, tensors: dict[str, Tensor], sour
     check_tensors(tensors, adapter_tensors(generator), source)
 
 
-def load_adapter(generator: Generator, path: Path) -> None:
+def load_adapter(generator: TriplaneGenerator, path: Path) -> None:
     """Load the active adapter from our own file (`.safetensors`) or a released one (any other suffix).
 
     Raises:
@@ -81,7 +81,7 @@ def load_adapter(generator: Generator, path: Path) -> None:
     set_adapter_tensors(generator, from_released(read_released(path), places, shapes, path), path)
 
 
-def save_adapter(generator: Generator, path: Path, whole: bool = False) -> None:
+def save_adapter(generator: TriplaneGenerator, path: Path, whole: bool = False) -> None:
     """Write the active adapter: our own layout for `.safetensors`, the released one for any other suffix.
 
     Args:
@@ -125,5 +125,5 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is broken ({error}); restore it from where it came.") from None
 
 
-def _rooms(generator: Generator) -> tuple[tuple[str, torch.nn.Module], ...]:
+def _rooms(generator: TriplaneGenerator) -> tuple[tuple[str, torch.nn.Module], ...]:
     return ("unet", generator.unet), ("decoder", generator.vae.decoder)

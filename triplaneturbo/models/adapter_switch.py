@@ -15,7 +15,7 @@ from triplaneturbo.models.lora_ranks import check_but_for_ranks, fits_but_for_ra
 from triplaneturbo.models.weights import ADAPTER_NAME, Model, load_base
 
 
-class Switch:
+class AdapterSwitch:
     """Which adapter a model generates with.
 
     A merged weight does not give its base back exactly. So the base's weights that adapters may be merged

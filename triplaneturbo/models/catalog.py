@@ -25,7 +25,7 @@ _WANTED_FILES = ["*.json", "*.safetensors", "*.txt"]
 
 
 @dataclass(frozen=True)
-class Found:
+class ModelFiles:
     """A model's files.
 
     Attributes:
@@ -71,7 +71,7 @@ def base_or_default(asked: str | None) -> str:
     return os.environ.get("TRIPLANETURBO_BASE", "") if asked is None else asked
 
 
-def find_model(name: str, on_gpu: bool, base: str = "") -> Found:
+def find_model(name: str, on_gpu: bool, base: str = "") -> ModelFiles:
     """The model called `name`: "auto", "small", "full", a folder, or a hub id such as "someone/a-model".
 
     Args:
@@ -98,7 +98,7 @@ def find_model(name: str, on_gpu: bool, base: str = "") -> Found:
         if not (folder / CONFIG_NAME).is_file():
             raise UserError(f"{shown(name)} is no model's folder: there is no {CONFIG_NAME} in it.")
         own = _own_base(folder, base)
-        return Found(folder.resolve().name, folder, "asked for", base=None if own == folder else own)
+        return ModelFiles(folder.resolve().name, folder, "asked for", base=None if own == folder else own)
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) and ".." not in name:
         return _from_hub(name)
     raise UserError(f"There is no model {shown(name)}; use auto, small, full, a folder or a hub id.")
@@ -116,7 +116,7 @@ def fingerprint(name: str) -> str:
     return digest.hexdigest()
 
 
-def _auto(on_gpu: bool, base: str) -> Found:
+def _auto(on_gpu: bool, base: str) -> ModelFiles:
     if not on_gpu:
         return _small("the full model wants a CUDA device")
     try:
@@ -126,19 +126,19 @@ def _auto(on_gpu: bool, base: str) -> Found:
         return replace(found, notice=f"{error} The small model is used.")
 
 
-def _small(why: str) -> Found:
+def _small(why: str) -> ModelFiles:
     if not (SMALL / CONFIG_NAME).is_file():
         raise UserError(f"The built-in model is missing: restore {SMALL} from the repository.")
-    return Found("small", SMALL, why)
+    return ModelFiles("small", SMALL, why)
 
 
-def find_full(base: str = "") -> Found | None:
+def find_full(base: str = "") -> ModelFiles | None:
     """The full model if its files are on this machine, in `checkpoints/full` or in the hub's cache."""
     under = _given(base) or (FULL if _has_base(FULL) else cached(BASE))
     if under is None:
         return None
     if (FULL / CONFIG_NAME).is_file():
-        return Found("full", FULL, "its folder is there", base=None if under == FULL else under)
+        return ModelFiles("full", FULL, "its folder is there", base=None if under == FULL else under)
     if (FULL / RELEASED).is_file():
         return _released("full", FULL / RELEASED, under, "its folder is there")
     released = cached(ADAPTER)
@@ -147,7 +147,7 @@ def find_full(base: str = "") -> Found | None:
     return _released("full", released / RELEASED, under, "in the hub's cache")
 
 
-def get_full(base: str = "") -> Found:
+def get_full(base: str = "") -> ModelFiles:
     """The full model; what is not on this machine is fetched from the hub, with progress bars.
 
     Raises:
@@ -218,14 +218,14 @@ def _has_base(folder: Path) -> bool:
     return any((folder / part).is_dir() for part in parts)
 
 
-def _released(name: str, adapter: Path, base: Path, why: str) -> Found:
+def _released(name: str, adapter: Path, base: Path, why: str) -> ModelFiles:
     """A released adapter with its base; converted once for each state of its file."""
     state = adapter.stat()
     mark = hashlib.sha256(f"{adapter.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()
-    return Found(name, _cache() / f"released-{mark[:12]}", why, base=base, released=adapter)
+    return ModelFiles(name, _cache() / f"released-{mark[:12]}", why, base=base, released=adapter)
 
 
-def _from_hub(hub_id: str) -> Found:
+def _from_hub(hub_id: str) -> ModelFiles:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -246,7 +246,7 @@ def _from_hub(hub_id: str) -> Found:
         ) from None
     if not (folder / CONFIG_NAME).is_file():
         raise UserError(f"{shown(hub_id)} is no model for this program: there is no {CONFIG_NAME} in it.")
-    return Found(hub_id, folder, "asked for, from the hub")
+    return ModelFiles(hub_id, folder, "asked for, from the hub")
 
 
 def _cache() -> Path:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 
-def in_slabs(function: Callable[..., Tensor], rows: int, cut: list[Tensor], whole: list[Tensor]) -> Tensor:
+def chunked(function: Callable[..., Tensor], rows: int, cut: list[Tensor], whole: list[Tensor]) -> Tensor:
     """`function(*cut, *whole)`, where row i of the result depends on row i of each tensor in `cut` alone.
 
     Differentiable in all tensors, once; nothing of the function's inside is kept for the backward pass.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.models.catalog import Found
+from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import CONFIG_NAME
 
 
-def make_ready(found: Found) -> None:
+def make_ready(found: ModelFiles) -> None:
     """Convert the model's released adapter, if it has one that is not converted yet.
 
     Raises:

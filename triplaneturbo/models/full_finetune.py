@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from triplaneturbo.models.adapters import OF_BASE
 from triplaneturbo.models.released_checkpoint import check_tensors
-from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 
 
 def parameters(unet: UNet2DConditionModel, vae: AutoencoderKL) -> dict[str, nn.Parameter]:
@@ -27,7 +27,7 @@ def parameters(unet: UNet2DConditionModel, vae: AutoencoderKL) -> dict[str, nn.P
     }
 
 
-def base_parameters(generator: Generator) -> dict[str, nn.Parameter]:
+def base_parameters(generator: TriplaneGenerator) -> dict[str, nn.Parameter]:
     """A generator's, as `parameters` has them."""
     return parameters(generator.unet, generator.vae)
 
@@ -49,7 +49,7 @@ def apart(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, T
     return adapter, base
 
 
-def check_base(generator: Generator, base: Mapping[str, Tensor], source: object) -> None:
+def check_base(generator: TriplaneGenerator, base: Mapping[str, Tensor], source: object) -> None:
     """Nothing, if tensors are a whole base for this generator, or none at all.
 
     Raises:

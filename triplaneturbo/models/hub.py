@@ -42,7 +42,7 @@ class Release:
 
 
 @dataclass(frozen=True)
-class Planned:
+class DownloadPlan:
     """One file that `fetch` would take: its bytes, None where unknown, and whether it is here already."""
 
     source: Source
@@ -142,7 +142,7 @@ def fetch(release: Release) -> Path:
     return cached(release) or _of_the_first(release, lambda source: _take(source, release.files))
 
 
-def plan(release: Release) -> list[Planned]:
+def plan(release: Release) -> list[DownloadPlan]:
     """What `fetch` would take and how large it is, without taking it.
 
     Raises:
@@ -194,13 +194,13 @@ def _take(source: Source, files: Sequence[tuple[str, ...]]) -> Path:
     return folder
 
 
-def _planned(source: Source, names: tuple[str, ...]) -> Planned:
+def _planned(source: Source, names: tuple[str, ...]) -> DownloadPlan:
     from huggingface_hub import hf_hub_download
 
     info, name = _first_offered(
         source, names, lambda name: hf_hub_download(source.repo, name, revision=source.revision, dry_run=True)
     )
-    return Planned(source, name, info.file_size, info.is_cached)
+    return DownloadPlan(source, name, info.file_size, info.is_cached)
 
 
 def _knock(source: Source, name: str) -> None:

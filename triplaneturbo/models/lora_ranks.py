@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from triplaneturbo.models.adapter import adapter_tensors
 from triplaneturbo.models.peta import PLANES
 from triplaneturbo.models.released_checkpoint import check_names, check_shape
-from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -25,7 +25,7 @@ def fits_but_for_ranks(found: Shapes, wanted: Shapes) -> bool:
     return found.keys() == wanted.keys() and all(_fits(name, found, wanted) for name in wanted)
 
 
-def check_but_for_ranks(generator: Generator, tensors: dict[str, Tensor], source: object) -> None:
+def check_but_for_ranks(generator: TriplaneGenerator, tensors: dict[str, Tensor], source: object) -> None:
     """Nothing, if tensors are those of an adapter of this generator, of whatever ranks.
 
     Raises:
@@ -40,7 +40,7 @@ def check_but_for_ranks(generator: Generator, tensors: dict[str, Tensor], source
 
 
 @torch.no_grad()
-def take_ranks(generator: Generator, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def take_ranks(generator: TriplaneGenerator, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Give the active adapter the ranks of checked tensors; returns what is to be written into it.
 
     The generator is on the CPU, in float32, its shared adapters not merged and its base as it is in its file.

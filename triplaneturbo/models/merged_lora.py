@@ -17,11 +17,11 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from triplaneturbo.models.peta import PlaneLora
-from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.models.upsample import forget_kernels
 
 
-class Folded:
+class MergedLora:
     """The active adapter's shared low-rank pairs, folded between `fold` and `unfold`.
 
     Between the two, passes of the generator give exactly what they give outside (to rounding), and backward
@@ -32,7 +32,7 @@ class Folded:
             lost in them, and all that a young adapter makes is small.
     """
 
-    def __init__(self, generator: Generator, live: bool = False) -> None:
+    def __init__(self, generator: TriplaneGenerator, live: bool = False) -> None:
         self.generator = generator
         self._layers = [
             layer
@@ -70,7 +70,7 @@ class Folded:
 
     @contextmanager
     def base(self) -> Iterator[UNet2DConditionModel]:
-        """The U-Net as plain Stable Diffusion, whether or not adapters are folded; see `Generator.base`."""
+        """The U-Net as plain Stable Diffusion, merged or not; see `TriplaneGenerator.base`."""
         folded = self._folded
         if folded:
             self._enter(self._own, [])

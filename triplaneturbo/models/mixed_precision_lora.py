@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from triplaneturbo.models.peta import PlaneLora
 
 
-class FollowingLinear(nn.Linear):
+class MixedPrecisionLinear(nn.Linear):
     """A linear layer that computes in its input's type, whatever its weight's."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ class FollowingLinear(nn.Linear):
         return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
-class FollowingConv2d(nn.Conv2d):
+class MixedPrecisionConv2d(nn.Conv2d):
     """The same for a convolution."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -31,11 +31,11 @@ class FollowingConv2d(nn.Conv2d):
         return self._conv_forward(x, self.weight.to(x.dtype), bias)
 
 
-def follow(layer: BaseTunerLayer) -> None:
+def use_mixed_precision_lora(layer: BaseTunerLayer) -> None:
     """Have the factors of an adapted layer compute in the type of what the layer is given."""
     layer.cast_input_dtype_enabled = False
     if isinstance(layer, PlaneLora):
         return  # its own product follows already
     for factors in (layer.lora_A, layer.lora_B):
         for factor in factors.values():
-            factor.__class__ = FollowingConv2d if isinstance(factor, nn.Conv2d) else FollowingLinear
+            factor.__class__ = MixedPrecisionConv2d if isinstance(factor, nn.Conv2d) else MixedPrecisionLinear

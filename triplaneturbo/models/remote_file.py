@@ -15,25 +15,25 @@ from triplaneturbo.models.hub import cache_folder, not_kept
 
 
 @dataclass(frozen=True)
-class Address:
+class RemoteFile:
     """A file at an address."""
 
     name: str
     url: str
 
 
-RICHDREAMER = Address(
+RICHDREAMER = RemoteFile(
     "RichDreamer's normal-depth model",
     "https://virutalbuy-public.oss-cn-hangzhou.aliyuncs.com/share/RichDreamer/nd_mv_ema.ckpt",
 )
 
 
-def url_file(address: Address) -> Path:
+def url_file(address: RemoteFile) -> Path:
     """Where the file of an address is kept: beside the hub's."""
     return cache_folder() / "triplaneturbo" / address.url.rpartition("/")[2]
 
 
-def _refuse_offline(address: Address) -> None:
+def _refuse_offline(address: RemoteFile) -> None:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -43,7 +43,7 @@ def _refuse_offline(address: Address) -> None:
         )
 
 
-def size_of_url(address: Address) -> int | None:
+def size_of_url(address: RemoteFile) -> int | None:
     """Its bytes; None where the server does not say.
 
     Raises:
@@ -64,7 +64,7 @@ def size_of_url(address: Address) -> int | None:
     return int(length) if length else None
 
 
-def fetch_url(address: Address) -> Path:
+def fetch_url(address: RemoteFile) -> Path:
     """The file of an address on this machine, fetched with a progress bar; after a cut it is gone on with.
 
     Raises:

@@ -10,7 +10,7 @@ from torch import Tensor
 MOST = 4096  # texts that are remembered: 1.3 GB of main memory at the full size
 
 
-class Remembered:
+class TextEmbeddingCache:
     """An encoder of texts with a memory.
 
     The encoder need not be on the device where its embeddings are used: each text costs it one pass. Texts

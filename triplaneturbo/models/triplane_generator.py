@@ -17,7 +17,7 @@ from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.peta import PLANES
 from triplaneturbo.models.schedule import denoise_steps
 from triplaneturbo.models.upsample import forget_kernels, use_phase_upsampling
-from triplaneturbo.representations.triplane import Field, Fields
+from triplaneturbo.representations.triplane import FieldDecoder, TriplaneField
 from triplaneturbo.utils.rng import Chance, normal
 
 
@@ -35,7 +35,7 @@ class Head(nn.Module):
             side = config.latent_size
             self.embedding = nn.Parameter(torch.zeros(PLANES, latent_channels, side, side))
         self.planes_out = nn.Conv2d(decoder_channels, 2 * config.plane_channels, 3, padding=1)
-        self.fields = Fields(config)
+        self.fields = FieldDecoder(config)
 
     def planes(self, features: Tensor) -> Tensor:
         """Decoder features [6B, F, H, W] -> planes [B, 6, C, H, W], computing only the half that is kept."""
@@ -50,7 +50,7 @@ class Head(nn.Module):
         return torch.cat(planes, dim=1)
 
 
-class Generator(nn.Module):
+class TriplaneGenerator(nn.Module):
     """A frozen base (U-Net, VAE, schedule) with one or more named adapters, one of them active.
 
     Rows of the base's batches are b * 6 + p: plane p (xy, xz, yz of geometry, then of texture) of prompt b.
@@ -158,7 +158,7 @@ class Generator(nn.Module):
                 layer.unmerge()
         forget_kernels(self)
 
-    def cast(self, dtype: torch.dtype) -> Generator:
+    def cast(self, dtype: torch.dtype) -> TriplaneGenerator:
         """Set the base's and the adapters' precision; the field MLPs stay in float32. Returns itself.
 
         In bfloat16 the decoder's stages at the latents' own resolution stay in float32: what they round off
@@ -257,6 +257,6 @@ class Generator(nn.Module):
         """planes [B, 6, C, H, W], points [B, N, 3] -> sdf [B, N], offset [B, N, 3], rgb [B, N, 3]."""
         return self.heads[self.active].fields(planes, points)
 
-    def field(self, planes: Tensor) -> Field:
+    def field(self, planes: Tensor) -> TriplaneField:
         """One prompt's planes [6, C, H, W] with the active adapter's MLPs: what the mesh is made from."""
-        return Field(planes, self.heads[self.active].fields)
+        return TriplaneField(planes, self.heads[self.active].fields)

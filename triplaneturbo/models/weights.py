@@ -29,7 +29,7 @@ from triplaneturbo.models.adapter import ADAPTER_NAME, load_adapter, save_adapte
 from triplaneturbo.models.config import CONFIG_NAME, GeneratorConfig
 from triplaneturbo.models.released_checkpoint import config_of, read_released
 from triplaneturbo.models.text_encoder import TextEncoder
-from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 
 BASE_PARTS = ("unet", "vae", "scheduler")
 TEXT_PARTS = ("text_encoder", "tokenizer")
@@ -39,7 +39,7 @@ TEXT_PARTS = ("text_encoder", "tokenizer")
 class Model:
     """A generator with the words that it understands, and where it came from."""
 
-    generator: Generator
+    generator: TriplaneGenerator
     text: TextEncoder
     config: GeneratorConfig
     folder: Path
@@ -82,7 +82,7 @@ def load_generator(
     adapter: Path | None = None,
     encoder: bool = False,
     new: bool = False,
-) -> tuple[Generator, bool]:
+) -> tuple[TriplaneGenerator, bool]:
     """The generator alone, float32 on the CPU, adapters live; and whether it was trained.
 
     Where the folder holds no weights and its configuration names a seed, the weights are drawn from that.
@@ -103,7 +103,7 @@ def load_generator(
             vae.encoder = None
             vae.quant_conv = None
         scheduler = DDIMScheduler.from_config(_read_json(base / "scheduler" / "scheduler_config.json"))
-        generator = Generator(unet, vae, scheduler, config)
+        generator = TriplaneGenerator(unet, vae, scheduler, config)
         if not trained:
             _enliven(generator)
     if trained and not new:
@@ -161,7 +161,7 @@ def _drawn_from(seed: int | None) -> Iterator[None]:
         yield
 
 
-def _enliven(generator: Generator) -> None:
+def _enliven(generator: TriplaneGenerator) -> None:
     """Make an untrained model's shapes worth a look: a gentle blob in colours, not grey noise."""
     fields = generator.heads[generator.active].fields
     with torch.no_grad():

@@ -32,7 +32,7 @@ Backend = Literal["auto", "numba", "torch"]
 
 
 @dataclass(frozen=True)
-class LatticeView:
+class GridRendering:
     """What rays see of an sdf on a lattice; all of it is differentiable in the sdf.
 
     Attributes:
@@ -51,7 +51,7 @@ class LatticeView:
         return self.depth / self.opacity.clamp_min(0.01)
 
 
-def render_lattice(
+def render_grid(
     sdf: Tensor,
     origins: Tensor,
     directions: Tensor,
@@ -59,7 +59,7 @@ def render_lattice(
     samples: int = 48,
     jitter: Chance | None = None,
     backend: Backend = "auto",
-) -> LatticeView:
+) -> GridRendering:
     """Render rays through an sdf on a lattice.
 
     Normals are central differences of the sdf at the nodes, made unit there and interpolated between: these
@@ -74,7 +74,7 @@ def render_lattice(
         jitter: draws where in the first step each ray's edges begin; without, they begin in its middle.
         backend: "numba" (one thread, float32, on the CPU), "torch" (anything), or "auto": numba if it can.
     """
-    check_lattice(sdf)
+    check_grid(sdf)
     if origins.shape != directions.shape or origins.ndim != 3 or origins.shape[::2] != (len(sdf), 3):
         raise ValueError(
             f"origins and directions should be of shape [{len(sdf)}, N, 3], not {tuple(origins.shape)} "
@@ -91,7 +91,7 @@ def render_lattice(
     shift = shift.to(sdf)
     render = _March.apply if _chosen(backend, sdf) == "numba" else _march_pieces
     out = render(sdf, origins, directions, shift, 2 / samples, sharpness)  # [B, N, 5]
-    return LatticeView(out[..., 0], out[..., 1], out[..., 2:])
+    return GridRendering(out[..., 0], out[..., 1], out[..., 2:])
 
 
 def _chosen(backend: Backend, sdf: Tensor) -> str:
@@ -101,7 +101,7 @@ def _chosen(backend: Backend, sdf: Tensor) -> str:
     return backend
 
 
-def check_lattice(sdf: Tensor) -> None:
+def check_grid(sdf: Tensor) -> None:
     """Raise ValueError unless sdf is of shape [B, R, R, R] with R >= 2."""
     if sdf.ndim != 4 or len(set(sdf.shape[1:])) != 1 or sdf.shape[-1] < 2:
         raise ValueError(f"sdf should be of shape [B, R, R, R] with R >= 2, not {tuple(sdf.shape)}")
@@ -124,9 +124,9 @@ def unit(vectors: Tensor) -> Tensor:
 def eikonal(sdf: Tensor, backend: Backend = "auto") -> Tensor:
     """How far sdf [B, R, R, R] is from a distance: mean of (|gradient| - 1)^2 over its nodes, [B].
 
-    `backend` is as in `render_lattice`.
+    `backend` is as in `render_grid`.
     """
-    check_lattice(sdf)
+    check_grid(sdf)
     if _chosen(backend, sdf) == "numba":
         return _Eikonal.apply(sdf)
     length = (gradient(sdf).square().sum(-1) + float(grid_gradients.TINY)).sqrt()  # [B, R, R, R]

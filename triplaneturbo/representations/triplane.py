@@ -1,8 +1,9 @@
 """The field: what can be asked at a point of space, given the six feature planes of a prompt.
 
-`Fields` holds the three MLPs and is differentiable in everything; training uses it. `Field` is one prompt's
-planes bound to those MLPs for asking only, and is quick on a CPU: the first layer of an MLP is linear, and so
-is bilinear sampling, so that layer is applied once to the planes' texels instead of at every point.
+`FieldDecoder` holds the three MLPs and is differentiable in everything; training uses it. `TriplaneField` is
+one prompt's planes bound to those MLPs for queries only, and is fast on a CPU: the first layer of an MLP is
+linear, and so is bilinear sampling, so that layer is applied once to the planes' texels instead of at every
+point.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from triplaneturbo.models.chunked import in_slabs
+from triplaneturbo.models.chunked import chunked
 from triplaneturbo.models.config import GeneratorConfig
 
 # Where a point (x, y, z) falls on the xy, xz and yz plane, as (width, height) in [-1, 1]: an axis and a sign.
@@ -28,7 +29,7 @@ _SLAB = {"cpu": 8192, "cuda": 2**18}
 _CHUNK = 16384  # points at a time: enough to keep several cores busy, and 64 channels of each fill 4 MiB
 
 
-class Fields(nn.Module):
+class FieldDecoder(nn.Module):
     """The three MLPs that read sdf, offset and colour from plane features.
 
     Attributes:
@@ -72,15 +73,13 @@ class Fields(nn.Module):
         def ask(features: Tensor, *weights: Tensor) -> Tensor:
             return to_rgb(run_mlp(self.color, features, weights))
 
-        return in_slabs(ask, _slab(points.device), [texture], list(self.color.parameters())).view(
-            points.shape
-        )
+        return chunked(ask, _slab(points.device), [texture], list(self.color.parameters())).view(points.shape)
 
     def sdf_lattice(self, planes: Tensor, axis: Tensor) -> Tensor:
         """The sdf at the nodes of a cubic lattice with coordinates `axis` [R] along each side: [B, R, R, R].
 
-        Differentiable in planes and weights. As in `Field.sdf_grid`, a plane is sampled at R^2 places only:
-        the first layer is linear, so its output at a node is the sum of three planes' shares.
+        Differentiable in planes and weights. As in `TriplaneField.sdf_grid`, a plane is sampled at R^2 places
+        only: the first layer is linear, so its output at a node is the sum of three planes' shares.
         """
         shares = [
             lattice.permute(0, 2, 3, 1) @ self.sdf[0].weight.to(lattice.dtype).t()  # [B, R, R, width]
@@ -96,7 +95,7 @@ class Fields(nn.Module):
 
         rows = max(1, _slab(axis.device) // len(axis) ** 2)
         values = torch.stack(
-            [in_slabs(after_first, rows, [xy, xz], [yz, *rest.parameters()])
+            [chunked(after_first, rows, [xy, xz], [yz, *rest.parameters()])
              for xy, xz, yz in zip(*shares, strict=True)]
         )  # fmt: skip
         square = axis.to(values) ** 2
@@ -121,10 +120,10 @@ class Fields(nn.Module):
         ]
 
 
-class Field:
+class TriplaneField:
     """One prompt's planes bound to the MLPs: what the mesh's floor asks. Nothing here is differentiable.
 
-    The answers are those of `Fields.forward` to float rounding. Memory is bounded: points go through in
+    The answers are those of `FieldDecoder.forward` to float rounding. Memory is bounded: points go through in
     chunks. Tables are made when first needed and kept, so planes and weights must not change afterwards.
 
     Args:
@@ -132,7 +131,7 @@ class Field:
         fields: the MLPs, on the same device.
     """
 
-    def __init__(self, planes: Tensor, fields: Fields) -> None:
+    def __init__(self, planes: Tensor, fields: FieldDecoder) -> None:
         self.planes = planes.detach()
         self.fields = fields
         self.device = planes.device

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import SEED_LIMIT, Request, path_text
-from triplaneturbo.serving.jobs import Made, Stopped, Waiting, Working, progress, save, watched
+from triplaneturbo.serving.jobs import MeshReady, Stopped, Waiting, Working, progress, save, watched
 from triplaneturbo.utils.atomic_files import write_whole
 
 if TYPE_CHECKING:
     from triplaneturbo.pipeline import Outcome
     from triplaneturbo.serving.engine import Engine
-    from triplaneturbo.serving.job_queue import Ticket
+    from triplaneturbo.serving.job_queue import Job
     from triplaneturbo.serving.sessions import Session
 
 # Enough to choose by: a quarter of a second each on a laptop's CPU.
@@ -31,7 +31,7 @@ fill="#94a3b8">no surface</text></svg>
 
 
 @dataclass(frozen=True)
-class Several:
+class BatchProgress:
     """So much is there.
 
     Attributes:
@@ -40,7 +40,7 @@ class Several:
         total: how many there will be.
     """
 
-    made: list[Made | Stopped]
+    made: list[MeshReady | Stopped]
     pictures: list[Path]
     total: int
 
@@ -95,23 +95,23 @@ def previews(requests: Sequence[Request]) -> list[Request]:
     ]
 
 
-def follow_several(
+def follow_batch(
     engine: Engine,
     session: Session,
     requests: Sequence[Request],
     alone: bool = True,
-) -> Generator[Waiting | Working | Several | Stopped, None, None]:
+) -> Generator[Waiting | Working | BatchProgress | Stopped, None, None]:
     """Make several meshes for a session, each a GLB; ends with Stopped or with a complete Several.
 
     Args:
         alone: as for `follow`.
     """
 
-    def work(ticket: Ticket) -> Generator[Waiting | Working | Several, None, None]:
-        made: list[Made | Stopped] = []
+    def work(ticket: Job) -> Generator[Waiting | Working | BatchProgress, None, None]:
+        made: list[MeshReady | Stopped] = []
         pictures: list[Path] = []
 
-        def more(outcomes: Sequence[Outcome]) -> Several | None:
+        def more(outcomes: Sequence[Outcome]) -> BatchProgress | None:
             new = outcomes[len(made) :]
             for outcome in new:
                 if isinstance(outcome, UserError):
@@ -122,7 +122,7 @@ def follow_several(
                 made.append(whole)
                 picture = whole.files["glb"].with_suffix(".webp")
                 pictures.append(write_whole(picture, engine.turntable(outcome.mesh)))
-            return Several(list(made), list(pictures), len(requests)) if new else None
+            return BatchProgress(list(made), list(pictures), len(requests)) if new else None
 
         for event in progress(ticket, session):
             several = more(ticket.made)

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from triplaneturbo.mesh.io import encode
-from triplaneturbo.models.adapter_switch import Switch
+from triplaneturbo.models.adapter_switch import AdapterSwitch
 from triplaneturbo.models.weights import Model
 from triplaneturbo.pipeline import Outcome, Pipeline, Progress, Sketches
 from triplaneturbo.request import Request
 from triplaneturbo.serving.zero_gpu import is_lent, on_gpu
-from triplaneturbo.utils.lru_cache import Kept
+from triplaneturbo.utils.lru_cache import LRUCache
 
 KEPT_EMBEDDINGS = 64
 
 
-class Station:
+class DeviceWorker:
     """A device with the model on it.
 
     Args:
@@ -32,12 +32,12 @@ class Station:
     def __init__(self, device: torch.device, adapter: Callable[[str], Path]) -> None:
         self.device = device
         self._adapter = adapter
-        self._embeddings: Kept[Tensor] = Kept(KEPT_EMBEDDINGS)
+        self._embeddings: LRUCache[Tensor] = LRUCache(KEPT_EMBEDDINGS)
 
     def load(self, model: Callable[[], Model], base: Path, low_vram: bool) -> None:
         """Load the model, whose base lies in `base`."""
         self.pipeline = Pipeline(model(), low_vram)
-        self._switch = Switch(self.pipeline.model, base)
+        self._switch = AdapterSwitch(self.pipeline.model, base)
         self.stream = on_gpu(self._stream)
 
     def _stream(

@@ -24,25 +24,25 @@ from triplaneturbo import __version__
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.duration import Estimate, estimate
 from triplaneturbo.finetune.forecast import Forecast
-from triplaneturbo.finetune.run import RUNS, Order
+from triplaneturbo.finetune.run import RUNS, FinetuneConfig
 from triplaneturbo.mesh.check import Check, check
 from triplaneturbo.mesh.debug_views import VIEWS
 from triplaneturbo.mesh.io import AS_MODELLED, Placement, encode
 from triplaneturbo.mesh.io.common import encode_image
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.preview import animation, thumbnail, turntable
-from triplaneturbo.mesh.warmup import warm
+from triplaneturbo.mesh.warmup import warmup
 from triplaneturbo.models.adapter_switch import fits
 from triplaneturbo.models.adapters import adapter, adapters
-from triplaneturbo.models.catalog import SMALL, Found, base_or_default, find_model
+from triplaneturbo.models.catalog import SMALL, ModelFiles, base_or_default, find_model
 from triplaneturbo.models.convert import make_ready
 from triplaneturbo.models.weights import Model, load_model
 from triplaneturbo.pipeline import Outcome, Progress, Result, Sketches
 from triplaneturbo.render.rasterizer import rasterizer
 from triplaneturbo.request import Request
-from triplaneturbo.serving.device_worker import Station
-from triplaneturbo.serving.job_queue import Line, Ticket
-from triplaneturbo.serving.training_service import RunState, Training
+from triplaneturbo.serving.device_worker import DeviceWorker
+from triplaneturbo.serving.job_queue import Job, JobQueue
+from triplaneturbo.serving.training_service import RunState, TrainingService
 from triplaneturbo.serving.zero_gpu import is_lent
 from triplaneturbo.toyworld.captions.advice import misfits, summary
 from triplaneturbo.toyworld.captions.caption_parser import Reading
@@ -55,7 +55,7 @@ from triplaneturbo.utils.devices import (
     device_name,
     is_out_of_memory,
 )
-from triplaneturbo.utils.lru_cache import Kept
+from triplaneturbo.utils.lru_cache import LRUCache
 
 # A mesh with its textures takes about 10 MB; at the largest texture size some 150.
 KEPT_RESULTS = 4
@@ -103,10 +103,10 @@ class Engine:
         found = find_model(model, self.device.type == "cuda", base_or_default(base))
         if self.device.type == "cuda":
             be_deterministic()
-        self._stations = [Station(choice.device, self._adapter) for choice in chosen]
-        self._results: Kept[Result] = Kept(KEPT_RESULTS)
+        self._stations = [DeviceWorker(choice.device, self._adapter) for choice in chosen]
+        self._results: LRUCache[Result] = LRUCache(KEPT_RESULTS)
         works = [partial(self._work, station) for station in self._stations]
-        self._line = Line(works, name=f"engine on {self.device.type}", size=queue)
+        self._line = JobQueue(works, name=f"engine on {self.device.type}", size=queue)
         try:
             try:
                 self._load(found, precision, low_vram)
@@ -121,7 +121,7 @@ class Engine:
             raise
         self.pipeline = self._stations[0].pipeline
         self.model = self.pipeline.model
-        self._training = Training(runs, self.found, self._stations[-1].device, self._line.wake)
+        self._training = TrainingService(runs, self.found, self._stations[-1].device, self._line.wake)
         self._forecast = Forecast(self.found, self._stations[-1].device)
         self._line.when_idle(self._training)
         self.notice = " ".join(filter(None, (found.notice, "" if self.model.trained else _UNTRAINED)))
@@ -140,7 +140,7 @@ class Engine:
         """What a model of the world makes of a prompt, at once; None where the model reads any words."""
         return self.pipeline.read(prompt)
 
-    def submit(self, *requests: Request, sketches: Sketches = "none") -> Ticket:
+    def submit(self, *requests: Request, sketches: Sketches = "none") -> Job:
         """Put a request in the line, or several as one, which a GPU makes together.
 
         Args:
@@ -166,7 +166,7 @@ class Engine:
         state = self._training.state()
         return state.order.name if state is not None and state.learning and not state.kept else ""
 
-    def begin_run(self, order: Order) -> None:
+    def begin_run(self, order: FinetuneConfig) -> None:
         """Begin to fine-tune, an iteration at a time while no request waits.
 
         Raises:
@@ -179,7 +179,7 @@ class Engine:
             raise UserError(f"This model does not know {', '.join(map(repr, wrong))}: leave them out.")
         self._training.begin(order)
 
-    def estimate_run(self, order: Order) -> Estimate:
+    def estimate_run(self, order: FinetuneConfig) -> Estimate:
         """What a run of that order will take, as far as it is known by now."""
         if not self.model.config.world:
             return self._forecast.of(order)
@@ -239,9 +239,9 @@ class Engine:
         """Whether the mesh is a solid that can be printed, and what else there is to say of it."""
         return self._line.call(lambda: check(mesh, placement))
 
-    def warm(self) -> None:
+    def warmup(self) -> None:
         """Have everything compiled that is compiled at its first use."""
-        self._line.call(warm)
+        self._line.call(warmup)
 
     def report(self) -> str:
         """What this engine runs on and with, and why: one block of text."""
@@ -275,7 +275,7 @@ class Engine:
         waits = 0 if kind is KeyboardInterrupt else 5
         self.close(SAVING if state is not None and state.active else waits)
 
-    def _load(self, found: Found, precision: str, low_vram: bool) -> None:
+    def _load(self, found: ModelFiles, precision: str, low_vram: bool) -> None:
         """Load a model on all devices."""
         self.found = found
         self.dtype, self._why_precision = choose_precision(precision, self.device, found.small)
@@ -302,7 +302,7 @@ class Engine:
         return request, self._adapter(request.adapter).stat().st_mtime_ns if request.adapter else 0
 
     def _work(
-        self, station: Station, requests: Sequence[Request], sketches: Sketches
+        self, station: DeviceWorker, requests: Sequence[Request], sketches: Sketches
     ) -> Generator[Progress | Outcome, None, None]:
         """What each request comes to, made now or before, in their order."""
         outcomes: dict[Request, Outcome] = {}
@@ -324,7 +324,7 @@ class Engine:
             yield outcomes[asked]
 
     def _make(
-        self, station: Station, requests: Sequence[Request], sketches: Sketches
+        self, station: DeviceWorker, requests: Sequence[Request], sketches: Sketches
     ) -> Generator[Progress | Outcome, None, None]:
         """Make requests; where memory is short, what is missing one by one, and then more frugally."""
         marks = [self._mark(request) for request in requests]
@@ -370,7 +370,7 @@ def _picture(draw: Callable[..., np.ndarray], mesh: Mesh, size: int) -> bytes:
     return encode_image(draw(mesh, size), "png")
 
 
-def _load(found: Found, device: torch.device, dtype: torch.dtype) -> Model:
+def _load(found: ModelFiles, device: torch.device, dtype: torch.dtype) -> Model:
     make_ready(found)
     return load_model(found.folder, base=found.base, device=device, dtype=dtype)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-class Sizes:
+class FolderSizes:
     """Bytes in folders that hold files only, each of which is put there whole and never changed in place."""
 
     def __init__(self) -> None:

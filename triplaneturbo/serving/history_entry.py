@@ -14,13 +14,13 @@ from typing import Any
 
 from triplaneturbo.request import Request
 from triplaneturbo.serving.output_files import FORMATS
-from triplaneturbo.serving.result_store import PINNED, THUMBNAIL, Room, read
+from triplaneturbo.serving.result_store import PINNED, THUMBNAIL, ResultStore, read
 
 PICTURES = {b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif", b"\xff\xd8\xff": ".jpg"}
 
 
 @dataclass(frozen=True)
-class Entry:
+class HistoryEntry:
     """One kept result, as it stood on disk when it was read.
 
     Attributes:
@@ -51,7 +51,7 @@ class Entry:
     thumbnail: Path | None
     pinned: bool
     folder: Path
-    room: Room = field(repr=False, compare=False)
+    room: ResultStore = field(repr=False, compare=False)
 
     def request(self) -> Request:
         """The request that made it, as far as this version knows its fields; the others have defaults."""
@@ -68,7 +68,7 @@ class Entry:
         return self.room.lease(self.folder)
 
 
-def read_entry(room: Room, folder: Path) -> Entry | None:
+def read_entry(room: ResultStore, folder: Path) -> HistoryEntry | None:
     """The result in a folder, or None if there is none that this version can read."""
     try:
         result = None if folder.is_symlink() else read(folder)
@@ -89,7 +89,7 @@ def read_entry(room: Room, folder: Path) -> Entry | None:
         return None
     files = {format: folder / f"{name}{suffix}" for format, suffix in FORMATS.items()}
     pictures = [folder / f"{THUMBNAIL}{suffix}" for suffix in PICTURES.values()]
-    return Entry(
+    return HistoryEntry(
         id=folder.name,
         name=name,
         prompt=prompt,

@@ -20,7 +20,7 @@ Work = Callable[[Sequence[Request], Sketches], Generator[Progress | Outcome, Non
 Value = TypeVar("Value")
 
 
-class Idle(Protocol):
+class IdleTask(Protocol):
     """What the last thread of a line does while nobody waits; it calls these, and nothing of it may raise."""
 
     def work(self) -> bool:
@@ -37,7 +37,7 @@ FIRST_GUESS = 2.0  # seconds of a request, before any has ended
 REST = 0.3
 
 
-class Ticket:
+class Job:
     """A request on its way, or several that are made together; every method may be called from any thread.
 
     Attributes:
@@ -45,7 +45,7 @@ class Ticket:
         sketches: of which steps.
     """
 
-    def __init__(self, requests: Sequence[Request], line: Line, sketches: Sketches = "none") -> None:
+    def __init__(self, requests: Sequence[Request], line: JobQueue, sketches: Sketches = "none") -> None:
         self.requests = tuple(requests)
         self.sketches = sketches
         self._line = line
@@ -168,7 +168,7 @@ def _worth_telling(news: Sequence[Progress]) -> list[Progress]:
     return [event for event in news[:-1] if _shows(event)] + list(news[-1:])
 
 
-class Line:
+class JobQueue:
     """First come, first served by one or several threads, which no error ends.
 
     Args:
@@ -186,7 +186,7 @@ class Line:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._changed = threading.Condition()
-        self._waiting: deque[Ticket] = deque()
+        self._waiting: deque[Job] = deque()
         self._closed = False
         self._size = size
         self._clock = clock
@@ -196,14 +196,14 @@ class Line:
             worker.thread = threading.Thread(target=worker.serve, name=f"{name} {number}", daemon=True)
             worker.thread.start()
 
-    def join(self, *requests: Request, sketches: Sketches = "none") -> Ticket:
+    def join(self, *requests: Request, sketches: Sketches = "none") -> Job:
         """Stand at the end of the line.
 
         Raises:
             EngineClosedError: the line is closed.
             QueueFullError: too many requests wait already. Where none waits, any number on one ticket may.
         """
-        ticket = Ticket(requests, self, sketches)
+        ticket = Job(requests, self, sketches)
         with self._changed:
             if self._closed:
                 raise EngineClosedError
@@ -232,7 +232,7 @@ class Line:
                 self._changed.notify_all()
         return future.result() if elsewhere else function()
 
-    def when_idle(self, idle: Idle) -> None:
+    def when_idle(self, idle: IdleTask) -> None:
         """What the last of the threads does, piece by piece, while no request waits; begun by `wake`."""
         self._workers[-1].idle = idle
 
@@ -242,7 +242,7 @@ class Line:
             self._workers[-1].awake = self._workers[-1].idle is not None
             self._changed.notify_all()
 
-    def leave(self, ticket: Ticket) -> bool:
+    def leave(self, ticket: Job) -> bool:
         """Take a waiting ticket out; False if it is not waiting."""
         with self._changed:
             if ticket not in self._waiting:
@@ -250,7 +250,7 @@ class Line:
             self._waiting.remove(ticket)
             return True
 
-    def ahead_of(self, ticket: Ticket) -> int:
+    def ahead_of(self, ticket: Job) -> int:
         """How many have to end before `ticket` is begun; 0 if it is not waiting."""
         with self._changed:
             if ticket not in self._waiting:
@@ -282,11 +282,11 @@ class _Worker:
 
     thread: threading.Thread
 
-    def __init__(self, line: Line, work: Work) -> None:
+    def __init__(self, line: JobQueue, work: Work) -> None:
         self._line, self._work = line, work
         self.calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
-        self.current: Ticket | None = None
-        self.idle: Idle | None = None
+        self.current: Job | None = None
+        self.idle: IdleTask | None = None
         self.awake = False
         self.free_at = 0.0
 
@@ -333,7 +333,7 @@ class _Worker:
             ticket.finish(failure)
             del ticket, failure  # what was made is not to be held until the next comes
 
-    def _run(self, ticket: Ticket) -> None:
+    def _run(self, ticket: Job) -> None:
         with closing(self._work(ticket.requests, ticket.sketches)) as events:
             for event in events:
                 if isinstance(event, Progress):

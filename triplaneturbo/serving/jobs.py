@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from triplaneturbo.pipeline import Result, Sketches
     from triplaneturbo.request import Request
     from triplaneturbo.serving.engine import Engine
-    from triplaneturbo.serving.job_queue import Ticket
+    from triplaneturbo.serving.job_queue import Job
     from triplaneturbo.serving.sessions import Session, View
 
 WAIT = 0.3  # seconds between two looks at a place in the line
@@ -50,7 +50,7 @@ class Working:
 
 
 @dataclass(frozen=True)
-class Made:
+class MeshReady:
     """The mesh is made and `files` (by format) are written; more may follow.
 
     Attributes:
@@ -79,7 +79,7 @@ class Stopped:
     sentence: str = field(default="")
 
 
-Event = Waiting | Working | Made | Stopped
+Event = Waiting | Working | MeshReady | Stopped
 Happening = TypeVar("Happening")
 
 
@@ -108,7 +108,7 @@ def follow(
         patience: seconds after the first file in which something else may be begun; then come the others.
     """
 
-    def work(ticket: Ticket) -> Generator[Event, None, None]:
+    def work(ticket: Job) -> Generator[Event, None, None]:
         yield from progress(ticket, session)
         yield from _write(engine, session, ticket, alone, formats, placement, patience)
 
@@ -117,8 +117,8 @@ def follow(
 
 def watched(
     session: Session,
-    submit: Callable[[], Ticket],
-    work: Callable[[Ticket], Generator[Happening, None, None]],
+    submit: Callable[[], Job],
+    work: Callable[[Job], Generator[Happening, None, None]],
     alone: bool,
     number: int | None = None,
 ) -> Generator[Happening | Stopped, None, None]:
@@ -126,7 +126,7 @@ def watched(
 
     Closing the generator cancels the ticket.
     """
-    ticket: Ticket | None = None
+    ticket: Job | None = None
     try:
         with session.busy():
             ticket = submit()
@@ -146,7 +146,7 @@ def watched(
             session.forget(ticket)
 
 
-def progress(ticket: Ticket, session: Session) -> Generator[Waiting | Working, None, None]:
+def progress(ticket: Job, session: Session) -> Generator[Waiting | Working, None, None]:
     """The place in the line, then stages and steps, until the ticket's work ends."""
     ahead = -1
     while ticket.position:
@@ -167,7 +167,7 @@ def save(
     result: Result,
     formats: Sequence[str],
     placement: Placement = AS_MODELLED,
-) -> Iterator[Made]:
+) -> Iterator[MeshReady]:
     """Write a result's files, one after the other; Made after each, complete after the last."""
     name = safe_name(result.request, engine.name)
     stem = session.keep(name if placement == AS_MODELLED else f"{name}-{_mark(placement)}")
@@ -191,13 +191,13 @@ def save(
         facts["seconds"] = {**facts["seconds"], "files": taken, "total": total}
         files = {**files, name: path}
         complete = name == formats[-1]
-        yield Made(result.request, files, dict(facts), result.unread, complete=complete)
+        yield MeshReady(result.request, files, dict(facts), result.unread, complete=complete)
 
 
 def _write(
     engine: Engine,
     session: Session,
-    ticket: Ticket,
+    ticket: Job,
     alone: bool,
     formats: Sequence[str],
     placement: Placement,

@@ -11,18 +11,18 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from triplaneturbo.errors import Cancelled, EngineClosedError, UserError
-from triplaneturbo.serving.jobs import Made
+from triplaneturbo.serving.jobs import MeshReady
 from triplaneturbo.serving.output_files import FORMATS
 
 if TYPE_CHECKING:
     from triplaneturbo.mesh.placement import Placement
     from triplaneturbo.request import Request
     from triplaneturbo.serving.engine import Engine
-    from triplaneturbo.serving.history_entry import Entry
-    from triplaneturbo.serving.user_history import History, Shelf
+    from triplaneturbo.serving.history_entry import HistoryEntry
+    from triplaneturbo.serving.user_history import History, UserHistory
 
 
-class Keeping:
+class HistoryWriter:
     """One request's result on its way into the history.
 
     Args:
@@ -41,15 +41,15 @@ class Keeping:
     def __init__(
         self, engine: Engine, history: History | None, token: str, placement: Placement, passing: bool
     ) -> None:
-        self.shelf: Shelf | None = None
+        self.shelf: UserHistory | None = None
         self.refused = ""
         self._engine, self._history, self._token = engine, history, token
         self._placement, self._passing = placement, passing
-        self._entry: Entry | None = None
+        self._entry: HistoryEntry | None = None
         self._request: Request | None = None
         self._complete = False
 
-    def keep(self, made: Made) -> bool:
+    def keep(self, made: MeshReady) -> bool:
         """Keep what is there of a result, once per file; True if the history has a new entry."""
         if self._history is None or self.refused:
             return False
@@ -59,7 +59,7 @@ class Keeping:
             self.refused = f"The mesh is ready but is not in the history: {error}"
             return False
 
-    def _keep(self, history: History, made: Made) -> bool:
+    def _keep(self, history: History, made: MeshReady) -> bool:
         new = self._entry is None
         if self._entry is None:
             self.shelf, self._request = history.of(self._token), made.request

@@ -29,7 +29,7 @@ DEFAULT_FOLDER = Path("outputs")
 
 
 @dataclass(frozen=True)
-class Job:
+class OutputJob:
     """One mesh to make and where its files go.
 
     Attributes:
@@ -49,7 +49,7 @@ def plan(
     output: str | None,
     formats: str | None,
     names: Sequence[str] | None = None,
-) -> list[Job]:
+) -> list[OutputJob]:
     """Give each request its files; `output` is a folder, or a file whose suffix is a format's.
 
     A file for several requests becomes name-1.glb, name-2.glb, ...; in a folder names are made from prompts.
@@ -98,7 +98,7 @@ def plan(
             for number in range(1, len(requests) + 1)
         ]
     jobs = [
-        Job(request, {name: stem.with_name(stem.name + FORMATS[name]) for name in wanted}, key)
+        OutputJob(request, {name: stem.with_name(stem.name + FORMATS[name]) for name in wanted}, key)
         for request, stem, key in zip(requests, stems, keys, strict=True)
     ]
     for target in {path for job in jobs for path in job.paths.values()}:

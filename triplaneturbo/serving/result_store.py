@@ -24,7 +24,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.serving.folder_sizes import Sizes
+from triplaneturbo.serving.folder_sizes import FolderSizes
 
 SCHEMA = "triplaneturbo.result"
 VERSION = 1
@@ -39,7 +39,7 @@ _LEASE = ".lease-"
 _GONE = ".gone-"
 
 
-class Room:
+class ResultStore:
     """The root folder and its quota.
 
     Args:
@@ -57,7 +57,7 @@ class Room:
         self.quota = quota
         self._mutex = threading.RLock()
         self._lock = FileLock(self.root / ".lock", timeout=PATIENCE, thread_local=False)
-        self._sizes = Sizes()
+        self._sizes = FolderSizes()
         with mendable(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
         for gone in self.root.glob(f"{_GONE}*"):  # what a server that was killed had no time to delete

@@ -2,8 +2,8 @@
 
 Gradio has many routes that this page does not use, and some do more than is wanted of a server that strangers
 reach: they fetch addresses that a stranger names, take uploads, write files. So only the routes that the page
-uses are open; `Served` says which files are given out; and a request's JSON may name no other file. Gradio's
-uploads are closed: lists of prompts of those who may train are taken here.
+uses are open; `ServedFiles` says which files are given out; and a request's JSON may name no other file.
+Gradio's uploads are closed: lists of prompts of those who may train are taken here.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving.limits import Limits
 from triplaneturbo.serving.public_url import PublicUrl
-from triplaneturbo.serving.served_files import Served
-from triplaneturbo.serving.training_access import Admission
+from triplaneturbo.serving.served_files import ServedFiles
+from triplaneturbo.serving.training_access import TrainingAccess
 
 API = "/gradio_api"
 UPLOAD = "/prompts"
@@ -39,8 +39,8 @@ _OPEN = re.compile(
 _SPARE_THREADS = 40
 
 
-def guarded(
-    served: Served, limits: Limits, admission: Admission | None = None, root_path: str = ""
+def filter_options(
+    served: ServedFiles, limits: Limits, admission: TrainingAccess | None = None, root_path: str = ""
 ) -> dict[str, Any]:
     """What `launch` needs to know besides for the gate to stand before its routes.
 
@@ -51,14 +51,14 @@ def guarded(
         root_path: where a proxy serves the page; see `public_url.checked_root_path`.
     """
     public = PublicUrl(root_path)
-    gate = Middleware(Gate, served=served, body=limits.body, admission=admission, public=public)
+    gate = Middleware(RouteFilter, served=served, body=limits.body, admission=admission, public=public)
     return {
         "app_kwargs": {"middleware": [gate]},
         "max_threads": (limits.queue or 0) + _SPARE_THREADS,
     }
 
 
-class Gate:
+class RouteFilter:
     """The middleware.
 
     Args:
@@ -72,9 +72,9 @@ class Gate:
     def __init__(
         self,
         app: ASGIApp,
-        served: Served,
+        served: ServedFiles,
         body: int,
-        admission: Admission | None = None,
+        admission: TrainingAccess | None = None,
         public: PublicUrl | None = None,
     ) -> None:
         self._app = app
@@ -121,7 +121,7 @@ class Gate:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(_leave, lease)
 
-    async def _receive(self, admission: Admission, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _receive(self, admission: TrainingAccess, scope: Scope, receive: Receive, send: Send) -> None:
         """Write a list of prompts to where the admission says."""
         headers = Headers(scope=scope)
         name = urllib.parse.unquote(headers.get("x-name", ""))

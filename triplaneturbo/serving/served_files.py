@@ -34,7 +34,7 @@ _SHAPE = re.compile(
 )
 
 
-class Served:
+class ServedFiles:
     """The files below a history's root that may be given out.
 
     Args:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.serving.folder_sizes import Sizes
+from triplaneturbo.serving.folder_sizes import FolderSizes
 from triplaneturbo.utils.atomic_files import write_whole
 
 if TYPE_CHECKING:
     from triplaneturbo.request import Request
-    from triplaneturbo.serving.job_queue import Ticket
+    from triplaneturbo.serving.job_queue import Job
 
 KEPT_RESULTS = 24
 # All of one request: the viewer shows a file at a time, and may come for one that is not the last any more.
@@ -90,7 +90,7 @@ class Session:
         self.past: list[str] = []
         self.chosen = ""
         self._lock = threading.Lock()
-        self._ticket: Ticket | None = None
+        self._ticket: Job | None = None
         self._views = 0
         self._sketches: deque[Path] = deque()
         self._results: OrderedDict[str, None] = OrderedDict()
@@ -140,7 +140,7 @@ class Session:
             self._entered += 1
             return self._entered
 
-    def begin(self, ticket: Ticket, number: int | None = None) -> bool:
+    def begin(self, ticket: Job, number: int | None = None) -> bool:
         """Wait for `ticket` from now on; what was waited for before is cancelled: the latest wins.
 
         Args:
@@ -153,7 +153,7 @@ class Session:
         with self._lock:
             late = number < self._begun
             if late:
-                before: Ticket | None = ticket
+                before: Job | None = ticket
             else:
                 self._begun = number
                 before, self._ticket = self._ticket, ticket
@@ -161,18 +161,18 @@ class Session:
             before.cancel()
         return not late
 
-    def forget(self, ticket: Ticket) -> None:
+    def forget(self, ticket: Job) -> None:
         """Wait for `ticket` no longer: it holds all that was made."""
         with self._lock:
             if self._ticket is ticket:
                 self._ticket = None
 
-    def waits_for(self, ticket: Ticket) -> bool:
+    def waits_for(self, ticket: Job) -> bool:
         """Whether nothing was begun after `ticket`."""
         with self._lock:
             return self._ticket is ticket
 
-    def show(self, path: Path, faces: int, ticket: Ticket | None = None, placed: bool = False) -> View | None:
+    def show(self, path: Path, faces: int, ticket: Job | None = None, placed: bool = False) -> View | None:
         """The page's next view, a GLB; None if something was begun after `ticket`."""
         with self._lock:
             if ticket is not None and self._ticket is not ticket:
@@ -240,7 +240,7 @@ class Sessions:
         self._open: dict[str, Session] = {}
         self._until: dict[str, float] = {}
         self._quota = quota
-        self._sizes = Sizes()
+        self._sizes = FolderSizes()
 
     def of(self, key: str | None, heard: bool = True) -> Session:
         """The session called `key`, begun now if it is new; for None a short one of its own each time.

@@ -24,7 +24,7 @@ MOST_KEYS = 1000
 _NAME = re.compile(r"[^\w.-]+")
 
 
-class Admission:
+class TrainingAccess:
     """Keys of those who may train; every method may be called from any thread.
 
     Args:

@@ -23,9 +23,9 @@ from typing import Any
 import torch
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.finetune.run import Order, Report, Run, runs
+from triplaneturbo.finetune.run import FinetuneConfig, Report, Run, runs
 from triplaneturbo.models.adapters import adapters
-from triplaneturbo.models.catalog import Found
+from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.utils.devices import is_out_of_memory
 
 REMEMBERED = 10  # iterations from whose seconds the rest is estimated
@@ -56,7 +56,7 @@ class RunState:
         scores: before and after, likewise; as `Run.scores` has them.
     """
 
-    order: Order
+    order: FinetuneConfig
     folder: Path
     state: str
     sentence: str = ""
@@ -83,7 +83,7 @@ class RunState:
         return self.state in RESUMABLE and not self.kept
 
 
-class Training:
+class TrainingService:
     """The run that an engine has at a time.
 
     Args:
@@ -93,7 +93,7 @@ class Training:
         wake: has `work` called soon, in the line's thread.
     """
 
-    def __init__(self, root: Path, found: Found, device: torch.device, wake: Callable[[], None]) -> None:
+    def __init__(self, root: Path, found: ModelFiles, device: torch.device, wake: Callable[[], None]) -> None:
         self._root = root
         self._found = found
         self._device = device
@@ -114,7 +114,7 @@ class Training:
         with self._lock:
             return self._state
 
-    def begin(self, order: Order) -> None:
+    def begin(self, order: FinetuneConfig) -> None:
         """Begin a run; one that was not gone on with stays on disk.
 
         Raises:

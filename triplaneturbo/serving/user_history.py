@@ -28,7 +28,7 @@ from typing import Any
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import Request
-from triplaneturbo.serving.history_entry import Entry, read_entry, suffix_of
+from triplaneturbo.serving.history_entry import HistoryEntry, read_entry, suffix_of
 from triplaneturbo.serving.output_files import FORMATS, safe_name
 from triplaneturbo.serving.result_store import (
     PINNED,
@@ -38,7 +38,7 @@ from triplaneturbo.serving.result_store import (
     THUMBNAIL,
     VERSION,
     VISITOR_NAME,
-    Room,
+    ResultStore,
     mendable,
     read,
 )
@@ -69,11 +69,11 @@ class History:
         quota: int | None = None,
         kept: int = KEPT,
     ) -> None:
-        self.room = Room(root, clock, quota)
+        self.room = ResultStore(root, clock, quota)
         self.root = self.room.root
         self._kept = kept
 
-    def of(self, token: str) -> Shelf:
+    def of(self, token: str) -> UserHistory:
         """The results of the visitor with this token.
 
         Raises:
@@ -81,9 +81,9 @@ class History:
         """
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):
             raise UserError("The browser's key to its history is damaged; reload the page for a new one.")
-        return Shelf(self.room, hashlib.sha256(token.encode()).hexdigest(), self._kept)
+        return UserHistory(self.room, hashlib.sha256(token.encode()).hexdigest(), self._kept)
 
-    def entry_of(self, path: Path) -> Entry | None:
+    def entry_of(self, path: Path) -> HistoryEntry | None:
         """The result to which a file belongs, whosesoever it is; None if it belongs to none."""
         folder = path.parent
         if folder.parent.parent != self.root or not VISITOR_NAME.fullmatch(folder.parent.name):
@@ -91,7 +91,7 @@ class History:
         return read_entry(self.room, folder) if RESULT_NAME.fullmatch(folder.name) else None
 
 
-class Shelf:
+class UserHistory:
     """One visitor's results; every method may be called from any thread, in several processes.
 
     Args:
@@ -100,7 +100,7 @@ class Shelf:
         kept: the most results.
     """
 
-    def __init__(self, room: Room, visitor: str, kept: int = KEPT) -> None:
+    def __init__(self, room: ResultStore, visitor: str, kept: int = KEPT) -> None:
         self.folder = room.root / visitor
         self._room = room
         self._kept = kept
@@ -113,7 +113,7 @@ class Shelf:
         model: str,
         adapter: str = "",
         thumbnail: bytes | None = None,
-    ) -> Entry:
+    ) -> HistoryEntry:
         """Keep a result; its files are attached when they are written. The visitor's oldest make room.
 
         Args:
@@ -161,7 +161,7 @@ class Shelf:
 
     def attach(
         self, id: str, format: str, source: bytes | Path, facts: Mapping[str, Any] | None = None
-    ) -> Entry:
+    ) -> HistoryEntry:
         """Add a result's file, or put one in the place of an older one.
 
         Args:
@@ -188,7 +188,7 @@ class Shelf:
                 write_whole(entry.folder / RESULT, _json({**result, "facts": {**entry.facts, **facts}}))
             return self.get(id)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[HistoryEntry]:
         """All results, the newest first; what cannot be read is left out, and left alone."""
         with contextlib.suppress(FileNotFoundError):
             names = sorted(filter(RESULT_NAME.fullmatch, os.listdir(self.folder)), reverse=True)
@@ -196,7 +196,7 @@ class Shelf:
             return [entry for entry in found if entry is not None]
         return []
 
-    def get(self, id: str) -> Entry:
+    def get(self, id: str) -> HistoryEntry:
         """One result.
 
         Raises:
@@ -217,7 +217,7 @@ class Shelf:
         with self._room.locked():
             self._room.remove(self.get(id).folder)
 
-    def pin(self, id: str, pinned: bool) -> Entry:
+    def pin(self, id: str, pinned: bool) -> HistoryEntry:
         """Keep a result whatever the quota and the limits say, or no longer.
 
         Raises:
@@ -266,7 +266,7 @@ class Shelf:
             self._room.remove(entry.folder)
 
 
-def _pack(archive: zipfile.ZipFile, number: int, entry: Entry) -> dict[str, Any] | None:
+def _pack(archive: zipfile.ZipFile, number: int, entry: HistoryEntry) -> dict[str, Any] | None:
     """Put a result into a zip and tell what the manifest says of it; None if it was deleted meanwhile."""
     inside = f"{number:03d}-{entry.name}"
     packed = []

@@ -1,7 +1,7 @@
 """What every teacher is: a denoiser of renderings, asked for the noise that it sees in them.
 
-A teacher is shown the student's renderings (`Seen`) of some scenes (`Scenes`), encodes them as what it
-diffuses, and predicts noise for a caption and cameras. Real networks and closed forms answer to the same
+A teacher is shown the student's renderings (`Renderings`) of some scenes (`SceneBatch`), encodes them as what
+it diffuses, and predicts noise for a caption and cameras. Real networks and closed forms answer to the same
 three calls.
 """
 
@@ -17,7 +17,7 @@ from triplaneturbo.utils.rng import Chance
 
 
 @dataclass(frozen=True)
-class Scenes:
+class SceneBatch:
     """B scenes, each looked at by V cameras.
 
     Attributes:
@@ -36,7 +36,7 @@ class Scenes:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Renderings:
     """The student's renderings of B scenes from V views each, as teachers are shown them.
 
     Attributes:
@@ -62,21 +62,21 @@ class Teacher(Protocol):
     Attributes:
         name: for logs and settings.
         alphas: cumulative products of its noise schedule [T].
-        reads: the fields of `Seen` that it reads, to which its gradients go.
+        reads: the fields of `Renderings` that it reads, to which its gradients go.
     """
 
     name: str
     alphas: Tensor
     reads: tuple[str, ...]
 
-    def encode(self, seen: Seen, scenes: Scenes, chance: Chance) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, chance: Chance) -> Tensor:
         """What it diffuses, differentiable in `seen`: [B, n, ...], n images of each scene (its views).
 
         `chance` draws what it samples.
         """
         ...
 
-    def condition(self, seen: Seen, scenes: Scenes) -> Any:
+    def condition(self, seen: Renderings, scenes: SceneBatch) -> Any:
         """All that `predict` needs to know of captions, cameras and background."""
         ...
 

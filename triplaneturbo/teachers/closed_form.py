@@ -19,13 +19,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.geometry import normals_and_disparity
 from triplaneturbo.utils.rng import Chance
 
 # (captions, their scenes, whose pixels, which fields) -> the instances of these captions, each seen as the
-# student's renderings are: as many `Seen` as a caption has instances, each [B, V, H, W, ...].
-Data = Callable[[Sequence[str], Scenes, Seen, tuple[str, ...]], list[Seen]]
+# student's renderings are: as many `Renderings` as a caption has instances, each [B, V, H, W, ...].
+Data = Callable[[Sequence[str], SceneBatch, Renderings, tuple[str, ...]], list[Renderings]]
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ class _ClosedForm:
         self.data = data
         self.world = tuple(world)
 
-    def _see(self, seen: Seen, scenes: Scenes) -> Tensor:
+    def _see(self, seen: Renderings, scenes: SceneBatch) -> Tensor:
         raise NotImplementedError
 
-    def encode(self, seen: Seen, scenes: Scenes, chance: Chance) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, chance: Chance) -> Tensor:
         """The pictures themselves in [-1, 1]: [B, V, C, H, W]."""
         return self._see(seen, scenes).movedim(-1, 2) * 2 - 1
 
-    def condition(self, seen: Seen, scenes: Scenes) -> Sets:
+    def condition(self, seen: Renderings, scenes: SceneBatch) -> Sets:
         """The captions' pictures, and the world's if guidance may be asked for."""
         caption = self._data(scenes.prompts, seen, scenes)
         world = None
@@ -71,7 +71,7 @@ class _ClosedForm:
             world = torch.cat(parts, 1)
         return Sets(caption, world)
 
-    def _data(self, captions: Sequence[str], seen: Seen, scenes: Scenes) -> Tensor:
+    def _data(self, captions: Sequence[str], seen: Renderings, scenes: SceneBatch) -> Tensor:
         instances = self.data(captions, scenes, seen, self.reads)
         nothing = torch.Generator()
         return torch.stack([self.encode(one, scenes, nothing).flatten(1) for one in instances], 1)
@@ -101,7 +101,7 @@ class ClosedFormRGB(_ClosedForm):
     name = "rgb"
     reads: tuple[str, ...] = ("rgb",)
 
-    def _see(self, seen: Seen, scenes: Scenes) -> Tensor:
+    def _see(self, seen: Renderings, scenes: SceneBatch) -> Tensor:
         return seen.rgb
 
 
@@ -111,7 +111,7 @@ class ClosedFormGeometry(_ClosedForm):
     name = "geometry"
     reads: tuple[str, ...] = ("normal", "depth", "opacity")
 
-    def _see(self, seen: Seen, scenes: Scenes) -> Tensor:
+    def _see(self, seen: Renderings, scenes: SceneBatch) -> Tensor:
         return normals_and_disparity(seen, scenes)
 
 

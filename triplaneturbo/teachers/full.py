@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from triplaneturbo.models.text_embedding_cache import Remembered
-from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.text_embedding_cache import TextEmbeddingCache
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.models.weights import load_text
 from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.multi_view import Embed
 from triplaneturbo.teachers.mvdream import MVDream
-from triplaneturbo.teachers.offload import Movable, in_turn
+from triplaneturbo.teachers.offload import Movable, offload_sequentially
 from triplaneturbo.teachers.richdreamer import RichDreamer
 from triplaneturbo.teachers.stable_diffusion import Base, StableDiffusion
 
@@ -21,7 +21,7 @@ SIZE = 512  # side of the pictures that Stable Diffusion 2.1-base was trained on
 
 
 def full_teachers(
-    generator: Generator,
+    generator: TriplaneGenerator,
     base: Base,
     embed: Embed,
     mvdream: Path | None,
@@ -40,7 +40,7 @@ def full_teachers(
 
     Args:
         generator: the student's, with its VAE's encoder.
-        base: gives its U-Net with the adapters off (`Generator.base`, `Folded.base`), or another
+        base: gives its U-Net with the adapters off (`TriplaneGenerator.base`, `Folded.base`), or another
             (`plain_base`) where that learns.
         embed: the text encoder of Stable Diffusion 2.1-base, which is MVDream's, too.
         mvdream, richdreamer: their checkpoints; None: without it.
@@ -74,10 +74,10 @@ def full_teachers(
         words = load_text(text)
         if not texts_aside:
             words.model.to(device, dtype if device.type == "cuda" else torch.float32)
-        remembered = Remembered(words.embed, device)
+        remembered = TextEmbeddingCache(words.embed, device)
         take(RichDreamer.load(richdreamer, remembered, released=released, autocast=autocast))
     if sd:
         own = StableDiffusion(base, generator.vae, generator.scheduler, embed, SIZE, None, autocast)
         own.view_by_view = view_by_view
         teachers.append(own)
-    return in_turn(teachers, device) if moving else list(teachers)
+    return offload_sequentially(teachers, device) if moving else list(teachers)

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from triplaneturbo.render.volume import camera_normals, disparity
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.base import Renderings, SceneBatch
 
 
-def normals_and_disparity(seen: Seen, scenes: Scenes) -> Tensor:
+def normals_and_disparity(seen: Renderings, scenes: SceneBatch) -> Tensor:
     """Normals in camera axes and disparity, each in [0, 1]: [B, V, H, W, 4]; see `render.volume`."""
     assert seen.normal is not None
     assert seen.depth is not None

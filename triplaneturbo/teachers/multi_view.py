@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
 from triplaneturbo.render.cameras import Cameras
-from triplaneturbo.teachers.base import Scenes, Seen, Teacher
+from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
 from triplaneturbo.teachers.joined_views import join_views
 from triplaneturbo.teachers.latents import precision
 from triplaneturbo.teachers.twin import twin
@@ -29,7 +29,7 @@ Embed = Callable[[list[str]], Tensor]  # captions -> text embeddings [B, 77, D]
 
 
 @dataclass(frozen=True)
-class Told:
+class Condition:
     """What a prediction is made for: texts [B, 77, D] and [1, 77, D], camera conditions [B, V, 16]."""
 
     text: Tensor
@@ -70,11 +70,11 @@ class MultiView:
         """The condition of each camera [B * V, 16]."""
         raise NotImplementedError
 
-    def encode(self, seen: Seen, scenes: Scenes, chance: Chance) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, chance: Chance) -> Tensor:
         """What it diffuses: [B, V, 4, h, h], differentiable in `seen`."""
         raise NotImplementedError
 
-    def condition(self, seen: Seen, scenes: Scenes) -> Told:
+    def condition(self, seen: Renderings, scenes: SceneBatch) -> Condition:
         """Embeddings of captions and of the negative prompt, and the cameras.
 
         Raises:
@@ -83,10 +83,10 @@ class MultiView:
         if scenes.views != VIEWS:
             raise ValueError(f"{self.name} looks at {VIEWS} views of a scene, not at {scenes.views}")
         cameras = self._cameras(scenes.cameras).unflatten(0, (-1, VIEWS))
-        return Told(self.embed(scenes.prompts), self.embed([self.negative]), cameras)
+        return Condition(self.embed(scenes.prompts), self.embed([self.negative]), cameras)
 
     def predict(
-        self, noisy: Tensor, times: Tensor, condition: Told, guided: bool
+        self, noisy: Tensor, times: Tensor, condition: Condition, guided: bool
     ) -> tuple[Tensor, Tensor | None]:
         """The noise in [B, V, 4, h, w] at timesteps [B]; with and without the caption in one batch."""
         texts, cameras, rows = condition.text, condition.cameras, noisy

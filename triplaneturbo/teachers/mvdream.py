@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from triplaneturbo.render.cameras import Cameras
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.latents import sample_latents
 from triplaneturbo.teachers.ldm import read_ldm, unet_from, vae_from
 from triplaneturbo.teachers.multi_view import NEGATIVE, Embed, MultiView, placed
@@ -93,7 +93,7 @@ class MVDream(MultiView):
     def _cameras(self, cameras: Cameras) -> Tensor:
         return placed(cameras, turned=not self.released).flatten(1)
 
-    def encode(self, seen: Seen, scenes: Scenes, chance: Chance) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, chance: Chance) -> Tensor:
         """Latents of all views, sampled from the VAE's posterior: [B, V, 4, h, h]."""
         images = seen.rgb.flatten(0, 1).movedim(-1, 1)  # [B * V, 3, H, W]
         images = F.interpolate(images, (self.size, self.size), mode="bilinear", align_corners=False)

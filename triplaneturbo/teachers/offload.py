@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from triplaneturbo.teachers.base import Scenes, Seen, Teacher
+from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
 from triplaneturbo.utils.rng import Chance
 
 
@@ -26,7 +26,7 @@ class Movable(Teacher, Protocol):
         ...
 
 
-class InTurn:
+class SequentialOffload:
     """A teacher whose networks are on the device while somebody attends to it, and not else.
 
     Asked outside of `attending` it comes for that one call; but gradients go back through a network that is
@@ -73,12 +73,12 @@ class InTurn:
         for tensor, home in self._homes:
             tensor.data = home
 
-    def encode(self, seen: Seen, scenes: Scenes, chance: Chance) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, chance: Chance) -> Tensor:
         """See `Teacher`."""
         with self.attending():
             return self.teacher.encode(seen, scenes, chance)
 
-    def condition(self, seen: Seen, scenes: Scenes) -> Any:
+    def condition(self, seen: Renderings, scenes: SceneBatch) -> Any:
         """See `Teacher`; its texts need no network of its own."""
         return self.teacher.condition(seen, scenes)
 
@@ -92,12 +92,12 @@ class InTurn:
 
 def attending(teacher: Teacher) -> AbstractContextManager[None]:
     """The context in which a teacher is asked, and gradients are taken through it; any teacher has one."""
-    return teacher.attending() if isinstance(teacher, InTurn) else nullcontext()
+    return teacher.attending() if isinstance(teacher, SequentialOffload) else nullcontext()
 
 
-def in_turn(teachers: Sequence[Movable], device: torch.device) -> list[Teacher]:
+def offload_sequentially(teachers: Sequence[Movable], device: torch.device) -> list[Teacher]:
     """The same teachers, each on the device only in its turn."""
-    return [InTurn(teacher, device) for teacher in teachers]
+    return [SequentialOffload(teacher, device) for teacher in teachers]
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:

@@ -15,7 +15,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from triplaneturbo.render.cameras import Cameras
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.geometry import normals_and_disparity
 from triplaneturbo.teachers.ldm import read_ldm, unet_from
 from triplaneturbo.teachers.multi_view import NEGATIVE, Embed, MultiView, placed
@@ -76,7 +76,7 @@ class RichDreamer(MultiView):
         c2w[:, :3, 3] = c2w[:, :3, 3] * (2 * relative.float())[:, None]
         return c2w.flatten(1)
 
-    def encode(self, seen: Seen, scenes: Scenes, chance: Chance) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, chance: Chance) -> Tensor:
         """Normals in camera axes and disparity, pooled: [B, V, 4, h, h]; `chance` is not used."""
         images = normals_and_disparity(seen, scenes).movedim(-1, 2).flatten(0, 1)  # [B * V, 4, H, W]
         pooled = F.adaptive_avg_pool2d(images, self.size).unflatten(0, (-1, scenes.views))

@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
 from triplaneturbo.models.weights import load_base
-from triplaneturbo.teachers.base import Scenes, Seen, Teacher
+from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
 from triplaneturbo.teachers.latents import precision, sample_latents
 from triplaneturbo.teachers.twin import twin
 from triplaneturbo.utils.rng import Chance, whole
@@ -75,7 +75,7 @@ class StableDiffusion:
         """All that needs the device while it is asked, but for the student's own U-Net."""
         return [self.vae.encoder, self.vae.quant_conv]
 
-    def encode(self, seen: Seen, scenes: Scenes, chance: Chance) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, chance: Chance) -> Tensor:
         """Latents of one view of each scene, sampled from the VAE's posterior: [B, 1, 4, h, h]."""
         batch = len(seen.rgb)
         view = whole(chance, 0, seen.rgb.shape[1], batch)
@@ -100,7 +100,7 @@ class StableDiffusion:
         other.base = lambda: nullcontext(own)
         return other, own
 
-    def condition(self, seen: Seen, scenes: Scenes) -> tuple[Tensor, Tensor]:
+    def condition(self, seen: Renderings, scenes: SceneBatch) -> tuple[Tensor, Tensor]:
         """Embeddings of the captions and of no caption, [B, 77, D] each."""
         text = self.embed(scenes.prompts)
         return text, self.embed([""]).expand_as(text)

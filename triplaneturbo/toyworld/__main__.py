@@ -41,9 +41,9 @@ def _keys() -> list:
 
 
 def _pool(options: argparse.Namespace) -> None:
-    from triplaneturbo.toyworld.scene.view_cache import make_pool
+    from triplaneturbo.toyworld.scene.view_cache import make_view_cache
 
-    make_pool(options.folder / "pool", _keys(), lambda line: print(line, flush=True), options.processes)
+    make_view_cache(options.folder / "pool", _keys(), lambda line: print(line, flush=True), options.processes)
 
 
 def _pretrain(options: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ from triplaneturbo.models.catalog import ROOT
 from triplaneturbo.serving.admin import Admin
 from triplaneturbo.serving.limits import Guard, Limits
 from triplaneturbo.serving.sessions import Sessions
-from triplaneturbo.serving.training_access import Admission
+from triplaneturbo.serving.training_access import TrainingAccess
 from triplaneturbo.ui.assets.scripts import ON_LOAD
 from triplaneturbo.ui.assets.theme import CSS, theme
 from triplaneturbo.ui.generate import endpoint, generate_tab, panels
@@ -57,7 +57,7 @@ def build(
     folder: Path,
     history: History | None = None,
     guard: Guard | None = None,
-    admission: Admission | None = None,
+    admission: TrainingAccess | None = None,
 ) -> gr.Blocks:
     """The page for an engine; files are served from `folder` and from the history's alone.
 
@@ -71,7 +71,7 @@ def build(
     """
     folder = folder.resolve()
     guard = guard or Guard(Limits.for_host("localhost"))
-    admission = admission or Admission(Admin("localhost"), folder)
+    admission = admission or TrainingAccess(Admin("localhost"), folder)
     # Gradio serves whatever lies in its folder for temporary files, by default one that all of a machine's
     # Gradio programs share; and what lies elsewhere it copies there.
     os.environ["GRADIO_TEMP_DIR"] = str(history.root if history is not None else folder)

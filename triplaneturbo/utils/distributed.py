@@ -33,7 +33,7 @@ from triplaneturbo.utils.atomic_files import write_whole
 _PATIENCE = timedelta(minutes=30)
 
 
-class Lost(UserError):
+class WorkerLost(UserError):
     """Another process of the team has ended."""
 
     def __init__(self) -> None:
@@ -43,12 +43,12 @@ class Lost(UserError):
         )
 
 
-class Shared(UserError):
+class CollectiveError(UserError):
     """What all processes of a team raise alike: it is enough that the leading one tells it."""
 
 
 @dataclass(frozen=True)
-class Team:
+class DistributedContext:
     """Which of how many processes this is, and where it computes."""
 
     rank: int = 0
@@ -109,7 +109,7 @@ def _together(operation: Callable[..., Any], *arguments: Any) -> None:
     try:
         operation(*arguments)
     except RuntimeError as error:  # all that torch says of a connection that broke or timed out
-        raise Lost() from error
+        raise WorkerLost() from error
 
 
 def fill_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -129,7 +129,7 @@ def run(
     is raised.
     """
     if processes == 1:
-        function(Team(device=torch.device(device)), *arguments)
+        function(DistributedContext(device=torch.device(device)), *arguments)
         return
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -139,7 +139,7 @@ def run(
             if told.exists():
                 raise UserError(told.read_text(encoding="utf-8")) from None
             if isinstance(error, mp.ProcessExitedException):
-                raise Lost() from None
+                raise WorkerLost() from None
             raise
 
 
@@ -149,7 +149,7 @@ def is_launched(environ: Mapping[str, str]) -> bool:
 
 
 @contextmanager
-def launched(environ: Mapping[str, str], device: str = "cpu") -> Iterator[Team]:
+def launched(environ: Mapping[str, str], device: str = "cpu") -> Iterator[DistributedContext]:
     """The team of processes of which a launcher started this one; a team of one where none did.
 
     Args:
@@ -162,7 +162,7 @@ def launched(environ: Mapping[str, str], device: str = "cpu") -> Iterator[Team]:
         UserError: the others cannot be reached.
     """
     if not is_launched(environ):
-        yield Team(device=torch.device(device))
+        yield DistributedContext(device=torch.device(device))
         return
     rank, size, local = (int(environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     if "TORCHELASTIC_RUN_ID" in environ:  # the parent is the launcher, which nobody else would outlive
@@ -172,7 +172,7 @@ def launched(environ: Mapping[str, str], device: str = "cpu") -> Iterator[Team]:
 
 
 @contextmanager
-def _joined(meeting: str, rank: int, size: int, local: int, device: str) -> Iterator[Team]:
+def _joined(meeting: str, rank: int, size: int, local: int, device: str) -> Iterator[DistributedContext]:
     """The team of those that meet at a place which torch's process groups know."""
     if device == "cuda":
         torch.cuda.set_device(local)
@@ -186,7 +186,7 @@ def _joined(meeting: str, rank: int, size: int, local: int, device: str) -> Iter
     except (RuntimeError, ValueError) as error:
         raise UserError(f"The processes of the run do not find each other: {error}") from error
     try:
-        yield Team(rank, size, torch.device(device))
+        yield DistributedContext(rank, size, torch.device(device))
     finally:
         dist.destroy_process_group()
 
@@ -207,6 +207,6 @@ def _enter(rank: int, parent: int, function, arguments, processes: int, device: 
             function(team, *arguments)
         except UserError as error:
             told = Path(folder) / "told"  # only a text finds its way to the parent
-            if not isinstance(error, Lost) or not told.exists():
+            if not isinstance(error, WorkerLost) or not told.exists():
                 write_whole(told, str(error).encode())
             raise

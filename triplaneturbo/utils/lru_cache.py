@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value")
 
 
-class Kept(Generic[Value]):
+class LRUCache(Generic[Value]):
     """The last few values by key; the one not used for the longest time goes first. For several threads."""
 
     def __init__(self, size: int) -> None:

@@ -25,7 +25,7 @@ from triplaneturbo.models import attention
 from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.teachers import mvdream, richdreamer
-from triplaneturbo.teachers.base import Seen
+from triplaneturbo.teachers.base import Renderings
 from triplaneturbo.teachers.mvdream import MVDream
 from triplaneturbo.utils.units import GB
 
@@ -119,9 +119,9 @@ def test_a_teacher_s_count_on_meta_is_that_of_real_tensors(small_teachers: None,
     teacher.view_by_view = view_by_view
     rgb = torch.rand(1, 4, 64, 64, 3, requires_grad=True)
     with Live() as live:
-        z = teacher.encode(Seen(rgb, rgb[..., 0]), SCENES, torch.Generator())
+        z = teacher.encode(Renderings(rgb, rgb[..., 0]), SCENES, torch.Generator())
         with torch.no_grad():
-            told = teacher.condition(Seen(rgb, rgb[..., 0]), SCENES)
+            told = teacher.condition(Renderings(rgb, rgb[..., 0]), SCENES)
             teacher.predict(z.detach(), torch.tensor([300]), told, True)
         z.backward(torch.ones_like(z))
     assert wanted.weights == sum(4 * p.numel() for network in networks for p in network.parameters())

@@ -18,26 +18,26 @@ from triplaneturbo.mesh.extraction.interval_bounds import BlockBounds
 from triplaneturbo.mesh.extraction.marching_cubes import marching_cubes
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.representations.triplane import Field, Fields
+from triplaneturbo.representations.triplane import FieldDecoder, TriplaneField
 
 
-def ball_field(radius: float, **config: object) -> Field:
+def ball_field(radius: float, **config: object) -> TriplaneField:
     """A field whose MLPs give zero: a ball, or nothing where the radius is too small or too large."""
-    fields = Fields(GeneratorConfig(plane_channels=2, mlp_width=4, sphere_radius=radius, **config))  # type: ignore[arg-type]
+    fields = FieldDecoder(GeneratorConfig(plane_channels=2, mlp_width=4, sphere_radius=radius, **config))  # type: ignore[arg-type]
     for weight in fields.requires_grad_(False).parameters():
         weight.zero_()
-    return Field(torch.zeros(6, 2, 4, 4), fields)
+    return TriplaneField(torch.zeros(6, 2, 4, 4), fields)
 
 
-def smooth_field(activation: str = "relu", layers: int = 2, bias: bool = False) -> Field:
+def smooth_field(activation: str = "relu", layers: int = 2, bias: bool = False) -> TriplaneField:
     """A random but smooth field, several pieces large and small."""
-    fields = Fields(
+    fields = FieldDecoder(
         GeneratorConfig(
             plane_channels=4, mlp_width=16, mlp_activation=activation, mlp_layers=layers, mlp_bias=bias
         )
     )
     planes = F.interpolate(2 * torch.randn(6, 4, 6, 6), (32, 40), mode="bicubic")
-    return Field(planes, fields.requires_grad_(False))
+    return TriplaneField(planes, fields.requires_grad_(False))
 
 
 def test_mushroom_needs_few_nodes_and_is_the_same() -> None:
@@ -102,7 +102,7 @@ def test_bounds_hold_at_every_node(activation: str, layers: int, bias: bool, siz
 def test_rough_fields_fall_back_to_the_dense_grid(parity: Path) -> None:
     fields = released_fields(parity / "generator")
     path = sorted((parity / "generator").glob("case_*.safetensors"))[0]
-    found = extract(Field(load_file(path)["planes"][0], fields), 100)
+    found = extract(TriplaneField(load_file(path)["planes"][0], fields), 100)
     assert found.dense
     assert found.nodes == 100**3
     assert (uses_of_edges(found.faces) == 2).all()
@@ -118,7 +118,7 @@ def test_public_end_to_end(parity: Path) -> None:
             parity / "generator" / f"{path.stem.removeprefix('end_to_end_public_')}.safetensors"
         )
         for index, plane in enumerate(planes["planes"]):
-            field = Field(plane, fields)
+            field = TriplaneField(plane, fields)
             theirs = torch.from_numpy(case[f"vertices_{index}"])
             for mode in ("auto", "dense", "sparse"):
                 found = extract(field, int(case["resolution"]), mode)  # type: ignore[arg-type]
@@ -138,7 +138,7 @@ def test_tiny_far_piece_is_kept() -> None:
     field.fields.sdf[4].weight[0, 0] = -3
     planes = torch.zeros(6, 2, 64, 64)
     planes[0, 0, 58, 58] = planes[1, 0, 6, 6] = planes[2, 0, 6, 58] = 0.25
-    field = Field(planes, field.fields)
+    field = TriplaneField(planes, field.fields)
     dense, quick = extract(field, 128, "dense"), extract(field, 128)
     far = dense.vertices.amin(1) > 0.5
     assert 0 < far.sum() < 200
@@ -151,7 +151,7 @@ def test_tiny_far_piece_is_kept() -> None:
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 def test_half_precision_weights_and_planes(kind: torch.dtype) -> None:
     exact = smooth_field(bias=True)
-    half = Field(exact.planes.to(kind), exact.fields.to(kind))
+    half = TriplaneField(exact.planes.to(kind), exact.fields.to(kind))
     dense, quick = extract(half, 40, "dense"), extract(half, 40, "sparse")
     assert quick.vertices.dtype == torch.float32
     assert torch.equal(quick.vertices, dense.vertices)
@@ -192,7 +192,7 @@ def test_bad_input() -> None:
 def test_not_a_number_is_never_proven() -> None:
     field = smooth_field()
     field.planes[:3, :, 10:14, 10:14] = torch.nan
-    field = Field(field.planes, field.fields)
+    field = TriplaneField(field.planes, field.fields)
     bounds = BlockBounds(field, 32, 4)
     axis = torch.arange(8)
     blocks = torch.cartesian_prod(axis, axis, axis)

@@ -27,12 +27,12 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.peta import PLANES
 from triplaneturbo.models.text_encoder import TextEncoder
-from triplaneturbo.models.triplane_generator import Generator
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.render.cameras import Cameras
-from triplaneturbo.render.grid_renderer import eikonal, render_lattice
-from triplaneturbo.representations.triplane import Fields
+from triplaneturbo.render.grid_renderer import eikonal, render_grid
+from triplaneturbo.representations.triplane import FieldDecoder
 from triplaneturbo.teachers import mvdream, richdreamer
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.multi_view import VIEWS
 from triplaneturbo.teachers.mvdream import MVDream
 from triplaneturbo.teachers.richdreamer import RichDreamer
@@ -123,7 +123,7 @@ def student(
 ) -> Student:
     """Count a student with adapters of `config` in one step that learns."""
     with META:
-        generator = Generator(_unet(facts), _vae(facts), DDIMScheduler(), config)
+        generator = TriplaneGenerator(_unet(facts), _vae(facts), DDIMScheduler(), config)
         text = text_model(json.loads(facts.text)).to(dtype=frozen)
         words_size = size_of(text)
         made = around(
@@ -172,7 +172,7 @@ def teacher(
     """
     with META:
         cameras = Cameras(torch.empty(VIEWS, 4, 4), torch.empty(VIEWS))
-        scenes = Scenes(["a"], cameras, VIEWS, torch.empty(1, 3))
+        scenes = SceneBatch(["a"], cameras, VIEWS, torch.empty(1, 3))
         text = 0
         asked: Any
         if name == "mvdream":
@@ -195,7 +195,7 @@ def teacher(
             network.requires_grad_(False)
         if not isinstance(asked, RichDreamer):
             asked.view_by_view = view_by_view
-        seen = Seen(
+        seen = Renderings(
             *(torch.empty(1, VIEWS, side, side, *more, requires_grad=True) for more in ((3,), (), (3,), ())),
         )
         with fused_attention(), Live() as live:
@@ -215,14 +215,14 @@ def rendering(facts: Facts, settings_key: tuple[int, int, int, int], renderings:
     side = facts.config.latent_size * 2 ** (len(json.loads(facts.vae)["block_out_channels"]) - 1)
     rays, pixels = VIEWS * (size // stride) ** 2, VIEWS * (size // surface_stride) ** 2
     with META:
-        fields = Fields(facts.config)
+        fields = FieldDecoder(facts.config)
         for p in fields.parameters():
             p.grad = torch.empty_like(p)
         planes = torch.empty(1, PLANES, facts.config.plane_channels, side, side, requires_grad=True)
         with Live() as live:
             sdf = fields.sdf_lattice(planes, torch.empty(nodes))
             ends = torch.empty(1, rays, 3)
-            view = render_lattice(sdf, ends, ends, 100.0, nodes)
+            view = render_grid(sdf, ends, ends, 100.0, nodes)
             total = view.opacity.sum() + view.depth.sum() + view.normal.sum() + eikonal(sdf).mean()
             for name, count in (("volume", rays), ("surface", pixels)):
                 if name in renderings:

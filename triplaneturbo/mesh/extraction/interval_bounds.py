@@ -8,8 +8,8 @@ The sphere's distance is convex: it lies above its tangent, and its greatest exc
 
 What is proven: the sdf that exact arithmetic would find at each node of a block lies within the bounds, and
 so does what float32 finds, as the bounds include the usual worst-case estimate of the rounding of float32
-sums, here and in `Field.sdf_at`. There is no sampling and no guessed Lipschitz constant. Nothing is said of
-points that are not nodes; marching cubes does not ask them.
+sums, here and in `TriplaneField.sdf_at`. There is no sampling and no guessed Lipschitz constant. Nothing is
+said of points that are not nodes; marching cubes does not ask them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from triplaneturbo.representations.triplane import Field
+from triplaneturbo.representations.triplane import TriplaneField
 
 _CHUNK = (
     512  # blocks at a time: 64 channels of float32 for each fill 128 KiB, and some ten such stay in a cache
@@ -48,7 +48,7 @@ class BlockBounds:
     """
 
     @torch.no_grad()
-    def __init__(self, field: Field, resolution: int, size: int) -> None:
+    def __init__(self, field: TriplaneField, resolution: int, size: int) -> None:
         self.mlp = field.fields.sdf
         self.radius = field.fields.config.sphere_radius
         self.resolution = resolution

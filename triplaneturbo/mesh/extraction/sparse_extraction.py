@@ -19,7 +19,7 @@ from torch import Tensor
 from triplaneturbo.errors import EmptySurfaceError, UserError
 from triplaneturbo.mesh.extraction.interval_bounds import BlockBounds
 from triplaneturbo.mesh.extraction.marching_cubes import place, trace
-from triplaneturbo.representations.triplane import Field
+from triplaneturbo.representations.triplane import TriplaneField
 
 _SIZES = (8, 4, 2)  # nodes along each side of a block
 _ENOUGH = 0.1  # with so small a share of the grid uncertain, it is evaluated without looking closer
@@ -50,7 +50,9 @@ class Surface:
 
 
 @torch.no_grad()
-def extract(field: Field, resolution: int, mode: Literal["auto", "dense", "sparse"] = "auto") -> Surface:
+def extract(
+    field: TriplaneField, resolution: int, mode: Literal["auto", "dense", "sparse"] = "auto"
+) -> Surface:
     """The surface of a field on a grid of `resolution` nodes along each side of [-1, 1]^3.
 
     Args:
@@ -91,7 +93,7 @@ def extract(field: Field, resolution: int, mode: Literal["auto", "dense", "spars
     return Surface(vertices, topology.faces, nodes, blocks, certain is None)
 
 
-def _near_surface(field: Field, resolution: int, give_up: bool) -> tuple[Tensor, Tensor, int] | None:
+def _near_surface(field: TriplaneField, resolution: int, give_up: bool) -> tuple[Tensor, Tensor, int] | None:
     """Evaluate the nodes whose sign is not proven.
 
     Returns:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from triplaneturbo.mesh.uv.dilation import nearest_covered
-from triplaneturbo.mesh.uv.texel_ownership import claim
+from triplaneturbo.mesh.uv.texel_ownership import texel_owners
 from triplaneturbo.utils.kernels import kernel
 
 # Texels this near to a face belong to it too: bilinear filtering at a chart's edge reads them, and the tip of
@@ -42,7 +42,7 @@ def lay_out(uv: Tensor, faces: Tensor, size: int) -> Atlas:
         size: texels a side.
     """
     if uv.device.type == "cuda":
-        owner, bary = claim(uv.detach().double() * size, faces, size, GUTTER)
+        owner, bary = texel_owners(uv.detach().double() * size, faces, size, GUTTER)
     else:
         face = np.full((size, size), -1, np.int32)
         weights = np.zeros((size, size, 3), np.float32)

@@ -8,7 +8,7 @@ from torch import Tensor
 PAIRS = 1 << 21  # pairs of a face and a texel near it that are looked at at a time
 
 
-def claim(points: Tensor, faces: Tensor, size: int, reach: float) -> tuple[Tensor, Tensor]:
+def texel_owners(points: Tensor, faces: Tensor, size: int, reach: float) -> tuple[Tensor, Tensor]:
     """Give each texel the face that is nearest to its centre, the first of those that are equally near.
 
     Args:

@@ -14,7 +14,7 @@ INSTANCES = 6  # of every class
 
 
 @dataclass(frozen=True)
-class Thing:
+class ObjectClass:
     """A class of objects.
 
     Attributes:

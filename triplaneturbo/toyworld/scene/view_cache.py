@@ -53,8 +53,8 @@ def pool_cameras() -> Cameras:
     )
 
 
-class Pool:
-    """Read access to the drawn views of a folder, which `make_pool` has filled."""
+class ViewCache:
+    """Read access to the drawn views of a folder, which `make_view_cache` has filled."""
 
     def __init__(self, folder: Path, keys: Iterable[Key]) -> None:
         self.cameras = pool_cameras()
@@ -71,7 +71,9 @@ class Pool:
         return shapes[list(SHAPES).index(shape) if not support else 0][:, views]
 
 
-def make_pool(folder: Path, keys: Iterable[Key], log: Callable[[str], None], processes: int = 2) -> None:
+def make_view_cache(
+    folder: Path, keys: Iterable[Key], log: Callable[[str], None], processes: int = 2
+) -> None:
     """Draw what is not yet in `folder`."""
     missing = [key for key in keys if not _path(folder, key).exists()]
     if not missing:

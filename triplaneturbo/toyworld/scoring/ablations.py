@@ -31,14 +31,14 @@ from triplaneturbo.models.weights import Model
 from triplaneturbo.toyworld.captions.combinations import held_out
 from triplaneturbo.toyworld.scene.palette import NAMES
 from triplaneturbo.toyworld.scene.spec import Spec
-from triplaneturbo.toyworld.scene.view_cache import Pool
-from triplaneturbo.toyworld.scoring.generated import Made, maker
+from triplaneturbo.toyworld.scene.view_cache import ViewCache
+from triplaneturbo.toyworld.scoring.generated import Generated, maker
 from triplaneturbo.toyworld.scoring.score import score
 from triplaneturbo.toyworld.scoring.score_report import aligned, portrait
 from triplaneturbo.toyworld.training.curves import as_png
 from triplaneturbo.toyworld.training.train import CONFIG, SMALL, make_draw, make_student, make_teachers
 from triplaneturbo.utils.atomic_files import write_whole
-from triplaneturbo.utils.distributed import Team
+from triplaneturbo.utils.distributed import DistributedContext
 
 CLASSES = (
     "mushroom", "chair", "duck", "car", "rocket", "fish", "teapot", "tree", "table", "cat", "guitar", "house",
@@ -96,7 +96,7 @@ RUNS = {
 FIGURES = {"silhouette_iou": "silhouette IoU", "volume_iou": "volume IoU", "color_error": "colour error"}
 
 
-def trend(team: Team, folder: Path, passes: int, batch: int) -> None:
+def trend(team: DistributedContext, folder: Path, passes: int, batch: int) -> None:
     """Do all runs that are not done yet and tell what came out.
 
     Args:
@@ -133,11 +133,17 @@ def specs() -> tuple[list[Spec], list[Spec]]:
 
 
 def _train(
-    team: Team, folder: Path, place: Path, name: str, settings: Settings, seen: list[Spec], asked: list[Spec]
+    team: DistributedContext,
+    folder: Path,
+    place: Path,
+    name: str,
+    settings: Settings,
+    seen: list[Spec],
+    asked: list[Spec],
 ) -> None:
     """Do or go on with one run in `place`; the leading process leaves `result.json` and `row.png` there."""
     torch.manual_seed(0)
-    pool = Pool(folder / "pool", [(thing, "") for thing in CLASSES])
+    pool = ViewCache(folder / "pool", [(thing, "") for thing in CLASSES])
     base = folder / "base"
     student = make_student(base, settings.fitted(CONFIG), team.device, settings.tuning)
     teachers = make_teachers(student, pool, base if settings.tuning == "full" else None)
@@ -164,7 +170,7 @@ def _score(student: Student, base: Path, steps: int, asked: list[Spec]) -> tuple
     model = Model(student.generator, text, replace(CONFIG, steps=steps), base, True)
     pictures: dict[str, np.ndarray] = {}
 
-    def watch(spec: Spec, seed: int, made: Made | None, _: int) -> None:
+    def watch(spec: Spec, seed: int, made: Generated | None, _: int) -> None:
         if spec.thing not in pictures:
             pictures[spec.thing] = portrait(made)
 

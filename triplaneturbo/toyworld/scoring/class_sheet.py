@@ -9,7 +9,7 @@ import torch
 
 from triplaneturbo.mesh.preview import sheet
 from triplaneturbo.render.cameras import Cameras, orbit
-from triplaneturbo.toyworld.scene.object_class import INSTANCES, Thing
+from triplaneturbo.toyworld.scene.object_class import INSTANCES, ObjectClass
 from triplaneturbo.toyworld.scene.solid import Solid
 from triplaneturbo.toyworld.scene.view_renderer import NOTHING, colors, see, shade
 
@@ -28,7 +28,7 @@ def picture(
     return (small * 255).round().to(torch.uint8).numpy()
 
 
-def row(thing: Thing, size: int = 96) -> list[np.ndarray]:
+def row(thing: ObjectClass, size: int = 96) -> list[np.ndarray]:
     """Pictures of all instances of a class, then of the first from the front, the side, behind and above."""
     corner = orbit(35.0, 20.0, 2.5)
     pictures = []
@@ -41,6 +41,6 @@ def row(thing: Thing, size: int = 96) -> list[np.ndarray]:
     return pictures
 
 
-def look(things: Sequence[Thing], size: int = 96) -> np.ndarray:
+def look(things: Sequence[ObjectClass], size: int = 96) -> np.ndarray:
     """A sheet with a row a class, [H, W, 3] uint8."""
     return sheet([one for thing in things for one in row(thing, size)], columns=INSTANCES + 4, gap=2)

@@ -27,7 +27,7 @@ FLOATER = 0.001  # share of the surface's area above which a piece beside the la
 
 
 @dataclass(frozen=True)
-class Made:
+class Generated:
     """What a prompt became.
 
     Attributes:
@@ -51,14 +51,14 @@ class Made:
         return _loose(self.mesh)
 
 
-def maker(model: Model) -> Callable[[str, int], Made]:
+def maker(model: Model) -> Callable[[str, int], Generated]:
     """What a model makes of a prompt and a seed, as `Pipeline` does it, up to the surface that is unwrapped.
 
     Colours are asked of the field itself, of which a texture would be a copy.
     """
 
     @torch.no_grad()
-    def make(prompt: str, seed: int) -> Made:
+    def make(prompt: str, seed: int) -> Generated:
         """Raises EmptySurfaceError where there is no surface."""
         generator, config = model.generator, model.config
         noise = generator.draw_latents(1, torch.Generator().manual_seed(seed))  # [1, 6, 4, h, h]
@@ -69,17 +69,17 @@ def maker(model: Model) -> Callable[[str, int], Made]:
         raw = Mesh(surface.vertices.float().cpu(), surface.faces.cpu())
         mesh, _ = drop_floaters(tidy(raw))
         mesh, _ = simplify(mesh, DEFAULT_FACES)
-        return Made(mesh, raw, lambda points: field.rgb(points.to(field.device)).cpu())
+        return Generated(mesh, raw, lambda points: field.rgb(points.to(field.device)).cpu())
 
     return make
 
 
-def sphere(radius: float = 0.5, grey: float = 0.5) -> Made:
+def sphere(radius: float = 0.5, grey: float = 0.5) -> Generated:
     """What a model that has learned nothing amounts to: a grey sphere about the origin."""
     axis = torch.linspace(-1, 1, 64)
     nodes = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
     mesh = Mesh(*marching_cubes(nodes.norm(dim=-1) - radius))
-    return Made(mesh, mesh, lambda points: torch.full_like(points, grey))
+    return Generated(mesh, mesh, lambda points: torch.full_like(points, grey))
 
 
 def _loose(mesh: Mesh) -> int:
@@ -98,13 +98,13 @@ def pieces(mesh: Mesh) -> np.ndarray:
     return np.sort(sums[sums > 0])[::-1]
 
 
-def colored(made: Made, cameras: Cameras, size: int) -> tuple[Tensor, Tensor]:
+def colored(made: Generated, cameras: Cameras, size: int) -> tuple[Tensor, Tensor]:
     """Where V cameras see it, bool [V, size, size], and its unlit colours [V, size, size, 3], 0 elsewhere."""
     covered, rgb, _ = _look(made, cameras, size, False)
     return covered, rgb
 
 
-def photograph(made: Made, cameras: Cameras, size: int, ground: tuple[float, float, float]) -> Tensor:
+def photograph(made: Generated, cameras: Cameras, size: int, ground: tuple[float, float, float]) -> Tensor:
     """Lightly shaded pictures [V, 3, size, size] in [0, 1] on a background; drawn at twice the size."""
     covered, rgb, normal = _look(made, cameras, 2 * size, True)
     lit = shade(rgb, F.normalize(normal, dim=-1), cameras.c2w[:, None, None, :3, 2].float())
@@ -112,7 +112,7 @@ def photograph(made: Made, cameras: Cameras, size: int, ground: tuple[float, flo
     return F.avg_pool2d(lit.permute(0, 3, 1, 2), 2).clamp(0, 1)
 
 
-def _look(made: Made, cameras: Cameras, size: int, normals: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _look(made: Generated, cameras: Cameras, size: int, normals: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Coverage [V, H, W], colours [V, H, W, 3] and, if asked for, smooth normals [V, H, W, 3]."""
     vertices, faces = made.mesh.vertices, made.mesh.faces
     raster = rasterize(vertices, faces, cameras, size, size)

@@ -15,7 +15,7 @@ from triplaneturbo.toyworld.scene.solid import Solid
 from triplaneturbo.toyworld.scene.solids import solid_of
 from triplaneturbo.toyworld.scene.spec import Spec
 from triplaneturbo.toyworld.scene.view_renderer import NOTHING, Views, colors, mesh, pattern_bits, see
-from triplaneturbo.toyworld.scoring.generated import Made
+from triplaneturbo.toyworld.scoring.generated import Generated
 from triplaneturbo.toyworld.training.pictures import shape_of
 
 VOXELS = 64  # along each side of [-1, 1]^3
@@ -75,7 +75,7 @@ def _views(thing: str, shape: str, support: str, index: int) -> Views:
     return see(solid_of(thing, shape, support, index), score_cameras(), SIZE)
 
 
-def made(spec: Spec, index: int) -> Made:
+def made(spec: Spec, index: int) -> Generated:
     """An instance as if a perfect model had made it."""
     solid, table = instance(spec, index), _table(spec)
     surface = Mesh(*mesh(solid))
@@ -84,7 +84,7 @@ def made(spec: Spec, index: int) -> Made:
         at = points.double().cpu().numpy()
         return torch.from_numpy(table[pattern_bits(at), solid.paints(at)])
 
-    return Made(surface, surface, rgb)
+    return Generated(surface, surface, rgb)
 
 
 def _table(spec: Spec) -> np.ndarray:

@@ -23,7 +23,7 @@ from triplaneturbo.toyworld.captions.caption_parser import parse
 from triplaneturbo.toyworld.captions.combinations import Balance, held_out, seen
 from triplaneturbo.toyworld.scene.spec import Spec
 from triplaneturbo.toyworld.scoring import ground_truth
-from triplaneturbo.toyworld.scoring.generated import Made, colored, sphere
+from triplaneturbo.toyworld.scoring.generated import Generated, colored, sphere
 from triplaneturbo.toyworld.training.clip import Judge
 from triplaneturbo.utils.atomic_files import write_whole
 
@@ -32,11 +32,11 @@ SEEDS = (0, 1, 2)
 GROUPS = ("seen", "held out")
 _EACH = 64  # prompts of a group
 # Called with each result: what was asked, the seed, what came of it (None: nothing), the nearest instance.
-Watch = Callable[[Spec, int, Made | None, int], None]
+Watch = Callable[[Spec, int, Generated | None, int], None]
 
 
 def score(
-    generate: Callable[[str, int], Made],
+    generate: Callable[[str, int], Generated],
     specs: Sequence[Spec],
     seeds: Sequence[int] = SEEDS,
     judge: Judge | None = None,
@@ -105,7 +105,7 @@ def _with_truth(specs: Sequence[Spec]) -> Iterator[tuple[Spec, np.ndarray]]:
 
 
 def compare(
-    made: Made | None, spec: Spec, instances: np.ndarray, judge: Judge | None = None
+    made: Generated | None, spec: Spec, instances: np.ndarray, judge: Judge | None = None
 ) -> tuple[dict[str, Any], np.ndarray]:
     """One result beside the truth.
 

@@ -14,7 +14,7 @@ from triplaneturbo.mesh.preview import sheet
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.toyworld.scene.spec import Spec
 from triplaneturbo.toyworld.scoring import ground_truth
-from triplaneturbo.toyworld.scoring.generated import Made, photograph
+from triplaneturbo.toyworld.scoring.generated import Generated, photograph
 from triplaneturbo.toyworld.scoring.score import GROUPS, group_of
 
 _COLUMNS = {
@@ -81,7 +81,7 @@ class Sheet:
     def __init__(self) -> None:
         self._tiles: dict[Spec, np.ndarray] = {}
 
-    def __call__(self, spec: Spec, seed: int, made: Made | None, nearest: int) -> None:
+    def __call__(self, spec: Spec, seed: int, made: Generated | None, nearest: int) -> None:
         """Draw the first result of a prompt; see `score.Watch`."""
         alike = [other for other in self._tiles if group_of(other) == group_of(spec)]
         if spec not in self._tiles and len(alike) < _EACH:
@@ -98,7 +98,7 @@ class Sheet:
         return encode_image(sheet([tile for _, tile in ordered], columns=8, gap=_GAP), "png")
 
 
-def portrait(made: Made | None) -> np.ndarray:
+def portrait(made: Generated | None) -> np.ndarray:
     """A corner view, uint8 [112, 112, 3]; white where there is nothing."""
     if made is None:
         return np.full((_TILE, _TILE, 3), 255, dtype=np.uint8)

@@ -29,11 +29,11 @@ from triplaneturbo.toyworld.captions.combinations import Balance, all_specs, hel
 from triplaneturbo.toyworld.captions.tokenizer import train_tokenizer, world_texts
 from triplaneturbo.toyworld.scene.object_class import INSTANCES
 from triplaneturbo.toyworld.scene.spec import Spec
-from triplaneturbo.toyworld.scene.view_cache import RIGS, VIEWS, Pool, pool_cameras
-from triplaneturbo.toyworld.scoring.generated import Made, photograph
+from triplaneturbo.toyworld.scene.view_cache import RIGS, VIEWS, ViewCache, pool_cameras
+from triplaneturbo.toyworld.scoring.generated import Generated, photograph
 from triplaneturbo.toyworld.training.pictures import color_table, develop, shape_of
 from triplaneturbo.toyworld.training.stage import train_stage
-from triplaneturbo.utils.distributed import Team
+from triplaneturbo.utils.distributed import DistributedContext
 
 SIZE = 64  # pixels a side
 RIG = 7  # of the pool, through which the judge looks: from the corners, 21 degrees above the horizon
@@ -63,7 +63,7 @@ def make_clip(tokenizer: CLIPTokenizer) -> Clip:
     return Clip(config, tokenizer)
 
 
-def train_clip(team: Team, folder: Path, keys: list, steps: int, batch: int) -> None:
+def train_clip(team: DistributedContext, folder: Path, keys: list, steps: int, batch: int) -> None:
     """Train the judge into `folder/clip`, if it is not there yet; `batch` objects a step and process."""
     if (folder / "clip" / "clip.json").exists():
         return
@@ -73,7 +73,7 @@ def train_clip(team: Team, folder: Path, keys: list, steps: int, batch: int) -> 
     torch.manual_seed(0)
     clip = make_clip(CLIPTokenizer.from_pretrained(folder / "clip" / "tokenizer"))
     model = clip.model.to(team.device, memory_format=torch.channels_last)
-    pool = Pool(folder / "pool", keys)
+    pool = ViewCache(folder / "pool", keys)
     balance, criterion = Balance(all_specs()), ClipLoss()
     bank = Bank(clip)
 
@@ -147,7 +147,7 @@ def _wording(spec: Spec, rng: np.random.Generator) -> str:
 
 
 def some_views(
-    pool: Pool, spec: Spec, index: int, rig: int = RIG, views: Sequence[int] = range(VIEWS)
+    pool: ViewCache, spec: Spec, index: int, rig: int = RIG, views: Sequence[int] = range(VIEWS)
 ) -> np.ndarray:
     """An instance of the pool as the judge sees it: float32 [V, 3, 64, 64] in [0, 1], lightly shaded.
 
@@ -207,7 +207,7 @@ class Judge:
         self._cameras = Cameras(cameras.c2w[rig], cameras.fovy[rig])
         self.last = len(self._captions) - 1  # the rank of what is not there
 
-    def rank(self, made: Made, spec: Spec) -> int:
+    def rank(self, made: Generated, spec: Spec) -> int:
         """How many captions of the world are nearer to four pictures of `made` than that of `spec`."""
         pictures = photograph(made, self._cameras, SIZE, GROUND)[None]
         return int(rank(self.clip.embed_views(pictures), self._captions, torch.tensor([self._number[spec]])))
@@ -223,7 +223,7 @@ def all_captions(clip: Clip) -> Tensor:
     return clip.embed_texts([spec.caption for spec in all_specs()])
 
 
-def ceiling(clip: Clip, pool: Pool, specs: Iterable[Spec], count: int = 512) -> float:
+def ceiling(clip: Clip, pool: ViewCache, specs: Iterable[Spec], count: int = 512) -> float:
     """R@1 of the judge on the truth itself: instances of specs drawn in balance, among all captions."""
     rng, balance = np.random.default_rng(3), Balance(specs)
     drawn = [balance.draw(rng) for _ in range(count)]

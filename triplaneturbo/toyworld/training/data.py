@@ -9,23 +9,23 @@ import numpy as np
 import torch
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.toyworld.captions.caption_parser import parse
 from triplaneturbo.toyworld.scene.object_class import INSTANCES
 from triplaneturbo.toyworld.scene.spec import Spec
-from triplaneturbo.toyworld.scene.view_cache import NOTHING_CODE, VIEWS, Pool
+from triplaneturbo.toyworld.scene.view_cache import NOTHING_CODE, VIEWS, ViewCache
 from triplaneturbo.toyworld.training.pictures import color_table, shape_of
 
 
-class PoolData:
+class ViewCacheData:
     """Pictures of captions' instances by the cameras of a pool's rigs (`teachers.closed_form.Data`)."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: ViewCache) -> None:
         self.pool = pool
 
     def __call__(
-        self, captions: Sequence[str], scenes: Scenes, seen: Seen, reads: tuple[str, ...]
-    ) -> list[Seen]:
+        self, captions: Sequence[str], scenes: SceneBatch, seen: Renderings, reads: tuple[str, ...]
+    ) -> list[Renderings]:
         """All six instances of each caption, at the pixels that `seen` shows, in rig `scenes.rig`.
 
         Raises:
@@ -62,7 +62,7 @@ class PoolData:
         fields["opacity"] = covered.astype(np.float32)
         tensors = {name: torch.from_numpy(value).to(seen.opacity.device) for name, value in fields.items()}
         tensors.setdefault("rgb", tensors["opacity"])
-        return [Seen(**{name: value[i] for name, value in tensors.items()}) for i in range(INSTANCES)]
+        return [Renderings(**{name: value[i] for name, value in tensors.items()}) for i in range(INSTANCES)]
 
 
 @lru_cache(maxsize=100_000)

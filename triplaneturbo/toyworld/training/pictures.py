@@ -14,7 +14,7 @@ from triplaneturbo.toyworld.captions.combinations import Balance
 from triplaneturbo.toyworld.scene.object_class import INSTANCES
 from triplaneturbo.toyworld.scene.solids import SHAPES
 from triplaneturbo.toyworld.scene.spec import Spec
-from triplaneturbo.toyworld.scene.view_cache import AXES, NOTHING_CODE, Pool
+from triplaneturbo.toyworld.scene.view_cache import AXES, NOTHING_CODE, ViewCache
 from triplaneturbo.toyworld.scene.view_renderer import colors
 from triplaneturbo.utils.kernels import kernel
 
@@ -42,7 +42,7 @@ class Pictures:
 class PictureBook:
     """Draws pictures of some specs, every kind and class equally often (`Balance`)."""
 
-    def __init__(self, pool: Pool, specs: Iterable[Spec]) -> None:
+    def __init__(self, pool: ViewCache, specs: Iterable[Spec]) -> None:
         self.pool = pool
         self.balance = Balance(specs)
         self.toward = pool.cameras.c2w[:, :3, 2].float().numpy()

@@ -27,23 +27,25 @@ from triplaneturbo.models.schedule import denoise_steps
 from triplaneturbo.models.text_encoder import TextEncoder
 from triplaneturbo.toyworld.captions.combinations import held_out, seen
 from triplaneturbo.toyworld.captions.tokenizer import train_tokenizer, world_texts
-from triplaneturbo.toyworld.scene.view_cache import Pool
+from triplaneturbo.toyworld.scene.view_cache import ViewCache
 from triplaneturbo.toyworld.training.pictures import PictureBook
 from triplaneturbo.toyworld.training.sizes import make_scheduler, make_text_model, make_unet, make_vae
 from triplaneturbo.toyworld.training.stage import train_stage
 from triplaneturbo.utils.atomic_files import write_whole
-from triplaneturbo.utils.distributed import Team
+from triplaneturbo.utils.distributed import DistributedContext
 
 OBJECT_WEIGHT = 5.0  # of a pixel of the object against one of the background: else the VAE stays colour-blind
 NO_TEXT = 0.1  # share of pictures whose caption is left out, for guidance
 SHOWN = 24  # seen captions in the sheet of pictures, and as many held-out ones
 
 
-def pretrain(team: Team, folder: Path, keys: list, vae_steps: int, unet_steps: int, batch: int) -> None:
+def pretrain(
+    team: DistributedContext, folder: Path, keys: list, vae_steps: int, unet_steps: int, batch: int
+) -> None:
     """Train all parts that are not yet in `folder/base`; `batch` pictures a step and process."""
     base = folder / "base"
     torch.manual_seed(0)
-    book = PictureBook(Pool(folder / "pool", keys), seen())
+    book = PictureBook(ViewCache(folder / "pool", keys), seen())
     if team.leads and not (base / "tokenizer" / "vocab.json").exists():
         train_tokenizer(base / "tokenizer", world_texts())
     team.wait()
@@ -53,7 +55,7 @@ def pretrain(team: Team, folder: Path, keys: list, vae_steps: int, unet_steps: i
         _train_unet(team, folder, book, unet_steps, batch)
 
 
-def _train_vae(team: Team, folder: Path, book: PictureBook, steps: int, batch: int) -> None:
+def _train_vae(team: DistributedContext, folder: Path, book: PictureBook, steps: int, batch: int) -> None:
     vae = make_vae().to(team.device)
     lay_out_for_training(vae)
     modules = nn.ModuleDict({"vae": vae})
@@ -89,7 +91,7 @@ def _train_vae(team: Team, folder: Path, book: PictureBook, steps: int, batch: i
     team.wait()
 
 
-def _train_unet(team: Team, folder: Path, book: PictureBook, steps: int, batch: int) -> None:
+def _train_unet(team: DistributedContext, folder: Path, book: PictureBook, steps: int, batch: int) -> None:
     base = folder / "base"
     tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer")
     vae = AutoencoderKL.from_pretrained(base / "vae").to(team.device)

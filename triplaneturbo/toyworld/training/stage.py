@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from triplaneturbo.toyworld.training.curves import log_line
-from triplaneturbo.utils.distributed import Team
+from triplaneturbo.utils.distributed import DistributedContext
 from triplaneturbo.utils.training_state import load_state, save_state
 
 # Where and with what random numbers a loss is computed -> the loss, and what to log.
@@ -26,7 +26,7 @@ def train_stage(
     modules: nn.ModuleDict,
     loss: Loss,
     *,
-    team: Team,
+    team: DistributedContext,
     steps: int,
     rate: float,
     settings: dict[str, Any],

@@ -15,7 +15,7 @@ import numpy as np
 
 from triplaneturbo.toyworld.scene.object_class import INSTANCES
 from triplaneturbo.toyworld.scene.spec import Spec
-from triplaneturbo.toyworld.scene.view_cache import RIGS, VIEWS, Pool, draw_views, mark, pool_cameras
+from triplaneturbo.toyworld.scene.view_cache import RIGS, VIEWS, ViewCache, draw_views, mark, pool_cameras
 from triplaneturbo.toyworld.training.pictures import shape_of
 from triplaneturbo.utils.atomic_files import write_whole
 
@@ -27,7 +27,7 @@ def solids(specs: Iterable[Spec]) -> list[Solid]:
     return list(dict.fromkeys((spec.thing, shape_of(spec), spec.support) for spec in specs))
 
 
-def draw_few(folder: Path, specs: Iterable[Spec]) -> Iterator[str]:
+def draw_subset(folder: Path, specs: Iterable[Spec]) -> Iterator[str]:
     """Draw into `folder` what is not yet there; yields what was drawn after each instance of a solid.
 
     Raises:
@@ -47,15 +47,15 @@ def draw_few(folder: Path, specs: Iterable[Spec]) -> Iterator[str]:
         write_whole(path, buffer.getvalue())
 
 
-class FewPool(Pool):
-    """Read access to what `draw_few` has drawn of some specs; the cameras are those of the rigs alone."""
+class SubsetCache(ViewCache):
+    """Read access to what `draw_subset` has drawn of some specs; the cameras are those of the rigs alone."""
 
     def __init__(self, folder: Path, specs: Iterable[Spec]) -> None:
         self.cameras = pool_cameras()
         self._solids = {solid: np.load(_path(folder, solid), mmap_mode="r") for solid in solids(specs)}
 
     def pixels(self, thing: str, shape: str, support: str, views: slice | list[int]) -> np.ndarray:
-        """As in `Pool`."""
+        """As in `ViewCache`."""
         return self._solids[thing, "" if support else shape, support][:, views]
 
 

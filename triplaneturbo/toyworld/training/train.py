@@ -29,19 +29,19 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapter import ADAPTER_NAME, load_adapter, save_adapter
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.text_encoder import TextEncoder
-from triplaneturbo.models.triplane_generator import Generator
-from triplaneturbo.teachers.base import Scenes, Teacher
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
+from triplaneturbo.teachers.base import SceneBatch, Teacher
 from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion, plain_base
 from triplaneturbo.toyworld.captions.captions import captions
 from triplaneturbo.toyworld.captions.combinations import LATER_SHARES, SHARES, Balance, held_out, seen
 from triplaneturbo.toyworld.scene.spec import Spec
-from triplaneturbo.toyworld.scene.view_cache import RIGS, SIZE, VIEWS, Pool
+from triplaneturbo.toyworld.scene.view_cache import RIGS, SIZE, VIEWS, ViewCache
 from triplaneturbo.toyworld.scene.view_renderer import shade
 from triplaneturbo.toyworld.training.curves import log_line
-from triplaneturbo.toyworld.training.data import PoolData, meaning
+from triplaneturbo.toyworld.training.data import ViewCacheData, meaning
 from triplaneturbo.toyworld.training.pretrain import save_sheet
-from triplaneturbo.utils.distributed import Team
+from triplaneturbo.utils.distributed import DistributedContext
 
 CONFIG = GeneratorConfig(
     plane_channels=16, mlp_width=32, mlp_bias=True, latent_size=16, grid_resolution=96, plane_embedding=True
@@ -86,7 +86,7 @@ def make_student(
     unet = UNet2DConditionModel.from_pretrained(base / "unet")
     vae = AutoencoderKL.from_pretrained(base / "vae")
     scheduler = DDIMScheduler.from_pretrained(base / "scheduler")
-    generator = Generator(unet, vae, scheduler, replace(config, plane_lora=tuning != "lora"))
+    generator = TriplaneGenerator(unet, vae, scheduler, replace(config, plane_lora=tuning != "lora"))
     unbend(generator)
     encoder = TextEncoder(
         CLIPTokenizer.from_pretrained(base / "tokenizer"),
@@ -95,10 +95,10 @@ def make_student(
     return around(generator, encoder, device, tuning=tuning)
 
 
-def make_teachers(student: Student, pool: Pool, base: Path | None = None) -> list[Teacher]:
+def make_teachers(student: Student, pool: ViewCache, base: Path | None = None) -> list[Teacher]:
     """The two closed forms and the student's own base; where that learns, the one in the folder `base`."""
     generator = student.generator
-    data = PoolData(pool)
+    data = ViewCacheData(pool)
     alphas = generator.scheduler.alphas_cumprod
     plain = student.folded.base if base is None else plain_base(base, generator.device)
     return [
@@ -130,12 +130,12 @@ def read_captions(path: Path) -> list[Spec]:
 
 
 def make_draw(
-    pool: Pool, specs: Iterable[Spec], device: torch.device, shares: Mapping[str, float] = SHARES
+    pool: ViewCache, specs: Iterable[Spec], device: torch.device, shares: Mapping[str, float] = SHARES
 ) -> prd.Draw:
     """Draws captions of some specs, in any wording, and for each step another rig and background."""
     balance = Balance(specs, shares)
 
-    def draw(rng: np.random.Generator, count: int, steps: int, place: Place) -> list[Scenes]:
+    def draw(rng: np.random.Generator, count: int, steps: int, place: Place) -> list[SceneBatch]:
         everyone = count * place.size
         chosen = [balance.draw(rng) for _ in range(everyone)]
         texts = []
@@ -153,17 +153,19 @@ def make_draw(
     return draw
 
 
-def scenes(pool: Pool, texts: list[str], rig: int, background: Tensor, device: torch.device) -> Scenes:
+def scenes(
+    pool: ViewCache, texts: list[str], rig: int, background: Tensor, device: torch.device
+) -> SceneBatch:
     """Captions seen by one of the pool's rigs."""
     cameras = pool.cameras[rig * VIEWS : (rig + 1) * VIEWS]
     cameras = type(cameras)(
         cameras.c2w.repeat(len(texts), 1, 1), cameras.fovy.repeat(len(texts)), cameras.near, cameras.far
     )
-    return Scenes(texts, cameras.to(device), VIEWS, background.to(device), rig)
+    return SceneBatch(texts, cameras.to(device), VIEWS, background.to(device), rig)
 
 
 def train(
-    team: Team,
+    team: DistributedContext,
     folder: Path,
     keys: list,
     specs: list[Spec],
@@ -176,7 +178,7 @@ def train(
     `start`: the adapter that it begins with, and not a new one; the settings hold a mark of it.
     """
     torch.manual_seed(0)
-    pool = Pool(folder / "pool", keys)
+    pool = ViewCache(folder / "pool", keys)
     student = make_student(folder / "base", settings.fitted(CONFIG), team.device, settings.tuning)
     if start is not None:
         load_adapter(student.generator, start)
@@ -207,7 +209,7 @@ def preview_captions(count: int = 12) -> list[str]:
 
 
 @torch.no_grad()
-def draw_preview(student: Student, pool: Pool, path: Path) -> None:
+def draw_preview(student: Student, pool: ViewCache, path: Path) -> None:
     """Fixed captions as surface and normals from two sides each, a row of four pictures a caption."""
     generator = student.generator
     texts = preview_captions()
@@ -226,7 +228,7 @@ def draw_preview(student: Student, pool: Pool, path: Path) -> None:
     save_sheet(path, both.permute(0, 3, 1, 2) * 2 - 1, 12)
 
 
-def save_model(generator: Generator, folder: Path) -> None:
+def save_model(generator: TriplaneGenerator, folder: Path) -> None:
     """Write `model/`: the base beside the adapter as it is now, in the layout of checkpoints/small."""
     model = folder / "model"
     if not model.exists():

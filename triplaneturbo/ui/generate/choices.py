@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.serving.batch_jobs import Several, follow_several, like, previews, series
-from triplaneturbo.serving.jobs import Made, Stopped
+from triplaneturbo.serving.batch_jobs import BatchProgress, follow_batch, like, previews, series
+from triplaneturbo.serving.jobs import MeshReady, Stopped
 from triplaneturbo.ui.generate import panels
 from triplaneturbo.ui.generate.controls import QUICK
 from triplaneturbo.ui.generate.form import to_fields, to_request
-from triplaneturbo.ui.generate.updates import FOLLOWED, News, begun, ended, visitor
+from triplaneturbo.ui.generate.updates import FOLLOWED, Updates, finished, started, visitor
 
 if TYPE_CHECKING:
     from gradio.events import Dependency
@@ -35,8 +35,8 @@ def wire(
 ) -> Dependency:
     """Wire the variants and the series; returns the event that puts a chosen variant into the controls."""
 
-    def more_like_it(page: gr.Request, count: int, strength: float, *values: Any) -> Iterator[News]:
-        yield begun(engine, asked, values[0])
+    def more_like_it(page: gr.Request, count: int, strength: float, *values: Any) -> Iterator[Updates]:
+        yield started(engine, asked, values[0])
         number = count if count > 1 else FEW
         yield from offer(
             engine, sessions, guard, page, asked, pane, lambda: like(to_request(*values), number, strength)
@@ -47,11 +47,11 @@ def wire(
         number = int(event.index)
         return to_fields(variants[number]) if number < len(variants) else [gr.skip() for _ in asked.fields]
 
-    def make_series(page: gr.Request, count: int, *values: Any) -> Iterator[News]:
+    def make_series(page: gr.Request, count: int, *values: Any) -> Iterator[Updates]:
         download = asked.series.download
-        yield begun(engine, asked, values[0]) | {download: gr.update(interactive=False)}
+        yield started(engine, asked, values[0]) | {download: gr.update(interactive=False)}
 
-        def pack(event: Several) -> News:
+        def pack(event: BatchProgress) -> Updates:
             archive = _zip(sessions.of(page.session_hash).folder / "series.zip", event)
             return {download: gr.update(value=str(archive), interactive=True)}
 
@@ -74,8 +74,8 @@ def offer(
     asked: Controls,
     pane: Pane,
     choose: Callable[[], list[Request]],
-    pack: Callable[[Several], News] | None = None,
-) -> Iterator[News]:
+    pack: Callable[[BatchProgress], Updates] | None = None,
+) -> Iterator[Updates]:
     """Make what `choose` asks for, and show pictures of it to choose from.
 
     Args:
@@ -91,9 +91,11 @@ def offer(
         return
     if pack is None:
         yield {pane.tabs: gr.update(selected="variants")}
-    for event in follow_several(engine, session, requests if pack else previews(requests)):
-        if not isinstance(event, Several):
-            yield {asked.status: panels.status(event)} | (ended(asked) if isinstance(event, Stopped) else {})
+    for event in follow_batch(engine, session, requests if pack else previews(requests)):
+        if not isinstance(event, BatchProgress):
+            yield {asked.status: panels.status(event)} | (
+                finished(asked) if isinstance(event, Stopped) else {}
+            )
             continue
         session.variants = requests
         yield _pictures(event, requests, pane)
@@ -103,10 +105,10 @@ def offer(
             except OSError as error:
                 yield _refused(asked, f"The series cannot be packed: {error.strerror}; free some space.")
                 return
-            yield ended(asked) | {asked.status: panels.several(event)} | more
+            yield finished(asked) | {asked.status: panels.several(event)} | more
 
 
-def _pictures(event: Several, requests: Sequence[Request], pane: Pane) -> News:
+def _pictures(event: BatchProgress, requests: Sequence[Request], pane: Pane) -> Updates:
     pictures = [
         (str(picture), panels.variant(request))
         for picture, request in zip(event.pictures, requests, strict=False)
@@ -114,15 +116,15 @@ def _pictures(event: Several, requests: Sequence[Request], pane: Pane) -> News:
     return {pane.variants: gr.update(value=pictures, selected_index=None)}
 
 
-def _refused(asked: Controls, sentence: str) -> News:
-    return ended(asked) | {asked.status: panels.status(Stopped(sentence))}
+def _refused(asked: Controls, sentence: str) -> Updates:
+    return finished(asked) | {asked.status: panels.status(Stopped(sentence))}
 
 
-def _zip(path: Path, event: Several) -> Path:
+def _zip(path: Path, event: BatchProgress) -> Path:
     """The meshes in order, in one archive; they are compressed already."""
     part = path.with_suffix(".part")
     with zipfile.ZipFile(part, "w") as archive:
         for number, made in enumerate(event.made):
-            if isinstance(made, Made):
+            if isinstance(made, MeshReady):
                 archive.write(made.files["glb"], f"{number:02}-{made.files['glb'].name}")
     return part.replace(path)

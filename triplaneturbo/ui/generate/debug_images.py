@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from triplaneturbo.errors import Cancelled, UserError
-from triplaneturbo.ui.generate.updates import FOLLOWED, News
+from triplaneturbo.ui.generate.updates import FOLLOWED, Updates
 from triplaneturbo.utils.atomic_files import write_whole
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def wire(engine: Engine, sessions: Sessions, pane: Pane) -> None:
         tab.select(select, None, pane.pictures, **FOLLOWED)
 
 
-def of_last(engine: Engine, session: Session, pane: Pane) -> News:
+def of_last(engine: Engine, session: Session, pane: Pane) -> Updates:
     """The pictures of the session's last mesh, if the tab is looked at and they are not there yet."""
     request = session.made
     if session.tab != "pictures" or request is None or session.drawn == request:

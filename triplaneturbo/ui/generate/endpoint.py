@@ -20,8 +20,8 @@ import gradio as gr
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.placement import AUTO, PIVOTS, UNIT_CHOICES, UPS
 from triplaneturbo.request import Request, shown
-from triplaneturbo.serving.batch_jobs import Several, follow_several, seeds, series
-from triplaneturbo.serving.jobs import Made, Stopped, follow
+from triplaneturbo.serving.batch_jobs import BatchProgress, follow_batch, seeds, series
+from triplaneturbo.serving.jobs import MeshReady, Stopped, follow
 from triplaneturbo.serving.output_files import FORMATS
 from triplaneturbo.ui.generate.form import FIELDS, to_placement, to_request
 from triplaneturbo.ui.generate.panels import file_facts
@@ -64,7 +64,7 @@ def build(engine: Engine, sessions: Sessions, guard: Guard) -> None:
         What cannot be is an error of one sentence.
         """
         (request,) = admit(_request(asked))
-        made: Made = _end(follow(engine, session, request, alone=False, formats=("glb",)))
+        made: MeshReady = _end(follow(engine, session, request, alone=False, formats=("glb",)))
         return _served(made.files["glb"], "glb"), file_facts(made.facts)
 
     def variants(session: Session, admit: Admit, asked: dict[str, Any]) -> tuple[list, list]:
@@ -98,7 +98,9 @@ def build(engine: Engine, sessions: Sessions, guard: Guard) -> None:
         if name not in FORMATS:
             raise UserError(f"There is no format {shown(name)}; use {', '.join(FORMATS)}.")
         (request,) = admit(_request(asked))
-        made: Made = _end(follow(engine, session, request, alone=False, formats=(name,), placement=placement))
+        made: MeshReady = _end(
+            follow(engine, session, request, alone=False, formats=(name,), placement=placement)
+        )
         return _served(made.files[name], name), file_facts(made.facts)
 
     one, several = tuple[gr.FileData, dict], tuple[list, list]
@@ -174,10 +176,10 @@ def _end(events: Generator[Any, None, None]) -> Any:
 
 
 def _all(engine: Engine, session: Session, requests: list[Request]) -> tuple[list, list]:
-    several: Several = _end(follow_several(engine, session, requests, alone=False))
+    several: BatchProgress = _end(follow_batch(engine, session, requests, alone=False))
     files, facts = [], []
     for request, made in zip(requests, several.made, strict=True):
-        if isinstance(made, Made):
+        if isinstance(made, MeshReady):
             files.append(_served(made.files["glb"], "glb").model_dump())
             facts.append(file_facts(made.facts))
         else:

@@ -9,11 +9,11 @@ import gradio as gr
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving.batch_jobs import seeds
-from triplaneturbo.serving.jobs import Event, Made, Stopped, Working, follow
-from triplaneturbo.serving.keeping import Keeping
+from triplaneturbo.serving.jobs import Event, MeshReady, Stopped, Working, follow
+from triplaneturbo.serving.keeping import HistoryWriter
 from triplaneturbo.ui.generate import choices, controls, debug_images, history_tab, panels, reconnect, result
 from triplaneturbo.ui.generate.form import FIELDS, to_placement, to_request
-from triplaneturbo.ui.generate.updates import FOLLOWED, News, begun, ended, visitor
+from triplaneturbo.ui.generate.updates import FOLLOWED, Updates, finished, started, visitor
 
 if TYPE_CHECKING:
     from triplaneturbo.pipeline import Sketches
@@ -66,16 +66,16 @@ def _wire(
     shown += [pane.pictures, pane.past.gallery, pane.past.chosen, *pane.past.buttons.values()]
     inputs = [asked.forming, *asked.placing, pane.past.token, *asked.fields]
 
-    def one(page: gr.Request, forming: bool, given: tuple[Any, ...], live: bool = False) -> Iterator[News]:
+    def one(page: gr.Request, forming: bool, given: tuple[Any, ...], live: bool = False) -> Iterator[Updates]:
         placing, token, values = given[: BEFORE - 1], given[BEFORE - 1], given[BEFORE:]
         session = sessions.of(page.session_hash)
         number = session.enter()
-        yield begun(engine, asked, values[0], live)
+        yield started(engine, asked, values[0], live)
         try:
             request, placement = to_request(*values), to_placement(*placing)
             guard.admit(request, **visitor(page))
         except UserError as error:
-            yield ended(asked) | {asked.status: panels.status(Stopped(str(error)))}
+            yield finished(asked) | {asked.status: panels.status(Stopped(str(error)))}
             return
         sketches: Sketches = "all" if forming else "first" if live else "none"
         events = follow(
@@ -87,40 +87,40 @@ def _wire(
             number=number,
             patience=PATIENCE if live else 0,
         )
-        keeping = Keeping(engine, history, token, placement, passing=live)
+        keeping = HistoryWriter(engine, history, token, placement, passing=live)
         with keeping.following():
             for event in events:
                 news = _news(event, asked, pane)
-                if isinstance(event, Made):
+                if isinstance(event, MeshReady):
                     if keeping.keep(event):
                         news |= history_tab.listed(keeping.shelf, session, pane)
                     if keeping.refused:
                         news |= {asked.status: panels.status(Stopped(keeping.refused))}
-                if isinstance(event, Made) and event.complete:
+                if isinstance(event, MeshReady) and event.complete:
                     session.made = event.request
                 yield news
-                if isinstance(event, Made) and event.complete:
+                if isinstance(event, MeshReady) and event.complete:
                     drawn = debug_images.of_last(engine, session, pane)
                     if drawn:
                         yield drawn
 
-    def pressed(page: gr.Request, count: int, forming: bool, *given: Any) -> Iterator[News]:
+    def pressed(page: gr.Request, count: int, forming: bool, *given: Any) -> Iterator[Updates]:
         if count == 1:
             yield from one(page, forming, given)
             return
         values = given[BEFORE:]
-        yield begun(engine, asked, values[0])
+        yield started(engine, asked, values[0])
         yield from choices.offer(
             engine, sessions, guard, page, asked, pane, lambda: seeds(to_request(*values), count)
         )
 
-    def paused(page: gr.Request, forming: bool, *given: Any) -> Iterator[News]:
+    def paused(page: gr.Request, forming: bool, *given: Any) -> Iterator[Updates]:
         if (given[BEFORE] or "").strip():
             yield from one(page, forming, given, live=True)
         else:
             yield {asked.status: gr.update()}  # nothing at all would be taken for a blank page
 
-    def opened(page: gr.Request, *given: Any) -> Iterator[News]:
+    def opened(page: gr.Request, *given: Any) -> Iterator[Updates]:
         yield from one(page, False, given)
 
     def stop(page: gr.Request) -> None:
@@ -143,12 +143,12 @@ def _wire(
     debug_images.wire(engine, sessions, pane)
 
 
-def _news(event: Event, asked: Controls, pane: Pane) -> News:
+def _news(event: Event, asked: Controls, pane: Pane) -> Updates:
     """What changes on the page with an event."""
-    news: News = {asked.status: panels.status(event)}
-    if isinstance(event, (Working, Made)) and event.view is not None:
+    news: Updates = {asked.status: panels.status(event)}
+    if isinstance(event, (Working, MeshReady)) and event.view is not None:
         news |= {pane.view: event.view.text}
-    if isinstance(event, Made):
+    if isinstance(event, MeshReady):
         news |= {pane.facts: panels.facts(event)}
         # What is not there yet is not to be another mesh's.
         news |= {
@@ -157,6 +157,6 @@ def _news(event: Event, asked: Controls, pane: Pane) -> News:
             )
             for name, button in pane.downloads.items()
         }
-    if isinstance(event, Stopped) or (isinstance(event, Made) and event.complete):
-        news |= ended(asked)
+    if isinstance(event, Stopped) or (isinstance(event, MeshReady) and event.complete):
+        news |= finished(asked)
     return news

@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.serving.jobs import Made, Stopped
+from triplaneturbo.serving.jobs import MeshReady, Stopped
 from triplaneturbo.ui.assets.scripts import TOKEN
 from triplaneturbo.ui.generate import panels
 from triplaneturbo.ui.generate.controls import QUICK
 from triplaneturbo.ui.generate.form import to_fields
-from triplaneturbo.ui.generate.updates import News, visitor
+from triplaneturbo.ui.generate.updates import Updates, visitor
 
 if TYPE_CHECKING:
-    from triplaneturbo.serving.history_entry import Entry
+    from triplaneturbo.serving.history_entry import HistoryEntry
     from triplaneturbo.serving.limits import Guard
     from triplaneturbo.serving.sessions import Session, Sessions
-    from triplaneturbo.serving.user_history import History, Shelf
+    from triplaneturbo.serving.user_history import History, UserHistory
     from triplaneturbo.ui.generate.controls import Controls
     from triplaneturbo.ui.generate.result import Pane
 
 _OLD = "The server was started again and has listed the history anew; click the result once more."
 
 
-def listed(shelf: Shelf | None, session: Session, pane: Pane) -> News:
+def listed(shelf: UserHistory | None, session: Session, pane: Pane) -> Updates:
     """The history with a new result in it, of which none is chosen; no change without a history."""
     if shelf is None:
         return {}
@@ -46,7 +46,7 @@ def wire(
         except UserError:  # a program that opens the page without its scripts
             return gr.skip()
 
-    def choose(page: gr.Request, token: str, event: gr.SelectData) -> News:
+    def choose(page: gr.Request, token: str, event: gr.SelectData) -> Updates:
         session = sessions.of(page.session_hash)
         try:
             session.chosen = session.past[int(event.index)]
@@ -73,18 +73,18 @@ def wire(
             news |= {pane.view: view.text}
         return news
 
-    def restore(page: gr.Request, token: str) -> News:
+    def restore(page: gr.Request, token: str) -> Updates:
         try:
             entry = history.of(token).get(sessions.of(page.session_hash).chosen)
         except UserError as error:
             return {asked.status: panels.status(Stopped(str(error)))}
         return dict(zip(asked.fields, to_fields(entry.request()), strict=True))
 
-    def change(page: gr.Request, token: str, what: str) -> News:
+    def change(page: gr.Request, token: str, what: str) -> Updates:
         session = sessions.of(page.session_hash)
         try:
             shelf = history.of(token)
-            entry: Entry | None = shelf.get(session.chosen)
+            entry: HistoryEntry | None = shelf.get(session.chosen)
             assert entry is not None
             if what == "pin":
                 entry = shelf.pin(entry.id, not entry.pinned)
@@ -95,13 +95,13 @@ def wire(
             return {asked.status: panels.status(Stopped(str(error)))}
         return _shown(pane, entry) | {past.gallery: _listed(shelf, session)}
 
-    def pin(page: gr.Request, token: str) -> News:
+    def pin(page: gr.Request, token: str) -> Updates:
         return change(page, token, "pin")
 
-    def delete(page: gr.Request, token: str) -> News:
+    def delete(page: gr.Request, token: str) -> Updates:
         return change(page, token, "delete")
 
-    def pack(page: gr.Request, token: str) -> News:
+    def pack(page: gr.Request, token: str) -> Updates:
         try:
             guard.admit(**visitor(page))
             session = sessions.of(page.session_hash)
@@ -126,21 +126,21 @@ def wire(
     )
 
 
-def _listed(shelf: Shelf, session: Session) -> Any:
+def _listed(shelf: UserHistory, session: Session) -> Any:
     entries = [entry for entry in shelf.entries() if entry.thumbnail is not None]
     session.past = [entry.id for entry in entries]
     pictures = [(str(entry.thumbnail), panels.past(entry)) for entry in entries]
     return gr.update(value=pictures, selected_index=None)
 
 
-def _shown(pane: Pane, entry: Entry | None) -> News:
+def _shown(pane: Pane, entry: HistoryEntry | None) -> Updates:
     """What the row below the pictures says, and which of its buttons can be pressed."""
     label = "Unpin" if entry is not None and entry.pinned else "Pin"
-    news: News = {pane.past.chosen: panels.chosen(entry)}
+    news: Updates = {pane.past.chosen: panels.chosen(entry)}
     for name, button in pane.past.buttons.items():
         news[button] = gr.update(interactive=entry is not None, **({"value": label} if name == "pin" else {}))
     return news
 
 
-def _made(entry: Entry) -> Made:
-    return Made(entry.request(), entry.files, entry.facts, complete=True)
+def _made(entry: HistoryEntry) -> MeshReady:
+    return MeshReady(entry.request(), entry.files, entry.facts, complete=True)

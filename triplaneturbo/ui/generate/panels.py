@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from triplaneturbo.request import Request
-from triplaneturbo.serving.batch_jobs import Several
-from triplaneturbo.serving.history_entry import Entry
-from triplaneturbo.serving.jobs import Event, Made, Stopped, Waiting, Working
+from triplaneturbo.serving.batch_jobs import BatchProgress
+from triplaneturbo.serving.history_entry import HistoryEntry
+from triplaneturbo.serving.jobs import Event, MeshReady, Stopped, Waiting, Working
 
 STAGES = {
     "text": "Reading the prompt",
@@ -124,14 +124,14 @@ def status(event: Event) -> str:
     return _status("done", f"Done in {seconds(total)}.")
 
 
-def several(event: Several) -> str:
+def several(event: BatchProgress) -> str:
     """The status line when several are made."""
     missing = sum(isinstance(made, Stopped) for made in event.made)
     words = f"Done: {event.total - missing} of {event.total} have a surface." if missing else "Done."
     return _status("done", f"{words} Click one to open it.")
 
 
-def chosen(entry: Entry | None) -> str:
+def chosen(entry: HistoryEntry | None) -> str:
     """What is known of the result of the history that was clicked."""
     if entry is None:
         return '<p class="tt-chosen">Results of this browser stay here. Click one to see it again.</p>'
@@ -141,7 +141,7 @@ def chosen(entry: Entry | None) -> str:
     return f'<p class="tt-chosen" title="{text(entry.prompt)}"><b>“{text(entry.prompt)}”</b> {text(more)}</p>'
 
 
-def past(entry: Entry) -> str:
+def past(entry: HistoryEntry) -> str:
     """What stands below a result's picture."""
     return ("★ " if entry.pinned else "") + entry.prompt
 
@@ -170,7 +170,7 @@ def _status(
     )
 
 
-def facts(made: Made | None = None) -> str:
+def facts(made: MeshReady | None = None) -> str:
     """Counts, sizes and the seconds of each stage; dashes in the same places before there is a result."""
     values = [_NONE] * len(_NUMBERS)
     stages: dict[str, float] = {}

@@ -37,11 +37,11 @@ class Pane:
     variants: gr.Gallery
     strength: gr.Slider
     more: gr.Button
-    past: Past
+    past: HistoryPane
 
 
 @dataclass(frozen=True)
-class Past:
+class HistoryPane:
     """The history's components.
 
     Attributes:
@@ -102,7 +102,7 @@ def build() -> Pane:
     return Pane(viewer, view, facts, downloads, tabs, tab, pictures, variants, strength, more, past)
 
 
-def _past(token: gr.Textbox) -> Past:
+def _past(token: gr.Textbox) -> HistoryPane:
     """The history."""
     gallery = _gallery("History", "history")
     chosen = gr.HTML(panels.chosen(None), elem_id="chosen")
@@ -113,7 +113,7 @@ def _past(token: gr.Textbox) -> Past:
         }
         pack = gr.Button("Pack all", min_width=90, elem_id="past-pack")
         archive = gr.DownloadButton("Download ZIP", interactive=False, min_width=90, elem_id="past-zip")
-    return Past(token, gallery, chosen, buttons, pack, archive)
+    return HistoryPane(token, gallery, chosen, buttons, pack, archive)
 
 
 def _gallery(label: str, name: str, height: int = 150, preview: bool = False) -> gr.Gallery:

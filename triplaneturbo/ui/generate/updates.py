@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
     from triplaneturbo.ui.generate.controls import Controls
 
-News = dict[Any, Any]
+Updates = dict[Any, Any]
 FOLLOWED: dict[str, Any] = {
     "show_progress": "hidden",
     "concurrency_limit": None,  # the engine has a line of its own
@@ -21,9 +21,9 @@ FOLLOWED: dict[str, Any] = {
 }
 
 
-def begun(engine: Engine, asked: Controls, prompt: str | None, live: bool = False) -> News:
+def started(engine: Engine, asked: Controls, prompt: str | None, live: bool = False) -> Updates:
     """What the page shows before the first event."""
-    news: News = {
+    news: Updates = {
         asked.start: gr.update(interactive=live),
         asked.stop: gr.update(interactive=True),
         asked.status: panels.starting(),
@@ -31,7 +31,7 @@ def begun(engine: Engine, asked: Controls, prompt: str | None, live: bool = Fals
     return news if asked.reading is None else news | {asked.reading: controls.read(engine, prompt)}
 
 
-def ended(asked: Controls) -> News:
+def finished(asked: Controls) -> Updates:
     """What is as it was before, after the last event."""
     return {asked.start: gr.update(interactive=True), asked.stop: gr.update(interactive=False)}
 

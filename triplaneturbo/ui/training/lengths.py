@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from triplaneturbo.finetune.config import PRESETS, Order
+from triplaneturbo.finetune.config import PRESETS, FinetuneConfig
 from triplaneturbo.finetune.duration import Estimate
 from triplaneturbo.ui.generate.panels import text
 from triplaneturbo.utils.units import GB
@@ -36,7 +36,7 @@ def estimates(
     rest |= {name: tuple(value) for name, value in rest.items() if isinstance(value, list)}
 
     def of(values: Mapping[str, Any]) -> Estimate:
-        return engine.estimate_run(Order("x", tuple(learned), tuple(held_out), **{**rest, **values}))
+        return engine.estimate_run(FinetuneConfig("x", tuple(learned), tuple(held_out), **{**rest, **values}))
 
     found = {label: of(preset) for label, preset in presets.items()}
     set_so = {name: settings[name] for name in presets[LENGTHS["try"]].keys() & settings.keys()}

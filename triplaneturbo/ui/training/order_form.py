@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.finetune.config import OPTIMIZERS, PRESETS, RANKS, RENDERINGS, TEACHERS, TUNINGS, Order
+from triplaneturbo.finetune.config import (
+    OPTIMIZERS,
+    PRESETS,
+    RANKS,
+    RENDERINGS,
+    TEACHERS,
+    TUNINGS,
+    FinetuneConfig,
+)
 from triplaneturbo.ui.generate.form import whole
 from triplaneturbo.ui.training import prompt_list
 from triplaneturbo.ui.training.lengths import LENGTHS, estimates
@@ -46,7 +54,7 @@ _ASKED = {
 
 
 @dataclass(frozen=True)
-class Ordering:
+class OrderForm:
     """The components.
 
     Attributes:
@@ -76,7 +84,7 @@ class Ordering:
     status: gr.HTML
 
 
-def build(engine: Engine) -> Ordering:
+def build(engine: Engine) -> OrderForm:
     """Put the controls into the column that is being built."""
     prompts = gr.Textbox(
         label="Prompts, one a line",
@@ -125,14 +133,14 @@ def build(engine: Engine) -> Ordering:
         begin = gr.Button("Start", variant="primary", elem_id="train-begin")
     status = gr.HTML(elem_id="train-status")
     share, settings = _settings(engine)
-    return Ordering(
+    return OrderForm(
         prompts, upload, told, column, counted, name, start, preset, estimate, share, settings, begin, status
     )
 
 
 def _settings(engine: Engine) -> tuple[gr.Slider, dict[str, Any]]:
     world = engine.model.config.world
-    default = {**Order("x").__dict__, **PRESETS["try"](world)}
+    default = {**FinetuneConfig("x").__dict__, **PRESETS["try"](world)}
     teachers = TEACHERS[world]
     made: dict[str, Any] = {}
     with gr.Accordion("Settings", open=False, elem_id="train-settings"):
@@ -196,7 +204,7 @@ def told_lengths(engine: Engine, counted: Counted | None, *settings: Any) -> str
     return lengths(estimates(engine, learned, held_out, values) if learned else {})
 
 
-def to_order(counted: Counted, name: Any, start: Any, *settings: Any) -> Order:
+def to_order(counted: Counted, name: Any, start: Any, *settings: Any) -> FinetuneConfig:
     """The Order that the controls' values say.
 
     Raises:
@@ -213,4 +221,6 @@ def to_order(counted: Counted, name: Any, start: Any, *settings: Any) -> Order:
     if not values["teachers"]:
         raise UserError("No teacher is left: choose at least one.")
     values |= {field: tuple(values[field]) for field in ("teachers", "renderings")}
-    return Order((name or "").strip(), counted.learned, counted.held_out, start=start or "", **values)
+    return FinetuneConfig(
+        (name or "").strip(), counted.learned, counted.held_out, start=start or "", **values
+    )

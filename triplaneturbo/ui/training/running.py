@@ -31,7 +31,7 @@ _MEASURES = {
 
 
 @dataclass(frozen=True)
-class Running:
+class RunPane:
     """The components.
 
     Attributes:
@@ -58,7 +58,7 @@ class Running:
     pushed: gr.HTML
 
 
-def build(engine: Engine) -> Running:
+def build(engine: Engine) -> RunPane:
     """Put the components into the column that is being built."""
     status = gr.HTML(panel(None), elem_id="run-status")
     with gr.Row(elem_id="run-buttons"):
@@ -128,7 +128,7 @@ def build(engine: Engine) -> Running:
                 visible=False,
                 elem_classes="tt-plot",
             )
-    return Running(
+    return RunPane(
         status,
         buttons,
         previews,

@@ -15,31 +15,31 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.finetune import publish
 from triplaneturbo.models.adapters import adapter as adapter_file
 from triplaneturbo.ui.generate.controls import QUICK
-from triplaneturbo.ui.generate.updates import FOLLOWED, News, visitor
+from triplaneturbo.ui.generate.updates import FOLLOWED, Updates, visitor
 from triplaneturbo.ui.training import order_form, prompt_list, running
 from triplaneturbo.ui.training.running import SURE, line
 from triplaneturbo.ui.training.upload_script import UPLOAD
-from triplaneturbo.ui.training.watching import REST, Watching
-from triplaneturbo.utils.lru_cache import Kept
+from triplaneturbo.ui.training.watching import REST, RunWatcher
+from triplaneturbo.utils.lru_cache import LRUCache
 
 if TYPE_CHECKING:
     from triplaneturbo.distill.corpora.prompt_list import PromptList
     from triplaneturbo.serving.engine import Engine
     from triplaneturbo.serving.sessions import Sessions
-    from triplaneturbo.serving.training_access import Admission
-    from triplaneturbo.ui.training.order_form import Ordering
-    from triplaneturbo.ui.training.running import Running
+    from triplaneturbo.serving.training_access import TrainingAccess
+    from triplaneturbo.ui.training.order_form import OrderForm
+    from triplaneturbo.ui.training.running import RunPane
 
 CLOSED = (
     "Fine-tuning is off on this server, since others reach it: start it with --admin-password, or for all"
     " with --admin."
 )
 MOST_FILES = 50  # of which the page's text is remembered
-Guarded = Callable[[Callable[..., News]], Callable[..., News]]
+Guarded = Callable[[Callable[..., Updates]], Callable[..., Updates]]
 
 
 def build(
-    page: gr.Blocks, engine: Engine, sessions: Sessions, admission: Admission, adapter: gr.Dropdown
+    page: gr.Blocks, engine: Engine, sessions: Sessions, admission: TrainingAccess, adapter: gr.Dropdown
 ) -> None:
     """Put the tab into the Blocks that is being built.
 
@@ -70,15 +70,15 @@ def build(
         with gr.Column(scale=8, min_width=320, elem_id="running"):
             pane = running.build(engine)
     timer = gr.Timer(REST, active=False)
-    watching = Watching(engine, sessions, asked, pane, past, adapter, timer)
+    watching = RunWatcher(engine, sessions, asked, pane, past, adapter, timer)
 
-    def enter(page: gr.Request, typed: str, given: str | None = None) -> News:
+    def enter(page: gr.Request, typed: str, given: str | None = None) -> Updates:
         try:
             who = visitor(page)
             entered = admission.enter(given, who["address"], who["local"])
         except UserError as error:
             return {refusal: line(str(error), "error"), password: ""}
-        opened: News = {door: gr.update(visible=False), refusal: gr.update(visible=False)}
+        opened: Updates = {door: gr.update(visible=False), refusal: gr.update(visible=False)}
         lines = prompt_list.of_run(engine.run_state())
         if lines and not typed:  # and where there is nothing to say, what is typed meanwhile stays
             opened[asked.prompts] = lines
@@ -86,10 +86,10 @@ def build(
             opened[room] = gr.update(visible=True)
         return watching.news(page) | opened | {key: entered, password: ""}
 
-    def guarded(work: Callable[..., News]) -> Callable[..., News]:
+    def guarded(work: Callable[..., Updates]) -> Callable[..., Updates]:
         """A handler that does `work` for a page with a key, and tells of an error in one line."""
 
-        def handler(page: gr.Request, key: str, *given: Any) -> News:
+        def handler(page: gr.Request, key: str, *given: Any) -> Updates:
             try:
                 admission.check(key)
                 return work(page, *given)
@@ -109,13 +109,18 @@ def build(
 
 
 def _wire_prompts(
-    engine: Engine, admission: Admission, guarded: Guarded, watching: Watching, asked: Ordering, key: Any
+    engine: Engine,
+    admission: TrainingAccess,
+    guarded: Guarded,
+    watching: RunWatcher,
+    asked: OrderForm,
+    key: Any,
 ) -> None:
     """The list: typed or uploaded, and counted; and what a choice of length means."""
 
-    files: Kept[tuple[str, PromptList]] = Kept(MOST_FILES)  # by key: the text that the page has of it
+    files: LRUCache[tuple[str, PromptList]] = LRUCache(MOST_FILES)  # by key: the text that the page has of it
 
-    def changed(page: gr.Request, key: str, given: str, share: float, *settings: Any) -> News:
+    def changed(page: gr.Request, key: str, given: str, share: float, *settings: Any) -> Updates:
         if not key:  # the page has only just been opened, and its key is on the way
             return {asked.counted: gr.skip()}
         try:
@@ -130,8 +135,8 @@ def _wire_prompts(
             return news | {asked.counted: prompt_list.panel(None, str(error))}
         return watching.lengths(page, counted, *settings) | {asked.counted: prompt_list.panel(counted)}
 
-    def uploaded(page: gr.Request, key: str, told: str, share: float, column: str | None = None) -> News:
-        news: News = {}
+    def uploaded(page: gr.Request, key: str, told: str, share: float, column: str | None = None) -> Updates:
+        news: Updates = {}
         try:
             admission.check(key)
             if told != "kept":
@@ -151,10 +156,10 @@ def _wire_prompts(
             admission.drop(key)
         return news | {asked.counted: prompt_list.panel(counted), asked.prompts: lines}
 
-    def chosen(page: gr.Request, key: str, column: str, share: float) -> News:
+    def chosen(page: gr.Request, key: str, column: str, share: float) -> Updates:
         return uploaded(page, key, "kept", share, column)
 
-    def preset(page: gr.Request, name: str) -> News:
+    def preset(page: gr.Request, name: str) -> Updates:
         return dict(zip(asked.settings.values(), order_form.preset_values(engine, name), strict=True))
 
     settings = list(asked.settings.values())
@@ -177,19 +182,19 @@ def _wire_prompts(
 def _wire_run(
     engine: Engine,
     guarded: Guarded,
-    watching: Watching,
-    asked: Ordering,
-    pane: Running,
+    watching: RunWatcher,
+    asked: OrderForm,
+    pane: RunPane,
     past: gr.Dropdown,
     timer: gr.Timer,
     key: Any,
 ) -> None:
     """The buttons, and the news while a run learns."""
 
-    def telling(act: Callable[..., object]) -> Callable[..., News]:
+    def telling(act: Callable[..., object]) -> Callable[..., Updates]:
         """A handler that does `act`, and then tells what has changed."""
 
-        def work(page: gr.Request, *given: Any) -> News:
+        def work(page: gr.Request, *given: Any) -> Updates:
             act(*given)
             return watching.news(page) | {asked.status: line("")}
 
@@ -202,7 +207,7 @@ def _wire_run(
     def keep() -> None:
         engine.stop_run(keep=True)
 
-    def discard(page: gr.Request, label: str) -> News:
+    def discard(page: gr.Request, label: str) -> Updates:
         if label != SURE:
             return {pane.buttons["discard"]: gr.update(value=SURE)}
         engine.stop_run(keep=False)
@@ -218,10 +223,10 @@ def _wire_run(
     timer.tick(guarded(watching.news), key, shown, **QUICK)
 
 
-def _wire_push(engine: Engine, admission: Admission, pane: Running, key: Any) -> None:
+def _wire_push(engine: Engine, admission: TrainingAccess, pane: RunPane, key: Any) -> None:
     """Push to the hub; the token is taken from the page at once, and kept nowhere."""
 
-    def push(page: gr.Request, key: str, repository: str, token: str, private: bool) -> Iterator[News]:
+    def push(page: gr.Request, key: str, repository: str, token: str, private: bool) -> Iterator[Updates]:
         yield {
             pane.token: "",
             pane.push: gr.update(interactive=False),

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
     from triplaneturbo.serving.sessions import Session, Sessions
     from triplaneturbo.serving.training_service import RunState
-    from triplaneturbo.ui.generate.updates import News
-    from triplaneturbo.ui.training.order_form import Ordering
+    from triplaneturbo.ui.generate.updates import Updates
+    from triplaneturbo.ui.training.order_form import OrderForm
     from triplaneturbo.ui.training.prompt_list import Counted
-    from triplaneturbo.ui.training.running import Running
+    from triplaneturbo.ui.training.running import RunPane
 
 POLL, REST = 2.0, 10.0  # seconds between looks, while a run learns and while none does
 
 
-class Watching:
+class RunWatcher:
     """Tells pages of the engine's run.
 
     Args:
@@ -48,8 +48,8 @@ class Watching:
         self,
         engine: Engine,
         sessions: Sessions,
-        asked: Ordering,
-        pane: Running,
+        asked: OrderForm,
+        pane: RunPane,
         past: gr.Dropdown,
         adapter: gr.Dropdown,
         timer: gr.Timer,
@@ -74,7 +74,7 @@ class Watching:
         self.all += [pane.sheet, pane.scores, pane.download, asked.begin, asked.start, past, adapter, timer]
         self.all += [asked.estimate]
 
-    def lengths(self, page: gr.Request, counted: Counted | None, *settings: Any) -> News:
+    def lengths(self, page: gr.Request, counted: Counted | None, *settings: Any) -> Updates:
         """What is known now of how long the prompts would be learned; what is found out later will be news.
 
         Args:
@@ -89,7 +89,7 @@ class Watching:
             self._told.setdefault(session, {})["lengths"] = told
         return {self._asked.estimate: told}
 
-    def news(self, page: gr.Request) -> News:
+    def news(self, page: gr.Request) -> Updates:
         """What has changed since this page was told last; everything for a new one."""
         state = self._engine.run_state()
         session = self._sessions.of(page.session_hash, heard=state is not None and state.active)
@@ -104,7 +104,7 @@ class Watching:
         # What can be chosen lies on disk, and is not read at each look: runs that begin, end or go change it.
         choices = name, active, over, learning
         # By what each is called: its mark, and what is told where that is another one than before.
-        parts: dict[str, tuple[Any, Callable[[], News]]] = {
+        parts: dict[str, tuple[Any, Callable[[], Updates]]] = {
             "panel": (panel, lambda: {pane.status: panel}),
             "buttons": ((offered, over), lambda: self._buttons(offered, over)),
             "active": (active, lambda: self._activity(active)),
@@ -118,7 +118,7 @@ class Watching:
             counted, settings = ordered
             lengths = told_lengths(self._engine, counted, *settings)
             parts["lengths"] = lengths, lambda: {self._asked.estimate: lengths}
-        news: News = {}
+        news: Updates = {}
         with self._lock:
             told = self._told.setdefault(session, {})
             for part, (mark, say) in parts.items():
@@ -127,18 +127,18 @@ class Watching:
                     news |= say()
         return news or {pane.status: gr.skip()}  # nothing at all would be taken for a blank page
 
-    def _buttons(self, offered: dict[str, bool], over: bool) -> News:
+    def _buttons(self, offered: dict[str, bool], over: bool) -> Updates:
         buttons = self._pane.buttons
-        news: News = {buttons[name]: gr.update(interactive=can) for name, can in offered.items()}
+        news: Updates = {buttons[name]: gr.update(interactive=can) for name, can in offered.items()}
         label = running.DELETE if over else running.DISCARD
         return news | {buttons["discard"]: gr.update(value=label, interactive=offered["discard"])}
 
-    def _activity(self, active: bool) -> News:
+    def _activity(self, active: bool) -> Updates:
         timer = gr.Timer(POLL if active else REST, active=True)
         return {self._timer: timer, self._asked.begin: gr.update(interactive=not active)}
 
-    def _curves(self, log: Sequence[dict[str, Any]], iterations: int) -> News:
-        news: News = {self._pane.curves: gr.update(visible=bool(log))}
+    def _curves(self, log: Sequence[dict[str, Any]], iterations: int) -> Updates:
+        news: Updates = {self._pane.curves: gr.update(visible=bool(log))}
         for title, plot in self._pane.plots.items():
             # Without a point a plot's axes have no ends, and one is no line.
             points = running.table(log, title)
@@ -156,7 +156,7 @@ class Watching:
         shown = [(self._files.give(session, path), f"iteration {int(path.stem):,}") for path in newest]
         return gr.update(value=[(str(path), words) for path, words in shown if path is not None])
 
-    def _end(self, session: Session, state: RunState | None) -> News:
+    def _end(self, session: Session, state: RunState | None) -> Updates:
         pane = self._pane
         if state is None:
             return {pane.end: gr.update(visible=False)}
@@ -171,7 +171,7 @@ class Watching:
             pane.download: gr.update(value=str(file) if file else None, interactive=file is not None),
         }
 
-    def _choices(self, run: str | None) -> News:
+    def _choices(self, run: str | None) -> Updates:
         start = [(NEW, ""), *((name, name) for name in self._engine.adapters())]
         runs = self._engine.run_names()
         return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from triplaneturbo.toyworld.scene.object_class import Thing
+from triplaneturbo.toyworld.scene.object_class import ObjectClass
 from triplaneturbo.toyworld.scene.solid import ACCENT, MAIN, Builder, Solid
 
 
@@ -229,12 +229,12 @@ def snail(rng: np.random.Generator) -> Solid:
 
 
 THINGS = (
-    Thing("duck", duck, "yellow", "beak", "orange"),
-    Thing("fish", fish, "orange", "fins", "yellow"),
-    Thing("cat", cat, "grey", "tail", "white"),
-    Thing("rabbit", rabbit, "white", "ears", "pink"),
-    Thing("turtle", turtle, "green", "shell", "brown"),
-    Thing("whale", whale, "blue", "belly", "white"),
-    Thing("penguin", penguin, "black", "belly", "white"),
-    Thing("snail", snail, "yellow", "shell", "brown"),
+    ObjectClass("duck", duck, "yellow", "beak", "orange"),
+    ObjectClass("fish", fish, "orange", "fins", "yellow"),
+    ObjectClass("cat", cat, "grey", "tail", "white"),
+    ObjectClass("rabbit", rabbit, "white", "ears", "pink"),
+    ObjectClass("turtle", turtle, "green", "shell", "brown"),
+    ObjectClass("whale", whale, "blue", "belly", "white"),
+    ObjectClass("penguin", penguin, "black", "belly", "white"),
+    ObjectClass("snail", snail, "yellow", "shell", "brown"),
 )

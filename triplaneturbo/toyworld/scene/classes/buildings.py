@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from triplaneturbo.toyworld.scene.object_class import Thing
+from triplaneturbo.toyworld.scene.object_class import ObjectClass
 from triplaneturbo.toyworld.scene.solid import ACCENT, MAIN, Builder, Solid
 
 _ALONG_X = (0.0, 90.0, 0.0)  # a turn that lays a cylinder down
@@ -131,8 +131,8 @@ def windmill(rng: np.random.Generator) -> Solid:
 
 
 THINGS = (
-    Thing("house", house, "yellow", "roof", "red"),
-    Thing("castle", castle, "grey", "roofs", "blue"),
-    Thing("lighthouse", lighthouse, "white", "bands", "red"),
-    Thing("windmill", windmill, "white", "sails", "red"),
+    ObjectClass("house", house, "yellow", "roof", "red"),
+    ObjectClass("castle", castle, "grey", "roofs", "blue"),
+    ObjectClass("lighthouse", lighthouse, "white", "bands", "red"),
+    ObjectClass("windmill", windmill, "white", "sails", "red"),
 )

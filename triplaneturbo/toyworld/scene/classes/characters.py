@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from triplaneturbo.toyworld.scene.classes.animals import eyes
-from triplaneturbo.toyworld.scene.object_class import Thing
+from triplaneturbo.toyworld.scene.object_class import ObjectClass
 from triplaneturbo.toyworld.scene.solid import ACCENT, Builder, Solid
 
 
@@ -112,7 +112,7 @@ def ghost(rng: np.random.Generator) -> Solid:
 
 
 THINGS = (
-    Thing("snowman", snowman, "white", "scarf", "red"),
-    Thing("robot", robot, "cyan", "head", "grey"),
-    Thing("ghost", ghost, "white", "hat", "purple"),
+    ObjectClass("snowman", snowman, "white", "scarf", "red"),
+    ObjectClass("robot", robot, "cyan", "head", "grey"),
+    ObjectClass("ghost", ghost, "white", "hat", "purple"),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from triplaneturbo.toyworld.scene.object_class import Thing
+from triplaneturbo.toyworld.scene.object_class import ObjectClass
 from triplaneturbo.toyworld.scene.solid import ACCENT, Builder, Solid, rotation
 
 
@@ -155,11 +155,11 @@ def pumpkin(rng: np.random.Generator) -> Solid:
 
 
 THINGS = (
-    Thing("apple", apple, "red", "leaf", "green"),
-    Thing("pear", pear, "yellow", "leaf", "green"),
-    Thing("carrot", carrot, "orange", "top", "green"),
-    Thing("cupcake", cupcake, "pink", "cup", "blue"),
-    Thing("donut", donut, "pink", "dough", "brown"),
-    Thing("ice cream", ice_cream, "pink", "cone", "orange"),
-    Thing("pumpkin", pumpkin, "orange", "stem", "green"),
+    ObjectClass("apple", apple, "red", "leaf", "green"),
+    ObjectClass("pear", pear, "yellow", "leaf", "green"),
+    ObjectClass("carrot", carrot, "orange", "top", "green"),
+    ObjectClass("cupcake", cupcake, "pink", "cup", "blue"),
+    ObjectClass("donut", donut, "pink", "dough", "brown"),
+    ObjectClass("ice cream", ice_cream, "pink", "cone", "orange"),
+    ObjectClass("pumpkin", pumpkin, "orange", "stem", "green"),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from triplaneturbo.toyworld.scene.object_class import Thing
+from triplaneturbo.toyworld.scene.object_class import ObjectClass
 from triplaneturbo.toyworld.scene.solid import ACCENT, Builder, Solid
 
 ACROSS = (0.0, 90.0, 0.0)  # turns what stands along z to lie along x
@@ -196,11 +196,11 @@ def barrel(rng: np.random.Generator) -> Solid:
 
 
 THINGS = (
-    Thing("chair", chair, "brown", "cushion", "red"),
-    Thing("table", table, "brown", "cloth", "white"),
-    Thing("lamp", lamp, "orange", "stand", "brown"),
-    Thing("sofa", sofa, "blue", "seat", "cyan"),
-    Thing("stool", stool, "green", "cushion", "yellow"),
-    Thing("box", box, "orange", "lid", "brown"),
-    Thing("barrel", barrel, "brown", "band", "grey"),
+    ObjectClass("chair", chair, "brown", "cushion", "red"),
+    ObjectClass("table", table, "brown", "cloth", "white"),
+    ObjectClass("lamp", lamp, "orange", "stand", "brown"),
+    ObjectClass("sofa", sofa, "blue", "seat", "cyan"),
+    ObjectClass("stool", stool, "green", "cushion", "yellow"),
+    ObjectClass("box", box, "orange", "lid", "brown"),
+    ObjectClass("barrel", barrel, "brown", "band", "grey"),
 )

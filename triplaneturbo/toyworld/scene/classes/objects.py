@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from triplaneturbo.toyworld.scene.object_class import Thing
+from triplaneturbo.toyworld.scene.object_class import ObjectClass
 from triplaneturbo.toyworld.scene.solid import ACCENT, Builder, Solid
 
 ACROSS = (0.0, 90.0, 0.0)  # turns what stands along z to lie along x, and rings to stand in the yz plane
@@ -178,11 +178,11 @@ def bell(rng: np.random.Generator) -> Solid:
 
 
 THINGS = (
-    Thing("teapot", teapot, "cyan", "lid", "orange"),
-    Thing("mug", mug, "red", "handle", "white"),
-    Thing("guitar", guitar, "orange", "neck", "brown"),
-    Thing("hat", hat, "purple", "ribbon", "yellow"),
-    Thing("candle", candle, "white", "holder", "blue"),
-    Thing("umbrella", umbrella, "pink", "handle", "purple"),
-    Thing("bell", bell, "yellow", "handle", "red"),
+    ObjectClass("teapot", teapot, "cyan", "lid", "orange"),
+    ObjectClass("mug", mug, "red", "handle", "white"),
+    ObjectClass("guitar", guitar, "orange", "neck", "brown"),
+    ObjectClass("hat", hat, "purple", "ribbon", "yellow"),
+    ObjectClass("candle", candle, "white", "holder", "blue"),
+    ObjectClass("umbrella", umbrella, "pink", "handle", "purple"),
+    ObjectClass("bell", bell, "yellow", "handle", "red"),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from triplaneturbo.toyworld.scene.object_class import Thing
+from triplaneturbo.toyworld.scene.object_class import ObjectClass
 from triplaneturbo.toyworld.scene.solid import ACCENT, MAIN, Builder, Solid, rotation
 
 
@@ -86,8 +86,8 @@ def flower(rng: np.random.Generator) -> Solid:
 
 
 THINGS = (
-    Thing("mushroom", mushroom, "red", "stem", "white"),
-    Thing("tree", tree, "green", "trunk", "brown"),
-    Thing("cactus", cactus, "green", "pot", "orange"),
-    Thing("flower", flower, "pink", "middle", "yellow"),
+    ObjectClass("mushroom", mushroom, "red", "stem", "white"),
+    ObjectClass("tree", tree, "green", "trunk", "brown"),
+    ObjectClass("cactus", cactus, "green", "pot", "orange"),
+    ObjectClass("flower", flower, "pink", "middle", "yellow"),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from triplaneturbo.toyworld.scene.object_class import Thing
+from triplaneturbo.toyworld.scene.object_class import ObjectClass
 from triplaneturbo.toyworld.scene.solid import ACCENT, MAIN, Builder, Solid
 
 _ALONG_X, _ALONG_Y = (0.0, 90.0, 0.0), (90.0, 0.0, 0.0)  # turns that lay a cylinder down
@@ -245,11 +245,11 @@ def submarine(rng: np.random.Generator) -> Solid:
 
 
 THINGS = (
-    Thing("rocket", rocket, "white", "fins", "red"),
-    Thing("car", car, "red", "roof", "white"),
-    Thing("truck", truck, "green", "cab", "orange"),
-    Thing("train", train, "blue", "wheels", "red"),
-    Thing("airplane", airplane, "white", "wings", "blue"),
-    Thing("sailboat", sailboat, "red", "sail", "white"),
-    Thing("submarine", submarine, "yellow", "tower", "orange"),
+    ObjectClass("rocket", rocket, "white", "fins", "red"),
+    ObjectClass("car", car, "red", "roof", "white"),
+    ObjectClass("truck", truck, "green", "cab", "orange"),
+    ObjectClass("train", train, "blue", "wheels", "red"),
+    ObjectClass("airplane", airplane, "white", "wings", "blue"),
+    ObjectClass("sailboat", sailboat, "red", "sail", "white"),
+    ObjectClass("submarine", submarine, "yellow", "tower", "orange"),
 )
