@@ -141,13 +141,14 @@ def watched(trainer: prd.Trainer, parts: Parts) -> Iterator[None]:
         yield
 
 
-def measure(lesson: TrainingSetup, repeats: int, device: torch.device) -> int:
+def measure(training_setup: TrainingSetup, repeats: int, device: torch.device) -> int:
     """Print the table of a lesson; returns the most bytes of any part."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = prd.Trainer(
-            DistributedContext(device=device), lesson.student, lesson.teachers, lesson.draw,
-            replace(lesson.settings, iterations=repeats + 2), Path(folder),
-            autocast=lesson.autocast, save_every=repeats + 3,
+            DistributedContext(device=device), training_setup.student, training_setup.teachers,
+            training_setup.draw,
+            replace(training_setup.settings, iterations=repeats + 2), Path(folder),
+            autocast=training_setup.autocast, save_every=repeats + 3,
         )  # fmt: skip
         runs: list[Parts] = []
         for _ in range(repeats + 1):  # the first one does not count
@@ -172,7 +173,9 @@ def measure(lesson: TrainingSetup, repeats: int, device: torch.device) -> int:
     for name, seconds in sorted(means.items(), key=lambda part: (part[0] == REST, -part[1])):
         size = f"{sized.bytes[name] / GB:10.2f}" if name in sized.bytes else ""
         print(f"{name:32}{seconds:9.3f}{100 * seconds / total:7.1f}%{size}")
-    print(f"{'an iteration':32}{total:9.3f}   {1 / total:.3g} a second, batch {lesson.settings.batch}")
+    print(
+        f"{'an iteration':32}{total:9.3f}   {1 / total:.3g} a second, batch {training_setup.settings.batch}"
+    )
     return max(sized.bytes.values())
 
 

@@ -167,8 +167,8 @@ def test_the_end_of_a_long_prompt_is_said_to_be_unread(pipeline: Pipeline) -> No
     *_, short = pipeline.stream(Request("a red mushroom", **QUICK))
     assert isinstance(long, Result)
     assert isinstance(short, Result)
-    assert "mushroom" in long.unread
-    assert short.unread == ""
+    assert "mushroom" in long.truncated_text
+    assert short.truncated_text == ""
 
 
 @pytest.fixture

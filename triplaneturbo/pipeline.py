@@ -101,7 +101,7 @@ class Result:
     seconds: dict[str, float] = field(hash=False)
     surface_faces: int
     dropped: Dropped
-    unread: str = ""
+    truncated_text: str = ""
     cached: bool = False
     reading: Reading | None = None
     frugal: bool = False
@@ -323,7 +323,7 @@ class Pipeline:
             seconds=clock.end(),
             surface_faces=surface_faces,
             dropped=dropped,
-            unread=self.model.text.cut(request.prompt),
+            truncated_text=self.model.text.cut(request.prompt),
             reading=self.read(request.prompt),
             frugal=frugal,
             unsimplified=unsimplified,

@@ -89,10 +89,10 @@ def test_a_run_killed_at_any_moment_is_gone_on_with_bit_for_bit(whole: Path, tmp
         process.join()
         assert process.exitcode == -signal.SIGKILL
         assert list((tmp_path / "checkpoints").glob(".*.part"))
-    chance = Random(3)
+    rng = Random(3)
     for _ in range(3):
         process = forked(workers.train, tmp_path)
-        process.join(timeout=chance.uniform(0.2, 2.0))
+        process.join(timeout=rng.uniform(0.2, 2.0))
         process.kill()
         process.join()
     last = forked(workers.train, tmp_path)

@@ -86,10 +86,10 @@ def seeded(seed: int = 5) -> torch.Generator:
 
 def transcribed(z: Tensor, teacher: Formula, settings: ScoreSettings) -> Tensor:
     """g for z [B, n, ...], one image after the other in float64, drawn as `draw` draws."""
-    chance = seeded()
-    times = torch.randint(settings.low, settings.high, (len(z),), generator=chance)
-    noise = torch.randn(z.shape, generator=chance).double()
-    u = torch.rand(len(z), generator=chance).tolist()
+    rng = seeded()
+    times = torch.randint(settings.low, settings.high, (len(z),), generator=rng)
+    noise = torch.randn(z.shape, generator=rng).double()
+    u = torch.rand(len(z), generator=rng).tolist()
     out = torch.zeros_like(z, dtype=torch.float64)
     for b, t in enumerate(times.tolist()):
         delta = settings.shift * (t - settings.low)

@@ -25,7 +25,7 @@ from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 from triplaneturbo.toyworld.scene.solid import Builder
 from triplaneturbo.toyworld.scene.view_renderer import NOTHING, Views, see
 from triplaneturbo.toyworld.training.sizes import make_scheduler
-from triplaneturbo.utils.rng import Chance
+from triplaneturbo.utils.random_streams import RandomStreams
 
 SIZE, VIEWS = 32, 4
 CAPTIONS = ("a flat red box", "a tall blue stick")
@@ -143,7 +143,7 @@ class Broken(ClosedFormRGB):
         super().__init__(make_scheduler().alphas_cumprod, data)
         self.where, self.left = where, answers
 
-    def encode(self, seen: Renderings, scenes: SceneBatch, chance: Chance) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, chance: RandomStreams) -> Tensor:
         return super().encode(seen, scenes, chance) * (
             math.nan if self.where == "encode" and self.left < 1 else 1
         )

@@ -31,11 +31,11 @@ def engine() -> Iterator[Engine]:
 
 
 def test_a_ticket_gives_what_the_pipeline_gives(engine: Engine) -> None:
-    ticket = engine.submit(Request("a red mushroom", seed=5, **QUICK))
-    stages = [event.stage for event in ticket.events()]
+    job = engine.submit(Request("a red mushroom", seed=5, **QUICK))
+    stages = [event.stage for event in job.events()]
     assert stages[0] == "text"
     assert stages[-1] == "texture"
-    result = ticket.result(patience(60))
+    result = job.result(patience(60))
     assert not result.cached
     assert to_glb(result.mesh) == to_glb(engine.pipeline("a red mushroom", seed=5, **QUICK))
 
@@ -61,14 +61,14 @@ def test_only_the_last_results_are_kept(engine: Engine) -> None:
 
 
 def test_cancelling_stops_at_the_next_step_and_the_next_request_is_served(engine: Engine) -> None:
-    ticket = engine.submit(Request("a boat", **{**QUICK, "steps": 50}))
+    job = engine.submit(Request("a boat", **{**QUICK, "steps": 50}))
     seen = 0
-    for event in ticket.events():
+    for event in job.events():
         if event.step == 2:
-            ticket.cancel()
+            job.cancel()
         seen = max(seen, event.step)
     with pytest.raises(Cancelled):
-        ticket.result(patience(60))
+        job.result(patience(60))
     assert seen < 10
     assert len(engine.generate("a boat", **QUICK).mesh.faces) > 0
 
@@ -195,8 +195,8 @@ def test_what_was_made_in_a_batch_is_not_remembered_as_made_alone(
 def test_two_devices_share_one_line() -> None:
     """Two times the CPU stand for two GPUs: the same meshes, whichever made them."""
     with Engine("small", "cpu,cpu") as two, Engine("small", "cpu") as one:
-        tickets = [two.submit(Request("a cup", seed=seed, **QUICK)) for seed in range(4)]
-        made = [ticket.result(patience(60)).mesh for ticket in tickets]
+        jobs = [two.submit(Request("a cup", seed=seed, **QUICK)) for seed in range(4)]
+        made = [job.result(patience(60)).mesh for job in jobs]
         assert two.report().count("threads") == 2
         for seed, mesh in enumerate(made):
             plain = one.generate("a cup", seed=seed, **QUICK).mesh

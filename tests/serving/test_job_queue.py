@@ -71,38 +71,38 @@ def _step(number: int, glb: bytes | None = None) -> Progress:
 
 
 def test_of_events_in_quick_succession_the_last_is_told_and_every_sketch(line: JobQueue) -> None:
-    ticket = Job([Request("a cup")], line)
+    job = Job([Request("a cup")], line)
     for number in range(6):
-        ticket.add(_step(number, b"glTF" if number in (1, 3) else None))
-    ticket.finish()
-    assert [event.step for event in ticket.events(rest=20)] == [1, 3, 5]
-    assert [event.step for event in ticket.events()] == list(range(6))
+        job.add(_step(number, b"glTF" if number in (1, 3) else None))
+    job.finish()
+    assert [event.step for event in job.events(rest=20)] == [1, 3, 5]
+    assert [event.step for event in job.events()] == list(range(6))
 
 
 def test_an_event_that_came_too_soon_is_told_when_the_rest_is_over(line: JobQueue) -> None:
-    ticket = Job([Request("a cup")], line)
-    ticket.add(_step(0))
-    events = ticket.events(rest=0.3)
+    job = Job([Request("a cup")], line)
+    job.add(_step(0))
+    events = job.events(rest=0.3)
     assert next(events).step == 0
-    ticket.add(_step(1))
-    ticket.add(_step(2))
+    job.add(_step(1))
+    job.add(_step(2))
     assert next(events).step == 2  # and nothing else has come meanwhile
-    ticket.add(_step(3))
-    ticket.add(_step(4, b"glTF"))
+    job.add(_step(3))
+    job.add(_step(4, b"glTF"))
     assert next(events).step == 4  # a sketch is not waited with
-    ticket.finish()
+    job.finish()
     assert list(events) == []
 
 
 def test_several_workers_serve_one_line() -> None:
     works = [Work(), Work()]
     line = JobQueue(works, "test")
-    tickets = [line.join(Request("gated", seed=seed)) for seed in range(3)]
+    jobs = [line.join(Request("gated", seed=seed)) for seed in range(3)]
     until(lambda: len(line._waiting) == 1)
-    assert [ticket.position for ticket in tickets] == [0, 0, 1]
+    assert [job.position for job in jobs] == [0, 0, 1]
     for work in works:
         work.gate.set()
-    assert [ticket.result(patience(20)).request.seed for ticket in tickets] == [0, 1, 2]
+    assert [job.result(patience(20)).request.seed for job in jobs] == [0, 1, 2]
     assert all(work.log for work in works)  # each had its part
     names = [line.call(lambda: threading.current_thread().name, number) for number in range(2)]
     assert names == ["test 0", "test 1"]
@@ -110,19 +110,19 @@ def test_several_workers_serve_one_line() -> None:
 
 
 def test_first_come_first_served(line: JobQueue, work: Work) -> None:
-    tickets = [line.join(Request("a cup", seed=seed)) for seed in range(4)]
-    assert [ticket.result(patience(20)).request.seed for ticket in tickets] == [0, 1, 2, 3]
+    jobs = [line.join(Request("a cup", seed=seed)) for seed in range(4)]
+    assert [job.result(patience(20)).request.seed for job in jobs] == [0, 1, 2, 3]
     assert [entry for entry in work.log if entry.endswith("step 0")] == [
         f"a cup {seed} step 0" for seed in range(4)
     ]
 
 
 def test_events_are_the_same_for_whoever_listens_whenever(line: JobQueue) -> None:
-    ticket = line.join(Request("a cup"))
-    live = [event.step for event in ticket.events()]
+    job = line.join(Request("a cup"))
+    live = [event.step for event in job.events()]
     assert live == [0, 1, 2]
-    assert ticket.done
-    assert [event.step for event in ticket.events()] == live
+    assert job.done
+    assert [event.step for event in job.events()] == live
 
 
 def test_position_counts_down(line: JobQueue, work: Work) -> None:
@@ -149,11 +149,11 @@ def test_cancelling_a_waiting_request_ends_it_at_once(line: JobQueue, work: Work
 
 
 def test_cancelling_a_running_request_takes_effect_within_one_step(line: JobQueue, work: Work) -> None:
-    ticket = line.join(Request("gated"))
-    ticket.cancel()  # before the first of its three steps has ended
+    job = line.join(Request("gated"))
+    job.cancel()  # before the first of its three steps has ended
     work.gate.set()
     with pytest.raises(Cancelled):
-        ticket.result(patience(20))
+        job.result(patience(20))
     steps = [entry for entry in work.log if "step" in entry]
     assert len(steps) <= 1
     assert line.join(Request("a cup")).result(patience(20))
@@ -161,35 +161,35 @@ def test_cancelling_a_running_request_takes_effect_within_one_step(line: JobQueu
 
 @pytest.mark.parametrize(("prompt", "error"), [("broken", ZeroDivisionError), ("refused", UserError)])
 def test_errors_reach_the_ticket_and_the_worker_lives_on(line: JobQueue, prompt: str, error: type) -> None:
-    ticket = line.join(Request(prompt))
-    assert list(ticket.events()) == []
+    job = line.join(Request(prompt))
+    assert list(job.events()) == []
     with pytest.raises(error):
-        ticket.result(patience(20))
+        job.result(patience(20))
     assert line.join(Request("a cup")).result(patience(20)).request.prompt == "a cup"
 
 
 def test_several_requests_on_one_ticket(line: JobQueue) -> None:
-    ticket = line.join(Request("a cup", seed=1), Request("nothing"), Request("a hat", seed=2))
-    assert len(list(ticket.events())) == 9
-    first, missing, last = ticket.results(patience(20))
+    job = line.join(Request("a cup", seed=1), Request("nothing"), Request("a hat", seed=2))
+    assert len(list(job.events())) == 9
+    first, missing, last = job.results(patience(20))
     assert (first.request.prompt, last.request.prompt) == ("a cup", "a hat")
     assert isinstance(missing, EmptySurfaceError)
-    assert ticket.made == [first, missing, last]
-    assert ticket.result(0) is first
+    assert job.made == [first, missing, last]
+    assert job.result(0) is first
     with pytest.raises(EmptySurfaceError):
         line.join(Request("nothing"), Request("a cup")).result(patience(20))
 
 
 def test_what_was_made_before_a_cancelled_one_is_kept(line: JobQueue, work: Work) -> None:
-    ticket = line.join(Request("a cup"), Request("gated"))
-    for event in ticket.events():
-        if event.step == 2 and not ticket.cancelled:
-            ticket.cancel()
+    job = line.join(Request("a cup"), Request("gated"))
+    for event in job.events():
+        if event.step == 2 and not job.cancelled:
+            job.cancel()
             work.gate.set()
     with pytest.raises(Cancelled):
-        ticket.results(patience(20))
-    assert len(ticket.made) <= 1
-    assert all(made.request.prompt == "a cup" for made in ticket.made)
+        job.results(patience(20))
+    assert len(job.made) <= 1
+    assert all(made.request.prompt == "a cup" for made in job.made)
 
 
 def test_result_times_out(line: JobQueue) -> None:
@@ -199,9 +199,9 @@ def test_result_times_out(line: JobQueue) -> None:
 
 def _busy(line: JobQueue) -> Job:
     """A ticket that is being worked on and ends when the gate opens."""
-    ticket = line.join(Request("gated"))
+    job = line.join(Request("gated"))
     until(lambda: not line._waiting)
-    return ticket
+    return job
 
 
 def test_a_full_line_says_when_to_come_again(work: Work) -> None:
@@ -215,8 +215,8 @@ def test_a_full_line_says_when_to_come_again(work: Work) -> None:
     with pytest.raises(QueueFullError):
         line.join(Request("a hat"))
     work.gate.set()
-    for ticket in [running, waiting[1], waiting[2]]:
-        assert all(not isinstance(outcome, UserError) for outcome in ticket.results(patience(20)))
+    for job in [running, waiting[1], waiting[2]]:
+        assert all(not isinstance(outcome, UserError) for outcome in job.results(patience(20)))
     assert line.close(patience(20))
 
 
@@ -250,13 +250,13 @@ def test_the_wait_is_estimated_from_the_last_requests(workers: int, seconds: int
 
 def test_closing_cancels_everything(work: Work) -> None:
     line = JobQueue([work], "test")
-    tickets = [line.join(Request("gated", seed=seed)) for seed in range(3)]
+    jobs = [line.join(Request("gated", seed=seed)) for seed in range(3)]
     work.gate.set()
     assert line.close(patience(20))
     outcomes = []
-    for ticket in tickets:
+    for job in jobs:
         try:
-            outcomes.append(ticket.result(patience(20)).request.seed)
+            outcomes.append(job.result(patience(20)).request.seed)
         except Cancelled:
             outcomes.append(-1)
     assert outcomes[-1] == -1
@@ -291,10 +291,10 @@ def test_idle_work_waits_for_requests_and_for_the_calls_that_follow_them(work: W
     line.when_idle(pieces)
     line.wake()
     assert pieces.begun.wait(patience(20))
-    tickets = [line.join(Request("a cup", seed=seed)) for seed in range(2)]
+    jobs = [line.join(Request("a cup", seed=seed)) for seed in range(2)]
     gate.set()
-    for ticket in tickets:
-        assert ticket.result(patience(20))
+    for job in jobs:
+        assert job.result(patience(20))
     line.call(lambda: work.log.append("call"))
     until(lambda: pieces.left == 0)
     piece = "piece, test 0"

@@ -110,7 +110,7 @@ def test_progress_then_one_file_after_the_other(engine: Engine, tmp_path: Path) 
 def test_the_end_of_a_prompt_that_is_not_read_is_told(engine: Engine, tmp_path: Path) -> None:
     *_, last = follow(engine, Session(tmp_path), Request("a cup " * 100, **QUICK))
     assert isinstance(last, MeshReady)
-    assert last.unread.endswith("cup")
+    assert last.truncated_text.endswith("cup")
 
 
 @pytest.mark.parametrize("prompt", ["", " \n\t ", "x" * 1001])

@@ -89,10 +89,10 @@ def test_a_closed_page_may_come_back_for_a_while(tmp_path: Path, line: JobQueue)
     clock = Clock()
     sessions = Sessions(tmp_path, clock)
     path = _with_file(sessions.of("page"))
-    ticket = Job([Request("a cup")], line)
-    sessions.of("page").begin(ticket)
+    job = Job([Request("a cup")], line)
+    sessions.of("page").begin(job)
     sessions.leave("page")
-    assert ticket.cancelled
+    assert job.cancelled
     clock.now = GRACE - 1
     assert sessions.of("page").folder == path.parent
     clock.now = 2 * GRACE

@@ -63,10 +63,10 @@ class Lesson:
 
 
 @pytest.fixture
-def lesson(monkeypatch: pytest.MonkeyPatch) -> Lesson:
-    lesson = Lesson()
-    monkeypatch.setattr(work_module, "work", lesson.work)
-    return lesson
+def setup(monkeypatch: pytest.MonkeyPatch) -> Lesson:
+    setup = Lesson()
+    monkeypatch.setattr(work_module, "work", setup.work)
+    return setup
 
 
 @pytest.fixture
@@ -83,11 +83,11 @@ def shelf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def engine(lesson: Lesson, shelf: Path, tmp_path: Path) -> Iterator[Engine]:
+def engine(setup: Lesson, shelf: Path, tmp_path: Path) -> Iterator[Engine]:
     with Engine("small", device="cpu", runs=tmp_path / "runs") as engine:
         yield engine
         for _ in range(20):
-            lesson.allowed.release()
+            setup.allowed.release()
 
 
 def order(name: str = "ducks", iterations: int = 3) -> FinetuneConfig:
@@ -108,84 +108,84 @@ def state_when(engine: Engine, holds: Callable[[RunState], bool]) -> RunState:
 
 
 def test_requests_come_between_iterations_and_a_finished_run_is_in_the_library(
-    engine: Engine, lesson: Lesson, shelf: Path
+    engine: Engine, setup: Lesson, shelf: Path
 ) -> None:
     assert engine.run_state() is None
     engine.begin_run(order())
     state = state_when(engine, lambda state: state.doing == "getting ready")
     assert (state.state, state.iteration, state.iterations, state.active) == ("running", 0, 3, True)
-    assert lesson.begun.wait(patience(60))
-    ticket = engine.submit(Request("a cup", **QUICK))  # while the first iteration is under way
-    lesson.allowed.release()
-    assert len(ticket.result(patience(60)).mesh.faces) > 0
-    assert len(lesson.log) == 1
+    assert setup.begun.wait(patience(60))
+    job = engine.submit(Request("a cup", **QUICK))  # while the first iteration is under way
+    setup.allowed.release()
+    assert len(job.result(patience(60)).mesh.faces) > 0
+    assert len(setup.log) == 1
     assert engine.learning() == "ducks"
-    lesson.allowed.release(2)
+    setup.allowed.release(2)
     state = state_when(engine, lambda state: not state.active)
     assert (state.state, state.kept, state.seconds) == ("finished", True, 0.0)
     assert [entry["iteration"] for entry in engine.run_state().log] in ([1, 2, 3], [])  # type: ignore[union-attr]
-    assert [entry.split(", ")[1] for entry in lesson.log] == ["engine on cpu 0"] * 3
+    assert [entry.split(", ")[1] for entry in setup.log] == ["engine on cpu 0"] * 3
     assert adapters.adapters() == {"ducks": shelf / "ducks" / "adapter.safetensors"}
     assert engine.adapters() == ["ducks"]
     assert engine.learning() == ""
 
 
-def test_the_adapter_that_is_being_learned_can_be_generated_with(engine: Engine, lesson: Lesson) -> None:
+def test_the_adapter_that_is_being_learned_can_be_generated_with(engine: Engine, setup: Lesson) -> None:
     engine.begin_run(order())
     with pytest.raises(UserError, match="There is no adapter 'ducks'"):
         engine.submit(Request("a cup", adapter="ducks", **QUICK))
-    lesson.allowed.release()
+    setup.allowed.release()
     state_when(engine, lambda state: state.learning)
-    ticket = engine.submit(Request("a cup", adapter="ducks", **QUICK))
-    lesson.allowed.release()
-    learned = ticket.result(patience(60))
-    ticket = engine.submit(Request("a cup", **QUICK))
-    lesson.allowed.release()
-    own = ticket.result(patience(60))
+    job = engine.submit(Request("a cup", adapter="ducks", **QUICK))
+    setup.allowed.release()
+    learned = job.result(patience(60))
+    job = engine.submit(Request("a cup", **QUICK))
+    setup.allowed.release()
+    own = job.result(patience(60))
     assert torch.equal(learned.mesh.vertices, own.mesh.vertices)  # it is the model's own here
     assert not own.cached
 
 
-def test_pause_saves_and_resume_goes_on(engine: Engine, lesson: Lesson, tmp_path: Path) -> None:
+def test_pause_saves_and_resume_goes_on(engine: Engine, setup: Lesson, tmp_path: Path) -> None:
     engine.begin_run(order())
-    lesson.allowed.release()
+    setup.allowed.release()
     state_when(engine, lambda state: state.iteration == 1)
     engine.pause_run()
-    lesson.allowed.release()  # the one that is under way ends first
+    setup.allowed.release()  # the one that is under way ends first
     state = state_when(engine, lambda state: state.state == "paused")
     assert (state.iteration, state.resumable, state.active) == (2, True, False)
-    assert lesson.log[-1] == "saved"
+    assert setup.log[-1] == "saved"
     assert json.loads((tmp_path / "runs" / "ducks" / "run.json").read_text())["state"] == "paused"
     engine.resume_run()
-    lesson.allowed.release()
+    setup.allowed.release()
     assert state_when(engine, lambda state: not state.active).state == "finished"
-    assert [entry[0] for entry in lesson.log] == ["1", "2", "s", "3"]
+    assert [entry[0] for entry in setup.log] == ["1", "2", "s", "3"]
     with pytest.raises(UserError, match="no run to go on with"):
         engine.resume_run()
 
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_run_is_stopped_and_kept_or_discarded(
-    engine: Engine, lesson: Lesson, shelf: Path, tmp_path: Path, keep: bool
+    engine: Engine, setup: Lesson, shelf: Path, tmp_path: Path, keep: bool
 ) -> None:
     with pytest.raises(UserError, match="no run to stop"):
         engine.stop_run(keep)
     engine.begin_run(order())
-    lesson.allowed.release(2)
+    setup.allowed.release(2)
     state_when(engine, lambda state: state.iteration == 2)
     engine.stop_run(keep)
-    lesson.allowed.release()
+    setup.allowed.release()
     until(lambda: not (state := engine.run_state()) or not state.active)
     state = engine.run_state()
     assert (shelf / "ducks").exists() == keep == (tmp_path / "runs" / "ducks").exists()
     assert (state is not None and state.kept) == keep
-    assert ("judged" in lesson.log, "saved" in lesson.log) == (keep, not keep)
+    assert ("judged" in setup.log, "saved" in setup.log) == (keep, not keep)
     if keep:
         assert state is not None
         assert not state.resumable
 
 
-def test_there_is_one_run_at_a_time_and_what_cannot_be_is_no_run(engine: Engine, lesson: Lesson) -> None:
+def test_there_is_one_run_at_a_time_and_what_cannot_be_is_no_run(engine: Engine, setup: Lesson) -> None:
     with pytest.raises(UserError, match="does not know 'a dragon'"):
         engine.begin_run(FinetuneConfig("ducks", ("a red duck", "a dragon")))
     with pytest.raises(UserError, match=r"name '\.\./x' cannot be"):
@@ -196,14 +196,14 @@ def test_there_is_one_run_at_a_time_and_what_cannot_be_is_no_run(engine: Engine,
         engine.begin_run(order("cups"))
     with pytest.raises(UserError, match="under way"):
         engine.choose_run("ducks")
-    assert lesson.begun.wait(patience(60))
+    assert setup.begun.wait(patience(60))
     engine.pause_run()
-    lesson.allowed.release()
+    setup.allowed.release()
     state_when(engine, lambda state: state.state == "paused")
     with pytest.raises(UserError, match="There is a run ducks already"):
         engine.begin_run(order())
     engine.begin_run(order("cups", 1))
-    lesson.allowed.release()
+    setup.allowed.release()
     state_when(engine, lambda state: state.order.name == "cups" and not state.active)
     assert set(engine.run_names()) == {"ducks", "cups"}
     engine.choose_run("ducks")
@@ -222,33 +222,31 @@ def test_there_is_one_run_at_a_time_and_what_cannot_be_is_no_run(engine: Engine,
     ids=["user", "memory", "bug"],
 )
 def test_an_error_is_a_sentence_and_the_engine_lives_on(
-    engine: Engine, lesson: Lesson, error: Exception, said: str, capsys: pytest.CaptureFixture[str]
+    engine: Engine, setup: Lesson, error: Exception, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lesson.broken = error
+    setup.broken = error
     engine.begin_run(order())
-    lesson.allowed.release()
+    setup.allowed.release()
     state = state_when(engine, lambda state: not state.active)
     assert state.state == "failed"
     assert re.match(said, state.sentence)
     assert len(engine.generate("a cup", **QUICK).mesh.faces) > 0
-    lesson.broken = None
+    setup.broken = None
     engine.resume_run()
-    lesson.allowed.release(3)
+    setup.allowed.release(3)
     assert state_when(engine, lambda state: not state.active).state == "finished"
     assert ("ZeroDivisionError" in capsys.readouterr().err) == isinstance(error, ZeroDivisionError)
 
 
-def test_closing_saves_and_another_engine_offers_to_go_on(
-    lesson: Lesson, shelf: Path, tmp_path: Path
-) -> None:
+def test_closing_saves_and_another_engine_offers_to_go_on(setup: Lesson, shelf: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     with Engine("small", device="cpu", runs=runs) as engine:
         engine.begin_run(order())
-        lesson.allowed.release()
+        setup.allowed.release()
         state_when(engine, lambda state: state.iteration == 1)
-        lesson.allowed.release()
-    assert lesson.log[-1] == "saved"
-    done = len(lesson.log) - 1
+        setup.allowed.release()
+    assert setup.log[-1] == "saved"
+    done = len(setup.log) - 1
     status = json.loads((runs / "ducks" / "run.json").read_text())
     (runs / "ducks" / "run.json").write_text(
         json.dumps({**status, "state": "running"})
@@ -258,9 +256,9 @@ def test_closing_saves_and_another_engine_offers_to_go_on(
         assert state is not None
         assert (state.state, state.iteration, state.resumable) == ("stopped", done, True)
         time.sleep(0.2)
-        assert len(lesson.log) == done + 1  # nothing is begun by itself
+        assert len(setup.log) == done + 1  # nothing is begun by itself
         engine.resume_run()
-        lesson.allowed.release(3)
+        setup.allowed.release(3)
         assert state_when(engine, lambda state: not state.active).kept
     with Engine("small", device="cpu", runs=runs) as engine:
         state = engine.run_state()

@@ -65,10 +65,10 @@ def test_every_mesh_is_made_with_a_lent_gpu(spaces: list, monkeypatch: pytest.Mo
     )
     with Engine("small", "cpu") as engine:
         for seed in range(2):
-            ticket = engine.submit(Request("a cup", seed=seed, **QUICK))
-            shown = [event.estimate for event in ticket.events() if event.estimate is not None]
+            job = engine.submit(Request("a cup", seed=seed, **QUICK))
+            shown = [event.estimate for event in job.events() if event.estimate is not None]
             assert len(shown) == 2
-            assert len(ticket.result().mesh.faces) > 100
+            assert len(job.result().mesh.faces) > 100
         monkeypatch.setattr(engine.pipeline.model.generator, "decode", no_surface)
         with pytest.raises(EmptySurfaceError):
             engine.generate("a cup", seed=7, **QUICK)

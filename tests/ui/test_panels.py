@@ -30,7 +30,9 @@ class Reader(HTMLParser):
         self.words += data
 
 
-def _made(prompt: str = "a cup", unread: str = "", cached: bool = False, short: bool = False) -> MeshReady:
+def _made(
+    prompt: str = "a cup", truncated_text: str = "", cached: bool = False, short: bool = False
+) -> MeshReady:
     facts = {
         "prompt": prompt,
         "seed": 7,
@@ -46,7 +48,7 @@ def _made(prompt: str = "a cup", unread: str = "", cached: bool = False, short: 
         "seconds": {**dict.fromkeys(panels.STAGES, 0.25), "total": 2.0},
         "files": [{"path": "/home/someone/cup.glb", "bytes": 2_345_678, "sha256": "00"}],
     }
-    return MeshReady(Request(prompt), {"glb": Path("/home/someone/cup.glb")}, facts, unread)
+    return MeshReady(Request(prompt), {"glb": Path("/home/someone/cup.glb")}, facts, truncated_text)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,7 @@ def _made(prompt: str = "a cup", unread: str = "", cached: bool = False, short: 
     [
         panels.facts(_made(NASTY)),
         panels.status(Stopped(NASTY)),
-        panels.status(_made(unread=NASTY)),
+        panels.status(_made(truncated_text=NASTY)),
         panels.notice(NASTY),
         panels.reading(NASTY, ""),
         panels.vocabulary({"things": [NASTY]}, {"things": "Things"}, ()),

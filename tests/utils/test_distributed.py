@@ -46,7 +46,9 @@ def work(team: DistributedContext, folder: Path) -> None:
     team.wait()
     everyone = sorted(path.name for path in folder.glob("here-*"))
     learned = [p.grad for p in model.parameters()]
-    torch.save((learned, mean, everyone, team.leads, means, told, given), folder / f"{team.rank}.pt")
+    torch.save(
+        (learned, mean, everyone, team.is_main_process, means, told, given), folder / f"{team.rank}.pt"
+    )
     team.wait()
     if team.rank == 1:
         raise UserError("The second one fails: mend it.")
@@ -58,13 +60,13 @@ def test_two_processes_learn_as_one_and_fail_as_one(tmp_path: Path) -> None:
         run(work, (tmp_path,), PARTS)
     whole = learn(DistributedContext(), range(PARTS))
     results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(PARTS)]
-    for rank, (gradients, mean, everyone, leads, means, told, given) in enumerate(results):
+    for rank, (gradients, mean, everyone, is_main_process, means, told, given) in enumerate(results):
         assert means == {"rank": 0.5, "same": 0.1}
         assert told == [True, False]
         assert given.tolist() == [5, 5, 5]
         assert mean == 0.5
         assert everyone == ["here-0", "here-1"]
-        assert leads == (rank == 0)
+        assert is_main_process == (rank == 0)
         for p, gradient, other in zip(whole.parameters(), gradients, results[0][0], strict=True):
             torch.testing.assert_close(gradient, p.grad / PARTS)
             assert torch.equal(gradient, other)
@@ -116,7 +118,7 @@ def test_one_process_runs_in_place() -> None:
 
     run(here, ("word",), 1)
     assert told == [(DistributedContext(), "word", os.getpid(), 3.0)]
-    assert DistributedContext().leads
+    assert DistributedContext().is_main_process
     assert DistributedContext().device == torch.device("cpu")
 
 

@@ -109,13 +109,13 @@ def run(arguments: argparse.Namespace) -> int:
     device = choose_device(arguments.device).device
     found = find_model(arguments.model, device.type == "cuda", base_or_default(arguments.base))
     with launched(os.environ, device.type if shared else str(device)) as team:
-        if team.leads:
+        if team.is_main_process:
             _set_out(arguments, draft, folder, found, team)
         team.wait()
         try:
             return _train(arguments, Run.open(folder), found, team)
         except CollectiveError:
-            if team.leads:
+            if team.is_main_process:
                 raise
             return BAD_INPUT
 
@@ -239,14 +239,14 @@ def _train(arguments: argparse.Namespace, run: Run, found: ModelFiles, team: Dis
     go_on = f"python -m triplaneturbo finetune --resume --name {run.order.name}"
     reports = train(run, found, team.device, team)
     stopped = False
-    with _stopping() as asked, announced_on_stderr(arguments.quiet or not team.leads):
-        shows = _shown(arguments, run, reports) if team.leads else reports
+    with _stopping() as asked, announced_on_stderr(arguments.quiet or not team.is_main_process):
+        shows = _shown(arguments, run, reports) if team.is_main_process else reports
         for _ in shows:
             if asked():
                 stopped = True
                 break
         reports.close()
-    if not team.leads:
+    if not team.is_main_process:
         return INTERRUPTED if stopped else DONE
     if stopped:
         at = run.status

@@ -318,8 +318,11 @@ def _make(engine: Engine, job: OutputJob, placement: Placement, label: str, quie
         )
     if result.unsimplified:
         print("Fewer faces could not be made watertight: the surface has all of its faces.", file=sys.stderr)
-    if result.unread:
-        print(f"The model does not read the end of this prompt: {shown(result.unread)}.", file=sys.stderr)
+    if result.truncated_text:
+        print(
+            f"The model does not read the end of this prompt: {shown(result.truncated_text)}.",
+            file=sys.stderr,
+        )
     entry = describe(result, engine)
     since = time.perf_counter()
     entry["files"] = write(engine, result.mesh, job.paths, placement)

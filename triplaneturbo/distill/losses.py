@@ -14,7 +14,7 @@ from triplaneturbo.distill.settings import Settings, Span, between
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
 from triplaneturbo.teachers.offload import attending
-from triplaneturbo.utils.rng import Chance
+from triplaneturbo.utils.random_streams import RandomStreams
 
 
 def rendering_loss(
@@ -25,7 +25,7 @@ def rendering_loss(
     settings: Settings,
     progress: float,
     rng: np.random.Generator,
-    chance: Chance,
+    chance: RandomStreams,
     log: dict[str, float],
     critics: Mapping[str, LoraCritic] | None = None,
 ) -> Tensor:

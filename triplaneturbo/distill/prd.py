@@ -45,7 +45,7 @@ from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.models.upsample import forget_kernels
 from triplaneturbo.teachers.base import SceneBatch, Teacher
 from triplaneturbo.utils.distributed import CollectiveError, DistributedContext, fill_gradients
-from triplaneturbo.utils.rng import streams
+from triplaneturbo.utils.random_streams import streams
 
 
 @dataclass(frozen=True)
@@ -287,7 +287,7 @@ class Trainer:
             "log": self.log,
         }
         failed: UserError | None = None
-        if self.team.leads:
+        if self.team.is_main_process:
             try:
                 self.checkpoints.save(self.iteration, state, smoothed(self.log, self.settings.teachers))
             except UserError as error:
@@ -337,7 +337,7 @@ class Trainer:
         """Go back to the last good checkpoint and say that something was not finite in an iteration."""
         if self.saved == self.iteration:
             # Nothing that follows from that one is finite.
-            if self.team.leads:
+            if self.team.is_main_process:
                 self.checkpoints.drop(self.saved)
             self.team.wait()
         self._go_on()
@@ -374,14 +374,14 @@ def train(
     trainer = Trainer(
         team, student, teachers, draw, settings, folder, autocast=autocast, save_every=save_every
     )
-    told = progress if team.leads and progress is not None else lambda _: None
-    if team.leads:
+    told = progress if team.is_main_process and progress is not None else lambda _: None
+    if team.is_main_process:
         print(*trainer.notes, sep="\n", end="\n" * bool(trainer.notes), flush=True)
     if trainer.finished:
         told(trainer)  # it may have been killed before it came to that
     while not trainer.finished:
         trainer.step()
-        over = team.any(team.leads and time.monotonic() > until)
+        over = team.any(team.is_main_process and time.monotonic() > until)
         if over:
             trainer.save()
         if trainer.saved == trainer.iteration:

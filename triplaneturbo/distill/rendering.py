@@ -19,7 +19,7 @@ from triplaneturbo.render.rasterizer import barycentrics, rasterize
 from triplaneturbo.render.volume import sparsity
 from triplaneturbo.representations.triplane import FieldDecoder
 from triplaneturbo.teachers.base import Renderings, SceneBatch
-from triplaneturbo.utils.rng import Chance
+from triplaneturbo.utils.random_streams import RandomStreams
 
 PIECE = 2**17  # points whose colours are asked for at a time, where there are more
 _SEEN = 0.02  # opacity from which a ray's colour is asked for
@@ -56,7 +56,7 @@ def volume(
     half: float,
     sharpness: float,
     color_shrink: float,
-    jitter: Chance,
+    jitter: RandomStreams,
 ) -> Volume:
     """Render planes [B, 6, C, H, W] from the scenes' cameras through an sdf on a lattice.
 

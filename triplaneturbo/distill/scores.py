@@ -24,7 +24,7 @@ from torch import Tensor
 
 from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
 from triplaneturbo.teachers.closed_form import levels
-from triplaneturbo.utils.rng import Chance, normal, uniform, whole
+from triplaneturbo.utils.random_streams import RandomStreams, normal, uniform, whole
 
 Kind = Literal["asd", "sds", "csd", "vsd", "ism"]
 
@@ -63,7 +63,7 @@ class Critic(Protocol):
         """The noise in [B, n, ...] at timesteps [B]."""
         ...
 
-    def accumulate(self, z: Tensor, condition: Any, chance: Chance) -> float:
+    def accumulate(self, z: Tensor, condition: Any, rng: RandomStreams) -> float:
         """Gather what is to be learned from a rendering, z [B, n, ...]; returns the loss."""
         ...
 
@@ -85,21 +85,21 @@ class Gradients:
     error: float
 
 
-def shifted(times: Tensor, settings: ScoreSettings, last: int, chance: Chance) -> Tensor:
+def shifted(times: Tensor, settings: ScoreSettings, last: int, rng: RandomStreams) -> Tensor:
     """t + delta for timesteps [B]: delta = u * shift * (t - low), u uniform; whole, at most `last`."""
     room = (last - times).clamp_min(0)
     furthest = torch.minimum((settings.shift * (times - settings.low)).clamp_min(0), room.float())
-    u = uniform(chance, times.shape).to(times.device)
+    u = uniform(rng, times.shape).to(times.device)
     return (times + (u * furthest).long()).clamp(1, last)
 
 
-def draw(z: Tensor, settings: ScoreSettings, last: int, chance: Chance) -> Draws:
+def draw(z: Tensor, settings: ScoreSettings, last: int, rng: RandomStreams) -> Draws:
     """Timesteps up to `last`, and noise for z [B, n, ...], drawn where `chance` lives."""
-    times = whole(chance, settings.low, settings.high, len(z)).to(z.device)
-    noise = normal(chance, z.shape).to(z)
+    times = whole(rng, settings.low, settings.high, len(z)).to(z.device)
+    noise = normal(rng, z.shape).to(z)
     later = times
     if settings.kind == "asd" and settings.shift != 0:
-        later = shifted(times, settings, last, chance)
+        later = shifted(times, settings, last, rng)
     return Draws(times, noise, later)
 
 
@@ -108,7 +108,7 @@ def score_gradients(
     seen: Renderings,
     scenes: SceneBatch,
     settings: ScoreSettings,
-    chance: Chance,
+    rng: RandomStreams,
     critic: Critic | None = None,
 ) -> Gradients:
     """The gradient of a teacher's score distillation loss on the renderings, its graph freed at once.
@@ -122,13 +122,13 @@ def score_gradients(
         critic: of "vsd"; it gathers what it is to learn from these renderings.
     """
     leaves = {name: getattr(seen, name).detach().requires_grad_() for name in teacher.reads}
-    z = teacher.encode(replace(seen, **leaves), scenes, chance)  # [B, n, ...]
+    z = teacher.encode(replace(seen, **leaves), scenes, rng)  # [B, n, ...]
     with torch.no_grad():
         told = teacher.condition(seen, scenes)
-        draws = draw(z.detach(), settings, len(teacher.alphas) - 1, chance)
+        draws = draw(z.detach(), settings, len(teacher.alphas) - 1, rng)
         g, error = direction(teacher, z.detach(), told, settings, draws, critic)
     if critic is not None:
-        critic.accumulate(z.detach(), told, chance)
+        critic.accumulate(z.detach(), told, rng)
     share = settings.weight / (z.shape[1] if settings.sum_scenes else z.shape[0] * z.shape[1])
     push = g * share
     # Its largest number becomes about one on the way: float16 has no room for those far below it.

@@ -41,11 +41,18 @@ class Evaluation:
         held_out: how many of them, from the first on, are not learned.
     """
 
-    def __init__(self, lesson: TrainingSetup, prompts: Sequence[str], held_out: int, folder: Path) -> None:
-        self.lesson, self.prompts, self.held_out, self.folder = lesson, tuple(prompts), held_out, folder
-        place = lesson.folder / "clip"
+    def __init__(
+        self, training_setup: TrainingSetup, prompts: Sequence[str], held_out: int, folder: Path
+    ) -> None:
+        self.training_setup, self.prompts, self.held_out, self.folder = (
+            training_setup,
+            tuple(prompts),
+            held_out,
+            folder,
+        )
+        place = training_setup.folder / "clip"
         self._clip = Clip.load(place) if (place / CONFIG_NAME).is_file() else None
-        self._judge = Judge(self._clip) if self._clip is not None and lesson.config.world else None
+        self._judge = Judge(self._clip) if self._clip is not None and training_setup.config.world else None
 
     def look(self, when: str) -> Iterator[str]:
         """Judge the student as it is now; yields what is done after each piece of work.
@@ -59,7 +66,7 @@ class Evaluation:
         entries, tiles = [], []
         for number, prompt in enumerate(self.prompts):
             for seed in SEEDS:
-                made = make(self.lesson, prompt, seed)
+                made = make(self.training_setup, prompt, seed)
                 entry = self._entry(made, prompt)
                 entries.append({**entry, "prompt": prompt, "seed": seed, "held_out": number < self.held_out})
                 if seed == SEEDS[0]:
@@ -80,7 +87,7 @@ class Evaluation:
         tiles = []
         for prompt, one, other in zip(self.prompts, before, after, strict=True):
             row = [one, other]
-            if self.lesson.config.world:
+            if self.training_setup.config.world:
                 row.append(portrait(ground_truth.made(meaning(prompt), 0)))
             tiles.append(with_caption(np.concatenate(row, 1), prompt))
         write_whole(self.folder / SHEET, png(tiles, _PAIRS))
@@ -96,7 +103,7 @@ class Evaluation:
         return scores
 
     def _entry(self, made: Generated | None, prompt: str) -> dict[str, Any]:
-        if self.lesson.config.world:
+        if self.training_setup.config.world:
             spec = meaning(prompt)
             return compare(made, spec, ground_truth.occupancy(spec), self._judge)[0]
         place = None
@@ -115,7 +122,7 @@ class Evaluation:
     def _summary(self, entries: list[dict[str, Any]]) -> dict[str, Any] | None:
         if not entries:
             return None
-        if self.lesson.config.world:
+        if self.training_setup.config.world:
             return summary(entries)
         ranks = [entry["rank"] for entry in entries]
         hits = None if None in ranks else sum(place < 1 for place in ranks) / len(ranks)

@@ -24,15 +24,17 @@ _COARSE = 64  # nodes along each side of a preview's surface
 
 
 @torch.no_grad()
-def make(lesson: TrainingSetup, prompt: str, seed: int = 0, coarse: bool = False) -> Generated | None:
+def make(training_setup: TrainingSetup, prompt: str, seed: int = 0, coarse: bool = False) -> Generated | None:
     """What the student makes of a prompt now, as a user would get it; None: there is no surface.
 
     Args:
         coarse: for a picture alone, on a coarser grid.
     """
-    generator, grid = lesson.student.generator, lesson.config.grid_resolution
+    generator, grid = training_setup.student.generator, training_setup.config.grid_resolution
     noise = generator.draw_latents(1, torch.Generator().manual_seed(seed))
-    *_, latents = generator.denoise(noise, lesson.student.embed([prompt]), lesson.settings.steps)
+    *_, latents = generator.denoise(
+        noise, training_setup.student.embed([prompt]), training_setup.settings.steps
+    )
     field = generator.field(generator.decode(latents)[0])
     try:
         surface = extract(field, min(_COARSE, grid) if coarse else grid)
@@ -49,9 +51,9 @@ def make(lesson: TrainingSetup, prompt: str, seed: int = 0, coarse: bool = False
     return Generated(mesh, raw, rgb)
 
 
-def tile(lesson: TrainingSetup, prompt: str) -> np.ndarray:
+def tile(training_setup: TrainingSetup, prompt: str) -> np.ndarray:
     """A picture [H, W, 3] of what the student makes of a prompt now, with the prompt below."""
-    return with_caption(portrait(make(lesson, prompt, coarse=True)), prompt)
+    return with_caption(portrait(make(training_setup, prompt, coarse=True)), prompt)
 
 
 def png(tiles: Sequence[np.ndarray], columns: int) -> bytes:

@@ -42,7 +42,7 @@ def train(
             or nothing can be written; what was learned is in the last checkpoint.
     """
     team = team or DistributedContext(device=device)
-    if not team.leads:
+    if not team.is_main_process:
         yield from work(run, found, team)
         return
     with run.held():
@@ -78,16 +78,17 @@ def work(run: Run, found: ModelFiles, team: DistributedContext) -> Generator[Rep
         try:
             doing = next(pieces)
         except StopIteration as end:
-            lesson: TrainingSetup = end.value
+            training_setup: TrainingSetup = end.value
             break
         yield Report(_done(run), total, seconds=time.monotonic() - since, doing=doing)
     trainer = Trainer(
-        team, lesson.student, lesson.teachers, lesson.draw, lesson.settings, run.folder,
-        autocast=lesson.autocast, mark=lesson.mark,
+        team, training_setup.student, training_setup.teachers, training_setup.draw, training_setup.settings,
+        run.folder,
+        autocast=training_setup.autocast, mark=training_setup.mark,
         save_every=min(_SAVE_EVERY, run.order.preview_every or _SAVE_EVERY),
     )  # fmt: skip
     try:
-        yield from _learn(run, lesson, trainer)
+        yield from _learn(run, training_setup, trainer)
     except BaseException:
         # Stopped between two pieces, or in one, or by an error. The processes of a team stop where they are,
         # each at another place, and go on from the last checkpoint.
@@ -98,16 +99,18 @@ def work(run: Run, found: ModelFiles, team: DistributedContext) -> Generator[Rep
         raise
 
 
-def _learn(run: Run, lesson: TrainingSetup, trainer: Trainer) -> Generator[Report, None, None]:
-    order, leads = run.order, trainer.team.leads
+def _learn(run: Run, training_setup: TrainingSetup, trainer: Trainer) -> Generator[Report, None, None]:
+    order, is_main_process = run.order, trainer.team.is_main_process
     shown = run.preview_prompts()
-    judging = Evaluation(lesson, shown, _held_out(run), run.folder) if leads and shown else None
+    judging = (
+        Evaluation(training_setup, shown, _held_out(run), run.folder) if is_main_process and shown else None
+    )
     for note in trainer.notes:
         yield Report(trainer.iteration, order.iterations, doing=note)
-    if leads:
+    if is_main_process:
         run.rewind(trainer.iteration)
         if _is_due(run, trainer):
-            yield from _preview(run, lesson, trainer)
+            yield from _preview(run, training_setup, trainer)
     if judging is not None and trainer.iteration == 0:
         for doing in judging.look("before"):
             yield Report(0, order.iterations, doing=doing)
@@ -117,15 +120,15 @@ def _learn(run: Run, lesson: TrainingSetup, trainer: Trainer) -> Generator[Repor
         losses = trainer.step()
         seconds = time.monotonic() - since
         recent = [*recent, seconds][-_RECENT:]
-        due = leads and _is_due(run, trainer)
-        if leads:
+        due = is_main_process and _is_due(run, trainer)
+        if is_main_process:
             _log(run, {"iteration": trainer.iteration, **losses})
             if due or trainer.saved == trainer.iteration:
                 _keep(run, trainer)
         left = sum(recent) / len(recent) * (order.iterations - trainer.iteration)
         yield Report(trainer.iteration, order.iterations, losses, seconds, left)
         if due:
-            yield from _preview(run, lesson, trainer)
+            yield from _preview(run, training_setup, trainer)
     if run.ending:
         trainer.save()
         _keep(run, trainer)
@@ -156,14 +159,14 @@ def _is_due(run: Run, trainer: Trainer) -> bool:
     return trainer.iteration % every == 0 or trainer.finished
 
 
-def _preview(run: Run, lesson: TrainingSetup, trainer: Trainer) -> Generator[Report, None, None]:
+def _preview(run: Run, training_setup: TrainingSetup, trainer: Trainer) -> Generator[Report, None, None]:
     """Draw the fixed prompts, one a piece of work."""
     done, total = trainer.iteration, run.order.iterations
     tiles = []
     for prompt in run.preview_prompts():
         yield Report(done, total, doing=f"drawing {prompt}")
         with trainer.averaged():
-            tiles.append(tile(lesson, prompt))
+            tiles.append(tile(training_setup, prompt))
     path = write_whole(run.preview_at(done), png(tiles, _COLUMNS))
     yield Report(done, total, preview=path)
 

@@ -41,7 +41,7 @@ def setup_full(
     how = full_plan(order, found, config, team.device)
     settings = full_settings(order, config, team.device)
     if order.corpus:
-        if team.leads:
+        if team.is_main_process:
             made = make_corpus(Path(order.corpus), folder / CORPUS, order.column or None, order.held_out)
             for count in made:
                 yield f"reading the corpus: {count:,} prompts"

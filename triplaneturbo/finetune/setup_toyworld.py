@@ -45,7 +45,7 @@ def setup_toyworld(
     if wrong:
         raise UserError(f"The world cannot express {', '.join(map(repr, wrong))}: leave them out.")
     specs = [meaning(prompt) for prompt in order.prompts]
-    if team.leads:
+    if team.is_main_process:
         for what in draw_subset(folder / "pool", specs):
             yield f"drawing the world's {what}"
     team.wait()

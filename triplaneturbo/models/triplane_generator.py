@@ -18,7 +18,7 @@ from triplaneturbo.models.peta import PLANES
 from triplaneturbo.models.schedule import denoise_steps
 from triplaneturbo.models.upsample import forget_kernels, use_phase_upsampling
 from triplaneturbo.representations.triplane import FieldDecoder, TriplaneField
-from triplaneturbo.utils.rng import Chance, normal
+from triplaneturbo.utils.random_streams import RandomStreams, normal
 
 
 class Head(nn.Module):
@@ -203,11 +203,11 @@ class TriplaneGenerator(nn.Module):
         self._recomputing = on
         (self.unet.enable_gradient_checkpointing if on else self.unet.disable_gradient_checkpointing)()
 
-    def draw_latents(self, count: int, chance: Chance) -> Tensor:
+    def draw_latents(self, count: int, rng: RandomStreams) -> Tensor:
         """Pure noise [count, 6, 4, h, h], float32, drawn where `chance` lives, then moved to the model."""
         side = self.config.latent_size
         shape = (count * PLANES, self.unet.config.in_channels, side, side)
-        return normal(chance, shape).unflatten(0, (count, PLANES)).to(self.device)
+        return normal(rng, shape).unflatten(0, (count, PLANES)).to(self.device)
 
     def predict(self, latents: Tensor, time: int | Tensor, text_embeds: Tensor) -> Tensor:
         """One pass of the U-Net: noisy latents [B, 6, 4, h, h], text [B, 77, D] -> [B, 6, 4, h, h]."""

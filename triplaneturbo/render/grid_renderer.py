@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from triplaneturbo.render import grid_gradients, neus_kernels
-from triplaneturbo.utils.rng import Chance, uniform
+from triplaneturbo.utils.random_streams import RandomStreams, uniform
 
 REACH = 12.0  # sharpness * sdf from which on P counts as 1 (it is 1 - 6e-6)
 RAYS = 2**14  # at a time in plain torch
@@ -57,7 +57,7 @@ def render_grid(
     directions: Tensor,
     sharpness: float,
     samples: int = 48,
-    jitter: Chance | None = None,
+    jitter: RandomStreams | None = None,
     backend: Backend = "auto",
 ) -> GridRendering:
     """Render rays through an sdf on a lattice.

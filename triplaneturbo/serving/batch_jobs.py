@@ -107,7 +107,7 @@ def follow_batch(
         alone: as for `follow`.
     """
 
-    def work(ticket: Job) -> Generator[Waiting | Working | BatchProgress, None, None]:
+    def work(job: Job) -> Generator[Waiting | Working | BatchProgress, None, None]:
         made: list[MeshReady | Stopped] = []
         pictures: list[Path] = []
 
@@ -124,14 +124,14 @@ def follow_batch(
                 pictures.append(write_whole(picture, engine.turntable(outcome.mesh)))
             return BatchProgress(list(made), list(pictures), len(requests)) if new else None
 
-        for event in progress(ticket, session):
-            several = more(ticket.made)
+        for event in progress(job, session):
+            several = more(job.made)
             if several is not None:
                 yield several
                 if several.complete:  # of events from before it there may be more
                     return
             yield event
-        several = more(ticket.results())
+        several = more(job.results())
         if several is not None:
             yield several
 

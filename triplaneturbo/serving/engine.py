@@ -103,9 +103,9 @@ class Engine:
         found = find_model(model, self.device.type == "cuda", base_or_default(base))
         if self.device.type == "cuda":
             be_deterministic()
-        self._stations = [DeviceWorker(choice.device, self._adapter) for choice in chosen]
+        self._workers = [DeviceWorker(choice.device, self._adapter) for choice in chosen]
         self._results: LRUCache[Result] = LRUCache(KEPT_RESULTS)
-        works = [partial(self._work, station) for station in self._stations]
+        works = [partial(self._work, worker) for worker in self._workers]
         self._line = JobQueue(works, name=f"engine on {self.device.type}", size=queue)
         try:
             try:
@@ -119,10 +119,10 @@ class Engine:
         except BaseException:
             self._line.close(0)
             raise
-        self.pipeline = self._stations[0].pipeline
+        self.pipeline = self._workers[0].pipeline
         self.model = self.pipeline.model
-        self._training = TrainingService(runs, self.found, self._stations[-1].device, self._line.wake)
-        self._forecast = Forecast(self.found, self._stations[-1].device)
+        self._training = TrainingService(runs, self.found, self._workers[-1].device, self._line.wake)
+        self._forecast = Forecast(self.found, self._workers[-1].device)
         self._line.when_idle(self._training)
         self.notice = " ".join(filter(None, (found.notice, "" if self.model.trained else _UNTRAINED)))
 
@@ -246,7 +246,7 @@ class Engine:
     def report(self) -> str:
         """What this engine runs on and with, and why: one block of text."""
         config = self.model.config
-        devices = ", ".join(device_name(station.device) for station in self._stations)
+        devices = ", ".join(device_name(worker.device) for worker in self._workers)
         rows = {
             "triplaneturbo": f"{__version__}, torch {torch.__version__}",
             "device": f"{devices}: {self._why_device}",
@@ -281,9 +281,9 @@ class Engine:
         self.dtype, self._why_precision = choose_precision(precision, self.device, found.small)
         self.name, self._why_model = found.name, found.why
         try:
-            for number, station in enumerate(self._stations):
-                model = partial(_load, found, station.device, self.dtype)
-                load = partial(station.load, model, found.base or found.folder, low_vram)
+            for number, worker in enumerate(self._workers):
+                model = partial(_load, found, worker.device, self.dtype)
+                load = partial(worker.load, model, found.base or found.folder, low_vram)
                 load() if is_lent() else self._line.call(load, number)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -302,7 +302,7 @@ class Engine:
         return request, self._adapter(request.adapter).stat().st_mtime_ns if request.adapter else 0
 
     def _work(
-        self, station: DeviceWorker, requests: Sequence[Request], sketches: Sketches
+        self, worker: DeviceWorker, requests: Sequence[Request], sketches: Sketches
     ) -> Generator[Progress | Outcome, None, None]:
         """What each request comes to, made now or before, in their order."""
         outcomes: dict[Request, Outcome] = {}
@@ -312,7 +312,7 @@ class Engine:
                 outcomes[request] = replace(kept, cached=True)
         missing = [request for request in dict.fromkeys(requests) if request not in outcomes]
         told = 0
-        work = self._make(station, missing, sketches)
+        work = self._make(worker, missing, sketches)
         for asked in requests:
             while asked not in outcomes:
                 event = next(work)
@@ -324,17 +324,17 @@ class Engine:
             yield outcomes[asked]
 
     def _make(
-        self, station: DeviceWorker, requests: Sequence[Request], sketches: Sketches
+        self, worker: DeviceWorker, requests: Sequence[Request], sketches: Sketches
     ) -> Generator[Progress | Outcome, None, None]:
         """Make requests; where memory is short, what is missing one by one, and then more frugally."""
         marks = [self._mark(request) for request in requests]
         made = 0
-        several = len(requests) > 1 and station.pipeline.together
+        several = len(requests) > 1 and worker.pipeline.together
         for together, frugal in ((True, False), (False, False), (False, True)):
             if together and not several:
                 continue
             try:
-                for event in station.stream(requests[made:], frugal, sketches, together):
+                for event in worker.stream(requests[made:], frugal, sketches, together):
                     if not isinstance(event, Progress):
                         # Rounding in a batch depends on what else is in it: alone it has to be the same.
                         if isinstance(event, Result) and not frugal and not together:
@@ -346,12 +346,12 @@ class Engine:
                 if not is_out_of_memory(error):
                     raise
             gc.collect()  # outside of the handler: there the error still held on to the memory
-            if station.device.type == "cuda":
+            if worker.device.type == "cuda":
                 torch.cuda.empty_cache()
         request = requests[made]
         raise UserError(
-            f"Out of memory on {station.device} at resolution {request.resolution}, even with a texture of"
-            f" half {request.texture_size}; {_what_fits(request, station.device)}."
+            f"Out of memory on {worker.device} at resolution {request.resolution}, even with a texture of"
+            f" half {request.texture_size}; {_what_fits(request, worker.device)}."
         )
 
 

@@ -203,16 +203,16 @@ class JobQueue:
             EngineClosedError: the line is closed.
             QueueFullError: too many requests wait already. Where none waits, any number on one ticket may.
         """
-        ticket = Job(requests, self, sketches)
+        job = Job(requests, self, sketches)
         with self._changed:
             if self._closed:
                 raise EngineClosedError
             waiting = sum(len(other.requests) for other in self._waiting)
             if self._size is not None and waiting and waiting + len(requests) > self._size:
                 raise QueueFullError(self._seconds_for(waiting))
-            self._waiting.append(ticket)
+            self._waiting.append(job)
             self._changed.notify_all()
-        return ticket
+        return job
 
     def call(self, function: Callable[[], Value], worker: int = 0) -> Value:
         """Have a worker's thread do something short, before the next event of what it works on.
@@ -242,21 +242,21 @@ class JobQueue:
             self._workers[-1].awake = self._workers[-1].idle is not None
             self._changed.notify_all()
 
-    def leave(self, ticket: Job) -> bool:
+    def leave(self, job: Job) -> bool:
         """Take a waiting ticket out; False if it is not waiting."""
         with self._changed:
-            if ticket not in self._waiting:
+            if job not in self._waiting:
                 return False
-            self._waiting.remove(ticket)
+            self._waiting.remove(job)
             return True
 
-    def ahead_of(self, ticket: Job) -> int:
+    def ahead_of(self, job: Job) -> int:
         """How many have to end before `ticket` is begun; 0 if it is not waiting."""
         with self._changed:
-            if ticket not in self._waiting:
+            if job not in self._waiting:
                 return 0
             free = sum(worker.current is None for worker in self._workers)
-            return max(0, self._waiting.index(ticket) + 1 - free)
+            return max(0, self._waiting.index(job) + 1 - free)
 
     def _seconds_for(self, requests: int) -> int:
         """In how many seconds so many requests are likely to be done; 1 or more."""
@@ -267,10 +267,10 @@ class JobQueue:
         """Cancel everything and end the threads, waiting up to `timeout` seconds; True if all have ended."""
         with self._changed:
             self._closed = True
-            tickets = [*self._waiting, *(w.current for w in self._workers if w.current is not None)]
+            jobs = [*self._waiting, *(w.current for w in self._workers if w.current is not None)]
             self._changed.notify_all()
-        for ticket in tickets:
-            ticket.cancel()
+        for job in jobs:
+            job.cancel()
         until = None if timeout is None else time.monotonic() + timeout
         for worker in self._workers:
             worker.thread.join(None if until is None else max(0.0, until - time.monotonic()))
@@ -311,39 +311,39 @@ class _Worker:
                     line._changed.wait_for(lambda: bool(line._waiting or self.calls) or line._closed, rest)
                 if self.calls:
                     continue
-                ticket = self.current = line._waiting.popleft() if line._waiting else None
-                if ticket is None:
+                job = self.current = line._waiting.popleft() if line._waiting else None
+                if job is None:
                     if line._closed:
                         return
                     self.awake = False  # whoever wakes it from now on is not overheard
-            if ticket is None:
+            if job is None:
                 if self.idle is not None and self.idle.work():
                     line.wake()
                 continue
             failure: BaseException | None = None
             since = line._clock()
             try:
-                self._run(ticket)
+                self._run(job)
             except BaseException as error:
                 failure = error
             with line._changed:
                 self.current = None
-                line._took.append((line._clock() - since) / len(ticket.requests))
+                line._took.append((line._clock() - since) / len(job.requests))
             self.free_at = time.monotonic() + REST
-            ticket.finish(failure)
-            del ticket, failure  # what was made is not to be held until the next comes
+            job.finish(failure)
+            del job, failure  # what was made is not to be held until the next comes
 
-    def _run(self, ticket: Job) -> None:
-        with closing(self._work(ticket.requests, ticket.sketches)) as events:
+    def _run(self, job: Job) -> None:
+        with closing(self._work(job.requests, job.sketches)) as events:
             for event in events:
                 if isinstance(event, Progress):
-                    ticket.add(event)
+                    job.add(event)
                     self._do_calls()
-                    if ticket.cancelled:
+                    if job.cancelled:
                         raise Cancelled
                     continue
-                ticket.keep(event)
-                if len(ticket.made) == len(ticket.requests):
+                job.keep(event)
+                if len(job.made) == len(job.requests):
                     return
         raise RuntimeError("the work ended without a result")
 

@@ -66,7 +66,7 @@ class MeshReady:
     request: Request
     files: dict[str, Path]
     facts: dict[str, Any]
-    unread: str = ""
+    truncated_text: str = ""
     complete: bool = False
     view: View | None = None
     thumbnail: bytes | None = None
@@ -108,9 +108,9 @@ def follow(
         patience: seconds after the first file in which something else may be begun; then come the others.
     """
 
-    def work(ticket: Job) -> Generator[Event, None, None]:
-        yield from progress(ticket, session)
-        yield from _write(engine, session, ticket, alone, formats, placement, patience)
+    def work(job: Job) -> Generator[Event, None, None]:
+        yield from progress(job, session)
+        yield from _write(engine, session, job, alone, formats, placement, patience)
 
     return watched(session, lambda: engine.submit(request, sketches=sketches), work, alone, number)
 
@@ -126,38 +126,38 @@ def watched(
 
     Closing the generator cancels the ticket.
     """
-    ticket: Job | None = None
+    job: Job | None = None
     try:
         with session.busy():
-            ticket = submit()
-            if alone and not session.begin(ticket, number):
+            job = submit()
+            if alone and not session.begin(job, number):
                 return
-            for event in work(ticket):
-                if alone and not session.waits_for(ticket):
+            for event in work(job):
+                if alone and not session.waits_for(job):
                     return
                 yield event
     except Exception as error:
         stopped = _stopped(error)
-        if not alone or ticket is None or session.waits_for(ticket):
+        if not alone or job is None or session.waits_for(job):
             yield stopped
     finally:
-        if ticket is not None:
-            ticket.cancel()  # of no effect once it has ended
-            session.forget(ticket)
+        if job is not None:
+            job.cancel()  # of no effect once it has ended
+            session.forget(job)
 
 
-def progress(ticket: Job, session: Session) -> Generator[Waiting | Working, None, None]:
+def progress(job: Job, session: Session) -> Generator[Waiting | Working, None, None]:
     """The place in the line, then stages and steps, until the ticket's work ends."""
     ahead = -1
-    while ticket.position:
-        if ticket.position != ahead:
-            ahead = ticket.position or 0
+    while job.position:
+        if job.position != ahead:
+            ahead = job.position or 0
             yield Waiting(ahead)
         time.sleep(WAIT)
-    for event in ticket.events(REST):
+    for event in job.events(REST):
         view = None
-        if event.glb is not None and event.sketch is not None and session.waits_for(ticket):
-            view = session.show(session.sketch(event.glb), len(event.sketch.faces), ticket)
+        if event.glb is not None and event.sketch is not None and session.waits_for(job):
+            view = session.show(session.sketch(event.glb), len(event.sketch.faces), job)
         yield Working(event.stage, event.fraction, event.seconds, event.step, event.steps, view)
 
 
@@ -191,19 +191,19 @@ def save(
         facts["seconds"] = {**facts["seconds"], "files": taken, "total": total}
         files = {**files, name: path}
         complete = name == formats[-1]
-        yield MeshReady(result.request, files, dict(facts), result.unread, complete=complete)
+        yield MeshReady(result.request, files, dict(facts), result.truncated_text, complete=complete)
 
 
 def _write(
     engine: Engine,
     session: Session,
-    ticket: Job,
+    job: Job,
     alone: bool,
     formats: Sequence[str],
     placement: Placement,
     patience: float,
 ) -> Generator[Event, None, None]:
-    result = ticket.result()
+    result = job.result()
     steps = result.request.steps or 0
     yield Working("files", 0.97, result.seconds["total"], steps, steps)
     for made in save(engine, session, result, formats, placement):
@@ -211,13 +211,13 @@ def _write(
             faces, placed = len(result.mesh.faces), placement.size is not None
             made = replace(
                 made,
-                view=session.show(made.files["glb"], faces, ticket, placed),
+                view=session.show(made.files["glb"], faces, job, placed),
                 thumbnail=engine.thumbnail(result.mesh),
             )
         yield made
         until = time.monotonic() + (patience if len(made.files) == 1 else 0)
         while time.monotonic() < until:
-            if not session.waits_for(ticket):
+            if not session.waits_for(job):
                 return
             time.sleep(0.05)
 

@@ -140,7 +140,7 @@ class Session:
             self._entered += 1
             return self._entered
 
-    def begin(self, ticket: Job, number: int | None = None) -> bool:
+    def begin(self, job: Job, number: int | None = None) -> bool:
         """Wait for `ticket` from now on; what was waited for before is cancelled: the latest wins.
 
         Args:
@@ -153,29 +153,29 @@ class Session:
         with self._lock:
             late = number < self._begun
             if late:
-                before: Job | None = ticket
+                before: Job | None = job
             else:
                 self._begun = number
-                before, self._ticket = self._ticket, ticket
+                before, self._ticket = self._ticket, job
         if before is not None:
             before.cancel()
         return not late
 
-    def forget(self, ticket: Job) -> None:
+    def forget(self, job: Job) -> None:
         """Wait for `ticket` no longer: it holds all that was made."""
         with self._lock:
-            if self._ticket is ticket:
+            if self._ticket is job:
                 self._ticket = None
 
-    def waits_for(self, ticket: Job) -> bool:
+    def waits_for(self, job: Job) -> bool:
         """Whether nothing was begun after `ticket`."""
         with self._lock:
-            return self._ticket is ticket
+            return self._ticket is job
 
-    def show(self, path: Path, faces: int, ticket: Job | None = None, placed: bool = False) -> View | None:
+    def show(self, path: Path, faces: int, job: Job | None = None, placed: bool = False) -> View | None:
         """The page's next view, a GLB; None if something was begun after `ticket`."""
         with self._lock:
-            if ticket is not None and self._ticket is not ticket:
+            if job is not None and self._ticket is not job:
                 return None
             self._views += 1
             return View(path, 3 * faces, placed, self._views)
@@ -200,9 +200,9 @@ class Session:
     def cancel(self) -> None:
         """Cancel what is waited for, if anything."""
         with self._lock:
-            ticket = self._ticket
-        if ticket is not None:
-            ticket.cancel()
+            job = self._ticket
+        if job is not None:
+            job.cancel()
 
     def keep(self, name: str) -> Path:
         """The path, without suffix, for the files of the result called `name`; the oldest results go.

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from triplaneturbo.render.cameras import Cameras
-from triplaneturbo.utils.rng import Chance
+from triplaneturbo.utils.random_streams import RandomStreams
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Teacher(Protocol):
     alphas: Tensor
     reads: tuple[str, ...]
 
-    def encode(self, seen: Renderings, scenes: SceneBatch, chance: Chance) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, rng: RandomStreams) -> Tensor:
         """What it diffuses, differentiable in `seen`: [B, n, ...], n images of each scene (its views).
 
         `chance` draws what it samples.

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.geometry import normals_and_disparity
-from triplaneturbo.utils.rng import Chance
+from triplaneturbo.utils.random_streams import RandomStreams
 
 # (captions, their scenes, whose pixels, which fields) -> the instances of these captions, each seen as the
 # student's renderings are: as many `Renderings` as a caption has instances, each [B, V, H, W, ...].
@@ -56,7 +56,7 @@ class _ClosedForm:
     def _see(self, seen: Renderings, scenes: SceneBatch) -> Tensor:
         raise NotImplementedError
 
-    def encode(self, seen: Renderings, scenes: SceneBatch, chance: Chance) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, rng: RandomStreams) -> Tensor:
         """The pictures themselves in [-1, 1]: [B, V, C, H, W]."""
         return self._see(seen, scenes).movedim(-1, 2) * 2 - 1
 

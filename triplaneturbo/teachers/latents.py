@@ -10,13 +10,13 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from triplaneturbo.utils.rng import Chance, normal
+from triplaneturbo.utils.random_streams import RandomStreams, normal
 
 
 def sample_latents(
     vae: AutoencoderKL,
     images: Tensor,
-    chance: Chance,
+    rng: RandomStreams,
     autocast: torch.dtype | None,
     view_by_view: bool = False,
 ) -> Tensor:
@@ -38,7 +38,7 @@ def sample_latents(
     else:
         found = moments(images)
     posterior = DiagonalGaussianDistribution(found)
-    noise = normal(chance, posterior.mean.shape).to(images)
+    noise = normal(rng, posterior.mean.shape).to(images)
     return (posterior.mean.float() + posterior.std.float() * noise) * vae.config.scaling_factor
 
 

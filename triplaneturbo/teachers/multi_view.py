@@ -15,7 +15,7 @@ from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
 from triplaneturbo.teachers.joined_views import join_views
 from triplaneturbo.teachers.latents import precision
 from triplaneturbo.teachers.twin import twin
-from triplaneturbo.utils.rng import Chance
+from triplaneturbo.utils.random_streams import RandomStreams
 
 VIEWS = 4
 # The multi-view teachers' authors steer away from this; Stable Diffusion is asked with "" instead.
@@ -70,7 +70,7 @@ class MultiView:
         """The condition of each camera [B * V, 16]."""
         raise NotImplementedError
 
-    def encode(self, seen: Renderings, scenes: SceneBatch, chance: Chance) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, rng: RandomStreams) -> Tensor:
         """What it diffuses: [B, V, 4, h, h], differentiable in `seen`."""
         raise NotImplementedError
 

@@ -18,7 +18,7 @@ from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.latents import sample_latents
 from triplaneturbo.teachers.ldm import read_ldm, unet_from, vae_from
 from triplaneturbo.teachers.multi_view import NEGATIVE, Embed, MultiView, placed
-from triplaneturbo.utils.rng import Chance
+from triplaneturbo.utils.random_streams import RandomStreams
 
 SIZE = 256  # side of the pictures that it encodes
 
@@ -93,9 +93,9 @@ class MVDream(MultiView):
     def _cameras(self, cameras: Cameras) -> Tensor:
         return placed(cameras, turned=not self.released).flatten(1)
 
-    def encode(self, seen: Renderings, scenes: SceneBatch, chance: Chance) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, rng: RandomStreams) -> Tensor:
         """Latents of all views, sampled from the VAE's posterior: [B, V, 4, h, h]."""
         images = seen.rgb.flatten(0, 1).movedim(-1, 1)  # [B * V, 3, H, W]
         images = F.interpolate(images, (self.size, self.size), mode="bilinear", align_corners=False)
-        latents = sample_latents(self.vae, images * 2 - 1, chance, self.autocast, self.view_by_view)
+        latents = sample_latents(self.vae, images * 2 - 1, rng, self.autocast, self.view_by_view)
         return latents.unflatten(0, (-1, scenes.views))

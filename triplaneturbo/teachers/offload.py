@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
-from triplaneturbo.utils.rng import Chance
+from triplaneturbo.utils.random_streams import RandomStreams
 
 
 class Movable(Teacher, Protocol):
@@ -73,10 +73,10 @@ class SequentialOffload:
         for tensor, home in self._homes:
             tensor.data = home
 
-    def encode(self, seen: Renderings, scenes: SceneBatch, chance: Chance) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, rng: RandomStreams) -> Tensor:
         """See `Teacher`."""
         with self.attending():
-            return self.teacher.encode(seen, scenes, chance)
+            return self.teacher.encode(seen, scenes, rng)
 
     def condition(self, seen: Renderings, scenes: SceneBatch) -> Any:
         """See `Teacher`; its texts need no network of its own."""

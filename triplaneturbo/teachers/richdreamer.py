@@ -19,7 +19,7 @@ from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.geometry import normals_and_disparity
 from triplaneturbo.teachers.ldm import read_ldm, unet_from
 from triplaneturbo.teachers.multi_view import NEGATIVE, Embed, MultiView, placed
-from triplaneturbo.utils.rng import Chance
+from triplaneturbo.utils.random_streams import RandomStreams
 
 SIZE = 32  # side of what it diffuses
 
@@ -76,7 +76,7 @@ class RichDreamer(MultiView):
         c2w[:, :3, 3] = c2w[:, :3, 3] * (2 * relative.float())[:, None]
         return c2w.flatten(1)
 
-    def encode(self, seen: Renderings, scenes: SceneBatch, chance: Chance) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, rng: RandomStreams) -> Tensor:
         """Normals in camera axes and disparity, pooled: [B, V, 4, h, h]; `chance` is not used."""
         images = normals_and_disparity(seen, scenes).movedim(-1, 2).flatten(0, 1)  # [B * V, 4, H, W]
         pooled = F.adaptive_avg_pool2d(images, self.size).unflatten(0, (-1, scenes.views))

@@ -19,7 +19,7 @@ from triplaneturbo.models.weights import load_base
 from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
 from triplaneturbo.teachers.latents import precision, sample_latents
 from triplaneturbo.teachers.twin import twin
-from triplaneturbo.utils.rng import Chance, whole
+from triplaneturbo.utils.random_streams import RandomStreams, whole
 
 Base = Callable[[], AbstractContextManager[UNet2DConditionModel]]
 Shade = Callable[[Tensor, Tensor, Tensor], Tensor]  # colours, normals, directions to the camera -> colours
@@ -75,10 +75,10 @@ class StableDiffusion:
         """All that needs the device while it is asked, but for the student's own U-Net."""
         return [self.vae.encoder, self.vae.quant_conv]
 
-    def encode(self, seen: Renderings, scenes: SceneBatch, chance: Chance) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, rng: RandomStreams) -> Tensor:
         """Latents of one view of each scene, sampled from the VAE's posterior: [B, 1, 4, h, h]."""
         batch = len(seen.rgb)
-        view = whole(chance, 0, seen.rgb.shape[1], batch)
+        view = whole(rng, 0, seen.rgb.shape[1], batch)
         rows = torch.arange(batch)
         rgb = seen.rgb[rows, view]  # [B, H, W, 3]
         if self.shade is not None and seen.normal is not None:
@@ -89,7 +89,7 @@ class StableDiffusion:
         images = rgb.movedim(-1, 1) * 2 - 1
         if images.shape[-1] != self.size:
             images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
-        latents = sample_latents(self.vae, images, chance, self.autocast, self.view_by_view)
+        latents = sample_latents(self.vae, images, rng, self.autocast, self.view_by_view)
         return latents[:, None]
 
     def twin(self) -> tuple[Teacher, UNet2DConditionModel]:

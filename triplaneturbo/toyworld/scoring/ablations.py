@@ -117,7 +117,7 @@ def trend(team: DistributedContext, folder: Path, passes: int, batch: int) -> No
             team.wait()
         results[name] = json.loads((place / "result.json").read_text(encoding="utf-8"))
         rows.append(np.asarray(Image.open(place / "row.png")))
-    if team.leads:
+    if team.is_main_process:
         told = {"passes": passes, "prompts": batch * team.size, "classes": CLASSES, "runs": results}
         write_whole(folder / "trend" / "trend.json", (json.dumps(told, indent=1) + "\n").encode())
         write_whole(folder / "trend" / "trend.png", picture(results, rows))

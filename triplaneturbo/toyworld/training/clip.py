@@ -67,7 +67,7 @@ def train_clip(team: DistributedContext, folder: Path, keys: list, steps: int, b
     """Train the judge into `folder/clip`, if it is not there yet; `batch` objects a step and process."""
     if (folder / "clip" / "clip.json").exists():
         return
-    if team.leads and not (folder / "clip" / "tokenizer" / "vocab.json").exists():
+    if team.is_main_process and not (folder / "clip" / "tokenizer" / "vocab.json").exists():
         train_tokenizer(folder / "clip" / "tokenizer", world_texts())
     team.wait()
     torch.manual_seed(0)
@@ -101,7 +101,7 @@ def train_clip(team: DistributedContext, folder: Path, keys: list, steps: int, b
 
     train_stage("clip", folder, nn.ModuleDict({"clip": model}), loss, team=team, steps=steps, rate=2e-3,
                 settings={"batch": batch}, average=0.998)  # fmt: skip
-    if team.leads:
+    if team.is_main_process:
         model.eval()
         for name, specs in (("seen", seen()), ("held out", sorted(held_out(), key=lambda s: s.caption))):
             print(f"clip, {name}: R@1 {ceiling(clip, pool, specs):.4f} on the truth", flush=True)

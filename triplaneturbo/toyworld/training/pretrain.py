@@ -46,7 +46,7 @@ def pretrain(
     base = folder / "base"
     torch.manual_seed(0)
     book = PictureBook(ViewCache(folder / "pool", keys), seen())
-    if team.leads and not (base / "tokenizer" / "vocab.json").exists():
+    if team.is_main_process and not (base / "tokenizer" / "vocab.json").exists():
         train_tokenizer(base / "tokenizer", world_texts())
     team.wait()
     if not (base / "vae" / "config.json").exists():
@@ -85,7 +85,7 @@ def _train_vae(team: DistributedContext, folder: Path, book: PictureBook, steps:
         images = book.draw(256, np.random.default_rng(1)).images.to(team.device)
         spread = vae.encode(images).latent_dist.mean.std().item()
     vae.register_to_config(scaling_factor=1 / spread)
-    if team.leads:
+    if team.is_main_process:
         look(steps)
         save_part(vae, folder / "base" / "vae")
     team.wait()
@@ -131,7 +131,7 @@ def _train_unet(team: DistributedContext, folder: Path, book: PictureBook, steps
 
     train_stage("unet", folder, modules, loss, team=team, steps=steps, rate=1e-3,
                 settings={"batch": batch}, average=0.999, progress=look)  # fmt: skip
-    if team.leads:
+    if team.is_main_process:
         save_text_sheet(folder, unet, vae, TextEncoder(tokenizer, text), scheduler)
         save_part(text, base / "text_encoder")
         save_part(scheduler, base / "scheduler")

@@ -82,7 +82,7 @@ def train_stage(
         for key, part in parts.items():
             logged[key] = logged.get(key, part) * 0.98 + part * 0.02
         last = step + 1 == steps
-        if team.leads and ((step + 1) % save_every == 0 or last):
+        if team.is_main_process and ((step + 1) % save_every == 0 or last):
             save_state(
                 state_path,
                 {

@@ -112,8 +112,10 @@ def status(event: Event) -> str:
     if isinstance(event, Stopped):
         return _status("error", event.sentence) if event.sentence else _status("idle", "Cancelled.")
     total = event.facts["seconds"]["total"]
-    if event.unread:
-        return _status("done", f"Done, but the model does not read the end of this prompt: “{event.unread}”")
+    if event.truncated_text:
+        return _status(
+            "done", f"Done, but the model does not read the end of this prompt: “{event.truncated_text}”"
+        )
     if event.facts["memory_was_short"]:
         size = event.facts["settings"]["texture_size"]
         return _status("done", f"Done, but memory was short: the texture has {size} texels a side")

@@ -8,19 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from triplaneturbo.utils.rng import Chance, normal, streams, uniform, whole
+from triplaneturbo.utils.random_streams import RandomStreams, normal, streams, uniform, whole
 
 SEED = (3, 12)
-DRAWS: list[Callable[[Chance, int], Tensor]] = [
-    lambda chance, rows: normal(chance, (rows, 5, 7)),
-    lambda chance, rows: uniform(chance, (rows, 3)),
-    lambda chance, rows: whole(chance, -4, 900, rows),
+DRAWS: list[Callable[[RandomStreams, int], Tensor]] = [
+    lambda rng, rows: normal(rng, (rows, 5, 7)),
+    lambda rng, rows: uniform(rng, (rows, 3)),
+    lambda rng, rows: whole(rng, -4, 900, rows),
 ]
 
 
 @pytest.mark.parametrize("draw", DRAWS)
 @pytest.mark.parametrize("rows", [1, 3])
-def test_a_scene_draws_the_same_in_any_batch(draw: Callable[[Chance, int], Tensor], rows: int) -> None:
+def test_a_scene_draws_the_same_in_any_batch(draw: Callable[[RandomStreams, int], Tensor], rows: int) -> None:
     all_four = streams(SEED, range(4))
     later = streams(SEED, range(2, 4))
     for _ in range(2):  # streams go on
@@ -30,7 +30,7 @@ def test_a_scene_draws_the_same_in_any_batch(draw: Callable[[Chance, int], Tenso
 
 
 @pytest.mark.parametrize("draw", DRAWS)
-def test_one_stream_draws_as_torch_does(draw: Callable[[Chance, int], Tensor]) -> None:
+def test_one_stream_draws_as_torch_does(draw: Callable[[RandomStreams, int], Tensor]) -> None:
     one, other = (torch.Generator().manual_seed(5) for _ in range(2))
     plain = {
         3: torch.randn(2, 5, 7, generator=other),
@@ -48,15 +48,15 @@ def test_streams_differ_by_seed_iteration_and_scene() -> None:
 
 
 def test_numbers_are_what_they_are_called() -> None:
-    chance = streams(SEED, range(4))
-    noise = normal(chance, (4, 20_000))
+    rng = streams(SEED, range(4))
+    noise = normal(rng, (4, 20_000))
     assert noise.mean(1).abs().max() < 0.03
     assert (noise.std(1) - 1).abs().max() < 0.03
     assert abs(float(torch.corrcoef(noise).fill_diagonal_(0).abs().max())) < 0.03
-    share = uniform(chance, (4, 20_000))
+    share = uniform(rng, (4, 20_000))
     assert 0 <= float(share.min()) < 0.001
     assert 0.999 < float(share.max()) < 1
-    picked = torch.stack([whole(chance, 2, 5, 4) for _ in range(200)])
+    picked = torch.stack([whole(rng, 2, 5, 4) for _ in range(200)])
     assert picked.unique().tolist() == [2, 3, 4]
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 # One stream for whole tensors; or one for each scene, which draws that scene's rows and no others.
-Chance: TypeAlias = torch.Generator | Sequence[torch.Generator]
+RandomStreams: TypeAlias = torch.Generator | Sequence[torch.Generator]
 
 
 def streams(seed: Sequence[int], scenes: range) -> list[torch.Generator]:
@@ -27,34 +27,34 @@ def streams(seed: Sequence[int], scenes: range) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(int(state) >> 1) for state in states]
 
 
-def normal(chance: Chance, shape: Sequence[int]) -> Tensor:
+def normal(rng: RandomStreams, shape: Sequence[int]) -> Tensor:
     """Standard normal numbers [R, ...], drawn where `chance` lives.
 
     Of several streams each draws its share of the R rows, the first one the first rows.
     """
     return _by_rows(
-        chance, shape, lambda rows, one: torch.randn(rows, generator=one, device=one.device)
+        rng, shape, lambda rows, one: torch.randn(rows, generator=one, device=one.device)
     )  # fmt: skip
 
 
-def uniform(chance: Chance, shape: Sequence[int]) -> Tensor:
+def uniform(rng: RandomStreams, shape: Sequence[int]) -> Tensor:
     """Numbers [R, ...] from [0, 1), drawn as in `normal`."""
-    return _by_rows(chance, shape, lambda rows, one: torch.rand(rows, generator=one, device=one.device))
+    return _by_rows(rng, shape, lambda rows, one: torch.rand(rows, generator=one, device=one.device))
 
 
-def whole(chance: Chance, low: int, high: int, count: int) -> Tensor:
+def whole(rng: RandomStreams, low: int, high: int, count: int) -> Tensor:
     """Whole numbers [count] from [low, high), drawn as in `normal`."""
     return _by_rows(
-        chance, (count,), lambda rows, one: torch.randint(low, high, rows, generator=one, device=one.device)
+        rng, (count,), lambda rows, one: torch.randint(low, high, rows, generator=one, device=one.device)
     )  # fmt: skip
 
 
 def _by_rows(
-    chance: Chance, shape: Sequence[int], draw: Callable[[tuple[int, ...], torch.Generator], Tensor]
+    rng: RandomStreams, shape: Sequence[int], draw: Callable[[tuple[int, ...], torch.Generator], Tensor]
 ) -> Tensor:
-    if isinstance(chance, torch.Generator):
-        return draw(tuple(shape), chance)
-    rows, left = divmod(shape[0], len(chance))
+    if isinstance(rng, torch.Generator):
+        return draw(tuple(shape), rng)
+    rows, left = divmod(shape[0], len(rng))
     if left:
-        raise ValueError(f"{shape[0]} rows cannot be shared by {len(chance)} scenes")
-    return torch.cat([draw((rows, *shape[1:]), one) for one in chance])
+        raise ValueError(f"{shape[0]} rows cannot be shared by {len(rng)} scenes")
+    return torch.cat([draw((rows, *shape[1:]), one) for one in rng])
