@@ -17,7 +17,7 @@ import trimesh
 from triplaneturbo import pipeline as pipeline_module
 from triplaneturbo.errors import EmptySurfaceError, UserError
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
-from triplaneturbo.mesh.io import to_glb
+from triplaneturbo.mesh.io.gltf import to_glb
 from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.models.weights import Model, load_model
 from triplaneturbo.pipeline import SKETCH_RESOLUTION, STAGES, Outcome, Pipeline, Progress, Result

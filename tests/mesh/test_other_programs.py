@@ -21,7 +21,8 @@ from PIL import Image
 
 from tests.helpers.pace import patience
 from tests.helpers.paths import HELPERS
-from triplaneturbo.mesh.io import SUFFIXES, Placement, save
+from triplaneturbo.mesh.io import Placement, save
+from triplaneturbo.mesh.io.registry import suffixes
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.processing.clean import weld
 from triplaneturbo.models.catalog import SMALL
@@ -49,7 +50,7 @@ def files(mushroom: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Files:
     folder = tmp_path_factory.mktemp("files")
     found = {}
     for up in "yz":
-        for kind, suffix in SUFFIXES.items():
+        for kind, suffix in suffixes().items():
             path = save(mushroom, folder / f"{up}{suffix}", placement=Placement(SIZE, up, "ground"))
             if kind == "obj":
                 with zipfile.ZipFile(path) as archive:
@@ -122,7 +123,7 @@ def test_what_the_other_axis_is_for(
     assert max(sides) == pytest.approx(SIZE)
 
 
-@pytest.mark.parametrize("kind", SUFFIXES)
+@pytest.mark.parametrize("kind", suffixes())
 def test_blender_has_all_of_it(blender: Report, files: Files, mushroom: Mesh, kind: str) -> None:
     found = imported(blender, files[kind, "y"])
     assert mushroom.texture is not None

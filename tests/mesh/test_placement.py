@@ -7,7 +7,8 @@ import torch
 from tests.helpers.shapes import TURN, colored, textured
 from tests.mesh.io.test_formats import read, read_obj
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.io import AS_MODELLED, SUFFIXES, Placement, encode, save
+from triplaneturbo.mesh.io import AS_MODELLED, Placement, encode, save
+from triplaneturbo.mesh.io.registry import suffixes, unit_of
 from triplaneturbo.mesh.mesh import Mesh
 
 KINDS = ["glb", "obj", "ply", "stl"]
@@ -74,7 +75,7 @@ def test_nothing_asked_for_is_the_file_as_it_always_was(kind):
 def test_the_unit_changes_the_numbers_and_not_the_object(kind, unit):
     mesh, placement = off_centre(), Placement(0.12, "y", "ground", unit)
     written = "m" if kind == "glb" else unit
-    assert placement.unit_in(kind) == written
+    assert unit_of(kind, placement) == written
     bounds = extents(encode(mesh, kind, placement=placement), kind, written)
     np.testing.assert_allclose(bounds, placed(mesh, 0.12, "y", "ground"), atol=1e-6)
     if unit == OWN[kind]:
@@ -84,7 +85,7 @@ def test_the_unit_changes_the_numbers_and_not_the_object(kind, unit):
 
 
 def test_an_stl_is_in_millimetres_and_what_else_there_is_in_metres():
-    assert {kind: Placement().unit_in(kind) for kind in SUFFIXES} == OWN
+    assert {kind: unit_of(kind, Placement()) for kind in suffixes()} == OWN
     longest = (read(encode(textured(), "stl", placement=Placement(size=0.08)), "stl").extents).max()
     assert longest == pytest.approx(80, rel=1e-5)  # as a slicer reads it: 8 cm
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.io import to_glb
+from triplaneturbo.mesh.io.gltf import to_glb
 from triplaneturbo.models import adapters
 from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.serving import engine as engine_module

@@ -12,7 +12,7 @@ import torch
 
 from tests.helpers.pace import patience
 from triplaneturbo.errors import Cancelled, UserError
-from triplaneturbo.mesh.io import to_glb
+from triplaneturbo.mesh.io.gltf import to_glb
 from triplaneturbo.models import catalog, weights
 from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.request import Request

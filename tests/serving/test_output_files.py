@@ -10,7 +10,7 @@ import pytest
 
 from triplaneturbo.cli.manifest import Manifest
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.io import SUFFIXES
+from triplaneturbo.mesh.io.registry import suffixes
 from triplaneturbo.request import Request
 from triplaneturbo.serving.output_files import FORMATS, plan, safe_name
 from triplaneturbo.utils.atomic_files import write_whole
@@ -56,7 +56,7 @@ def test_names_differ_where_anything_differs() -> None:
 
 
 def test_the_formats_are_those_that_can_be_written() -> None:
-    assert FORMATS == SUFFIXES
+    assert suffixes() == FORMATS
 
 
 def _names(output: str | None, formats: str | None = None, count: int = 1) -> list[str]:

@@ -44,6 +44,7 @@ from triplaneturbo.cli.share import Share, share
 from triplaneturbo.distill.corpora.prompt_list import Line, PromptList
 from triplaneturbo.distill.corpora.text_files import STANDARD_INPUT
 from triplaneturbo.errors import EmptySurfaceError, UserError
+from triplaneturbo.mesh.io.registry import unit_of
 from triplaneturbo.mesh.placement import AS_MODELLED, AUTO, PIVOTS, UNIT_CHOICES, UPS, Placement
 from triplaneturbo.models.adapters import adapter
 from triplaneturbo.models.catalog import base_or_default, fingerprint
@@ -279,7 +280,7 @@ def _identity(arguments: argparse.Namespace, placement: Placement) -> str:
     same = replace(placement, unit=AUTO) == AS_MODELLED
     place = "" if same else f" {placement.size} {placement.up} {placement.pivot}"
     for name in formats_of(arguments.format or "glb"):
-        unit = placement.unit_in(name)
+        unit = unit_of(name, placement)
         place += "" if unit == "m" else f" {name} in {unit}"
     return f"{__version__} {arguments.model} {weights} {base} {arguments.device} {arguments.precision}{place}"
 

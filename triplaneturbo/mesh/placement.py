@@ -66,12 +66,6 @@ class Placement:
             )
         return replace(self, size=float(self.size))
 
-    def unit_in(self, format: str) -> str:
-        """The unit of the numbers in a file of that format: a key of UNITS."""
-        if format == "glb":
-            return "m"
-        return ("mm" if format == "stl" else "m") if self.unit == AUTO else self.unit
-
     def scale(self, vertices: Tensor) -> float:
         """Metres per unit of model space for an object with these vertices [V, 3].
 
@@ -85,14 +79,14 @@ class Placement:
             raise UserError("The mesh is a single point, so it cannot be given a size; try another seed.")
         return self.size / longest
 
-    def place(self, vertices: Tensor, format: str) -> Tensor:
-        """Move and scale vertices [V, 3] of model space, into the unit of the format; the axes stay.
+    def place(self, vertices: Tensor, unit: str = "m") -> Tensor:
+        """Move and scale vertices [V, 3] of model space into a unit, a key of UNITS; the axes stay.
 
         Raises:
             UserError: the object has no extent, so that it cannot be given a size.
         """
         kind, vertices = vertices.dtype, vertices.double()
-        scale = self.scale(vertices) / UNITS[self.unit_in(format)]
+        scale = self.scale(vertices) / UNITS[unit]
         if self.pivot != "model":
             low, high = vertices.amin(0), vertices.amax(0)
             origin = (low + high) / 2

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from triplaneturbo.errors import UserError
+from triplaneturbo.mesh.io.registry import suffixes, unit_of
 from triplaneturbo.mesh.placement import AS_MODELLED, Placement
 from triplaneturbo.request import Request, shown
 from triplaneturbo.serving.file_stems import distinct, safe_stem
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     from triplaneturbo.mesh.mesh import Mesh
     from triplaneturbo.serving.engine import Engine
 
-# Format -> suffix; an OBJ comes as a zip with its material and texture.
-FORMATS = {"glb": ".glb", "obj": ".zip", "ply": ".ply", "stl": ".stl", "usdz": ".usdz"}
+FORMATS = suffixes()
 OBJ_IS_A_ZIP = "an OBJ comes as a zip with its material and its texture"
 DEFAULT_FOLDER = Path("outputs")
 
@@ -138,7 +138,7 @@ def write(
         data = engine.encode(mesh, name, path.stem, placement)
         write_whole(os.path.realpath(path) if path.is_symlink() else path, data)
         digest = hashlib.sha256(data).hexdigest()
-        unit = placement.unit_in(name)
+        unit = unit_of(name, placement)
         files.append({"path": str(path), "unit": unit, "bytes": len(data), "sha256": digest})
     return files
 

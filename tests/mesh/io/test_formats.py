@@ -14,18 +14,12 @@ from scipy.spatial import cKDTree
 from tests.helpers.gltf_validator import assert_valid_glb
 from tests.helpers.shapes import TURN, colored, picture, tetrahedron, textured
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.io import (
-    SUFFIXES,
-    Placement,
-    encode,
-    format_of,
-    save,
-    to_glb,
-    to_obj_zip,
-    to_ply,
-    to_stl,
-)
+from triplaneturbo.mesh.io import Placement, encode, format_of, save
 from triplaneturbo.mesh.io.common import safe_name, to_file_axes
+from triplaneturbo.mesh.io.gltf import to_glb
+from triplaneturbo.mesh.io.obj import to_obj_zip
+from triplaneturbo.mesh.io.points import to_ply, to_stl
+from triplaneturbo.mesh.io.registry import suffixes
 from triplaneturbo.mesh.mesh import Mesh
 
 CASES = {
@@ -298,12 +292,12 @@ def bad_meshes():
     }
 
 
-@pytest.mark.parametrize("kind", list(SUFFIXES))
+@pytest.mark.parametrize("kind", list(suffixes()))
 @pytest.mark.parametrize("name", list(bad_meshes()))
 def test_bad_meshes_are_refused_and_nothing_is_written(kind, name, tmp_path):
     mesh, message = bad_meshes()[name]
     with pytest.raises(UserError, match=message):
-        save(mesh, tmp_path / f"x{SUFFIXES[kind]}")
+        save(mesh, tmp_path / f"x{suffixes()[kind]}")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -332,7 +326,7 @@ def test_faces_without_area_make_no_ply_and_no_stl():
 
 def test_save_chooses_by_the_name(tmp_path):
     mesh = textured()
-    for kind, suffix in SUFFIXES.items():
+    for kind, suffix in suffixes().items():
         path = save(mesh, tmp_path / "deep" / f"pilz{suffix.upper()}")
         assert path.read_bytes() == encode(mesh, kind, name="pilz")
     assert save(mesh, tmp_path / "download", format="glb").read_bytes() == to_glb(mesh)

@@ -13,7 +13,8 @@ from PIL import Image
 
 from tests.helpers.shapes import TURN, colored, tetrahedron, textured
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.io import Placement, encode, to_usdz
+from triplaneturbo.mesh.io import Placement, encode
+from triplaneturbo.mesh.io.usdz import to_usdz
 from triplaneturbo.mesh.mesh import Mesh
 
 CASES = {
@@ -100,7 +101,7 @@ def test_a_package_is_an_aligned_zip_without_compression_and_the_same_each_time(
 def test_bytes_depend_neither_on_the_clock_nor_on_the_process():
     program = (
         "import hashlib, os, sys, time; from tests.helpers.shapes import textured\n"
-        "from triplaneturbo.mesh.io import to_usdz\n"
+        "from triplaneturbo.mesh.io.usdz import to_usdz\n"
         "for zone in sys.argv[1:]:\n"
         "    os.environ['TZ'] = zone\n"
         "    getattr(time, 'tzset', int)()  # which Windows lacks\n"

@@ -14,7 +14,7 @@ from tests.helpers.voxel_sets import random_voxels, voxel_surface
 from tests.mesh.processing.test_clean import ball, to_trimesh
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.check import check
-from triplaneturbo.mesh.io import to_stl
+from triplaneturbo.mesh.io.points import to_stl
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.processing.clean import tidy, weld
 from triplaneturbo.mesh.processing.simplify import simplify

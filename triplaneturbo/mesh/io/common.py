@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from triplaneturbo.errors import UserError
+from triplaneturbo.mesh.io.registry import unit_of
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.placement import Placement
 from triplaneturbo.mesh.processing.clean import smooth_normals
@@ -56,7 +57,9 @@ def checked(mesh: Mesh, placement: Placement, format: str) -> Mesh:
             raise ValueError(f"a mesh with a {name} needs texture coordinates")
     parts["normals"] = _unit_normals(vertices, faces, parts["normals"])
     return mesh.replace(
-        vertices=placement.place(vertices, format).contiguous(), faces=faces.contiguous(), **parts
+        vertices=placement.place(vertices, unit_of(format, placement)).contiguous(),
+        faces=faces.contiguous(),
+        **parts,
     )
 
 

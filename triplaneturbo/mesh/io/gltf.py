@@ -10,6 +10,7 @@ from torch import Tensor
 
 from triplaneturbo import __version__
 from triplaneturbo.mesh.io.common import checked, encode_image, to_file_axes
+from triplaneturbo.mesh.io.registry import WriteOptions
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.placement import AS_MODELLED, Placement
 from triplaneturbo.render.colors import srgb_to_linear
@@ -160,3 +161,8 @@ def _unit_tangents(tangents: Tensor) -> Tensor:
     direction = torch.where(proper, direction, direction.new_tensor([1.0, 0.0, 0.0]))
     sign = torch.where(tangents[:, 3:] < 0, -1.0, 1.0)
     return torch.cat((to_file_axes(F.normalize(direction, dim=1)), sign), dim=1)
+
+
+def write(mesh: Mesh, options: WriteOptions) -> bytes:
+    """Return a GLB for the registry."""
+    return to_glb(mesh, options.image, options.placement)

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from triplaneturbo.mesh.io.common import checked, encode_image, safe_name, to_file_axes
+from triplaneturbo.mesh.io.registry import WriteOptions
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.placement import AS_MODELLED, Placement
 from triplaneturbo.mesh.processing.clean import weld
@@ -93,3 +94,8 @@ def _mtl(mesh: Mesh, name: str) -> str:
     if mesh.normal_map is not None:
         lines.append(f"norm {name}_normal.png")
     return "\n".join(lines) + "\n"
+
+
+def write(mesh: Mesh, options: WriteOptions) -> bytes:
+    """Return an OBJ in a zip for the registry."""
+    return to_obj_zip(mesh, options.name, options.placement)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.io.common import checked, to_file_axes
+from triplaneturbo.mesh.io.registry import WriteOptions
 from triplaneturbo.mesh.mesh import Mesh, face_normals
 from triplaneturbo.mesh.placement import AS_MODELLED, Placement
 from triplaneturbo.mesh.processing.clean import weld
@@ -98,3 +99,13 @@ def _colors(mesh: Mesh) -> Tensor | None:
     else:
         return None
     return (colors.nan_to_num().clamp(0, 1) * 255).round()
+
+
+def write_ply(mesh: Mesh, options: WriteOptions) -> bytes:
+    """Return a PLY for the registry."""
+    return to_ply(mesh, options.placement)
+
+
+def write_stl(mesh: Mesh, options: WriteOptions) -> bytes:
+    """Return an STL for the registry."""
+    return to_stl(mesh, options.placement)

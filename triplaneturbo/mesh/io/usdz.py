@@ -15,6 +15,7 @@ import numpy as np
 
 from triplaneturbo.mesh.io.common import checked, encode_image, to_file_axes
 from triplaneturbo.mesh.io.gltf import PLAIN_GREY, ROUGHNESS
+from triplaneturbo.mesh.io.registry import WriteOptions, unit_of
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.placement import AS_MODELLED, UNITS, Placement
 from triplaneturbo.render.colors import srgb_to_linear
@@ -69,7 +70,7 @@ def _stage(mesh: Mesh, placement: Placement, textures: list[str]) -> Any:
     up = placement.up
     stage = Usd.Stage.CreateInMemory()
     UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.y if up == "y" else UsdGeom.Tokens.z)
-    UsdGeom.SetStageMetersPerUnit(stage, UNITS[placement.unit_in("usdz")])
+    UsdGeom.SetStageMetersPerUnit(stage, UNITS[unit_of("usdz", placement)])
     root = UsdGeom.Xform.Define(stage, "/object")
     Usd.ModelAPI(root).SetKind(Kind.Tokens.component)
     stage.SetDefaultPrim(root.GetPrim())
@@ -146,3 +147,8 @@ def _material(stage: Any, material: Any, colored: bool, textures: list[str]) -> 
         bumps.CreateInput("bias", kinds.Float4).Set((-1, -1, -1, 0))
         surface.CreateInput("normal", kinds.Normal3f).ConnectToSource(bumps.GetOutput("rgb"))
     material.CreateSurfaceOutput().ConnectToSource(surface.CreateOutput("surface", kinds.Token))
+
+
+def write(mesh: Mesh, options: WriteOptions) -> bytes:
+    """Return a USDZ for the registry."""
+    return to_usdz(mesh, options.image, options.placement)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import gradio as gr
 
 from triplaneturbo.errors import UserError
+from triplaneturbo.mesh.io.registry import WRITERS
 from triplaneturbo.mesh.placement import AUTO, PIVOTS, UNIT_CHOICES, UPS
 from triplaneturbo.request import Request, shown
 from triplaneturbo.serving.batch_jobs import BatchProgress, follow_batch, seeds, series
@@ -38,13 +39,6 @@ MOST_VARIANTS = 8
 # Lets a visitor's requests in and gives them back, or raises the UserError that says why not.
 Admit = Callable[..., list[Request]]
 TYPES: dict[str, Any] = {"unwrap": Literal["fast", "xatlas", "none"], "unit": Literal[UNIT_CHOICES]}
-MIME = {
-    "glb": "model/gltf-binary",
-    "obj": "application/zip",
-    "ply": "application/octet-stream",
-    "stl": "model/stl",
-    "usdz": "model/vnd.usdz+zip",
-}
 
 
 def build(engine: Engine, sessions: Sessions, guard: Guard) -> None:
@@ -194,4 +188,4 @@ def _whole(value: Any, name: str, least: int, most: int) -> int:
 
 
 def _served(path: Path, name: str) -> Any:
-    return gr.FileData(path=str(path), orig_name=path.name, mime_type=MIME[name])
+    return gr.FileData(path=str(path), orig_name=path.name, mime_type=WRITERS[name].media_type)
