@@ -95,6 +95,17 @@ def test_named_modules_exist() -> None:
     assert not missing
 
 
+def test_python_blocks_compile() -> None:
+    blocks = [
+        (path.name, block)
+        for path, text in documents()
+        for block in re.findall(r"```python\n(.*?)```", text, re.S)
+    ]
+    assert blocks
+    for name, block in blocks:
+        compile(block, name, "exec")
+
+
 def test_the_readme_is_short_and_begins_with_two_commands() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= README_LINES
