@@ -109,7 +109,7 @@ def adapted_layers(unet: nn.Module, decoder: nn.Module) -> list[tuple[str, str]]
 
     kind: "plane" (self-attention), "cross", "vae_attention" or "conv"; name: from "unet." or "decoder." on.
     An attention counts once, its four projections together. The order is the modules' own: the attentions of
-    the U-Net, of the decoder, then the convolutions of the U-Net, of the decoder (docs/released-weights.md).
+    the U-Net, of the decoder, then the convolutions of the U-Net, of the decoder (facts/generator.md 1).
     """
     rooms = (("unet", unet), ("decoder", decoder))
     layers = []

@@ -1,7 +1,7 @@
 """The layout of released `.pth` files: which of their names is which of ours.
 
 A released file numbers its layers in the order of `peta.adapted_layers` and keeps each plane's pair under a
-name of its own (docs/released-weights.md); we keep the six of a projection in one tensor.
+name of its own (facts/generator.md 1 and 3); we keep the six of a projection in one tensor.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from torch import Tensor
 def shifted_timesteps(scheduler: DDIMScheduler, steps: int) -> list[int]:
     """The scheduler's own timesteps for `steps` steps, moved up so that the first is the noisiest.
 
-    For the released weights and 4 steps: [999, 749, 499, 249] (docs/released-weights.md).
+    For the released weights and 4 steps: [999, 749, 499, 249] (facts/generator.md 5).
     """
     scheduler.set_timesteps(steps)
     times = scheduler.timesteps

@@ -230,9 +230,9 @@ class TriplaneGenerator(nn.Module):
     def decode(self, latents: Tensor, one_by_one: bool = False) -> Tensor:
         """Clean latents [B, 6, 4, h, h] -> feature planes [B, 6, C, H, W], of the latents' precision.
 
-        The latents are not divided by the VAE's scaling factor (docs/released-weights.md, "Decoding"). The
-        decoder never mixes planes: `one_by_one` decodes them in turn, for a sixth of the memory; on a CPU
-        without gradients that is always done, since it stays in the caches.
+        The latents go in as they are, without the VAE's scaling factor (facts/generator.md 6). The decoder
+        never mixes planes: `one_by_one` takes them so, for a sixth of the memory; on a CPU without gradients
+        that is always done, as it stays in the caches.
         """
         rows = latents.flatten(0, 1)
         one_by_one |= self._recomputing if torch.is_grad_enabled() else rows.device.type == "cpu"
