@@ -318,12 +318,12 @@ def test_only_adapters_that_fit_can_be_chosen(engine: Engine, monkeypatch: pytes
     assert [value for _, value in shown["choices"]] == ["", "mine", "yours"]
 
 
-def test_the_readme_s_script_runs(
+def test_the_script_of_the_docs_runs(
     page: Any, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_small(monkeypatch, engine)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (script,) = re.findall(r"```python\n(from gradio_client.*?)```", readme, re.DOTALL)
+    text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"```python\n(from gradio_client.*?)```", text, re.DOTALL)
     assert "http://127.0.0.1:7860" in script
     script = script.replace("http://127.0.0.1:7860", page.local_url)
     told = "print(json.dumps([file, files, facts]))"
