@@ -323,6 +323,16 @@ def test_doctor_finds_what_is_wrong_with_the_environment(
     assert "1 to mend" in said
 
 
+def test_this_machine_is_reached_without_a_proxy() -> None:
+    program = (
+        "import os\n"
+        "from triplaneturbo.gradio_environment import prepare\n"
+        "prepare()\n"
+        "assert os.environ['no_proxy'] == os.environ['NO_PROXY'] == 'example.org,localhost,127.0.0.1,::1'\n"
+    )
+    assert _run([sys.executable, "-c", program], no_proxy="example.org").returncode == 0
+
+
 def test_the_temporary_folder_goes_with_a_server_that_is_terminated(tmp_path: Path) -> None:
     """Then the process ends without its exit handlers."""
     program = (

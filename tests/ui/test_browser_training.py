@@ -208,7 +208,7 @@ def test_a_password_opens_the_tab_and_files_are_read_as_they_are(browser: Any, t
         page.get_by_role("option", name="title").click()
         says(page, "#train-counted", "“one”: ")
         upload(page, tmp_path / "b.txt")
-        says(page, "#train-counted", "'b.txt' is UTF-16 text: save it as UTF-8")
+        page.wait_for_function("document.querySelector('#train-prompts textarea').value === 'a red cup'")
         upload(page, tmp_path / "c.json")
         says(page, "#train-counted", "Choose the column of 'c.json'|1 prompt to learn")
         unnamed = page.eval_on_selector_all(

@@ -37,6 +37,10 @@ def prepare() -> None:
     for name in [*ignored(os.environ), "GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "WEB_CONCURRENCY"]:
         os.environ.pop(name, None)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    # No proxy reaches this machine's own addresses, such as a mirror of the hub.
+    exempt = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    exempt = ",".join(filter(None, (exempt, "localhost", "127.0.0.1", "::1")))
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = exempt
     folder = tempfile.mkdtemp(prefix="triplaneturbo-")
     os.environ["GRADIO_TEMP_DIR"] = folder
     _folders.append(folder)
