@@ -96,19 +96,22 @@ def test_the_dependencies_are_those_of_requirements_txt(wheel: Path) -> None:
 
 
 def test_the_command_makes_a_mesh_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
-    before = sorted(path for path in installed.parent.rglob("*") if "__pycache__" not in path.parts)
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    before = sorted(path for path in installed.parent.rglob("*") if path.suffix != ".pyc")
     run(
         installed / "triplaneturbo", "generate", "a red mushroom", "-o", "m.glb",
-        "--resolution", "32", "--texture-size", "512", cwd=tmp_path,
+        "--resolution", "32", "--texture-size", "512", cwd=folder, XDG_CACHE_HOME=str(tmp_path / "cache"),
     )  # fmt: skip
-    assert [path.name for path in tmp_path.iterdir()] == ["m.glb"]
-    data = (tmp_path / "m.glb").read_bytes()
+    assert [path.name for path in folder.iterdir()] == ["m.glb"]
+    assert list((tmp_path / "cache" / "triplaneturbo" / "kernels").rglob("*.nbi"))
+    data = (folder / "m.glb").read_bytes()
     assert data[:4] == b"glTF"
     content = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])
     (primitive,) = content["meshes"][0]["primitives"]
     assert "TEXCOORD_0" in primitive["attributes"]
     assert len(content["images"]) == 2  # base colour and normals
-    after = sorted(path for path in installed.parent.rglob("*") if "__pycache__" not in path.parts)
+    after = sorted(path for path in installed.parent.rglob("*") if path.suffix != ".pyc")
     assert after == before, "something was written beside the package"
 
 

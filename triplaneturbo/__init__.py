@@ -11,8 +11,8 @@ The public names are imported when they are first used, so that `import triplane
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # type checkers take it for True; importing `typing` would take most of the time here
 if TYPE_CHECKING:
     from triplaneturbo.errors import UserError
     from triplaneturbo.mesh.mesh import Mesh
@@ -33,12 +33,14 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_MODULES[name]), name)
-    globals()[name] = value  # so that it is looked up once
-    return value
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(_MODULES[name]), name)
+        globals()[name] = value  # so that it is looked up once
+        return value
 
 
 def __dir__() -> list[str]:
