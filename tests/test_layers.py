@@ -24,6 +24,13 @@ FORBIDDEN = [
     ("ui", "torch"),
     *((layer, "gradio") for layer in ("models", "mesh", "render", "representations")),
 ]
+# Imports that are made when a name is first used: they may go upwards.
+DEFERRED = {
+    (PACKAGE, f"{PACKAGE}.pipeline"),
+    (PACKAGE, f"{PACKAGE}.mesh.mesh"),
+    (PACKAGE, f"{PACKAGE}.mesh.placement"),
+    (f"{PACKAGE}.mesh.mesh", f"{PACKAGE}.mesh.io"),  # Mesh.save
+}
 
 
 @cache
@@ -40,7 +47,9 @@ def imports() -> dict[str, set[str]]:
                 assert node.module
                 for alias in node.names:
                     full = f"{node.module}.{alias.name}"
-                    graph[name].add(full if full in paths else node.module)
+                    used = full if full in paths else node.module
+                    if (name, used) not in DEFERRED:
+                        graph[name].add(used)
     return graph
 
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m triplaneturbo generate "a red mushroom" -o mushroom.glb`.
+"""The command line: `triplaneturbo generate "a red mushroom" -o mushroom.glb`, or `python -m triplaneturbo`.
 
 Exit codes: 0 done; 1 doctor found something to mend, standard output could not be written, or a bug (with its
 traceback); 2 bad input, one sentence on standard error; 3 the model found no surface; 130 interrupted; 141
@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from triplaneturbo import __version__
@@ -46,7 +47,7 @@ class Parser(argparse.ArgumentParser):
 def parser() -> Parser:
     """The parser of all commands; each sets `run`, a function of its arguments that gives the exit code."""
     top = Parser(
-        prog="python -m triplaneturbo",
+        prog=_program(),
         description="A sentence becomes a UV-textured mesh.",
         epilog="Exit codes: 0 done, 1 something to mend, 2 bad input, 3 no surface found, 130 interrupted.",
     )
@@ -59,6 +60,12 @@ def parser() -> Parser:
         command.add_arguments(sub)
         sub.set_defaults(run=command.run)
     return top
+
+
+def _program() -> str:
+    """Return how the command line was called: by the console script's name or as a module."""
+    name = Path(sys.argv[0]).stem
+    return name if name == "triplaneturbo" else "python -m triplaneturbo"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -135,6 +142,11 @@ def enter(action: Callable[[], int]) -> NoReturn:
     leave(code)
 
 
+def console_script() -> NoReturn:
+    """Run the command `triplaneturbo` that installation puts on the path."""
+    enter(main)
+
+
 def leave(code: int, at_once: bool = False) -> NoReturn:
     """End the process.
 
@@ -153,4 +165,4 @@ def leave(code: int, at_once: bool = False) -> NoReturn:
 
 
 if __name__ == "__main__":
-    enter(main)
+    console_script()

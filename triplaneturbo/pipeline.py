@@ -1,10 +1,10 @@
 """From words to a textured mesh in one pass.
 
-    from triplaneturbo.models.weights import load_model
-    from triplaneturbo.pipeline import Pipeline
+    from triplaneturbo import Pipeline
 
-    pipeline = Pipeline(load_model(Path("checkpoints/small")))
+    pipeline = Pipeline.from_pretrained("small")
     mesh = pipeline("a red mushroom", seed=1)
+    mesh.save("mushroom.glb")
 
 A pipeline keeps nothing between calls: the same request on the same device and version gives the same mesh.
 """
@@ -12,13 +12,16 @@ A pipeline keeps nothing between calls: the same request on the same device and 
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -33,12 +36,20 @@ from triplaneturbo.mesh.processing.smooth import smooth
 from triplaneturbo.mesh.processing.watertight import watertight
 from triplaneturbo.mesh.texture import bake, paint
 from triplaneturbo.mesh.uv.unwrap import TEXTURE_SIZES, unwrap
+from triplaneturbo.models.catalog import ModelFiles, base_or_default, find_model
+from triplaneturbo.models.convert import make_ready
 from triplaneturbo.models.triplane_generator import TriplaneGenerator as Denoiser
-from triplaneturbo.models.weights import Model
+from triplaneturbo.models.weights import Model, load_model, save_model
 from triplaneturbo.representations.triplane import TriplaneField
 from triplaneturbo.request import Request
 from triplaneturbo.toyworld.captions.caption_parser import Reading, parse
-from triplaneturbo.utils.devices import wait_for
+from triplaneturbo.utils.devices import (
+    be_deterministic,
+    choose_device,
+    choose_precision,
+    is_out_of_memory,
+    wait_for,
+)
 
 # How much of the whole each stage is taken to be, for the progress bar.
 STAGES = {
@@ -142,6 +153,60 @@ class Pipeline:
         *_, result = self.stream(Request(prompt, **settings))
         assert isinstance(result, Result)
         return result.mesh
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str] = "auto",
+        *,
+        device: str | None = None,
+        precision: str = "auto",
+        base: str | os.PathLike[str] | None = None,
+        low_memory: bool = False,
+    ) -> Pipeline:
+        """Load a model by name and return its pipeline.
+
+        Args:
+            name: "small" (the built-in model), "full", "auto" (the full model on a CUDA device, otherwise
+                the small one), a model's folder, or a hub id such as "someone/a-model".
+            device: "cpu", "cuda", "cuda:1" or "mps"; None: the best one available.
+            precision: "auto", "float32", "float16" or "bfloat16".
+            base: folder of Stable Diffusion 2.1-base, for a model without its own; None: the one that
+                TRIPLANETURBO_BASE names, or the hub's.
+            low_memory: see `Pipeline`.
+
+        Warns:
+            UserWarning: for "auto", the full model is unavailable and the small one is used.
+
+        Raises:
+            UserError: the model, device or precision is unavailable, or memory is too short.
+        """
+        name, base = os.fspath(name), None if base is None else os.fspath(base)
+        place = choose_device(device).device
+        if place.type == "cuda":
+            be_deterministic()
+        found = find_model(name, place.type == "cuda", base_or_default(base))
+        try:
+            model = _load(found, place, precision)
+        except UserError as error:
+            if name != "auto" or found.name == "small":
+                raise
+            found = replace(find_model("small", False), notice=f"{error} The small model is used.")
+            model = _load(found, place, precision)
+        if found.notice:
+            warnings.warn(found.notice, stacklevel=2)
+        return cls(model, low_memory)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the model as a folder that `from_pretrained` reads, with its base; returns the folder.
+
+        The files that the model was loaded from are copied as they are: see
+        `triplaneturbo.models.weights.save_model`.
+
+        Raises:
+            UserError: a file of the model is gone, or the folder cannot be written.
+        """
+        return save_model(self.model, Path(folder).expanduser())
 
     def settle(self, request: Request) -> Request:
         """The request checked, with the model's own numbers where it left them open.
@@ -328,6 +393,21 @@ class Pipeline:
             frugal=frugal,
             unsimplified=unsimplified,
         )
+
+
+def _load(found: ModelFiles, device: torch.device, precision: str) -> Model:
+    """Load a model's files; raise UserError if they are broken or memory is too short."""
+    try:
+        make_ready(found)
+        dtype = choose_precision(precision, device, found.small).dtype
+        return load_model(found.folder, base=found.base, device=device, dtype=dtype)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"Out of memory while loading {found.name} on {device}; close other programs or use the small"
+            " model."
+        ) from None
 
 
 def _words(request: Request, embed: Callable[[str], Tensor]) -> Tensor:

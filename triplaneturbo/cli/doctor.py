@@ -18,12 +18,14 @@ from triplaneturbo.cli.finding import Finding, mending
 from triplaneturbo.cli.surroundings import surroundings
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapters import misplaced
-from triplaneturbo.models.catalog import ROOT, SMALL, find_full, find_model
+from triplaneturbo.models.catalog import CHECKOUT, ROOT, SMALL, find_full, find_model
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.serving.preflight import check_process
 
 LEAST_DISK_GB = 2
 LEAST_MEMORY_GB = 3
+INSTALL = "run: make setup" if CHECKOUT else "install triplaneturbo again"
+RESTORE = "git checkout -- checkpoints" if CHECKOUT else "install triplaneturbo again"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,10 +70,10 @@ def _packages() -> Iterator[Finding]:
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield Finding(name, "missing", "run: make setup")
+            yield Finding(name, "missing", INSTALL)
             continue
         old = _numbers(version) < _numbers(least)
-        yield Finding(name, version, f"{least} or newer is needed; run: make setup" if old else "")
+        yield Finding(name, version, f"{least} or newer is needed; {INSTALL}" if old else "")
 
 
 def _devices() -> Iterator[Finding]:
@@ -81,7 +83,7 @@ def _devices() -> Iterator[Finding]:
         from triplaneturbo.render.rasterizer import rasterizer
         from triplaneturbo.utils.devices import bfloat16_unit, choose_device, device_name
     except (ImportError, OSError) as error:
-        yield Finding("device", f"torch and its helpers do not load: {error}", "run: make setup")
+        yield Finding("device", f"torch and its helpers do not load: {error}", INSTALL)
         return
     device, why = choose_device()
     yield Finding("device", f"{device_name(device)}: {why}")
@@ -104,7 +106,7 @@ def _models() -> Iterator[Finding]:
         trained = GeneratorConfig.load(found.folder).untrained_seed is None
         yield Finding("small model", f"{found.folder}{'' if trained else ' (untrained)'}")
     except UserError as error:
-        yield Finding("small model", str(error), f"restore {SMALL}: git checkout -- checkpoints")
+        yield Finding("small model", str(error), f"restore {SMALL}: {RESTORE}")
     try:
         full = find_full()
         yield Finding("full model", str(full.folder) if full else "not on this machine (it is optional)")
@@ -119,8 +121,11 @@ def _adapters() -> Iterator[Finding]:
 
 
 def requirements() -> list[tuple[str, str]]:
-    """The packages that requirements.txt wants, each with its lowest version."""
-    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    """The packages that requirements.txt or the installed package wants, each with its lowest version."""
+    if CHECKOUT:
+        text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    else:
+        text = "\n".join(metadata.requires("triplaneturbo") or ())
     return re.findall(r"^([A-Za-z0-9_.-]+)>=([0-9.]+)", text, flags=re.MULTILINE)
 
 

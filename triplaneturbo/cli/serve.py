@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -170,9 +171,9 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             with announced(lambda line: print(line, flush=True)):
                 threading.Thread(target=engine.warmup, daemon=True).start()
-                threading.Event().wait()
+                while True:
+                    time.sleep(1)  # on Windows Ctrl+C would not end a wait without a timeout
         finally:
             state = engine.run_state()
             if state is not None and state.active:
                 print(f"Saving the run {state.order.name} ...", file=sys.stderr, flush=True)
-    return 0

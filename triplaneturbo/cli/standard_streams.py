@@ -77,7 +77,7 @@ def exit_code(code: int) -> int:
 
 def explain(error: OutputError) -> int:
     """Report lost output in one sentence, unless its reader has gone, and return the exit code."""
-    if error.errno == errno.EPIPE:
+    if error.errno == errno.EPIPE or (os.name == "nt" and error.errno == errno.EINVAL):
         return BROKEN_PIPE
     print(f"Cannot write to standard output: {error.strerror}.", file=sys.stderr)
     return OUTPUT_LOST

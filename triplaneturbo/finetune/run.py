@@ -30,7 +30,7 @@ from triplaneturbo.finetune.config import FILE, PRESETS, FinetuneConfig, check_n
 from triplaneturbo.finetune.duration import SHOWN
 from triplaneturbo.models.adapters import ADAPTERS, adapters
 from triplaneturbo.models.adapters import FILE as ADAPTER_FILE
-from triplaneturbo.models.catalog import ROOT
+from triplaneturbo.models.catalog import RUNS
 from triplaneturbo.utils.atomic_files import write_whole
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PRESETS", "RUNS", "FinetuneConfig", "Report", "Run", "runs"]
 
-RUNS = ROOT / "outputs" / "runs"
 LEARNED = "learned.safetensors"
 SHEET = "sheet.png"
 SCORES = "scores.json"

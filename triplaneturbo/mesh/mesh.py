@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -38,6 +40,28 @@ class Mesh:
     def replace(self, **changes: object) -> Mesh:
         """A copy with some attributes changed."""
         return replace(self, **changes)  # type: ignore[arg-type]
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        unit: str = "auto",
+        size: float | None = None,
+        up: str = "y",
+        pivot: str = "model",
+    ) -> Path:
+        """Write the mesh to a file atomically and return its path. The suffix determines the format.
+
+        Args:
+            path: ends in .glb, .zip (an OBJ with its material and texture), .ply, .stl or .usdz.
+            unit, size, up, pivot: see `triplaneturbo.Placement`.
+
+        Raises:
+            UserError: the suffix or an option is unknown, the mesh is empty, or the file cannot be written.
+        """
+        from triplaneturbo.mesh.io import Placement, save  # the writers import this module
+
+        return save(self, path, placement=Placement(size=size, up=up, pivot=pivot, unit=unit))
 
     @property
     def bounds(self) -> Tensor:

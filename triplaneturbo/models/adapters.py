@@ -12,10 +12,10 @@ import unicodedata
 from pathlib import Path
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.models.catalog import ROOT
+from triplaneturbo.models.catalog import DATA
 from triplaneturbo.request import shown
 
-ADAPTERS = Path(os.environ.get("TRIPLANETURBO_ADAPTERS") or ROOT / "checkpoints" / "adapters")
+ADAPTERS = Path(os.environ.get("TRIPLANETURBO_ADAPTERS") or DATA / "checkpoints" / "adapters")
 FILE = "adapter.safetensors"
 SUFFIX = ".safetensors"
 OF_BASE = "base."  # how tensors of an adapter's file begin that are the base's own

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +17,30 @@ from triplaneturbo.models.hub import ADAPTER, BASE, MVDREAM, TEXT_1_5, CacheErro
 from triplaneturbo.models.remote_file import RICHDREAMER, fetch_url, url_file
 from triplaneturbo.request import shown
 
-ROOT = Path(__file__).resolve().parents[2]
+_PACKAGE = Path(__file__).resolve().parents[1]
+CHECKOUT = (_PACKAGE.parent / "pyproject.toml").is_file()
+"""Whether the package runs from a checkout of the repository, not from an installed wheel."""
+ROOT = _PACKAGE.parent if CHECKOUT else _PACKAGE
+"""The folder of `checkpoints/small` and `assets`, which the wheel has inside the package (see setup.py)."""
+
+
+def _user_data() -> Path:
+    """Return the user's folder for data of this program; the working folder for a user without a home."""
+    if sys.platform == "win32":
+        parent = os.environ.get("LOCALAPPDATA") or os.path.expanduser("~/AppData/Local")
+    elif sys.platform == "darwin":
+        parent = os.path.expanduser("~/Library/Application Support")
+    else:
+        parent = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return Path(parent, "triplaneturbo") if os.path.isabs(parent) else Path.cwd()
+
+
+DATA = ROOT if CHECKOUT else _user_data()
+"""The folder of what users add: `checkpoints/full` and `checkpoints/adapters`."""
+RUNS = (ROOT if CHECKOUT else Path()) / "outputs" / "runs"
+"""The folder of fine-tuning runs; relative to the working folder where the package is installed."""
 SMALL = ROOT / "checkpoints" / "small"
-FULL = ROOT / "checkpoints" / "full"
+FULL = DATA / "checkpoints" / "full"
 RELEASED = ADAPTER.files[0][0]
 # Nothing that can run when loaded: no pickles.
 _WANTED_FILES = ["*.json", "*.safetensors", "*.txt"]
@@ -128,7 +150,9 @@ def _auto(on_gpu: bool, base: str) -> ModelFiles:
 
 def _small(why: str) -> ModelFiles:
     if not (SMALL / CONFIG_NAME).is_file():
-        raise UserError(f"The built-in model is missing: restore {SMALL} from the repository.")
+        raise UserError(
+            f"The built-in model is missing: restore {SMALL} from the repository or install again."
+        )
     return ModelFiles("small", SMALL, why)
 
 

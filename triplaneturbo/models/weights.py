@@ -12,6 +12,8 @@ The base may live in another folder, shared by several adapters. Nothing here to
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,17 +35,28 @@ from triplaneturbo.models.triplane_generator import TriplaneGenerator
 
 BASE_PARTS = ("unet", "vae", "scheduler")
 TEXT_PARTS = ("text_encoder", "tokenizer")
+CLIP_PART = "clip"  # the judge of fine-tuning runs, which the toy world's model has beside it
+_SAVED_FILES = ("*.json", "*.safetensors", "*.txt")
 
 
 @dataclass(frozen=True)
 class Model:
-    """A generator with the words that it understands, and where it came from."""
+    """A generator with the words that it understands, and where it came from.
+
+    Attributes:
+        folder: the model's folder.
+        trained: whether its weights were read from files, not drawn from a seed.
+        base: the folder of the base; None: `folder`.
+        adapter: the file of the adapter; None: `adapter.safetensors` in `folder`.
+    """
 
     generator: TriplaneGenerator
     text: TextEncoder
     config: GeneratorConfig
     folder: Path
     trained: bool
+    base: Path | None = None
+    adapter: Path | None = None
 
 
 def load_model(
@@ -71,7 +84,56 @@ def load_model(
     generator.cast(dtype)
     text = load_text(base or folder, None if trained else config.untrained_seed)
     text.model.to(device=device, dtype=dtype if torch.device(device).type == "cuda" else torch.float32)
-    return Model(generator.eval(), text, config, folder, trained)
+    return Model(generator.eval(), text, config, folder, trained, base, adapter)
+
+
+def save_model(model: Model, folder: Path) -> Path:
+    """Write a loaded model as one folder that `load_model` reads without a separate base; returns `folder`.
+
+    The files that the model was loaded from are copied, in the precision that they have: the weights in
+    memory are merged with the adapter and may be rounded, so that loading those would not give the same
+    planes or take another adapter. Other files in `folder` are kept.
+
+    Raises:
+        UserError: a file of the model is gone, or the folder cannot be written.
+    """
+    base, adapter = model.base or model.folder, model.adapter or model.folder / ADAPTER_NAME
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
+            new, old = Path(place) / "new", Path(place) / "old"
+            new.mkdir()
+            old.mkdir()
+            for part in BASE_PARTS + TEXT_PARTS:
+                _copy_part(base / part, new / part)
+            if (model.folder / CLIP_PART).is_dir():
+                _copy_part(model.folder / CLIP_PART, new / CLIP_PART)
+            if adapter.suffix == ".safetensors" and (model.trained or adapter.is_file()):
+                shutil.copyfile(adapter, new / ADAPTER_NAME)
+            elif model.trained:  # a released one
+                generator, _ = load_generator(model.folder, model.config, base=base, adapter=adapter)
+                save_adapter(generator, new / ADAPTER_NAME)
+            folder.mkdir(exist_ok=True)
+            for name in (CONFIG_NAME, ADAPTER_NAME, *BASE_PARTS, *TEXT_PARTS, CLIP_PART):
+                if (folder / name).exists():
+                    (folder / name).rename(old / name)
+                if (new / name).exists():
+                    (new / name).rename(folder / name)
+            model.config.save(folder)  # last: without it, an interrupted save is not taken for a model
+    except OSError as error:
+        raise UserError(f"Cannot save the model in {folder}: {error.strerror or error}.") from error
+    return folder
+
+
+def _copy_part(source: Path, target: Path) -> None:
+    """Copy the files of one part of a model that the loader reads, with links resolved."""
+    variant = _variant(source)
+    for path in sorted(path for pattern in _SAVED_FILES for path in source.rglob(pattern)):
+        if variant is None and path.name.endswith(".fp16.safetensors"):
+            continue  # beside weights of full precision, which the loader prefers
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
 
 
 def load_generator(

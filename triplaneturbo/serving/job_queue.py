@@ -37,6 +37,9 @@ FIRST_GUESS = 2.0  # seconds of a request, before any has ended
 REST = 0.3
 
 
+_INTERRUPTIBLE = 1.0  # seconds: on Windows Ctrl+C is only seen between waits
+
+
 class Job:
     """A request on its way, or several that are made together; every method may be called from any thread.
 
@@ -81,7 +84,7 @@ class Job:
                     left = told + rest - time.monotonic()
                     if self._outcome is not None or (news and left <= 0) or any(map(_shows, news)):
                         break
-                    self._changed.wait(left if news else None)
+                    self._changed.wait(left if news else _INTERRUPTIBLE)
                 ended = self._outcome is not None
             seen += len(news)
             for event in news if rest <= 0 else _worth_telling(news):
@@ -112,6 +115,8 @@ class Job:
             UserError: nothing can be made at all, and the sentence says why.
         """
         with self._changed:
+            while timeout is None and self._outcome is None:
+                self._changed.wait(_INTERRUPTIBLE)
             if not self._changed.wait_for(lambda: self._outcome is not None, timeout):
                 raise TimeoutError(f"no result within {timeout} s")
         if isinstance(self._outcome, BaseException):

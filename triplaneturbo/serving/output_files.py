@@ -165,7 +165,10 @@ def _check_target(path: Path) -> None:
         pass
     except OSError as error:
         raise UserError(f"Cannot write {shown(str(path))}: {error.strerror}; give another name.") from None
-    folder = next(parent for parent in path.absolute().parents if os.path.exists(parent))
+    absolute = path.absolute()
+    folder = next((parent for parent in absolute.parents if os.path.exists(parent)), absolute.parent)
+    if not os.path.exists(folder):  # on a drive of Windows that is missing
+        raise UserError(f"Cannot write {shown(str(path))}: the drive is not found; choose another folder.")
     if not folder.is_dir():
         raise UserError(
             f"Cannot write {shown(str(path))}: {shown(str(folder))} is a file; give another name."

@@ -42,7 +42,7 @@ from triplaneturbo.serving.result_store import (
     mendable,
     read,
 )
-from triplaneturbo.utils.atomic_files import link_whole, write_whole
+from triplaneturbo.utils.atomic_files import link_whole, rename_over, write_whole
 
 KEPT = 200
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{32,128}")
@@ -250,8 +250,9 @@ class UserHistory:
                         manifest = json.dumps([item for item in listed if item], indent=1, ensure_ascii=False)
                         archive.writestr("manifest.json", manifest)
                     part.close()
-                    os.replace(part.name, destination)
+                    rename_over(part.name, destination)
                 finally:
+                    part.close()  # Windows deletes no open file
                     Path(part.name).unlink(missing_ok=True)
         return destination
 

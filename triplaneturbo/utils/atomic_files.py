@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from triplaneturbo.errors import UserError
@@ -40,13 +41,26 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> Path:
             os.fsync(file.fileno())
         # mkstemp makes the file private; give it the permissions that an ordinary new file would have.
         os.chmod(temporary, 0o666 & ~_UMASK)
-        os.replace(temporary, path)
+        rename_over(temporary, path)
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}; free space or go elsewhere.") from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
     return path
+
+
+def rename_over(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Rename a file over another, as `os.replace`.
+
+    On Windows, where that is refused while any process has the target open, retry for about a second.
+    """
+    for attempt in range(7 if os.name == "nt" else 0):
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            time.sleep(0.01 * 2**attempt)
+    os.replace(source, target)
 
 
 def link_whole(source: Path, target: Path) -> Path:
@@ -64,7 +78,7 @@ def link_whole(source: Path, target: Path) -> Path:
             os.link(source, part)
         except OSError:
             shutil.copyfile(source, part)
-        os.replace(part, target)
+        rename_over(part, target)
     finally:
         part.unlink(missing_ok=True)
     return target

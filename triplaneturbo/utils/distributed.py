@@ -131,7 +131,9 @@ def run(
     if processes == 1:
         function(DistributedContext(device=torch.device(device)), *arguments)
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(
+        ignore_cleanup_errors=os.name == "nt"
+    ) as folder:  # gloo may have it open
         try:
             mp.spawn(_enter, (os.getpid(), function, arguments, processes, device, folder), processes)
         except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
@@ -193,6 +195,10 @@ def _joined(meeting: str, rank: int, size: int, local: int, device: str) -> Iter
 
 def _follow(parent: int) -> None:
     """End this process when its parent has ended, however that was killed."""
+    spawner = mp.parent_process()
+    if os.name == "nt" and spawner is not None:
+        spawner.join()  # there, getppid() still names a parent that has ended
+        os._exit(1)
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -202,7 +208,10 @@ def _enter(rank: int, parent: int, function, arguments, processes: int, device: 
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     if device == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
-    with _joined(f"file://{folder}/meeting", rank, processes, rank, device) as team:
+    meeting = Path(folder, "meeting")
+    # torch unquotes a file's URL on Windows only.
+    address = meeting.as_uri() if os.name == "nt" else f"file://{meeting}"
+    with _joined(address, rank, processes, rank, device) as team:
         try:
             function(team, *arguments)
         except UserError as error:

@@ -1,7 +1,8 @@
 """How loops are compiled: by numba, with the machine code kept on disk between runs.
 
-It is kept beside the source or, where that is read-only, in the user's cache folder. What was compiled beside
-a read-only source (by `make setup`, or in an image) is copied there first, so it is not compiled again.
+It is kept beside the source in a checkout, otherwise or where that is read-only in the user's cache folder.
+What was compiled beside a read-only source (by `make setup`, or in an image) is copied there first, so it is
+not compiled again.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from triplaneturbo.utils.atomic_files import link_whole
 
 SOURCE = Path(__file__).resolve().parents[1]
 _BESIDE_SOURCE = SOURCE / "__pycache__"
+_INSTALLED = not (SOURCE.parent / "pyproject.toml").is_file()
 ONCE = "Compiling kernels, once: this takes up to a minute ..."
 EACH_TIME = (
     "Compiling kernels, for this process only, since no folder for them can be written: this takes up to a"
@@ -53,8 +55,10 @@ def user_cache() -> Path | None:
 def cache_folder() -> Path | None:
     """Return the folder that compiled kernels are kept in; None if there is none that can be written."""
     given = [Path(numba.config.CACHE_DIR)] if numba.config.CACHE_DIR else []
-    candidates = [*given, _BESIDE_SOURCE, *filter(None, [user_cache()])]
-    return next(filter(_is_writable, candidates), None)
+    candidates = [_BESIDE_SOURCE, *filter(None, [user_cache()])]
+    if _INSTALLED:
+        candidates.reverse()  # uninstalling would leave behind what is beside the source
+    return next(filter(_is_writable, [*given, *candidates]), None)
 
 
 @contextlib.contextmanager

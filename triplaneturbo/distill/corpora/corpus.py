@@ -27,7 +27,7 @@ from triplaneturbo.distill.corpora.prompt_list import is_text
 from triplaneturbo.distill.corpora.streams import COMMENT, TOO_LONG, stream
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import PROMPT_LIMIT, shown, tidy_prompt
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import rename_over, write_whole
 
 TEXT, INDEX, ABOUT = "corpus.txt", "corpus.npy", "corpus.json"
 _TOLD_EVERY = 100_000  # prompts
@@ -174,7 +174,7 @@ def make_corpus(
                     at += out.write(line.encode())
                 out.flush()
                 os.fsync(out.fileno())
-            os.replace(part, folder / TEXT)
+            rename_over(part, folder / TEXT)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
