@@ -23,7 +23,7 @@ from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.processing.clean import tidy
 from triplaneturbo.mesh.processing.simplify import simplify
 from triplaneturbo.mesh.texture import bake
-from triplaneturbo.mesh.uv.atlas import lay_out
+from triplaneturbo.mesh.uv.atlas import rasterize_atlas
 from triplaneturbo.mesh.uv.charts import components, face_neighbours
 from triplaneturbo.mesh.uv.dilation import nearest_covered
 from triplaneturbo.mesh.uv.tangents import vertex_tangents
@@ -108,11 +108,11 @@ def main() -> None:
     assert mesh.uv is not None
     assert mesh.normals is not None
     uv, normals = mesh.uv, mesh.normals
-    atlas = lay_out(uv, mesh.faces, 1024)
+    atlas = rasterize_atlas(uv, mesh.faces, 1024)
     covered = torch.zeros(1024 * 1024, dtype=torch.bool)
     covered[atlas.texels] = True
     stages: dict[str, Callable[[], Any]] = {
-        "lay out (with the search for the nearest)": lambda: lay_out(uv, mesh.faces, 1024),
+        "lay out (with the search for the nearest)": lambda: rasterize_atlas(uv, mesh.faces, 1024),
         "  of which the search for the nearest": lambda: nearest_covered(covered.view(1024, 1024)),
         "tangents": lambda: vertex_tangents(mesh.vertices, mesh.faces, uv, normals),
         "whole, colour only": lambda: bake(mesh, Still(), normal_map=False),

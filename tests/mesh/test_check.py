@@ -88,16 +88,16 @@ def broken():
         trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2], [2, 1, 0]], process=False)
     )
     return {
-        "hole": (mesh.replace(faces=mesh.faces[1:]), "3 edges have no second face"),
+        "hole": (mesh.replace(faces=mesh.faces[1:]), "3 edges border a hole"),
         "crowded": (mesh.replace(faces=double), "3 edges have more than two faces"),
         "turned": (
             mesh.replace(faces=torch.cat((mesh.faces[:1].flip(1), mesh.faces[1:]))),
-            "3 edges have faces that disagree on what is outside",
+            "3 edges join faces of opposite orientation",
         ),
         "flat": (mesh.replace(vertices=flat), "1 face has no area"),
         "inside out": (mesh.replace(faces=mesh.faces.flip(1)), "it is inside out"),
         "no volume": (sheet, "it encloses no volume"),
-        "empty": (mesh.replace(faces=mesh.faces[:0]), "there are no faces"),
+        "empty": (mesh.replace(faces=mesh.faces[:0]), "the mesh has no faces"),
     }
 
 

@@ -15,9 +15,9 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.extraction.marching_cubes import marching_cubes
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.mesh.mesh import Mesh
-from triplaneturbo.mesh.texture import bake, gradient, paint
+from triplaneturbo.mesh.texture import bake, paint, sdf_gradient
 from triplaneturbo.mesh.uv import texel_ownership as claiming
-from triplaneturbo.mesh.uv.atlas import GUTTER, lay_out
+from triplaneturbo.mesh.uv.atlas import GUTTER, rasterize_atlas
 from triplaneturbo.mesh.uv.dilation import flood, nearest_covered
 from triplaneturbo.mesh.uv.tangents import split_frames, to_tangent_space, vertex_tangents
 from triplaneturbo.mesh.uv.unwrap import unwrap
@@ -118,7 +118,7 @@ def test_the_atlas_equals_one_made_by_loops() -> None:
     uv = torch.tensor([[0.1, 0.1], [0.6, 0.15], [0.2, 0.7], [0.7, 0.8], [0.9, 0.2], [0.95, 0.2], [0.9, 0.24]])
     faces = torch.tensor([[0, 1, 2], [2, 1, 3], [4, 5, 6]])
     wanted = _by_loops(uv.double().numpy(), faces.numpy(), 20)
-    atlas = lay_out(uv, faces, 20)
+    atlas = rasterize_atlas(uv, faces, 20)
     texels = atlas.texels.numpy()
     face, bary = atlas.face, atlas.bary
     found = np.full(400, -1)
@@ -153,7 +153,7 @@ def test_claims_made_in_torch_are_those_of_the_loops(pairs: int, monkeypatch: py
     flat = torch.tensor([[0.7, 0.7], [0.71, 0.71], [0.72, 0.72]])  # ... and one without area
     uv = torch.cat((mesh.uv, far, flat))
     faces = torch.cat((mesh.faces, len(mesh.uv) + torch.arange(6).view(2, 3)))
-    atlas = lay_out(uv, faces, SIZE)
+    atlas = rasterize_atlas(uv, faces, SIZE)
     owner, bary = claiming.texel_owners(uv.double() * SIZE, faces, SIZE, GUTTER)
     assert torch.equal((owner >= 0).nonzero()[:, 0], atlas.texels)
     # Where two faces share the nearest point, rounding says which is first.
@@ -169,7 +169,7 @@ def test_claims_made_in_torch_are_those_of_the_loops(pairs: int, monkeypatch: py
 
 def test_a_face_smaller_than_a_texel_still_gets_one() -> None:
     uv = torch.tensor([[0.1, 0.1], [0.3, 0.1], [0.1, 0.3], [0.805, 0.805], [0.806, 0.805], [0.805, 0.806]])
-    _, face, _, _ = lay_out(uv, torch.tensor([[0, 1, 2], [3, 4, 5]]), 64)
+    _, face, _, _ = rasterize_atlas(uv, torch.tensor([[0, 1, 2], [3, 4, 5]]), 64)
     assert set(face.tolist()) == {0, 1}
 
 
@@ -195,7 +195,7 @@ def test_the_gradient_is_the_sdf_s() -> None:
     points = torch.randn(100, 3, dtype=torch.float64) * 0.3
     points.requires_grad_()
     (exact,) = torch.autograd.grad(Ball(0.01).sdf(points).sum(), points)
-    found = gradient(Ball(0.01), points.detach(), 1e-4)
+    found = sdf_gradient(Ball(0.01), points.detach(), 1e-4)
     torch.testing.assert_close(found, exact, rtol=1e-3, atol=1e-3)
 
 
@@ -219,7 +219,7 @@ def test_a_viewer_sees_the_field_s_own_normals() -> None:
     assert mesh.normal_map.shape == (SIZE, SIZE, 3)
     face, bary = inside_points(mesh)
     points = (mesh.vertices[mesh.faces[face]] * bary[..., None]).sum(1)
-    wanted = F.normalize(gradient(field, points, 1e-3), dim=1)
+    wanted = F.normalize(sdf_gradient(field, points, 1e-3), dim=1)
     with_map = (seen_by_a_viewer(mesh, face, bary) * wanted).sum(1)
     smooth = (mesh.normals[mesh.faces[face]] * bary[..., None]).sum(1)
     without = (F.normalize(smooth, dim=1) * wanted).sum(1)
@@ -328,7 +328,7 @@ def test_a_real_field_bakes_the_same_twice() -> None:
 
 def test_bad_input_is_refused() -> None:
     mesh = ball(8)
-    with pytest.raises(ValueError, match="no uv"):
+    with pytest.raises(ValueError, match="has no uv"):
         bake(mesh, Ball())
     with pytest.raises(UserError, match="4096"):
         bake(unwrap(mesh, "fast", SIZE), Ball(), 5000)

@@ -8,7 +8,7 @@ import pkgutil
 import torch
 
 from triplaneturbo import mesh
-from triplaneturbo.mesh.warmup import spiral, warmup
+from triplaneturbo.mesh.warmup import spiral_ramp, warmup
 from triplaneturbo.render import zbuffer
 
 
@@ -31,7 +31,7 @@ def test_every_loop_of_the_mesh_is_compiled() -> None:
 
 
 def test_the_spiral_lies_on_itself() -> None:
-    ramp = spiral()
+    ramp = spiral_ramp()
     normals = torch.linalg.cross(
         *(ramp.vertices[ramp.faces[:, i]] - ramp.vertices[ramp.faces[:, 0]] for i in (1, 2))
     )

@@ -170,8 +170,8 @@ def test_what_cannot_be_mended_is_said():
     inside_out = mesh.replace(faces=mesh.faces.flip(1))
     empty = mesh.replace(faces=mesh.faces[:0])
     for broken, why in (
-        (hole, "3 edges have no second face"),
-        (turned, "disagree"),
+        (hole, "3 edges border a hole"),
+        (turned, "opposite orientation"),
         (inside_out, "inside out"),
         (empty, "no faces"),
     ):

@@ -33,7 +33,7 @@ class Atlas(NamedTuple):
     nearest: Tensor
 
 
-def lay_out(uv: Tensor, faces: Tensor, size: int) -> Atlas:
+def rasterize_atlas(uv: Tensor, faces: Tensor, size: int) -> Atlas:
     """Give each texel within GUTTER of a face the point of the nearest face that is nearest to its centre.
 
     Args:
