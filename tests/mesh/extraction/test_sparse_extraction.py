@@ -185,7 +185,7 @@ def test_bad_input() -> None:
         extract(ball_field(0.5), 1)
     broken = ball_field(0.5)
     broken.fields.offset[-1].weight.fill_(torch.nan)
-    with pytest.raises(UserError, match="not finite"):
+    with pytest.raises(UserError, match="non-finite"):
         extract(broken, 20)
 
 
