@@ -194,7 +194,7 @@ def test_sheets():
     assert sheet(images).shape == (8, 18, 3)
     assert sheet([np.zeros((2, 2, 4), np.uint8)] * 3, 2)[2:, 2:].sum() == 0
     for wrong in ([], [images[0], images[0][:2]]):
-        with pytest.raises(ValueError, match="pictures"):
+        with pytest.raises(ValueError, match="images must be"):
             sheet(wrong)
 
 

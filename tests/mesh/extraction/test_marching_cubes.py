@@ -186,7 +186,7 @@ def test_gradients() -> None:
 
 
 def test_wrong_shapes_are_refused() -> None:
-    with pytest.raises(ValueError, match="sdf should be"):
+    with pytest.raises(ValueError, match="sdf must have shape"):
         marching_cubes(torch.zeros(3, 3, 4))
-    with pytest.raises(ValueError, match="offset should be"):
+    with pytest.raises(ValueError, match="offset must have shape"):
         marching_cubes(torch.zeros(3, 3, 3), torch.zeros(3, 3, 3))

@@ -80,7 +80,7 @@ def test_normals_are_made_anew_and_colours_stay():
 
 
 def test_what_it_refuses():
-    with pytest.raises(ValueError, match="-1 passes"):
+    with pytest.raises(ValueError, match="passes must be at least 0, not -1"):
         smooth(ball(), -1)
     with pytest.raises(ValueError, match="unwrapping"):
         smooth(ball().replace(uv=torch.rand(642, 2)), 1)

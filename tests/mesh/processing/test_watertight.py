@@ -175,7 +175,7 @@ def test_what_cannot_be_mended_is_said():
         (inside_out, "inside out"),
         (empty, "no faces"),
     ):
-        with pytest.raises(UserError, match=f"cannot be made watertight .*{why}.*leave watertight off"):
+        with pytest.raises(UserError, match=f"cannot be made watertight .*{why}.*turn watertight off"):
             watertight(broken)
     with pytest.raises(ValueError, match="unwrapping"):
         watertight(mesh.replace(uv=torch.rand(len(mesh.vertices), 2)))
