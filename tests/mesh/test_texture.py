@@ -18,7 +18,7 @@ from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.texture import bake, paint, sdf_gradient
 from triplaneturbo.mesh.uv import texel_ownership as claiming
 from triplaneturbo.mesh.uv.atlas import GUTTER, rasterize_atlas
-from triplaneturbo.mesh.uv.dilation import flood, nearest_covered
+from triplaneturbo.mesh.uv.dilation import jump_flood, nearest_covered
 from triplaneturbo.mesh.uv.tangents import split_frames, to_tangent_space, vertex_tangents
 from triplaneturbo.mesh.uv.unwrap import unwrap
 
@@ -147,7 +147,7 @@ def test_the_atlas_equals_one_made_by_loops() -> None:
 
 @pytest.mark.parametrize("pairs", [1 << 21, 5000])
 def test_claims_made_in_torch_are_those_of_the_loops(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claiming, "PAIRS", pairs)
+    monkeypatch.setattr(claiming, "PAIRS_PER_CHUNK", pairs)
     mesh = unwrap(ball(), "fast", SIZE)
     far = torch.tensor([[-9.0, -9.0], [-8.0, -9.0], [-9.0, -8.0]])  # a face outside of the image
     flat = torch.tensor([[0.7, 0.7], [0.71, 0.71], [0.72, 0.72]])  # ... and one without area
@@ -175,7 +175,7 @@ def test_a_face_smaller_than_a_texel_still_gets_one() -> None:
 
 def _flooded(covered: Tensor) -> Tensor:
     own = torch.arange(covered.numel(), dtype=torch.int32).view(covered.shape)
-    return flood(torch.where(covered, own, -1))
+    return jump_flood(torch.where(covered, own, -1))
 
 
 @pytest.mark.parametrize("spread", [nearest_covered, _flooded])
