@@ -85,15 +85,15 @@ def test_a_saved_clip_judges_the_same(clip: Clip, tmp_path: Path) -> None:
 
 
 def test_a_missing_or_broken_folder_is_told(clip: Clip, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no CLIP in"):
+    with pytest.raises(UserError, match="No CLIP model found in"):
         Clip.load(tmp_path / "nowhere")
     clip.save(tmp_path)
     config = tmp_path / "clip.json"
     other = json.loads(config.read_text())
     other["embed_dim"] = 30
     config.write_text(json.dumps(other))
-    with pytest.raises(UserError, match="broken"):
+    with pytest.raises(UserError, match="is invalid"):
         Clip.load(tmp_path)
     config.write_text("{")
-    with pytest.raises(UserError, match="broken"):
+    with pytest.raises(UserError, match="is invalid"):
         Clip.load(tmp_path)
