@@ -1,4 +1,4 @@
-"""Retrieval with a CLIP of open_clip's classes: ranks, averaged views, its folder."""
+"""CLIP evaluation: ranks, averaged views, saving and loading."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
 
 
 def plain_rank(embeds: torch.Tensor, captions: torch.Tensor, right: torch.Tensor) -> list[int]:
-    """The slow twin: captions sorted by nearness, the right one last among equals."""
+    """Slow reference: captions sorted by similarity, the right one last among equals."""
     ranks = []
     for embed, one in zip(embeds, right.tolist(), strict=True):
         near = [(-float(embed @ caption), i == one) for i, caption in enumerate(captions)]

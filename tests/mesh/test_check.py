@@ -1,4 +1,4 @@
-"""The check for printing, against trimesh and a plain count of edges."""
+"""Printability check against trimesh and a brute-force count of edges."""
 
 from collections import Counter
 
@@ -57,7 +57,7 @@ def test_a_solid_against_trimesh(solid):
 
 def test_seams_of_an_atlas_count_as_joined_and_far_away_is_as_good_as_here():
     mesh = textured()
-    shape = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy())  # it joins, too
+    shape = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy())  # it welds vertices, too
     for move in (0.0, 50.0):
         found = check(mesh.replace(vertices=mesh.vertices + move))
         assert found.printable

@@ -1,4 +1,4 @@
-"""Size, up axis and origin of files, as trimesh reads them and against plain arithmetic."""
+"""Placement: size, up axis and origin of files read by trimesh, against explicit formulas."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ OWN = {"glb": "m", "obj": "m", "ply": "m", "stl": "mm", "usdz": "m"}
 
 
 def extents(data, kind, unit=None):
-    """Lowest and highest corner [2, 3] of what is in the file, in metres."""
+    """Return the bounding box [2, 3] of a file's contents, in metres."""
     return (read_obj(data) if kind == "obj" else read(data, kind)).bounds / PER_METRE[unit or OWN[kind]]
 
 
@@ -26,7 +26,7 @@ def off_centre():
 
 
 def placed(mesh, size, up, pivot):
-    """The plain way: corner by corner of the bounding box, in a file's axes."""
+    """Reference: the corners of the bounding box, in the axes of a file."""
     low, high = (np.array(corner.tolist()) for corner in mesh.bounds)
     scale = 1 if size is None else size / max(high - low)
     move = {
