@@ -1,7 +1,7 @@
-"""Make the README's pictures from the built-in model: python -m benchmarks.picture [assets]
+"""Create the README's images with the built-in model: python -m benchmarks.picture [assets]
 
-`gallery.png`: what some prompts become. `stairs.png`, from left to right: the surface on its grid, simplified
-to a sixth of its faces with the normal map that keeps its look, the textured result from two sides, and its
+`gallery.png`: results of some prompts. `stairs.png`, from left to right: the extracted surface, simplified
+to a sixth of its faces with a normal map, the textured result from two sides, and its
 texture.
 """
 
@@ -44,7 +44,7 @@ THUMBNAIL, SIDE = 150, 300
 
 
 def main() -> None:
-    """Make the pictures and write them."""
+    """Render the images and write them."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "assets")
     pipeline = Pipeline(load_model(SMALL))
     tiles = [with_caption(thumbnail(pipeline(prompt), THUMBNAIL), prompt) for prompt in PROMPTS]

@@ -1,4 +1,4 @@
-"""Wireframe, normals, atlas and texture as pictures: where lines are, and where none may be."""
+"""Debug views: positions and colours of lines, normals, charts and texels."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def triangle():
 
 
 def slow_cover(corners, width, size):
-    """How dark a line along each side is at each pixel of the drawn size: corner by corner, in numpy."""
+    """Reference: the opacity of the lines along a face's edges at each supersampled pixel, in numpy."""
     y, x = np.mgrid[0:size, 0:size] + 0.5
     best = np.full((size, size), np.inf)
     inside = np.ones((size, size), bool)
@@ -48,7 +48,7 @@ def test_a_wireframe_against_the_plain_way():
     expected = drawn.reshape(size, 2, size, 2, 3).mean((1, 3))
     expected = (linear_to_srgb(torch.tensor(expected)) * 255).round().numpy()
     assert inside.mean() > 0.2
-    # A pixel on the border may fall to either side by rounding.
+    # Rounding may put a pixel on the border on either side.
     assert (np.abs(picture - expected).max(2) <= 2).mean() > 0.995
 
 
@@ -65,7 +65,7 @@ def test_hidden_lines_are_not_drawn():
 
 @pytest.mark.parametrize(("subdivisions", "least", "most"), [(2, 0.03, 0.6), (5, 0.0, 0.25)])
 def test_faces_stay_readable_however_many_there_are(subdivisions, least, most):
-    """How much of the ball's middle is dark: lines where faces are large, a tint where they are small."""
+    """Return the dark fraction of the ball's centre: lines where faces are large, a tint where small."""
     picture = debug_views.wireframe(ball(0.8, subdivisions=subdivisions), 256, FRONT).astype(float).mean(2)
     middle = picture[96:160, 96:160]
     assert least <= (middle < 100).mean() <= most
@@ -100,7 +100,7 @@ def test_normals_have_the_normal_map_and_not_the_colours():
 
 
 def sheet():
-    """Two charts: a square of two faces at the top left, and a lone triangle at the bottom right."""
+    """Two charts: a square of two faces at the top left, and a single triangle at the bottom right."""
     uv = torch.tensor([[0.1, 0.1], [0.5, 0.1], [0.5, 0.5], [0.1, 0.5], [0.6, 0.9], [0.9, 0.9], [0.9, 0.6]])
     faces = torch.tensor([[0, 2, 1], [0, 3, 2], [4, 5, 6]])
     return Mesh(torch.nn.functional.pad(uv, (0, 1)), faces, uv=uv)

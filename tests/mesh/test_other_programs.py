@@ -1,4 +1,4 @@
-"""Files as other programs open them: Blender, headless, with its importers as they are set, and assimp.
+"""Import of the files in other programs: headless Blender with default import settings, and assimp.
 
 Both come with Debian (apt install blender python3-numpy assimp-utils). What is missing skips the tests that
 need it.
@@ -30,9 +30,7 @@ from triplaneturbo.models.weights import load_model
 from triplaneturbo.pipeline import Pipeline
 
 SIZE = 0.25  # metres
-NUMBERS = {
-    "stl": 1000
-}  # by how much an STL's are larger: it is in millimetres, and Blender and assimp ask no unit
+NUMBERS = {"stl": 1000}  # an STL is in millimetres, and Blender and assimp ignore units
 SCRIPT = HELPERS / "blender_import.py"
 
 Files = dict[tuple[str, str], Path]
@@ -62,7 +60,7 @@ def files(mushroom: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 @pytest.fixture(scope="module")
 def blender(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Report:
-    """What Blender has after importing each file, by path; the GLB's "picture" is the path of a rendering."""
+    """Blender's description of each imported file by path; the GLB's "picture" is the path of a rendering."""
     program = shutil.which("blender")
     if program is None:
         pytest.skip("Blender is not installed (apt install blender python3-numpy)")
@@ -82,7 +80,7 @@ def blender(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 
 def imported(blender: Report, path: Path) -> dict[str, Any]:
-    """Return what Blender has of a file; skip the test if this Blender cannot import it."""
+    """Return Blender's description of a file; skip the test if this Blender cannot import it."""
     found = blender[str(path)]
     if "missing" in found:
         pytest.skip(found["missing"])
@@ -90,14 +88,14 @@ def imported(blender: Report, path: Path) -> dict[str, Any]:
 
 
 def extents(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
-    """Where the object should stand with z up and its front toward -y: lowest and highest corner."""
+    """Expected bounding box with z up and the front toward -y."""
     low, high = mesh.bounds.double().numpy()
     x, y, z = (high - low) * SIZE / max(high - low)
     return np.array([-y / 2, -x / 2, 0]), np.array([y / 2, x / 2, z])
 
 
 UPRIGHT = [("glb", "y"), ("glb", "z"), ("obj", "y"), ("ply", "z"), ("stl", "z")]
-# Without an axis of their own, PLY and STL lie as they are; and an OBJ is taken to have y up.
+# PLY and STL declare no up axis and are imported unchanged; an OBJ is assumed to have y up.
 LYING = [("obj", "z"), ("ply", "y"), ("stl", "y")]
 
 
@@ -119,7 +117,7 @@ def test_what_the_other_axis_is_for(
 ) -> None:
     found = imported(blender, files[kind, up])
     sides = np.subtract(found["high"], found["low"]) / NUMBERS.get(kind, 1)
-    assert sides[2] == pytest.approx(extents(mushroom)[1][1] * 2, abs=1e-6)  # it is the depth that stands up
+    assert sides[2] == pytest.approx(extents(mushroom)[1][1] * 2, abs=1e-6)  # the depth points up
     assert max(sides) == pytest.approx(SIZE)
 
 
@@ -138,7 +136,7 @@ def test_blender_has_all_of_it(blender: Report, files: Files, mushroom: Mesh, ki
     assert found["colors"] == int(kind == "ply")
     image = {"size": list(mushroom.texture.shape[1::-1]), "space": "sRGB"}
     assert found["base"] == (image if textured else None)
-    if split:  # of an OBJ's normal map (norm) Blender takes no notice
+    if split:  # Blender ignores the normal map of an OBJ (norm)
         assert found["normal"] == {"size": list(mushroom.normal_map.shape[1::-1]), "space": "Non-Color"}
 
 
@@ -202,7 +200,7 @@ def test_assimp_makes_the_same_solid_of_it(files: Files, mushroom: Mesh, kind: s
 
 @pytest.mark.parametrize("unwrap", ["fast", "xatlas"])
 def test_tangents_are_those_of_blender(tmp_path: Path, unwrap: str) -> None:
-    """MikkTSpace's, up to the bits that Blender keeps of a normal."""
+    """Tangents match MikkTSpace's, up to the precision of Blender's normals."""
     program = shutil.which("blender")
     if program is None:
         pytest.skip("Blender is not installed (apt install blender)")

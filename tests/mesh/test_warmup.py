@@ -1,4 +1,4 @@
-"""Compiling ahead: the first request finds nothing left to compile."""
+"""Warm-up: it compiles every kernel that a request uses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pkgutil
 import torch
 
 from triplaneturbo import mesh
-from triplaneturbo.mesh.warmup import spiral, warmup
+from triplaneturbo.mesh.warmup import spiral_ramp, warmup
 from triplaneturbo.render import zbuffer
 
 
@@ -24,14 +24,14 @@ def test_every_loop_of_the_mesh_is_compiled() -> None:
         for name, value in vars(module).items()
         if hasattr(value, "py_func")
     }
-    # A loop that others call is compiled as a part of theirs.
+    # A kernel that others call is compiled as a part of them.
     inner = {name for loop in loops.values() for name in loop.py_func.__code__.co_names}
     assert len(loops) > 20
     assert {name for name, loop in loops.items() if not loop.signatures} <= inner
 
 
 def test_the_spiral_lies_on_itself() -> None:
-    ramp = spiral()
+    ramp = spiral_ramp()
     normals = torch.linalg.cross(
         *(ramp.vertices[ramp.faces[:, i]] - ramp.vertices[ramp.faces[:, 0]] for i in (1, 2))
     )

@@ -197,8 +197,8 @@ def test_export_places_the_object(client: Client) -> None:
         ("/blend", {"prompt": "a cup", "other": "a hat", "count": 99}, "from 2 to 16"),
         ("/export", {"prompt": "a cup", "format": "fbx"}, "There is no format 'fbx'"),
         ("/export", {"prompt": "a cup", "format": "../x"}, "There is no format"),
-        ("/export", {"prompt": "a cup", "size": 1e9}, "The size should be"),
-        ("/export", {"prompt": "a cup", "unit": "km"}, "The unit should be"),
+        ("/export", {"prompt": "a cup", "size": 1e9}, "Invalid size"),
+        ("/export", {"prompt": "a cup", "unit": "km"}, "Invalid unit"),
         ("/generate", {"prompt": "a cup", "adapter": "../../etc"}, "There is no adapter"),
     ],
 )

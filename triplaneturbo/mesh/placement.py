@@ -1,4 +1,4 @@
-"""How a mesh stands in a file: its size, the unit of its numbers, its up axis and its origin."""
+"""Placement of a mesh in a file: size, unit, up axis and origin."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ SIZES = (0.001, 1000.0)
 UPS = ("y", "z")
 PIVOTS = ("model", "centre", "ground")
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "in": 0.0254}
-"""Metres in each unit that the numbers of a file can be in."""
+"""Metres per unit, for each unit that coordinates can be written in."""
 AUTO = "auto"  # the unit that the format's readers expect
 UNIT_CHOICES = (AUTO, *UNITS)
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Size, unit, up axis and origin of a file. By default a unit of model space is a metre and y is up.
+    """Size, unit, up axis and origin of a file. By default one unit of model space is one metre, y up.
 
     Attributes:
-        size: length of the longest side of the bounding box, 0.001 to 1000 metres; None: a unit of model
-            space is a metre, so that the object is about two metres long.
-        up: "y" (front +z, as glTF has it) or "z" (front -y, as programs for 3D printing and Blender have it).
-            A GLB has y up whatever is said here: glTF demands it, and programs turn it as they need.
-        unit: of the numbers in the file: "m", "cm", "mm", "in", or "auto": millimetres in an STL, which
-            slicers read so, metres elsewhere. It changes the numbers, not the size of the object. A GLB is in
-            metres whatever is said here: glTF demands it. A USDZ names its unit, so that programs scale it.
-        pivot: where the origin is. "model": where the model has it, about the middle; "centre": the centre of
-            the bounding box; "ground": the centre of its footprint, so that the object stands at height 0.
+        size: length of the longest side of the bounding box, 0.001 to 1000 metres; None: one unit of model
+            space is one metre, so that the object is about two metres long.
+        up: "y" (front +z, the convention of glTF) or "z" (front -y, the convention of Blender and of programs
+            for 3D printing). Ignored for GLB: glTF requires y up, and programs convert on import.
+        unit: unit of the coordinates in the file: "m", "cm", "mm", "in", or "auto": millimetres for STL, as
+            slicers expect, metres for other formats. It changes the numbers, not the size of the object.
+            Ignored for GLB: glTF requires metres. USDZ declares its unit, so that programs scale it.
+        pivot: position of the origin. "model": the origin of model space, about the middle of the object;
+            "centre": the centre of the bounding box; "ground": the centre of the bounding box's lower side,
+            so that the object stands at height 0.
     """
 
     size: float | None = None
@@ -43,47 +44,45 @@ class Placement:
     unit: str = AUTO
 
     def checked(self) -> Placement:
-        """The same placement, the size as a float.
+        """Return the placement with its size as a float.
 
         Raises:
-            UserError: a value cannot be.
+            UserError: a value is invalid.
         """
         if self.up not in UPS:
-            raise UserError(f'A file has "y" or "z" up, not {shown(self.up)}; choose one of the two.')
+            raise UserError(f'Invalid up axis {shown(self.up)}; choose "y" or "z".')
         if self.pivot not in PIVOTS:
-            raise UserError(f"The pivot should be model, centre or ground, not {shown(self.pivot)}.")
+            raise UserError(f"Invalid pivot {shown(self.pivot)}; choose one of {', '.join(PIVOTS)}.")
         if self.unit not in UNIT_CHOICES:
-            raise UserError(
-                f"The unit should be {', '.join(UNIT_CHOICES)}, not {shown(self.unit)}; choose one of them."
-            )
+            raise UserError(f"Invalid unit {shown(self.unit)}; choose one of {', '.join(UNIT_CHOICES)}.")
         if self.size is None:
             return self
         number = isinstance(self.size, (int, float)) and not isinstance(self.size, bool)
         if not number or not SIZES[0] <= self.size <= SIZES[1]:
             raise UserError(
-                f"The size should be {SIZES[0]:g} to {SIZES[1]:g} metres, not {shown(self.size)}; it is the"
-                " length of the longest side."
+                f"Invalid size {shown(self.size)}; give the length of the longest side in metres,"
+                f" {SIZES[0]:g} to {SIZES[1]:g}."
             )
         return replace(self, size=float(self.size))
 
     def scale(self, vertices: Tensor) -> float:
-        """Metres per unit of model space for an object with these vertices [V, 3].
+        """Return the metres per unit of model space for an object with these vertices [V, 3].
 
         Raises:
-            UserError: the object has no extent, so that it cannot be given a size.
+            UserError: a size is given, but the object has no extent.
         """
         if self.size is None:
             return 1.0
         longest = float((vertices.amax(0) - vertices.amin(0)).max())
         if not longest > 0 or not math.isfinite(self.size / longest):
-            raise UserError("The mesh is a single point, so it cannot be given a size; try another seed.")
+            raise UserError("The mesh is a single point and cannot be scaled to a size; try another seed.")
         return self.size / longest
 
     def place(self, vertices: Tensor, unit: str = "m") -> Tensor:
-        """Move and scale vertices [V, 3] of model space into a unit, a key of UNITS; the axes stay.
+        """Move and scale vertices [V, 3] of model space to a unit, a key of UNITS; the axes do not change.
 
         Raises:
-            UserError: the object has no extent, so that it cannot be given a size.
+            UserError: a size is given, but the object has no extent.
         """
         kind, vertices = vertices.dtype, vertices.double()
         scale = self.scale(vertices) / UNITS[unit]

@@ -1,7 +1,7 @@
-"""Compile the mesh room's loops ahead of the first request: `python -m triplaneturbo.mesh.warmup`.
+"""Compile all Numba kernels of the mesh package in advance: `python -m triplaneturbo.mesh.warmup`.
 
-Numba compiles a loop at its first call and keeps the machine code on disk. That takes some ten seconds in
-all, once on a machine; `make setup` and app.py see to it, so that nobody waits for it with a prompt in hand.
+Numba compiles a kernel at its first call and caches the machine code on disk. That takes about ten seconds
+in total, once per machine; `make setup` and app.py do it, so that the first request does not wait for it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class _Ball:
         return points.abs().clamp(0, 1)
 
 
-def spiral() -> Mesh:
-    """A ramp of two turns: it overlaps itself when seen from above, so its chart has to be taken apart."""
+def spiral_ramp() -> Mesh:
+    """Return a ramp of two turns, which overlaps itself seen from above, so that its chart is split."""
     angles = torch.linspace(0, 4 * torch.pi, 33)
     ring = torch.stack((angles.cos(), angles.sin(), angles / 10), dim=1)
     vertices = torch.cat((ring, ring * torch.tensor((0.5, 0.5, 1.0))))
@@ -35,12 +35,12 @@ def spiral() -> Mesh:
 
 
 def warmup() -> None:
-    """Take an octahedron, and a spiral as far as it goes, through everything that is compiled."""
+    """Run small meshes (an octahedron and a spiral) through every compiled kernel."""
     vertices = torch.cat((torch.eye(3), -torch.eye(3)))
     faces = [[0, 1, 2], [1, 3, 2], [3, 4, 2], [4, 0, 2], [1, 0, 5], [3, 1, 5], [4, 3, 5], [0, 4, 5]]
     for method in METHODS:
         mesh = unwrap(Mesh(vertices, torch.tensor(faces)), method, 512)
-    unwrap(spiral(), "fast", 512)
+    unwrap(spiral_ramp(), "fast", 512)
     thumbnail(bake(mesh, _Ball(), 512), size=32)
 
 

@@ -1,4 +1,4 @@
-"""Marching cubes against the public implementation's meshes and against a slow twin, cell by cell."""
+"""Marching cubes against meshes of the public implementation and against a slow reference."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from triplaneturbo.mesh.extraction.marching_cubes import marching_cubes
 
 
 def slow_marching_cubes(sdf: Tensor, offset: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The same, node by node and cell by cell in plain Python."""
+    """Slow reference: node by node and cell by cell in plain Python."""
     size = len(sdf)
     if not (sdf < 0).any() or not (sdf > 0).any():
         return torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64)
@@ -53,7 +53,7 @@ def slow_marching_cubes(sdf: Tensor, offset: Tensor | None) -> tuple[Tensor, Ten
 
 
 def shares_of_edges(faces: Tensor) -> Tensor:
-    """How often each directed edge is met in its opposite direction minus in its own: all zero if closed."""
+    """Count opposite minus equal half-edges of each directed edge: all zero if closed."""
     ends = torch.cat((faces[:, :2], faces[:, 1:], faces[:, [2, 0]]))
     edges, where = ends.sort(1)[0].unique(dim=0, return_inverse=True)
     sign = torch.where(ends[:, 0] < ends[:, 1], 1, -1)
@@ -61,7 +61,7 @@ def shares_of_edges(faces: Tensor) -> Tensor:
 
 
 def uses_of_edges(faces: Tensor) -> Tensor:
-    """How many faces use each undirected edge."""
+    """Count the faces of each undirected edge."""
     ends = torch.cat((faces[:, :2], faces[:, 1:], faces[:, [2, 0]])).sort(1)[0]
     return ends.unique(dim=0, return_counts=True)[1]
 
@@ -94,7 +94,7 @@ def test_public_meshes(parity: Path) -> None:
         assert (uses_of_edges(faces) == 2).all()
         assert not shares_of_edges(faces).any()
         theirs = volume(torch.from_numpy(case["vertices"]), torch.from_numpy(case["faces"]))
-        # Diagonals differ from theirs, which on white noise on a randomly bent grid is worth 0.7 %.
+        # Diagonals differ from theirs, which matters by 0.7 % for white noise on a randomly deformed grid.
         noisy = len(faces) > 2.5 * len(case["sdf"]) ** 2
         assert volume(vertices, faces) == pytest.approx(theirs, rel=1e-2 if noisy else 3e-3)
 
@@ -162,7 +162,7 @@ def test_zero_is_outside() -> None:
     vertices, faces = marching_cubes(sdf)
     assert len(vertices) == 6
     assert len(faces) == 8
-    # The vertex on the edge toward the zero lies right on it.
+    # The vertex on the edge to the zero node coincides with that node.
     assert (vertices - torch.tensor([-1 / 3, -1 / 3, 1 / 3])).norm(dim=1).min() < 1e-6
 
 
@@ -186,7 +186,7 @@ def test_gradients() -> None:
 
 
 def test_wrong_shapes_are_refused() -> None:
-    with pytest.raises(ValueError, match="sdf should be"):
+    with pytest.raises(ValueError, match="sdf must have shape"):
         marching_cubes(torch.zeros(3, 3, 4))
-    with pytest.raises(ValueError, match="offset should be"):
+    with pytest.raises(ValueError, match="offset must have shape"):
         marching_cubes(torch.zeros(3, 3, 3), torch.zeros(3, 3, 3))

@@ -1,4 +1,4 @@
-"""Coarse to fine against the dense grid, and the bounds that it rests on against the nodes themselves."""
+"""Coarse-to-fine extraction against the dense grid, and its bounds against the values at the nodes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from triplaneturbo.representations.triplane import FieldDecoder, TriplaneField
 
 
 def ball_field(radius: float, **config: object) -> TriplaneField:
-    """A field whose MLPs give zero: a ball, or nothing where the radius is too small or too large."""
+    """A field whose MLPs return zero: a ball, or no surface if the radius is too small or too large."""
     fields = FieldDecoder(GeneratorConfig(plane_channels=2, mlp_width=4, sphere_radius=radius, **config))  # type: ignore[arg-type]
     for weight in fields.requires_grad_(False).parameters():
         weight.zero_()
@@ -30,7 +30,7 @@ def ball_field(radius: float, **config: object) -> TriplaneField:
 
 
 def smooth_field(activation: str = "relu", layers: int = 2, bias: bool = False) -> TriplaneField:
-    """A random but smooth field, several pieces large and small."""
+    """A random smooth field with several components, large and small."""
     fields = FieldDecoder(
         GeneratorConfig(
             plane_channels=4, mlp_width=16, mlp_activation=activation, mlp_layers=layers, mlp_bias=bias
@@ -49,7 +49,7 @@ def test_mushroom_needs_few_nodes_and_is_the_same() -> None:
     assert torch.equal(quick.vertices, dense.vertices)
     assert torch.equal(quick.faces, dense.faces)
     assert (uses_of_edges(quick.faces) == 2).all()
-    # All of it on the field's own surface, but for the small bend of its grid.
+    # All vertices are on the field's surface, up to the small deformation of the grid.
     assert field.sdf(quick.vertices).abs().max() < 0.01
 
 
@@ -81,7 +81,7 @@ def test_same_mesh(activation: str, layers: int, bias: bool, resolution: int) ->
 @pytest.mark.parametrize(("layers", "bias"), [(1, True), (2, False), (3, True)])
 @pytest.mark.parametrize("size", [2, 3, 4, 8])
 def test_bounds_hold_at_every_node(activation: str, layers: int, bias: bool, size: int) -> None:
-    resolution = 30  # no multiple of 4 or 8: the last blocks are cut
+    resolution = 30  # not a multiple of 4 or 8: the last blocks are partial
     for field in (smooth_field(activation, layers, bias), random_field((20, 20), mlp_activation=activation)):
         bounds = BlockBounds(field, resolution, size)
         count = bounds.count
@@ -131,7 +131,7 @@ def test_public_end_to_end(parity: Path) -> None:
 
 
 def test_tiny_far_piece_is_kept() -> None:
-    # A lone texel of one plane pair makes a dent of a few nodes far from everything else.
+    # A single texel of one plane pair causes a dent of a few nodes far from everything else.
     field = ball_field(0.3)
     for layer in (0, 2):
         field.fields.sdf[layer].weight.fill_diagonal_(1)
@@ -173,7 +173,7 @@ def test_solid_beyond_the_box_is_closed_by_caps() -> None:
 
 
 def test_wrong_proofs_lead_to_the_dense_grid(monkeypatch: pytest.MonkeyPatch) -> None:
-    # As on a device whose sums are rougher than float32: here each sign is certain, and some are wrong.
+    # Simulates a device with sums less precise than float32: all signs count as proven, and some are wrong.
     monkeypatch.setattr(BlockBounds, "signs", lambda _, blocks: (blocks.sum(1) % 2 * 2 - 1).to(torch.int8))
     found = extract(ball_field(0.5), 40, "sparse")
     assert found.dense
@@ -185,7 +185,7 @@ def test_bad_input() -> None:
         extract(ball_field(0.5), 1)
     broken = ball_field(0.5)
     broken.fields.offset[-1].weight.fill_(torch.nan)
-    with pytest.raises(UserError, match="not finite"):
+    with pytest.raises(UserError, match="non-finite"):
         extract(broken, 20)
 
 

@@ -1,4 +1,4 @@
-"""Files: Khronos' validator, and trimesh's reading of each against the mesh that was written."""
+"""Mesh files: the Khronos validator, and each file read by trimesh against the written mesh."""
 
 import io
 import zipfile
@@ -35,7 +35,7 @@ CASES = {
     "tiny": lambda: (tetrahedron(), "png"),
     "many vertices": lambda: (textured(rows=256, columns=256), "png"),
     "many coloured vertices": lambda: (colored(256, 256), "png"),
-    "65535 vertices": lambda: (colored(256, 254), "png"),  # the most that 16 bits can index
+    "65535 vertices": lambda: (colored(256, 254), "png"),  # the maximum for 16-bit indices
     "unused tangents": lambda: (textured(normal_map=True).replace(normal_map=None), "png"),
     "given normals": lambda: (
         colored().replace(normals=torch.nn.functional.normalize(torch.rand(273, 3) - 0.5, dim=1) * 3),
@@ -52,12 +52,12 @@ def test_every_glb_is_valid(name):
     glb = to_glb(mesh, image)
     assert glb == to_glb(mesh, image)
     infos = assert_valid_glb(glb)
-    # An image whose sides are no powers of two is worth an information to the validator; nothing else is.
+    # The validator may only note that the sides of an image are not powers of two.
     assert set(infos) == ({"IMAGE_NPOT_DIMENSIONS"} if name.startswith("odd") else set())
 
 
 def read(data, kind):
-    """trimesh's reading, as one Trimesh."""
+    """Load a file with trimesh, as a single Trimesh."""
     loaded = trimesh.load(io.BytesIO(data), file_type=kind, process=False)
     if isinstance(loaded, trimesh.Scene):
         (geometry,) = loaded.geometry.values()
@@ -66,12 +66,12 @@ def read(data, kind):
 
 
 def read_obj(data):
-    """The one mesh in a zip of OBJ, MTL and PNG."""
+    """Load the single mesh in a zip of OBJ, MTL and PNG."""
     return read(data, "zip")
 
 
 def look_up(image, uv):
-    """Plain bilinear reading of an image [H, W, 3] at uv [N, 2], v downward."""
+    """Sample an image [H, W, 3] bilinearly at uv [N, 2], v downward."""
     height, width = image.shape[:2]
     x = np.clip(uv[:, 0] * width - 0.5, 0, width - 1)
     y = np.clip(uv[:, 1] * height - 0.5, 0, height - 1)
@@ -118,7 +118,7 @@ def test_jpeg_is_close_and_smaller():
     assert np.abs(image.astype(int) - mesh.texture.astype(int)).mean() < 3
 
 
-@pytest.mark.parametrize("kind", ["glb", "obj", "ply", "stl"])  # trimesh reads no USDZ
+@pytest.mark.parametrize("kind", ["glb", "obj", "ply", "stl"])  # trimesh does not read USDZ
 @pytest.mark.parametrize("make", [textured, colored, tetrahedron])
 def test_same_bounds_same_volume_same_bytes(kind, make):
     mesh = make()
@@ -149,7 +149,7 @@ def test_front_is_plus_z_and_up_is_plus_y():
 
 
 def accessor(glb, name):
-    """The array of an attribute, read through the file's own accessors."""
+    """Return the array of an attribute, read through the file's accessors."""
     document = pygltflib.GLTF2.load_from_bytes(glb)
     entry = document.accessors[getattr(document.meshes[0].primitives[0].attributes, name)]
     view = document.bufferViews[entry.bufferView]
@@ -181,7 +181,7 @@ def test_a_texture_becomes_the_vertex_colours_of_a_ply():
     _, nearest = cKDTree(mesh.vertices @ TURN.T).query(back.vertices)
     expected = look_up(mesh.texture, mesh.uv.numpy())[nearest]
     difference = np.abs(np.asarray(back.visual.vertex_colors)[:, :3] - expected).max(1)
-    # On the seam and the poles several texture places share one vertex.
+    # On the seam and at the poles several texture coordinates share one vertex.
     assert (difference < 0.6).mean() > 0.9
 
 

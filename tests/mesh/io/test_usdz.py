@@ -1,4 +1,4 @@
-"""USDZ: the library's own validators, and its reading of the file against the mesh that was written."""
+"""USDZ: the validators of usd-core, and the file read by usd-core against the written mesh."""
 
 import hashlib
 import io
@@ -47,7 +47,7 @@ def mesh_of(stage):
 
 
 def inputs(stage, shader):
-    """The inputs of one shader of the material: a value each, or the name of the shader it reads."""
+    """Return the inputs of one shader: values, or names of connected shaders."""
     from pxr import UsdShade
 
     found = {}
@@ -151,7 +151,7 @@ def test_it_reads_back_as_it_was_written(up, opened):
 
 
 def test_normals_turn_with_the_mesh(opened):
-    """Those of a ball are its positions."""
+    """The normals of a unit ball are its positions."""
     mesh = textured()
     places = torch.nn.functional.normalize(mesh.vertices / torch.tensor([0.9, 0.6, 0.4]), dim=1)
     stage = opened(to_usdz(mesh.replace(vertices=places, normals=places)))

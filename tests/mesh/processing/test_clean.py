@@ -1,4 +1,4 @@
-"""Tidying, floaters, simplification: against meshes made by hand and trimesh's own opinion."""
+"""Cleaning, floaters and simplification, against handmade meshes and trimesh."""
 
 import numpy as np
 import pytest
@@ -28,14 +28,14 @@ def ball(radius=0.5, at=(0.0, 0.0, 0.0), subdivisions=3):
 
 
 def joined(*meshes):
-    """Several meshes as one."""
+    """Concatenate meshes."""
     starts = np.cumsum([0] + [len(m.vertices) for m in meshes[:-1]])
     faces = [m.faces + int(start) for m, start in zip(meshes, starts, strict=True)]
     return Mesh(torch.cat([m.vertices for m in meshes]), torch.cat(faces))
 
 
 def slow_components(faces):
-    """Connected pieces as sets of vertices, by walking."""
+    """Reference: connected components as sets of vertices, by graph traversal."""
     neighbours = {}
     for a, b, c in faces.tolist():
         for p, q in ((a, b), (b, c), (c, a)):
@@ -112,7 +112,7 @@ def test_a_thin_part_that_hangs_on_stays_and_so_does_a_thin_sheet():
     sheet = from_trimesh(trimesh.creation.box((0.4, 0.4, 0.0005)))
     shifted = sheet.replace(vertices=sheet.vertices + torch.tensor([0.0, 0.0, 2.0]))
     body = ball(0.5, (1.0, 0.0, 0.0))
-    # The wire shares one vertex with the body: moved so that the two are at the same place.
+    # The wire shares one vertex with the body: it is moved to the same position.
     wire = wire.replace(vertices=wire.vertices - wire.vertices[0] + body.vertices[0])
     mesh = joined(body, wire, shifted)
     kept, dropped = drop_floaters(mesh)
@@ -161,11 +161,11 @@ def test_tidy_drops_what_is_degenerate_and_keeps_the_surface_closed():
 
 
 def test_tidy_removes_faces_that_end_up_back_to_back():
-    """A flat flap: two triangles over the same three vertices once a zero-length edge is contracted."""
+    """A flat flap: two triangles on the same three vertices once a zero-length edge is collapsed."""
     mesh = ball(subdivisions=1)
     v = len(mesh.vertices)
     a, b, _ = mesh.faces[0].tolist()
-    # A fin on edge ab, whose two sides meet in two vertices at the same place.
+    # A fin on edge ab, whose two sides meet in two vertices at the same position.
     x = mesh.vertices[a] + mesh.vertices[b]
     vertices = torch.cat((mesh.vertices, x[None], x[None]))
     flap = torch.tensor([[a, v, b], [b, v + 1, a], [a, v + 1, v], [b, v, v + 1]])

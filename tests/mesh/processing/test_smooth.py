@@ -1,4 +1,4 @@
-"""Smoothing against the plain loop, and what it must not do: shrink, open, move with the seams."""
+"""Smoothing against a plain loop; it must not shrink the surface, open it, or split seams."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from triplaneturbo.mesh.processing.smooth import smooth
 
 
 def slow(mesh, passes):
-    """Vertex by vertex."""
+    """Reference: vertex by vertex."""
     neighbours = [set() for _ in mesh.vertices]
     for a, b, c in mesh.faces.tolist():
         for p, q in ((a, b), (b, c), (c, a)):
@@ -80,7 +80,7 @@ def test_normals_are_made_anew_and_colours_stay():
 
 
 def test_what_it_refuses():
-    with pytest.raises(ValueError, match="-1 passes"):
+    with pytest.raises(ValueError, match="passes must be at least 0, not -1"):
         smooth(ball(), -1)
     with pytest.raises(ValueError, match="unwrapping"):
         smooth(ball().replace(uv=torch.rand(642, 2)), 1)

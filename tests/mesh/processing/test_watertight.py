@@ -1,4 +1,4 @@
-"""Solids that touch, taken apart: by trimesh's and manifold3d's opinion, and a slow walk around vertices."""
+"""Splitting of touching solids, checked by trimesh, manifold3d and a slow walk around vertices."""
 
 import io
 from collections import defaultdict
@@ -29,7 +29,7 @@ def voxels(*cells):
 
 
 def slow_fans(faces):
-    """How many fans there are around all vertices, by walking from face to face over edges of two faces."""
+    """Reference: count the fans around all vertices by walking from face to face over edges of two faces."""
     faces = faces.tolist()
     sides = defaultdict(list)
     for number, face in enumerate(faces):
@@ -52,13 +52,13 @@ def slow_fans(faces):
 
 
 def judged(mesh):
-    """What manifold3d makes of a mesh: its status, and its volume."""
+    """Return the status and the volume that manifold3d reports for a mesh."""
     solid = manifold3d.Manifold(manifold3d.Mesh(mesh.vertices.numpy(), mesh.faces.numpy().astype(np.uint32)))
     return solid.status(), solid.volume()
 
 
 def assert_solid(mesh):
-    """Two-manifold for everybody, in memory and as an STL, which knows nothing but places."""
+    """Assert that all libraries find it two-manifold, in memory and as an STL of positions only."""
     assert check(mesh).printable
     assert slow_fans(mesh.faces) == len(mesh.vertices) == len(weld(mesh.vertices).first)
     shape = to_trimesh(mesh)
@@ -113,7 +113,7 @@ def test_fans_against_the_slow_walk(seed):
 def test_what_simplification_joins_is_cut():
     """Two plates that nearly touch, simplified until they do."""
     low, high = (trimesh.creation.box((1, 1, 0.1)).subdivide().subdivide() for _ in range(2))
-    high.apply_translation((0.5, 0.5, 0.1))  # a part of its lower side lies in the other's upper side
+    high.apply_translation((0.5, 0.5, 0.1))  # a part of its lower side coincides with the other's upper side
     both = trimesh.util.concatenate([low, high])
     joined = weld(torch.tensor(np.round(both.vertices, 6), dtype=torch.float32))
     mesh = Mesh(
@@ -149,13 +149,13 @@ def test_seams_are_joined_and_normals_made_anew():
 
 
 def test_a_flat_face_gets_an_area():
-    """A corner of one face lies on its longest side: without the face there would be a hole."""
+    """A corner of one face is on its longest edge: without the face there would be a hole."""
     shape = trimesh.creation.box()
     mesh = Mesh(torch.tensor(shape.vertices, dtype=torch.float32), torch.tensor(shape.faces).long())
     a, b, c = mesh.faces[0].tolist()
     vertices = torch.cat((mesh.vertices, (mesh.vertices[a] + mesh.vertices[b])[None] / 2))
     new = len(mesh.vertices)
-    # The face is cut at the middle of a side, its neighbour keeps the side, and a flat face is between.
+    # The face is cut at the midpoint of an edge, its neighbour keeps the edge, a flat face is in between.
     faces = torch.cat((mesh.faces[1:], torch.tensor([[a, new, c], [new, b, c], [a, b, new]])))
     flat = Mesh(vertices, faces)
     assert check(flat).flat_faces == 1
@@ -170,12 +170,12 @@ def test_what_cannot_be_mended_is_said():
     inside_out = mesh.replace(faces=mesh.faces.flip(1))
     empty = mesh.replace(faces=mesh.faces[:0])
     for broken, why in (
-        (hole, "3 edges have no second face"),
-        (turned, "disagree"),
+        (hole, "3 edges border a hole"),
+        (turned, "opposite orientation"),
         (inside_out, "inside out"),
         (empty, "no faces"),
     ):
-        with pytest.raises(UserError, match=f"cannot be made watertight .*{why}.*leave watertight off"):
+        with pytest.raises(UserError, match=f"cannot be made watertight .*{why}.*turn watertight off"):
             watertight(broken)
     with pytest.raises(ValueError, match="unwrapping"):
         watertight(mesh.replace(uv=torch.rand(len(mesh.vertices), 2)))

@@ -1,4 +1,4 @@
-"""Unwrapping: nothing overlaps, the atlas is used, the density is even; and the parts against plain twins."""
+"""Unwrapping: no overlaps, a well-used atlas, an even density; and its kernels against references."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SIZE = 1024
 
 
 def claims(mesh: Mesh, size: int, away: float = 0.9) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All texels whose centre is less than `away` texels from a face: texel, face and depth within it.
+    """Return all texels whose centre is less than `away` texels from a face: texel, face and depth in it.
 
     A plain drawing of every triangle on its own: nothing hides anything. Depths are negative outside.
     """
@@ -45,7 +45,7 @@ def claims(mesh: Mesh, size: int, away: float = 0.9) -> tuple[np.ndarray, np.nda
     column, row = low[face, 0] + index % wide[face], low[face, 1] + index // wide[face]
     edge = np.roll(corners, -1, 1) - corners
     turn = edge[:, 0, 0] * edge[:, 1, 1] - edge[:, 0, 1] * edge[:, 1, 0]
-    # Of each side: the line's direction across it, of unit length and pointing inward, and its offset.
+    # Inward unit normal and offset of each edge's line.
     across = np.stack((-edge[..., 1], edge[..., 0]), -1) * np.sign(turn)[:, None, None]
     across /= np.maximum(np.linalg.norm(edge, axis=-1), 1e-30)[..., None]
     offset = (across * corners).sum(-1)
@@ -58,7 +58,7 @@ def claims(mesh: Mesh, size: int, away: float = 0.9) -> tuple[np.ndarray, np.nda
 
 
 def assert_nothing_overlaps(mesh: Mesh, size: int) -> None:
-    """No texel's centre lies in two faces, and charts are two texels apart, or nearly."""
+    """Assert that no texel centre is in two faces, and that charts are about two texels apart."""
     texel, face, depth = claims(mesh, size)
     within = texel[depth > 1e-3]
     assert len(within) > 0
@@ -68,7 +68,7 @@ def assert_nothing_overlaps(mesh: Mesh, size: int) -> None:
 
 
 def chart_of(mesh: Mesh) -> np.ndarray:
-    """Chart of each face: the vertices were split along the seams, so charts hang together by vertices."""
+    """Return the chart of each face: vertices are split along seams, so shared vertices connect a chart."""
     faces = mesh.faces.numpy()
     ends = faces.reshape(-1), np.roll(faces, -1, 1).reshape(-1)
     graph = sparse.coo_matrix((np.ones(len(ends[0])), ends), (len(mesh.vertices),) * 2)
@@ -76,7 +76,7 @@ def chart_of(mesh: Mesh) -> np.ndarray:
 
 
 def areas(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
-    """Signed area in the atlas [F], v downward, and area in space [F]."""
+    """Return signed areas in the atlas [F], v downward, and areas in space [F]."""
     corners, uv = mesh.vertices.double()[mesh.faces], mesh.uv.double()[mesh.faces]
     one, two = (uv[:, 1] - uv[:, 0]), (uv[:, 2] - uv[:, 0])
     flat = (one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]) / 2
@@ -85,7 +85,7 @@ def areas(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
 
 
 def density_ratio(mesh: Mesh) -> float:
-    """The widest ratio of texel densities (length to length) over 95 % of the surface."""
+    """Return the ratio of the extreme texel densities (length to length) over 95 % of the surface."""
     flat, full = areas(mesh)
     density = np.sqrt(np.abs(flat) / np.maximum(full, 1e-30))
     order = density.argsort()
@@ -150,7 +150,7 @@ def test_attributes_are_carried_along(method: str) -> None:
     out = unwrap(mesh, method, 512)
     assert torch.equal(out.colors[out.faces], mesh.colors[mesh.faces])
     smooth = smooth_normals(mesh.vertices, mesh.faces)
-    assert torch.equal(out.normals[out.faces], smooth[mesh.faces])  # no seam shows in the shading
+    assert torch.equal(out.normals[out.faces], smooth[mesh.faces])  # seams are invisible in the shading
     assert out.tangents is None
     assert len(out.vertices) < 2 * len(mesh.vertices)
     assert len(torch.unique(out.faces)) == len(out.vertices)
@@ -214,7 +214,7 @@ def test_what_is_refused() -> None:
 
 
 def _by_dictionary(faces: np.ndarray) -> np.ndarray:
-    """Neighbours across edges, for a mesh whose edges have at most one face a direction."""
+    """Reference: neighbours across edges, for a mesh with at most one face per half-edge."""
     owner = {(f[k], f[(k + 1) % 3]): i for i, f in enumerate(faces.tolist()) for k in range(3)}
     return np.array([[owner.get((f[(k + 1) % 3], f[k]), -1) for k in range(3)] for f in faces.tolist()])
 
@@ -246,7 +246,7 @@ def test_an_edge_of_three_faces_is_paired_once() -> None:
 
 
 def _clipped_area(one: np.ndarray, two: np.ndarray) -> float:
-    """Area that two triangles [3, 2] share, by clipping the first at each side of the second."""
+    """Reference: intersection area of two triangles [3, 2], by clipping one at the edges of the other."""
     if np.linalg.det([two[1] - two[0], two[2] - two[0]]) < 0:
         two = two[::-1]
     rest = list(one)
@@ -280,7 +280,7 @@ def test_overlapping_pairs_equal_the_search_through_all_pairs() -> None:
         for j in range(i + 1, 120):
             if chart[i] == chart[j]:
                 area = _clipped_area(uv[i], uv[j])
-                # between the two bounds the depth decides, and either answer will do
+                # between the two bounds either answer is valid
                 assert area > 0 if (i, j) in pairs else area < 1e-5
             else:
                 assert (i, j) not in pairs
@@ -306,7 +306,7 @@ def test_a_ramp_that_lies_on_itself_is_split() -> None:
     assert split.max() >= 1
     everyone = np.ones(len(faces), bool)
     assert len(overlapping_pairs(points[faces], start, order, everyone, 1e-6)) == 0
-    # a single turn stays as it is
+    # a single turn does not change
     one = split_overlaps(points[faces[:40]], chart[:40], face_neighbours(faces[:40], 162), height[:40], 1e-6)
     assert (one == 0).all()
 
@@ -326,7 +326,7 @@ def test_charts_that_are_long_are_cut() -> None:
 
 
 def test_packing_turns_and_moves_but_does_not_bend() -> None:
-    """Shapes stay what they were: per chart a turn, one scale along u and one along v."""
+    """Shapes are preserved: each chart has a rotation, one scale along u and one along v."""
     mesh = solids.surface(solids.torus, 32)
     faces = mesh.faces.numpy().astype(np.int32)
     corners = mesh.vertices.double().numpy()[faces]

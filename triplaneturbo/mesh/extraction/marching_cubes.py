@@ -1,9 +1,9 @@
-"""From an sdf on a bent grid to a closed triangle mesh: marching cubes in plain torch, on any device.
+"""Differentiable marching cubes on a deformed grid, in plain torch, on any device.
 
-The rules are those of the public implementation: a node is outside if its sdf is zero or more; one layer of
-outside nodes is laid around the grid, so that the surface is closed even where the solid meets the box; nodes
-are moved by their offset, in cells, as it is; one vertex stands on each grid edge whose ends differ, where
-the sdf is zero by linear interpolation between the moved nodes.
+The conventions are those of the public TriplaneTurbo implementation: a node is outside if its sdf is zero or
+positive; the grid is padded with one layer of outside nodes, so that the surface is closed even where the
+solid meets the box; nodes are displaced by their offset, in cells; each grid edge whose ends differ in sign
+has one vertex, where the sdf is zero by linear interpolation between the displaced nodes.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch import Tensor
 
 from triplaneturbo.mesh.extraction import marching_cubes_tables
 
-PAD = 1.0  # the sdf of the nodes around the grid
+PAD = 1.0  # sdf of the padding nodes
 
 
 @dataclass(frozen=True)
 class Topology:
-    """How the surface runs through the grid, known from signs alone.
+    """Connectivity of the surface, which depends on the signs of the sdf alone.
 
     Attributes:
         resolution: nodes R along each side of the grid.
-        lower: lower end of each vertex's grid edge, as x, y, z from -1 to R - 1, int64 [V, 3]; -1 is in the
-            layer of outside nodes around the grid.
-        axis: the axis 0, 1 or 2 along which the edge runs [V].
-        faces: indices into these [F, 3], counter-clockwise seen from outside.
+        lower: lower node of each vertex's grid edge, as x, y, z from -1 to R - 1, int64 [V, 3]; -1 is in the
+            padding around the grid.
+        axis: axis 0, 1 or 2 of that edge [V].
+        faces: vertex indices [F, 3], counter-clockwise seen from outside.
     """
 
     resolution: int
@@ -37,76 +37,79 @@ class Topology:
     faces: Tensor
 
     def ends(self) -> Tensor:
-        """The two nodes of each vertex's edge as flat indices z + R (y + R x), [V, 2]; -1 around the grid."""
+        """Return the two nodes of each vertex's edge as flat indices z + R (y + R x) [V, 2]; -1: padding."""
         size = self.resolution
         step = F.one_hot(self.axis, 3)
-        both = torch.stack((self.lower, self.lower + step), 1)  # [V, 2, 3]
-        x, y, z = both.unbind(-1)
-        around = (both < 0).any(-1) | (both >= size).any(-1)
-        return torch.where(around, -1, (x * size + y) * size + z)
+        nodes = torch.stack((self.lower, self.lower + step), 1)  # [V, 2, 3]
+        x, y, z = nodes.unbind(-1)
+        is_padding = (nodes < 0).any(-1) | (nodes >= size).any(-1)
+        return torch.where(is_padding, -1, (x * size + y) * size + z)
 
 
 def marching_cubes(sdf: Tensor, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The surface between nodes of negative sdf and others, differentiable in both arguments.
+    """Extract the surface between inside (negative) and outside nodes, differentiable in both arguments.
 
     Args:
-        sdf: [R, R, R], R >= 2, indexed [x, y, z]; the nodes lie on [-1, 1]^3, those at the ends on its sides.
-        offset: how far each node is moved, in cells [R, R, R, 3]; None: not at all.
+        sdf: [R, R, R], R >= 2, indexed [x, y, z]; the nodes span [-1, 1]^3, including its sides.
+        offset: displacement of each node, in cells [R, R, R, 3]; None: zero.
 
     Returns:
-        vertices [V, 3] in the space of [-1, 1]^3, in the order of their grid edge's lower node and then axis;
-        faces [F, 3], int64, counter-clockwise seen from outside. Both are empty if no node is negative, or
+        vertices [V, 3] in the space of [-1, 1]^3, in order of their grid edge's lower node and then axis;
+        faces int64 [F, 3], counter-clockwise seen from outside. Both are empty if no node is negative, or
         none is positive.
+
+    Raises:
+        ValueError: the shape of `sdf` or `offset` is invalid.
     """
     size = len(sdf)
     if sdf.shape != (size,) * 3 or size < 2:
-        raise ValueError(f"sdf should be of shape [R, R, R] with R >= 2, not {tuple(sdf.shape)}")
+        raise ValueError(f"sdf must have shape [R, R, R] with R >= 2, not {tuple(sdf.shape)}")
     if offset is not None and offset.shape != (*sdf.shape, 3):
-        raise ValueError(f"offset should be of shape {(*sdf.shape, 3)}, not {tuple(offset.shape)}")
-    topology = trace(sdf.detach())
+        raise ValueError(f"offset must have shape {(*sdf.shape, 3)}, not {tuple(offset.shape)}")
+    topology = extract_topology(sdf.detach())
     ends = topology.ends()
     moved = None if offset is None else offset.reshape(-1, 3)[ends.clamp_min(0)]  # [V, 2, 3]
-    return place(topology, ends, sdf.reshape(-1)[ends.clamp_min(0)], moved), topology.faces
+    return vertex_positions(topology, ends, sdf.reshape(-1)[ends.clamp_min(0)], moved), topology.faces
 
 
-def place(topology: Topology, ends: Tensor, values: Tensor, offsets: Tensor | None) -> Tensor:
-    """Where the vertices lie, given what the field says at the ends of their edges.
+def vertex_positions(topology: Topology, ends: Tensor, values: Tensor, offsets: Tensor | None) -> Tensor:
+    """Compute vertex positions from the field's values at the ends of their grid edges.
 
     Args:
-        topology: where the surface runs.
-        ends: `topology.ends()`, [V, 2]. Where -1, what `values` and `offsets` hold is not used.
+        topology: connectivity of the surface.
+        ends: `topology.ends()` [V, 2]. Where it is -1, `values` and `offsets` are ignored.
         values: sdf [V, 2].
-        offsets: in cells [V, 2, 3], or None.
+        offsets: displacement in cells [V, 2, 3], or None.
 
     Returns:
         vertices [V, 3].
     """
-    around = ends < 0
-    low, high = torch.where(around, PAD, values).unbind(1)
-    # Exactly equal ends cannot differ in sign, so the division is safe.
+    is_padding = ends < 0
+    low, high = torch.where(is_padding, PAD, values).unbind(1)
+    # The ends differ in sign, so they are not equal and the division is safe.
     along = ((0 - low) / (high - low)).clamp(0, 1)[:, None]  # [V, 1]
     start = topology.lower.to(values.dtype)
     step = F.one_hot(topology.axis, 3).to(values.dtype)
     if offsets is not None:
-        move = offsets.to(values.dtype).masked_fill(around[..., None], 0)
+        move = offsets.to(values.dtype).masked_fill(is_padding[..., None], 0)
         step = step + move[:, 1] - move[:, 0]
         start = start + move[:, 0]
     return (start + along * step) * (2 / (topology.resolution - 1)) - 1
 
 
-def trace(sdf: Tensor) -> Topology:
-    """Where the surface runs through a grid of sdf values [R, R, R], of which only the signs matter here."""
+def extract_topology(sdf: Tensor) -> Topology:
+    """Compute the connectivity of the surface from the signs of an sdf [R, R, R]."""
     size = len(sdf)
     outside = sdf >= 0
     if outside.all() or not (sdf > 0).any():
         nothing = torch.zeros(0, 3, dtype=torch.int64, device=sdf.device)
         return Topology(size, nothing, nothing[:, 0], nothing)
     bits = F.pad(outside.view(torch.uint8), (1,) * 6, value=1)
-    # A cell's pattern, its corners numbered 4 dx + 2 dy + dz, gathered one axis at a time.
+    # Sign pattern of each cell, its corners numbered 4 dx + 2 dy + dz, gathered one axis at a time.
     bits = torch.add(bits[:, :, :-1], bits[:, :, 1:], alpha=2)
     bits = torch.add(bits[:, :-1], bits[:, 1:], alpha=4)
     pattern = torch.add(bits[:-1], bits[1:], alpha=16).flatten()  # [(R + 1)^3]
-    # All-inside is 0 and all-outside is 255: adding one makes these 1 and 0 in uint8.
+    # All-inside is 0 and all-outside is 255: adding one gives 1 and 0 in uint8.
     cells = ((pattern + 1) > 1).nonzero()[:, 0]  # [M], in order
     pattern = pattern[cells].long()
     side = size + 1

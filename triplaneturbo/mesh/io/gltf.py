@@ -1,4 +1,4 @@
-"""GLB: one binary glTF 2.0 file with everything in it."""
+"""GLB writer: a single binary glTF 2.0 file with geometry, material and textures."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from triplaneturbo.mesh.placement import AS_MODELLED, Placement
 from triplaneturbo.render.colors import srgb_to_linear
 
 ROUGHNESS = 0.9
-PLAIN_GREY = 0.6  # linear base colour of a mesh without texture and vertex colours
+PLAIN_GREY = 0.6  # linear base colour of a mesh with neither texture nor vertex colours
 
 
 class _Buffer:
-    """The one binary buffer, filled piece by piece, with its views and accessors."""
+    """Builder of the file's single binary buffer, with its buffer views and accessors."""
 
     def __init__(self) -> None:
         self.blob = bytearray()
@@ -28,7 +28,7 @@ class _Buffer:
         self.accessors: list[gltf.Accessor] = []
 
     def view(self, data: bytes, target: int | None, name: str) -> int:
-        """Append a piece, aligned to 4 bytes; returns the index of its view."""
+        """Append data, aligned to 4 bytes; return the index of its buffer view."""
         self.blob.extend(bytes(-len(self.blob) % 4))
         self.views.append(
             gltf.BufferView(
@@ -39,13 +39,13 @@ class _Buffer:
         return len(self.views) - 1
 
     def accessor(self, array: np.ndarray, target: int, name: str) -> int:
-        """Append an array [N, C] (or indices [N]) of float32, uint16 or uint32; returns its accessor."""
-        kinds = {"float32": gltf.FLOAT, "uint16": gltf.UNSIGNED_SHORT, "uint32": gltf.UNSIGNED_INT}
+        """Append an array [N, C] or [N] of float32, uint16 or uint32; return the index of its accessor."""
+        component_types = {"float32": gltf.FLOAT, "uint16": gltf.UNSIGNED_SHORT, "uint32": gltf.UNSIGNED_INT}
         table = array.reshape(len(array), -1)
         self.accessors.append(
             gltf.Accessor(
                 bufferView=self.view(np.ascontiguousarray(array).tobytes(), target, name),
-                componentType=kinds[array.dtype.name],
+                componentType=component_types[array.dtype.name],
                 count=len(table),
                 type={1: gltf.SCALAR, 2: gltf.VEC2, 3: gltf.VEC3, 4: gltf.VEC4}[table.shape[1]],
                 min=table.min(0).tolist(),
@@ -61,25 +61,28 @@ class _Buffer:
 
 
 def to_glb(mesh: Mesh, image: str = "png", placement: Placement = AS_MODELLED) -> bytes:
-    """The mesh as a GLB file: y up, front +z, metres; the same mesh gives the same bytes.
+    """Encode a mesh as a GLB file: y up, front +z, in metres; the same mesh gives the same bytes.
 
-    Metallic 0, roughness 0.9, single-sided. The texture is written as it is (glTF reads base colours as
-    sRGB); vertex colours, which glTF has in linear light, are converted and written only without a texture.
-    Tangents are written only beside a normal map, which needs them. Missing normals are computed.
+    The material has metallic 0 and roughness 0.9 and is single-sided. The texture is written unchanged (glTF
+    base colour textures are sRGB); vertex colours are converted to linear light, as glTF requires, and
+    written only if there is no texture. Tangents are written only with a normal map. Missing normals are
+    computed.
 
     Args:
         mesh: in model space.
-        image: "png" or "jpeg", of the texture; a normal map is always a PNG.
-        placement: size and origin; y is up and the unit is the metre whatever it says, as glTF demands.
+        image: "png" or "jpeg", for the texture; a normal map is always a PNG.
+        placement: size and origin. Its up axis and unit are ignored: glTF requires y up and metres.
+
+    Returns:
+        The bytes of the file.
 
     Raises:
-        UserError: an empty mesh, positions that are not finite, an unknown image kind, an impossible
-            placement.
-        ValueError: attributes that do not belong together, or a normal map without tangents.
+        UserError: the mesh is empty, positions are not finite, or the image format or placement is invalid.
+        ValueError: attributes are inconsistent, or a normal map comes without tangents.
     """
     mesh = checked(mesh, placement, "glb")
     if mesh.normal_map is not None and mesh.tangents is None:
-        raise ValueError("a normal map needs tangents: viewers would each make up their own")
+        raise ValueError("a mesh with a normal_map must have tangents: viewers compute differing ones")
     buffer = _Buffer()
     attributes = gltf.Attributes(
         POSITION=buffer.accessor(to_file_axes(mesh.vertices).numpy(), gltf.ARRAY_BUFFER, "positions"),
@@ -91,9 +94,9 @@ def to_glb(mesh: Mesh, image: str = "png", placement: Placement = AS_MODELLED) -
         tangents = _unit_tangents(mesh.tangents)
         attributes.TANGENT = buffer.accessor(tangents.numpy(), gltf.ARRAY_BUFFER, "tangents")
     if mesh.colors is not None and mesh.texture is None:
-        light = srgb_to_linear(mesh.colors.clamp(0, 1).nan_to_num())
-        attributes.COLOR_0 = buffer.accessor(light.numpy(), gltf.ARRAY_BUFFER, "colors")
-    # The largest 16-bit index is reserved (it restarts a strip).
+        linear_colors = srgb_to_linear(mesh.colors.clamp(0, 1).nan_to_num())
+        attributes.COLOR_0 = buffer.accessor(linear_colors.numpy(), gltf.ARRAY_BUFFER, "colors")
+    # The largest 16-bit index is reserved (primitive restart).
     index_type = np.uint16 if len(mesh.vertices) <= 65535 else np.uint32
     indices = mesh.faces.numpy().astype(index_type).reshape(-1)
     primitive = gltf.Primitive(
@@ -118,7 +121,7 @@ def to_glb(mesh: Mesh, image: str = "png", placement: Placement = AS_MODELLED) -
 
 
 def _material(mesh: Mesh, document: gltf.GLTF2, buffer: _Buffer, image: str) -> gltf.Material:
-    """The material; adds its images, textures and sampler to the document."""
+    """Return the material, and add its images, textures and sampler to the document."""
 
     def texture(pixels: np.ndarray, kind: str, name: str) -> int:
         view = buffer.view(encode_image(pixels, kind), None, name)
@@ -142,7 +145,7 @@ def _material(mesh: Mesh, document: gltf.GLTF2, buffer: _Buffer, image: str) -> 
         index = texture(mesh.normal_map, "png", "normal map")
         material.normalTexture = gltf.NormalMaterialTexture(index=index, scale=1.0)
     if document.textures:
-        # An atlas is never tiled, and repeating would blend its opposite borders.
+        # An atlas is not tiled: repeating would blend texels of opposite borders.
         document.samplers = [
             gltf.Sampler(
                 magFilter=gltf.LINEAR,
@@ -155,10 +158,10 @@ def _material(mesh: Mesh, document: gltf.GLTF2, buffer: _Buffer, image: str) -> 
 
 
 def _unit_tangents(tangents: Tensor) -> Tensor:
-    """Tangents [V, 4] in the file's axes, of unit length and handedness +-1."""
+    """Return tangents [V, 4] in the file's axes, with unit length and handedness +-1."""
     direction = tangents[:, :3].nan_to_num()
-    proper = direction.norm(dim=1, keepdim=True) > 1e-12
-    direction = torch.where(proper, direction, direction.new_tensor([1.0, 0.0, 0.0]))
+    nonzero = direction.norm(dim=1, keepdim=True) > 1e-12
+    direction = torch.where(nonzero, direction, direction.new_tensor([1.0, 0.0, 0.0]))
     sign = torch.where(tangents[:, 3:] < 0, -1.0, 1.0)
     return torch.cat((to_file_axes(F.normalize(direction, dim=1)), sign), dim=1)
 

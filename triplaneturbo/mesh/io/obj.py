@@ -1,4 +1,4 @@
-"""OBJ, as a zip that holds the mesh with its material and its texture."""
+"""OBJ writer: a zip with the mesh, its material and its textures."""
 
 from __future__ import annotations
 
@@ -16,19 +16,23 @@ from triplaneturbo.mesh.processing.clean import weld
 
 
 def to_obj_zip(mesh: Mesh, name: str = "mesh", placement: Placement = AS_MODELLED) -> bytes:
-    """A zip of NAME.obj and, with a texture, NAME.mtl and NAME.png (NAME_normal.png for a normal map).
+    """Encode a mesh as a zip of NAME.obj and, with a texture or normal map, NAME.mtl and its images.
 
-    Vertices on texture seams are joined again (an OBJ indexes positions and texture coordinates apart), so
-    other programs see a closed surface. Vertex colours, sRGB, follow the positions if there is no texture
-    (and then no material: some programs would not show them). The same mesh and name give the same bytes.
+    The images are NAME.png (texture) and NAME_normal.png (normal map). Vertices on UV seams are welded (an
+    OBJ indexes positions and texture coordinates separately), so that other programs see a closed surface.
+    Without a texture, vertex colours are appended to the positions as sRGB, and no material is written, since
+    some programs would then ignore them. The same mesh and name give the same bytes.
 
     Args:
         mesh: in model space.
-        name: base name of the files inside; made harmless.
+        name: base name of the files in the zip; invalid characters are replaced.
         placement: size, unit (metres by default), up axis and origin.
 
+    Returns:
+        The bytes of the zip.
+
     Raises:
-        UserError: an empty mesh, positions that are not finite, an impossible placement.
+        UserError: the mesh is empty, positions are not finite, or the placement is invalid.
     """
     mesh = checked(mesh, placement, "obj")
     name = safe_name(name)
@@ -42,7 +46,7 @@ def to_obj_zip(mesh: Mesh, name: str = "mesh", placement: Placement = AS_MODELLE
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for path, data in files.items():
-            # Fixed in every field that would otherwise depend on the clock or on the system.
+            # All fields that depend on the clock or the system are fixed, for reproducible bytes.
             entry = zipfile.ZipInfo(path, date_time=(1980, 1, 1, 0, 0, 0))
             entry.create_system = 3
             entry.external_attr = 0o644 << 16
@@ -51,34 +55,36 @@ def to_obj_zip(mesh: Mesh, name: str = "mesh", placement: Placement = AS_MODELLE
     return buffer.getvalue()
 
 
-def _lines(pattern: str, rows: np.ndarray) -> str:
-    """One formatted line for each row of an array [N, C]."""
+def _format_rows(pattern: str, rows: np.ndarray) -> str:
+    """Format each row of an array [N, C] as one line."""
     return (pattern + "\n") * len(rows) % tuple(rows.reshape(-1).tolist())
 
 
 def _obj(mesh: Mesh, name: str, up: str) -> str:
-    joined = weld(mesh.vertices)
-    positions = to_file_axes(mesh.vertices[joined.first], up).numpy()
+    welded = weld(mesh.vertices)
+    positions = to_file_axes(mesh.vertices[welded.first], up).numpy()
     parts = ["# TriplaneTurbo\n", f"mtllib {name}.mtl\n" if _has_material(mesh) else "", f"o {name}\n"]
     if mesh.colors is not None and mesh.texture is None:
-        colors = mesh.colors[joined.first].clamp(0, 1).nan_to_num().numpy()
-        parts.append(_lines("v %.8g %.8g %.8g %.4f %.4f %.4f", np.concatenate((positions, colors), axis=1)))
+        colors = mesh.colors[welded.first].clamp(0, 1).nan_to_num().numpy()
+        parts.append(
+            _format_rows("v %.8g %.8g %.8g %.4f %.4f %.4f", np.concatenate((positions, colors), axis=1))
+        )
     else:
-        parts.append(_lines("v %.8g %.8g %.8g", positions))
-    corner: list[Tensor] = [joined.index[mesh.faces] + 1]  # [F, 3] each: position, (uv,) normal
+        parts.append(_format_rows("v %.8g %.8g %.8g", positions))
+    corners: list[Tensor] = [welded.index[mesh.faces] + 1]  # [F, 3] each: position, (uv,) normal
     pattern = "%d//%d"
     if mesh.uv is not None:
         uv = mesh.uv.numpy().astype(np.float64)
         uv[:, 1] = 1 - uv[:, 1]  # an OBJ's v grows upward
-        parts.append(_lines("vt %.7g %.7g", uv))
-        corner.append(mesh.faces + 1)
+        parts.append(_format_rows("vt %.7g %.7g", uv))
+        corners.append(mesh.faces + 1)
         pattern = "%d/%d/%d"
-    parts.append(_lines("vn %.5f %.5f %.5f", to_file_axes(mesh.normals, up).numpy()))
-    corner.append(mesh.faces + 1)
-    rows = np.stack([part.numpy() for part in corner], axis=-1).reshape(len(mesh.faces), -1)
+    parts.append(_format_rows("vn %.5f %.5f %.5f", to_file_axes(mesh.normals, up).numpy()))
+    corners.append(mesh.faces + 1)
+    rows = np.stack([part.numpy() for part in corners], axis=-1).reshape(len(mesh.faces), -1)
     if _has_material(mesh):
         parts.append("usemtl surface\n")
-    parts.append(_lines(f"f {pattern} {pattern} {pattern}", rows))
+    parts.append(_format_rows(f"f {pattern} {pattern} {pattern}", rows))
     return "".join(parts)
 
 

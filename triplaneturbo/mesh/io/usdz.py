@@ -1,6 +1,6 @@
-"""USDZ: one uncompressed zip of a USD scene and its textures, as Apple's devices and USD programs open it.
+"""USDZ writer: an uncompressed zip of a USD scene and its textures, for Apple devices and USD programs.
 
-Written by Pixar's own library (usd-core), which is imported only when such a file is asked for.
+The file is written by Pixar's library (usd-core), which is imported on first use.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ from triplaneturbo.render.colors import srgb_to_linear
 
 
 def to_usdz(mesh: Mesh, image: str = "png", placement: Placement = AS_MODELLED) -> bytes:
-    """The mesh as a USDZ file: one mesh with a UsdPreviewSurface; the same mesh gives the same bytes.
+    """Encode a mesh as a USDZ file: one mesh with a UsdPreviewSurface; the same mesh gives the same bytes.
 
-    Metres, or the unit asked for, and y up (front +z) or z up (front -y); the file says which (Apple's rules
-    demand y). Metallic 0, roughness 0.9, as in a GLB. Vertex colours are written in linear light, as USD has
-    them, and only without a texture. USD has no place for tangents: viewers make their own from the
-    texture coordinates.
+    The file declares its unit and its up axis: y up (front +z) or z up (front -y); Apple requires y up.
+    Metallic 0 and roughness 0.9, as in a GLB. Vertex colours are written in linear light, as USD requires,
+    and only if there is no texture. USD does not store tangents: viewers compute them from the texture
+    coordinates.
 
     Args:
         mesh: in model space.
-        image: "png" or "jpeg", of the texture; a normal map is always a PNG.
+        image: "png" or "jpeg", for the texture; a normal map is always a PNG.
         placement: size, unit, up axis and origin.
 
+    Returns:
+        The bytes of the file.
+
     Raises:
-        UserError: an empty mesh, positions that are not finite, an unknown image kind, an impossible
-            placement.
-        ValueError: attributes that do not belong together.
+        UserError: the mesh is empty, positions are not finite, or the image format or placement is invalid.
+        ValueError: attributes are inconsistent.
     """
     mesh = checked(mesh, placement, "usdz")
     textures: dict[str, bytes] = {}
@@ -47,7 +49,7 @@ def to_usdz(mesh: Mesh, image: str = "png", placement: Placement = AS_MODELLED) 
         textures["normal.png"] = encode_image(mesh.normal_map, "png")
     from pxr import Sdf
 
-    # The library writes files only. The scene has to be the first in the package.
+    # The library can only write to disk. The scene must be the first file of the package.
     with tempfile.TemporaryDirectory(prefix="triplaneturbo-") as folder:
         scene, package = Path(folder, "mesh.usdc"), Path(folder, "mesh.usdz")
         _stage(mesh, placement, list(textures)).Export(str(scene))
@@ -64,7 +66,7 @@ def to_usdz(mesh: Mesh, image: str = "png", placement: Placement = AS_MODELLED) 
 
 
 def _stage(mesh: Mesh, placement: Placement, textures: list[str]) -> Any:
-    """The scene: /object, /object/mesh and /object/surface."""
+    """Return the USD stage: /object, /object/mesh and /object/surface."""
     from pxr import Gf, Kind, Sdf, Usd, UsdGeom, UsdShade, Vt
 
     up = placement.up
@@ -102,7 +104,7 @@ def _stage(mesh: Mesh, placement: Placement, textures: list[str]) -> Any:
 
 
 def _material(stage: Any, material: Any, colored: bool, textures: list[str]) -> None:
-    """A UsdPreviewSurface, with what it reads."""
+    """Define a UsdPreviewSurface and the shaders that feed it."""
     from pxr import Sdf, UsdShade
 
     kinds = Sdf.ValueTypeNames
@@ -114,7 +116,7 @@ def _material(stage: Any, material: Any, colored: bool, textures: list[str]) -> 
         return shader
 
     def read(name: str, kind: str, of: str, result: Any) -> Any:
-        """A vertex attribute, as a shader's output."""
+        """Return the output of a shader that reads a vertex attribute."""
         reader = node(name, kind)
         reader.CreateInput("varname", kinds.String).Set(of)
         return reader.CreateOutput("result", result)
@@ -143,7 +145,7 @@ def _material(stage: Any, material: Any, colored: bool, textures: list[str]) -> 
         color.Set((PLAIN_GREY, PLAIN_GREY, PLAIN_GREY))
     if "normal.png" in textures:
         bumps = texture("bumps", "normal.png", "raw", place)
-        bumps.CreateInput("scale", kinds.Float4).Set((2, 2, 2, 1))  # from bytes to -1 .. 1
+        bumps.CreateInput("scale", kinds.Float4).Set((2, 2, 2, 1))  # from [0, 1] to [-1, 1]
         bumps.CreateInput("bias", kinds.Float4).Set((-1, -1, -1, 0))
         surface.CreateInput("normal", kinds.Normal3f).ConnectToSource(bumps.GetOutput("rgb"))
     material.CreateSurfaceOutput().ConnectToSource(surface.CreateOutput("surface", kinds.Token))

@@ -1,4 +1,4 @@
-"""Which point of the surface each texel of an atlas belongs to."""
+"""UV rasterization: the surface point of each texel of an atlas."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from triplaneturbo.mesh.uv.dilation import nearest_covered
 from triplaneturbo.mesh.uv.texel_ownership import texel_owners
 from triplaneturbo.utils.kernels import kernel
 
-# Texels this near to a face belong to it too: bilinear filtering at a chart's edge reads them, and the tip of
-# a thin face may hold no texel's centre at all.
+# Texels within this distance of a face belong to it, too: bilinear filtering reads them at a chart's edge,
+# and a thin face may contain no texel centre.
 GUTTER = 2.0
 
 
 class Atlas(NamedTuple):
-    """The texels that have a point on the surface, and where the others look.
+    """The surface points of an atlas' N covered texels, and the nearest covered texel of all others.
 
     Attributes:
-        texels: flat indices row * size + column, int64 [N].
-        face: the face of each [N].
-        bary: the point's barycentrics [N, 3], float32.
-        nearest: for every texel the nearest of `texels` (itself if it is one), flat, int32 [size, size].
+        texels: flat indices row * size + column of the covered texels, int64 [N].
+        face: face index of each [N].
+        bary: barycentric coordinates of the surface point in that face, float32 [N, 3].
+        nearest: flat index of the nearest covered texel, for every texel (its own if it is covered), int32
+            [size, size].
     """
 
     texels: Tensor
@@ -33,13 +34,15 @@ class Atlas(NamedTuple):
     nearest: Tensor
 
 
-def lay_out(uv: Tensor, faces: Tensor, size: int) -> Atlas:
-    """Give each texel within GUTTER of a face the point of the nearest face that is nearest to its centre.
+def rasterize_atlas(uv: Tensor, faces: Tensor, size: int) -> Atlas:
+    """Map each texel within GUTTER of a face to the point of the nearest face that is closest to its centre.
+
+    The work is done on the CUDA device of `uv`, or on the CPU.
 
     Args:
-        uv: [V, 2], (0, 0) at the top left corner of the image. On a CUDA device all is done there.
+        uv: [V, 2], (0, 0) at the top left corner of the image.
         faces: [F, 3], at least one.
-        size: texels a side.
+        size: texels per side.
     """
     if uv.device.type == "cuda":
         owner, bary = texel_owners(uv.detach().double() * size, faces, size, GUTTER)
@@ -47,10 +50,12 @@ def lay_out(uv: Tensor, faces: Tensor, size: int) -> Atlas:
         face = np.full((size, size), -1, np.int32)
         weights = np.zeros((size, size, 3), np.float32)
         far = np.full((size, size), GUTTER**2)
-        _claim(uv.detach().cpu().double().numpy() * size, faces.cpu().numpy(), face, weights, far)
+        _assign_nearest_faces(
+            uv.detach().cpu().double().numpy() * size, faces.cpu().numpy(), face, weights, far
+        )
         owner = torch.from_numpy(face).long().flatten()
         bary = torch.from_numpy(weights).view(-1, 3)
-    if (owner < 0).all():  # nothing lies within the image: one texel stands for all
+    if (owner < 0).all():  # no face is within the image: one texel represents them all
         owner[0], bary[0] = 0, 1 / 3
     covered = (owner >= 0).view(size, size)
     texels = covered.flatten().nonzero()[:, 0].to(uv.device)
@@ -59,8 +64,12 @@ def lay_out(uv: Tensor, faces: Tensor, size: int) -> Atlas:
 
 
 @kernel
-def _claim(points, faces, owner, bary, far):
-    """Let every face [F, 3] of points [V, 2], in texels, claim the texels that no face is nearer to yet."""
+def _assign_nearest_faces(points, faces, owner, bary, far):
+    """Assign each texel the nearest of faces [F, 3] with points [V, 2], in texels.
+
+    Writes `owner` [H, W], `bary` [H, W, 3] and `far` [H, W], the squared distance, which must be initialised
+    with the squared reach.
+    """
     size = owner.shape[0]
     reach = np.sqrt(far[0, 0])
     for face in range(faces.shape[0]):
@@ -86,10 +95,10 @@ def _claim(points, faces, owner, bary, far):
                         owner[row, column] = face
                         bary[row, column, 0], bary[row, column, 1], bary[row, column, 2] = 1 - b - c, b, c
                         continue
-                # Outside: the nearest point lies on one of the three sides.
-                ab, ab_far = _along(ax, ay, bx, by, x, y)
-                bc, bc_far = _along(bx, by, cx, cy, x, y)
-                ca, ca_far = _along(cx, cy, ax, ay, x, y)
+                # Outside: the nearest point is on one of the three edges.
+                ab, ab_far = _nearest_on_segment(ax, ay, bx, by, x, y)
+                bc, bc_far = _nearest_on_segment(bx, by, cx, cy, x, y)
+                ca, ca_far = _nearest_on_segment(cx, cy, ax, ay, x, y)
                 least = min(ab_far, bc_far, ca_far)
                 if not least < far[row, column]:
                     continue
@@ -104,8 +113,8 @@ def _claim(points, faces, owner, bary, far):
 
 
 @kernel
-def _along(px, py, qx, qy, x, y):
-    """How far along the segment p q, in [0, 1], its point nearest to (x, y) is, and that distance squared."""
+def _nearest_on_segment(px, py, qx, qy, x, y):
+    """Return the parameter in [0, 1] of the point of segment p q nearest to (x, y), squared distance."""
     dx, dy = qx - px, qy - py
     length = dx * dx + dy * dy
     share = ((x - px) * dx + (y - py) * dy) / length if length > 0.0 else 0.0

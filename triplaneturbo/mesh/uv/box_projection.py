@@ -1,4 +1,4 @@
-"""Charts by box projection: each face is seen from one of six sides."""
+"""Charts by box projection: each face is projected along one of the six axis directions."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ import numpy as np
 from triplaneturbo.mesh.uv.charts import components, group_faces, split_overlaps
 from triplaneturbo.utils.kernels import kernel
 
-# Side k looks along -AXES[k]; seen from there RIGHT[k] points right and UP[k] up (right x up = axis).
+# Side k is seen along -AXES[k], with RIGHT[k] pointing right and UP[k] pointing up (right x up = axis).
 AXES = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], np.float64)
 UP = np.array([[0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 1, 0], [0, 1, 0]], np.float64)
 RIGHT = np.cross(UP, AXES)
 
-SMOOTHNESS = 0.6  # weight of agreeing with the neighbours against facing the side
-LEAST_COSINE = 0.35  # no face is seen flatter than this: lengths shrink to a third at most
-LEAST_COSINE_ROUGH = 0.12  # ... but where there are MANY charts
-MANY = 400
-TINY = 1e-3  # charts below this part of the area join a neighbour
+SMOOTHNESS = 0.6  # weight of agreement with the neighbours, relative to facing the side
+MIN_COSINE = 0.35  # minimum cosine between a face's normal and its axis: limits shrinking to a third
+MIN_COSINE_ROUGH = 0.12  # the same, if there are MANY_CHARTS
+MANY_CHARTS = 400
+TINY_CHART = 1e-3  # charts below this fraction of the total area are merged into a neighbour
 
 
 @kernel
 def _smooth_sides(side, cosine, neighbours, weight, sweeps):
-    """Let each face in turn choose the side that it and its neighbours like best; `side` is changed."""
+    """Let each face in turn choose its best side; modifies `side`.
+
+    The score of a side is the cosine to its axis plus the weights of the neighbours that have this side.
+    """
     score = np.empty(6)
     for _ in range(sweeps):
         changed = False
@@ -34,7 +37,7 @@ def _smooth_sides(side, cosine, neighbours, weight, sweeps):
                     score[side[other]] += weight[face, k]
             best = side[face]
             for s in range(6):
-                if cosine[face, s] >= LEAST_COSINE and score[s] > score[best] + 1e-9:
+                if cosine[face, s] >= MIN_COSINE and score[s] > score[best] + 1e-9:
                     best = s
             if best != side[face]:
                 side[face] = best
@@ -44,11 +47,11 @@ def _smooth_sides(side, cosine, neighbours, weight, sweeps):
 
 
 @kernel
-def _absorb_tiny(key, side, chart, start, order, neighbours, weight, area, cosine, tiny, least):
-    """Give each chart smaller than `tiny` to the neighbour with which it shares most of its rim.
+def _merge_tiny_charts(key, side, chart, start, order, neighbours, weight, area, cosine, tiny, least):
+    """Merge each chart smaller than `tiny` into the neighbour with which it shares the longest boundary.
 
-    All its faces must be seen at a cosine of `least` from the neighbour's side. `key` and `side` are
-    changed; returns how many charts moved.
+    All its faces must have a cosine of at least `least` to the neighbour's side. Modifies `key` and `side`;
+    returns the number of merged charts.
     """
     charts = start.shape[0] - 1
     size = np.zeros(charts)
@@ -92,7 +95,7 @@ def _absorb_tiny(key, side, chart, start, order, neighbours, weight, area, cosin
 
 @kernel
 def _measure(corners, axes):
-    """Of each face: its area [F], the lengths of its edges [F, 3], the cosine to each side [F, 6]."""
+    """Return areas [F], edge lengths [F, 3] and cosines between normals and sides [F, 6] of faces."""
     count = corners.shape[0]
     area = np.empty(count)
     length = np.empty((count, 3))
@@ -115,13 +118,16 @@ def _measure(corners, axes):
             cosine[face, s] = (x * axes[s, 0] + y * axes[s, 1] + z * axes[s, 2]) / max(double, 1e-300)
     for face in range(count):
         if 2 * area[face] <= 1e-12 * np.max(high - low) ** 2:
-            cosine[face] = 1.0  # a face without area is as good on any side
+            cosine[face] = 1.0  # any side suits a face without area
     return area, length, cosine
 
 
 @kernel
 def _project(corners, side, axes, right, up):
-    """See faces from their sides: places with y downward [F, 3, 2] and heights of the centres [F]."""
+    """Project faces to their sides: positions, y downward [F, 3, 2], and heights above the plane [F].
+
+    The heights are sums over the three corners: only their order matters.
+    """
     uv = np.empty((corners.shape[0], 3, 2))
     height = np.zeros(corners.shape[0])
     for face in range(corners.shape[0]):
@@ -138,33 +144,33 @@ def _project(corners, side, axes, right, up):
 def box_charts(
     faces: np.ndarray, corners: np.ndarray, neighbours: np.ndarray, slack: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Charts of a mesh by box projection.
+    """Compute the charts of a mesh by box projection.
 
     Args:
-        faces: vertex indices, int32 [F, 3] (what matters of them is in `neighbours`).
-        corners: places of the faces' corners, finite float64 [F, 3, 3].
-        neighbours: faces across edges, int32 [F, 3].
-        slack: depth of overlap that does not matter.
+        faces: vertex indices, int32 [F, 3] (unused: `neighbours` holds the connectivity).
+        corners: positions of the faces' corners, finite, float64 [F, 3, 3].
+        neighbours: faces across edges, from `face_neighbours`, int32 [F, 3].
+        slack: depth up to which overlaps are ignored.
 
     Returns:
-        The places of the corners in the planes of their charts, y downward, float64 [F, 3, 2], in the
-        unit of the mesh; and the chart of each face, int32 [F]. No face is turned over but those without
-        area; no chart covers a place twice.
+        The positions of the corners in the planes of their charts, y downward, float64 [F, 3, 2], in the
+        unit of the mesh; and the chart of each face, int32 [F]. No face with an area is flipped, and charts
+        do not overlap themselves.
     """
     area, length, cosine = _measure(corners, AXES)
     weight = length * (3 * SMOOTHNESS / np.maximum(length @ np.ones(3), 1e-300))[:, None]
     side = cosine.argmax(1).astype(np.int8)
     _smooth_sides(side, cosine, neighbours, weight, 8)
     chart = components(side, neighbours)
-    tiny = TINY * float(area.sum())
-    chart = _absorb(chart, side, neighbours, length, area, cosine, tiny, LEAST_COSINE)
-    if int(chart.max()) >= MANY:  # a rough surface: rather flatter views than a heap of crumbs
-        chart = _absorb(chart, side, neighbours, length, area, cosine, tiny, LEAST_COSINE_ROUGH)
+    tiny = TINY_CHART * float(area.sum())
+    chart = _merge_rounds(chart, side, neighbours, length, area, cosine, tiny, MIN_COSINE)
+    if int(chart.max()) >= MANY_CHARTS:  # a rough surface: prefer more distortion to many small charts
+        chart = _merge_rounds(chart, side, neighbours, length, area, cosine, tiny, MIN_COSINE_ROUGH)
     uv, height = _project(corners, side, AXES, RIGHT, UP)
     return uv, split_overlaps(uv, chart, neighbours, height, slack)
 
 
-def _absorb(
+def _merge_rounds(
     chart: np.ndarray,
     side: np.ndarray,
     neighbours: np.ndarray,
@@ -174,10 +180,13 @@ def _absorb(
     tiny: float,
     least: float,
 ) -> np.ndarray:
+    """Merge tiny charts until none is left that can be merged, in at most four rounds."""
     for _ in range(4):
         start, order = group_faces(chart, int(chart.max()) + 1)
         key = chart.copy()
-        moved = _absorb_tiny(key, side, chart, start, order, neighbours, length, area, cosine, tiny, least)
+        moved = _merge_tiny_charts(
+            key, side, chart, start, order, neighbours, length, area, cosine, tiny, least
+        )
         if moved == 0:
             break
         chart = components(key, neighbours)

@@ -1,4 +1,4 @@
-"""Charts: sets of faces that lie side by side in the plane, and what both unwrappers do with them."""
+"""UV charts: adjacency, connected components, overlap removal and cutting, shared by both unwrap methods."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import numpy as np
 
 from triplaneturbo.utils.kernels import kernel
 
-CRUMB = 6  # faces
+SMALL_PIECE = 6  # pieces of up to this many faces are merged after a cut
 
 
 @kernel
 def face_neighbours(faces, vertex_count):
-    """The face across each edge.
+    """Return the face across each edge.
 
     Args:
         faces: vertex indices, int32 [F, 3].
-        vertex_count: how many vertices there are.
+        vertex_count: number of vertices.
 
     Returns:
-        int32 [F, 3]; entry k is the face that runs along the edge from corner k to corner k + 1 in the
-        opposite direction, -1 where there is none. An edge of more than two faces is paired once.
+        int32 [F, 3]; entry k is the face with the opposite half-edge of the one from corner k to corner
+        k + 1, or -1. Of the faces of a non-manifold edge, each is paired at most once.
     """
     count = faces.shape[0]
     start = np.zeros(vertex_count + 1, np.int64)
@@ -58,7 +58,7 @@ def face_neighbours(faces, vertex_count):
 
 @kernel
 def components(key, neighbours):
-    """Charts [F] int32, 0 .. C-1 by lowest face: faces of one key that hang together by their edges."""
+    """Return connected components of faces with equal key, int32 [F] in 0 .. C-1, ordered by lowest face."""
     count = key.shape[0]
     chart = np.full(count, -1, np.int32)
     stack = np.empty(count, np.int32)
@@ -84,7 +84,7 @@ def components(key, neighbours):
 
 @kernel
 def group_faces(chart, charts):
-    """Faces in order of chart: start [C + 1] and faces [F]; chart c has faces[start[c]:start[c + 1]]."""
+    """Sort faces by chart: return start [C + 1] and order [F]; chart c has order[start[c]:start[c + 1]]."""
     start = np.zeros(charts + 1, np.int64)
     for face in range(chart.shape[0]):
         start[chart[face] + 1] += 1
@@ -100,19 +100,19 @@ def group_faces(chart, charts):
 
 @kernel
 def boundary_faces(chart, neighbours):
-    """Faces [F] bool with an edge on the rim of their chart."""
-    rim = np.zeros(chart.shape[0], np.bool_)
+    """Return which faces have an edge on the boundary of their chart, bool [F]."""
+    on_boundary = np.zeros(chart.shape[0], np.bool_)
     for face in range(chart.shape[0]):
         for k in range(3):
             other = neighbours[face, k]
             if other < 0 or chart[other] != chart[face]:
-                rim[face] = True
-    return rim
+                on_boundary[face] = True
+    return on_boundary
 
 
 @kernel
-def _penetrate(p, q, slack):
-    """Whether triangles p and q [3, 2] share more than a rim `slack` deep (separating axes)."""
+def _triangles_overlap(p, q, slack):
+    """Test whether triangles p and q [3, 2] overlap by more than `slack` (separating axis theorem)."""
     for turn in range(2):
         first, second = (p, q) if turn == 0 else (q, p)
         for k in range(3):
@@ -137,16 +137,16 @@ def _penetrate(p, q, slack):
 
 @kernel
 def overlapping_pairs(uv, start, order, active, slack):
-    """Pairs of faces of one chart that cover the same place, at least one of them active.
+    """Return pairs of overlapping faces of one chart, at least one of them active.
 
     Args:
-        uv: places of the corners in the plane of their chart, float64 [F, 3, 2].
+        uv: positions of the corners in the plane of their chart, float64 [F, 3, 2].
         start, order: the faces of each chart, from `group_faces`.
-        active: faces [F] bool to hold against all others of their chart.
-        slack: overlap up to this depth is not counted (shared edges touch).
+        active: the faces to test against all others of their chart, bool [F].
+        slack: depth up to which overlaps are ignored (faces touch at shared edges).
 
     Returns:
-        int32 [P, 2].
+        pairs of face indices, int32 [P, 2].
     """
     pairs = np.empty((256, 2), np.int32)
     found = 0
@@ -167,7 +167,7 @@ def overlapping_pairs(uv, start, order, active, slack):
             right, top = max(right, box[f, 2]), max(top, box[f, 3])
         if members.shape[0] < 2 or not any_active:
             continue
-        # A grid of about one cell a face; each face is listed in every cell that its box touches.
+        # A grid of about one cell per face; each face is listed in every cell that its box touches.
         wide, tall = max(right - left, 1e-12), max(top - bottom, 1e-12)
         cell = max(np.sqrt(wide * tall / members.shape[0]), max(wide, tall) / members.shape[0])
         nx, ny = int(wide / cell) + 1, int(tall / cell) + 1
@@ -198,10 +198,10 @@ def overlapping_pairs(uv, start, order, active, slack):
                         if (
                             min(box[f, 2], box[g, 2]) - low_x <= slack
                             or min(box[f, 3], box[g, 3]) - low_y <= slack
-                            # each pair once: in the cell of the lowest corner that both boxes share
+                            # count each pair once, in the cell of the lower corner of the boxes' intersection
                             or int((low_x - left) / cell) != x
                             or int((low_y - bottom) / cell) != y
-                            or not _penetrate(uv[f], uv[g], slack)
+                            or not _triangles_overlap(uv[f], uv[g], slack)
                         ):
                             continue
                         if found == pairs.shape[0]:
@@ -215,14 +215,14 @@ def overlapping_pairs(uv, start, order, active, slack):
 
 @kernel
 def _layers(pairs, height, count):
-    """The lowest layer [F] of each face so that a pair's lower face lies in a later one."""
+    """Assign each face the smallest layer, int32 [F], so that the lower face of a pair has the larger one."""
     layer = np.zeros(count, np.int32)
     changed = True
     while changed:
         changed = False
         for i in range(pairs.shape[0]):
             f, g = pairs[i, 0], pairs[i, 1]
-            # by height, then by number: a strict order, so that this ends
+            # by height, then by index: a strict order, so that the loop terminates
             if height[f] < height[g] or (height[f] == height[g] and f > g):
                 f, g = g, f
             if layer[g] <= layer[f]:
@@ -234,18 +234,18 @@ def _layers(pairs, height, count):
 def split_overlaps(
     uv: np.ndarray, chart: np.ndarray, neighbours: np.ndarray, height: np.ndarray, slack: float
 ) -> np.ndarray:
-    """Take charts that cover a place twice apart into charts that do not.
+    """Split charts that overlap themselves into charts that do not.
 
-    Where a chart's faces keep their orientation, a place that is covered twice is bounded by the chart's
-    rim, so the faces on the rim are tried first and the whole chart only where one of them lies on another
-    face. The lower of two faces on one place moves to a chart of the next layer.
+    If no face of a chart is flipped, a region that is covered twice is bounded by the chart's boundary.
+    Boundary faces are therefore tested first, and the whole chart only if one of them overlaps another face.
+    The lower of two overlapping faces moves to a chart of the next layer.
 
     Args:
-        uv: places of the corners in the plane of their chart, float64 [F, 3, 2].
+        uv: positions of the corners in the plane of their chart, float64 [F, 3, 2].
         chart: chart of each face, int32 [F].
         neighbours: from `face_neighbours`.
-        height: of each face above the plane, float64 [F].
-        slack: overlap up to this depth is let be.
+        height: height of each face above the plane, float64 [F].
+        slack: depth up to which overlaps are ignored.
 
     Returns:
         The new charts, int32 [F].
@@ -263,7 +263,7 @@ def split_overlaps(
 
 @kernel
 def chart_bounds(uv, chart, charts):
-    """Lowest and highest place of each chart, [C, 2] each."""
+    """Return the bounding boxes of charts: lower and upper corners, [C, 2] each."""
     low, high = np.full((charts, 2), np.inf), np.full((charts, 2), -np.inf)
     for face in range(chart.shape[0]):
         c = chart[face]
@@ -275,8 +275,11 @@ def chart_bounds(uv, chart, charts):
 
 
 @kernel
-def _parts(uv, chart, low, high, parts):
-    """Key [F] of the part of its chart in which a face's centre lies; parts [C, 2] along each direction."""
+def _part_keys(uv, chart, low, high, parts):
+    """Return a key [F] of the part of its chart that contains a face's centre.
+
+    Charts are divided into parts [C, 2] along each direction.
+    """
     key = np.empty(chart.shape[0], np.int64)
     for face in range(chart.shape[0]):
         c = chart[face]
@@ -289,25 +292,25 @@ def _parts(uv, chart, low, high, parts):
 
 
 def cut_large(uv: np.ndarray, chart: np.ndarray, neighbours: np.ndarray, longest: float) -> np.ndarray:
-    """Cut charts of which a side is longer than `longest` into equal parts.
+    """Cut charts that have a side longer than `longest` into equal parts.
 
     Args:
-        uv: places of the corners in the plane of their chart, float64 [F, 3, 2].
+        uv: positions of the corners in the plane of their chart, float64 [F, 3, 2].
         chart: chart of each face, int32 [F].
         neighbours: from `face_neighbours`.
-        longest: in the unit of uv.
+        longest: maximum side, in the unit of uv.
 
     Returns:
-        The new charts, int32 [F]; pieces of a few faces that a cut leaves stay with a neighbouring part.
+        The new charts, int32 [F]; small pieces (up to SMALL_PIECE faces) are merged with a neighbouring part.
     """
     low, high = chart_bounds(uv, chart, int(chart.max()) + 1)
     parts = np.ceil((high - low) / max(longest, 1e-300)).clip(1, 64).astype(np.int64)  # [C, 2]
     if (parts == 1).all():
         return chart
-    pieces = components(_parts(uv, chart, low, high, parts), neighbours)
+    pieces = components(_part_keys(uv, chart, low, high, parts), neighbours)
     for _ in range(3):
         start, order = group_faces(pieces, int(pieces.max()) + 1)
-        moved = _join_crumbs(pieces, chart, start, order, neighbours)
+        moved = _merge_small_pieces(pieces, chart, start, order, neighbours)
         pieces = components(pieces, neighbours)
         if moved == 0:
             break
@@ -315,11 +318,14 @@ def cut_large(uv: np.ndarray, chart: np.ndarray, neighbours: np.ndarray, longest
 
 
 @kernel
-def _join_crumbs(piece, chart, start, order, neighbours):
-    """Give pieces of up to CRUMB faces to a neighbouring piece of their chart; `piece` is changed."""
+def _merge_small_pieces(piece, chart, start, order, neighbours):
+    """Merge pieces of up to SMALL_PIECE faces into a neighbouring piece of their chart; modifies `piece`.
+
+    Returns the number of merged pieces.
+    """
     moved = 0
     for c in range(start.shape[0] - 1):
-        if start[c + 1] - start[c] > CRUMB:
+        if start[c + 1] - start[c] > SMALL_PIECE:
             continue
         target = -1
         for face in order[start[c] : start[c + 1]]:

@@ -1,4 +1,4 @@
-"""Pack charts into the unit square: turned to lie straight, drawn as masks, placed bottom left first."""
+"""Chart packing: align charts to the axes, rasterize them to masks, and place the masks bottom-left first."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ import numpy as np
 from triplaneturbo.mesh.uv.charts import chart_bounds, cut_large, group_faces
 from triplaneturbo.utils.kernels import kernel
 
-CELLS = 512  # cells of the packing grid across the atlas, about
-ANGLES = 16  # ways to lay a chart between 0 and 90 degrees
-STRETCH = 1.25  # the atlas is stretched to a square by no more than this
-SMALL, SMALL_OF_MANY = 12, 40  # cells: masks up to this side are placed with less care
-MANY = 600  # charts: with so many, other orders and cuts gain nothing
-ENOUGH = 0.65  # of the square used: no more is tried then
-DENSE = 0.8  # of the rectangle that masks fill, about
-LONGEST = (0.55, 0.32)  # sides of charts, in sides of a square of the whole area; longer ones are cut
+CELLS = 512  # approximate cells of the packing grid along a side of the atlas
+ANGLES = 16  # number of tested rotations of a chart between 0 and 90 degrees
+STRETCH = 1.25  # packings that must be stretched more than this to become square score lower
+SMALL_MASK, SMALL_MASK_OF_MANY = 12, 40  # masks up to this side, in cells, are placed by a faster search
+MANY_CHARTS = 600  # with this number of charts, other orders and cuts bring no gain
+GOOD_USAGE = 0.65  # used fraction of the square at which the search ends
+EXPECTED_DENSITY = 0.8  # expected fraction of the packed rectangle that masks fill
+CUT_LENGTHS = (0.55, 0.32)  # charts are cut at these sides, relative to the root of the total area
 
 
 @kernel
 def _draw_masks(uv, start, order, offset, wide, tall, cell, margin):
-    """Cells closer than `margin` to a face, flat uint8: chart c is [tall[c], wide[c]] from offset[c] on."""
+    """Rasterize charts: mark the cells closer than `margin` to a face.
+
+    Returns:
+        flat uint8; the mask of chart c is [tall[c], wide[c]] and begins at offset[c].
+    """
     mask = np.zeros(offset[-1], np.uint8)
     for c in range(start.shape[0] - 1):
         columns = wide[c]
@@ -53,8 +57,8 @@ def _draw_masks(uv, start, order, offset, wide, tall, cell, margin):
 
 
 @kernel
-def _runs(mask, at, wide, tall, turn, runs):
-    """Write the rows of a mask, turned by quarter turns, as (row, start, length); their number."""
+def _mask_runs(mask, at, wide, tall, turn, runs):
+    """Write the runs of a mask, rotated by quarter turns, as (row, start, length); return their number."""
     rows, columns = (tall, wide) if turn % 2 == 0 else (wide, tall)
     count = 0
     for y in range(rows):
@@ -80,15 +84,15 @@ def _runs(mask, at, wide, tall, turn, runs):
 
 
 @kernel
-def _place(mask, offset, wide, tall, order, turns, width, small):
-    """Place masks in order on a grid `width` cells wide, each as low, then as far left, as it goes.
+def _place_masks(mask, offset, wide, tall, order, turns, width, small):
+    """Place masks in order on a grid `width` cells wide, each as low and then as far left as possible.
 
     Returns:
-        x, y, quarter turns, int32 [C] each, and the height that was needed; height -1 if a mask did not fit.
+        (x, y, quarter turns) of each chart, int32 [C, 3], and the used height, -1 if a mask did not fit.
     """
     charts = wide.shape[0]
     limit = 4 * width + np.max(np.maximum(wide, tall))
-    # >0: so many free cells from here to the right; <0: so many cells to the next free one.
+    # Positive: number of free cells from here to the right; negative: distance to the next free cell.
     free = np.empty((limit, width), np.int32)
     for x in range(width):
         free[:, x] = width - x
@@ -108,10 +112,10 @@ def _place(mask, offset, wide, tall, order, turns, width, small):
             w, h = (wide[c], tall[c]) if turn % 2 == 0 else (tall[c], wide[c])
             if w > width:
                 continue
-            count = _runs(mask, offset[c], wide[c], tall[c], turn, runs)
+            count = _mask_runs(mask, offset[c], wide[c], tall[c], turn, runs)
             last = 0
             found = False
-            # small masks go on where the last of their size went: below there is hardly a place left
+            # a small mask starts at the row of the last one of its size: there is hardly any space below
             larger = max(wide[c], tall[c])
             y = hint[larger] if larger <= small else 0
             while not found and y + h <= limit and y + h < best_top:
@@ -122,7 +126,7 @@ def _place(mask, offset, wide, tall, order, turns, width, small):
                 while x <= width - w:
                     fits = True
                     for i in range(count):
-                        # the run that failed last is likely to fail again
+                        # first try the run that failed last: it is likely to fail again
                         r = last if i == 0 else (i - 1 if i <= last else i)
                         cell = x + runs[r, 1]
                         gap = free[y + runs[r, 0], cell]
@@ -146,7 +150,7 @@ def _place(mask, offset, wide, tall, order, turns, width, small):
         used = max(used, best_top)
         if larger <= small:
             hint[larger] = best_y
-        count = _runs(mask, offset[c], wide[c], tall[c], best_turn, runs)
+        count = _mask_runs(mask, offset[c], wide[c], tall[c], best_turn, runs)
         for i in range(count):
             row = free[best_y + runs[i, 0]]
             for x in range(best_x + runs[i, 1], best_x + runs[i, 1] + runs[i, 2]):
@@ -171,8 +175,8 @@ def _place(mask, offset, wide, tall, order, turns, width, small):
 
 
 @kernel
-def _straighten(uv, chart, scale):
-    """Scale each chart by scale [C] and turn it by the angle at which its upright box is smallest."""
+def _align(uv, chart, scale):
+    """Scale each chart by scale [C] and rotate it to the smallest axis-aligned bounding box."""
     charts = scale.shape[0]
     low, high = np.full((ANGLES, charts, 2), np.inf), np.full((ANGLES, charts, 2), -np.inf)
     cosine, sine = np.empty(ANGLES), np.empty(ANGLES)
@@ -206,8 +210,8 @@ def _straighten(uv, chart, scale):
 
 @kernel
 def _measure(uv, chart, neighbours, area, charts):
-    """Area of each chart in the plane [C] and in space [C], and the length of its rim in the plane [C]."""
-    flat, full, rim = np.zeros(charts), np.zeros(charts), np.zeros(charts)
+    """Return the areas of charts in the plane [C] and in space [C], and their perimeters in the plane [C]."""
+    flat, full, perimeter = np.zeros(charts), np.zeros(charts), np.zeros(charts)
     for face in range(chart.shape[0]):
         t, c = uv[face], chart[face]
         x1, y1, x2, y2 = t[1, 0] - t[0, 0], t[1, 1] - t[0, 1], t[2, 0] - t[0, 0], t[2, 1] - t[0, 1]
@@ -217,38 +221,38 @@ def _measure(uv, chart, neighbours, area, charts):
             other = neighbours[face, k]
             if other < 0 or chart[other] != c:
                 m = (k + 1) % 3
-                rim[c] += np.sqrt((t[m, 0] - t[k, 0]) ** 2 + (t[m, 1] - t[k, 1]) ** 2)
-    return flat, full, rim
+                perimeter[c] += np.sqrt((t[m, 0] - t[k, 0]) ** 2 + (t[m, 1] - t[k, 1]) ** 2)
+    return flat, full, perimeter
 
 
 def pack(
     uv: np.ndarray, chart: np.ndarray, neighbours: np.ndarray, area: np.ndarray, texture_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lay charts side by side in the unit square.
+    """Pack charts into the unit square.
 
-    Each chart is scaled so that its area in the plane is that of its faces in space, turned, and placed by
-    its drawn outline (small charts go into the bays and holes of large ones). The packed rectangle is
-    stretched a little to fill the square.
+    Each chart is scaled so that its area in the plane equals the area of its faces in space, rotated, and
+    placed by its rasterized outline (small charts fill the concavities and holes of large ones). The packed
+    rectangle is stretched slightly to fill the square.
 
     Args:
-        uv: places of the corners in the plane of their chart, float64 [F, 3, 2].
+        uv: positions of the corners in the plane of their chart, float64 [F, 3, 2].
         chart: chart of each face, int32 [F], 0 .. C-1.
-        neighbours: faces across edges, int32 [F, 3].
-        area: area of each face in space, [F].
-        texture_size: texels along a side of the texture; the space between charts follows from it.
+        neighbours: faces across edges, from `face_neighbours`, int32 [F, 3].
+        area: area of each face in space, float64 [F].
+        texture_size: texels per side of the texture; determines the space between charts.
 
     Returns:
-        Texture coordinates of the corners in [0, 1], float64 [F, 3, 2]; and the charts, int32 [F], some of
-        which were cut: first those that are long against the whole, then more if these packed badly.
+        Texture coordinates of the corners in [0, 1], float64 [F, 3, 2]; and the new charts, int32 [F]: charts
+        that are long relative to the atlas are cut, and cut further if they pack badly.
     """
     pieces, best = chart, None
-    for longest in LONGEST:
+    for longest in CUT_LENGTHS:
         whole = float(area.sum())
         pieces = cut_large(uv, pieces, neighbours, longest * np.sqrt(whole))
         packed = _pack(uv, pieces, neighbours, area, texture_size)
         if best is None or packed[1] > best[1]:
             best = (*packed, pieces)
-        if best[1] >= ENOUGH or int(pieces.max()) >= MANY:
+        if best[1] >= GOOD_USAGE or int(pieces.max()) >= MANY_CHARTS:
             break
     assert best is not None
     return best[0], best[2]
@@ -257,17 +261,17 @@ def pack(
 def _pack(
     uv: np.ndarray, chart: np.ndarray, neighbours: np.ndarray, area: np.ndarray, texture_size: int
 ) -> tuple[np.ndarray, float]:
-    """Texture coordinates [F, 3, 2] of charts as they are, and the part of the square that they use."""
+    """Pack charts without cuts: return texture coordinates [F, 3, 2] and the used fraction of the square."""
     count = int(chart.max()) + 1
     start, order = group_faces(chart, count)
-    flat, full, rim = _measure(uv, chart, neighbours, area, count)
+    flat, full, perimeter = _measure(uv, chart, neighbours, area, count)
     scale = np.sqrt(full / np.maximum(flat, 1e-300)).clip(0.5, 2.0)  # [C]
     covered = float((flat * scale**2).sum())
     if covered <= 0.0:
         return np.full_like(uv, 0.5), 1.0
-    turned = _straighten(uv, chart, scale)
+    turned = _align(uv, chart, scale)
     low, high = chart_bounds(turned, chart, count)
-    side, space = _sizes(covered, float((rim * scale).sum()), texture_size)
+    side, space = _atlas_layout(covered, float((perimeter * scale).sum()), texture_size)
     side = max(side, 1.05 * float((high - low).max()))
     cell = side / CELLS
     margin = space / texture_size * side / 2
@@ -277,48 +281,48 @@ def _pack(
     mask = _draw_masks(turned, start, order, offset, wide, tall, cell, margin)
     filled = np.add.reduceat(mask, offset[:-1], dtype=np.int64)
     turns = np.where(np.maximum(wide, tall) > 3, 4, 1)
-    small = SMALL_OF_MANY if count >= MANY else SMALL
+    small = SMALL_MASK_OF_MANY if count >= MANY_CHARTS else SMALL_MASK
     least_width = int(np.minimum(wide, tall).max()) + 1
     by_box = np.lexsort((np.arange(count), -wide * tall))
     by_side = np.lexsort((np.arange(count), -filled, -np.maximum(wide, tall)))
     best = None
     for sequence in (by_box, by_side):
-        width = max(int(np.sqrt(filled.sum() / DENSE)), least_width)
+        width = max(int(np.sqrt(filled.sum() / EXPECTED_DENSITY)), least_width)
         for _ in range(2):
-            placed, height = _place(mask, offset, wide, tall, sequence, turns, width, small)
+            placed, height = _place_masks(mask, offset, wide, tall, sequence, turns, width, small)
             if height < 0:
                 break
             used = covered / (width * height * cell**2)
             stretch = max(width / height, height / width)
-            worth = used * min(1.0, STRETCH / stretch)
-            if best is None or worth > best[0]:
-                best = (worth, used, width, height, placed)
+            score = used * min(1.0, STRETCH / stretch)
+            if best is None or score > best[0]:
+                best = (score, used, width, height, placed)
             if stretch < 1.12:
                 break
             width = max(int(np.sqrt(width * height)), least_width)
-        if best is not None and (best[0] >= ENOUGH or count >= MANY):
+        if best is not None and (best[0] >= GOOD_USAGE or count >= MANY_CHARTS):
             break
     assert best is not None
     _, used, width, height, placed = best
-    return _unfold(turned, placed, wide, tall, chart, cell, width * cell, height * cell), used
+    return _to_texture_coordinates(turned, placed, wide, tall, chart, cell, width * cell, height * cell), used
 
 
-def _sizes(covered: float, rim: float, texture_size: int) -> tuple[float, float]:
-    """Side of the atlas in the charts' unit, and texels between charts.
+def _atlas_layout(covered: float, perimeter: float, texture_size: int) -> tuple[float, float]:
+    """Return the side of the atlas in the charts' unit, and the space between charts in texels.
 
-    Eight texels at 1024 keep charts apart down to the fourth mip level; where charts are many and small
-    that would cost too much of the atlas, so down to two.
+    Eight texels at a texture size of 1024 separate charts down to the fourth mip level. If charts are many
+    and small, that would waste too much of the atlas, and the space shrinks to two texels at least.
     """
     side = np.sqrt(covered / 0.7)
     space = 8.0 * texture_size / 1024
     least = max(2.0, 2.0 * texture_size / 1024)
-    loss = rim * space / texture_size * side / 2 / side**2
+    loss = perimeter * space / texture_size * side / 2 / side**2
     return side, float(np.clip(space * 0.06 / max(loss, 1e-9), least, max(space, least)))
 
 
 @kernel
-def _unfold(uv, placed, wide, tall, chart, cell, width, height):
-    """Turn and shift the charts' corners [F, 3, 2] as their masks were, and bring them into [0, 1]."""
+def _to_texture_coordinates(uv, placed, wide, tall, chart, cell, width, height):
+    """Rotate and move the charts' corners [F, 3, 2] like their masks, and scale them to [0, 1]."""
     moved = np.empty_like(uv)
     for face in range(chart.shape[0]):
         c = chart[face]

@@ -1,4 +1,4 @@
-"""Give a mesh texture coordinates."""
+"""UV unwrapping: compute texture coordinates for a mesh."""
 
 from __future__ import annotations
 
@@ -19,32 +19,36 @@ TEXTURE_SIZES = (512, 4096)
 
 
 def check_texture_size(texture_size: int) -> int:
-    """The size if it is a whole number from 512 to 4096 (any, not only powers of two), else UserError."""
+    """Return the size as an int if it is a whole number from 512 to 4096 (not only powers of two).
+
+    Raises:
+        UserError: the size is invalid.
+    """
     low, high = TEXTURE_SIZES
     whole = isinstance(texture_size, (int, np.integer)) and not isinstance(texture_size, bool)
     if not whole or not low <= texture_size <= high:
-        raise UserError(f"A texture has from {low} to {high} texels a side, not {texture_size!r}.")
+        raise UserError(f"Invalid texture size {texture_size!r}; use a whole number from {low} to {high}.")
     return int(texture_size)
 
 
 def unwrap(mesh: Mesh, method: str = "fast", texture_size: int = 1024) -> Mesh:
-    """Lay the faces of a mesh out in a texture, none on another.
+    """Unwrap a mesh into non-overlapping texture coordinates.
 
     Args:
-        mesh: any triangle mesh; faces without area or with corners that are not finite are let through.
-        method: `fast` (box projection, well under a second) or `xatlas` (fewer seams, far slower).
-        texture_size: texels along a side of the texture that is to be baked, 512 to 4096; the space
-            between charts follows from it.
+        mesh: any triangle mesh; faces without area or with non-finite corners are accepted.
+        method: "fast" (box projection, well under a second) or "xatlas" (fewer seams, far slower).
+        texture_size: texels per side of the texture that will be baked, 512 to 4096; determines the space
+            between charts.
 
     Returns:
-        The mesh with `uv`. Faces keep their order and winding; a vertex stands once for each chart that it
-        is in (with its normal, smooth ones if the mesh has none, and its colour), in order of charts;
-        vertices without a face are dropped.
-        Tangents, texture and normal map, which belonged to other coordinates, are dropped too.
+        The mesh with `uv`. Faces keep their order and winding. Vertices are duplicated, once for each chart
+        that they are in (with their colour and normal; smooth normals are computed if there are none), in
+        order of charts; vertices without a face are removed. Tangents, texture and normal map, which depend
+        on the former coordinates, are removed.
 
     Raises:
         EmptySurfaceError: the mesh has no faces.
-        UserError: unknown method or texture size.
+        UserError: the method is unknown, or the texture size is invalid.
     """
     if method not in METHODS:
         raise UserError(f"Unknown unwrap method {method!r}; choose one of {', '.join(METHODS)}.")
@@ -54,12 +58,14 @@ def unwrap(mesh: Mesh, method: str = "fast", texture_size: int = 1024) -> Mesh:
     vertices = mesh.vertices.detach().cpu().double().numpy()
     faces = mesh.faces.detach().cpu().numpy().astype(np.int32)
     corners = vertices[faces]  # [F, 3, 3]
-    sound = np.isfinite(corners).all((1, 2))
-    uv = np.full((len(faces), 3, 2), 0.5 / texture_size)  # of faces that are nowhere
+    finite = np.isfinite(corners).all((1, 2))
+    uv = np.full((len(faces), 3, 2), 0.5 / texture_size)  # for faces that are not finite
     chart = np.zeros(len(faces), np.int32)
-    if sound.any():
-        uv[sound], chart[sound] = _lay_out(faces[sound], vertices, corners[sound], method, texture_size)
-    chart[~sound] = chart.max() + 1
+    if finite.any():
+        uv[finite], chart[finite] = _unwrap_faces(
+            faces[finite], vertices, corners[finite], method, texture_size
+        )
+    chart[~finite] = chart.max() + 1
 
     start, order = group_faces(chart, int(chart.max()) + 1)
     new_faces, source, new_uv = _split_vertices(faces, uv, start, order, len(vertices))
@@ -78,10 +84,10 @@ def unwrap(mesh: Mesh, method: str = "fast", texture_size: int = 1024) -> Mesh:
     )
 
 
-def _lay_out(
+def _unwrap_faces(
     faces: np.ndarray, vertices: np.ndarray, corners: np.ndarray, method: str, texture_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Texture coordinates [F, 3, 2] and charts [F] of finite faces."""
+    """Return texture coordinates [F, 3, 2] and charts [F] of finite faces."""
     centre = (corners.reshape(-1, 3).min(0) + corners.reshape(-1, 3).max(0)) / 2
     corners = corners - centre
     area = np.sqrt((np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) ** 2).sum(1)) / 2
@@ -94,9 +100,9 @@ def _lay_out(
 
 @kernel
 def _split_vertices(faces, uv, start, order, vertex_count):
-    """One vertex a chart: (faces int64 [F, 3], the vertex each stems from int64 [V], uv float32 [V, 2])."""
-    seen = np.full(vertex_count, -1, np.int64)
-    name = np.empty(vertex_count, np.int64)
+    """Duplicate vertices per chart: faces int64 [F, 3], source vertices int64 [V], uv float32 [V, 2]."""
+    last_chart = np.full(vertex_count, -1, np.int64)
+    new_index = np.empty(vertex_count, np.int64)
     new_faces = np.empty(faces.shape, np.int64)
     source = np.empty(3 * faces.shape[0], np.int64)
     new_uv = np.empty((3 * faces.shape[0], 2), np.float32)
@@ -106,12 +112,12 @@ def _split_vertices(faces, uv, start, order, vertex_count):
             face = order[i]
             for k in range(3):
                 vertex = faces[face, k]
-                if seen[vertex] != c:
-                    seen[vertex] = c
-                    name[vertex] = count
+                if last_chart[vertex] != c:
+                    last_chart[vertex] = c
+                    new_index[vertex] = count
                     source[count] = vertex
                     new_uv[count, 0] = min(max(uv[face, k, 0], 0.0), 1.0)
                     new_uv[count, 1] = min(max(uv[face, k, 1], 0.0), 1.0)
                     count += 1
-                new_faces[face, k] = name[vertex]
+                new_faces[face, k] = new_index[vertex]
     return new_faces, source[:count].copy(), new_uv[:count].copy()
