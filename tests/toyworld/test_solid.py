@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from tests.helpers import solids_in_numpy as slow
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.toyworld.scene.classes import THINGS
+from triplaneturbo.toyworld.scene.classes import OBJECT_CLASSES
 from triplaneturbo.toyworld.scene.object_class import INSTANCES
 from triplaneturbo.toyworld.scene.palette import ACCENT, MAIN, NAMES, paint
 from triplaneturbo.toyworld.scene.solid import RADIUS, Builder, Solid
@@ -165,7 +165,7 @@ def test_solids_are_scaled_raised_repainted_and_set_beside_each_other() -> None:
     exchange = {MAIN: paint("red"), paint("red"): MAIN}
     assert swapped.paints(p).tolist() == [exchange[one] for one in mixed.paints(p).tolist()]
     ball = built(lambda b: b.sphere(0.4, at=(0.5, 0, 0)))
-    both = mixed.beside(ball)
+    both = mixed.union(ball)
     np.testing.assert_allclose(both.distance(p), np.minimum(mixed.distance(p), ball.distance(p)), atol=1e-9)
 
 
@@ -208,9 +208,9 @@ def test_an_empty_solid_is_refused() -> None:
         built(lambda b: b.sphere(0.2), lambda b: b.sphere(0.5, cut=True)).placed()
 
 
-@pytest.mark.parametrize("name", THINGS)
+@pytest.mark.parametrize("name", OBJECT_CLASSES)
 def test_every_class_is_six_different_things_each_in_one_piece_and_in_its_colour(name: str) -> None:
-    thing = THINGS[name]
+    thing = OBJECT_CLASSES[name]
     rows = [thing.instance(index).rows for index in range(INSTANCES)]
     for index, one in enumerate(rows):
         assert np.array_equal(one, thing.instance(index).rows)  # the same at every call
@@ -218,7 +218,7 @@ def test_every_class_is_six_different_things_each_in_one_piece_and_in_its_colour
         assert not any(one.shape == other.shape and np.allclose(one, other) for other in rows[:index])
         unions = one[one[:, 1] == 0]
         assert set(unions[:, 3]) <= {*range(len(NAMES)), MAIN, ACCENT}
-    index = sorted(THINGS).index(name) % INSTANCES
+    index = sorted(OBJECT_CLASSES).index(name) % INSTANCES
     solid = thing.instance(index).placed()
     axis = np.linspace(-RADIUS, RADIUS, 64)
     grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)

@@ -48,7 +48,7 @@ def train(
         return value, {"square": value.item()}
 
     train_stage(
-        "stage", folder, modules, loss, team=DistributedContext(), steps=steps, rate=1e-2, average=average,
+        "stage", folder, modules, loss, context=DistributedContext(), steps=steps, rate=1e-2, average=average,
         settings=settings or {"batch": 16}, save_every=EVERY, progress=progress,
     )  # fmt: skip
     return modules, taken

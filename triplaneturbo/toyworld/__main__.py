@@ -15,43 +15,45 @@ from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.utils.atomic_files import write_whole
 
 
-def _look(options: argparse.Namespace) -> None:
+def _class_sheet(options: argparse.Namespace) -> None:
     from triplaneturbo.mesh.io.common import encode_image
-    from triplaneturbo.toyworld.scene.classes import THINGS
-    from triplaneturbo.toyworld.scoring.class_sheet import look
+    from triplaneturbo.toyworld.scene.classes import OBJECT_CLASSES
+    from triplaneturbo.toyworld.scoring.class_sheet import make_class_sheet
 
-    unknown = [name for name in options.things if name not in THINGS]
+    unknown = [name for name in options.things if name not in OBJECT_CLASSES]
     if unknown:
-        raise UserError(f"There is no class called {unknown[0]!r}: choose from {', '.join(THINGS)}.")
-    things = [THINGS[name] for name in options.things or THINGS]
-    print(write_whole(options.to, encode_image(look(things, options.size), "png")))
+        raise UserError(f"There is no class called {unknown[0]!r}: choose from {', '.join(OBJECT_CLASSES)}.")
+    things = [OBJECT_CLASSES[name] for name in options.things or OBJECT_CLASSES]
+    print(write_whole(options.to, encode_image(make_class_sheet(things, options.size), "png")))
 
 
-def _rate(text: str) -> float:
+def _learning_rate(text: str) -> float:
     value = float(text)
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is no learning rate: give one above 0 and at most 1")
     return value
 
 
-def _keys() -> list:
+def _all_keys() -> list:
     from triplaneturbo.toyworld.captions.combinations import all_specs
 
     return list(dict.fromkeys((spec.thing, spec.support) for spec in all_specs()))
 
 
-def _pool(options: argparse.Namespace) -> None:
+def _draw_views(options: argparse.Namespace) -> None:
     from triplaneturbo.toyworld.scene.view_cache import make_view_cache
 
-    make_view_cache(options.folder / "pool", _keys(), lambda line: print(line, flush=True), options.processes)
+    make_view_cache(
+        options.folder / "pool", _all_keys(), lambda line: print(line, flush=True), options.processes
+    )
 
 
 def _pretrain(options: argparse.Namespace) -> None:
     from triplaneturbo.toyworld.training.pretrain import pretrain
     from triplaneturbo.utils.distributed import run
 
-    _pool(options)
-    arguments = (options.folder, _keys(), options.vae_steps, options.unet_steps, options.batch)
+    _draw_views(options)
+    arguments = (options.folder, _all_keys(), options.vae_steps, options.unet_steps, options.batch)
     run(pretrain, arguments, options.processes, options.device)
 
 
@@ -60,7 +62,7 @@ def _train(options: argparse.Namespace) -> None:
 
     from triplaneturbo.models.adapter import ADAPTER_NAME
     from triplaneturbo.toyworld.captions.combinations import seen
-    from triplaneturbo.toyworld.training.start import take_base
+    from triplaneturbo.toyworld.training.start import copy_base
     from triplaneturbo.toyworld.training.train import SMALL, read_captions, train
     from triplaneturbo.utils.distributed import run
 
@@ -68,34 +70,36 @@ def _train(options: argparse.Namespace) -> None:
     settings = replace(SMALL, iterations=options.iterations, batch=options.prompts)
     start = None
     if options.start:
-        mark = take_base(options.start, options.folder)
-        settings = replace(settings, start=mark, begun=1.0, rate=SMALL.rate / 2)
+        fingerprint = copy_base(options.start, options.folder)
+        settings = replace(settings, start=fingerprint, begun=1.0, rate=SMALL.rate / 2)
         start = options.start / ADAPTER_NAME
-        _pool(options)
+        _draw_views(options)
     else:
         _pretrain(options)
     if options.rate:
         settings = replace(settings, rate=options.rate)
     until = time.monotonic() + 60 * options.minutes
-    run(train, (options.folder, _keys(), specs, settings, until, start), options.processes, options.device)
+    run(
+        train, (options.folder, _all_keys(), specs, settings, until, start), options.processes, options.device
+    )
 
 
 def _clip(options: argparse.Namespace) -> None:
     from triplaneturbo.toyworld.training.clip import train_clip
     from triplaneturbo.utils.distributed import run
 
-    _pool(options)
-    arguments = (options.folder, _keys(), options.steps, options.batch)
+    _draw_views(options)
+    arguments = (options.folder, _all_keys(), options.steps, options.batch)
     run(train_clip, arguments, options.processes, options.device)
 
 
-def _trend(options: argparse.Namespace) -> None:
-    from triplaneturbo.toyworld.scoring.ablations import trend
+def _ablations(options: argparse.Namespace) -> None:
+    from triplaneturbo.toyworld.scoring.ablations import run_ablations
     from triplaneturbo.utils.distributed import run
 
     _pretrain(options)
     arguments = (options.folder, options.passes, options.prompts)
-    run(trend, arguments, options.processes, options.device)
+    run(run_ablations, arguments, options.processes, options.device)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -110,9 +114,9 @@ def _score(options: argparse.Namespace) -> None:
 
     from triplaneturbo.evaluate.clip import Clip
     from triplaneturbo.models.weights import load_model
-    from triplaneturbo.toyworld.scoring.generated import maker
+    from triplaneturbo.toyworld.scoring.generated import make_generate
     from triplaneturbo.toyworld.scoring.score import prompts, score
-    from triplaneturbo.toyworld.scoring.score_report import Sheet, table
+    from triplaneturbo.toyworld.scoring.score_report import ScoreSheet, table
     from triplaneturbo.toyworld.training.clip import Judge
 
     torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))  # one core works out the truth meanwhile
@@ -122,8 +126,8 @@ def _score(options: argparse.Namespace) -> None:
     judge = Judge(Clip.load(place)) if place else None
     if judge is None:
         print(f"No judge in {places[0]} or {places[1]}: R@1 and R@5 are left out.", file=sys.stderr)
-    sheet = Sheet()
-    scores = score(maker(model), prompts(options.prompts), judge=judge, watch=sheet)
+    sheet = ScoreSheet()
+    scores = score(make_generate(model), prompts(options.prompts), judge=judge, on_result=sheet)
     if options.sheet:
         write_whole(options.sheet, sheet.png())
     text = json.dumps(scores, indent=1) + "\n"
@@ -153,10 +157,10 @@ def main(arguments: list[str] | None = None) -> int:
     sub.add_argument("things", nargs="*", metavar="CLASS", help="names of classes; all if none is given")
     sub.add_argument("--to", type=Path, default=Path("world.png"))
     sub.add_argument("--size", type=int, default=96, help="pixels a picture")
-    sub.set_defaults(run=_look)
+    sub.set_defaults(run=_class_sheet)
     sub = commands.add_parser("pool", help="draw every solid from every camera, once")
     _add_run(sub)
-    sub.set_defaults(run=_pool)
+    sub.set_defaults(run=_draw_views)
     sub = commands.add_parser("pretrain", help="train the small Stable Diffusion on the world's pictures")
     _add_run(sub)
     _add_pretrain(sub)
@@ -168,7 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
     sub.add_argument("--prompts", type=int, default=4, help="prompts an iteration and process")
     sub.add_argument(
         "--rate",
-        type=_rate,
+        type=_learning_rate,
         help="the largest learning rate: 0.002; 0.001 with --from, where more first undoes what was learned",
     )
     sub.add_argument(
@@ -193,7 +197,7 @@ def main(arguments: list[str] | None = None) -> int:
     _add_pretrain(sub)
     sub.add_argument("--passes", type=int, default=800, help="of the U-Net, in each of the runs")
     sub.add_argument("--prompts", type=int, default=2, help="prompts an iteration and process")
-    sub.set_defaults(run=_trend)
+    sub.set_defaults(run=_ablations)
     sub = commands.add_parser("export", help="write the trained model as it is shipped, in float16")
     sub.add_argument("--folder", type=Path, default=Path("runs/small"))
     sub.add_argument("--to", type=Path, default=Path("checkpoints/small"))

@@ -107,7 +107,7 @@ class Solid:
             rows[self.rows[:, PAINT] == old, PAINT] = new
         return replace(self, rows=rows)
 
-    def beside(self, other: Solid) -> Solid:
+    def union(self, other: Solid) -> Solid:
         """The union with another solid not yet placed; cuts and blends of one leave the other alone."""
         rows = other.rows.copy()
         rows[:, GROUP] += self.rows[:, GROUP].max() + 1

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from triplaneturbo.toyworld.scene.classes import THINGS
+from triplaneturbo.toyworld.scene.classes import OBJECT_CLASSES
 from triplaneturbo.toyworld.scene.palette import ACCENT, MAIN, paint
 from triplaneturbo.toyworld.scene.solid import Solid
 
@@ -27,15 +27,17 @@ def solid_of(thing: str, shape: str, support: str, index: int) -> Solid:
     On a support it wears MAIN and its own second colour; the support wears ACCENT.
     """
     if not support:
-        return THINGS[thing].instance(index).placed(*SHAPES[shape])
-    rider, below = THINGS[thing].instance(index), THINGS[support].instance(index)
-    rider = _normal(rider, 0.62).repainted({ACCENT: paint(THINGS[thing].accent_color)})
-    below = _normal(below, 0.6).repainted({MAIN: ACCENT, ACCENT: paint(THINGS[support].accent_color)})
+        return OBJECT_CLASSES[thing].instance(index).placed(*SHAPES[shape])
+    rider, below = OBJECT_CLASSES[thing].instance(index), OBJECT_CLASSES[support].instance(index)
+    rider = _normalize(rider, 0.62).repainted({ACCENT: paint(OBJECT_CLASSES[thing].accent_color)})
+    below = _normalize(below, 0.6).repainted(
+        {MAIN: ACCENT, ACCENT: paint(OBJECT_CLASSES[support].accent_color)}
+    )
     foot, top = rider.bounds()[0][2], _top(below)
-    return below.beside(rider.raised(top - foot - _SINK)).placed()
+    return below.union(rider.raised(top - foot - _SINK)).placed()
 
 
-def _normal(solid: Solid, reach: float) -> Solid:
+def _normalize(solid: Solid, reach: float) -> Solid:
     """Scaled and set down so that it reaches that far from the middle of its foot's axis."""
     inside = solid.inside()
     low, high = inside.min(0), inside.max(0)

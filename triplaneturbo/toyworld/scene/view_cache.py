@@ -19,7 +19,7 @@ import torch
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.render.cameras import Cameras, orbit
-from triplaneturbo.toyworld.scene.classes import THINGS
+from triplaneturbo.toyworld.scene.classes import OBJECT_CLASSES
 from triplaneturbo.toyworld.scene.object_class import INSTANCES
 from triplaneturbo.toyworld.scene.solids import SHAPES, solid_of
 from triplaneturbo.toyworld.scene.view_renderer import NOTHING, see
@@ -37,7 +37,7 @@ PIXEL = np.dtype([("code", "u1"), ("depth", "f2"), ("normal", "i1", (3,))])
 Key = tuple[str, str]  # a thing and "", or a rider and its support
 
 
-def pool_cameras() -> Cameras:
+def cache_cameras() -> Cameras:
     """The pool's cameras: rigs [0, 8) of 4 views each, then the three that look along the axes: 35 in all."""
     rig = np.arange(RIGS)
     # Low-discrepancy sequences: few rigs cover azimuths, elevations and distances evenly.
@@ -57,7 +57,7 @@ class ViewCache:
     """Read access to the drawn views of a folder, which `make_view_cache` has filled."""
 
     def __init__(self, folder: Path, keys: Iterable[Key]) -> None:
-        self.cameras = pool_cameras()
+        self.cameras = cache_cameras()
         self._views: dict[Key, np.ndarray] = {}
         for key in keys:
             path = _path(folder, key)
@@ -91,7 +91,7 @@ def make_view_cache(
 def _draw(folder: Path, key: Key) -> None:
     torch.set_num_threads(1)
     thing, support = key
-    cameras = pool_cameras()
+    cameras = cache_cameras()
     shapes = [""] if support else list(SHAPES)
     out = np.zeros((len(shapes), INSTANCES, len(cameras), SIZE, SIZE), dtype=PIXEL)
     for row, shape in enumerate(shapes):
@@ -113,13 +113,13 @@ def draw_views(thing: str, shape: str, support: str, index: int, cameras: Camera
 
 def _path(folder: Path, key: Key) -> Path:
     """The file's name changes with the shapes, so that an old file is never taken for a new one."""
-    return folder / f"{'-on-'.join(filter(None, key)).replace(' ', '_')}-{mark(key):08x}.npy"
+    return folder / f"{'-on-'.join(filter(None, key)).replace(' ', '_')}-{fingerprint(key):08x}.npy"
 
 
-def mark(key: Key) -> int:
+def fingerprint(key: Key) -> int:
     """Tells one state of a key's solids and of the cameras from another."""
     value = zlib.crc32(repr((SIZE, RIGS, FOV, NEAREST, FARTHEST, sorted(SHAPES.items()))).encode())
     for name in filter(None, key):
         for index in range(INSTANCES):
-            value = zlib.crc32(THINGS[name].instance(index).rows.tobytes(), value)
+            value = zlib.crc32(OBJECT_CLASSES[name].instance(index).rows.tobytes(), value)
     return value

@@ -28,19 +28,27 @@ def picture(
     return (small * 255).round().to(torch.uint8).numpy()
 
 
-def row(thing: ObjectClass, size: int = 96) -> list[np.ndarray]:
+def class_row(object_class: ObjectClass, size: int = 96) -> list[np.ndarray]:
     """Pictures of all instances of a class, then of the first from the front, the side, behind and above."""
     corner = orbit(35.0, 20.0, 2.5)
     pictures = []
     for index in range(INSTANCES):
-        solid = thing.instance(index).placed()
-        pictures.append(picture(solid, thing.color, thing.accent_color, "", corner, size, _BACKGROUND)[0])
+        solid = object_class.instance(index).placed()
+        pictures.append(
+            picture(solid, object_class.color, object_class.accent_color, "", corner, size, _BACKGROUND)[0]
+        )
     around = orbit([0.0, 90.0, 180.0, 0.0], [10.0, 10.0, 10.0, 89.0], 2.5)
-    solid = thing.instance(0).placed()
-    pictures += list(picture(solid, thing.color, thing.accent_color, "", around, size, _BACKGROUND))
+    solid = object_class.instance(0).placed()
+    pictures += list(
+        picture(solid, object_class.color, object_class.accent_color, "", around, size, _BACKGROUND)
+    )
     return pictures
 
 
-def look(things: Sequence[ObjectClass], size: int = 96) -> np.ndarray:
+def make_class_sheet(object_classes: Sequence[ObjectClass], size: int = 96) -> np.ndarray:
     """A sheet with a row a class, [H, W, 3] uint8."""
-    return sheet([one for thing in things for one in row(thing, size)], columns=INSTANCES + 4, gap=2)
+    return sheet(
+        [one for object_class in object_classes for one in class_row(object_class, size)],
+        columns=INSTANCES + 4,
+        gap=2,
+    )

@@ -43,15 +43,15 @@ class Generated:
     @property
     def floaters(self) -> int:
         """Pieces of the raw surface beside the largest that hold more than `FLOATER` of its area."""
-        return _loose(self.raw)
+        return _count_floaters(self.raw)
 
     @property
     def floaters_left(self) -> int:
         """The same of the mesh that the user gets."""
-        return _loose(self.mesh)
+        return _count_floaters(self.mesh)
 
 
-def maker(model: Model) -> Callable[[str, int], Generated]:
+def make_generate(model: Model) -> Callable[[str, int], Generated]:
     """What a model makes of a prompt and a seed, as `Pipeline` does it, up to the surface that is unwrapped.
 
     Colours are asked of the field itself, of which a texture would be a copy.
@@ -82,12 +82,12 @@ def sphere(radius: float = 0.5, grey: float = 0.5) -> Generated:
     return Generated(mesh, mesh, lambda points: torch.full_like(points, grey))
 
 
-def _loose(mesh: Mesh) -> int:
-    areas = pieces(mesh)
+def _count_floaters(mesh: Mesh) -> int:
+    areas = piece_areas(mesh)
     return int((areas[1:] > FLOATER * areas.sum()).sum())
 
 
-def pieces(mesh: Mesh) -> np.ndarray:
+def piece_areas(mesh: Mesh) -> np.ndarray:
     """Areas of the connected pieces of a mesh, the largest first: float64 [P]."""
     corners = mesh.faces.cpu().numpy()
     starts, ends = corners[:, :2].ravel(), corners[:, 1:].ravel()
@@ -98,26 +98,30 @@ def pieces(mesh: Mesh) -> np.ndarray:
     return np.sort(sums[sums > 0])[::-1]
 
 
-def colored(made: Generated, cameras: Cameras, size: int) -> tuple[Tensor, Tensor]:
+def render_colors(generated: Generated, cameras: Cameras, size: int) -> tuple[Tensor, Tensor]:
     """Where V cameras see it, bool [V, size, size], and its unlit colours [V, size, size, 3], 0 elsewhere."""
-    covered, rgb, _ = _look(made, cameras, size, False)
+    covered, rgb, _ = _rasterize(generated, cameras, size, False)
     return covered, rgb
 
 
-def photograph(made: Generated, cameras: Cameras, size: int, ground: tuple[float, float, float]) -> Tensor:
+def photograph(
+    generated: Generated, cameras: Cameras, size: int, background: tuple[float, float, float]
+) -> Tensor:
     """Lightly shaded pictures [V, 3, size, size] in [0, 1] on a background; drawn at twice the size."""
-    covered, rgb, normal = _look(made, cameras, 2 * size, True)
+    covered, rgb, normal = _rasterize(generated, cameras, 2 * size, True)
     lit = shade(rgb, F.normalize(normal, dim=-1), cameras.c2w[:, None, None, :3, 2].float())
-    lit = torch.where(covered[..., None], lit, lit.new_tensor(ground))
+    lit = torch.where(covered[..., None], lit, lit.new_tensor(background))
     return F.avg_pool2d(lit.permute(0, 3, 1, 2), 2).clamp(0, 1)
 
 
-def _look(made: Generated, cameras: Cameras, size: int, normals: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _rasterize(
+    generated: Generated, cameras: Cameras, size: int, normals: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Coverage [V, H, W], colours [V, H, W, 3] and, if asked for, smooth normals [V, H, W, 3]."""
-    vertices, faces = made.mesh.vertices, made.mesh.faces
+    vertices, faces = generated.mesh.vertices, generated.mesh.faces
     raster = rasterize(vertices, faces, cameras, size, size)
     values = torch.cat((vertices, smooth_normals(vertices, faces)), 1) if normals else vertices
     seen = interpolate(values, faces, raster.triangle, raster.bary)  # [V, H, W, 3 or 6]
     rgb = torch.zeros(*raster.mask.shape, 3)
-    rgb[raster.mask] = made.rgb(seen[..., :3][raster.mask]).float().clamp(0, 1)
+    rgb[raster.mask] = generated.rgb(seen[..., :3][raster.mask]).float().clamp(0, 1)
     return raster.mask, rgb, seen[..., 3:]

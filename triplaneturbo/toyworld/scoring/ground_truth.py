@@ -35,15 +35,15 @@ def instance(spec: Spec, index: int) -> Solid:
 
 def occupancy(spec: Spec) -> np.ndarray:
     """What each instance fills: bool [6, 64, 64, 64], indexed [instance, x, y, z]."""
-    return np.stack([_filled(spec.thing, shape_of(spec), spec.support, i) for i in range(INSTANCES)])
+    return np.stack([_voxels(spec.thing, shape_of(spec), spec.support, i) for i in range(INSTANCES)])
 
 
 @lru_cache(maxsize=256)
-def _filled(thing: str, shape: str, support: str, index: int) -> np.ndarray:
-    return filled(solid_of(thing, shape, support, index))
+def _voxels(thing: str, shape: str, support: str, index: int) -> np.ndarray:
+    return voxelize(solid_of(thing, shape, support, index))
 
 
-def filled(solid: Solid, size: int = VOXELS) -> np.ndarray:
+def voxelize(solid: Solid, size: int = VOXELS) -> np.ndarray:
     """Which voxels' middles lie inside a solid: bool [size, size, size]; `size` is a multiple of 8.
 
     Blocks that the surface cannot reach are filled or left out as a whole.
@@ -62,11 +62,11 @@ def filled(solid: Solid, size: int = VOXELS) -> np.ndarray:
     return out
 
 
-def look(spec: Spec, index: int) -> tuple[Tensor, Tensor]:
+def score_views(spec: Spec, index: int) -> tuple[Tensor, Tensor]:
     """An instance in the score's views: coverage bool [8, 128, 128], unlit colours [8, 128, 128, 3]."""
     views = _views(spec.thing, shape_of(spec), spec.support, index)
     return torch.from_numpy(views.paint != NOTHING), torch.from_numpy(
-        _table(spec)[views.pattern, views.paint]
+        _color_table(spec)[views.pattern, views.paint]
     )
 
 
@@ -75,9 +75,9 @@ def _views(thing: str, shape: str, support: str, index: int) -> Views:
     return see(solid_of(thing, shape, support, index), score_cameras(), SIZE)
 
 
-def made(spec: Spec, index: int) -> Generated:
+def generated(spec: Spec, index: int) -> Generated:
     """An instance as if a perfect model had made it."""
-    solid, table = instance(spec, index), _table(spec)
+    solid, table = instance(spec, index), _color_table(spec)
     surface = Mesh(*mesh(solid))
 
     def rgb(points: Tensor) -> Tensor:
@@ -87,6 +87,6 @@ def made(spec: Spec, index: int) -> Generated:
     return Generated(surface, surface, rgb)
 
 
-def _table(spec: Spec) -> np.ndarray:
+def _color_table(spec: Spec) -> np.ndarray:
     """The colours of a spec by pattern bits and paint: [8, 256, 3]."""
     return colors(spec.color, spec.support_color or spec.accent, spec.modifier)

@@ -20,19 +20,19 @@ import numpy as np
 from triplaneturbo.errors import EmptySurfaceError
 from triplaneturbo.evaluate.voxels import filled, overlap
 from triplaneturbo.toyworld.captions.caption_parser import parse
-from triplaneturbo.toyworld.captions.combinations import Balance, held_out, seen
+from triplaneturbo.toyworld.captions.combinations import BalancedSampler, held_out, seen
 from triplaneturbo.toyworld.scene.spec import Spec
 from triplaneturbo.toyworld.scoring import ground_truth
-from triplaneturbo.toyworld.scoring.generated import Generated, colored, sphere
+from triplaneturbo.toyworld.scoring.generated import Generated, render_colors, sphere
 from triplaneturbo.toyworld.training.clip import Judge
 from triplaneturbo.utils.atomic_files import write_whole
 
 PROMPTS = Path(__file__).with_name("score_prompts.txt")
 SEEDS = (0, 1, 2)
 GROUPS = ("seen", "held out")
-_EACH = 64  # prompts of a group
+_PROMPTS_PER_GROUP = 64  # prompts of a group
 # Called with each result: what was asked, the seed, what came of it (None: nothing), the nearest instance.
-Watch = Callable[[Spec, int, Generated | None, int], None]
+OnResult = Callable[[Spec, int, Generated | None, int], None]
 
 
 def score(
@@ -40,7 +40,7 @@ def score(
     specs: Sequence[Spec],
     seeds: Sequence[int] = SEEDS,
     judge: Judge | None = None,
-    watch: Watch | None = None,
+    on_result: OnResult | None = None,
 ) -> dict[str, Any]:
     """Score what `generate(caption, seed)` makes; it may raise EmptySurfaceError.
 
@@ -57,44 +57,44 @@ def score(
     plain: list[dict[str, Any]] = []
     spread: list[dict[str, Any]] = []
     ball = sphere()
-    for spec, instances in _with_truth(specs):
+    for spec, instances in _with_occupancy(specs):
         shapes, nearest = [], set()
         for seed in seeds:
             try:
-                made = generate(spec.caption, seed)
+                generated = generate(spec.caption, seed)
             except EmptySurfaceError:
-                made = None
-            entry, shape = compare(made, spec, instances, judge)
+                generated = None
+            entry, shape = compare(generated, spec, instances, judge)
             results.append({**entry, "seed": seed})
-            if made is not None:
+            if generated is not None:
                 shapes.append(shape)
                 nearest.add(entry["nearest"])
-            if watch is not None:
-                watch(spec, seed, made, entry["nearest"])
+            if on_result is not None:
+                on_result(spec, seed, generated, entry["nearest"])
         plain.append(compare(ball, spec, instances, judge)[0])
         spread.append(
             {
                 "group": group_of(spec),
-                "model": _differences(shapes),
-                "world": _differences(instances),
+                "model": _mean_distance(shapes),
+                "world": _mean_distance(instances),
                 "instances_hit": len(nearest),
             }
         )
     return {
         "seeds": list(seeds),
-        "model": _by("group", results),
-        "sphere": _by("group", plain),
+        "model": _summaries_by("group", results),
+        "sphere": _summaries_by("group", plain),
         "diversity": {
             group: {key: _mean(e[key] for e in spread if e["group"] == group) for key in list(spread[0])[1:]}
             for group in dict.fromkeys(e["group"] for e in spread)
         },
-        "kinds": _by("kind", results),
-        "classes": _by("class", results),
+        "kinds": _summaries_by("kind", results),
+        "classes": _summaries_by("class", results),
         "results": results,
     }
 
 
-def _with_truth(specs: Sequence[Spec]) -> Iterator[tuple[Spec, np.ndarray]]:
+def _with_occupancy(specs: Sequence[Spec]) -> Iterator[tuple[Spec, np.ndarray]]:
     """Each spec with what its instances fill, which another thread works out one spec ahead."""
     with ThreadPoolExecutor(1) as ahead:
         coming = [ahead.submit(ground_truth.occupancy, spec) for spec in specs[:1]]
@@ -105,7 +105,7 @@ def _with_truth(specs: Sequence[Spec]) -> Iterator[tuple[Spec, np.ndarray]]:
 
 
 def compare(
-    made: Generated | None, spec: Spec, instances: np.ndarray, judge: Judge | None = None
+    generated: Generated | None, spec: Spec, instances: np.ndarray, judge: Judge | None = None
 ) -> tuple[dict[str, Any], np.ndarray]:
     """One result beside the truth.
 
@@ -120,7 +120,7 @@ def compare(
         raw surface, "floaters_left" in what the user gets, "empty".
     """
     about = {"prompt": spec.caption, "group": group_of(spec), "kind": spec.kind, "class": spec.thing}
-    if made is None:
+    if generated is None:
         nothing: dict[str, Any] = {
             "volume_iou": 0.0,
             "nearest": 0,
@@ -130,11 +130,11 @@ def compare(
         nothing |= {"rank": None if judge is None else judge.last}
         nothing |= {"floaters": 0, "floaters_left": 0, "empty": True}
         return {**about, **nothing}, np.zeros_like(instances[0])
-    shape = filled(made.mesh.vertices, made.mesh.faces, len(instances[0]))
+    shape = filled(generated.mesh.vertices, generated.mesh.faces, len(instances[0]))
     shares = [overlap(shape, one) for one in instances]
     nearest = int(np.argmax(shares))
-    true_mask, true_rgb = ground_truth.look(spec, nearest)
-    mask, rgb = colored(made, ground_truth.score_cameras(), ground_truth.SIZE)
+    true_mask, true_rgb = ground_truth.score_views(spec, nearest)
+    mask, rgb = render_colors(generated, ground_truth.score_cameras(), ground_truth.SIZE)
     both = mask & true_mask
     error = (rgb[both] - true_rgb[both]).abs().mean().item() if both.any() else None
     entry = {
@@ -142,9 +142,9 @@ def compare(
         "nearest": nearest,
         "silhouette_iou": overlap(mask.numpy(), true_mask.numpy()),
         "color_error": error,
-        "rank": None if judge is None else judge.rank(made, spec),
-        "floaters": made.floaters,
-        "floaters_left": made.floaters_left,
+        "rank": None if judge is None else judge.rank(generated, spec),
+        "floaters": generated.floaters,
+        "floaters_left": generated.floaters_left,
         "empty": False,
     }
     return {**about, **entry}, shape
@@ -172,7 +172,7 @@ def group_of(spec: Spec) -> str:
     return GROUPS[spec in held_out()]
 
 
-def _by(what: str, entries: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _summaries_by(what: str, entries: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     names = dict.fromkeys(entry[what] for entry in entries)
     return {name: summary([entry for entry in entries if entry[what] == name]) for name in names}
 
@@ -183,16 +183,18 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return fmean(there) if there else None
 
 
-def _differences(shapes: Sequence[np.ndarray] | np.ndarray) -> float | None:
+def _mean_distance(shapes: Sequence[np.ndarray] | np.ndarray) -> float | None:
     """Mean of 1 - IoU over all pairs; None for fewer than two."""
     return _mean(1 - overlap(one, other) for one, other in combinations(shapes, 2))
 
 
-def prompts(count: int = 2 * _EACH) -> list[Spec]:
+def prompts(count: int = 2 * _PROMPTS_PER_GROUP) -> list[Spec]:
     """The first `count` / 2 of the fixed prompts of each group, seen ones first; at least one of each."""
     specs = [parse(line).spec for line in PROMPTS.read_text(encoding="utf-8").splitlines()]
-    each = min(max(1, count // 2), _EACH)
-    return [spec for start in (0, _EACH) for spec in specs[start : start + each] if spec is not None]
+    each = min(max(1, count // 2), _PROMPTS_PER_GROUP)
+    return [
+        spec for start in (0, _PROMPTS_PER_GROUP) for spec in specs[start : start + each] if spec is not None
+    ]
 
 
 def write_prompts(path: Path = PROMPTS) -> None:
@@ -204,9 +206,9 @@ def write_prompts(path: Path = PROMPTS) -> None:
     rng = np.random.default_rng(64)
     chosen: list[Spec] = []
     for specs in (seen(), sorted(held_out(), key=lambda spec: spec.caption)):
-        balance = Balance(specs)
+        sampler = BalancedSampler(specs)
         group: dict[Spec, None] = {}
-        while len(group) < _EACH:
-            group[balance.draw(rng)] = None
+        while len(group) < _PROMPTS_PER_GROUP:
+            group[sampler.draw(rng)] = None
         chosen += group
     write_whole(path, "".join(f"{spec.caption}\n" for spec in chosen).encode())

@@ -41,7 +41,7 @@ def table(scores: dict[str, Any]) -> str:
     for part in ("kinds", "classes"):
         rows += [("",) * len(rows[0])]
         rows += [_row(name, figures) for name, figures in sorted(scores[part].items())]
-    lines = [*aligned(rows), ""]
+    lines = [*align_columns(rows), ""]
     for group, apart in scores["diversity"].items():
         lines.append(
             f"{group}: two results of a prompt differ by {_number(apart['model'])} in volume, two of its "
@@ -51,7 +51,7 @@ def table(scores: dict[str, Any]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def align_columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Lines of a table: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
@@ -72,7 +72,7 @@ def _number(value: float | None) -> str:
     return str(value) if isinstance(value, int) else f"{value:.3f}"
 
 
-class Sheet:
+class ScoreSheet:
     """Collects a result of each of the first 32 prompts of either group, beside the nearest instance.
 
     Pass it to `score` as `watch`.
@@ -81,11 +81,11 @@ class Sheet:
     def __init__(self) -> None:
         self._tiles: dict[Spec, np.ndarray] = {}
 
-    def __call__(self, spec: Spec, seed: int, made: Generated | None, nearest: int) -> None:
+    def __call__(self, spec: Spec, seed: int, generated: Generated | None, nearest: int) -> None:
         """Draw the first result of a prompt; see `score.Watch`."""
-        alike = [other for other in self._tiles if group_of(other) == group_of(spec)]
-        if spec not in self._tiles and len(alike) < _EACH:
-            pair = [portrait(made), portrait(ground_truth.made(spec, nearest))]
+        same_group = [other for other in self._tiles if group_of(other) == group_of(spec)]
+        if spec not in self._tiles and len(same_group) < _EACH:
+            pair = [portrait(generated), portrait(ground_truth.generated(spec, nearest))]
             self._tiles[spec] = with_caption(np.concatenate(pair, 1), spec.caption)
 
     def png(self) -> bytes:
@@ -98,11 +98,11 @@ class Sheet:
         return encode_image(sheet([tile for _, tile in ordered], columns=8, gap=_GAP), "png")
 
 
-def portrait(made: Generated | None) -> np.ndarray:
+def portrait(generated: Generated | None) -> np.ndarray:
     """A corner view, uint8 [112, 112, 3]; white where there is nothing."""
-    if made is None:
+    if generated is None:
         return np.full((_TILE, _TILE, 3), 255, dtype=np.uint8)
-    picture = photograph(made, orbit(35.0, 22.0, 2.45), _TILE, _WHITE)[0].permute(1, 2, 0)
+    picture = photograph(generated, orbit(35.0, 22.0, 2.45), _TILE, _WHITE)[0].permute(1, 2, 0)
     return (picture * 255).round().to(torch.uint8).numpy()
 
 

@@ -25,19 +25,19 @@ from transformers import CLIPTokenizer
 from triplaneturbo.evaluate.clip import Clip, rank
 from triplaneturbo.render.cameras import Cameras
 from triplaneturbo.toyworld.captions.captions import captions
-from triplaneturbo.toyworld.captions.combinations import Balance, all_specs, held_out, seen
+from triplaneturbo.toyworld.captions.combinations import BalancedSampler, all_specs, held_out, seen
 from triplaneturbo.toyworld.captions.tokenizer import train_tokenizer, world_texts
 from triplaneturbo.toyworld.scene.object_class import INSTANCES
 from triplaneturbo.toyworld.scene.spec import Spec
-from triplaneturbo.toyworld.scene.view_cache import RIGS, VIEWS, ViewCache, pool_cameras
+from triplaneturbo.toyworld.scene.view_cache import RIGS, VIEWS, ViewCache, cache_cameras
 from triplaneturbo.toyworld.scoring.generated import Generated, photograph
-from triplaneturbo.toyworld.training.pictures import color_table, develop, shape_of
+from triplaneturbo.toyworld.training.pictures import color_table, shade_pixels, shape_of
 from triplaneturbo.toyworld.training.stage import train_stage
 from triplaneturbo.utils.distributed import DistributedContext
 
 SIZE = 64  # pixels a side
 RIG = 7  # of the pool, through which the judge looks: from the corners, 21 degrees above the horizon
-GROUND = (0.80, 0.76, 0.94)  # the judge's background, unlike all twelve colours
+BACKGROUND = (0.80, 0.76, 0.94)  # the judge's background, unlike all twelve colours
 _OTHER_RIGS = 0.15  # share of pictures from other rigs, that it does not learn one picture by heart
 _CANONICAL = 0.5  # share of captions in the wording that is asked for, beside what chance gives it
 _SHOWN = 2  # of the four views, by chance: more objects a second
@@ -63,53 +63,56 @@ def make_clip(tokenizer: CLIPTokenizer) -> Clip:
     return Clip(config, tokenizer)
 
 
-def train_clip(team: DistributedContext, folder: Path, keys: list, steps: int, batch: int) -> None:
+def train_clip(context: DistributedContext, folder: Path, keys: list, steps: int, batch: int) -> None:
     """Train the judge into `folder/clip`, if it is not there yet; `batch` objects a step and process."""
     if (folder / "clip" / "clip.json").exists():
         return
-    if team.is_main_process and not (folder / "clip" / "tokenizer" / "vocab.json").exists():
+    if context.is_main_process and not (folder / "clip" / "tokenizer" / "vocab.json").exists():
         train_tokenizer(folder / "clip" / "tokenizer", world_texts())
-    team.wait()
+    context.wait()
     torch.manual_seed(0)
     clip = make_clip(CLIPTokenizer.from_pretrained(folder / "clip" / "tokenizer"))
-    model = clip.model.to(team.device, memory_format=torch.channels_last)
-    pool = ViewCache(folder / "pool", keys)
-    balance, criterion = Balance(all_specs()), ClipLoss()
-    bank = Bank(clip)
+    model = clip.model.to(context.device, memory_format=torch.channels_last)
+    view_cache = ViewCache(folder / "pool", keys)
+    sampler, criterion = BalancedSampler(all_specs()), ClipLoss()
+    bank = CaptionBank(clip)
 
     def loss(rng: np.random.Generator, noise: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         bank.refresh()
-        numbers = bank.alike(balance, batch, rng)
+        numbers = bank.similar_batch(sampler, batch, rng)
         specs = [all_specs()[number] for number in numbers]
         rigs = np.where(rng.random(batch) < _OTHER_RIGS, rng.integers(RIGS, size=batch), RIG)
         shown = []
         for spec, rig in zip(specs, rigs.tolist(), strict=True):
             views = rng.permutation(VIEWS)[:_SHOWN].tolist()
-            shown.append(some_views(pool, spec, int(rng.integers(INSTANCES)), rig, views))
-        pictures = disturbed(torch.from_numpy(np.stack(shown)), noise)  # [B, 2, 3, 64, 64]
-        images = clip.merged(pictures.to(team.device)).float()
-        mined = [all_specs()[number].caption for number in bank.mistaken(images.detach(), numbers)]
-        words = clip.tokens([_wording(spec, rng) for spec in specs] + mined).to(team.device)
+            shown.append(judge_views(view_cache, spec, int(rng.integers(INSTANCES)), rig, views))
+        pictures = augment(torch.from_numpy(np.stack(shown)), noise)  # [B, 2, 3, 64, 64]
+        images = clip.merged(pictures.to(context.device)).float()
+        mined = [all_specs()[number].caption for number in bank.hard_negatives(images.detach(), numbers)]
+        words = clip.tokens([_random_caption(spec, rng) for spec in specs] + mined).to(context.device)
         texts = model.encode_text(words, normalize=True).float()
-        with torch.autocast(team.device.type, enabled=False):
+        with torch.autocast(context.device.type, enabled=False):
             scale = model.logit_scale.clamp(max=np.log(100)).exp()
             among = scale * images @ texts.t()  # [B, B + mined]
-            right = torch.arange(batch, device=team.device)
+            right = torch.arange(batch, device=context.device)
             value = criterion(images, texts[:batch], scale) + F.cross_entropy(among, right)
         hits = (among.argmax(1) == right).float().mean()
         return value, {"loss": value.item(), "hits": hits.item(), "scale": scale.item()}
 
-    train_stage("clip", folder, nn.ModuleDict({"clip": model}), loss, team=team, steps=steps, rate=2e-3,
+    train_stage("clip", folder, nn.ModuleDict({"clip": model}), loss, context=context, steps=steps, rate=2e-3,
                 settings={"batch": batch}, average=0.998)  # fmt: skip
-    if team.is_main_process:
+    if context.is_main_process:
         model.eval()
         for name, specs in (("seen", seen()), ("held out", sorted(held_out(), key=lambda s: s.caption))):
-            print(f"clip, {name}: R@1 {ceiling(clip, pool, specs):.4f} on the truth", flush=True)
+            print(
+                f"clip, {name}: R@1 {ground_truth_recall(clip, view_cache, specs):.4f} on the truth",
+                flush=True,
+            )
         clip.save(folder / "clip")
-    team.wait()
+    context.wait()
 
 
-class Bank:
+class CaptionBank:
     """All captions' embeddings, a few steps old: tells what is easily mistaken for what."""
 
     def __init__(self, clip: Clip) -> None:
@@ -123,49 +126,51 @@ class Bank:
             self._embeds = all_captions(self._clip)
         self._age += 1
 
-    def alike(self, balance: Balance, count: int, rng: np.random.Generator) -> list[int]:
+    def similar_batch(self, sampler: BalancedSampler, count: int, rng: np.random.Generator) -> list[int]:
         """Different specs by number, in groups: one drawn, with some of those whose captions are nearest."""
         chosen: dict[int, None] = {}
         while len(chosen) < count:
-            first = _numbers()[balance.draw(rng)]
+            first = _spec_indices()[sampler.draw(rng)]
             near = (self._embeds @ self._embeds[first]).topk(1 + _NEAR).indices.tolist()
             group = [first, *rng.permutation([one for one in near if one != first])[: _ALIKE - 1].tolist()]
             chosen.update(dict.fromkeys(group))
         return list(chosen)[:count]
 
-    def mistaken(self, images: Tensor, right: list[int]) -> list[int]:
+    def hard_negatives(self, images: Tensor, right: list[int]) -> list[int]:
         """The captions, by number, nearest to any of the images [B, E] and right for none of them."""
         near = (images @ self._embeds.t()).topk(_MINED).indices
         return sorted(set(near.flatten().tolist()) - set(right))
 
 
-def _wording(spec: Spec, rng: np.random.Generator) -> str:
+def _random_caption(spec: Spec, rng: np.random.Generator) -> str:
     if rng.random() < _CANONICAL:
         return spec.caption
     wordings = captions(spec)
     return wordings[int(rng.integers(len(wordings)))]
 
 
-def some_views(
-    pool: ViewCache, spec: Spec, index: int, rig: int = RIG, views: Sequence[int] = range(VIEWS)
+def judge_views(
+    view_cache: ViewCache, spec: Spec, index: int, rig: int = RIG, views: Sequence[int] = range(VIEWS)
 ) -> np.ndarray:
     """An instance of the pool as the judge sees it: float32 [V, 3, 64, 64] in [0, 1], lightly shaded.
 
     `views`: which of the rig's.
     """
     four = slice(rig * VIEWS, (rig + 1) * VIEWS)
-    pixels = pool.pixels(spec.thing, shape_of(spec), spec.support, four)[index]
-    toward = pool.cameras.c2w[four, :3, 2].float().numpy()
+    pixels = view_cache.pixels(spec.thing, shape_of(spec), spec.support, four)[index]
+    toward = view_cache.cameras.c2w[four, :3, 2].float().numpy()
     codes, normals = pixels["code"], pixels["normal"]
-    table, ground = color_table(spec), np.array(GROUND, dtype=np.float32)
+    table, background = color_table(spec), np.array(BACKGROUND, dtype=np.float32)
     drawn = [
-        develop(np.ascontiguousarray(codes[i]), np.ascontiguousarray(normals[i]), table, toward[i], ground)
+        shade_pixels(
+            np.ascontiguousarray(codes[i]), np.ascontiguousarray(normals[i]), table, toward[i], background
+        )
         for i in views
     ]
     return np.stack(drawn)[..., :3].transpose(0, 3, 1, 2)
 
 
-def disturbed(pictures: Tensor, generator: torch.Generator) -> Tensor:
+def augment(pictures: Tensor, generator: torch.Generator) -> Tensor:
     """Pictures [B, V, 3, H, W] in [0, 1] bent, scaled, shifted by up to two pixels, some of them blurred, all
     with a little noise and another brightness.
     """
@@ -202,19 +207,19 @@ class Judge:
     def __init__(self, clip: Clip) -> None:
         self.clip = clip
         self._captions = all_captions(clip)
-        self._number = _numbers()
-        cameras, rig = pool_cameras(), slice(RIG * VIEWS, (RIG + 1) * VIEWS)
+        self._number = _spec_indices()
+        cameras, rig = cache_cameras(), slice(RIG * VIEWS, (RIG + 1) * VIEWS)
         self._cameras = Cameras(cameras.c2w[rig], cameras.fovy[rig])
         self.last = len(self._captions) - 1  # the rank of what is not there
 
-    def rank(self, made: Generated, spec: Spec) -> int:
+    def rank(self, generated: Generated, spec: Spec) -> int:
         """How many captions of the world are nearer to four pictures of `made` than that of `spec`."""
-        pictures = photograph(made, self._cameras, SIZE, GROUND)[None]
+        pictures = photograph(generated, self._cameras, SIZE, BACKGROUND)[None]
         return int(rank(self.clip.embed_views(pictures), self._captions, torch.tensor([self._number[spec]])))
 
 
 @cache
-def _numbers() -> dict[Spec, int]:
+def _spec_indices() -> dict[Spec, int]:
     return {spec: i for i, spec in enumerate(all_specs())}
 
 
@@ -223,11 +228,11 @@ def all_captions(clip: Clip) -> Tensor:
     return clip.embed_texts([spec.caption for spec in all_specs()])
 
 
-def ceiling(clip: Clip, pool: ViewCache, specs: Iterable[Spec], count: int = 512) -> float:
+def ground_truth_recall(clip: Clip, view_cache: ViewCache, specs: Iterable[Spec], count: int = 512) -> float:
     """R@1 of the judge on the truth itself: instances of specs drawn in balance, among all captions."""
-    rng, balance = np.random.default_rng(3), Balance(specs)
-    drawn = [balance.draw(rng) for _ in range(count)]
-    pictures = np.stack([some_views(pool, spec, int(rng.integers(INSTANCES))) for spec in drawn])
-    right = torch.tensor([_numbers()[spec] for spec in drawn])
+    rng, sampler = np.random.default_rng(3), BalancedSampler(specs)
+    drawn = [sampler.draw(rng) for _ in range(count)]
+    pictures = np.stack([judge_views(view_cache, spec, int(rng.integers(INSTANCES))) for spec in drawn])
+    right = torch.tensor([_spec_indices()[spec] for spec in drawn])
     places = rank(clip.embed_views(torch.from_numpy(pictures)), all_captions(clip), right)
     return (places == 0).float().mean().item()

@@ -20,8 +20,8 @@ from triplaneturbo.toyworld.training.pictures import color_table, shape_of
 class ViewCacheData:
     """Pictures of captions' instances by the cameras of a pool's rigs (`teachers.closed_form.Data`)."""
 
-    def __init__(self, pool: ViewCache) -> None:
-        self.pool = pool
+    def __init__(self, view_cache: ViewCache) -> None:
+        self.view_cache = view_cache
 
     def __call__(
         self, captions: Sequence[str], scenes: SceneBatch, seen: Renderings, reads: tuple[str, ...]
@@ -37,7 +37,7 @@ class ViewCacheData:
         specs = [meaning(text) for text in captions]
         pixels = np.stack(
             [
-                self.pool.pixels(spec.thing, shape_of(spec), spec.support, views)[
+                self.view_cache.pixels(spec.thing, shape_of(spec), spec.support, views)[
                     :, :, row :: seen.stride, column :: seen.stride
                 ]
                 for spec in specs
@@ -48,11 +48,11 @@ class ViewCacheData:
         codes = pixels["code"]
         covered = (codes & 15) != NOTHING_CODE
         if "rgb" in reads:
-            ground = scenes.background.cpu().numpy()
+            background = scenes.background.cpu().numpy()
             rgb = np.empty((*codes.shape, 3), dtype=np.float32)
             for i, spec in enumerate(specs):
                 table = color_table(spec)
-                table[np.arange(256) & 15 == NOTHING_CODE] = ground[i]
+                table[np.arange(256) & 15 == NOTHING_CODE] = background[i]
                 rgb[:, i] = table[codes[:, i]]
             fields["rgb"] = rgb
         if "normal" in reads:
@@ -72,9 +72,9 @@ def meaning(caption: str) -> Spec:
     Raises:
         UserError: the caption lies outside the world.
     """
-    reading = parse(caption)
-    if reading.spec is None:
-        words = ", ".join(repr(word) for word in reading.unknown)
-        why = f"it does not know {words}" if words else reading.why
+    parsed = parse(caption)
+    if parsed.spec is None:
+        words = ", ".join(repr(word) for word in parsed.unknown)
+        why = f"it does not know {words}" if words else parsed.why
         raise UserError(f"The world cannot express {caption!r}: {why}. See python -m triplaneturbo words.")
-    return reading.spec
+    return parsed.spec

@@ -16,7 +16,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapter import ADAPTER_NAME
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.weights import BASE_PARTS, TEXT_PARTS
-from triplaneturbo.toyworld.training.precision import convert
+from triplaneturbo.toyworld.training.precision import convert_folder
 
 LIMIT = 24 * 2**20  # bytes that the repository has for it
 JUDGE = "clip"  # of the folder with the score's judge, which is shipped beside the model where there is one
@@ -44,7 +44,7 @@ def export(folder: Path, target: Path) -> int:
                 shutil.copytree(folder / JUDGE, new / JUDGE)
             config = GeneratorConfig.load(source)
             replace(config, world=True, untrained_seed=None).save(new)
-            convert(new, torch.float16)
+            convert_folder(new, torch.float16)
             size = sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
             if size > LIMIT:
                 raise UserError(

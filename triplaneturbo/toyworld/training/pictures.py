@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from triplaneturbo.toyworld.captions.captions import captions
-from triplaneturbo.toyworld.captions.combinations import Balance
+from triplaneturbo.toyworld.captions.combinations import BalancedSampler
 from triplaneturbo.toyworld.scene.object_class import INSTANCES
 from triplaneturbo.toyworld.scene.solids import SHAPES
 from triplaneturbo.toyworld.scene.spec import Spec
@@ -23,7 +23,7 @@ _AXIS_SHARE = 0.3  # of pictures that look along an axis, as the planes of a gen
 
 
 @dataclass(frozen=True)
-class Pictures:
+class PictureBatch:
     """B captioned pictures.
 
     Attributes:
@@ -39,29 +39,29 @@ class Pictures:
     specs: list[Spec]
 
 
-class PictureBook:
+class PictureSampler:
     """Draws pictures of some specs, every kind and class equally often (`Balance`)."""
 
-    def __init__(self, pool: ViewCache, specs: Iterable[Spec]) -> None:
-        self.pool = pool
-        self.balance = Balance(specs)
-        self.toward = pool.cameras.c2w[:, :3, 2].float().numpy()
+    def __init__(self, view_cache: ViewCache, specs: Iterable[Spec]) -> None:
+        self.view_cache = view_cache
+        self.sampler = BalancedSampler(specs)
+        self.toward = view_cache.cameras.c2w[:, :3, 2].float().numpy()
 
-    def draw(self, count: int, rng: np.random.Generator, axes: bool = True) -> Pictures:
+    def draw(self, count: int, rng: np.random.Generator, axes: bool = True) -> PictureBatch:
         """Draw `count` pictures, each of another instance from another side on another plain background.
 
         `axes`: whether some look along an axis.
         """
         drawn, texts, specs = [], [], []
-        cameras = len(self.pool.cameras)
+        cameras = len(self.view_cache.cameras)
         for _ in range(count):
-            spec = self.balance.draw(rng)
+            spec = self.sampler.draw(rng)
             wordings = captions(spec)
             along = axes and rng.random() < _AXIS_SHARE
             view = int(cameras - AXES + rng.integers(AXES) if along else rng.integers(cameras - AXES))
-            pixels = self.pool.pixels(spec.thing, shape_of(spec), spec.support, slice(view, view + 1))
+            pixels = self.view_cache.pixels(spec.thing, shape_of(spec), spec.support, slice(view, view + 1))
             pixels = pixels[int(rng.integers(INSTANCES)), 0]
-            out = develop(
+            out = shade_pixels(
                 np.ascontiguousarray(pixels["code"]),
                 np.ascontiguousarray(pixels["normal"]),
                 color_table(spec),
@@ -72,11 +72,11 @@ class PictureBook:
             texts.append(wordings[int(rng.integers(len(wordings)))])
             specs.append(spec)
         both = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).contiguous()  # [B, 4, 64, 64]
-        return Pictures(both[:, :3] * 2 - 1, both[:, 3:], texts, specs)
+        return PictureBatch(both[:, :3] * 2 - 1, both[:, 3:], texts, specs)
 
 
 @kernel
-def develop(codes, normals, table, toward, ground):
+def shade_pixels(codes, normals, table, toward, background):
     """A shaded picture at half the size, and how much of each pixel is covered: [H / 2, W / 2, 4] float32.
 
     The shading is that of `views.shade`. Args: codes [H, W] and normals [H, W, 3] of a pool's pixels, colours
@@ -90,7 +90,7 @@ def develop(codes, normals, table, toward, ground):
             place = out[row // 2, column // 2]
             if code & 15 == NOTHING_CODE:
                 for i in range(3):
-                    place[i] += ground[i] / 4
+                    place[i] += background[i] / 4
                 continue
             n = normals[row, column]
             facing = (n[0] * toward[0] + n[1] * toward[1] + n[2] * toward[2]) / 127

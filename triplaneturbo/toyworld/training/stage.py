@@ -26,7 +26,7 @@ def train_stage(
     modules: nn.ModuleDict,
     loss: Loss,
     *,
-    team: DistributedContext,
+    context: DistributedContext,
     steps: int,
     rate: float,
     settings: dict[str, Any],
@@ -50,7 +50,7 @@ def train_stage(
         UserError: the state belongs to other settings, or cannot be written.
     """
     state_path = folder / f"{name}.pt"
-    settings = {**settings, "steps": steps, "rate": rate, "processes": team.size}
+    settings = {**settings, "steps": steps, "rate": rate, "processes": context.size}
     parameters = [p for p in modules.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     smooth = {key: value.detach().clone() for key, value in modules.state_dict().items()} if average else {}
@@ -59,19 +59,19 @@ def train_stage(
     if state is not None:
         modules.load_state_dict(state["modules"])
         optimizer.load_state_dict(state["optimizer"])
-        smooth = {key: value.to(team.device) for key, value in state["smooth"].items()}
+        smooth = {key: value.to(context.device) for key, value in state["smooth"].items()}
         done = state["step"]
     logged: dict[str, float] = {}
     started = time.perf_counter()
     for step in range(done, steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        seed = (step * team.size + team.rank) * 2 + 1
-        with torch.autocast(team.device.type, torch.bfloat16):
+        seed = (step * context.size + context.rank) * 2 + 1
+        with torch.autocast(context.device.type, torch.bfloat16):
             value, parts = loss(np.random.default_rng(seed), torch.Generator().manual_seed(seed))
         optimizer.zero_grad(set_to_none=False)
         value.backward()
-        team.average_gradients(parameters)
+        context.average_gradients(parameters)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         if average:
@@ -82,7 +82,7 @@ def train_stage(
         for key, part in parts.items():
             logged[key] = logged.get(key, part) * 0.98 + part * 0.02
         last = step + 1 == steps
-        if team.is_main_process and ((step + 1) % save_every == 0 or last):
+        if context.is_main_process and ((step + 1) % save_every == 0 or last):
             save_state(
                 state_path,
                 {
@@ -106,4 +106,4 @@ def train_stage(
                 progress(step + 1)
     if average:
         modules.load_state_dict(smooth)
-    team.wait()
+    context.wait()

@@ -19,11 +19,11 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapter import ADAPTER_NAME
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.weights import BASE_PARTS, TEXT_PARTS
-from triplaneturbo.toyworld.training.precision import convert, read
+from triplaneturbo.toyworld.training.precision import convert_folder, read_tensors
 from triplaneturbo.toyworld.training.train import CONFIG
 
 
-def take_base(model: Path, folder: Path) -> str:
+def copy_base(model: Path, folder: Path) -> str:
     """Copy a model's base to `folder/base` in float32 where none is yet; returns a mark of its adapter.
 
     Raises:
@@ -37,29 +37,29 @@ def take_base(model: Path, folder: Path) -> str:
         raise UserError(f"{model} has no {missing[0]}: give the folder of a trained model.")
     base = folder / "base"
     try:
-        mark = hashlib.sha256((model / ADAPTER_NAME).read_bytes()).hexdigest()[:16]
+        fingerprint = hashlib.sha256((model / ADAPTER_NAME).read_bytes()).hexdigest()[:16]
         if not base.exists():
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder, prefix=".base.") as place:
                 new = Path(place) / "new"
                 for part in (*BASE_PARTS, *TEXT_PARTS):
                     shutil.copytree(model / part, new / part)
-                convert(new, torch.float32)
+                convert_folder(new, torch.float32)
                 new.rename(base)
-        elif not _same(base, model):
+        elif not _same_unet(base, model):
             raise UserError(f"{folder} has another base than {model}: give another folder.")
     except OSError as error:
         raise UserError(
             f"Cannot copy {model} to {base}: {error.strerror or error}; free space or go elsewhere."
         ) from error
-    return mark
+    return fingerprint
 
 
-def _same(base: Path, model: Path) -> bool:
+def _same_unet(base: Path, model: Path) -> bool:
     """Whether two U-Nets are the same up to float16."""
     one, other = (
         {name: tensor for path in sorted((place / "unet").glob("*.safetensors"))
-         for name, tensor in read(path, torch.float16).items()}
+         for name, tensor in read_tensors(path, torch.float16).items()}
         for place in (base, model)
     )  # fmt: skip
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

@@ -15,14 +15,21 @@ import numpy as np
 
 from triplaneturbo.toyworld.scene.object_class import INSTANCES
 from triplaneturbo.toyworld.scene.spec import Spec
-from triplaneturbo.toyworld.scene.view_cache import RIGS, VIEWS, ViewCache, draw_views, mark, pool_cameras
+from triplaneturbo.toyworld.scene.view_cache import (
+    RIGS,
+    VIEWS,
+    ViewCache,
+    cache_cameras,
+    draw_views,
+    fingerprint,
+)
 from triplaneturbo.toyworld.training.pictures import shape_of
 from triplaneturbo.utils.atomic_files import write_whole
 
-Solid = tuple[str, str, str]  # a thing, its shape, what it stands on
+SolidKey = tuple[str, str, str]  # a thing, its shape, what it stands on
 
 
-def solids(specs: Iterable[Spec]) -> list[Solid]:
+def unique_solids(specs: Iterable[Spec]) -> list[SolidKey]:
     """The solids that specs show, each once."""
     return list(dict.fromkeys((spec.thing, shape_of(spec), spec.support) for spec in specs))
 
@@ -33,8 +40,8 @@ def draw_subset(folder: Path, specs: Iterable[Spec]) -> Iterator[str]:
     Raises:
         UserError: the folder cannot be written.
     """
-    cameras = pool_cameras()[: RIGS * VIEWS]
-    for solid in solids(specs):
+    cameras = cache_cameras()[: RIGS * VIEWS]
+    for solid in unique_solids(specs):
         path = _path(folder, solid)
         if path.exists():
             continue
@@ -51,16 +58,16 @@ class SubsetCache(ViewCache):
     """Read access to what `draw_subset` has drawn of some specs; the cameras are those of the rigs alone."""
 
     def __init__(self, folder: Path, specs: Iterable[Spec]) -> None:
-        self.cameras = pool_cameras()
-        self._solids = {solid: np.load(_path(folder, solid), mmap_mode="r") for solid in solids(specs)}
+        self.cameras = cache_cameras()
+        self._solids = {solid: np.load(_path(folder, solid), mmap_mode="r") for solid in unique_solids(specs)}
 
     def pixels(self, thing: str, shape: str, support: str, views: slice | list[int]) -> np.ndarray:
         """As in `ViewCache`."""
         return self._solids[thing, "" if support else shape, support][:, views]
 
 
-def _path(folder: Path, solid: Solid) -> Path:
+def _path(folder: Path, solid: SolidKey) -> Path:
     thing, shape, support = solid
-    number = zlib.crc32(f"{mark((thing, support))} {shape}".encode())
+    number = zlib.crc32(f"{fingerprint((thing, support))} {shape}".encode())
     name = "-".join(filter(None, (shape, thing, support and f"on-{support}"))).replace(" ", "_")
     return folder / f"{name}-{number:08x}.npy"

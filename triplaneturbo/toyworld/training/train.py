@@ -34,7 +34,13 @@ from triplaneturbo.teachers.base import SceneBatch, Teacher
 from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion, plain_base
 from triplaneturbo.toyworld.captions.captions import captions
-from triplaneturbo.toyworld.captions.combinations import LATER_SHARES, SHARES, Balance, held_out, seen
+from triplaneturbo.toyworld.captions.combinations import (
+    FINETUNE_SHARES,
+    SHARES,
+    BalancedSampler,
+    held_out,
+    seen,
+)
 from triplaneturbo.toyworld.scene.spec import Spec
 from triplaneturbo.toyworld.scene.view_cache import RIGS, SIZE, VIEWS, ViewCache
 from triplaneturbo.toyworld.scene.view_renderer import shade
@@ -95,10 +101,10 @@ def make_student(
     return around(generator, encoder, device, tuning=tuning)
 
 
-def make_teachers(student: Student, pool: ViewCache, base: Path | None = None) -> list[Teacher]:
+def make_teachers(student: Student, view_cache: ViewCache, base: Path | None = None) -> list[Teacher]:
     """The two closed forms and the student's own base; where that learns, the one in the folder `base`."""
     generator = student.generator
-    data = ViewCacheData(pool)
+    data = ViewCacheData(view_cache)
     alphas = generator.scheduler.alphas_cumprod
     plain = student.folded.base if base is None else plain_base(base, generator.device)
     return [
@@ -130,34 +136,34 @@ def read_captions(path: Path) -> list[Spec]:
 
 
 def make_draw(
-    pool: ViewCache, specs: Iterable[Spec], device: torch.device, shares: Mapping[str, float] = SHARES
+    view_cache: ViewCache, specs: Iterable[Spec], device: torch.device, shares: Mapping[str, float] = SHARES
 ) -> prd.Draw:
     """Draws captions of some specs, in any wording, and for each step another rig and background."""
-    balance = Balance(specs, shares)
+    sampler = BalancedSampler(specs, shares)
 
     def draw(rng: np.random.Generator, count: int, steps: int, place: Place) -> list[SceneBatch]:
         everyone = count * place.size
-        chosen = [balance.draw(rng) for _ in range(everyone)]
+        chosen = [sampler.draw(rng) for _ in range(everyone)]
         texts = []
         for spec in chosen:
             wordings = captions(spec)
             texts.append(wordings[int(rng.integers(len(wordings)))])
         rigs = [int(rng.permutation(RIGS)[step % RIGS]) for step in range(steps)]
-        grounds = [torch.from_numpy(rng.random((everyone, 3), dtype=np.float32)) for _ in rigs]
+        backgrounds = [torch.from_numpy(rng.random((everyone, 3), dtype=np.float32)) for _ in rigs]
         mine = place.own(count)
         return [
-            scenes(pool, texts[mine], rig, ground[mine], device)
-            for rig, ground in zip(rigs, grounds, strict=True)
+            scenes(view_cache, texts[mine], rig, background[mine], device)
+            for rig, background in zip(rigs, backgrounds, strict=True)
         ]
 
     return draw
 
 
 def scenes(
-    pool: ViewCache, texts: list[str], rig: int, background: Tensor, device: torch.device
+    view_cache: ViewCache, texts: list[str], rig: int, background: Tensor, device: torch.device
 ) -> SceneBatch:
     """Captions seen by one of the pool's rigs."""
-    cameras = pool.cameras[rig * VIEWS : (rig + 1) * VIEWS]
+    cameras = view_cache.cameras[rig * VIEWS : (rig + 1) * VIEWS]
     cameras = type(cameras)(
         cameras.c2w.repeat(len(texts), 1, 1), cameras.fovy.repeat(len(texts)), cameras.near, cameras.far
     )
@@ -165,7 +171,7 @@ def scenes(
 
 
 def train(
-    team: DistributedContext,
+    context: DistributedContext,
     folder: Path,
     keys: list,
     specs: list[Spec],
@@ -178,11 +184,11 @@ def train(
     `start`: the adapter that it begins with, and not a new one; the settings hold a mark of it.
     """
     torch.manual_seed(0)
-    pool = ViewCache(folder / "pool", keys)
-    student = make_student(folder / "base", settings.fitted(CONFIG), team.device, settings.tuning)
+    view_cache = ViewCache(folder / "pool", keys)
+    student = make_student(folder / "base", settings.fitted(CONFIG), context.device, settings.tuning)
     if start is not None:
         load_adapter(student.generator, start)
-    teachers = make_teachers(student, pool, folder / "base" if settings.tuning == "full" else None)
+    teachers = make_teachers(student, view_cache, folder / "base" if settings.tuning == "full" else None)
 
     def preview(trainer: Trainer) -> None:
         log = {key: round(value, 5) for key, value in trainer.log.items()}
@@ -190,33 +196,33 @@ def train(
         log_line(folder / "train.jsonl", line)
         print("  ".join(f"{key} {value}" for key, value in line.items()), flush=True)
         with trainer.averaged():
-            draw_preview(student, pool, folder / "preview.png")
+            draw_preview(student, view_cache, folder / "preview.png")
             save_model(student.generator, folder)
 
-    draw = make_draw(pool, specs, team.device, SHARES if start is None else LATER_SHARES)
-    prd.train(team, student, teachers, draw, settings, folder,
+    draw = make_draw(view_cache, specs, context.device, SHARES if start is None else FINETUNE_SHARES)
+    prd.train(context, student, teachers, draw, settings, folder,
               autocast=torch.bfloat16, progress=preview, until=until)  # fmt: skip
 
 
 def preview_captions(count: int = 12) -> list[str]:
     """Half of them seen, half held out, always the same."""
     rng = np.random.default_rng(11)
-    unseen = Balance(sorted(held_out(), key=lambda spec: spec.caption))
-    known = Balance(seen())
+    unseen = BalancedSampler(sorted(held_out(), key=lambda spec: spec.caption))
+    known = BalancedSampler(seen())
     return [known.draw(rng).caption for _ in range(count // 2)] + [
         unseen.draw(rng).caption for _ in range(count // 2)
     ]
 
 
 @torch.no_grad()
-def draw_preview(student: Student, pool: ViewCache, path: Path) -> None:
+def draw_preview(student: Student, view_cache: ViewCache, path: Path) -> None:
     """Fixed captions as surface and normals from two sides each, a row of four pictures a caption."""
     generator = student.generator
     texts = preview_captions()
     latents = generator.draw_latents(len(texts), torch.Generator().manual_seed(0))
     *_, clean = generator.denoise(latents, student.embed(texts))
     planes = generator.decode(clean)
-    where = scenes(pool, texts, 1, torch.ones(len(texts), 3), generator.device)
+    where = scenes(view_cache, texts, 1, torch.ones(len(texts), 3), generator.device)
     fields = generator.heads[generator.active].fields
     jitter = torch.Generator().manual_seed(0)
     view = volume(fields, planes, where, size=SIZE, stride=1, first=(0, 0), nodes=64, half=1.0,

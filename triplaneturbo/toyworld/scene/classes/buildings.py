@@ -130,7 +130,7 @@ def windmill(rng: np.random.Generator) -> Solid:
     return b.solid()
 
 
-THINGS = (
+OBJECT_CLASSES = (
     ObjectClass("house", house, "yellow", "roof", "red"),
     ObjectClass("castle", castle, "grey", "roofs", "blue"),
     ObjectClass("lighthouse", lighthouse, "white", "bands", "red"),

@@ -154,7 +154,7 @@ def pumpkin(rng: np.random.Generator) -> Solid:
     return b.solid()
 
 
-THINGS = (
+OBJECT_CLASSES = (
     ObjectClass("apple", apple, "red", "leaf", "green"),
     ObjectClass("pear", pear, "yellow", "leaf", "green"),
     ObjectClass("carrot", carrot, "orange", "top", "green"),

@@ -195,7 +195,7 @@ def barrel(rng: np.random.Generator) -> Solid:
     return b.solid()
 
 
-THINGS = (
+OBJECT_CLASSES = (
     ObjectClass("chair", chair, "brown", "cushion", "red"),
     ObjectClass("table", table, "brown", "cloth", "white"),
     ObjectClass("lamp", lamp, "orange", "stand", "brown"),

@@ -177,7 +177,7 @@ def bell(rng: np.random.Generator) -> Solid:
     return b.solid()
 
 
-THINGS = (
+OBJECT_CLASSES = (
     ObjectClass("teapot", teapot, "cyan", "lid", "orange"),
     ObjectClass("mug", mug, "red", "handle", "white"),
     ObjectClass("guitar", guitar, "orange", "neck", "brown"),

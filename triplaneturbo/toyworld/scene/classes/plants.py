@@ -85,7 +85,7 @@ def flower(rng: np.random.Generator) -> Solid:
     return b.solid()
 
 
-THINGS = (
+OBJECT_CLASSES = (
     ObjectClass("mushroom", mushroom, "red", "stem", "white"),
     ObjectClass("tree", tree, "green", "trunk", "brown"),
     ObjectClass("cactus", cactus, "green", "pot", "orange"),

@@ -244,7 +244,7 @@ def submarine(rng: np.random.Generator) -> Solid:
     return b.solid()
 
 
-THINGS = (
+OBJECT_CLASSES = (
     ObjectClass("rocket", rocket, "white", "fins", "red"),
     ObjectClass("car", car, "red", "roof", "white"),
     ObjectClass("truck", truck, "green", "cab", "orange"),

@@ -16,7 +16,7 @@ from triplaneturbo.toyworld.training import train as train_module
 
 
 @pytest.fixture(scope="session")
-def apple_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def apple_views(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The views of apples, all of them like the first instance of their shape.
 
     Drawn in this process: those that `make_pool` starts import everything again.
