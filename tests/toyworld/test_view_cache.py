@@ -1,4 +1,4 @@
-"""The pool on disk: drawn once, found again, drawn anew when a class changes."""
+"""The view cache on disk: rendered once, reused, rendered again when a class changes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KEYS = [("box", ""), ("apple", "box")]
 
 
 class Here(ProcessPoolExecutor):
-    """Draws in this process, where tests can change the world."""
+    """Renders in this process, where tests can patch the toy world."""
 
     def submit(self, fn: Any, /, *arguments: Any, **_: Any) -> Future:
         future: Future = Future()
@@ -62,7 +62,7 @@ def test_cameras_are_rigs_of_four_and_three_along_the_axes() -> None:
     assert (rigs.norm(dim=2).diff(dim=1).abs() < 1e-5).all()
     assert (rigs[..., 2].diff(dim=1).abs() < 1e-5).all()
     torch.testing.assert_close(eyes[-AXES:], 6 * torch.eye(3), atol=1e-5, rtol=0)
-    # The world's sphere is in view of all: no class is cut off.
+    # Every camera sees the whole sphere, so no class is cropped.
     middle = cameras.positions.norm(dim=1)
     assert (torch.asin(0.8 / middle) < cameras.fovy / 2).all()
 
@@ -72,10 +72,10 @@ def test_drawn_once_found_again_and_drawn_anew_when_a_class_changes(
 ) -> None:
     folder = tmp_path / "pool"
     said: list[str] = []
-    with pytest.raises(UserError, match="draw them first"):
+    with pytest.raises(UserError, match="has no views of"):
         ViewCache(folder, KEYS)
     make_view_cache(folder, KEYS, said.append)
-    assert [line.split(":")[0] for line in said] == ["drawn 1 of 2", "drawn 2 of 2"]
+    assert [line.split(":")[0] for line in said] == ["rendered 1 of 2", "rendered 2 of 2"]
     assert {line.split(": ")[1] for line in said} == {"box", "apple on box"}
     files = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert len(files) == 2
@@ -86,7 +86,7 @@ def test_drawn_once_found_again_and_drawn_anew_when_a_class_changes(
     box = OBJECT_CLASSES["box"]
     other = replace(box, build=lambda rng: box.build(rng).scaled(0.5))
     monkeypatch.setitem(OBJECT_CLASSES, "box", other)
-    with pytest.raises(UserError, match="draw them first"):
+    with pytest.raises(UserError, match="has no views of"):
         ViewCache(folder, KEYS)
     make_view_cache(folder, KEYS, said.append)
     assert len(said) == 4  # the box, and what stands on it

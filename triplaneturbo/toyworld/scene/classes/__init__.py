@@ -1,4 +1,4 @@
-"""The classes of the world: what there is, how it is built, and what it is called."""
+"""Object classes of the toy world, collected from the modules of this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Animals."""
+"""Object classes: animals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Those that a child gives a face to."""
+"""Object classes: characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Things to eat."""
+"""Object classes: food."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Things that grow."""
+"""Object classes: plants."""
 
 from __future__ import annotations
 
