@@ -1,4 +1,4 @@
-"""Pictures and teachers' data from the pool's pixels, against plain torch."""
+"""Training images and teachers' data from the view cache, against plain torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CAMERAS = RIGS * VIEWS + AXES
 
 
 def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """Pixels of any paint, pattern and normal, a third of them of nothing."""
+    """Random pixels with any paint, pattern and normal; a third of them are background."""
     rng = np.random.default_rng(seed)
     pixels = np.zeros(shape, dtype=PIXEL)
     paints, patterns = rng.integers(0, 14, shape), rng.integers(0, 8, shape)
@@ -40,11 +40,11 @@ def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 
 def stored(folder: Path, keys: Iterable[Key], side: int) -> ViewCache:
-    """A pool of random pixels."""
+    """A view cache of random pixels."""
     keys = list(keys)
     for number, key in enumerate(keys):
         shape = (1 if key[1] else len(SHAPES), INSTANCES, 5, side, side)
-        every = np.tile(noise(shape, number), (1, 1, CAMERAS // 5, 1, 1))  # random numbers take their time
+        every = np.tile(noise(shape, number), (1, 1, CAMERAS // 5, 1, 1))  # drawing random numbers is slow
         np.save(view_cache_module._path(folder, key), every)
     return ViewCache(folder, keys)
 
@@ -88,7 +88,7 @@ def test_a_book_s_pictures(tmp_path: Path) -> None:
     assert torch.equal(again.images, pictures.images)
     assert again.captions == pictures.captions
     assert not torch.equal(sampler.draw(12, np.random.default_rng(4)).images, pictures.images)
-    # Backgrounds are plain, and differ.
+    # Backgrounds are plain and different.
     backgrounds = [
         image[:, covered[0] == 0] for image, covered in zip(pictures.images, pictures.object, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""The score on what is known: the truth itself, a sphere, nothing at all; and its prompts."""
+"""Scores of known results: the ground truth, a sphere, an empty surface; the fixed prompts."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SPECS = [Spec.of("mushroom", "red"), Spec.of("duck", modifier="small", color="bl
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
-    """One that has learned nothing."""
+    """An untrained judge."""
     folder = tmp_path_factory.mktemp("tokenizer")
     train_tokenizer(folder, [spec.caption for spec in all_specs()[::50]])
     torch.manual_seed(0)
@@ -182,7 +182,7 @@ def test_colours_and_pictures_lie_where_the_surface_is() -> None:
 
 
 def test_the_judge_ranks_the_right_caption_among_all(judge: Judge) -> None:
-    """A caption's own embedding, shown in the place of the pictures', is found at once."""
+    """The rank equals the number of captions whose similarity is at least that of the right one, less one."""
     generated = ground_truth.generated(SPECS[0], 0)
     place = judge.rank(generated, SPECS[0])
     assert 0 <= place <= judge.last == len(all_specs()) - 1
@@ -193,7 +193,7 @@ def test_the_judge_ranks_the_right_caption_among_all(judge: Judge) -> None:
 
 
 class DrawnNow:
-    """What `some_views` asks of a pool, drawn when asked."""
+    """Stands for a `ViewCache` in `judge_views`; renders on demand."""
 
     cameras = cache_cameras()
 

@@ -1,4 +1,4 @@
-"""A run that begins with a finished model."""
+"""Runs that start from a finished model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All stages of the built-in model's training, cut down to one class and a few steps, and what they leave."""
+"""All stages of the built-in model's training, reduced to one class and a few steps, and their outputs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SETTINGS = replace(SMALL, iterations=2, batch=1, steps=2)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, apple_views: Path, few_previews: None) -> Iterator[Path]:
-    """A run that is finished."""
+    """A finished run."""
     folder = tmp_path_factory.mktemp("run")
     apples = tuple(spec for spec in seen() if spec.thing == OBJECT_CLASS and not spec.support)
     threads = torch.get_num_threads()
@@ -59,7 +59,7 @@ def test_a_run_leaves_logs_curves_previews_and_a_model(folder: Path) -> None:
         assert Image.open(folder / sheet).getextrema()[0] != (255, 255)
     state = newest(folder)
     model = load_file(folder / "model" / "adapter.safetensors")
-    bent = {name for name in model if "offset" in name}  # which a surface alone cannot teach
+    bent = {name for name in model if "offset" in name}  # not learned from surface renderings
     assert len(model) == len(state["average"]) + len(bent)
     assert not model["fields.offset.4.weight"].any()
     assert not model["fields.offset.4.bias"].any()
@@ -99,14 +99,14 @@ def test_a_model_that_is_too_large_or_half_written_leaves_the_old_one(
     monkeypatch.setattr(export_module, "LIMIT", 2**20)
     arguments = ["export", "--folder", str(folder), "--to", str(target)]
     assert main(arguments) == 1
-    assert "more than the 1 it may have" in capsys.readouterr().err
+    assert "more than the limit of 1 MB" in capsys.readouterr().err
     broken = tmp_path / "broken"
     shutil.copytree(folder / "model", broken / "model")
     shutil.rmtree(broken / "model" / "unet")
     assert main(["export", "--folder", str(broken), "--to", str(target)]) == 1
     assert capsys.readouterr().err.count("\n") == 1
     assert main(["export", "--folder", str(tmp_path / "none"), "--to", str(target)]) == 1
-    assert "world train" in capsys.readouterr().err
+    assert "toyworld train" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "small"]
 
@@ -164,7 +164,7 @@ def unreadable(path: Path) -> None:
     [
         (lambda path: path.write_text("a red mushroom\na red dragon\n"), "'dragon'"),
         (lambda path: path.write_text("a mauve mushroom\n"), "'mauve'"),
-        (lambda path: path.write_text(" \n\n"), "holds no captions"),
+        (lambda path: path.write_text(" \n\n"), "contains no captions"),
         (lambda path: path.write_text(min(held_out(), key=str).caption), "held out"),
         (unreadable, "Cannot read"),
         (lambda path: None, "Cannot read"),

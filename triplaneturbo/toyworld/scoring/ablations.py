@@ -1,10 +1,10 @@
-"""First trends, on a part of the world: K = 1, 2, 4 steps; PETA, basic LoRA, full tuning; ASD's shift, SDS.
+"""Ablations on a subset of the toy world: steps K = 1, 2, 4; PETA, LoRA, full fine-tuning; ASD's shift, SDS.
 
     python -m triplaneturbo.toyworld trend --folder runs/small
 
-Every run starts from the same small Stable Diffusion, which `world pretrain` leaves in the folder, and has
-the same budget, so many passes of the U-Net: half the steps K leave twice the iterations. Runs go on where
-they were stopped. What comes out is a table, and `trend.json` and `trend.png` in the folder's `trend/`.
+Every run starts from the same small Stable Diffusion (`pretrain`) and has the same budget of U-Net passes:
+half the steps K, twice the iterations. Interrupted runs are resumed. The output is a table, and `trend.json`
+and `trend.png` in the folder's `trend/`.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ CLASSES = (
     "mushroom", "chair", "duck", "car", "rocket", "fish", "teapot", "tree", "table", "cat", "guitar", "house",
 )  # fmt: skip
 RATE = 1e-3
-SEEDS = (0, 1)  # of the results that are scored
-_COLORS = 2  # of each class, seen ones, that are scored beside all that is held out
+SEEDS = (0, 1)  # seeds of the scored results
+_COLORS = 2  # seen colours per class that are scored, in addition to the held-out ones
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run does its own way."""
+    """Settings of one ablation run."""
 
     steps: int = 4
     tuning: Tuning = "peta"
@@ -60,12 +60,17 @@ class Run:
 
     @property
     def folder(self) -> str:
-        """The name of its folder."""
+        """Name of the run's folder."""
         score = "sds" if self.kind == "sds" else f"asd-{self.shift:g}"
         return f"{self.tuning}-{self.steps}-{self.rate:g}-{score}"
 
     def settings(self, passes: int, batch: int) -> Settings:
-        """What the trainer is told; the closed forms alone change how they are listened to."""
+        """Return the trainer's settings; only the closed-form teachers take `kind` and `shift`.
+
+        Args:
+            passes: budget of U-Net passes.
+            batch: prompts per iteration and process.
+        """
         teachers = {
             name: how if name == "sd" else replace(how, kind=self.kind, shift=self.shift)
             for name, how in SMALL.teachers.items()
@@ -97,15 +102,15 @@ FIGURES = {"silhouette_iou": "silhouette IoU", "volume_iou": "volume IoU", "colo
 
 
 def run_ablations(context: DistributedContext, folder: Path, passes: int, batch: int) -> None:
-    """Do all runs that are not done yet and tell what came out.
+    """Train and score all runs that are not finished, then print and write the results.
 
     Args:
         folder: holds `base/` and `pool/`.
-        passes: of the U-Net, in each run.
-        batch: prompts an iteration and process.
+        passes: U-Net passes per run.
+        batch: prompts per iteration and process.
 
     Raises:
-        UserError: a run's state belongs to other settings, or cannot be written.
+        UserError: the state of a run belongs to other settings, or cannot be written.
     """
     train_specs, scored_specs = split_specs()
     results, rows = {}, []
@@ -125,7 +130,7 @@ def run_ablations(context: DistributedContext, folder: Path, passes: int, batch:
 
 
 def split_specs() -> tuple[list[Spec], list[Spec]]:
-    """What is trained on: the classes in all colours that are not held out. And what is scored."""
+    """Return the specs to train on (CLASSES in all colours that are not held out) and the specs to score."""
     plain = [Spec.of(thing, color) for thing in CLASSES for color in NAMES]
     train_specs = [spec for spec in plain if spec not in held_out()]
     chosen = [spec for thing in CLASSES for spec in [s for s in train_specs if s.thing == thing][:_COLORS]]
@@ -141,7 +146,7 @@ def _train(
     train_specs: list[Spec],
     scored_specs: list[Spec],
 ) -> None:
-    """Do or go on with one run in `place`; the leading process leaves `result.json` and `row.png` there."""
+    """Start or resume one run; the main process writes `result.json` and `row.png` into `run_folder`."""
     torch.manual_seed(0)
     view_cache = ViewCache(folder / "pool", [(thing, "") for thing in CLASSES])
     base = folder / "base"
@@ -168,7 +173,7 @@ def _train(
 def _score(
     student: Student, base: Path, steps: int, scored_specs: list[Spec]
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """What `score` says of a student, and its first result of each class side by side."""
+    """Return the scores of a student and its first result of each class side by side: uint8 [H, W, 3]."""
     words = CLIPTextModel.from_pretrained(base / "text_encoder")
     text = TextEncoder(CLIPTokenizer.from_pretrained(base / "tokenizer"), words)
     model = Model(student.generator, text, replace(CONFIG, steps=steps), base, True)
@@ -183,8 +188,8 @@ def _score(
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """The runs one below the other, seen / held out, for a terminal."""
-    rows = [("", "weights that learn", *FIGURES.values(), "empty", "two seeds differ")]
+    """Format the results as a text table, one run per row, with values for seen / held-out specs."""
+    rows = [("", "trainable weights", *FIGURES.values(), "empty", "two seeds differ")]
     for name, result in results.items():
         groups = result["model"].values()
         rows.append(
@@ -204,7 +209,7 @@ def _join_values(values: list[float | None]) -> str:
 
 
 def picture(results: dict[str, dict[str, Any]], rows: list[np.ndarray]) -> bytes:
-    """A PNG: each run's row of results with its silhouette IoU."""
+    """Return a PNG with each run's row of results and its silhouette IoU."""
     figure = Figure(figsize=(14, 1.25 * len(rows)), layout="constrained")
     panels = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
     for panel, row, (name, result) in zip(panels, rows, results.items(), strict=True):

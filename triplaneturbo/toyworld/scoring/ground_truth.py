@@ -1,4 +1,4 @@
-"""The truth about a caption: its six instances, what they fill, and how they look."""
+"""Ground truth of a caption: its six instances, their occupancy and their renderings."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from triplaneturbo.toyworld.scoring.generated import Generated
 from triplaneturbo.toyworld.training.pictures import shape_of
 
 VOXELS = 64  # along each side of [-1, 1]^3
-SIZE = 128  # pixels a side of the score's views
-_BLOCK = 8  # voxels
+SIZE = 128  # pixels per side of the scored views
+_BLOCK = 8  # voxels per side of the largest block
 
 
 def score_cameras() -> Cameras:
-    """The eight views in which silhouettes and colours are compared; none of them is one of the pool's."""
+    """Return the eight cameras for comparing silhouettes and colours; the view cache has none of them."""
     return orbit([22.5 + 45.0 * k for k in range(8)], [6.0, 29.0] * 4, 2.5, 40.0)
 
 
 def instance(spec: Spec, index: int) -> Solid:
-    """The placed solid of one of a spec's instances."""
+    """Return the placed solid of one instance of a spec."""
     return solid_of(spec.thing, shape_of(spec), spec.support, index)
 
 
 def occupancy(spec: Spec) -> np.ndarray:
-    """What each instance fills: bool [6, 64, 64, 64], indexed [instance, x, y, z]."""
+    """Return the occupancy of all instances of a spec: bool [6, 64, 64, 64], indexed [instance, x, y, z]."""
     return np.stack([_voxels(spec.thing, shape_of(spec), spec.support, i) for i in range(INSTANCES)])
 
 
@@ -44,16 +44,19 @@ def _voxels(thing: str, shape: str, support: str, index: int) -> np.ndarray:
 
 
 def voxelize(solid: Solid, size: int = VOXELS) -> np.ndarray:
-    """Which voxels' middles lie inside a solid: bool [size, size, size]; `size` is a multiple of 8.
+    """Return the voxels whose centres are inside a solid: bool [size, size, size].
 
-    Blocks that the surface cannot reach are filled or left out as a whole.
+    Blocks that the surface cannot reach are decided as a whole.
+
+    Args:
+        size: voxels per side of [-1, 1]^3; a multiple of 8.
     """
     out = np.zeros((size, size, size), dtype=bool)
     eight = np.argwhere(np.ones((2, 2, 2), dtype=bool))
     at, block = np.argwhere(np.ones((size // _BLOCK,) * 3, dtype=bool)), _BLOCK
     while block > 1:
         distance = solid.distance((at + 0.5) * (2 * block / size) - 1)
-        # Twice half a block's diagonal: some primitives' distances are first-order only.
+        # The block's full diagonal instead of half of it: some primitives' distances are first-order only.
         sure = np.abs(distance) > 2 * np.sqrt(3) * block / size
         x, y, z = at[sure & (distance < 0)].T
         out.reshape((size // block, block) * 3)[x, :, y, :, z, :] = True
@@ -63,7 +66,7 @@ def voxelize(solid: Solid, size: int = VOXELS) -> np.ndarray:
 
 
 def score_views(spec: Spec, index: int) -> tuple[Tensor, Tensor]:
-    """An instance in the score's views: coverage bool [8, 128, 128], unlit colours [8, 128, 128, 3]."""
+    """Render an instance with `score_cameras`: coverage [8, 128, 128], unlit colours [8, 128, 128, 3]."""
     views = _views(spec.thing, shape_of(spec), spec.support, index)
     return torch.from_numpy(views.paint != NOTHING), torch.from_numpy(
         _color_table(spec)[views.pattern, views.paint]
@@ -76,7 +79,7 @@ def _views(thing: str, shape: str, support: str, index: int) -> Views:
 
 
 def generated(spec: Spec, index: int) -> Generated:
-    """An instance as if a perfect model had made it."""
+    """Return an instance as the result of a perfect model."""
     solid, table = instance(spec, index), _color_table(spec)
     surface = Mesh(*mesh(solid))
 
@@ -88,5 +91,5 @@ def generated(spec: Spec, index: int) -> Generated:
 
 
 def _color_table(spec: Spec) -> np.ndarray:
-    """The colours of a spec by pattern bits and paint: [8, 256, 3]."""
+    """Return the colours of a spec by pattern bits and paint: [8, 256, 3]."""
     return colors(spec.color, spec.support_color or spec.accent, spec.modifier)

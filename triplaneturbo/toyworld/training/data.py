@@ -1,4 +1,4 @@
-"""The world's instances as the teachers' data: read from the pool where the student is being looked at."""
+"""Data of the closed-form teachers: views of the instances, read from the view cache."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from triplaneturbo.toyworld.training.pictures import color_table, shape_of
 
 
 class ViewCacheData:
-    """Pictures of captions' instances by the cameras of a pool's rigs (`teachers.closed_form.Data`)."""
+    """Views of the instances of captions from the rigs of a view cache (`teachers.closed_form.Data`)."""
 
     def __init__(self, view_cache: ViewCache) -> None:
         self.view_cache = view_cache
@@ -26,10 +26,16 @@ class ViewCacheData:
     def __call__(
         self, captions: Sequence[str], scenes: SceneBatch, seen: Renderings, reads: tuple[str, ...]
     ) -> list[Renderings]:
-        """All six instances of each caption, at the pixels that `seen` shows, in rig `scenes.rig`.
+        """Return renderings of all six instances of each caption, at the pixels of `seen`.
+
+        Args:
+            captions: B captions.
+            scenes: the batch; its `rig` and `background` are used.
+            seen: the student's renderings, which give the stride, the first pixel and the device.
+            reads: fields to return: "rgb", "normal", "depth".
 
         Raises:
-            UserError: a caption means nothing in the world.
+            UserError: the toy world cannot express a caption.
         """
         assert scenes.rig is not None
         row, column = seen.first
@@ -67,14 +73,17 @@ class ViewCacheData:
 
 @lru_cache(maxsize=100_000)
 def meaning(caption: str) -> Spec:
-    """The spec of a caption.
+    """Return the spec of a caption.
 
     Raises:
-        UserError: the caption lies outside the world.
+        UserError: the toy world cannot express the caption.
     """
     parsed = parse(caption)
     if parsed.spec is None:
         words = ", ".join(repr(word) for word in parsed.unknown)
-        why = f"it does not know {words}" if words else parsed.why
-        raise UserError(f"The world cannot express {caption!r}: {why}. See python -m triplaneturbo words.")
+        why = f"it does not know {words}" if words else parsed.why.rstrip(".")
+        raise UserError(
+            f"The built-in model cannot express {caption!r}: {why}. "
+            "For its vocabulary, run `python -m triplaneturbo words`."
+        )
     return parsed.spec

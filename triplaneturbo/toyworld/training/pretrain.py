@@ -1,9 +1,9 @@
-"""A small Stable Diffusion learned from the world's pictures, from nothing.
+"""Pretraining of a small Stable Diffusion from scratch on images of the toy world.
 
     python -m triplaneturbo.toyworld pretrain --folder runs/small
 
-First the tokenizer, then the autoencoder, then U-Net and text model together. It goes on where it was
-stopped. The folder then holds `base/` in diffusers' layout, and sheets of reconstructions and of pictures.
+The stages are the tokenizer, the VAE, and the U-Net together with the text encoder. Interrupted training is
+resumed. The folder then holds `base/` in the diffusers layout, and sheets of reconstructions and samples.
 """
 
 from __future__ import annotations
@@ -34,15 +34,22 @@ from triplaneturbo.toyworld.training.stage import train_stage
 from triplaneturbo.utils.atomic_files import write_whole
 from triplaneturbo.utils.distributed import DistributedContext
 
-OBJECT_WEIGHT = 5.0  # of a pixel of the object against one of the background: else the VAE stays colour-blind
-NO_TEXT = 0.1  # share of pictures whose caption is left out, for guidance
-SHOWN = 24  # seen captions in the sheet of pictures, and as many held-out ones
+OBJECT_WEIGHT = 5.0  # loss weight of object pixels; with 1, the VAE does not learn colours
+NO_TEXT = 0.1  # fraction of images without a caption, for classifier-free guidance
+SHOWN = 24  # seen captions in the sheet of samples, and as many held-out ones
 
 
 def pretrain(
     context: DistributedContext, folder: Path, keys: list, vae_steps: int, unet_steps: int, batch: int
 ) -> None:
-    """Train all parts that are not yet in `folder/base`; `batch` pictures a step and process."""
+    """Train all parts that are not yet in `folder/base`.
+
+    Args:
+        folder: run folder, which holds the view cache in `pool/`.
+        keys: keys of the view cache.
+        vae_steps, unet_steps: steps of the two stages.
+        batch: images per step and process.
+    """
     base = folder / "base"
     torch.manual_seed(0)
     sampler = PictureSampler(ViewCache(folder / "pool", keys), seen())
@@ -66,7 +73,7 @@ def _train_vae(
         pictures = sampler.draw(batch, rng)
         images = pictures.images.to(context.device)
         posterior = vae.encode(images).latent_dist
-        # The mean with a little noise: enough to keep the latents smooth, too little to wash out colours.
+        # A little noise keeps the latents smooth; more would wash out colours.
         jitter = torch.randn(posterior.mean.shape, generator=noise).to(context.device)
         output = vae.decode(posterior.mean + 0.1 * jitter).sample.float()
         weight = 1 + (OBJECT_WEIGHT - 1) * pictures.object.to(context.device)
@@ -103,7 +110,9 @@ def _train_unet(
     unet = make_unet().to(context.device)
     text = make_text_model(tokenizer).to(context.device)
     lay_out_for_training(unet)
-    unet.set_attn_processor(AttnProcessor())  # on a CPU several times as fast as the fused one, backwards
+    unet.set_attn_processor(
+        AttnProcessor()
+    )  # its backward pass on a CPU is several times faster than the fused one's
     modules = nn.ModuleDict({"unet": unet, "text": text})
     scheduler = make_scheduler()
     alphas = scheduler.alphas_cumprod.to(context.device)
@@ -139,26 +148,33 @@ def _train_unet(
         save_text_sheet(folder, unet, vae, TextEncoder(tokenizer, text), scheduler)
         save_part(text, base / "text_encoder")
         save_part(scheduler, base / "scheduler")
-        save_part(unet, base / "unet")  # the last one: where it stands, the base is whole
+        save_part(unet, base / "unet")  # written last: if it exists, the base is complete
     context.wait()
 
 
 def save_part(part, folder: Path) -> None:
-    """`part.save_pretrained(folder)`, whole or not at all."""
+    """Call `part.save_pretrained(folder)` atomically; raises UserError if it cannot be written."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
             part.save_pretrained(Path(place) / "new")
             (Path(place) / "new").rename(folder)
     except OSError as error:
-        raise UserError(f"Cannot write {folder}: {error.strerror}; free space or go elsewhere.") from error
+        raise UserError(
+            f"Cannot write {folder}: {error.strerror}; free disk space or choose another folder."
+        ) from error
 
 
 @torch.no_grad()
 def sample(
     unet, vae, embeds: Tensor, empty: Tensor, scheduler, seed: int = 0, guidance: float = 3.0
 ) -> Tensor:
-    """Pictures [B, 3, 64, 64] of text embeddings [B, 77, D]: 25 DDIM steps with guidance against `empty`."""
+    """Sample images [B, 3, 64, 64] with 25 DDIM steps and classifier-free guidance.
+
+    Args:
+        embeds: text embeddings [B, 77, D].
+        empty: embeddings of the empty prompt [B, 77, D].
+    """
 
     def predict(noisy: Tensor, time: Tensor) -> Tensor:
         both = unet(noisy.repeat(2, 1, 1, 1), time, encoder_hidden_states=torch.cat((empty, embeds))).sample
@@ -173,7 +189,7 @@ def sample(
 
 
 def save_text_sheet(folder: Path, unet, vae, text: TextEncoder, scheduler) -> None:
-    """Draw SHOWN seen and as many held-out captions into `pictures.png`, these into `pictures.txt`."""
+    """Sample SHOWN seen and as many held-out captions into `pictures.png`; list them in `pictures.txt`."""
     rng = np.random.default_rng(5)
     unseen = sorted(held_out(), key=lambda spec: spec.caption)
     captions = [seen()[i].caption for i in rng.choice(len(seen()), SHOWN)]
@@ -185,6 +201,6 @@ def save_text_sheet(folder: Path, unet, vae, text: TextEncoder, scheduler) -> No
 
 
 def save_sheet(path: Path, images: Tensor, columns: int) -> None:
-    """Write pictures [B, 3, H, W] in [-1, 1] as one PNG."""
+    """Write images [B, 3, H, W] in [-1, 1] as one PNG."""
     pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     write_whole(path, encode_image(sheet(list(pixels), columns=columns, gap=1), "png"))

@@ -1,4 +1,4 @@
-"""One stage of training: a loop around a loss, with a state on disk from which it goes on bit for bit."""
+"""Training loop of one stage, with checkpoints from which it resumes bit-exactly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from triplaneturbo.toyworld.training.curves import log_line
 from triplaneturbo.utils.distributed import DistributedContext
 from triplaneturbo.utils.training_state import load_state, save_state
 
-# Where and with what random numbers a loss is computed -> the loss, and what to log.
+# (NumPy generator, torch generator) -> (loss, values to log)
 Loss = Callable[[np.random.Generator, torch.Generator], tuple[Tensor, dict[str, float]]]
 
 
@@ -34,17 +34,22 @@ def train_stage(
     save_every: int = 200,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Minimise `loss` over all that learns in `modules`, which holds the result afterwards.
+    """Minimize `loss` over the trainable parameters of `modules`, in place.
 
     AdamW with 100 steps of warm-up and a cosine to zero, gradients clipped at norm 1, bfloat16 autocast.
-    Random numbers depend on the step and the process alone.
+    Random numbers depend on the step and the process only.
 
     Args:
-        name: of the stage; its state is `folder/name.pt`, its log `folder/name.jsonl`, drawn in
+        name: name of the stage; its state is `folder/name.pt`, its log `folder/name.jsonl`, plotted in
             `folder/name-curves.png`.
-        average: decay of an exponential moving average of the weights, which then is the result; 0: none.
-        settings: what a state must agree with to be gone on from.
-        progress: called by the leading process with each step that is saved.
+        modules: the modules to train.
+        loss: computes the loss of one step.
+        steps: number of steps.
+        rate: peak learning rate.
+        settings: values that must match those of a saved state on resume.
+        average: decay of an exponential moving average of the weights, which becomes the result; 0: none.
+        save_every: steps between saved states.
+        progress: called by the main process with each step that is saved.
 
     Raises:
         UserError: the state belongs to other settings, or cannot be written.

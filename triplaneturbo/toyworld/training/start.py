@@ -1,8 +1,8 @@
-"""Beginning a run with a finished model instead of from nothing.
+"""Starting a run from a finished model instead of from scratch.
 
     python -m triplaneturbo.toyworld train --from checkpoints/small --captions mine.txt --folder runs/mine
 
-The model's base becomes the run's own, so nothing is pretrained, and its adapter is what learns on.
+The model's base is copied into the run, so there is no pretraining, and its adapter is trained further.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from triplaneturbo.toyworld.training.train import CONFIG
 
 
 def copy_base(model: Path, folder: Path) -> str:
-    """Copy a model's base to `folder/base` in float32 where none is yet; returns a mark of its adapter.
+    """Copy a model's base to `folder/base` in float32 if it is missing; returns a hash of its adapter.
 
     Raises:
-        UserError: `model` is no whole model of the small world, or the folder has another base or cannot be
-            written.
+        UserError: `model` is not a complete model of the toy world, or the folder has a different base or
+            cannot be written.
     """
     if replace(GeneratorConfig.load(model), world=False, untrained_seed=None) != CONFIG:
-        raise UserError(f"{model} has other sizes than the built-in model: only that can be trained here.")
+        raise UserError(f"{model} has other sizes than the built-in model: choose another one.")
     missing = [part for part in (*BASE_PARTS, *TEXT_PARTS, ADAPTER_NAME) if not (model / part).exists()]
     if missing:
-        raise UserError(f"{model} has no {missing[0]}: give the folder of a trained model.")
+        raise UserError(f"{model} has no {missing[0]}: choose the folder of a trained model.")
     base = folder / "base"
     try:
         fingerprint = hashlib.sha256((model / ADAPTER_NAME).read_bytes()).hexdigest()[:16]
@@ -47,16 +47,17 @@ def copy_base(model: Path, folder: Path) -> str:
                 convert_folder(new, torch.float32)
                 new.rename(base)
         elif not _same_unet(base, model):
-            raise UserError(f"{folder} has another base than {model}: give another folder.")
+            raise UserError(f"{folder} has another base than {model}: choose another folder.")
     except OSError as error:
         raise UserError(
-            f"Cannot copy {model} to {base}: {error.strerror or error}; free space or go elsewhere."
+            f"Cannot copy {model} to {base}: {error.strerror or error}; free disk space or choose "
+            "another folder."
         ) from error
     return fingerprint
 
 
 def _same_unet(base: Path, model: Path) -> bool:
-    """Whether two U-Nets are the same up to float16."""
+    """Return whether the U-Nets of two models are equal in float16."""
     one, other = (
         {name: tensor for path in sorted((place / "unet").glob("*.safetensors"))
          for name, tensor in read_tensors(path, torch.float16).items()}

@@ -1,10 +1,10 @@
-"""The built-in model, made from nothing by Progressive Rendering Distillation.
+"""Training of the built-in model with Progressive Rendering Distillation (PRD, arXiv 2503.21694).
 
     python -m triplaneturbo.toyworld train --folder runs/small
 
-Stages: the pool of views, the small Stable Diffusion (pretrain.py), then PRD (distill/prd.py) on the world's
-seen captions with the three teachers. Each goes on where it was stopped; the last writes `model/` in the
-folder, a complete model, at every preview.
+The stages are the view cache, the small Stable Diffusion (pretrain.py), and PRD (distill/prd.py) on the seen
+captions with three teachers. Interrupted stages are resumed. The last one writes a complete model to `model/`
+in the folder at every preview.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ CONFIG = GeneratorConfig(
     plane_channels=16, mlp_width=32, mlp_bias=True, latent_size=16, grid_resolution=96, plane_embedding=True
 )
 
-# What differs from the full model's recipe, and why. The closed forms know every instance exactly, so that
-# guidance has nothing to sharpen (1); without it ASD's signal grows with the shift, and a small one drowns in
-# what chance gives. Above t = 900 they see no instance but the mean of all. The surface hardens while shapes
-# become clear. What limits a run of hours is how many captions it sees: one of K steps is scored, and SOAP
-# learns more from each than AdamW.
+# Differences from the full model's recipe. The closed-form teachers know every instance exactly, so guidance
+# has nothing to sharpen (1); without it, ASD's signal grows with the shift, and a small shift drowns in noise.
+# Above t = 900 they see only the mean of all instances. The surface sharpens while shapes emerge. The number of
+# captions seen limits a run of some hours: only one of the K steps is scored, and SOAP learns more from each
+# caption than AdamW.
 SMALL = Settings(
     rate=2e-3,
     optimizer="soap",
@@ -84,10 +84,11 @@ SMALL = Settings(
 def make_student(
     base: Path, config: GeneratorConfig, device: torch.device, tuning: Tuning = "peta"
 ) -> Student:
-    """A student around the base in a folder, its adapter drawn from torch's seed.
+    """Create a student from the base in a folder; the adapter is initialized with torch's global generator.
 
     Args:
-        tuning: "peta"; "lora", one pair for all planes; or "full", the base itself and no pairs.
+        base: folder in the diffusers layout.
+        tuning: "peta"; "lora", one low-rank pair for all planes; or "full", the base itself without adapters.
     """
     unet = UNet2DConditionModel.from_pretrained(base / "unet")
     vae = AutoencoderKL.from_pretrained(base / "vae")
@@ -102,7 +103,11 @@ def make_student(
 
 
 def make_teachers(student: Student, view_cache: ViewCache, base: Path | None = None) -> list[Teacher]:
-    """The two closed forms and the student's own base; where that learns, the one in the folder `base`."""
+    """Create the teachers: two closed forms, and Stable Diffusion with the student's frozen base.
+
+    Args:
+        base: folder of the base, to be loaded separately if the student's own base is trained; else None.
+    """
     generator = student.generator
     data = ViewCacheData(view_cache)
     alphas = generator.scheduler.alphas_cumprod
@@ -115,30 +120,30 @@ def make_teachers(student: Student, view_cache: ViewCache, base: Path | None = N
 
 
 def read_captions(path: Path) -> list[Spec]:
-    """The specs of a list of captions, one a line; blank lines count for nothing.
+    """Read a file with one caption per line, skipping blank lines; returns the specs.
 
     Raises:
-        UserError: the file cannot be read or holds none; the world cannot express one, or it is held out.
+        UserError: the file cannot be read or is empty, or a caption cannot be expressed or is held out.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Cannot read {path} ({error}): give a text file with a caption a line.") from None
+        raise UserError(
+            f"Cannot read {path} ({error}): choose a text file with one caption per line."
+        ) from None
     specs = [meaning(line) for line in lines if line]
     if not specs:
-        raise UserError(f"{path} holds no captions: write one a line.")
+        raise UserError(f"{path} contains no captions: write one per line.")
     for spec in specs:
         if spec in held_out():
-            raise UserError(
-                f"{spec.caption!r} is held out for judging and never trained on: take it from {path}."
-            )
+            raise UserError(f"{spec.caption!r} is held out for evaluation: remove it from {path}.")
     return specs
 
 
 def make_draw(
     view_cache: ViewCache, specs: Iterable[Spec], device: torch.device, shares: Mapping[str, float] = SHARES
 ) -> prd.Draw:
-    """Draws captions of some specs, in any wording, and for each step another rig and background."""
+    """Return a function that draws captions in random wordings, and a rig and backgrounds per step."""
     sampler = BalancedSampler(specs, shares)
 
     def draw(rng: np.random.Generator, count: int, steps: int, place: Place) -> list[SceneBatch]:
@@ -150,9 +155,9 @@ def make_draw(
             texts.append(wordings[int(rng.integers(len(wordings)))])
         rigs = [int(rng.permutation(RIGS)[step % RIGS]) for step in range(steps)]
         backgrounds = [torch.from_numpy(rng.random((everyone, 3), dtype=np.float32)) for _ in rigs]
-        mine = place.own(count)
+        own = place.own(count)
         return [
-            scenes(view_cache, texts[mine], rig, background[mine], device)
+            scenes(view_cache, texts[own], rig, background[own], device)
             for rig, background in zip(rigs, backgrounds, strict=True)
         ]
 
@@ -162,7 +167,13 @@ def make_draw(
 def scenes(
     view_cache: ViewCache, texts: list[str], rig: int, background: Tensor, device: torch.device
 ) -> SceneBatch:
-    """Captions seen by one of the pool's rigs."""
+    """Create a batch of captions with the cameras of one rig of the view cache.
+
+    Args:
+        texts: B captions.
+        rig: number of the rig.
+        background: background colours [B, 3].
+    """
     cameras = view_cache.cameras[rig * VIEWS : (rig + 1) * VIEWS]
     cameras = type(cameras)(
         cameras.c2w.repeat(len(texts), 1, 1), cameras.fovy.repeat(len(texts)), cameras.near, cameras.far
@@ -179,9 +190,15 @@ def train(
     until: float,
     start: Path | None = None,
 ) -> None:
-    """Run or go on with the PRD stage on some specs in `folder`, which holds `base/` and `pool/`.
+    """Start or resume the PRD stage.
 
-    `start`: the adapter that it begins with, and not a new one; the settings hold a mark of it.
+    Args:
+        folder: run folder, which holds `base/` and `pool/`.
+        keys: keys of the view cache.
+        specs: specs to train on.
+        settings: `settings.start` identifies the adapter in `start`.
+        until: value of `time.monotonic()` at which to stop.
+        start: adapter file to start from; None: a new adapter.
     """
     torch.manual_seed(0)
     view_cache = ViewCache(folder / "pool", keys)
@@ -205,7 +222,7 @@ def train(
 
 
 def preview_captions(count: int = 12) -> list[str]:
-    """Half of them seen, half held out, always the same."""
+    """Return the fixed captions of the previews, half of them seen and half held out."""
     rng = np.random.default_rng(11)
     unseen = BalancedSampler(sorted(held_out(), key=lambda spec: spec.caption))
     known = BalancedSampler(seen())
@@ -216,7 +233,7 @@ def preview_captions(count: int = 12) -> list[str]:
 
 @torch.no_grad()
 def draw_preview(student: Student, view_cache: ViewCache, path: Path) -> None:
-    """Fixed captions as surface and normals from two sides each, a row of four pictures a caption."""
+    """Render surface and normals of fixed captions from two sides, four images per caption, into a PNG."""
     generator = student.generator
     texts = preview_captions()
     latents = generator.draw_latents(len(texts), torch.Generator().manual_seed(0))
@@ -235,7 +252,7 @@ def draw_preview(student: Student, view_cache: ViewCache, path: Path) -> None:
 
 
 def save_model(generator: TriplaneGenerator, folder: Path) -> None:
-    """Write `model/`: the base beside the adapter as it is now, in the layout of checkpoints/small."""
+    """Write the base and the current adapter to `model/`, in the layout of checkpoints/small."""
     model = folder / "model"
     if not model.exists():
         shutil.copytree(folder / "base", model)
