@@ -180,7 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
     sub.add_argument(
         "--rate",
         type=_learning_rate,
-        help="peak learning rate (default: 0.002, or 0.001 with --from, where more degrades the model at first)",
+        help="peak learning rate (default: 0.002, or 0.001 with --from, where more degrades it at first)",
     )
     sub.add_argument(
         "--from", dest="start", type=Path, metavar="MODEL", help="start from a finished model's folder"

@@ -54,10 +54,10 @@ CONFIG = GeneratorConfig(
 )
 
 # Differences from the full model's recipe. The closed-form teachers know every instance exactly, so guidance
-# has nothing to sharpen (1); without it, ASD's signal grows with the shift, and a small shift drowns in noise.
-# Above t = 900 they see only the mean of all instances. The surface sharpens while shapes emerge. The number of
-# captions seen limits a run of some hours: only one of the K steps is scored, and SOAP learns more from each
-# caption than AdamW.
+# has nothing to sharpen (1); without it, ASD's signal grows with the shift, and a small shift drowns in
+# noise. Above t = 900 they see only the mean of all instances. The surface sharpens while shapes emerge. The
+# number of captions seen limits a run of some hours: only one of the K steps is scored, and SOAP learns more
+# from each caption than AdamW.
 SMALL = Settings(
     rate=2e-3,
     optimizer="soap",
