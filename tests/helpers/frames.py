@@ -19,7 +19,7 @@ from triplaneturbo.render.cameras import Cameras, orbit
 from triplaneturbo.teachers.multi_view import MultiView
 from triplaneturbo.teachers.mvdream import MVDream
 from triplaneturbo.teachers.richdreamer import RichDreamer
-from triplaneturbo.toyworld.scene.classes import THINGS
+from triplaneturbo.toyworld.scene.classes import OBJECT_CLASSES
 from triplaneturbo.toyworld.scoring.class_sheet import picture
 
 PICTURE = Path(__file__).with_name("frames.png")
@@ -53,7 +53,7 @@ def frames() -> dict[str, Tensor]:
 def draw() -> np.ndarray:
     """The picture, uint8 [H, W, 3]."""
     cameras = views()
-    thing = THINGS["robot"]
+    thing = OBJECT_CLASSES["robot"]
     pictures = picture(thing.instance(0).placed(), thing.color, thing.accent_color, "", cameras, SIZE)
     names = frames()
     figure = Figure(figsize=(8, 2.15 * len(names)), dpi=100)

@@ -1,4 +1,6 @@
-"""The world's solids a second time, slow and plain, written from the Builder's words, not from its kernels.
+"""Reference implementation of the toy world's solids in NumPy, for parity tests of the compiled kernels.
+
+It follows the documentation of `Builder`, not the kernels.
 
 A shape is a function from points [N, 3] to signed distances [N], in float64.
 """
@@ -15,7 +17,7 @@ Shape = Callable[[Array], Array]
 
 
 def ellipsoid(radii: tuple[float, float, float]) -> Shape:
-    """To first order: f / |slope of f| for f = |p / radii| - 1."""
+    """Return the first-order distance f / |grad f| with f = |p / radii| - 1."""
     r = np.asarray(radii)
 
     def distance(p: Array) -> Array:
@@ -27,7 +29,7 @@ def ellipsoid(radii: tuple[float, float, float]) -> Shape:
 
 
 def box(half: tuple[float, float, float]) -> Shape:
-    """Exact: to the nearest point of the box, or to its nearest side."""
+    """Return the exact distance to a box with half extents `half`."""
     h = np.asarray(half)
 
     def distance(p: Array) -> Array:
@@ -39,7 +41,7 @@ def box(half: tuple[float, float, float]) -> Shape:
 
 
 def polygon(corners: Array) -> Shape:
-    """Exact distance of points [N, 2] to a polygon [K, 2], negative inside (by the even-odd rule)."""
+    """Return the exact distance of points [N, 2] to a polygon [K, 2], negative inside (even-odd rule)."""
 
     def distance(p: Array) -> Array:
         nearest = np.full(len(p), np.inf)
@@ -58,13 +60,13 @@ def polygon(corners: Array) -> Shape:
 
 
 def cone(bottom: float, top: float, half: float) -> Shape:
-    """Exact: the outline on both sides of the axis, so that the axis itself is no border."""
+    """Return the exact distance to a frustum; its profile covers both sides of the axis."""
     outline = polygon(np.array([[-bottom, -half], [bottom, -half], [top, half], [-top, half]]))
     return lambda p: outline(np.stack((np.hypot(p[:, 0], p[:, 1]), p[:, 2]), 1))
 
 
 def limb(start: Array, end: Array, radius: float, end_radius: float) -> Shape:
-    """Exact: the union of all the balls along it, of which this takes a few thousand."""
+    """Return the distance to a tapered capsule, as the union of 3001 spheres along its axis."""
 
     def distance(p: Array) -> Array:
         nearest = np.full(len(p), np.inf)
@@ -79,7 +81,7 @@ def limb(start: Array, end: Array, radius: float, end_radius: float) -> Shape:
 
 
 def torus(ring: float, radius: float) -> Shape:
-    """Exact: from the nearest point of the ring."""
+    """Return the exact distance to a torus around z, from the nearest point of its centre line."""
 
     def distance(p: Array) -> Array:
         along = p * [1, 1, 0]
@@ -90,7 +92,7 @@ def torus(ring: float, radius: float) -> Shape:
 
 
 def hull(corners: Array, faces: list[tuple[int, int, int]]) -> Shape:
-    """The largest distance to the planes through three corners each: a bound of that to a convex body."""
+    """Return the largest distance to the planes of the faces: a lower bound for a convex body."""
     middle = corners.mean(0)
     planes = []
     for a, b, c in faces:
@@ -101,55 +103,53 @@ def hull(corners: Array, faces: list[tuple[int, int, int]]) -> Shape:
 
 
 def prism(half_length: float, half_width: float, height: float) -> Shape:
+    """Return a bound of the distance to a triangular prism with its base at z = 0."""
     ends = [[x, y, z] for x in (-half_length, half_length)
             for y, z in ((-half_width, 0), (half_width, 0), (0, height))]  # fmt: skip
     return hull(np.array(ends, dtype=float), [(0, 1, 2), (3, 4, 5), (0, 1, 3), (0, 2, 3), (1, 2, 4)])
 
 
 def pyramid(half_x: float, half_y: float, height: float) -> Shape:
-    foot = [[half_x, half_y, 0], [-half_x, half_y, 0], [-half_x, -half_y, 0], [half_x, -half_y, 0]]
-    corners = np.array([*foot, [0, 0, height]], dtype=float)
+    """Return a bound of the distance to a pyramid with a rectangular base at z = 0."""
+    base = [[half_x, half_y, 0], [-half_x, half_y, 0], [-half_x, -half_y, 0], [half_x, -half_y, 0]]
+    corners = np.array([*base, [0, 0, height]], dtype=float)
     return hull(corners, [(0, 1, 2), (0, 1, 4), (1, 2, 4), (2, 3, 4), (3, 0, 4)])
 
 
-def star(radius: float, ratio: float) -> Shape:
-    """Exact in its plane, for points [N, 2] = (y, z)."""
-    angle = np.pi / 2 + np.arange(10) * np.pi / 5
-    reach = np.where(np.arange(10) % 2 == 0, radius, radius * ratio)
-    return polygon(np.stack((reach * np.cos(angle), reach * np.sin(angle)), 1))
-
-
 def moved(shape: Shape, at: tuple[float, float, float], turn: tuple[float, float, float]) -> Shape:
-    """Turned about x, then y, then z, then moved."""
+    """Rotate a shape about x, then y, then z (degrees), then translate it."""
     back = Rotation.from_euler("xyz", turn, degrees=True).inv()
     return lambda p: shape(back.apply(p - np.asarray(at)))
 
 
 def rounded(shape: Shape, radius: float) -> Shape:
+    """Grow a shape by `radius`."""
     return lambda p: shape(p) - radius
 
 
 def mirrored(shape: Shape) -> Shape:
-    """Also at -y."""
+    """Add the mirror image at -y."""
     return lambda p: np.minimum(shape(p), shape(p * [1, -1, 1]))
 
 
 def repeated(shape: Shape, count: int) -> Shape:
-    """Copies about the z axis."""
+    """Repeat a shape around the z axis."""
     turns = [Rotation.from_euler("z", -360 * k / count, degrees=True) for k in range(count)]
     return lambda p: np.min([shape(turn.apply(p)) for turn in turns], axis=0)
 
 
 def union(one: Shape, other: Shape) -> Shape:
+    """Return the union of two shapes."""
     return lambda p: np.minimum(one(p), other(p))
 
 
 def cut(one: Shape, other: Shape) -> Shape:
+    """Subtract `other` from `one`."""
     return lambda p: np.maximum(one(p), -other(p))
 
 
 def blended(one: Shape, other: Shape, width: float) -> Shape:
-    """A smooth union: where the two differ by less than `width`, a parabola under the lesser of them."""
+    """Return the smooth union: the minimum, less a parabola where the distances differ by under `width`."""
 
     def distance(p: Array) -> Array:
         a, b = one(p), other(p)

@@ -1,11 +1,11 @@
-"""What is told of a caption that the world does not hold."""
+"""Messages about captions that the toy world cannot express."""
 
 from __future__ import annotations
 
 import pytest
 
 from triplaneturbo.toyworld.captions.advice import EXAMPLES, KINDS, advice, summary
-from triplaneturbo.toyworld.captions.caption_parser import _LONGEST, Reading
+from triplaneturbo.toyworld.captions.caption_parser import _MAX_PHRASE_WORDS, Reading
 from triplaneturbo.toyworld.captions.captions import captions, parse, vocabulary
 from triplaneturbo.toyworld.captions.combinations import all_specs
 from triplaneturbo.toyworld.captions.words import PATTERN_NOUNS
@@ -62,4 +62,4 @@ def test_a_long_prompt_is_looked_up_in_few_steps(words: str, monkeypatch: pytest
     )
     text = (words + " ") * (1000 // (len(words) + 1))
     assert isinstance(parse(text), Reading)
-    assert count[0] <= _LONGEST * len(text.split()) + len(vocabulary()["things"])
+    assert count[0] <= _MAX_PHRASE_WORDS * len(text.split()) + len(vocabulary()["things"])

@@ -1,4 +1,4 @@
-"""Captions say what is meant, and are read back."""
+"""Captions: every wording of a spec parses back to it; errors are explained."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ import pytest
 from triplaneturbo.errors import UserError
 from triplaneturbo.toyworld.captions.captions import RIDERS, SUPPORTS, Spec, captions, parse, vocabulary
 from triplaneturbo.toyworld.captions.combinations import all_specs
-from triplaneturbo.toyworld.captions.words import SPOKEN, UNDERSTOOD, key, lexicon, parts, phrases
-from triplaneturbo.toyworld.scene.classes import THINGS
+from triplaneturbo.toyworld.captions.words import (
+    CAPTION_SYNONYMS,
+    PARSER_SYNONYMS,
+    key,
+    lexicon,
+    parts,
+    phrases,
+)
+from triplaneturbo.toyworld.scene.classes import OBJECT_CLASSES
 from triplaneturbo.toyworld.scene.palette import NAMES
 
 
@@ -64,7 +71,7 @@ def test_wordings() -> None:
 
 def test_every_spoken_synonym_is_generated_somewhere() -> None:
     said = {wording for spec in all_specs() for wording in captions(spec)}
-    words = {synonym for group in SPOKEN.values() for synonym in group}
+    words = {synonym for group in CAPTION_SYNONYMS.values() for synonym in group}
     assert all(any(f" {word}" in wording for wording in said) for word in words)
 
 
@@ -105,7 +112,7 @@ def test_many_ways_of_saying_it(text: str) -> None:
 def test_a_noun_that_is_a_class_and_a_part_is_told_by_its_company() -> None:
     ambiguous = [
         (thing, other.thing)
-        for thing in THINGS.values()
+        for thing in OBJECT_CLASSES.values()
         for meaning in [lexicon()[key(thing.accent or "the")]]
         if meaning.kind == "thing"
         for other in [Spec.of(meaning.value)]
@@ -120,10 +127,10 @@ def test_a_noun_that_is_a_class_and_a_part_is_told_by_its_company() -> None:
 
 
 def test_unknown_words_are_told_in_order_as_spelled_and_once() -> None:
-    reading = parse("A Dragon riding a blue BICYCLE, dragon's dragon café")
-    assert reading.unknown == ("Dragon", "riding", "BICYCLE", "dragon's", "café")
-    assert reading.spec is None
-    assert reading.why == ""
+    parsed = parse("A Dragon riding a blue BICYCLE, dragon's dragon café")
+    assert parsed.unknown == ("Dragon", "riding", "BICYCLE", "dragon's", "café")
+    assert parsed.spec is None
+    assert parsed.why == ""
 
 
 @pytest.mark.parametrize(
@@ -140,23 +147,23 @@ def test_unknown_words_are_told_in_order_as_spelled_and_once() -> None:
         ("a tall striped car", "striped and tall"),
         ("a tall duck on a box", "tall"),
         ("a house with a tall roof", "Only a whole thing"),
-        ("a flat house with a green roof", "nothing else is said"),
+        ("a flat house with a green roof", "its own colour"),
         ("a duck with a green roof", "no roof"),
         ("a yellow house with a yellow roof", "must differ"),
-        ("a fish on a box", "A fish on a box"),
-        ("a duck on a car", "A duck on a car"),
-        ("a duck under a table", "A table on a duck"),
+        ("a fish on a box", "a fish on a box"),
+        ("a duck on a car", "a duck on a car"),
+        ("a duck under a table", "a table on a duck"),
         ("a duck on a box with a purple lid", "one colour"),
-        ("a duck on", 'breaks off after "on"'),
+        ("a duck on", 'ends after "on"'),
         ("a fish with red stripes", "stripes"),
         ("red stripes on a fish", "stripes"),
     ],
 )
 def test_known_words_without_a_meaning_are_explained(text: str, why: str) -> None:
-    reading = parse(text)
-    assert (reading.spec, reading.unknown) == (None, ())
-    assert why in reading.why
-    assert reading.why.endswith(".")
+    parsed = parse(text)
+    assert (parsed.spec, parsed.unknown) == (None, ())
+    assert why in parsed.why
+    assert parsed.why.endswith(".")
 
 
 def test_it_never_fails() -> None:
@@ -164,27 +171,27 @@ def test_it_never_fails() -> None:
     pieces = [*phrases(), ",", ".", "'", "’s", "&", "-", "\n", "\0", "🍄", "ß", "²", "zzz"]
     for _ in range(4000):
         text = " ".join(pieces[i] for i in rng.integers(len(pieces), size=rng.integers(9)))
-        reading = parse(text)
-        outcomes = (reading.spec is not None, bool(reading.unknown), bool(reading.why))
+        parsed = parse(text)
+        outcomes = (parsed.spec is not None, bool(parsed.unknown), bool(parsed.why))
         assert sum(outcomes) == 1, text
-        if reading.spec is not None:
-            assert parse(reading.spec.caption).spec == reading.spec, text
+        if parsed.spec is not None:
+            assert parse(parsed.spec.caption).spec == parsed.spec, text
 
 
 @pytest.mark.parametrize(
     ("wanted", "wrong"),
     [
-        ({"thing": "dragon"}, "class called 'dragon'"),
-        ({"thing": "duck", "color": "gold"}, "colour called 'gold'"),
-        ({"thing": "duck", "accent": "gold"}, "colour called 'gold'"),
-        ({"thing": "duck", "modifier": "furry"}, "modifier called 'furry'"),
-        ({"thing": "duck", "support": "car"}, "support called 'car'"),
-        ({"thing": "duck", "support": "box", "support_color": "gold"}, "colour called 'gold'"),
-        ({"thing": "duck", "support_color": "red"}, "no support"),
+        ({"thing": "dragon"}, "class 'dragon'"),
+        ({"thing": "duck", "color": "gold"}, "colour 'gold'"),
+        ({"thing": "duck", "accent": "gold"}, "colour 'gold'"),
+        ({"thing": "duck", "modifier": "furry"}, "modifier 'furry'"),
+        ({"thing": "duck", "support": "car"}, "support 'car'"),
+        ({"thing": "duck", "support": "box", "support_color": "gold"}, "colour 'gold'"),
+        ({"thing": "duck", "support_color": "red"}, "without a support"),
         ({"thing": "fish", "support": "box"}, "cannot stand"),
         ({"thing": "duck", "support": "box", "modifier": "tall"}, "cannot be tall"),
-        ({"thing": "duck", "accent": "red", "modifier": "tall"}, "nothing else"),
-        ({"thing": "duck", "accent": "red", "support": "box"}, "nothing else"),
+        ({"thing": "duck", "accent": "red", "modifier": "tall"}, "its own colour"),
+        ({"thing": "duck", "accent": "red", "support": "box"}, "its own colour"),
         ({"thing": "duck", "color": "red", "accent": "red"}, "must differ"),
     ],
 )
@@ -195,14 +202,14 @@ def test_what_cannot_be_asked_for(wanted: dict[str, str], wrong: str) -> None:
 
 def test_the_words() -> None:
     known = vocabulary()
-    assert known["things"] == list(THINGS)
+    assert known["things"] == list(OBJECT_CLASSES)
     assert known["colours"] == list(NAMES)
     assert known["supports"] == list(SUPPORTS)
     assert known["parts"] == list(parts())
     assert all(key(word) in lexicon() for words in known.values() for word in words)
-    canonical = {*THINGS, *NAMES, *known["modifiers"]}
-    assert set(SPOKEN) | set(UNDERSTOOD) <= canonical
+    canonical = {*OBJECT_CLASSES, *NAMES, *known["modifiers"]}
+    assert set(CAPTION_SYNONYMS) | set(PARSER_SYNONYMS) <= canonical
     # No two meanings fight for a phrase; only parts give way, to classes.
     for word in canonical:
-        for synonym in (word, *SPOKEN.get(word, ()), *UNDERSTOOD.get(word, ())):
+        for synonym in (word, *CAPTION_SYNONYMS.get(word, ()), *PARSER_SYNONYMS.get(word, ())):
             assert lexicon()[key(synonym)].value == word

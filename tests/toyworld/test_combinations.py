@@ -1,4 +1,4 @@
-"""What is seen and what is held out never change by accident, and draws are balanced."""
+"""The split into seen and held-out specs never changes by accident; sampling is balanced."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from triplaneturbo.toyworld.captions.combinations import (
+    FINETUNE_SHARES,
     HELD_OUT,
-    LATER_SHARES,
     SHARES,
-    Balance,
+    BalancedSampler,
     all_specs,
     held_out,
     seen,
     write_held_out,
 )
-from triplaneturbo.toyworld.scene.classes import THINGS
+from triplaneturbo.toyworld.scene.classes import OBJECT_CLASSES
 from triplaneturbo.toyworld.scene.palette import NAMES
 from triplaneturbo.toyworld.scene.spec import Spec
 
@@ -27,11 +27,13 @@ def test_every_combination_is_there_once() -> None:
     specs = all_specs()
     assert len(set(specs)) == len(specs)
     counts = Counter(spec.kind for spec in specs)
-    assert counts["plain"] == len(THINGS) * 12
-    assert counts["modifier"] == len(THINGS) * 12 * 6
+    assert counts["plain"] == len(OBJECT_CLASSES) * 12
+    assert counts["modifier"] == len(OBJECT_CLASSES) * 12 * 6
     assert counts["pair"] == 10 * 5 * (12 + 12 - 1)
-    # Main times other accent; where the main colour is the natural accent, nothing else falls out.
-    assert counts["two colours"] == sum(12 * 12 - 12 - 11 for thing in THINGS.values() if thing.accent)
+    # Pairs of different colours, without the natural accent except where the main colour equals it.
+    assert counts["two colours"] == sum(
+        12 * 12 - 12 - 11 for thing in OBJECT_CLASSES.values() if thing.accent
+    )
 
 
 def test_the_list_of_what_is_held_out_is_as_written(tmp_path: Path) -> None:
@@ -46,7 +48,7 @@ def test_a_tenth_is_held_out_and_the_rest_is_seen() -> None:
     assert 0.09 < len(held_out()) / len(all_specs()) < 0.11
     assert set(seen()) | held_out() == set(all_specs())
     assert not set(seen()) & held_out()
-    assert not {Spec.of(thing) for thing in THINGS} & held_out()
+    assert not {Spec.of(thing) for thing in OBJECT_CLASSES} & held_out()
 
 
 @pytest.mark.parametrize(
@@ -71,31 +73,31 @@ def test_whatever_is_held_out_most_of_its_kin_is_seen(parts: tuple[str, ...], le
         assert known[group] >= least * count, group
 
 
-@pytest.mark.parametrize("shares", [SHARES, LATER_SHARES])
+@pytest.mark.parametrize("shares", [SHARES, FINETUNE_SHARES])
 def test_draws_are_balanced(shares: dict[str, float]) -> None:
     assert sum(shares.values()) == pytest.approx(1)
     rng = np.random.default_rng(0)
-    balance = Balance(seen(), shares)
-    drawn = [balance.draw(rng) for _ in range(40_000)]
+    sampler = BalancedSampler(seen(), shares)
+    drawn = [sampler.draw(rng) for _ in range(40_000)]
     assert not set(drawn) & held_out()
     kinds = Counter(spec.kind for spec in drawn)
     for kind, share in shares.items():
         assert kinds[kind] / len(drawn) == pytest.approx(share, abs=0.015)
     plain = Counter(spec.thing for spec in drawn if spec.kind == "plain")
-    even = kinds["plain"] / len(THINGS)
-    assert set(plain) == set(THINGS)
+    even = kinds["plain"] / len(OBJECT_CLASSES)
+    assert set(plain) == set(OBJECT_CLASSES)
     assert all(0.7 * even < count < 1.3 * even for count in plain.values())
     assert set(NAMES) == {spec.color for spec in drawn if spec.kind == "modifier"}
     again = np.random.default_rng(0)
-    assert [balance.draw(again) for _ in range(100)] == drawn[:100]
+    assert [sampler.draw(again) for _ in range(100)] == drawn[:100]
 
 
 def test_a_list_without_some_kinds_leaves_their_share_to_the_others() -> None:
     specs = [Spec.of("duck"), Spec.of("duck", support="box")]
     rng = np.random.default_rng(0)
-    balance = Balance(specs)
-    drawn = Counter(balance.draw(rng) for _ in range(4000))
+    sampler = BalancedSampler(specs)
+    drawn = Counter(sampler.draw(rng) for _ in range(4000))
     assert set(drawn) == set(specs)
     assert drawn[specs[0]] / 4000 == pytest.approx(0.7, abs=0.03)
-    with pytest.raises(ValueError, match="nothing"):
-        Balance([])
+    with pytest.raises(ValueError, match="specs is empty"):
+        BalancedSampler([])

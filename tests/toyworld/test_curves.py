@@ -1,4 +1,4 @@
-"""The curves of a run's log."""
+"""Plots of training logs."""
 
 from __future__ import annotations
 

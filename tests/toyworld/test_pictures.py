@@ -1,4 +1,4 @@
-"""Pictures and teachers' data from the pool's pixels, against plain torch."""
+"""Training images and teachers' data from the view cache, against plain torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from triplaneturbo.errors import UserError
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.teachers.base import Renderings, SceneBatch
-from triplaneturbo.toyworld.scene import view_cache as pool_module
+from triplaneturbo.toyworld.scene import view_cache as view_cache_module
 from triplaneturbo.toyworld.scene.object_class import INSTANCES
 from triplaneturbo.toyworld.scene.palette import COLORS
 from triplaneturbo.toyworld.scene.solids import SHAPES
@@ -20,13 +20,13 @@ from triplaneturbo.toyworld.scene.spec import Spec
 from triplaneturbo.toyworld.scene.view_cache import AXES, NOTHING_CODE, PIXEL, RIGS, VIEWS, Key, ViewCache
 from triplaneturbo.toyworld.scene.view_renderer import colors, shade
 from triplaneturbo.toyworld.training.data import ViewCacheData, meaning
-from triplaneturbo.toyworld.training.pictures import SIZE, PictureBook, color_table, develop, shape_of
+from triplaneturbo.toyworld.training.pictures import SIZE, PictureSampler, color_table, shade_pixels, shape_of
 
 CAMERAS = RIGS * VIEWS + AXES
 
 
 def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """Pixels of any paint, pattern and normal, a third of them of nothing."""
+    """Random pixels with any paint, pattern and normal; a third of them are background."""
     rng = np.random.default_rng(seed)
     pixels = np.zeros(shape, dtype=PIXEL)
     paints, patterns = rng.integers(0, 14, shape), rng.integers(0, 8, shape)
@@ -40,12 +40,12 @@ def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 
 def stored(folder: Path, keys: Iterable[Key], side: int) -> ViewCache:
-    """A pool of random pixels."""
+    """A view cache of random pixels."""
     keys = list(keys)
     for number, key in enumerate(keys):
         shape = (1 if key[1] else len(SHAPES), INSTANCES, 5, side, side)
-        every = np.tile(noise(shape, number), (1, 1, CAMERAS // 5, 1, 1))  # random numbers take their time
-        np.save(pool_module._path(folder, key), every)
+        every = np.tile(noise(shape, number), (1, 1, CAMERAS // 5, 1, 1))  # drawing random numbers is slow
+        np.save(view_cache_module._path(folder, key), every)
     return ViewCache(folder, keys)
 
 
@@ -54,20 +54,20 @@ def test_developing_is_shading_and_halving_in_torch(modifier: str) -> None:
     pixels = noise((24, 16))
     spec = Spec.of("mushroom", "blue", "" if modifier else "yellow", modifier)
     toward = np.array([0.6, 0.48, 0.64], dtype=np.float32)
-    ground = np.array([0.2, 0.5, 0.9], dtype=np.float32)
-    found = develop(
+    background = np.array([0.2, 0.5, 0.9], dtype=np.float32)
+    found = shade_pixels(
         np.ascontiguousarray(pixels["code"]),
         np.ascontiguousarray(pixels["normal"]),
         color_table(spec),
         toward,
-        ground,
+        background,
     )
     code = torch.from_numpy(pixels["code"].astype(np.int64))
     nothing = (code & 15) == NOTHING_CODE
     look_up = torch.from_numpy(colors(spec.color, spec.accent, modifier))
     rgb = look_up[code >> 4 & 7, code & 15]
     lit = shade(rgb, torch.from_numpy(pixels["normal"]).float() / 127, torch.from_numpy(toward))
-    lit[nothing] = torch.from_numpy(ground)
+    lit[nothing] = torch.from_numpy(background)
     both = torch.cat((lit, (~nothing).float()[..., None]), -1)
     wanted = torch.nn.functional.avg_pool2d(both.permute(2, 0, 1), 2).permute(1, 2, 0)
     torch.testing.assert_close(torch.from_numpy(found), wanted, atol=1e-5, rtol=1e-5)
@@ -75,25 +75,25 @@ def test_developing_is_shading_and_halving_in_torch(modifier: str) -> None:
 
 def test_a_book_s_pictures(tmp_path: Path) -> None:
     specs = [Spec.of("duck"), Spec.of("duck", "red", modifier="tall"), Spec.of("duck", support="box")]
-    pool = stored(tmp_path, [("duck", ""), ("duck", "box")], 2 * SIZE)
-    book = PictureBook(pool, specs)
-    pictures = book.draw(12, np.random.default_rng(3))
+    view_cache = stored(tmp_path, [("duck", ""), ("duck", "box")], 2 * SIZE)
+    sampler = PictureSampler(view_cache, specs)
+    pictures = sampler.draw(12, np.random.default_rng(3))
     assert pictures.images.shape == (12, 3, SIZE, SIZE)
     assert pictures.object.shape == (12, 1, SIZE, SIZE)
     assert -1 <= float(pictures.images.min()) < float(pictures.images.max()) <= 1
     assert set(pictures.object.unique().tolist()) == {0.0, 0.25, 0.5, 0.75, 1.0}
     assert [meaning(caption) for caption in pictures.captions] == pictures.specs
     assert set(pictures.specs) == set(specs)
-    again = book.draw(12, np.random.default_rng(3))
+    again = sampler.draw(12, np.random.default_rng(3))
     assert torch.equal(again.images, pictures.images)
     assert again.captions == pictures.captions
-    assert not torch.equal(book.draw(12, np.random.default_rng(4)).images, pictures.images)
-    # Backgrounds are plain, and differ.
-    grounds = [
+    assert not torch.equal(sampler.draw(12, np.random.default_rng(4)).images, pictures.images)
+    # Backgrounds are plain and different.
+    backgrounds = [
         image[:, covered[0] == 0] for image, covered in zip(pictures.images, pictures.object, strict=True)
     ]
-    assert all(float((ground - ground[:, :1]).abs().max()) < 1e-6 for ground in grounds)
-    assert len({tuple(ground[:, 0].tolist()) for ground in grounds}) == 12
+    assert all(float((background - background[:, :1]).abs().max()) < 1e-6 for background in backgrounds)
+    assert len({tuple(background[:, 0].tolist()) for background in backgrounds}) == 12
 
 
 def test_shapes_are_those_of_the_modifiers_that_have_one() -> None:
@@ -108,15 +108,17 @@ def scenes(captions: list[str], rig: int) -> SceneBatch:
 
 
 def test_teachers_see_the_pool_s_pixels_where_the_student_is_looked_at(tmp_path: Path) -> None:
-    pool = stored(tmp_path, [("duck", ""), ("duck", "box")], 12)
+    view_cache = stored(tmp_path, [("duck", ""), ("duck", "box")], 12)
     where = scenes(["a tall red duck", "a duck on a blue box"], 5)
     student = Renderings(torch.zeros(2, VIEWS, 4, 4, 3), torch.zeros(2, VIEWS, 4, 4), stride=3, first=(1, 2))
-    instances = ViewCacheData(pool)(where.prompts, where, student, ("rgb", "normal", "depth", "opacity"))
+    instances = ViewCacheData(view_cache)(
+        where.prompts, where, student, ("rgb", "normal", "depth", "opacity")
+    )
     assert len(instances) == INSTANCES
     shapes = [(meaning(text), key) for text, key in zip(where.prompts, ((0, ""), (1, "box")), strict=True)]
     for i, one in enumerate(instances):
         for b, (spec, (_, support)) in enumerate(shapes):
-            raw = np.load(pool_module._path(tmp_path, ("duck", support)))
+            raw = np.load(view_cache_module._path(tmp_path, ("duck", support)))
             row = list(SHAPES).index("tall") if not support else 0
             for v in range(VIEWS):
                 for r in range(4):
@@ -135,7 +137,7 @@ def test_teachers_see_the_pool_s_pixels_where_the_student_is_looked_at(tmp_path:
                         assert one.depth is not None
                         np.testing.assert_allclose(one.normal[at], pixel["normal"] / 127, atol=1e-6)
                         assert float(one.depth[at]) == float(pixel["depth"])
-    only = ViewCacheData(pool)(where.prompts, where, student, ("rgb",))
+    only = ViewCacheData(view_cache)(where.prompts, where, student, ("rgb",))
     assert all(one.normal is None and one.depth is None for one in only)
     assert all(torch.equal(one.rgb, other.rgb) for one, other in zip(only, instances, strict=True))
 

@@ -1,4 +1,4 @@
-"""The model that is shipped, asked for real: does it make what the words say, by the score's own measure?"""
+"""The released built-in model: results match their prompts according to `score`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from triplaneturbo.toyworld.captions.combinations import held_out
 from triplaneturbo.toyworld.scene.palette import COLORS
 from triplaneturbo.toyworld.scene.spec import Spec
 from triplaneturbo.toyworld.scoring import ground_truth
-from triplaneturbo.toyworld.scoring.generated import maker, sphere
+from triplaneturbo.toyworld.scoring.generated import make_generate, sphere
 from triplaneturbo.toyworld.scoring.score import compare
 from triplaneturbo.toyworld.training.clip import Judge
 from triplaneturbo.toyworld.training.export import JUDGE, LIMIT
@@ -60,9 +60,9 @@ def test_it_is_trained_and_small_enough(model: Model) -> None:
 def test_a_prompt_gives_its_class_and_its_colour(model: Model, judge: Judge, prompt: str) -> None:
     spec = meant(prompt)
     instances = ground_truth.occupancy(spec)
-    entry, _ = compare(maker(model)(prompt, 0), spec, instances, judge)
+    entry, _ = compare(make_generate(model)(prompt, 0), spec, instances, judge)
     plain, _ = compare(sphere(), spec, instances, judge)
-    assert entry["rank"] == 0  # of all captions of the world it is nearest to this one
+    assert entry["rank"] == 0  # no caption is closer
     assert entry["volume_iou"] > max(0.6, plain["volume_iou"] + 0.1)
     assert entry["silhouette_iou"] > max(0.8, plain["silhouette_iou"] + 0.1)
     assert entry["color_error"] < 0.12 < plain["color_error"]

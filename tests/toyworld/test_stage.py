@@ -1,4 +1,4 @@
-"""A stage of training: killed and resumed it gives the same bits, and never mixes up runs."""
+"""The training loop of a stage: resuming is bit-exact and never mixes up runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEPS, EVERY = 14, 4
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing may catch it."""
+    """Simulates a kill: must not be caught."""
 
 
 def train(
@@ -32,7 +32,7 @@ def train(
     settings: dict[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[nn.ModuleDict, int]:
-    """A small model trained on random numbers of both kinds, and how many steps it took."""
+    """Train a small model on random numbers of both generators; returns it and the number of steps."""
     torch.manual_seed(0)
     frozen = nn.Linear(2, 2).requires_grad_(False)
     modules = nn.ModuleDict({"a": nn.Linear(4, 8), "b": nn.Linear(8, 1), "frozen": frozen})
@@ -48,7 +48,7 @@ def train(
         return value, {"square": value.item()}
 
     train_stage(
-        "stage", folder, modules, loss, team=DistributedContext(), steps=steps, rate=1e-2, average=average,
+        "stage", folder, modules, loss, context=DistributedContext(), steps=steps, rate=1e-2, average=average,
         settings=settings or {"batch": 16}, save_every=EVERY, progress=progress,
     )  # fmt: skip
     return modules, taken

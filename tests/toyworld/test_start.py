@@ -1,4 +1,4 @@
-"""A run that begins with a finished model."""
+"""Runs that start from a finished model."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from triplaneturbo.models.catalog import SMALL as SHIPPED
 from triplaneturbo.toyworld.__main__ import main
 from triplaneturbo.toyworld.captions.combinations import seen
 from triplaneturbo.toyworld.scene import view_cache
-from triplaneturbo.toyworld.training.precision import convert
-from triplaneturbo.toyworld.training.start import take_base
+from triplaneturbo.toyworld.training.precision import convert_folder
+from triplaneturbo.toyworld.training.start import copy_base
 from triplaneturbo.toyworld.training.train import CONFIG, SMALL, make_student, train
 from triplaneturbo.utils import distributed
 from triplaneturbo.utils.distributed import DistributedContext
@@ -28,9 +28,9 @@ KEYS = [("apple", "")]
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_previews")
-def test_it_goes_on_from_the_shipped_weights(tmp_path: Path, apple_pool: Path) -> None:
-    mark = take_base(SHIPPED, tmp_path)
-    (tmp_path / "pool").symlink_to(apple_pool)
+def test_it_goes_on_from_the_shipped_weights(tmp_path: Path, apple_views: Path) -> None:
+    mark = copy_base(SHIPPED, tmp_path)
+    (tmp_path / "pool").symlink_to(apple_views)
     apples = [spec for spec in seen() if spec.thing == "apple" and not spec.support]
     settings = replace(SMALL, iterations=1, batch=1, rate=1e-9, start=mark, begun=1.0)
     start = SHIPPED / ADAPTER_NAME
@@ -46,12 +46,12 @@ def test_it_goes_on_from_the_shipped_weights(tmp_path: Path, apple_pool: Path) -
 
 
 def test_the_base_is_copied_in_full_precision_and_once(tmp_path: Path) -> None:
-    mark = take_base(SHIPPED, tmp_path)
+    mark = copy_base(SHIPPED, tmp_path)
     student = make_student(tmp_path / "base", CONFIG, torch.device("cpu"))
     assert {p.dtype for p in student.generator.unet.parameters()} == {torch.float32}
     assert set(adapter_tensors(student.generator)) == set(load_file(SHIPPED / ADAPTER_NAME))
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    assert take_base(SHIPPED, tmp_path) == mark
+    assert copy_base(SHIPPED, tmp_path) == mark
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == times
 
 
@@ -78,7 +78,7 @@ def test_rates_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def another_base(folder: Path) -> None:
-    take_base(SHIPPED, folder)
+    copy_base(SHIPPED, folder)
     path = next((folder / "base" / "unet").glob("*.safetensors"))
     save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path, {"format": "pt"})
 
@@ -120,9 +120,9 @@ def test_numbers_with_a_fraction_change_their_precision_and_no_others(tmp_path: 
     path = tmp_path / "part" / "weights.safetensors"
     path.parent.mkdir()
     save_file({"weight": torch.tensor([0.5, 1.25]), "ids": torch.tensor([3, 70000])}, path)
-    convert(tmp_path, torch.float16)
+    convert_folder(tmp_path, torch.float16)
     half = load_file(path)
     assert half["weight"].dtype == torch.float16
     assert half["ids"].tolist() == [3, 70000]
-    convert(tmp_path, torch.float32)
+    convert_folder(tmp_path, torch.float32)
     assert load_file(path)["weight"].tolist() == [0.5, 1.25]

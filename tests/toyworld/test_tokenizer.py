@@ -1,4 +1,4 @@
-"""The tokenizer of the world's own words."""
+"""The CLIP tokenizer of the toy world."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All stages of the built-in model's training, cut down to one class and a few steps, and what they leave."""
+"""All stages of the built-in model's training, reduced to one class and a few steps, and their outputs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from triplaneturbo.models.weights import load_model
 from triplaneturbo.pipeline import Pipeline
 from triplaneturbo.toyworld.__main__ import main
 from triplaneturbo.toyworld.captions.combinations import held_out, seen
-from triplaneturbo.toyworld.scoring import ablations as trend_module
-from triplaneturbo.toyworld.scoring.ablations import RUNS, Run, specs, table, trend
+from triplaneturbo.toyworld.scoring import ablations as ablations_module
+from triplaneturbo.toyworld.scoring.ablations import RUNS, Run, run_ablations, split_specs, table
 from triplaneturbo.toyworld.training import export as export_module
 from triplaneturbo.toyworld.training import pretrain as pretrain_module
 from triplaneturbo.toyworld.training.export import export
@@ -28,22 +28,22 @@ from triplaneturbo.toyworld.training.pretrain import pretrain
 from triplaneturbo.toyworld.training.train import SMALL, make_student, read_captions, train
 from triplaneturbo.utils.distributed import DistributedContext
 
-THING = "apple"
-KEYS = [(THING, "")]
+OBJECT_CLASS = "apple"
+KEYS = [(OBJECT_CLASS, "")]
 SETTINGS = replace(SMALL, iterations=2, batch=1, steps=2)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, apple_pool: Path, few_previews: None) -> Iterator[Path]:
-    """A run that is finished."""
+def folder(tmp_path_factory: pytest.TempPathFactory, apple_views: Path, few_previews: None) -> Iterator[Path]:
+    """A finished run."""
     folder = tmp_path_factory.mktemp("run")
-    apples = tuple(spec for spec in seen() if spec.thing == THING and not spec.support)
+    apples = tuple(spec for spec in seen() if spec.thing == OBJECT_CLASS and not spec.support)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrain_module, "seen", lambda: apples)
         patch.setattr(pretrain_module, "SHOWN", 2)
-        (folder / "pool").symlink_to(apple_pool)
+        (folder / "pool").symlink_to(apple_views)
         pretrain(DistributedContext(), folder, KEYS, vae_steps=2, unet_steps=2, batch=2)
     train(DistributedContext(), folder, KEYS, list(apples), SETTINGS, math.inf)
     yield folder
@@ -59,7 +59,7 @@ def test_a_run_leaves_logs_curves_previews_and_a_model(folder: Path) -> None:
         assert Image.open(folder / sheet).getextrema()[0] != (255, 255)
     state = newest(folder)
     model = load_file(folder / "model" / "adapter.safetensors")
-    bent = {name for name in model if "offset" in name}  # which a surface alone cannot teach
+    bent = {name for name in model if "offset" in name}  # not learned from surface renderings
     assert len(model) == len(state["average"]) + len(bent)
     assert not model["fields.offset.4.weight"].any()
     assert not model["fields.offset.4.bias"].any()
@@ -99,14 +99,14 @@ def test_a_model_that_is_too_large_or_half_written_leaves_the_old_one(
     monkeypatch.setattr(export_module, "LIMIT", 2**20)
     arguments = ["export", "--folder", str(folder), "--to", str(target)]
     assert main(arguments) == 1
-    assert "more than the 1 it may have" in capsys.readouterr().err
+    assert "more than the limit of 1 MB" in capsys.readouterr().err
     broken = tmp_path / "broken"
     shutil.copytree(folder / "model", broken / "model")
     shutil.rmtree(broken / "model" / "unet")
     assert main(["export", "--folder", str(broken), "--to", str(target)]) == 1
     assert capsys.readouterr().err.count("\n") == 1
     assert main(["export", "--folder", str(tmp_path / "none"), "--to", str(target)]) == 1
-    assert "world train" in capsys.readouterr().err
+    assert "toyworld train" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "small"]
 
@@ -116,11 +116,11 @@ def test_trends_are_told_and_not_measured_twice(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = {"one step": Run(steps=1), "full": Run(steps=2, tuning="full", rate=2e-4)}
-    monkeypatch.setattr(trend_module, "CLASSES", (THING,))
-    monkeypatch.setattr(trend_module, "RUNS", runs)
-    monkeypatch.setattr(trend_module, "SEEDS", (0,))
-    monkeypatch.setattr(trend_module, "_COLORS", 1)
-    trend(DistributedContext(), folder, passes=2, batch=1)
+    monkeypatch.setattr(ablations_module, "CLASSES", (OBJECT_CLASS,))
+    monkeypatch.setattr(ablations_module, "RUNS", runs)
+    monkeypatch.setattr(ablations_module, "SEEDS", (0,))
+    monkeypatch.setattr(ablations_module, "_COLORS", 1)
+    run_ablations(DistributedContext(), folder, passes=2, batch=1)
     told = json.loads((folder / "trend" / "trend.json").read_text())
     assert list(told["runs"]) == list(runs)
     assert 5 * told["runs"]["one step"]["learns"] < 2 * told["runs"]["full"]["learns"]
@@ -128,15 +128,15 @@ def test_trends_are_told_and_not_measured_twice(
     assert table(told["runs"]) in capsys.readouterr().out
     assert [newest(place)["iteration"] for place in sorted((folder / "trend").glob("*-*"))] == [1, 2]
     before = {path: path.stat().st_mtime_ns for path in (folder / "trend").rglob("*.pt")}
-    trend(DistributedContext(), folder, passes=2, batch=1)
+    run_ablations(DistributedContext(), folder, passes=2, batch=1)
     assert {path: path.stat().st_mtime_ns for path in (folder / "trend").rglob("*.pt")} == before
 
 
 def test_trends_are_asked_of_what_is_held_out_and_train_on_none_of_it() -> None:
-    trained, asked = specs()
+    trained, asked = split_specs()
     assert not held_out() & set(trained)
     assert len(held_out() & set(asked)) >= 10
-    assert {spec.thing for spec in trained} == {spec.thing for spec in asked} == set(trend_module.CLASSES)
+    assert {spec.thing for spec in trained} == {spec.thing for spec in asked} == set(ablations_module.CLASSES)
     assert {(run.steps, run.tuning) for run in RUNS.values()} == {
         (1, "peta"), (2, "peta"), (4, "peta"), (4, "lora"), (4, "full"),
     }  # fmt: skip
@@ -148,7 +148,7 @@ def test_trends_are_asked_of_what_is_held_out_and_train_on_none_of_it() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("tuning", ["peta", "lora", "full"])
 def test_what_learns(folder: Path, tuning: str) -> None:
-    generator = make_student(folder / "base", trend_module.CONFIG, torch.device("cpu"), tuning).generator
+    generator = make_student(folder / "base", ablations_module.CONFIG, torch.device("cpu"), tuning).generator
     learns = {name for name, p in generator.named_parameters() if p.requires_grad}
     assert any("lora" in name for name in learns) == (tuning != "full")
     assert any("conv_in" in name and "lora" not in name for name in learns) == (tuning == "full")
@@ -164,7 +164,7 @@ def unreadable(path: Path) -> None:
     [
         (lambda path: path.write_text("a red mushroom\na red dragon\n"), "'dragon'"),
         (lambda path: path.write_text("a mauve mushroom\n"), "'mauve'"),
-        (lambda path: path.write_text(" \n\n"), "holds no captions"),
+        (lambda path: path.write_text(" \n\n"), "contains no captions"),
         (lambda path: path.write_text(min(held_out(), key=str).caption), "held out"),
         (unreadable, "Cannot read"),
         (lambda path: None, "Cannot read"),

@@ -1,4 +1,4 @@
-"""The pool on disk: drawn once, found again, drawn anew when a class changes."""
+"""The view cache on disk: rendered once, reused, rendered again when a class changes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.toyworld.scene import view_cache as pool_module
-from triplaneturbo.toyworld.scene.classes import THINGS
+from triplaneturbo.toyworld.scene import view_cache as view_cache_module
+from triplaneturbo.toyworld.scene.classes import OBJECT_CLASSES
 from triplaneturbo.toyworld.scene.solids import SHAPES, solid_of
 from triplaneturbo.toyworld.scene.view_cache import (
     AXES,
@@ -22,8 +22,8 @@ from triplaneturbo.toyworld.scene.view_cache import (
     RIGS,
     VIEWS,
     ViewCache,
+    cache_cameras,
     make_view_cache,
-    pool_cameras,
 )
 from triplaneturbo.toyworld.scene.view_renderer import NOTHING, see
 
@@ -32,7 +32,7 @@ KEYS = [("box", ""), ("apple", "box")]
 
 
 class Here(ProcessPoolExecutor):
-    """Draws in this process, where tests can change the world."""
+    """Renders in this process, where tests can patch the toy world."""
 
     def submit(self, fn: Any, /, *arguments: Any, **_: Any) -> Future:
         future: Future = Future()
@@ -45,14 +45,14 @@ class Here(ProcessPoolExecutor):
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "ProcessPoolExecutor", Here)
-    monkeypatch.setattr(pool_module, "SIZE", SIDE)
-    monkeypatch.setattr(pool_module, "INSTANCES", COUNT)
+    monkeypatch.setattr(view_cache_module, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(view_cache_module, "SIZE", SIDE)
+    monkeypatch.setattr(view_cache_module, "INSTANCES", COUNT)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
 
 
 def test_cameras_are_rigs_of_four_and_three_along_the_axes() -> None:
-    cameras = pool_cameras()
+    cameras = cache_cameras()
     assert len(cameras) == RIGS * VIEWS + AXES
     eyes = cameras.positions
     azimuth = torch.atan2(eyes[:, 1], eyes[:, 0]).rad2deg()[: RIGS * VIEWS].view(RIGS, VIEWS)
@@ -62,7 +62,7 @@ def test_cameras_are_rigs_of_four_and_three_along_the_axes() -> None:
     assert (rigs.norm(dim=2).diff(dim=1).abs() < 1e-5).all()
     assert (rigs[..., 2].diff(dim=1).abs() < 1e-5).all()
     torch.testing.assert_close(eyes[-AXES:], 6 * torch.eye(3), atol=1e-5, rtol=0)
-    # The world's sphere is in view of all: no class is cut off.
+    # Every camera sees the whole sphere, so no class is cropped.
     middle = cameras.positions.norm(dim=1)
     assert (torch.asin(0.8 / middle) < cameras.fovy / 2).all()
 
@@ -72,10 +72,10 @@ def test_drawn_once_found_again_and_drawn_anew_when_a_class_changes(
 ) -> None:
     folder = tmp_path / "pool"
     said: list[str] = []
-    with pytest.raises(UserError, match="draw them first"):
+    with pytest.raises(UserError, match="has no views of"):
         ViewCache(folder, KEYS)
     make_view_cache(folder, KEYS, said.append)
-    assert [line.split(":")[0] for line in said] == ["drawn 1 of 2", "drawn 2 of 2"]
+    assert [line.split(":")[0] for line in said] == ["rendered 1 of 2", "rendered 2 of 2"]
     assert {line.split(": ")[1] for line in said} == {"box", "apple on box"}
     files = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert len(files) == 2
@@ -83,10 +83,10 @@ def test_drawn_once_found_again_and_drawn_anew_when_a_class_changes(
     assert len(said) == 2
     assert files == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
-    box = THINGS["box"]
+    box = OBJECT_CLASSES["box"]
     other = replace(box, build=lambda rng: box.build(rng).scaled(0.5))
-    monkeypatch.setitem(THINGS, "box", other)
-    with pytest.raises(UserError, match="draw them first"):
+    monkeypatch.setitem(OBJECT_CLASSES, "box", other)
+    with pytest.raises(UserError, match="has no views of"):
         ViewCache(folder, KEYS)
     make_view_cache(folder, KEYS, said.append)
     assert len(said) == 4  # the box, and what stands on it
@@ -96,10 +96,10 @@ def test_drawn_once_found_again_and_drawn_anew_when_a_class_changes(
 
 def test_pixels_are_what_cameras_see(tmp_path: Path) -> None:
     make_view_cache(tmp_path, KEYS, lambda _: None)
-    pool = ViewCache(tmp_path, KEYS)
-    cameras = pool_cameras()
+    view_cache = ViewCache(tmp_path, KEYS)
+    cameras = cache_cameras()
     for thing, shape, support in (("box", "flat", ""), ("apple", "", "box")):
-        pixels = pool.pixels(thing, shape, support, slice(4, 8))
+        pixels = view_cache.pixels(thing, shape, support, slice(4, 8))
         assert pixels.shape == (COUNT, 4, SIDE, SIDE)
         assert pixels.dtype == PIXEL
         views = see(solid_of(thing, shape, support, 1), cameras[4:8], SIDE)
@@ -110,7 +110,7 @@ def test_pixels_are_what_cameras_see(tmp_path: Path) -> None:
         np.testing.assert_array_equal(code >> 4, np.where(nothing, 0, views.pattern))
         np.testing.assert_array_equal(pixels[1]["depth"], views.depth)
         np.testing.assert_array_equal(pixels[1]["normal"], views.normal)
-    shapes = [pool.pixels("box", shape, "", [0])["code"] for shape in SHAPES]
+    shapes = [view_cache.pixels("box", shape, "", [0])["code"] for shape in SHAPES]
     assert all(not np.array_equal(shapes[0], other) for other in shapes[1:])
 
 

@@ -1,4 +1,4 @@
-"""What cameras see of a solid, against rays traced slowly through the solid itself."""
+"""The view renderer against sphere tracing of the solid."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def cameras() -> Cameras:
 
 
 def trace(solid: Solid, cameras: Cameras, size: int) -> Views:
-    """Every ray walked until it is within a hair of the solid, in steps of half the distance."""
+    """Sphere-trace every ray in steps of half the distance."""
     c2w, fovy = cameras.c2w.double().numpy(), cameras.fovy.double().numpy()
     shape = (len(c2w), size, size)
     rows, columns = np.mgrid[:size, :size] + 0.5
@@ -103,7 +103,7 @@ def test_a_ball_is_seen_exactly() -> None:
 
 
 def test_meshes_leave_nothing_out() -> None:
-    """Only blocks near the surface are asked finely; the mesh is that of asking everywhere."""
+    """Only blocks near the surface are evaluated at every node; the mesh equals that of a full grid."""
     solid = solid_of("chair", "", "", 3)
     vertices, faces = mesh(solid)
     axis = np.linspace(-1, 1, 97)

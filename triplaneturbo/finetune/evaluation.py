@@ -88,7 +88,7 @@ class Evaluation:
         for prompt, one, other in zip(self.prompts, before, after, strict=True):
             row = [one, other]
             if self.training_setup.config.world:
-                row.append(portrait(ground_truth.made(meaning(prompt), 0)))
+                row.append(portrait(ground_truth.generated(meaning(prompt), 0)))
             tiles.append(with_caption(np.concatenate(row, 1), prompt))
         write_whole(self.folder / SHEET, png(tiles, _PAIRS))
         scores: dict[str, Any] = {"prompts": list(self.prompts), "seeds": list(SEEDS)}

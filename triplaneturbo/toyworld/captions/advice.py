@@ -1,4 +1,4 @@
-"""What to tell people: which words of theirs the world does not know, and what it does know."""
+"""Messages about prompts that the toy world cannot express, and a summary of its vocabulary."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterable
 from triplaneturbo.toyworld.captions.caption_parser import Reading, parse
 from triplaneturbo.toyworld.captions.captions import vocabulary
 
-# What lists of the vocabulary call its kinds.
+# Headings of the vocabulary's kinds in printed lists.
 KINDS = {
     "things": "Things",
     "colours": "Colours",
     "modifiers": "Sizes and patterns",
-    "parts": "Parts that can have a colour of their own",
-    "riders": "What can stand on something",
-    "supports": "What it can stand on",
+    "parts": "Parts that can have their own colour",
+    "riders": "Things that can stand on another thing",
+    "supports": "Things that another thing can stand on",
 }
-# Of each kind of caption one, all among what training sees.
+# One example per kind of caption; all of them are in the training set.
 EXAMPLES = (
     "a red mushroom",
     "a tall green cactus",
@@ -25,40 +25,41 @@ EXAMPLES = (
     "a yellow duck on a brown box",
 )
 _COUNTED = ("things", "colours", "modifiers", "parts")
-_MOST_WORDS, _LONGEST_WORD = 6, 24
+_MAX_WORDS, _MAX_WORD_LENGTH = 6, 24
 
 
-def advice(reading: Reading, more: str) -> str:
-    """One line on a caption that the world does not hold; "" for one that it holds.
+def advice(parsed: Reading, more: str) -> str:
+    """Return one line that explains why a prompt cannot be expressed; "" if it can.
 
     Args:
-        reading: of the caption.
-        more: where to see what is known; ends the line where some words were not.
+        parsed: the parsed prompt.
+        more: sentence that tells where to find the known words; appended if some words are unknown.
     """
-    if reading.unknown:
+    if parsed.unknown:
         words = [
-            word if len(word) <= _LONGEST_WORD else word[:_LONGEST_WORD] + "…" for word in reading.unknown
+            word if len(word) <= _MAX_WORD_LENGTH else word[:_MAX_WORD_LENGTH] + "…"
+            for word in parsed.unknown
         ]
-        said = ", ".join(f"'{word}'" for word in words[:_MOST_WORDS])
-        if len(words) > _MOST_WORDS:
-            said += f" and {len(words) - _MOST_WORDS} more"
-        return f"This model does not know: {said}. {more}"
-    return f"This model may not follow the prompt. {reading.why}" if reading.why else ""
+        listed = ", ".join(f"'{word}'" for word in words[:_MAX_WORDS])
+        if len(words) > _MAX_WORDS:
+            listed += f" and {len(words) - _MAX_WORDS} more"
+        return f"This model does not know: {listed}. {more}"
+    return f"This model may not follow the prompt. {parsed.why}" if parsed.why else ""
 
 
 def summary() -> str:
-    """How much there is of each kind: "47 things, 12 colours, ..."."""
+    """Return the size of the vocabulary by kind: "47 things, 12 colours, ..."."""
     known = vocabulary()
     counts = [f"{len(known[kind])} {kind}" for kind in _COUNTED]
     return f"{', '.join(counts[:-1])} and {counts[-1]}"
 
 
 def misfits(prompts: Iterable[str]) -> dict[str, str]:
-    """The prompts that the world cannot express, and why: "it does not know 'dragon'"."""
-    wrong = {}
+    """Return the prompts that the toy world cannot express, with the reason: "it does not know 'dragon'"."""
+    reasons = {}
     for prompt in prompts:
-        reading = parse(prompt)
-        if reading.spec is None:
-            words = ", ".join(f"'{word[:_LONGEST_WORD]}'" for word in reading.unknown[:_MOST_WORDS])
-            wrong[prompt] = f"it does not know {words}" if words else reading.why
-    return wrong
+        parsed = parse(prompt)
+        if parsed.spec is None:
+            words = ", ".join(f"'{word[:_MAX_WORD_LENGTH]}'" for word in parsed.unknown[:_MAX_WORDS])
+            reasons[prompt] = f"it does not know {words}" if words else parsed.why
+    return reasons

@@ -1,23 +1,29 @@
-"""How a caption's meaning can be worded; with `parse`, which reads it back."""
+"""Captions of the toy world: all wordings of a `Spec`; `parse` maps each of them back to it."""
 
 from __future__ import annotations
 
 import zlib
 
 from triplaneturbo.toyworld.captions.caption_parser import Reading, parse
-from triplaneturbo.toyworld.captions.words import MODIFIERS, PATTERN_NOUNS, SPOKEN, article, parts
-from triplaneturbo.toyworld.scene.classes import THINGS
+from triplaneturbo.toyworld.captions.words import (
+    CAPTION_SYNONYMS,
+    MODIFIERS,
+    PATTERN_NOUNS,
+    parts,
+    with_article,
+)
+from triplaneturbo.toyworld.scene.classes import OBJECT_CLASSES
 from triplaneturbo.toyworld.scene.palette import NAMES
-from triplaneturbo.toyworld.scene.spec import RIDERS, SUPPORTS, Spec, joined, part_phrase
+from triplaneturbo.toyworld.scene.spec import RIDERS, SUPPORTS, Spec, join_words, part_phrase
 
 __all__ = ["RIDERS", "SUPPORTS", "Reading", "Spec", "captions", "parse", "vocabulary"]
 
 
 def captions(spec: Spec) -> list[str]:
-    """All wordings of a spec, each of which `parse` reads back; the first is the canonical one."""
-    about = THINGS[spec.thing]
-    bare = joined(spec.modifier, spec.color, spec.thing)
-    natural = spec.color == about.color
+    """Return all wordings of a spec, the canonical one first; `parse` maps each back to the spec."""
+    object_class = OBJECT_CLASSES[spec.thing]
+    bare = join_words(spec.modifier, spec.color, spec.thing)
+    natural = spec.color == object_class.color
     if spec.kind == "pair":
         wordings = _of_pair(spec)
     elif spec.kind == "two colours":
@@ -27,35 +33,37 @@ def captions(spec: Spec) -> list[str]:
             spec.caption,
             bare,
             f"the {bare}",
-            f"{article(joined(spec.modifier, spec.thing))} in {spec.color}",
+            f"{with_article(join_words(spec.modifier, spec.thing))} in {spec.color}",
         ]
         if spec.modifier:
-            wordings.append(f"{article(joined(spec.color, spec.thing))}, {spec.modifier}")
+            wordings.append(f"{with_article(join_words(spec.color, spec.thing))}, {spec.modifier}")
         else:
-            wordings.append(f"{article(spec.thing)}, {spec.color}")
+            wordings.append(f"{with_article(spec.thing)}, {spec.color}")
         if spec.modifier in PATTERN_NOUNS:
-            wordings.append(f"{article(joined(spec.color, spec.thing))} with {PATTERN_NOUNS[spec.modifier]}")
-            wordings.append(article(joined(spec.color, spec.modifier, spec.thing)))
+            wordings.append(
+                f"{with_article(join_words(spec.color, spec.thing))} with {PATTERN_NOUNS[spec.modifier]}"
+            )
+            wordings.append(with_article(join_words(spec.color, spec.modifier, spec.thing)))
         if natural:
-            wordings.append(article(joined(spec.modifier, spec.thing)))
-            wordings.append(joined(spec.modifier, spec.thing))
+            wordings.append(with_article(join_words(spec.modifier, spec.thing)))
+            wordings.append(join_words(spec.modifier, spec.thing))
     wordings.append(f"a 3d model of {spec.caption}")
-    return list(dict.fromkeys([*wordings, _in_otherjoined(spec)]))
+    return list(dict.fromkeys([*wordings, _with_synonyms(spec)]))
 
 
 def _of_two_colours(spec: Spec) -> list[str]:
     bare, part = f"{spec.color} {spec.thing}", part_phrase(spec, spec.accent)
-    noun = THINGS[spec.thing].accent
+    noun = OBJECT_CLASSES[spec.thing].accent
     wordings = [
         spec.caption,
         f"{bare} with {spec.accent} {noun}",
         f"the {bare} with the {spec.accent} {noun}",
-        f"{article(spec.thing)}, {spec.color}, with {part}",
-        f"{article(spec.thing)} in {spec.color} with {part}",
-        f"{article(bare)} and {part}",
+        f"{with_article(spec.thing)}, {spec.color}, with {part}",
+        f"{with_article(spec.thing)} in {spec.color} with {part}",
+        f"{with_article(bare)} and {part}",
     ]
-    if spec.color == THINGS[spec.thing].color:
-        wordings.append(f"{article(spec.thing)} with {part}")
+    if spec.color == OBJECT_CLASSES[spec.thing].color:
+        wordings.append(f"{with_article(spec.thing)} with {part}")
     return wordings
 
 
@@ -65,37 +73,41 @@ def _of_pair(spec: Spec) -> list[str]:
         spec.caption,
         f"{rider} on {support}",
         f"the {rider} on the {support}",
-        f"{article(rider)} on top of {article(support)}",
-        f"{article(support)} with {article(rider)} on it",
+        f"{with_article(rider)} on top of {with_article(support)}",
+        f"{with_article(support)} with {with_article(rider)} on it",
     ]
     riders, supports = [rider], [support]
-    if spec.color == THINGS[spec.thing].color:
+    if spec.color == OBJECT_CLASSES[spec.thing].color:
         riders.append(spec.thing)
-    if spec.support_color == THINGS[spec.support].color:
+    if spec.support_color == OBJECT_CLASSES[spec.support].color:
         supports.append(spec.support)
-    return wordings + [f"{article(one)} on {article(other)}" for one in riders for other in supports]
+    return wordings + [
+        f"{with_article(one)} on {with_article(other)}" for one in riders for other in supports
+    ]
 
 
-def _in_otherjoined(spec: Spec) -> str:
-    """The canonical caption with every word that has synonyms replaced by one of them."""
+def _with_synonyms(spec: Spec) -> str:
+    """Return the canonical caption with every word that has synonyms replaced by one of them."""
     text = spec.caption
-    pick = zlib.crc32(text.encode())
+    number = zlib.crc32(text.encode())
 
     def other(word: str) -> str:
-        choice = SPOKEN.get(word, (word,))
-        return choice[pick % len(choice)] if word else ""
+        choice = CAPTION_SYNONYMS.get(word, (word,))
+        return choice[number % len(choice)] if word else ""
 
     if spec.support:
         rider = f"{other(spec.color)} {other(spec.thing)}"
-        return f"{article(rider)} on {article(f'{other(spec.support_color)} {other(spec.support)}')}"
-    text = article(joined(other(spec.modifier), other(spec.color), other(spec.thing)))
+        return (
+            f"{with_article(rider)} on {with_article(f'{other(spec.support_color)} {other(spec.support)}')}"
+        )
+    text = with_article(join_words(other(spec.modifier), other(spec.color), other(spec.thing)))
     return f"{text} with {part_phrase(spec, other(spec.accent))}" if spec.kind == "two colours" else text
 
 
 def vocabulary() -> dict[str, list[str]]:
-    """The words that the model knows, by kind, each in its canonical form."""
+    """Return the canonical words that a model of the toy world knows, by kind."""
     return {
-        "things": list(THINGS),
+        "things": list(OBJECT_CLASSES),
         "colours": list(NAMES),
         "modifiers": list(MODIFIERS),
         "parts": list(parts()),

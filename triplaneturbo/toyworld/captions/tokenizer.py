@@ -1,7 +1,7 @@
-"""A CLIP tokenizer of the world's own, whose byte pairs are learned from its captions.
+"""CLIP tokenizer of the toy world: byte-pair encoding trained on its captions.
 
-The pairs are learned here and not by the `tokenizers` package, whose trainer breaks ties by the order of a
-hash table that differs from run to run: the same captions must give the same bytes.
+The merges are trained here and not with the `tokenizers` package, whose trainer breaks ties by the order of a
+hash table that differs between runs: the same captions must give the same bytes.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from triplaneturbo.toyworld.captions.words import phrases
 from triplaneturbo.utils.atomic_files import write_whole
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-LENGTH = 77  # tokens that the text model sees
+LENGTH = 77  # maximum number of tokens of the text model
 _WORD_END = "</w>"
 
 
 def train_tokenizer(folder: Path, texts: Iterable[str]) -> None:
-    """Write into `folder` what `CLIPTokenizer` reads: `vocab.json`, `merges.txt` and `tokenizer_config.json`.
+    """Write `vocab.json`, `merges.txt` and `tokenizer_config.json` for `CLIPTokenizer` into `folder`.
 
-    Pairs are joined, the most frequent first, until every word of `texts` is one token. All 256 bytes are in
-    the vocabulary, inside and at the end of a word, as in CLIP's own; so every prompt can be encoded.
+    The most frequent pair is merged first, until every word of `texts` is one token. As in CLIP, all bytes
+    are in the vocabulary, inside and at the end of a word, so any prompt can be encoded.
 
     Raises:
         UserError: the folder cannot be written.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     symbols = [*alphabet, *(one + _WORD_END for one in alphabet)]
-    merges = _learn(_count_words(texts, symbols))
+    merges = _train_merges(_count_words(texts, symbols))
     tokens = dict.fromkeys([*symbols, *(left + right for left, right in merges), START, END])
     config = {
         "tokenizer_class": "CLIPTokenizer",
@@ -53,7 +53,7 @@ def train_tokenizer(folder: Path, texts: Iterable[str]) -> None:
 
 
 def _count_words(texts: Iterable[str], symbols: list[str]) -> Counter[tuple[str, ...]]:
-    """How often each word occurs, as the symbols it is spelled with; words are split as CLIP splits them."""
+    """Count the words of the texts, each as a tuple of its symbols; texts are split into words as in CLIP."""
     vocabulary = {token: i for i, token in enumerate([*symbols, START, END])}
     clip = CLIPTokenizer(vocab=vocabulary, merges=[]).backend_tokenizer
     counts: Counter[tuple[str, ...]] = Counter()
@@ -64,8 +64,8 @@ def _count_words(texts: Iterable[str], symbols: list[str]) -> Counter[tuple[str,
     return counts
 
 
-def _learn(counts: Counter[tuple[str, ...]]) -> list[tuple[str, str]]:
-    """The pairs to join, in order; the more frequent first, equal ones by their spelling."""
+def _train_merges(counts: Counter[tuple[str, ...]]) -> list[tuple[str, str]]:
+    """Return the pairs to merge, in order: by frequency, then alphabetically."""
     words = dict(counts)
     merges: list[tuple[str, str]] = []
     while True:
@@ -77,23 +77,23 @@ def _learn(counts: Counter[tuple[str, ...]]) -> list[tuple[str, str]]:
             return merges
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
-        words = {_join(word, best): count for word, count in words.items()}
+        words = {_merge(word, best): count for word, count in words.items()}
 
 
-def _join(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
-    """The word with every occurrence of the pair made one symbol, from left to right."""
-    joined: list[str] = []
+def _merge(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    """Replace every occurrence of the pair in a word with one symbol, from left to right."""
+    merged: list[str] = []
     at = 0
     while at < len(word):
         if word[at : at + 2] == pair:
-            joined.append(word[at] + word[at + 1])
+            merged.append(word[at] + word[at + 1])
             at += 2
         else:
-            joined.append(word[at])
+            merged.append(word[at])
             at += 1
-    return tuple(joined)
+    return tuple(merged)
 
 
 def world_texts() -> list[str]:
-    """What the world's tokenizer is trained on: every word that captions may use, and every caption."""
+    """Return the training texts of the tokenizer: every word that captions may use, and every caption."""
     return [*phrases(), *(caption for spec in all_specs() for caption in captions(spec))]

@@ -1,18 +1,18 @@
-"""The words of the captions: what they stand for, and which mean the same."""
+"""Lexicon of the toy world: the words of captions, their synonyms and their meanings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
 
-from triplaneturbo.toyworld.scene.classes import THINGS
+from triplaneturbo.toyworld.scene.classes import OBJECT_CLASSES
 from triplaneturbo.toyworld.scene.palette import NAMES
 
 MODIFIERS = ("tall", "flat", "small", "striped", "spotted", "checkered")
 PATTERN_NOUNS = {"striped": "stripes", "spotted": "spots", "checkered": "checks"}
 
-# Other words for classes, colours and modifiers: those that captions also use, and those only understood.
-SPOKEN: dict[str, tuple[str, ...]] = {
+# Synonyms of classes, colours and modifiers: those in training captions, and those that only `parse` knows.
+CAPTION_SYNONYMS: dict[str, tuple[str, ...]] = {
     "grey": ("gray",),
     "cyan": ("turquoise",),
     "purple": ("violet",),
@@ -31,7 +31,7 @@ SPOKEN: dict[str, tuple[str, ...]] = {
     "rabbit": ("bunny",),
     "tree": ("pine tree", "fir tree"),
 }
-UNDERSTOOD: dict[str, tuple[str, ...]] = {
+PARSER_SYNONYMS: dict[str, tuple[str, ...]] = {
     "cyan": ("aqua", "teal"),
     "purple": ("lilac",),
     "tall": ("big tall", "elongated"),
@@ -75,21 +75,21 @@ LINKS = {
     "on": ("on", "on top", "on top of", "atop", "upon"),
     "under": ("under", "underneath", "beneath", "below"),
 }
-_IDLE = """a an the one single some this that it its which who there is are here in of colored coloured
+_STOP_WORDS = """a an the one single some this that it its which who there is are here in of colored coloured
 color colour 3d model models picture image photo photograph drawing painting illustration render rendering
 mesh object sitting standing stands sits placed resting perched"""
-IDLE = tuple(_IDLE.split())
-IDLE_PHRASES = (("3", "d"), ("three", "dimensional"))
+STOP_WORDS = tuple(_STOP_WORDS.split())
+STOP_PHRASES = (("3", "d"), ("three", "dimensional"))
 _IRREGULAR = {"leaves": "leaf", "scarves": "scarf", "wolves": "wolf", "teeth": "tooth", "feet": "foot"}
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a phrase stands for.
+    """Meaning of a phrase.
 
     Attributes:
-        kind: "thing", "part", "color", "modifier", "pattern" (stripes), "link" (with) or "idle" (the).
-        value: the canonical word; of a part, its `key` as one string.
+        kind: "thing", "part", "color", "modifier", "pattern" ("stripes"), "link" ("with") or "stop" ("the").
+        value: the canonical word; the `key` of a part.
     """
 
     kind: str
@@ -97,7 +97,7 @@ class Meaning:
 
 
 def key(phrase: str) -> str:
-    """A phrase by which to look it up: lower case, every word singular, joined by spaces."""
+    """Return the lookup key of a phrase: its words in lower case and singular, joined by spaces."""
     return " ".join(_singular(word) for word in phrase.lower().split())
 
 
@@ -114,41 +114,48 @@ def _singular(word: str) -> str:
 
 @cache
 def lexicon() -> dict[str, Meaning]:
-    """Every phrase that captions may use, by its `key`; where a word is a class and a part, the class."""
+    """Return the meaning of every known phrase by its `key`; a class takes precedence over a part."""
     words: dict[str, Meaning] = {}
 
     def add(kind: str, value: str, *phrases: str) -> None:
         for phrase in phrases:
             words.setdefault(key(phrase), Meaning(kind, value))
 
-    for kind, values in (("thing", tuple(THINGS)), ("color", NAMES), ("modifier", MODIFIERS)):
+    for kind, values in (("thing", tuple(OBJECT_CLASSES)), ("color", NAMES), ("modifier", MODIFIERS)):
         for value in values:
-            add(kind, value, value, *SPOKEN.get(value, ()), *UNDERSTOOD.get(value, ()))
+            add(kind, value, value, *CAPTION_SYNONYMS.get(value, ()), *PARSER_SYNONYMS.get(value, ()))
     for modifier, phrases in PATTERN_SYNONYMS.items():
         add("pattern", modifier, *phrases)
     for link, phrases in LINKS.items():
         add("link", link, *phrases)
     for part in parts():
         add("part", key(part), part)
-    for idle in (*IDLE, *(" ".join(phrase) for phrase in IDLE_PHRASES)):
-        add("idle", "", idle)
+    for stop in (*STOP_WORDS, *(" ".join(phrase) for phrase in STOP_PHRASES)):
+        add("stop", "", stop)
     return words
 
 
 @cache
 def parts() -> tuple[str, ...]:
-    """The nouns of the parts that have a second colour, sorted."""
-    return tuple(sorted({thing.accent for thing in THINGS.values() if thing.accent}))
+    """Return the nouns of the parts that have a second colour, sorted."""
+    return tuple(sorted({thing.accent for thing in OBJECT_CLASSES.values() if thing.accent}))
 
 
 def phrases() -> list[str]:
-    """All that the lexicon was made from, as it is spelled, each once, in a fixed order."""
-    spelled = [*NAMES, *MODIFIERS, *THINGS, *parts(), *IDLE, *(" ".join(two) for two in IDLE_PHRASES)]
-    for table in (SPOKEN, UNDERSTOOD, PATTERN_SYNONYMS, LINKS):
+    """Return every phrase of the lexicon as spelled, each once, in a fixed order."""
+    spelled = [
+        *NAMES,
+        *MODIFIERS,
+        *OBJECT_CLASSES,
+        *parts(),
+        *STOP_WORDS,
+        *(" ".join(two) for two in STOP_PHRASES),
+    ]
+    for table in (CAPTION_SYNONYMS, PARSER_SYNONYMS, PATTERN_SYNONYMS, LINKS):
         spelled += [phrase for group in table.values() for phrase in group]
     return list(dict.fromkeys(spelled))
 
 
-def article(phrase: str) -> str:
-    """The phrase with "a" or "an" before it."""
+def with_article(phrase: str) -> str:
+    """Return the phrase preceded by "a" or "an"."""
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase

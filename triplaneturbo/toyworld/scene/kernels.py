@@ -1,7 +1,7 @@
-"""The compiled loops over a solid's primitives: signed distance, paint, normal, and rays.
+"""Compiled kernels of solids: signed distance and paint at points.
 
-Distances of primitives are the well-known closed forms (exact for boxes, frustums, tapered limbs and rings;
-first-order for ellipsoids; a lower bound outside of prisms, pyramids and stars).
+The primitives' distances are the usual closed forms of constructive solid geometry: exact for boxes,
+frustums, capsules and tori, first-order for ellipsoids, a lower bound outside prisms and pyramids.
 """
 
 from __future__ import annotations
@@ -12,20 +12,14 @@ import numpy as np
 
 from triplaneturbo.utils.kernels import kernel
 
-ELLIPSOID, BOX, CONE, LIMB, TORUS, PRISM, PYRAMID, STAR = range(8)
+ELLIPSOID, BOX, CONE, LIMB, TORUS, PRISM, PYRAMID = range(7)
 UNION, CUT = range(2)
 FAR = 1e9
 
 
 @kernel
-def _box2(x, y, half_x, half_y):
-    dx, dy = abs(x) - half_x, abs(y) - half_y
-    return math.hypot(max(dx, 0.0), max(dy, 0.0)) + min(max(dx, dy), 0.0)
-
-
-@kernel
 def _primitive(kind, s, x, y, z):
-    """Signed distance of a primitive of sizes s [5] at a point in its own axes."""
+    """Signed distance of a primitive with sizes s [5] at a point in its local frame."""
     if kind == ELLIPSOID:
         near = math.sqrt((x / s[0]) ** 2 + (y / s[1]) ** 2 + (z / s[2]) ** 2)
         if near < 1e-9:
@@ -49,7 +43,7 @@ def _primitive(kind, s, x, y, z):
         sign = -1.0 if (bx < 0.0 and ay < 0.0) else 1.0
         return sign * math.sqrt(min(ax**2 + ay**2, bx**2 + by**2))
     if kind == LIMB:
-        # Two balls, of s[0] at the origin and of s[1] at height s[2], and the cone that touches both.
+        # Tapered capsule: spheres of radius s[0] at z = 0 and s[1] at z = s[2], and the cone between.
         q = math.hypot(x, y)
         b = (s[0] - s[1]) / s[2]
         a = math.sqrt(max(1.0 - b * b, 0.0))
@@ -65,27 +59,21 @@ def _primitive(kind, s, x, y, z):
         length = math.hypot(s[1], s[2])
         slope = (abs(y) * s[2] + (z - s[2]) * s[1]) / length
         return max(max(slope, -z), abs(x) - s[0])
-    if kind == PYRAMID:
-        sx = (abs(x) * s[2] + (z - s[2]) * s[0]) / math.hypot(s[0], s[2])
-        sy = (abs(y) * s[2] + (z - s[2]) * s[1]) / math.hypot(s[1], s[2])
-        return max(max(sx, sy), -z)
-    # STAR: the edge from a point (0, r) to the inner corner next to it, in one of ten mirrored sectors.
-    sector = 2.0 * math.pi / 5.0
-    angle = math.atan2(y, z)
-    angle = abs(angle - sector * math.floor(angle / sector + 0.5))
-    q = math.hypot(y, z)
-    u, v = q * math.sin(angle), q * math.cos(angle)
-    inner = s[0] * s[1]
-    cu, cv = inner * math.sin(sector / 2.0), inner * math.cos(sector / 2.0)
-    eu, ev = cu, cv - s[0]
-    edge = math.hypot(eu, ev)
-    flat = (-(u * ev) + (v - s[0]) * eu) / edge
-    return max(flat, abs(x) - s[2])
+    # PYRAMID
+    sx = (abs(x) * s[2] + (z - s[2]) * s[0]) / math.hypot(s[0], s[2])
+    sy = (abs(y) * s[2] + (z - s[2]) * s[1]) / math.hypot(s[1], s[2])
+    return max(max(sx, sy), -z)
 
 
 @kernel
 def distance_at(rows, stretch, shift, px, py, pz):
-    """Signed distance (a lower bound) and paint at one point of a solid."""
+    """Signed distance (a lower bound) and paint of a solid at one point.
+
+    Args:
+        rows: primitives [P, 25], as `Builder` writes them.
+        stretch, shift: transform of the solid [3], [3]; see `Solid`.
+        px, py, pz: the point.
+    """
     px, py, pz = px / stretch[0] + shift[0], py / stretch[1] + shift[1], pz / stretch[2] + shift[2]
     total, total_paint = FAR, 0.0
     inside, paint = FAR, 0.0
@@ -134,7 +122,7 @@ def distance_at(rows, stretch, shift, px, py, pz):
 
 @kernel
 def distances(rows, stretch, shift, points):
-    """`distance_at` at points [N, 3]: distances [N] and paints [N]."""
+    """Evaluate `distance_at` at points [N, 3]; returns distances [N] and paints [N]."""
     out = np.empty(len(points))
     paints = np.empty(len(points), dtype=np.int64)
     for i in range(len(points)):

@@ -1,4 +1,4 @@
-"""What a class of the world is: a name, a builder of instances, and its natural colours."""
+"""`ObjectClass`: name, instance builder and natural colours of a class of the toy world."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from triplaneturbo.toyworld.scene.solid import Solid
 
-INSTANCES = 6  # of every class
+INSTANCES = 6  # per class
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,12 @@ class ObjectClass:
     """A class of objects.
 
     Attributes:
-        name: its noun, as captions have it.
-        build: makes one instance from a random generator; front toward +x, z up, any scale. Parts in the
-            caption's colour wear MAIN, those in its second colour ACCENT, all others a colour of their own.
-        color: the natural main colour: what a caption without a colour means.
-        accent: the noun of the part in the second colour ("roof"), or None where there is none.
-        accent_color: the natural second colour; of no consequence where there is none.
+        name: the noun used in captions.
+        build: builds one instance from a random generator: front toward +x, z up, any scale. Parts in the
+            main colour have paint MAIN, those in the second colour ACCENT, all others a fixed colour.
+        color: natural main colour, used for captions without a colour.
+        accent: noun of the part with the second colour ("roof"), or None if there is no such part.
+        accent_color: natural second colour; unused if `accent` is None.
     """
 
     name: str
@@ -33,5 +33,5 @@ class ObjectClass:
     accent_color: str = "white"
 
     def instance(self, index: int) -> Solid:
-        """Instance `index` of the class, the same at every call; not yet placed."""
+        """Build instance `index` of the class; deterministic, not yet placed."""
         return self.build(np.random.default_rng([zlib.crc32(self.name.encode()), index]))

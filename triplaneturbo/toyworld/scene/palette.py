@@ -1,4 +1,4 @@
-"""The twelve colours that the world's captions name, and how a surface says which one it wears."""
+"""Colour palette of the toy world: twelve named colours, and the paint indices of surfaces."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ COLORS: dict[str, tuple[int, int, int]] = {  # sRGB, 0 to 255
 }
 NAMES = tuple(COLORS)
 
-# A primitive's paint is a colour's index, or one of these two: the caption's colour and its second colour.
+# A primitive's paint is the index of a colour, or one of these two: the caption's main and second colour.
 MAIN, ACCENT = len(NAMES), len(NAMES) + 1
-PAINTS = len(NAMES) + 2
 
 
 def paint(name: str) -> int:
-    """A colour's index among the paints."""
+    """Return the paint index of a named colour."""
     return NAMES.index(name)
 
 
 def table(main: str, accent: str) -> np.ndarray:
-    """The sRGB colour of every paint, [14, 3] float32 in [0, 1], for a caption's two colours."""
+    """Return the sRGB colour of every paint for a caption's two colours: [14, 3] float32 in [0, 1]."""
     rows = [COLORS[name] for name in (*NAMES, main, accent)]
     return np.asarray(rows, dtype=np.float32) / 255

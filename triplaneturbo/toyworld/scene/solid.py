@@ -1,8 +1,8 @@
-"""Solids: unions of painted primitives, built by hand and asked for their signed distance.
+"""Solids: signed-distance models built from painted primitives (constructive solid geometry).
 
-A solid is a table of numbers, one row a primitive, that a compiled loop walks (`kernels.py`). Space is the
-house's: z up, the front toward +x, left toward +y. Classes build in their own units; `placed` fits a solid
-into the world's sphere.
+A solid is a table with one row per primitive, evaluated by compiled loops (`kernels.py`). Space is
+right-handed with z up, the front toward +x and left toward +y. Classes are built in arbitrary units; `placed`
+fits a solid into a sphere of radius 0.8.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from triplaneturbo.toyworld.scene.palette import ACCENT, MAIN, NAMES
 KIND, OPERATION, BLEND, PAINT, MIRROR, REPEAT, GROUP = range(7)
 AT, TURN, SIZES, ROUND = slice(7, 10), slice(10, 19), slice(19, 24), 24
 COLUMNS = 25
-RADIUS = 0.8  # of the sphere about the origin that a placed solid fills
+RADIUS = 0.8  # of the sphere around the origin that a placed solid fits into
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Solid:
 
     Attributes:
         rows: [P, 25] float64, as `Builder` writes them.
-        stretch: factors along x, y and z, applied after everything in `rows`.
-        shift: the point, before stretching, that comes to the origin.
+        stretch: scale factors along x, y and z, applied after everything in `rows`.
+        shift: the point, before stretching, that is moved to the origin.
     """
 
     rows: np.ndarray
@@ -36,21 +36,21 @@ class Solid:
     shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def distance(self, points: np.ndarray) -> np.ndarray:
-        """A lower bound of the signed distance at points [N, 3], exact enough to trace rays: [N]."""
+        """Return a lower bound of the signed distance at points [N, 3], fit for sphere tracing: [N]."""
         return kernels.distances(self.rows, *self._frame(), np.ascontiguousarray(points, dtype=np.float64))[0]
 
     def paints(self, points: np.ndarray) -> np.ndarray:
-        """The paint of the primitive nearest to points [N, 3]: [N] int64."""
+        """Return the paint of the primitive nearest to each of the points [N, 3]: [N] int64."""
         return kernels.distances(self.rows, *self._frame(), np.ascontiguousarray(points, dtype=np.float64))[1]
 
     def _frame(self) -> tuple[np.ndarray, np.ndarray]:
         return np.asarray(self.stretch, dtype=np.float64), np.asarray(self.shift, dtype=np.float64)
 
     def inside(self) -> np.ndarray:
-        """Points inside on a regular grid of about 64 nodes along each side of its bounds: [N, 3].
+        """Return the nodes inside the solid of a grid with about 64 nodes per side of its bounds: [N, 3].
 
         Raises:
-            ValueError: there are none, or it reaches out of [-4, 4]^3.
+            ValueError: the solid is empty or extends beyond [-4, 4]^3.
         """
         low, high = np.full(3, -4.0), np.full(3, 4.0)
         for cells in (32, 40, 64):
@@ -64,18 +64,19 @@ class Solid:
             low, high = near.min(0) - step, near.max(0) + step
         inside = points[distance <= 0]
         if np.abs(inside).max() > 4:
-            raise ValueError("the solid reaches beyond 4 units")
+            raise ValueError("the solid extends beyond 4 units")
         return inside
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lowest and highest corner [3], [3] of what is inside, to about a sixtieth of its size."""
+        """Return the lower and upper corner [3], [3] of the bounding box, to about 1/60 of its size."""
         inside = self.inside()
         return inside.min(0), inside.max(0)
 
     def placed(self, proportions: tuple[float, float, float] = (1.0, 1.0, 1.0), size: float = 1.0) -> Solid:
-        """The solid centred and scaled so that its surface just fits a sphere of radius 0.8 times `size`.
+        """Return the solid centred and scaled to fit a sphere of radius 0.8 * `size`.
 
-        `proportions` stretch it along x, y and z before it is fitted.
+        Args:
+            proportions: scale factors along x, y and z, applied before fitting.
         """
         inside = self.inside()
         centre = (inside.min(0) + inside.max(0)) / 2
@@ -84,49 +85,50 @@ class Solid:
         return replace(self, stretch=(x, y, z), shift=(float(centre[0]), float(centre[1]), float(centre[2])))
 
     def scaled(self, factor: float) -> Solid:
-        """The same shape, `factor` times as large, about its own origin; for solids not yet placed."""
+        """Return the solid scaled by `factor` about its origin; for solids that are not placed."""
         rows = self.rows.copy()
         rows[:, BLEND] *= factor
         rows[:, AT] *= factor
         rows[:, SIZES] *= factor
         rows[:, ROUND] *= factor
-        ratio = rows[:, KIND] == kernels.STAR  # its second size is a ratio
-        rows[ratio, SIZES.start + 1] /= factor
         return replace(self, rows=rows)
 
     def raised(self, height: float) -> Solid:
-        """The same shape, `height` higher; for solids not yet placed."""
+        """Return the solid moved up by `height`; for solids that are not placed."""
         rows = self.rows.copy()
         rows[:, AT.stop - 1] += height
         return replace(self, rows=rows)
 
     def repainted(self, paints: dict[int, int]) -> Solid:
-        """The same shape with some paints exchanged."""
+        """Return the solid with paints replaced according to {old: new}."""
         rows = self.rows.copy()
         for old, new in paints.items():
             rows[self.rows[:, PAINT] == old, PAINT] = new
         return replace(self, rows=rows)
 
-    def beside(self, other: Solid) -> Solid:
-        """The union with another solid not yet placed; cuts and blends of one leave the other alone."""
+    def union(self, other: Solid) -> Solid:
+        """Return the union with another solid; cuts and blends of one do not affect the other.
+
+        For solids that are not placed.
+        """
         rows = other.rows.copy()
         rows[:, GROUP] += self.rows[:, GROUP].max() + 1
         return replace(self, rows=np.concatenate((self.rows, rows)))
 
 
 class Builder:
-    """Adds primitives one after the other; `solid` gives what was built.
+    """Builds a solid from primitives, added one by one.
 
-    Every method takes, by keyword:
-        at: where the primitive's own origin comes to stand, (x, y, z).
-        turn: degrees about x, then y, then z, before it is moved to `at`.
-        paint: a colour's name, or MAIN or ACCENT.
-        blend: width of a smooth union with what its group holds so far; 0 for a sharp one.
-        cut: take the primitive away from what its group holds so far, instead of adding it. What is laid
-            bare wears `paint`, or its old paint if that is None.
-        mirror: also at -y.
-        repeat: that many copies about the z axis, the first where it stands (it should fit its sector).
-        round: radius by which edges are rounded, outside of the given sizes.
+    Every method that adds a primitive takes these keyword arguments:
+        at: position (x, y, z) of the primitive's local origin.
+        turn: rotation in degrees about x, then y, then z, applied before the move to `at`.
+        paint: name of a colour, or MAIN or ACCENT.
+        blend: width of the smooth union with the group so far; 0 for a sharp union.
+        cut: subtract the primitive from the group so far instead of adding it. The new surface gets `paint`,
+            or keeps the old paint if `paint` is None.
+        mirror: add a mirrored copy at -y.
+        repeat: number of copies around the z axis, including the original, which should fit its sector.
+        round: radius by which the primitive is grown, which rounds its edges.
     """
 
     def __init__(self) -> None:
@@ -134,64 +136,58 @@ class Builder:
         self._group = 0
 
     def group(self) -> None:
-        """Begin a new group: what follows neither cuts nor blends with what stands."""
+        """Start a new group: later primitives neither cut nor blend with earlier ones."""
         self._group += 1
 
     def sphere(self, radius: float, **how) -> None:
-        """A ball."""
+        """Add a sphere."""
         self._add(kernels.ELLIPSOID, (radius, radius, radius), **how)
 
     def ellipsoid(self, radii: tuple[float, float, float], **how) -> None:
-        """An ellipsoid with half axes `radii`."""
+        """Add an ellipsoid with semi-axes `radii`."""
         self._add(kernels.ELLIPSOID, radii, **how)
 
     def box(self, half: tuple[float, float, float], **how) -> None:
-        """A box of half sizes `half`."""
+        """Add a box with half extents `half`."""
         self._add(kernels.BOX, half, **how)
 
     def cylinder(self, radius: float, half: float, **how) -> None:
-        """A cylinder along z, 2 * `half` high."""
+        """Add a cylinder along z with height 2 * `half`."""
         self._add(kernels.CONE, (radius, radius, half), **how)
 
     def cone(self, bottom: float, top: float, half: float, **how) -> None:
-        """A cone's frustum along z, 2 * `half` high, with these radii at its ends."""
+        """Add a conical frustum along z with height 2 * `half` and these radii at its ends."""
         self._add(kernels.CONE, (bottom, top, half), **how)
 
     def limb(self, start: tuple[float, float, float], end: tuple[float, float, float], radius: float,
              end_radius: float | None = None, **how) -> None:  # fmt: skip
-        """A stick with round ends between two points; it may taper."""
+        """Add a capsule between two points, tapered if `end_radius` is given."""
         a, b = np.asarray(start, dtype=float), np.asarray(end, dtype=float)
         length = float(np.linalg.norm(b - a))
         z = (b - a) / length
         helper = np.array([1.0, 0, 0]) if abs(z[0]) < 0.9 else np.array([0, 1.0, 0])
         x = np.cross(helper, z)
         x /= np.linalg.norm(x)
-        frame = np.stack((x, np.cross(z, x), z), 1)  # columns: the stick's own axes
+        frame = np.stack((x, np.cross(z, x), z), 1)  # columns: the capsule's local axes
         sizes = (radius, radius if end_radius is None else end_radius, length)
         self._add(kernels.LIMB, sizes, at=start, frame=frame, **how)
 
     def torus(self, ring: float, radius: float, **how) -> None:
-        """A ring about z: `ring` to the middle of its tube, which has `radius`."""
+        """Add a torus around z with major radius `ring` and minor radius `radius`."""
         self._add(kernels.TORUS, (ring, radius), **how)
 
     def prism(self, half_length: float, half_width: float, height: float, **how) -> None:
-        """A gable roof: its foot in z = 0, its ridge along x at z = `height`."""
+        """Add a triangular prism, like a gable roof: base at z = 0, ridge along x at z = `height`."""
         self._add(kernels.PRISM, (half_length, half_width, height), **how)
 
     def pyramid(self, half_x: float, half_y: float, height: float, **how) -> None:
-        """A pyramid on the rectangle in z = 0."""
+        """Add a pyramid with a rectangular base at z = 0."""
         self._add(kernels.PYRAMID, (half_x, half_y, height), **how)
-
-    def star(self, radius: float, ratio: float, half: float, **how) -> None:
-        """A five-pointed star in the yz plane (one point up), 2 * `half` thick along x.
-
-        `ratio`: the inner corners' radius over the points' one, about 0.45.
-        """
-        self._add(kernels.STAR, (radius, ratio, half), **how)
 
     def _add(self, kind: int, sizes: tuple[float, ...], *, at=(0.0, 0.0, 0.0), turn=(0.0, 0.0, 0.0),
              frame=None, paint: str | int | None = MAIN, blend: float = 0.0, cut: bool = False,
              mirror: bool = False, repeat: int = 1, round: float = 0.0) -> None:  # fmt: skip
+        """Append the row of a primitive; `frame` [3, 3], its local axes as columns, replaces `turn`."""
         row = np.zeros(COLUMNS)
         row[KIND] = kind
         row[OPERATION] = kernels.CUT if cut else kernels.UNION
@@ -199,18 +195,18 @@ class Builder:
         row[PAINT] = -1 if paint is None else NAMES.index(paint) if isinstance(paint, str) else paint
         row[MIRROR], row[REPEAT], row[GROUP] = mirror, repeat, self._group
         row[AT] = at
-        row[TURN] = (rotation(turn) if frame is None else frame).T.ravel()  # world to own axes
+        row[TURN] = (rotation(turn) if frame is None else frame).T.ravel()  # world to local axes
         row[SIZES.start : SIZES.start + len(sizes)] = sizes
         row[ROUND] = round
         self._rows.append(row)
 
     def solid(self) -> Solid:
-        """What was built."""
+        """Return the solid."""
         return Solid(np.stack(self._rows))
 
 
 def rotation(degrees: tuple[float, float, float]) -> np.ndarray:
-    """Rotation [3, 3] by these angles about x, then y, then z."""
+    """Return the rotation matrix [3, 3] of rotations about x, then y, then z."""
     a, b, c = np.radians(degrees)
     about_x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
     about_y = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])

@@ -1,30 +1,30 @@
-"""What a caption means, whatever its wording."""
+"""`Spec`: the meaning of a caption, independent of its wording."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.toyworld.captions.words import MODIFIERS, article
-from triplaneturbo.toyworld.scene.classes import THINGS
+from triplaneturbo.toyworld.captions.words import MODIFIERS, with_article
+from triplaneturbo.toyworld.scene.classes import OBJECT_CLASSES
 from triplaneturbo.toyworld.scene.palette import NAMES
 
 SUPPORTS = ("box", "barrel", "stool", "table", "mushroom")
 RIDERS = ("duck", "cat", "rabbit", "penguin", "snowman", "robot", "apple", "pumpkin", "teapot", "cactus")
-_SEVERAL = ("dough", "s")  # how parts end that take no article
+_PLURAL_ENDINGS = ("dough", "s")  # endings of parts that take no article
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What a caption means; two captions that mean the same have equal specs. Made by `Spec.of`.
+    """The meaning of a caption; captions with the same meaning have equal specs. Create it with `Spec.of`.
 
     Attributes:
-        thing: the class.
-        color: its main colour, also where the caption names none.
-        accent: the colour of its part in the second colour, also where the caption names none.
+        thing: name of the object class.
+        color: main colour; the class's natural colour if the caption names none.
+        accent: colour of the part with a second colour; the natural one if the caption names none.
         modifier: one of `MODIFIERS`, or "".
-        support: the class that it stands on, or "".
-        support_color: the support's main colour, or "" without a support.
+        support: name of the class that the object stands on, or "".
+        support_color: main colour of the support, or "" without a support.
     """
 
     thing: str
@@ -39,92 +39,88 @@ class Spec:
         cls, thing: str, color: str = "", accent: str = "", modifier: str = "", support: str = "",
         support_color: str = "",
     ) -> Spec:  # fmt: skip
-        """The spec with natural colours where none is given.
+        """Create a spec; colours that are not given are the class's natural ones.
 
         Raises:
-            UserError: there is no such class, colour, modifier or support, or they do not go together.
+            UserError: a class, colour, modifier or support is unknown, or the combination is invalid.
         """
-        _require("class", thing, tuple(THINGS))
-        about = THINGS[thing]
+        _check_known("class", thing, tuple(OBJECT_CLASSES))
+        object_class = OBJECT_CLASSES[thing]
         spec = cls(
-            thing, color or about.color, accent or about.accent_color, modifier, support,
-            support_color or (THINGS[support].color if support in THINGS else ""),
+            thing, color or object_class.color, accent or object_class.accent_color, modifier, support,
+            support_color or (OBJECT_CLASSES[support].color if support in OBJECT_CLASSES else ""),
         )  # fmt: skip
         spec._check()
         return spec
 
     @property
     def kind(self) -> str:
-        """One of "plain", "modifier", "two colours" and "pair"."""
+        """The kind of caption: "plain", "modifier", "two colours" or "pair"."""
         if self.support:
             return "pair"
         if self.modifier:
             return "modifier"
-        return "plain" if self.accent == THINGS[self.thing].accent_color else "two colours"
+        return "plain" if self.accent == OBJECT_CLASSES[self.thing].accent_color else "two colours"
 
     @property
     def caption(self) -> str:
-        """The canonical wording."""
+        """The canonical caption."""
         if self.support:
-            below = article(f"{self.support_color} {self.support}")
-            return f"{article(f'{self.color} {self.thing}')} on {below}"
-        text = article(joined(self.modifier, self.color, self.thing))
+            below = with_article(f"{self.support_color} {self.support}")
+            return f"{with_article(f'{self.color} {self.thing}')} on {below}"
+        text = with_article(join_words(self.modifier, self.color, self.thing))
         if self.kind == "two colours":
             text += f" with {part_phrase(self, self.accent)}"
         return text
 
     def _check(self) -> None:
-        about = THINGS[self.thing]
-        _require("colour", self.color, NAMES)
-        _require("colour", self.accent, NAMES)
+        """Raise UserError if a value is unknown or the combination is invalid."""
+        object_class = OBJECT_CLASSES[self.thing]
+        name = with_article(self.thing)
+        _check_known("colour", self.color, NAMES)
+        _check_known("colour", self.accent, NAMES)
         if self.modifier:
-            _require("modifier", self.modifier, MODIFIERS)
-        if self.accent != about.accent_color:
-            if about.accent is None:
-                raise UserError(
-                    f"{article(self.thing).capitalize()} has no part in a second colour: name one colour."
-                )
+            _check_known("modifier", self.modifier, MODIFIERS)
+        if self.accent != object_class.accent_color:
+            if object_class.accent is None:
+                raise UserError(f"{name.capitalize()} has no part with a second colour: name one colour.")
+            part = f"The {object_class.accent} of {name}"
             if self.accent == self.color:
                 raise UserError(
-                    f"The {about.accent} of {article(self.thing)} must differ from the rest in colour: "
-                    f"choose another than {self.color}."
+                    f"{part} must differ in colour from the rest: choose a colour other than {self.color}."
                 )
             if self.modifier or self.support:
                 raise UserError(
-                    f"The {about.accent} of {article(self.thing)} can have a colour of choice only where "
-                    "nothing else is said: leave out the modifier or what it stands on."
+                    f"{part} cannot have its own colour together with a size, a pattern or a support: "
+                    "leave out one of the two."
                 )
         if not self.support:
             if self.support_color:
-                raise UserError(
-                    "A colour is given for a support, but no support: name what the thing stands on."
-                )
+                raise UserError("A support colour is given without a support: name what the thing stands on.")
             return
-        _require("support", self.support, SUPPORTS)
-        _require("colour", self.support_color, NAMES)
+        _check_known("support", self.support, SUPPORTS)
+        _check_known("colour", self.support_color, NAMES)
         if self.thing not in RIDERS:
-            raise UserError(
-                f"{article(self.thing).capitalize()} cannot stand on anything: choose from "
-                f"{', '.join(RIDERS)}."
-            )
+            raise UserError(f"{name.capitalize()} cannot stand on anything: choose from {', '.join(RIDERS)}.")
         if self.modifier:
             raise UserError(
-                f"What stands on something else cannot be {self.modifier}: leave one of the two out."
+                f"A thing that stands on another thing cannot be {self.modifier}: leave out one of the two."
             )
 
 
-def _require(what: str, name: str, known: tuple[str, ...]) -> None:
+def _check_known(what: str, name: str, known: tuple[str, ...]) -> None:
+    """Raise UserError if `name` is not among `known`; `what` says what it names."""
     if name not in known:
-        raise UserError(f"There is no {what} called {name!r}: choose from {', '.join(known)}.")
+        raise UserError(f"Unknown {what} {name!r}: choose from {', '.join(known)}.")
 
 
 def part_phrase(spec: Spec, color: str) -> str:
-    """The part in the second colour, called by that colour, with its article if it takes one."""
-    noun = THINGS[spec.thing].accent or ""
+    """Return the noun phrase of the part with the second colour: "a green roof", "red fins"."""
+    noun = OBJECT_CLASSES[spec.thing].accent or ""
     phrase = f"{color} {noun}"
-    return phrase if noun.endswith(_SEVERAL) else article(phrase)
+    return phrase if noun.endswith(_PLURAL_ENDINGS) else with_article(phrase)
 
 
-def joined(*words: str) -> str:
-    """Those words that are not empty, with spaces between them."""
+def join_words(*words: str) -> str:
+    """Join the words that are not empty with spaces."""
     return " ".join(word for word in words if word)

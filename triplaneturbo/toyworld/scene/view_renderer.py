@@ -1,7 +1,7 @@
-"""What cameras see of a solid: paint, pattern, depth and normal, from which any colouring is a look-up.
+"""View renderer of solids: paint, pattern, depth and normal per pixel; colours are a table look-up.
 
-The solid's surface is meshed once, the house's rasteriser finds the point that each pixel sees, and the solid
-itself says what paint that point wears, so that the borders of colours are exact at every resolution.
+The surface is meshed once and rasterized. The paint of each pixel is evaluated on the solid itself, so colour
+boundaries are exact at every resolution.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from triplaneturbo.toyworld.scene.palette import MAIN, NAMES, table
 from triplaneturbo.toyworld.scene.solid import Solid
 
 PATTERNS = ("striped", "spotted", "checkered")
-NOTHING = 255  # the paint of a pixel that sees nothing
-_NODES = 97  # along each side of the grid on which a solid is meshed
-_BLOCK = 4
+NOTHING = 255  # paint of background pixels
+_NODES = 97  # per side of the grid on which a solid is meshed
+_BLOCK = 4  # grid cells per side of a block that is evaluated as a whole
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Views:
     """V views of a solid.
 
     Attributes:
-        paint: uint8 [V, H, W], 255 where nothing is seen.
+        paint: uint8 [V, H, W], 255 for background.
         pattern: uint8 [V, H, W]; bit k is set where the pattern PATTERNS[k] has its second colour.
-        depth: distance along the view direction, float16 [V, H, W], 0 where nothing is seen.
-        normal: unit normals in world axes times 127, int8 [V, H, W, 3], 0 where nothing is seen.
+        depth: distance along the view direction, float16 [V, H, W], 0 for background.
+        normal: unit normals in world space times 127, int8 [V, H, W, 3], 0 for background.
     """
 
     paint: np.ndarray
@@ -43,7 +43,7 @@ class Views:
 
 
 def see(solid: Solid, cameras: Cameras, size: int) -> Views:
-    """Draw a placed solid with every camera, `size` pixels high and wide."""
+    """Render a placed solid with every camera at `size` x `size` pixels."""
     vertices, faces = mesh(solid)
     raster = rasterize(vertices, faces, cameras, size, size)
     seen = raster.mask
@@ -62,12 +62,15 @@ def see(solid: Solid, cameras: Cameras, size: int) -> Views:
 
 
 def mesh(solid: Solid) -> tuple[Tensor, Tensor]:
-    """The surface of a placed solid: vertices [V, 3] float32, faces [F, 3]."""
+    """Extract the surface of a placed solid: vertices [V, 3] float32, faces [F, 3].
+
+    Only blocks of the grid that the surface may touch are evaluated at every node.
+    """
     axis = np.linspace(-1, 1, _NODES)
     coarse = axis[::_BLOCK]
     corners = np.stack(np.meshgrid(coarse, coarse, coarse, indexing="ij"), -1)
     far = solid.distance(corners.reshape(-1, 3)).reshape(corners.shape[:3])
-    # Nodes of a block lie within half its diagonal of the nearest corner.
+    # A node is at most half a block's diagonal away from the nearest block corner.
     reach = float(np.sqrt(3)) * _BLOCK * (axis[1] - axis[0])
     near = np.abs(far) < reach
     touched = np.zeros_like(near[:-1, :-1, :-1])
@@ -75,7 +78,7 @@ def mesh(solid: Solid) -> tuple[Tensor, Tensor]:
         for y in (0, 1):
             for z in (0, 1):
                 touched |= near[x : len(coarse) - 1 + x, y : len(coarse) - 1 + y, z : len(coarse) - 1 + z]
-    # Elsewhere the nearest corner's value has the right sign, which is all that marching cubes asks for.
+    # Elsewhere the value at the nearest corner has the right sign, which is all that marching cubes needs.
     index = (np.arange(_NODES) + _BLOCK // 2) // _BLOCK
     grid = far[np.ix_(index, index, index)]
     fine = np.zeros(grid.shape, dtype=bool)
@@ -87,19 +90,19 @@ def mesh(solid: Solid) -> tuple[Tensor, Tensor]:
 
 
 def _normals(solid: Solid, vertices: Tensor) -> Tensor:
-    """Unit normals [N, 3] at surface points [N, 3], by central differences of the distance."""
+    """Return unit normals [N, 3] at surface points [N, 3], by central differences of the distance."""
     points, step = vertices.double().numpy(), 4e-3
     slopes = [solid.distance(points + d) - solid.distance(points - d) for d in np.eye(3) * step]
     return F.normalize(torch.from_numpy(np.stack(slopes, -1)).float(), dim=-1)
 
 
 def _cosine(cameras: Cameras, directions: Tensor) -> Tensor:
-    """Of the angle between rays [V, H, W, 3] and the view direction: [V, H, W]."""
+    """Return the cosine of the angle between rays [V, H, W, 3] and the view direction: [V, H, W]."""
     return -torch.einsum("vhwi,vi->vhw", directions, cameras.c2w[:, :3, 2])
 
 
 def pattern_bits(points: np.ndarray) -> np.ndarray:
-    """Which patterns have their second colour at points [N, 3] of a placed solid: bits, uint8 [N]."""
+    """Return the pattern bits (see `Views.pattern`) at points [N, 3] of a placed solid: uint8 [N]."""
     x, y, z = points.T
     striped = np.mod(z / 0.26 + 0.3, 1) < 0.42
     cells = points / 0.36
@@ -111,12 +114,12 @@ def pattern_bits(points: np.ndarray) -> np.ndarray:
 
 
 def pattern_color(main: str) -> str:
-    """The second colour of a pattern on that main colour."""
+    """Return the second colour of a pattern on a main colour."""
     return {"white": "black", "black": "yellow"}.get(main, "white")
 
 
 def colors(main: str, accent: str, modifier: str = "") -> np.ndarray:
-    """Colours of every (pattern bits, paint): [8, 256, 3] float32 sRGB; nothing is 0.
+    """Return the sRGB colour of every (pattern bits, paint): [8, 256, 3] float32; background is 0.
 
     Index it as `colors(...)[views.pattern, views.paint]`.
     """
@@ -130,10 +133,13 @@ def colors(main: str, accent: str, modifier: str = "") -> np.ndarray:
 
 
 def shade(rgb: Tensor, normal: Tensor, toward: Tensor) -> Tensor:
-    """Simple shading of colours [..., 3] by world normals [..., 3], for cameras in direction `toward`.
+    """Shade colours [..., 3] with ambient light, a light from above and one at the camera.
 
-    A light from above and one beside the camera; the result lies between 0.62 and 1 times the colour.
-    `toward` is the unit vector from the object to the camera, of a shape that broadcasts to normals.
+    The result is between 0.62 and 1 times the colour.
+
+    Args:
+        normal: unit normals in world space [..., 3].
+        toward: unit vector from the object to the camera, broadcastable to `normal`.
     """
     up = normal[..., 2:] * 0.5 + 0.5
     facing = (normal * toward).sum(-1, keepdim=True).clamp_min(0)

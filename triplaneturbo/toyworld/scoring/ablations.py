@@ -1,10 +1,10 @@
-"""First trends, on a part of the world: K = 1, 2, 4 steps; PETA, basic LoRA, full tuning; ASD's shift, SDS.
+"""Ablations on a subset of the toy world: steps K = 1, 2, 4; PETA, LoRA, full fine-tuning; ASD's shift, SDS.
 
     python -m triplaneturbo.toyworld trend --folder runs/small
 
-Every run starts from the same small Stable Diffusion, which `world pretrain` leaves in the folder, and has
-the same budget, so many passes of the U-Net: half the steps K leave twice the iterations. Runs go on where
-they were stopped. What comes out is a table, and `trend.json` and `trend.png` in the folder's `trend/`.
+Every run starts from the same small Stable Diffusion (`pretrain`) and has the same budget of U-Net passes:
+half the steps K, twice the iterations. Interrupted runs are resumed. The output is a table, and `trend.json`
+and `trend.png` in the folder's `trend/`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from triplaneturbo.toyworld.captions.combinations import held_out
 from triplaneturbo.toyworld.scene.palette import NAMES
 from triplaneturbo.toyworld.scene.spec import Spec
 from triplaneturbo.toyworld.scene.view_cache import ViewCache
-from triplaneturbo.toyworld.scoring.generated import Generated, maker
+from triplaneturbo.toyworld.scoring.generated import Generated, make_generate
 from triplaneturbo.toyworld.scoring.score import score
-from triplaneturbo.toyworld.scoring.score_report import aligned, portrait
+from triplaneturbo.toyworld.scoring.score_report import align_columns, portrait
 from triplaneturbo.toyworld.training.curves import as_png
 from triplaneturbo.toyworld.training.train import CONFIG, SMALL, make_draw, make_student, make_teachers
 from triplaneturbo.utils.atomic_files import write_whole
@@ -44,13 +44,13 @@ CLASSES = (
     "mushroom", "chair", "duck", "car", "rocket", "fish", "teapot", "tree", "table", "cat", "guitar", "house",
 )  # fmt: skip
 RATE = 1e-3
-SEEDS = (0, 1)  # of the results that are scored
-_COLORS = 2  # of each class, seen ones, that are scored beside all that is held out
+SEEDS = (0, 1)  # seeds of the scored results
+_COLORS = 2  # seen colours per class that are scored, in addition to the held-out ones
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run does its own way."""
+    """Settings of one ablation run."""
 
     steps: int = 4
     tuning: Tuning = "peta"
@@ -60,12 +60,17 @@ class Run:
 
     @property
     def folder(self) -> str:
-        """The name of its folder."""
+        """Name of the run's folder."""
         score = "sds" if self.kind == "sds" else f"asd-{self.shift:g}"
         return f"{self.tuning}-{self.steps}-{self.rate:g}-{score}"
 
     def settings(self, passes: int, batch: int) -> Settings:
-        """What the trainer is told; the closed forms alone change how they are listened to."""
+        """Return the trainer's settings; only the closed-form teachers take `kind` and `shift`.
+
+        Args:
+            passes: budget of U-Net passes.
+            batch: prompts per iteration and process.
+        """
         teachers = {
             name: how if name == "sd" else replace(how, kind=self.kind, shift=self.shift)
             for name, how in SMALL.teachers.items()
@@ -96,115 +101,119 @@ RUNS = {
 FIGURES = {"silhouette_iou": "silhouette IoU", "volume_iou": "volume IoU", "color_error": "colour error"}
 
 
-def trend(team: DistributedContext, folder: Path, passes: int, batch: int) -> None:
-    """Do all runs that are not done yet and tell what came out.
+def run_ablations(context: DistributedContext, folder: Path, passes: int, batch: int) -> None:
+    """Train and score all runs that are not finished, then print and write the results.
 
     Args:
         folder: holds `base/` and `pool/`.
-        passes: of the U-Net, in each run.
-        batch: prompts an iteration and process.
+        passes: U-Net passes per run.
+        batch: prompts per iteration and process.
 
     Raises:
-        UserError: a run's state belongs to other settings, or cannot be written.
+        UserError: the state of a run belongs to other settings, or cannot be written.
     """
-    seen, asked = specs()
+    train_specs, scored_specs = split_specs()
     results, rows = {}, []
     for name, run in RUNS.items():
-        place = folder / "trend" / run.folder
-        if not (place / "result.json").exists():
-            place.mkdir(parents=True, exist_ok=True)
-            _train(team, folder, place, name, run.settings(passes, batch), seen, asked)
-            team.wait()
-        results[name] = json.loads((place / "result.json").read_text(encoding="utf-8"))
-        rows.append(np.asarray(Image.open(place / "row.png")))
-    if team.is_main_process:
-        told = {"passes": passes, "prompts": batch * team.size, "classes": CLASSES, "runs": results}
-        write_whole(folder / "trend" / "trend.json", (json.dumps(told, indent=1) + "\n").encode())
+        run_folder = folder / "trend" / run.folder
+        if not (run_folder / "result.json").exists():
+            run_folder.mkdir(parents=True, exist_ok=True)
+            _train(context, folder, run_folder, name, run.settings(passes, batch), train_specs, scored_specs)
+            context.wait()
+        results[name] = json.loads((run_folder / "result.json").read_text(encoding="utf-8"))
+        rows.append(np.asarray(Image.open(run_folder / "row.png")))
+    if context.is_main_process:
+        report = {"passes": passes, "prompts": batch * context.size, "classes": CLASSES, "runs": results}
+        write_whole(folder / "trend" / "trend.json", (json.dumps(report, indent=1) + "\n").encode())
         write_whole(folder / "trend" / "trend.png", picture(results, rows))
         print(table(results), end="", flush=True)
 
 
-def specs() -> tuple[list[Spec], list[Spec]]:
-    """What is trained on: the classes in all colours that are not held out. And what is scored."""
+def split_specs() -> tuple[list[Spec], list[Spec]]:
+    """Return the specs to train on (CLASSES in all colours that are not held out) and the specs to score."""
     plain = [Spec.of(thing, color) for thing in CLASSES for color in NAMES]
-    seen = [spec for spec in plain if spec not in held_out()]
-    chosen = [spec for thing in CLASSES for spec in [s for s in seen if s.thing == thing][:_COLORS]]
-    return seen, chosen + [spec for spec in plain if spec in held_out()]
+    train_specs = [spec for spec in plain if spec not in held_out()]
+    chosen = [spec for thing in CLASSES for spec in [s for s in train_specs if s.thing == thing][:_COLORS]]
+    return train_specs, chosen + [spec for spec in plain if spec in held_out()]
 
 
 def _train(
-    team: DistributedContext,
+    context: DistributedContext,
     folder: Path,
-    place: Path,
+    run_folder: Path,
     name: str,
     settings: Settings,
-    seen: list[Spec],
-    asked: list[Spec],
+    train_specs: list[Spec],
+    scored_specs: list[Spec],
 ) -> None:
-    """Do or go on with one run in `place`; the leading process leaves `result.json` and `row.png` there."""
+    """Start or resume one run; the main process writes `result.json` and `row.png` into `run_folder`."""
     torch.manual_seed(0)
-    pool = ViewCache(folder / "pool", [(thing, "") for thing in CLASSES])
+    view_cache = ViewCache(folder / "pool", [(thing, "") for thing in CLASSES])
     base = folder / "base"
-    student = make_student(base, settings.fitted(CONFIG), team.device, settings.tuning)
-    teachers = make_teachers(student, pool, base if settings.tuning == "full" else None)
-    learns = sum(p.numel() for p in student.generator.parameters() if p.requires_grad)
+    student = make_student(base, settings.fitted(CONFIG), context.device, settings.tuning)
+    teachers = make_teachers(student, view_cache, base if settings.tuning == "full" else None)
+    trainable = sum(p.numel() for p in student.generator.parameters() if p.requires_grad)
 
     def progress(trainer: Trainer) -> None:
         error = trainer.log.get("rgb volume", float("nan"))
         print(f"{name}: {trainer.iteration} of {settings.iterations}  rgb {error:.4f}", flush=True)
         if trainer.finished:
             with trainer.averaged():
-                scores, row = _score(student, base, settings.steps, asked)
-            write_whole(place / "row.png", encode_image(row, "png"))
-            told = {"learns": learns, **{key: scores[key] for key in ("model", "sphere", "diversity")}}
-            write_whole(place / "result.json", (json.dumps(told, indent=1) + "\n").encode())
+                scores, row = _score(student, base, settings.steps, scored_specs)
+            write_whole(run_folder / "row.png", encode_image(row, "png"))
+            report = {"learns": trainable, **{key: scores[key] for key in ("model", "sphere", "diversity")}}
+            write_whole(run_folder / "result.json", (json.dumps(report, indent=1) + "\n").encode())
 
-    draw = make_draw(pool, seen, team.device)
-    prd.train(team, student, teachers, draw, settings, place, autocast=torch.bfloat16, progress=progress)
+    draw = make_draw(view_cache, train_specs, context.device)
+    prd.train(
+        context, student, teachers, draw, settings, run_folder, autocast=torch.bfloat16, progress=progress
+    )
 
 
-def _score(student: Student, base: Path, steps: int, asked: list[Spec]) -> tuple[dict[str, Any], np.ndarray]:
-    """What `score` says of a student, and its first result of each class side by side."""
+def _score(
+    student: Student, base: Path, steps: int, scored_specs: list[Spec]
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Return the scores of a student and its first result of each class side by side: uint8 [H, W, 3]."""
     words = CLIPTextModel.from_pretrained(base / "text_encoder")
     text = TextEncoder(CLIPTokenizer.from_pretrained(base / "tokenizer"), words)
     model = Model(student.generator, text, replace(CONFIG, steps=steps), base, True)
     pictures: dict[str, np.ndarray] = {}
 
-    def watch(spec: Spec, seed: int, made: Generated | None, _: int) -> None:
+    def on_result(spec: Spec, seed: int, generated: Generated | None, _: int) -> None:
         if spec.thing not in pictures:
-            pictures[spec.thing] = portrait(made)
+            pictures[spec.thing] = portrait(generated)
 
-    scores = score(maker(model), asked, SEEDS, watch=watch)
+    scores = score(make_generate(model), scored_specs, SEEDS, on_result=on_result)
     return scores, sheet(list(pictures.values()), columns=len(pictures))
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """The runs one below the other, seen / held out, for a terminal."""
-    rows = [("", "weights that learn", *FIGURES.values(), "empty", "two seeds differ")]
+    """Format the results as a text table, one run per row, with values for seen / held-out specs."""
+    rows = [("", "trainable weights", *FIGURES.values(), "empty", "two seeds differ")]
     for name, result in results.items():
         groups = result["model"].values()
         rows.append(
             (
                 name,
                 f"{result['learns']:,}",
-                *(_both([group[key] for group in groups]) for key in FIGURES),
+                *(_join_values([group[key] for group in groups]) for key in FIGURES),
                 str(sum(group["empty"] for group in groups)),
-                _both([group["model"] for group in result["diversity"].values()]),
+                _join_values([group["model"] for group in result["diversity"].values()]),
             )
         )
-    return "".join(f"{line}\n" for line in aligned(rows))
+    return "".join(f"{line}\n" for line in align_columns(rows))
 
 
-def _both(values: list[float | None]) -> str:
+def _join_values(values: list[float | None]) -> str:
     return " / ".join("-" if value is None else f"{value:.3f}" for value in values)
 
 
 def picture(results: dict[str, dict[str, Any]], rows: list[np.ndarray]) -> bytes:
-    """A PNG: each run's row of results with its silhouette IoU."""
+    """Return a PNG with each run's row of results and its silhouette IoU."""
     figure = Figure(figsize=(14, 1.25 * len(rows)), layout="constrained")
     panels = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
     for panel, row, (name, result) in zip(panels, rows, results.items(), strict=True):
-        share = _both([group["silhouette_iou"] for group in result["model"].values()])
+        share = _join_values([group["silhouette_iou"] for group in result["model"].values()])
         panel.imshow(row)
         panel.axis("off")
         panel.set_title(f"{name}: silhouette IoU {share} (seen / held out)", fontsize=9, loc="left", pad=2)

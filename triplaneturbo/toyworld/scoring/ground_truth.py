@@ -1,4 +1,4 @@
-"""The truth about a caption: its six instances, what they fill, and how they look."""
+"""Ground truth of a caption: its six instances, their occupancy and their renderings."""
 
 from __future__ import annotations
 
@@ -19,41 +19,44 @@ from triplaneturbo.toyworld.scoring.generated import Generated
 from triplaneturbo.toyworld.training.pictures import shape_of
 
 VOXELS = 64  # along each side of [-1, 1]^3
-SIZE = 128  # pixels a side of the score's views
-_BLOCK = 8  # voxels
+SIZE = 128  # pixels per side of the scored views
+_BLOCK = 8  # voxels per side of the largest block
 
 
 def score_cameras() -> Cameras:
-    """The eight views in which silhouettes and colours are compared; none of them is one of the pool's."""
+    """Return the eight cameras for comparing silhouettes and colours; the view cache has none of them."""
     return orbit([22.5 + 45.0 * k for k in range(8)], [6.0, 29.0] * 4, 2.5, 40.0)
 
 
 def instance(spec: Spec, index: int) -> Solid:
-    """The placed solid of one of a spec's instances."""
+    """Return the placed solid of one instance of a spec."""
     return solid_of(spec.thing, shape_of(spec), spec.support, index)
 
 
 def occupancy(spec: Spec) -> np.ndarray:
-    """What each instance fills: bool [6, 64, 64, 64], indexed [instance, x, y, z]."""
-    return np.stack([_filled(spec.thing, shape_of(spec), spec.support, i) for i in range(INSTANCES)])
+    """Return the occupancy of all instances of a spec: bool [6, 64, 64, 64], indexed [instance, x, y, z]."""
+    return np.stack([_voxels(spec.thing, shape_of(spec), spec.support, i) for i in range(INSTANCES)])
 
 
 @lru_cache(maxsize=256)
-def _filled(thing: str, shape: str, support: str, index: int) -> np.ndarray:
-    return filled(solid_of(thing, shape, support, index))
+def _voxels(thing: str, shape: str, support: str, index: int) -> np.ndarray:
+    return voxelize(solid_of(thing, shape, support, index))
 
 
-def filled(solid: Solid, size: int = VOXELS) -> np.ndarray:
-    """Which voxels' middles lie inside a solid: bool [size, size, size]; `size` is a multiple of 8.
+def voxelize(solid: Solid, size: int = VOXELS) -> np.ndarray:
+    """Return the voxels whose centres are inside a solid: bool [size, size, size].
 
-    Blocks that the surface cannot reach are filled or left out as a whole.
+    Blocks that the surface cannot reach are decided as a whole.
+
+    Args:
+        size: voxels per side of [-1, 1]^3; a multiple of 8.
     """
     out = np.zeros((size, size, size), dtype=bool)
     eight = np.argwhere(np.ones((2, 2, 2), dtype=bool))
     at, block = np.argwhere(np.ones((size // _BLOCK,) * 3, dtype=bool)), _BLOCK
     while block > 1:
         distance = solid.distance((at + 0.5) * (2 * block / size) - 1)
-        # Twice half a block's diagonal: some primitives' distances are first-order only.
+        # The block's full diagonal instead of half of it: some primitives' distances are first-order only.
         sure = np.abs(distance) > 2 * np.sqrt(3) * block / size
         x, y, z = at[sure & (distance < 0)].T
         out.reshape((size // block, block) * 3)[x, :, y, :, z, :] = True
@@ -62,11 +65,11 @@ def filled(solid: Solid, size: int = VOXELS) -> np.ndarray:
     return out
 
 
-def look(spec: Spec, index: int) -> tuple[Tensor, Tensor]:
-    """An instance in the score's views: coverage bool [8, 128, 128], unlit colours [8, 128, 128, 3]."""
+def score_views(spec: Spec, index: int) -> tuple[Tensor, Tensor]:
+    """Render an instance with `score_cameras`: coverage [8, 128, 128], unlit colours [8, 128, 128, 3]."""
     views = _views(spec.thing, shape_of(spec), spec.support, index)
     return torch.from_numpy(views.paint != NOTHING), torch.from_numpy(
-        _table(spec)[views.pattern, views.paint]
+        _color_table(spec)[views.pattern, views.paint]
     )
 
 
@@ -75,9 +78,9 @@ def _views(thing: str, shape: str, support: str, index: int) -> Views:
     return see(solid_of(thing, shape, support, index), score_cameras(), SIZE)
 
 
-def made(spec: Spec, index: int) -> Generated:
-    """An instance as if a perfect model had made it."""
-    solid, table = instance(spec, index), _table(spec)
+def generated(spec: Spec, index: int) -> Generated:
+    """Return an instance as the result of a perfect model."""
+    solid, table = instance(spec, index), _color_table(spec)
     surface = Mesh(*mesh(solid))
 
     def rgb(points: Tensor) -> Tensor:
@@ -87,6 +90,6 @@ def made(spec: Spec, index: int) -> Generated:
     return Generated(surface, surface, rgb)
 
 
-def _table(spec: Spec) -> np.ndarray:
-    """The colours of a spec by pattern bits and paint: [8, 256, 3]."""
+def _color_table(spec: Spec) -> np.ndarray:
+    """Return the colours of a spec by pattern bits and paint: [8, 256, 3]."""
     return colors(spec.color, spec.support_color or spec.accent, spec.modifier)

@@ -1,4 +1,4 @@
-"""A score as people read it: a table, and a sheet of results beside the truth."""
+"""Reports of scores: a text table, and a contact sheet of results beside the ground truth."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ _COLUMNS = {
     "floaters_left": "left",
     "empty": "empty",
 }
-_EACH = 32  # prompts of a group on a sheet
+_PROMPTS_PER_GROUP = 32
 _TILE, _CAPTION, _GAP = 112, 16, 6  # pixels
 _WHITE = (1.0, 1.0, 1.0)
 
 
 def table(scores: dict[str, Any]) -> str:
-    """What `score` returns, for a terminal: the model beside a sphere, kinds, classes, diversity."""
+    """Format the result of `score` as text: groups beside the baseline sphere, kinds, classes, diversity."""
     rows = [("", *_COLUMNS.values())]
     for group, figures in scores["model"].items():
         rows += [_row(group, figures), _row(f"{group}, a sphere", scores["sphere"][group])]
     for part in ("kinds", "classes"):
         rows += [("",) * len(rows[0])]
         rows += [_row(name, figures) for name, figures in sorted(scores[part].items())]
-    lines = [*aligned(rows), ""]
+    lines = [*align_columns(rows), ""]
     for group, apart in scores["diversity"].items():
         lines.append(
-            f"{group}: two results of a prompt differ by {_number(apart['model'])} in volume, two of its "
-            f"instances by {_number(apart['world'])}; {len(scores['seeds'])} seeds come nearest to "
-            f"{_number(apart['instances_hit'])} different instances."
+            f"{group}: volume distance (1 - IoU) of two results of a prompt {_number(apart['model'])}, "
+            f"of two of its instances {_number(apart['world'])}; results of {len(scores['seeds'])} seeds "
+            f"are nearest to {_number(apart['instances_hit'])} different instances."
         )
     return "".join(f"{line}\n" for line in lines)
 
 
-def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Lines of a table: the first column to the left, the others to the right."""
+def align_columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Format rows as lines, with the first column left-aligned and the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
@@ -72,42 +72,42 @@ def _number(value: float | None) -> str:
     return str(value) if isinstance(value, int) else f"{value:.3f}"
 
 
-class Sheet:
-    """Collects a result of each of the first 32 prompts of either group, beside the nearest instance.
+class ScoreSheet:
+    """Contact sheet of results beside their nearest instance, for the first 32 prompts of each group.
 
-    Pass it to `score` as `watch`.
+    Pass it to `score` as `on_result`.
     """
 
     def __init__(self) -> None:
         self._tiles: dict[Spec, np.ndarray] = {}
 
-    def __call__(self, spec: Spec, seed: int, made: Generated | None, nearest: int) -> None:
-        """Draw the first result of a prompt; see `score.Watch`."""
-        alike = [other for other in self._tiles if group_of(other) == group_of(spec)]
-        if spec not in self._tiles and len(alike) < _EACH:
-            pair = [portrait(made), portrait(ground_truth.made(spec, nearest))]
+    def __call__(self, spec: Spec, seed: int, generated: Generated | None, nearest: int) -> None:
+        """Add the first result of a prompt; see `score.OnResult`."""
+        same_group = [other for other in self._tiles if group_of(other) == group_of(spec)]
+        if spec not in self._tiles and len(same_group) < _PROMPTS_PER_GROUP:
+            pair = [portrait(generated), portrait(ground_truth.generated(spec, nearest))]
             self._tiles[spec] = with_caption(np.concatenate(pair, 1), spec.caption)
 
     def png(self) -> bytes:
-        """Eight pairs a row, left the result and right the truth; seen prompts first.
+        """Return the sheet with eight pairs (result, ground truth) per row; seen prompts first.
 
         Raises:
-            ValueError: nothing was collected.
+            ValueError: there are no results.
         """
         ordered = sorted(self._tiles.items(), key=lambda item: GROUPS.index(group_of(item[0])))
         return encode_image(sheet([tile for _, tile in ordered], columns=8, gap=_GAP), "png")
 
 
-def portrait(made: Generated | None) -> np.ndarray:
-    """A corner view, uint8 [112, 112, 3]; white where there is nothing."""
-    if made is None:
+def portrait(generated: Generated | None) -> np.ndarray:
+    """Render a result from a corner, uint8 [112, 112, 3]; white if there is none."""
+    if generated is None:
         return np.full((_TILE, _TILE, 3), 255, dtype=np.uint8)
-    picture = photograph(made, orbit(35.0, 22.0, 2.45), _TILE, _WHITE)[0].permute(1, 2, 0)
+    picture = photograph(generated, orbit(35.0, 22.0, 2.45), _TILE, _WHITE)[0].permute(1, 2, 0)
     return (picture * 255).round().to(torch.uint8).numpy()
 
 
 def with_caption(picture: np.ndarray, caption: str) -> np.ndarray:
-    """A picture [H, W, 3] with its caption below, as large as fits: [H + 16, W, 3]."""
+    """Add a caption below a picture [H, W, 3], in the largest font that fits: [H + 16, W, 3]."""
     height, width, _ = picture.shape
     image = Image.new("RGB", (width, height + _CAPTION), "white")
     image.paste(Image.fromarray(picture))

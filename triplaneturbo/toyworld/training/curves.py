@@ -1,4 +1,4 @@
-"""The log of a stage of training: a JSON object a line, and its curves as a picture."""
+"""Training logs: JSON lines, and a plot of their curves."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _COLUMNS = 3
 
 
 def log_line(path: Path, line: dict[str, float]) -> None:
-    """Add a line to the log `path` (.jsonl) and draw all of it anew beside it (-curves.png)."""
+    """Append a line to the log `path` (.jsonl) and update its plot (-curves.png)."""
     with path.open("a") as log:
         log.write(json.dumps(line) + "\n")
     write_whole(path.with_name(f"{path.stem}-curves.png"), curves(path))
 
 
 def curves(path: Path) -> bytes:
-    """A PNG with a panel for each value of a log over the first one, which counts.
+    """Plot each value of a log over its first one, the step; returns a PNG.
 
-    Where a run was gone on with from an earlier state, the later lines of a count are shown.
+    If a run was resumed from an earlier state, the later line of each step is used.
     """
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     count = next(iter(lines[0]))
@@ -45,7 +45,7 @@ def curves(path: Path) -> bytes:
 
 
 def as_png(figure: Figure) -> bytes:
-    """A drawing as a PNG file."""
+    """Return a figure as PNG bytes."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()

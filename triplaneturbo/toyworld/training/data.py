@@ -1,4 +1,4 @@
-"""The world's instances as the teachers' data: read from the pool where the student is being looked at."""
+"""Data of the closed-form teachers: views of the instances, read from the view cache."""
 
 from __future__ import annotations
 
@@ -18,18 +18,24 @@ from triplaneturbo.toyworld.training.pictures import color_table, shape_of
 
 
 class ViewCacheData:
-    """Pictures of captions' instances by the cameras of a pool's rigs (`teachers.closed_form.Data`)."""
+    """Views of the instances of captions from the rigs of a view cache (`teachers.closed_form.Data`)."""
 
-    def __init__(self, pool: ViewCache) -> None:
-        self.pool = pool
+    def __init__(self, view_cache: ViewCache) -> None:
+        self.view_cache = view_cache
 
     def __call__(
         self, captions: Sequence[str], scenes: SceneBatch, seen: Renderings, reads: tuple[str, ...]
     ) -> list[Renderings]:
-        """All six instances of each caption, at the pixels that `seen` shows, in rig `scenes.rig`.
+        """Return renderings of all six instances of each caption, at the pixels of `seen`.
+
+        Args:
+            captions: B captions.
+            scenes: the batch; its `rig` and `background` are used.
+            seen: the student's renderings, which give the stride, the first pixel and the device.
+            reads: fields to return: "rgb", "normal", "depth".
 
         Raises:
-            UserError: a caption means nothing in the world.
+            UserError: the toy world cannot express a caption.
         """
         assert scenes.rig is not None
         row, column = seen.first
@@ -37,7 +43,7 @@ class ViewCacheData:
         specs = [meaning(text) for text in captions]
         pixels = np.stack(
             [
-                self.pool.pixels(spec.thing, shape_of(spec), spec.support, views)[
+                self.view_cache.pixels(spec.thing, shape_of(spec), spec.support, views)[
                     :, :, row :: seen.stride, column :: seen.stride
                 ]
                 for spec in specs
@@ -48,11 +54,11 @@ class ViewCacheData:
         codes = pixels["code"]
         covered = (codes & 15) != NOTHING_CODE
         if "rgb" in reads:
-            ground = scenes.background.cpu().numpy()
+            background = scenes.background.cpu().numpy()
             rgb = np.empty((*codes.shape, 3), dtype=np.float32)
             for i, spec in enumerate(specs):
                 table = color_table(spec)
-                table[np.arange(256) & 15 == NOTHING_CODE] = ground[i]
+                table[np.arange(256) & 15 == NOTHING_CODE] = background[i]
                 rgb[:, i] = table[codes[:, i]]
             fields["rgb"] = rgb
         if "normal" in reads:
@@ -67,14 +73,17 @@ class ViewCacheData:
 
 @lru_cache(maxsize=100_000)
 def meaning(caption: str) -> Spec:
-    """The spec of a caption.
+    """Return the spec of a caption.
 
     Raises:
-        UserError: the caption lies outside the world.
+        UserError: the toy world cannot express the caption.
     """
-    reading = parse(caption)
-    if reading.spec is None:
-        words = ", ".join(repr(word) for word in reading.unknown)
-        why = f"it does not know {words}" if words else reading.why
-        raise UserError(f"The world cannot express {caption!r}: {why}. See python -m triplaneturbo words.")
-    return reading.spec
+    parsed = parse(caption)
+    if parsed.spec is None:
+        words = ", ".join(repr(word) for word in parsed.unknown)
+        why = f"it does not know {words}" if words else parsed.why.rstrip(".")
+        raise UserError(
+            f"The built-in model cannot express {caption!r}: {why}. "
+            "For its vocabulary, run `python -m triplaneturbo words`."
+        )
+    return parsed.spec

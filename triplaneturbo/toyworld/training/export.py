@@ -1,4 +1,4 @@
-"""The finished model as it is shipped: float16, nothing that only training needs.
+"""Export of a trained model for release: float16 weights, without training state.
 
 python -m triplaneturbo.toyworld export --folder runs/small --to checkpoints/small
 """
@@ -16,23 +16,23 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapter import ADAPTER_NAME
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.weights import BASE_PARTS, TEXT_PARTS
-from triplaneturbo.toyworld.training.precision import convert
+from triplaneturbo.toyworld.training.precision import convert_folder
 
-LIMIT = 24 * 2**20  # bytes that the repository has for it
-JUDGE = "clip"  # of the folder with the score's judge, which is shipped beside the model where there is one
+LIMIT = 24 * 2**20  # maximum size in the repository in bytes
+JUDGE = "clip"  # name of the judge's folder, which is released with the model if it exists
 
 
 def export(folder: Path, target: Path) -> int:
     """Copy `folder/model` (and the judge) to `target` in float16; returns its size in bytes.
 
-    The new model is made whole beside the old one, which is exchanged in the end.
+    The new model is written beside the old one and then replaces it.
 
     Raises:
-        UserError: there is no model yet, it is too large, or nothing can be written.
+        UserError: there is no model, it is too large, or it cannot be written.
     """
     source = folder / "model"
     if not (source / ADAPTER_NAME).is_file():
-        raise UserError(f"There is no model in {folder}: run python -m triplaneturbo.toyworld train first.")
+        raise UserError(f"{folder} contains no model: run `python -m triplaneturbo.toyworld train` first.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export.") as place:
@@ -44,15 +44,17 @@ def export(folder: Path, target: Path) -> int:
                 shutil.copytree(folder / JUDGE, new / JUDGE)
             config = GeneratorConfig.load(source)
             replace(config, world=True, untrained_seed=None).save(new)
-            convert(new, torch.float16)
+            convert_folder(new, torch.float16)
             size = sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
             if size > LIMIT:
                 raise UserError(
-                    f"The model takes {size / 2**20:.1f} MB, more than the {LIMIT >> 20} it may have."
+                    f"The model has {size / 2**20:.1f} MB, more than the limit of {LIMIT >> 20} MB."
                 )
             if target.exists():
                 target.rename(Path(place) / "old")
             new.rename(target)
     except OSError as error:
-        raise UserError(f"Cannot write {target}: {error.strerror}; free space or go elsewhere.") from error
+        raise UserError(
+            f"Cannot write {target}: {error.strerror}; free disk space or choose another folder."
+        ) from error
     return size

@@ -1,4 +1,4 @@
-"""Captioned pictures of the world, drawn at random from the pool: what the 2D models learn from."""
+"""Captioned images of the toy world, sampled from the view cache: training data of the 2D models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from triplaneturbo.toyworld.captions.captions import captions
-from triplaneturbo.toyworld.captions.combinations import Balance
+from triplaneturbo.toyworld.captions.combinations import BalancedSampler
 from triplaneturbo.toyworld.scene.object_class import INSTANCES
 from triplaneturbo.toyworld.scene.solids import SHAPES
 from triplaneturbo.toyworld.scene.spec import Spec
@@ -18,19 +18,19 @@ from triplaneturbo.toyworld.scene.view_cache import AXES, NOTHING_CODE, ViewCach
 from triplaneturbo.toyworld.scene.view_renderer import colors
 from triplaneturbo.utils.kernels import kernel
 
-SIZE = 64  # pixels a side
-_AXIS_SHARE = 0.3  # of pictures that look along an axis, as the planes of a generator do
+SIZE = 64  # pixels per side
+_AXIS_SHARE = 0.3  # fraction of images that look along an axis, as the generator's planes do
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """B captioned pictures.
+class PictureBatch:
+    """A batch of B captioned images.
 
     Attributes:
         images: [B, 3, 64, 64] in [-1, 1].
-        object: how much of a pixel the object covers [B, 1, 64, 64], 0 to 1.
-        captions: B texts.
-        specs: what they mean.
+        object: coverage of each pixel by the object [B, 1, 64, 64] in [0, 1].
+        captions: B captions.
+        specs: the B specs of the captions.
     """
 
     images: Tensor
@@ -39,29 +39,30 @@ class Pictures:
     specs: list[Spec]
 
 
-class PictureBook:
-    """Draws pictures of some specs, every kind and class equally often (`Balance`)."""
+class PictureSampler:
+    """Draws captioned images of some specs with `BalancedSampler`."""
 
-    def __init__(self, pool: ViewCache, specs: Iterable[Spec]) -> None:
-        self.pool = pool
-        self.balance = Balance(specs)
-        self.toward = pool.cameras.c2w[:, :3, 2].float().numpy()
+    def __init__(self, view_cache: ViewCache, specs: Iterable[Spec]) -> None:
+        self.view_cache = view_cache
+        self.sampler = BalancedSampler(specs)
+        self.toward = view_cache.cameras.c2w[:, :3, 2].float().numpy()
 
-    def draw(self, count: int, rng: np.random.Generator, axes: bool = True) -> Pictures:
-        """Draw `count` pictures, each of another instance from another side on another plain background.
+    def draw(self, count: int, rng: np.random.Generator, axes: bool = True) -> PictureBatch:
+        """Draw `count` images, each with a random instance, camera, caption and plain background.
 
-        `axes`: whether some look along an axis.
+        Args:
+            axes: whether some of the cameras look along an axis.
         """
         drawn, texts, specs = [], [], []
-        cameras = len(self.pool.cameras)
+        cameras = len(self.view_cache.cameras)
         for _ in range(count):
-            spec = self.balance.draw(rng)
+            spec = self.sampler.draw(rng)
             wordings = captions(spec)
             along = axes and rng.random() < _AXIS_SHARE
             view = int(cameras - AXES + rng.integers(AXES) if along else rng.integers(cameras - AXES))
-            pixels = self.pool.pixels(spec.thing, shape_of(spec), spec.support, slice(view, view + 1))
+            pixels = self.view_cache.pixels(spec.thing, shape_of(spec), spec.support, slice(view, view + 1))
             pixels = pixels[int(rng.integers(INSTANCES)), 0]
-            out = develop(
+            out = shade_pixels(
                 np.ascontiguousarray(pixels["code"]),
                 np.ascontiguousarray(pixels["normal"]),
                 color_table(spec),
@@ -72,15 +73,21 @@ class PictureBook:
             texts.append(wordings[int(rng.integers(len(wordings)))])
             specs.append(spec)
         both = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).contiguous()  # [B, 4, 64, 64]
-        return Pictures(both[:, :3] * 2 - 1, both[:, 3:], texts, specs)
+        return PictureBatch(both[:, :3] * 2 - 1, both[:, 3:], texts, specs)
 
 
 @kernel
-def develop(codes, normals, table, toward, ground):
-    """A shaded picture at half the size, and how much of each pixel is covered: [H / 2, W / 2, 4] float32.
+def shade_pixels(codes, normals, table, toward, background):
+    """Shade the pixels of a view at half the size; returns RGB and coverage, float32 [H / 2, W / 2, 4].
 
-    The shading is that of `views.shade`. Args: codes [H, W] and normals [H, W, 3] of a pool's pixels, colours
-    [256, 3] of their codes, the direction to the camera [3], the background's colour [3].
+    The shading is that of `view_renderer.shade`.
+
+    Args:
+        codes: codes [H, W] of the view cache's pixels.
+        normals: their normals [H, W, 3], int8.
+        table: colours of the codes [256, 3].
+        toward: unit vector to the camera [3].
+        background: colour of the background [3].
     """
     height, width = codes.shape[0] // 2, codes.shape[1] // 2
     out = np.zeros((height, width, 4), dtype=np.float32)
@@ -90,7 +97,7 @@ def develop(codes, normals, table, toward, ground):
             place = out[row // 2, column // 2]
             if code & 15 == NOTHING_CODE:
                 for i in range(3):
-                    place[i] += ground[i] / 4
+                    place[i] += background[i] / 4
                 continue
             n = normals[row, column]
             facing = (n[0] * toward[0] + n[1] * toward[1] + n[2] * toward[2]) / 127
@@ -102,12 +109,12 @@ def develop(codes, normals, table, toward, ground):
 
 
 def color_table(spec: Spec) -> np.ndarray:
-    """sRGB of every pixel code of the pool for what a caption means: [256, 3] float32."""
+    """Return the sRGB colour of every pixel code of the view cache for a spec: [256, 3] float32."""
     by_bits = colors(spec.color, spec.support_color or spec.accent, spec.modifier)  # [8, 256, 3]
     codes = np.arange(256)
     return by_bits[(codes >> 4) & 7, codes & 15]
 
 
 def shape_of(spec: Spec) -> str:
-    """Which of the world's SHAPES a spec's solids have."""
+    """Return the key of SHAPES for a spec."""
     return spec.modifier if spec.modifier in SHAPES else ""

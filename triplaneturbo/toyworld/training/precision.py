@@ -1,4 +1,4 @@
-"""Models on disk in another precision."""
+"""Conversion of safetensors files to another dtype."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from triplaneturbo.models.adapter import read_safetensors
 from triplaneturbo.utils.atomic_files import write_whole
 
 
-def convert(folder: Path, dtype: torch.dtype) -> None:
-    """Turn all tensors in all safetensors files under a folder into `dtype`; those of whole numbers stay.
+def convert_folder(folder: Path, dtype: torch.dtype) -> None:
+    """Convert the floating-point tensors of all safetensors files below a folder to `dtype`, in place.
 
     Raises:
-        UserError: a file is broken or cannot be written; those before it are converted already.
+        UserError: a file is broken or cannot be written; earlier files are already converted.
     """
     for path in folder.rglob("*.safetensors"):
-        write_whole(path, save(read(path, dtype), metadata={"format": "pt"}))
+        write_whole(path, save(read_tensors(path, dtype), metadata={"format": "pt"}))
 
 
-def read(path: Path, dtype: torch.dtype) -> dict[str, Tensor]:
-    """All tensors of a safetensors file as `dtype`; those of whole numbers as they are."""
+def read_tensors(path: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return all tensors of a safetensors file, the floating-point ones as `dtype`."""
     return {
         name: tensor.to(dtype) if tensor.is_floating_point() else tensor
         for name, tensor in read_safetensors(path).items()

@@ -1,9 +1,9 @@
-"""A small Stable Diffusion learned from the world's pictures, from nothing.
+"""Pretraining of a small Stable Diffusion from scratch on images of the toy world.
 
     python -m triplaneturbo.toyworld pretrain --folder runs/small
 
-First the tokenizer, then the autoencoder, then U-Net and text model together. It goes on where it was
-stopped. The folder then holds `base/` in diffusers' layout, and sheets of reconstructions and of pictures.
+The stages are the tokenizer, the VAE, and the U-Net together with the text encoder. Interrupted training is
+resumed. The folder then holds `base/` in the diffusers layout, and sheets of reconstructions and samples.
 """
 
 from __future__ import annotations
@@ -28,95 +28,108 @@ from triplaneturbo.models.text_encoder import TextEncoder
 from triplaneturbo.toyworld.captions.combinations import held_out, seen
 from triplaneturbo.toyworld.captions.tokenizer import train_tokenizer, world_texts
 from triplaneturbo.toyworld.scene.view_cache import ViewCache
-from triplaneturbo.toyworld.training.pictures import PictureBook
+from triplaneturbo.toyworld.training.pictures import PictureSampler
 from triplaneturbo.toyworld.training.sizes import make_scheduler, make_text_model, make_unet, make_vae
 from triplaneturbo.toyworld.training.stage import train_stage
 from triplaneturbo.utils.atomic_files import write_whole
 from triplaneturbo.utils.distributed import DistributedContext
 
-OBJECT_WEIGHT = 5.0  # of a pixel of the object against one of the background: else the VAE stays colour-blind
-NO_TEXT = 0.1  # share of pictures whose caption is left out, for guidance
-SHOWN = 24  # seen captions in the sheet of pictures, and as many held-out ones
+OBJECT_WEIGHT = 5.0  # loss weight of object pixels; with 1, the VAE does not learn colours
+NO_TEXT = 0.1  # fraction of images without a caption, for classifier-free guidance
+SHOWN = 24  # seen captions in the sheet of samples, and as many held-out ones
 
 
 def pretrain(
-    team: DistributedContext, folder: Path, keys: list, vae_steps: int, unet_steps: int, batch: int
+    context: DistributedContext, folder: Path, keys: list, vae_steps: int, unet_steps: int, batch: int
 ) -> None:
-    """Train all parts that are not yet in `folder/base`; `batch` pictures a step and process."""
+    """Train all parts that are not yet in `folder/base`.
+
+    Args:
+        folder: run folder, which holds the view cache in `pool/`.
+        keys: keys of the view cache.
+        vae_steps, unet_steps: steps of the two stages.
+        batch: images per step and process.
+    """
     base = folder / "base"
     torch.manual_seed(0)
-    book = PictureBook(ViewCache(folder / "pool", keys), seen())
-    if team.is_main_process and not (base / "tokenizer" / "vocab.json").exists():
+    sampler = PictureSampler(ViewCache(folder / "pool", keys), seen())
+    if context.is_main_process and not (base / "tokenizer" / "vocab.json").exists():
         train_tokenizer(base / "tokenizer", world_texts())
-    team.wait()
+    context.wait()
     if not (base / "vae" / "config.json").exists():
-        _train_vae(team, folder, book, vae_steps, batch)
+        _train_vae(context, folder, sampler, vae_steps, batch)
     if not (base / "unet" / "config.json").exists():
-        _train_unet(team, folder, book, unet_steps, batch)
+        _train_unet(context, folder, sampler, unet_steps, batch)
 
 
-def _train_vae(team: DistributedContext, folder: Path, book: PictureBook, steps: int, batch: int) -> None:
-    vae = make_vae().to(team.device)
+def _train_vae(
+    context: DistributedContext, folder: Path, sampler: PictureSampler, steps: int, batch: int
+) -> None:
+    vae = make_vae().to(context.device)
     lay_out_for_training(vae)
     modules = nn.ModuleDict({"vae": vae})
 
     def loss(rng: np.random.Generator, noise: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        pictures = book.draw(batch, rng)
-        images = pictures.images.to(team.device)
+        pictures = sampler.draw(batch, rng)
+        images = pictures.images.to(context.device)
         posterior = vae.encode(images).latent_dist
-        # The mean with a little noise: enough to keep the latents smooth, too little to wash out colours.
-        jitter = torch.randn(posterior.mean.shape, generator=noise).to(team.device)
+        # A little noise keeps the latents smooth; more would wash out colours.
+        jitter = torch.randn(posterior.mean.shape, generator=noise).to(context.device)
         output = vae.decode(posterior.mean + 0.1 * jitter).sample.float()
-        weight = 1 + (OBJECT_WEIGHT - 1) * pictures.object.to(team.device)
+        weight = 1 + (OBJECT_WEIGHT - 1) * pictures.object.to(context.device)
         error = output - images
         picture = ((error.abs() + error.square()) * weight).mean() / weight.mean()
         spread = posterior.mean.float().square().mean()
         return picture + 1e-3 * spread, {"picture": picture.item(), "spread": spread.item()}
 
-    def look(step: int) -> None:
+    def preview(step: int) -> None:
         with torch.no_grad():
-            pictures = book.draw(24, np.random.default_rng(0)).images.to(team.device)
+            pictures = sampler.draw(24, np.random.default_rng(0)).images.to(context.device)
             again = vae.decode(vae.encode(pictures).latent_dist.mean).sample
         save_sheet(folder / "vae.png", torch.cat((pictures, again)), 24)
 
-    train_stage("vae", folder, modules, loss, team=team, steps=steps, rate=2e-3,
-                settings={"batch": batch}, average=0.995, progress=look)  # fmt: skip
+    train_stage("vae", folder, modules, loss, context=context, steps=steps, rate=2e-3,
+                settings={"batch": batch}, average=0.995, progress=preview)  # fmt: skip
     with torch.no_grad():
-        images = book.draw(256, np.random.default_rng(1)).images.to(team.device)
+        images = sampler.draw(256, np.random.default_rng(1)).images.to(context.device)
         spread = vae.encode(images).latent_dist.mean.std().item()
     vae.register_to_config(scaling_factor=1 / spread)
-    if team.is_main_process:
-        look(steps)
+    if context.is_main_process:
+        preview(steps)
         save_part(vae, folder / "base" / "vae")
-    team.wait()
+    context.wait()
 
 
-def _train_unet(team: DistributedContext, folder: Path, book: PictureBook, steps: int, batch: int) -> None:
+def _train_unet(
+    context: DistributedContext, folder: Path, sampler: PictureSampler, steps: int, batch: int
+) -> None:
     base = folder / "base"
     tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer")
-    vae = AutoencoderKL.from_pretrained(base / "vae").to(team.device)
+    vae = AutoencoderKL.from_pretrained(base / "vae").to(context.device)
     vae.requires_grad_(False)
-    unet = make_unet().to(team.device)
-    text = make_text_model(tokenizer).to(team.device)
+    unet = make_unet().to(context.device)
+    text = make_text_model(tokenizer).to(context.device)
     lay_out_for_training(unet)
-    unet.set_attn_processor(AttnProcessor())  # on a CPU several times as fast as the fused one, backwards
+    unet.set_attn_processor(
+        AttnProcessor()
+    )  # its backward pass on a CPU is several times faster than the fused one's
     modules = nn.ModuleDict({"unet": unet, "text": text})
     scheduler = make_scheduler()
-    alphas = scheduler.alphas_cumprod.to(team.device)
+    alphas = scheduler.alphas_cumprod.to(context.device)
     ids: dict[str, Tensor] = {}
 
     def loss(rng: np.random.Generator, noise: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        pictures = book.draw(batch, rng)
+        pictures = sampler.draw(batch, rng)
         texts = [caption if rng.random() >= NO_TEXT else "" for caption in pictures.captions]
         for one in texts:
             if one not in ids:
                 ids[one] = tokenizer(one, padding="max_length", max_length=77, return_tensors="pt").input_ids
-        embeds = text(torch.cat([ids[one] for one in texts]).to(team.device)).last_hidden_state
+        embeds = text(torch.cat([ids[one] for one in texts]).to(context.device)).last_hidden_state
         with torch.no_grad():
-            latents = vae.encode(pictures.images.to(team.device)).latent_dist.mean.float()
+            latents = vae.encode(pictures.images.to(context.device)).latent_dist.mean.float()
             latents *= vae.config.scaling_factor
-        times = torch.randint(0, 1000, (batch,), generator=noise).to(team.device)
-        random = torch.randn(latents.shape, generator=noise).to(team.device)
+        times = torch.randint(0, 1000, (batch,), generator=noise).to(context.device)
+        random = torch.randn(latents.shape, generator=noise).to(context.device)
         alpha = alphas[times].sqrt()[:, None, None, None]
         sigma = (1 - alpha**2).sqrt()
         velocity = alpha * random - sigma * latents
@@ -124,37 +137,44 @@ def _train_unet(team: DistributedContext, folder: Path, book: PictureBook, steps
         error = F.mse_loss(output.float(), velocity)
         return error, {"velocity": error.item()}
 
-    def look(step: int) -> None:
+    def preview(step: int) -> None:
         if step % 1000 == 0 and step < steps:
             save_text_sheet(folder, unet, vae, TextEncoder(tokenizer, text), scheduler)
             text.requires_grad_(True).train()
 
-    train_stage("unet", folder, modules, loss, team=team, steps=steps, rate=1e-3,
-                settings={"batch": batch}, average=0.999, progress=look)  # fmt: skip
-    if team.is_main_process:
+    train_stage("unet", folder, modules, loss, context=context, steps=steps, rate=1e-3,
+                settings={"batch": batch}, average=0.999, progress=preview)  # fmt: skip
+    if context.is_main_process:
         save_text_sheet(folder, unet, vae, TextEncoder(tokenizer, text), scheduler)
         save_part(text, base / "text_encoder")
         save_part(scheduler, base / "scheduler")
-        save_part(unet, base / "unet")  # the last one: where it stands, the base is whole
-    team.wait()
+        save_part(unet, base / "unet")  # written last: if it exists, the base is complete
+    context.wait()
 
 
 def save_part(part, folder: Path) -> None:
-    """`part.save_pretrained(folder)`, whole or not at all."""
+    """Call `part.save_pretrained(folder)` atomically; raises UserError if it cannot be written."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
             part.save_pretrained(Path(place) / "new")
             (Path(place) / "new").rename(folder)
     except OSError as error:
-        raise UserError(f"Cannot write {folder}: {error.strerror}; free space or go elsewhere.") from error
+        raise UserError(
+            f"Cannot write {folder}: {error.strerror}; free disk space or choose another folder."
+        ) from error
 
 
 @torch.no_grad()
 def sample(
     unet, vae, embeds: Tensor, empty: Tensor, scheduler, seed: int = 0, guidance: float = 3.0
 ) -> Tensor:
-    """Pictures [B, 3, 64, 64] of text embeddings [B, 77, D]: 25 DDIM steps with guidance against `empty`."""
+    """Sample images [B, 3, 64, 64] with 25 DDIM steps and classifier-free guidance.
+
+    Args:
+        embeds: text embeddings [B, 77, D].
+        empty: embeddings of the empty prompt [B, 77, D].
+    """
 
     def predict(noisy: Tensor, time: Tensor) -> Tensor:
         both = unet(noisy.repeat(2, 1, 1, 1), time, encoder_hidden_states=torch.cat((empty, embeds))).sample
@@ -169,7 +189,7 @@ def sample(
 
 
 def save_text_sheet(folder: Path, unet, vae, text: TextEncoder, scheduler) -> None:
-    """Draw SHOWN seen and as many held-out captions into `pictures.png`, these into `pictures.txt`."""
+    """Sample SHOWN seen and as many held-out captions into `pictures.png`; list them in `pictures.txt`."""
     rng = np.random.default_rng(5)
     unseen = sorted(held_out(), key=lambda spec: spec.caption)
     captions = [seen()[i].caption for i in rng.choice(len(seen()), SHOWN)]
@@ -181,6 +201,6 @@ def save_text_sheet(folder: Path, unet, vae, text: TextEncoder, scheduler) -> No
 
 
 def save_sheet(path: Path, images: Tensor, columns: int) -> None:
-    """Write pictures [B, 3, H, W] in [-1, 1] as one PNG."""
+    """Write images [B, 3, H, W] in [-1, 1] as one PNG."""
     pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     write_whole(path, encode_image(sheet(list(pixels), columns=columns, gap=1), "png"))

@@ -1,4 +1,4 @@
-"""The sizes of the built-in model: Stable Diffusion's own classes, small."""
+"""Architecture of the built-in model: small instances of Stable Diffusion's modules."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ TEXT_WIDTH = 128
 
 
 def make_unet() -> UNet2DConditionModel:
-    """A U-Net on 16 x 16 latents; it attends at 8 x 8 and 4 x 4."""
+    """Create a U-Net for 16 x 16 latents, with attention at 8 x 8 and 4 x 4."""
     return UNet2DConditionModel(
         sample_size=16,
         block_out_channels=(64, 128, 128),
         layers_per_block=1,
-        attention_head_dim=(2, 4, 4),  # heads, whatever the name says
+        attention_head_dim=(2, 4, 4),  # number of heads, despite the name
         cross_attention_dim=TEXT_WIDTH,
         use_linear_projection=True,
         norm_num_groups=16,
@@ -24,7 +24,7 @@ def make_unet() -> UNet2DConditionModel:
 
 
 def make_vae() -> AutoencoderKL:
-    """An autoencoder of 64 x 64 pictures with latents of a quarter of their side."""
+    """Create a VAE for 64 x 64 images with 16 x 16 latents."""
     return AutoencoderKL(
         sample_size=64,
         block_out_channels=(16, 32, 64),
@@ -36,7 +36,7 @@ def make_vae() -> AutoencoderKL:
 
 
 def make_text_model(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """A text model for that tokenizer."""
+    """Create a text encoder for a tokenizer."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -54,7 +54,7 @@ def make_text_model(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def make_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule, predicting v: noise says nothing of where pure noise comes from."""
+    """Create Stable Diffusion's noise schedule with v-prediction, which is informative at pure noise, too."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,

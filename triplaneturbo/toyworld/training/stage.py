@@ -1,4 +1,4 @@
-"""One stage of training: a loop around a loss, with a state on disk from which it goes on bit for bit."""
+"""Training loop of one stage, with checkpoints from which it resumes bit-exactly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from triplaneturbo.toyworld.training.curves import log_line
 from triplaneturbo.utils.distributed import DistributedContext
 from triplaneturbo.utils.training_state import load_state, save_state
 
-# Where and with what random numbers a loss is computed -> the loss, and what to log.
+# (NumPy generator, torch generator) -> (loss, values to log)
 Loss = Callable[[np.random.Generator, torch.Generator], tuple[Tensor, dict[str, float]]]
 
 
@@ -26,7 +26,7 @@ def train_stage(
     modules: nn.ModuleDict,
     loss: Loss,
     *,
-    team: DistributedContext,
+    context: DistributedContext,
     steps: int,
     rate: float,
     settings: dict[str, Any],
@@ -34,23 +34,28 @@ def train_stage(
     save_every: int = 200,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Minimise `loss` over all that learns in `modules`, which holds the result afterwards.
+    """Minimize `loss` over the trainable parameters of `modules`, in place.
 
     AdamW with 100 steps of warm-up and a cosine to zero, gradients clipped at norm 1, bfloat16 autocast.
-    Random numbers depend on the step and the process alone.
+    Random numbers depend on the step and the process only.
 
     Args:
-        name: of the stage; its state is `folder/name.pt`, its log `folder/name.jsonl`, drawn in
+        name: name of the stage; its state is `folder/name.pt`, its log `folder/name.jsonl`, plotted in
             `folder/name-curves.png`.
-        average: decay of an exponential moving average of the weights, which then is the result; 0: none.
-        settings: what a state must agree with to be gone on from.
-        progress: called by the leading process with each step that is saved.
+        modules: the modules to train.
+        loss: computes the loss of one step.
+        steps: number of steps.
+        rate: peak learning rate.
+        settings: values that must match those of a saved state on resume.
+        average: decay of an exponential moving average of the weights, which becomes the result; 0: none.
+        save_every: steps between saved states.
+        progress: called by the main process with each step that is saved.
 
     Raises:
         UserError: the state belongs to other settings, or cannot be written.
     """
     state_path = folder / f"{name}.pt"
-    settings = {**settings, "steps": steps, "rate": rate, "processes": team.size}
+    settings = {**settings, "steps": steps, "rate": rate, "processes": context.size}
     parameters = [p for p in modules.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     smooth = {key: value.detach().clone() for key, value in modules.state_dict().items()} if average else {}
@@ -59,19 +64,19 @@ def train_stage(
     if state is not None:
         modules.load_state_dict(state["modules"])
         optimizer.load_state_dict(state["optimizer"])
-        smooth = {key: value.to(team.device) for key, value in state["smooth"].items()}
+        smooth = {key: value.to(context.device) for key, value in state["smooth"].items()}
         done = state["step"]
     logged: dict[str, float] = {}
     started = time.perf_counter()
     for step in range(done, steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        seed = (step * team.size + team.rank) * 2 + 1
-        with torch.autocast(team.device.type, torch.bfloat16):
+        seed = (step * context.size + context.rank) * 2 + 1
+        with torch.autocast(context.device.type, torch.bfloat16):
             value, parts = loss(np.random.default_rng(seed), torch.Generator().manual_seed(seed))
         optimizer.zero_grad(set_to_none=False)
         value.backward()
-        team.average_gradients(parameters)
+        context.average_gradients(parameters)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         if average:
@@ -82,7 +87,7 @@ def train_stage(
         for key, part in parts.items():
             logged[key] = logged.get(key, part) * 0.98 + part * 0.02
         last = step + 1 == steps
-        if team.is_main_process and ((step + 1) % save_every == 0 or last):
+        if context.is_main_process and ((step + 1) % save_every == 0 or last):
             save_state(
                 state_path,
                 {
@@ -106,4 +111,4 @@ def train_stage(
                 progress(step + 1)
     if average:
         modules.load_state_dict(smooth)
-    team.wait()
+    context.wait()

@@ -1,8 +1,8 @@
-"""Beginning a run with a finished model instead of from nothing.
+"""Starting a run from a finished model instead of from scratch.
 
     python -m triplaneturbo.toyworld train --from checkpoints/small --captions mine.txt --folder runs/mine
 
-The model's base becomes the run's own, so nothing is pretrained, and its adapter is what learns on.
+The model's base is copied into the run, so there is no pretraining, and its adapter is trained further.
 """
 
 from __future__ import annotations
@@ -19,47 +19,48 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapter import ADAPTER_NAME
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.weights import BASE_PARTS, TEXT_PARTS
-from triplaneturbo.toyworld.training.precision import convert, read
+from triplaneturbo.toyworld.training.precision import convert_folder, read_tensors
 from triplaneturbo.toyworld.training.train import CONFIG
 
 
-def take_base(model: Path, folder: Path) -> str:
-    """Copy a model's base to `folder/base` in float32 where none is yet; returns a mark of its adapter.
+def copy_base(model: Path, folder: Path) -> str:
+    """Copy a model's base to `folder/base` in float32 if it is missing; returns a hash of its adapter.
 
     Raises:
-        UserError: `model` is no whole model of the small world, or the folder has another base or cannot be
-            written.
+        UserError: `model` is not a complete model of the toy world, or the folder has a different base or
+            cannot be written.
     """
     if replace(GeneratorConfig.load(model), world=False, untrained_seed=None) != CONFIG:
-        raise UserError(f"{model} has other sizes than the built-in model: only that can be trained here.")
+        raise UserError(f"{model} has other sizes than the built-in model: choose another one.")
     missing = [part for part in (*BASE_PARTS, *TEXT_PARTS, ADAPTER_NAME) if not (model / part).exists()]
     if missing:
-        raise UserError(f"{model} has no {missing[0]}: give the folder of a trained model.")
+        raise UserError(f"{model} has no {missing[0]}: choose the folder of a trained model.")
     base = folder / "base"
     try:
-        mark = hashlib.sha256((model / ADAPTER_NAME).read_bytes()).hexdigest()[:16]
+        fingerprint = hashlib.sha256((model / ADAPTER_NAME).read_bytes()).hexdigest()[:16]
         if not base.exists():
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder, prefix=".base.") as place:
                 new = Path(place) / "new"
                 for part in (*BASE_PARTS, *TEXT_PARTS):
                     shutil.copytree(model / part, new / part)
-                convert(new, torch.float32)
+                convert_folder(new, torch.float32)
                 new.rename(base)
-        elif not _same(base, model):
-            raise UserError(f"{folder} has another base than {model}: give another folder.")
+        elif not _same_unet(base, model):
+            raise UserError(f"{folder} has another base than {model}: choose another folder.")
     except OSError as error:
         raise UserError(
-            f"Cannot copy {model} to {base}: {error.strerror or error}; free space or go elsewhere."
+            f"Cannot copy {model} to {base}: {error.strerror or error}; free disk space or choose "
+            "another folder."
         ) from error
-    return mark
+    return fingerprint
 
 
-def _same(base: Path, model: Path) -> bool:
-    """Whether two U-Nets are the same up to float16."""
+def _same_unet(base: Path, model: Path) -> bool:
+    """Return whether the U-Nets of two models are equal in float16."""
     one, other = (
         {name: tensor for path in sorted((place / "unet").glob("*.safetensors"))
-         for name, tensor in read(path, torch.float16).items()}
+         for name, tensor in read_tensors(path, torch.float16).items()}
         for place in (base, model)
     )  # fmt: skip
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

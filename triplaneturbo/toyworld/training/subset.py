@@ -1,7 +1,7 @@
-"""The solids of a few captions, drawn one by one where they are needed: a pool for fine-tuning.
+"""View cache of a few captions, rendered on demand, for fine-tuning.
 
-The whole pool (pool.py) takes gigabytes and minutes of all cores. Here a caption takes about two seconds and
-20 MB, and whoever draws can do something else between two solids.
+The full cache (`scene/view_cache.py`) takes gigabytes and minutes on all cores. Here a caption takes about
+two seconds and 20 MB, and the caller gets control after each instance.
 """
 
 from __future__ import annotations
@@ -15,26 +15,33 @@ import numpy as np
 
 from triplaneturbo.toyworld.scene.object_class import INSTANCES
 from triplaneturbo.toyworld.scene.spec import Spec
-from triplaneturbo.toyworld.scene.view_cache import RIGS, VIEWS, ViewCache, draw_views, mark, pool_cameras
+from triplaneturbo.toyworld.scene.view_cache import (
+    RIGS,
+    VIEWS,
+    ViewCache,
+    cache_cameras,
+    draw_views,
+    fingerprint,
+)
 from triplaneturbo.toyworld.training.pictures import shape_of
 from triplaneturbo.utils.atomic_files import write_whole
 
-Solid = tuple[str, str, str]  # a thing, its shape, what it stands on
+SolidKey = tuple[str, str, str]  # (class, shape, support)
 
 
-def solids(specs: Iterable[Spec]) -> list[Solid]:
-    """The solids that specs show, each once."""
+def unique_solids(specs: Iterable[Spec]) -> list[SolidKey]:
+    """Return the solids of the specs, each once."""
     return list(dict.fromkeys((spec.thing, shape_of(spec), spec.support) for spec in specs))
 
 
 def draw_subset(folder: Path, specs: Iterable[Spec]) -> Iterator[str]:
-    """Draw into `folder` what is not yet there; yields what was drawn after each instance of a solid.
+    """Render the solids that are not yet in `folder`; yields the solid's name after each instance.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    cameras = pool_cameras()[: RIGS * VIEWS]
-    for solid in solids(specs):
+    cameras = cache_cameras()[: RIGS * VIEWS]
+    for solid in unique_solids(specs):
         path = _path(folder, solid)
         if path.exists():
             continue
@@ -48,19 +55,19 @@ def draw_subset(folder: Path, specs: Iterable[Spec]) -> Iterator[str]:
 
 
 class SubsetCache(ViewCache):
-    """Read access to what `draw_subset` has drawn of some specs; the cameras are those of the rigs alone."""
+    """Read access to the views that `draw_subset` has rendered; they have the cameras of the rigs only."""
 
     def __init__(self, folder: Path, specs: Iterable[Spec]) -> None:
-        self.cameras = pool_cameras()
-        self._solids = {solid: np.load(_path(folder, solid), mmap_mode="r") for solid in solids(specs)}
+        self.cameras = cache_cameras()
+        self._solids = {solid: np.load(_path(folder, solid), mmap_mode="r") for solid in unique_solids(specs)}
 
     def pixels(self, thing: str, shape: str, support: str, views: slice | list[int]) -> np.ndarray:
-        """As in `ViewCache`."""
+        """Return pixels like `ViewCache.pixels`."""
         return self._solids[thing, "" if support else shape, support][:, views]
 
 
-def _path(folder: Path, solid: Solid) -> Path:
+def _path(folder: Path, solid: SolidKey) -> Path:
     thing, shape, support = solid
-    number = zlib.crc32(f"{mark((thing, support))} {shape}".encode())
+    number = zlib.crc32(f"{fingerprint((thing, support))} {shape}".encode())
     name = "-".join(filter(None, (shape, thing, support and f"on-{support}"))).replace(" ", "_")
     return folder / f"{name}-{number:08x}.npy"

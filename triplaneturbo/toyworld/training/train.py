@@ -1,10 +1,10 @@
-"""The built-in model, made from nothing by Progressive Rendering Distillation.
+"""Training of the built-in model with Progressive Rendering Distillation (PRD, arXiv 2503.21694).
 
     python -m triplaneturbo.toyworld train --folder runs/small
 
-Stages: the pool of views, the small Stable Diffusion (pretrain.py), then PRD (distill/prd.py) on the world's
-seen captions with the three teachers. Each goes on where it was stopped; the last writes `model/` in the
-folder, a complete model, at every preview.
+The stages are the view cache, the small Stable Diffusion (pretrain.py), and PRD (distill/prd.py) on the seen
+captions with three teachers. Interrupted stages are resumed. The last one writes a complete model to `model/`
+in the folder at every preview.
 """
 
 from __future__ import annotations
@@ -34,7 +34,13 @@ from triplaneturbo.teachers.base import SceneBatch, Teacher
 from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion, plain_base
 from triplaneturbo.toyworld.captions.captions import captions
-from triplaneturbo.toyworld.captions.combinations import LATER_SHARES, SHARES, Balance, held_out, seen
+from triplaneturbo.toyworld.captions.combinations import (
+    FINETUNE_SHARES,
+    SHARES,
+    BalancedSampler,
+    held_out,
+    seen,
+)
 from triplaneturbo.toyworld.scene.spec import Spec
 from triplaneturbo.toyworld.scene.view_cache import RIGS, SIZE, VIEWS, ViewCache
 from triplaneturbo.toyworld.scene.view_renderer import shade
@@ -47,11 +53,11 @@ CONFIG = GeneratorConfig(
     plane_channels=16, mlp_width=32, mlp_bias=True, latent_size=16, grid_resolution=96, plane_embedding=True
 )
 
-# What differs from the full model's recipe, and why. The closed forms know every instance exactly, so that
-# guidance has nothing to sharpen (1); without it ASD's signal grows with the shift, and a small one drowns in
-# what chance gives. Above t = 900 they see no instance but the mean of all. The surface hardens while shapes
-# become clear. What limits a run of hours is how many captions it sees: one of K steps is scored, and SOAP
-# learns more from each than AdamW.
+# Differences from the full model's recipe. The closed-form teachers know every instance exactly, so guidance
+# has nothing to sharpen (1); without it, ASD's signal grows with the shift, and a small shift drowns in
+# noise. Above t = 900 they see only the mean of all instances. The surface sharpens while shapes emerge. The
+# number of captions seen limits a run of some hours: only one of the K steps is scored, and SOAP learns more
+# from each caption than AdamW.
 SMALL = Settings(
     rate=2e-3,
     optimizer="soap",
@@ -78,10 +84,11 @@ SMALL = Settings(
 def make_student(
     base: Path, config: GeneratorConfig, device: torch.device, tuning: Tuning = "peta"
 ) -> Student:
-    """A student around the base in a folder, its adapter drawn from torch's seed.
+    """Create a student from the base in a folder; the adapter is initialized with torch's global generator.
 
     Args:
-        tuning: "peta"; "lora", one pair for all planes; or "full", the base itself and no pairs.
+        base: folder in the diffusers layout.
+        tuning: "peta"; "lora", one low-rank pair for all planes; or "full", the base itself without adapters.
     """
     unet = UNet2DConditionModel.from_pretrained(base / "unet")
     vae = AutoencoderKL.from_pretrained(base / "vae")
@@ -95,10 +102,14 @@ def make_student(
     return around(generator, encoder, device, tuning=tuning)
 
 
-def make_teachers(student: Student, pool: ViewCache, base: Path | None = None) -> list[Teacher]:
-    """The two closed forms and the student's own base; where that learns, the one in the folder `base`."""
+def make_teachers(student: Student, view_cache: ViewCache, base: Path | None = None) -> list[Teacher]:
+    """Create the teachers: two closed forms, and Stable Diffusion with the student's frozen base.
+
+    Args:
+        base: folder of the base, to be loaded separately if the student's own base is trained; else None.
+    """
     generator = student.generator
-    data = ViewCacheData(pool)
+    data = ViewCacheData(view_cache)
     alphas = generator.scheduler.alphas_cumprod
     plain = student.folded.base if base is None else plain_base(base, generator.device)
     return [
@@ -109,55 +120,61 @@ def make_teachers(student: Student, pool: ViewCache, base: Path | None = None) -
 
 
 def read_captions(path: Path) -> list[Spec]:
-    """The specs of a list of captions, one a line; blank lines count for nothing.
+    """Read a file with one caption per line, skipping blank lines; returns the specs.
 
     Raises:
-        UserError: the file cannot be read or holds none; the world cannot express one, or it is held out.
+        UserError: the file cannot be read or is empty, or a caption cannot be expressed or is held out.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Cannot read {path} ({error}): give a text file with a caption a line.") from None
+        raise UserError(
+            f"Cannot read {path} ({error}): choose a text file with one caption per line."
+        ) from None
     specs = [meaning(line) for line in lines if line]
     if not specs:
-        raise UserError(f"{path} holds no captions: write one a line.")
+        raise UserError(f"{path} contains no captions: write one per line.")
     for spec in specs:
         if spec in held_out():
-            raise UserError(
-                f"{spec.caption!r} is held out for judging and never trained on: take it from {path}."
-            )
+            raise UserError(f"{spec.caption!r} is held out for evaluation: remove it from {path}.")
     return specs
 
 
 def make_draw(
-    pool: ViewCache, specs: Iterable[Spec], device: torch.device, shares: Mapping[str, float] = SHARES
+    view_cache: ViewCache, specs: Iterable[Spec], device: torch.device, shares: Mapping[str, float] = SHARES
 ) -> prd.Draw:
-    """Draws captions of some specs, in any wording, and for each step another rig and background."""
-    balance = Balance(specs, shares)
+    """Return a function that draws captions in random wordings, and a rig and backgrounds per step."""
+    sampler = BalancedSampler(specs, shares)
 
     def draw(rng: np.random.Generator, count: int, steps: int, place: Place) -> list[SceneBatch]:
         everyone = count * place.size
-        chosen = [balance.draw(rng) for _ in range(everyone)]
+        chosen = [sampler.draw(rng) for _ in range(everyone)]
         texts = []
         for spec in chosen:
             wordings = captions(spec)
             texts.append(wordings[int(rng.integers(len(wordings)))])
         rigs = [int(rng.permutation(RIGS)[step % RIGS]) for step in range(steps)]
-        grounds = [torch.from_numpy(rng.random((everyone, 3), dtype=np.float32)) for _ in rigs]
-        mine = place.own(count)
+        backgrounds = [torch.from_numpy(rng.random((everyone, 3), dtype=np.float32)) for _ in rigs]
+        own = place.own(count)
         return [
-            scenes(pool, texts[mine], rig, ground[mine], device)
-            for rig, ground in zip(rigs, grounds, strict=True)
+            scenes(view_cache, texts[own], rig, background[own], device)
+            for rig, background in zip(rigs, backgrounds, strict=True)
         ]
 
     return draw
 
 
 def scenes(
-    pool: ViewCache, texts: list[str], rig: int, background: Tensor, device: torch.device
+    view_cache: ViewCache, texts: list[str], rig: int, background: Tensor, device: torch.device
 ) -> SceneBatch:
-    """Captions seen by one of the pool's rigs."""
-    cameras = pool.cameras[rig * VIEWS : (rig + 1) * VIEWS]
+    """Create a batch of captions with the cameras of one rig of the view cache.
+
+    Args:
+        texts: B captions.
+        rig: number of the rig.
+        background: background colours [B, 3].
+    """
+    cameras = view_cache.cameras[rig * VIEWS : (rig + 1) * VIEWS]
     cameras = type(cameras)(
         cameras.c2w.repeat(len(texts), 1, 1), cameras.fovy.repeat(len(texts)), cameras.near, cameras.far
     )
@@ -165,7 +182,7 @@ def scenes(
 
 
 def train(
-    team: DistributedContext,
+    context: DistributedContext,
     folder: Path,
     keys: list,
     specs: list[Spec],
@@ -173,16 +190,22 @@ def train(
     until: float,
     start: Path | None = None,
 ) -> None:
-    """Run or go on with the PRD stage on some specs in `folder`, which holds `base/` and `pool/`.
+    """Start or resume the PRD stage.
 
-    `start`: the adapter that it begins with, and not a new one; the settings hold a mark of it.
+    Args:
+        folder: run folder, which holds `base/` and `pool/`.
+        keys: keys of the view cache.
+        specs: specs to train on.
+        settings: `settings.start` identifies the adapter in `start`.
+        until: value of `time.monotonic()` at which to stop.
+        start: adapter file to start from; None: a new adapter.
     """
     torch.manual_seed(0)
-    pool = ViewCache(folder / "pool", keys)
-    student = make_student(folder / "base", settings.fitted(CONFIG), team.device, settings.tuning)
+    view_cache = ViewCache(folder / "pool", keys)
+    student = make_student(folder / "base", settings.fitted(CONFIG), context.device, settings.tuning)
     if start is not None:
         load_adapter(student.generator, start)
-    teachers = make_teachers(student, pool, folder / "base" if settings.tuning == "full" else None)
+    teachers = make_teachers(student, view_cache, folder / "base" if settings.tuning == "full" else None)
 
     def preview(trainer: Trainer) -> None:
         log = {key: round(value, 5) for key, value in trainer.log.items()}
@@ -190,33 +213,33 @@ def train(
         log_line(folder / "train.jsonl", line)
         print("  ".join(f"{key} {value}" for key, value in line.items()), flush=True)
         with trainer.averaged():
-            draw_preview(student, pool, folder / "preview.png")
+            draw_preview(student, view_cache, folder / "preview.png")
             save_model(student.generator, folder)
 
-    draw = make_draw(pool, specs, team.device, SHARES if start is None else LATER_SHARES)
-    prd.train(team, student, teachers, draw, settings, folder,
+    draw = make_draw(view_cache, specs, context.device, SHARES if start is None else FINETUNE_SHARES)
+    prd.train(context, student, teachers, draw, settings, folder,
               autocast=torch.bfloat16, progress=preview, until=until)  # fmt: skip
 
 
 def preview_captions(count: int = 12) -> list[str]:
-    """Half of them seen, half held out, always the same."""
+    """Return the fixed captions of the previews, half of them seen and half held out."""
     rng = np.random.default_rng(11)
-    unseen = Balance(sorted(held_out(), key=lambda spec: spec.caption))
-    known = Balance(seen())
+    unseen = BalancedSampler(sorted(held_out(), key=lambda spec: spec.caption))
+    known = BalancedSampler(seen())
     return [known.draw(rng).caption for _ in range(count // 2)] + [
         unseen.draw(rng).caption for _ in range(count // 2)
     ]
 
 
 @torch.no_grad()
-def draw_preview(student: Student, pool: ViewCache, path: Path) -> None:
-    """Fixed captions as surface and normals from two sides each, a row of four pictures a caption."""
+def draw_preview(student: Student, view_cache: ViewCache, path: Path) -> None:
+    """Render surface and normals of fixed captions from two sides, four images per caption, into a PNG."""
     generator = student.generator
     texts = preview_captions()
     latents = generator.draw_latents(len(texts), torch.Generator().manual_seed(0))
     *_, clean = generator.denoise(latents, student.embed(texts))
     planes = generator.decode(clean)
-    where = scenes(pool, texts, 1, torch.ones(len(texts), 3), generator.device)
+    where = scenes(view_cache, texts, 1, torch.ones(len(texts), 3), generator.device)
     fields = generator.heads[generator.active].fields
     jitter = torch.Generator().manual_seed(0)
     view = volume(fields, planes, where, size=SIZE, stride=1, first=(0, 0), nodes=64, half=1.0,
@@ -229,7 +252,7 @@ def draw_preview(student: Student, pool: ViewCache, path: Path) -> None:
 
 
 def save_model(generator: TriplaneGenerator, folder: Path) -> None:
-    """Write `model/`: the base beside the adapter as it is now, in the layout of checkpoints/small."""
+    """Write the base and the current adapter to `model/`, in the layout of checkpoints/small."""
     model = folder / "model"
     if not model.exists():
         shutil.copytree(folder / "base", model)

@@ -1,4 +1,4 @@
-"""Animals."""
+"""Object classes: animals."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def snail(rng: np.random.Generator) -> Solid:
     return b.solid()
 
 
-THINGS = (
+OBJECT_CLASSES = (
     ObjectClass("duck", duck, "yellow", "beak", "orange"),
     ObjectClass("fish", fish, "orange", "fins", "yellow"),
     ObjectClass("cat", cat, "grey", "tail", "white"),

@@ -1,4 +1,4 @@
-"""Things to live in and to look up to."""
+"""Object classes: buildings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from triplaneturbo.toyworld.scene.object_class import ObjectClass
 from triplaneturbo.toyworld.scene.solid import ACCENT, MAIN, Builder, Solid
 
-_ALONG_X = (0.0, 90.0, 0.0)  # a turn that lays a cylinder down
+_ALONG_X = (0.0, 90.0, 0.0)  # rotates the z axis onto the x axis
 
 
 def house(rng: np.random.Generator) -> Solid:
@@ -130,7 +130,7 @@ def windmill(rng: np.random.Generator) -> Solid:
     return b.solid()
 
 
-THINGS = (
+OBJECT_CLASSES = (
     ObjectClass("house", house, "yellow", "roof", "red"),
     ObjectClass("castle", castle, "grey", "roofs", "blue"),
     ObjectClass("lighthouse", lighthouse, "white", "bands", "red"),

@@ -1,4 +1,4 @@
-"""Those that a child gives a face to."""
+"""Object classes: characters."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def ghost(rng: np.random.Generator) -> Solid:
     return b.solid()
 
 
-THINGS = (
+OBJECT_CLASSES = (
     ObjectClass("snowman", snowman, "white", "scarf", "red"),
     ObjectClass("robot", robot, "cyan", "head", "grey"),
     ObjectClass("ghost", ghost, "white", "hat", "purple"),

@@ -1,4 +1,4 @@
-"""Things to eat."""
+"""Object classes: food."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def pumpkin(rng: np.random.Generator) -> Solid:
     return b.solid()
 
 
-THINGS = (
+OBJECT_CLASSES = (
     ObjectClass("apple", apple, "red", "leaf", "green"),
     ObjectClass("pear", pear, "yellow", "leaf", "green"),
     ObjectClass("carrot", carrot, "orange", "top", "green"),

@@ -1,4 +1,4 @@
-"""Things to sit on, to put things on, and to keep things in."""
+"""Object classes: furniture and containers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from triplaneturbo.toyworld.scene.object_class import ObjectClass
 from triplaneturbo.toyworld.scene.solid import ACCENT, Builder, Solid
 
-ACROSS = (0.0, 90.0, 0.0)  # turns what stands along z to lie along x
+ACROSS = (0.0, 90.0, 0.0)  # rotates the z axis onto the x axis
 
 
 def chair(rng: np.random.Generator) -> Solid:
@@ -195,7 +195,7 @@ def barrel(rng: np.random.Generator) -> Solid:
     return b.solid()
 
 
-THINGS = (
+OBJECT_CLASSES = (
     ObjectClass("chair", chair, "brown", "cushion", "red"),
     ObjectClass("table", table, "brown", "cloth", "white"),
     ObjectClass("lamp", lamp, "orange", "stand", "brown"),

@@ -1,4 +1,4 @@
-"""Small things of the household, and some to wear or to play."""
+"""Object classes: household objects, clothing and instruments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from triplaneturbo.toyworld.scene.object_class import ObjectClass
 from triplaneturbo.toyworld.scene.solid import ACCENT, Builder, Solid
 
-ACROSS = (0.0, 90.0, 0.0)  # turns what stands along z to lie along x, and rings to stand in the yz plane
+ACROSS = (0.0, 90.0, 0.0)  # rotates the z axis onto the x axis
 
 
 def teapot(rng: np.random.Generator) -> Solid:
@@ -65,9 +65,9 @@ def guitar(rng: np.random.Generator) -> Solid:
     upper = big + rng.uniform(0.45, 0.5)
     b.cylinder(big - 0.04, deep - 0.04, at=(0, 0, big), turn=ACROSS, round=0.04)
     b.cylinder(small - 0.04, deep - 0.04, at=(0, 0, upper), turn=ACROSS, round=0.04, blend=0.2)
-    for x in (deep + 1, -deep - 1):  # what the blend heaped up
+    for x in (deep + 1, -deep - 1):  # remove the bulges of the blend
         b.box((1, 1, 2), at=(x, 0, 0), paint=None, cut=True)
-    if rng.random() < 0.4:  # room for the player's hand
+    if rng.random() < 0.4:  # cutaway for the hand
         b.sphere(0.2, at=(0, small, upper + 0.26), paint=None, cut=True)
     b.group()
     b.cylinder(rng.uniform(0.14, 0.17), 0.03, at=(deep + 0.01, 0, upper - 0.18), turn=ACROSS, paint="black")
@@ -177,7 +177,7 @@ def bell(rng: np.random.Generator) -> Solid:
     return b.solid()
 
 
-THINGS = (
+OBJECT_CLASSES = (
     ObjectClass("teapot", teapot, "cyan", "lid", "orange"),
     ObjectClass("mug", mug, "red", "handle", "white"),
     ObjectClass("guitar", guitar, "orange", "neck", "brown"),

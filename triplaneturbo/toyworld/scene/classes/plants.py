@@ -1,4 +1,4 @@
-"""Things that grow."""
+"""Object classes: plants."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def flower(rng: np.random.Generator) -> Solid:
     return b.solid()
 
 
-THINGS = (
+OBJECT_CLASSES = (
     ObjectClass("mushroom", mushroom, "red", "stem", "white"),
     ObjectClass("tree", tree, "green", "trunk", "brown"),
     ObjectClass("cactus", cactus, "green", "pot", "orange"),

@@ -1,4 +1,4 @@
-"""Things that ride, fly, sail and dive."""
+"""Object classes: vehicles."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from triplaneturbo.toyworld.scene.object_class import ObjectClass
 from triplaneturbo.toyworld.scene.solid import ACCENT, MAIN, Builder, Solid
 
-_ALONG_X, _ALONG_Y = (0.0, 90.0, 0.0), (90.0, 0.0, 0.0)  # turns that lay a cylinder down
+_ALONG_X, _ALONG_Y = (0.0, 90.0, 0.0), (90.0, 0.0, 0.0)  # rotate the z axis onto x or y
 
 
 def rocket(rng: np.random.Generator) -> Solid:
@@ -244,7 +244,7 @@ def submarine(rng: np.random.Generator) -> Solid:
     return b.solid()
 
 
-THINGS = (
+OBJECT_CLASSES = (
     ObjectClass("rocket", rocket, "white", "fins", "red"),
     ObjectClass("car", car, "red", "roof", "white"),
     ObjectClass("truck", truck, "green", "cab", "orange"),

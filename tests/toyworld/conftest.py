@@ -1,4 +1,4 @@
-"""What several tests of the toy world's training need, smaller than the world has it."""
+"""Fixtures of the toy world's training tests: small view caches and previews."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from triplaneturbo.toyworld.training import train as train_module
 
 
 @pytest.fixture(scope="session")
-def apple_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The views of apples, all of them like the first instance of their shape.
+def apple_views(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A view cache of apples in which all instances of a shape look like the first.
 
-    Drawn in this process: those that `make_pool` starts import everything again.
+    Rendered in this process: the workers of `make_view_cache` would import everything again.
     """
     folder, threads = tmp_path_factory.mktemp("pool"), torch.get_num_threads()
     draw, drawn = view_cache.draw_views, {}
@@ -31,14 +31,14 @@ def apple_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(view_cache, "draw_views", first)
-        view_cache._draw(folder, ("apple", ""))
+        view_cache._render(folder, ("apple", ""))
     torch.set_num_threads(threads)
     return folder
 
 
 @pytest.fixture(scope="module")
 def few_previews() -> Iterator[None]:
-    """A run draws half as many captions."""
+    """Previews with half as many captions."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train_module, "preview_captions", partial(train_module.preview_captions, 6))
         yield
