@@ -25,7 +25,7 @@ from tests.helpers.plain_generator import PlainGenerator
 from triplaneturbo.models import peta
 from triplaneturbo.models.adapter import adapter_tensors
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.models.released_checkpoint import released_places, to_released
+from triplaneturbo.models.released_checkpoint import released_key_map, to_released
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.teachers.twin import base_weights
 from triplaneturbo.utils.devices import bfloat16_unit
@@ -126,7 +126,7 @@ def main() -> None:
 
 def plain_twin(generator: TriplaneGenerator, sizes: Sizes) -> PlainGenerator:
     """The slow generator with the same weights, its adapters live; before they are merged in `generator`."""
-    places = released_places(peta.adapted_layers(generator.unet, generator.vae.decoder), generator.config)
+    places = released_key_map(peta.adapted_layers(generator.unet, generator.vae.decoder), generator.config)
     tensors = {name: value.detach() for name, value in adapter_tensors(generator).items()}
     unet, vae = UNet2DConditionModel(**sizes.unet), AutoencoderKL(**sizes.vae)
     for model, source in ((unet, generator.unet), (vae.decoder, generator.vae.decoder)):

@@ -323,7 +323,7 @@ class Pipeline:
             seconds=clock.end(),
             surface_faces=surface_faces,
             dropped=dropped,
-            truncated_text=self.model.text.cut(request.prompt),
+            truncated_text=self.model.text.truncated_text(request.prompt),
             reading=self.read(request.prompt),
             frugal=frugal,
             unsimplified=unsimplified,

@@ -65,7 +65,7 @@ def tuned(tmp_path: Path) -> Path:
         name: parameter.data.mul_(1 + 0.3 * torch.randn(parameter.shape, generator=draw))
         for name, parameter in base_parameters(generator).items()
     }
-    save_adapter(generator, folder / "whole.safetensors", whole=True)
+    save_adapter(generator, folder / "whole.safetensors", include_base=True)
     unet, vae = load_base(SMALL)
     rooms = {"unet": unet, "decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
     for room, model in rooms.items():

@@ -65,7 +65,7 @@ def test_what_cannot_be_chosen_is_told_with_what_to_do(shelf: Path) -> None:
     (shelf / "other" / "pytorch_lora_weights.safetensors").write_bytes(whole)
     (shelf / "empty").mkdir()
     (shelf / "notes.txt").write_text("mine")
-    assert adapters.misplaced(shelf) == [
+    assert adapters.misplaced_adapters(shelf) == [
         "The adapter 'My LoRA' cannot be chosen by that name: rename it to my-lora.",
         "The adapter 'loose One.safetensors' is in no folder: move it to loose-one/adapter.safetensors.",
         "The adapter 'other' has no adapter.safetensors: rename its 'pytorch_lora_weights.safetensors'.",
@@ -77,7 +77,7 @@ def test_what_cannot_be_chosen_is_told_with_what_to_do(shelf: Path) -> None:
     for name in ("../pale", "pale/..", "..", ".", "", "a\0b", "x" * 300):
         with pytest.raises(UserError, match="There is no adapter"):
             adapters.adapter(name, shelf)
-    assert adapters.misplaced(shelf / "nowhere") == []
+    assert adapters.misplaced_adapters(shelf / "nowhere") == []
 
 
 def test_each_makes_its_own_mesh_and_the_own_one_is_as_before(engine: Engine, shelf: Path) -> None:

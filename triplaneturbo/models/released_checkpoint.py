@@ -35,7 +35,7 @@ class Place:
     plane: int | None = None
 
 
-def released_places(layers: list[tuple[str, str]], config: GeneratorConfig) -> dict[str, Place]:
+def released_key_map(layers: list[tuple[str, str]], config: GeneratorConfig) -> dict[str, Place]:
     """Every name in a released file but the bounding box, and its place among our tensors.
 
     Args:
@@ -78,7 +78,7 @@ def read_released(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def config_of(state: dict[str, Tensor], source: object = "This") -> GeneratorConfig:
+def infer_config(state: dict[str, Tensor], source: object = "This") -> GeneratorConfig:
     """The sizes that a released file shows: ranks, plane channels, MLP width and depth.
 
     `source` is what to call the file in an error.

@@ -11,7 +11,7 @@ from urllib.request import Request, urlopen
 from filelock import FileLock
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.models.hub import cache_folder, not_kept
+from triplaneturbo.models.hub import cache_folder, cache_write_error
 
 
 @dataclass(frozen=True)
@@ -87,5 +87,5 @@ def fetch_url(address: RemoteFile) -> Path:
             os.replace(part, file)
     except Exception as error:  # the transport has errors of its own kinds
         cut = UserError(f"{address.name} was not sent to its end; run the same again to go on.")
-        raise not_kept(error, file.name) or cut from None
+        raise cache_write_error(error, file.name) or cut from None
     return file

@@ -16,7 +16,7 @@ from triplaneturbo.models.attention import use_plane_attention
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.peta import PLANES
 from triplaneturbo.models.schedule import denoise_steps
-from triplaneturbo.models.upsample import forget_kernels, use_phase_upsampling
+from triplaneturbo.models.upsample import clear_phase_kernels, use_phase_upsampling
 from triplaneturbo.representations.triplane import FieldDecoder, TriplaneField
 from triplaneturbo.utils.random_streams import RandomStreams, normal
 
@@ -149,14 +149,14 @@ class TriplaneGenerator(nn.Module):
         """
         for layer in self.adapter_layers():
             layer.merge()
-        forget_kernels(self)
+        clear_phase_kernels(self)
 
     def unmerge(self) -> None:
         """Take the merged adapters out again, exact to rounding in the precision of the weights."""
         for layer in self.adapter_layers():
             if layer.merged:
                 layer.unmerge()
-        forget_kernels(self)
+        clear_phase_kernels(self)
 
     def cast(self, dtype: torch.dtype) -> TriplaneGenerator:
         """Set the base's and the adapters' precision; the field MLPs stay in float32. Returns itself.
@@ -173,7 +173,7 @@ class TriplaneGenerator(nn.Module):
         if dtype == torch.bfloat16:
             for part in self._decoder_stages()[:4]:
                 nn.Module.to(part, dtype=torch.float32)
-        forget_kernels(self)
+        clear_phase_kernels(self)
         return self
 
     def _layout(self, dtype: torch.dtype) -> torch.memory_format:

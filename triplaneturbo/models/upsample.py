@@ -58,7 +58,7 @@ class PhaseUpsample2D(Upsample2D):
             self._kernels = (place, phase_kernels(weight.float()).to(weight.dtype))
         return self._kernels[1]
 
-    def forget_kernels(self) -> None:
+    def clear_phase_kernels(self) -> None:
         """To be called when the convolution's weight has changed in its place."""
         self._kernels = None
 
@@ -75,8 +75,8 @@ def use_phase_upsampling(model: nn.Module) -> None:
             module.__class__ = PhaseUpsample2D
 
 
-def forget_kernels(model: nn.Module) -> None:
+def clear_phase_kernels(model: nn.Module) -> None:
     """Tell every short way in `model` that weights have changed in their place."""
     for module in model.modules():
         if isinstance(module, PhaseUpsample2D):
-            module.forget_kernels()
+            module.clear_phase_kernels()

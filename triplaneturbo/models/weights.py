@@ -27,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapter import ADAPTER_NAME, load_adapter, save_adapter
 from triplaneturbo.models.config import CONFIG_NAME, GeneratorConfig
-from triplaneturbo.models.released_checkpoint import config_of, read_released
+from triplaneturbo.models.released_checkpoint import infer_config, read_released
 from triplaneturbo.models.text_encoder import TextEncoder
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 
@@ -127,7 +127,7 @@ def convert_released(released: Path, base: Path, folder: Path) -> Path:
     Raises:
         UserError: the file or the base is missing, broken, or they do not belong together.
     """
-    config = config_of(read_released(released), released)
+    config = infer_config(read_released(released), released)
     generator, _ = load_generator(folder, config, base=base, adapter=released)
     save_adapter(generator, folder / ADAPTER_NAME)
     config.save(folder)

@@ -220,7 +220,7 @@ class _March(torch.autograd.Function):
         sdf = sdf.detach().contiguous()
         normals = sdf.new_empty(*sdf.shape, 3)
         grid_gradients.forward(sdf.numpy(), normals.numpy())
-        blocks = torch.from_numpy(neus_kernels.nearest_of_blocks(sdf.numpy()))
+        blocks = torch.from_numpy(neus_kernels.block_minima(sdf.numpy()))
         arrays = [sdf, normals, blocks, origins.contiguous(), directions.contiguous(), shift.contiguous()]
         numbers = [np.float32(number) for number in (step, sharpness, REACH / sharpness, CUT)]
         out = sdf.new_empty(*origins.shape[:2], 5)

@@ -27,7 +27,7 @@ _FAINT = np.float32(1e-7)  # a weight too small to look up a normal for
 
 
 @kernel
-def nearest_of_blocks(sdf):
+def block_minima(sdf):
     """The least sdf [B, R, R, R] on and around each block of cells, [B, K, K, K]."""
     batch, size = sdf.shape[0], sdf.shape[1]
     blocks = (size - 1 + BLOCK - 1) // BLOCK

@@ -105,7 +105,7 @@ class FieldDecoder(nn.Module):
     def _sample(self, planes: Tensor, points: Tensor) -> Tensor:
         """Three planes [B, 3, C, H, W] sampled at points [B, N, 3]: [B, 3, C, N]."""
         batch, _, channels, height, width = planes.shape
-        kind = working_dtype(planes.dtype, self.sdf[0].weight.dtype)
+        kind = compute_dtype(planes.dtype, self.sdf[0].weight.dtype)
         at = plane_coordinates(points.to(kind)).transpose(1, 2).flatten(0, 1)[:, None]  # [3B, 1, N, 2]
         flat = planes.to(kind).reshape(batch * 3, channels, height, width)
         sampled = F.grid_sample(flat, at, mode="bilinear", padding_mode="zeros", align_corners=False)
@@ -113,7 +113,7 @@ class FieldDecoder(nn.Module):
 
     def _sample_lattice(self, planes: Tensor, axis: Tensor) -> list[Tensor]:
         """Three planes [B, 3, C, H, W] where a lattice's nodes fall on them: 3 times [B, C, R, R]."""
-        kind = working_dtype(planes.dtype, self.sdf[0].weight.dtype)
+        kind = compute_dtype(planes.dtype, self.sdf[0].weight.dtype)
         return [
             F.grid_sample(plane.to(kind), at.to(kind).expand(len(plane), -1, -1, -1), align_corners=False)
             for plane, at in zip(planes.unbind(1), lattice_coordinates(axis), strict=True)
@@ -306,7 +306,7 @@ def to_rgb(raw: Tensor) -> Tensor:
     return torch.sigmoid(raw) * 1.002 - 0.001
 
 
-def working_dtype(*kinds: torch.dtype) -> torch.dtype:
+def compute_dtype(*kinds: torch.dtype) -> torch.dtype:
     """float64 if all of `kinds` are, else float32: the MLPs never work in half precision."""
     return torch.float64 if all(kind == torch.float64 for kind in kinds) else torch.float32
 

@@ -92,7 +92,7 @@ class DistributedContext:
         """Whether it is so in any of the processes; all get the same answer."""
         return bool(self.mean(torch.tensor(float(here))) > 0)
 
-    def take_from_leader(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast_from_main(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite tensors by those of the leading process."""
         if self.size > 1:
             for tensor in tensors:

@@ -22,7 +22,7 @@ from transformers import CLIPTokenizer
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.io.common import encode_image
 from triplaneturbo.mesh.preview import sheet
-from triplaneturbo.models.groupnorm_layout import lay_out_for_training
+from triplaneturbo.models.groupnorm_layout import use_contiguous_groupnorm
 from triplaneturbo.models.schedule import denoise_steps
 from triplaneturbo.models.text_encoder import TextEncoder
 from triplaneturbo.toyworld.captions.combinations import held_out, seen
@@ -57,7 +57,7 @@ def pretrain(
 
 def _train_vae(team: DistributedContext, folder: Path, book: PictureBook, steps: int, batch: int) -> None:
     vae = make_vae().to(team.device)
-    lay_out_for_training(vae)
+    use_contiguous_groupnorm(vae)
     modules = nn.ModuleDict({"vae": vae})
 
     def loss(rng: np.random.Generator, noise: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -98,7 +98,7 @@ def _train_unet(team: DistributedContext, folder: Path, book: PictureBook, steps
     vae.requires_grad_(False)
     unet = make_unet().to(team.device)
     text = make_text_model(tokenizer).to(team.device)
-    lay_out_for_training(unet)
+    use_contiguous_groupnorm(unet)
     unet.set_attn_processor(AttnProcessor())  # on a CPU several times as fast as the fused one, backwards
     modules = nn.ModuleDict({"unet": unet, "text": text})
     scheduler = make_scheduler()
