@@ -29,7 +29,7 @@ from triplaneturbo.finetune.duration import estimate
 from triplaneturbo.finetune.run import Report, Run, runs
 from triplaneturbo.finetune.runner import train
 from triplaneturbo.models.adapter import adapter_tensors
-from triplaneturbo.models.full_finetune import split_base_tensors, base_parameters
+from triplaneturbo.models.full_finetune import base_parameters, split_base_tensors
 
 CPU = torch.device("cpu")
 

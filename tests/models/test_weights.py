@@ -21,8 +21,8 @@ from triplaneturbo.models.adapter import adapter_tensors, load_adapter, save_ada
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.released_checkpoint import (
     check_shape,
-    infer_config,
     from_released,
+    infer_config,
     read_released,
     released_key_map,
     to_released,

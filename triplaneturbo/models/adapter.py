@@ -30,8 +30,8 @@ ADAPTER_NAME = "adapter.safetensors"
 def adapter_tensors(generator: TriplaneGenerator) -> dict[str, Tensor]:
     """Return the tensors of the active adapter by name.
 
-    Low-rank factors are named `unet.` or `decoder.` plus peft's name (`lora_A` is the down projection, `lora_B`
-    the up projection; one tensor holds all six planes). The head uses `planes_out.` and `fields.`.
+    Low-rank factors are named `unet.` or `decoder.` plus peft's name (`lora_A` is the down projection,
+    `lora_B` the up projection; one tensor holds all six planes). The head uses `planes_out.` and `fields.`.
     """
     tensors: dict[str, Tensor] = {}
     for prefix, model in _adapted_models(generator):

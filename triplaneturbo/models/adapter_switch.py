@@ -10,7 +10,13 @@ from torch import Tensor, nn
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapter import adapter_tensors, read_safetensors, set_adapter_tensors
-from triplaneturbo.models.full_finetune import base_parameters, check_base, is_base_tensor, named_base_parameters, split_base_tensors
+from triplaneturbo.models.full_finetune import (
+    base_parameters,
+    check_base,
+    is_base_tensor,
+    named_base_parameters,
+    split_base_tensors,
+)
 from triplaneturbo.models.lora_ranks import check_except_ranks, match_except_ranks, resize_ranks
 from triplaneturbo.models.weights import ADAPTER_NAME, Model, load_base
 
@@ -41,7 +47,8 @@ class AdapterSwitch:
         """Switch to the adapter in a file (its ranks may differ), or to the model's own adapter if None.
 
         Raises:
-            UserError: the file is missing, corrupt, or was made for another model; the model is unchanged then.
+            UserError: the file is missing, corrupt, or was made for another model; the model is unchanged
+                then.
         """
         wanted = (self._own, 0) if adapter is None else (adapter, _modified(adapter))
         if wanted == self._current:

@@ -46,7 +46,7 @@ class ModelFiles:
 
     @property
     def small(self) -> bool:
-        """Whether the U-Net is much narrower than Stable Diffusion's (less than 320 channels in all blocks)."""
+        """Whether the U-Net is much narrower than Stable Diffusion's: all blocks have less than 320 channels."""
         try:
             text = ((self.base or self.folder) / "unet" / "config.json").read_text(encoding="utf-8")
             return max(json.loads(text)["block_out_channels"]) < 320
@@ -70,7 +70,7 @@ class TeacherFiles:
 
 
 def base_or_default(asked: str | None) -> str:
-    """Return the requested base folder, or the value of TRIPLANETURBO_BASE ("" if unset) if `asked` is None."""
+    """Return `asked`, the requested base folder; if it is None, the value of TRIPLANETURBO_BASE or ""."""
     return os.environ.get("TRIPLANETURBO_BASE", "") if asked is None else asked
 
 

@@ -22,7 +22,8 @@ def chunked(
     differentiable once in all tensors; the backward pass recomputes intermediate values.
 
     Args:
-        function: returns one tensor with the rows of its batched inputs; must not use other trainable tensors.
+        function: returns one tensor with the rows of its batched inputs; must not use other trainable
+            tensors.
         chunk_size: number of rows per chunk.
         batched: tensors with the same number of rows, at least one.
         shared: tensors that every row may depend on.

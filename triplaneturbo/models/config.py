@@ -89,9 +89,7 @@ class GeneratorConfig:
             value: Any = getattr(self, field.name)
             if field.name == "untrained_seed":
                 if value is not None and type(value) is not int:
-                    raise UserError(
-                        f"{where}: untrained_seed should be an integer or null, not {value!r}."
-                    )
+                    raise UserError(f"{where}: untrained_seed should be an integer or null, not {value!r}.")
                 continue
             kind = type(field.default)
             if type(value) not in ((int, float) if kind is float else (kind,)):

@@ -266,7 +266,7 @@ def cache_write_error(error: Exception, name: str) -> CacheError | None:
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT):
         return CacheError(
-            f"No space left for {name} in {cache_folder()}; free some space, or set HF_HOME to another folder."
+            f"No space left for {name} in {cache_folder()}; free some, or set HF_HOME to another folder."
         )
     if number in (errno.EACCES, errno.EROFS, errno.EPERM):
         return CacheError(

@@ -1,8 +1,9 @@
 """Training with merged LoRA: the same gradients with half the layers in the graph.
 
-A low-rank branch beside every convolution doubles the number of layers. Instead, W + up @ down is computed once
-per optimiser step and used by all forward passes of that step. Its gradient G yields those of the factors by
-the chain rule: d_down = up^T G and d_up = G down^T. Per-plane adapters are not merged, as in `merge`.
+A low-rank branch beside every convolution doubles the number of layers. Instead, W + up @ down is computed
+once per optimiser step and used by all forward passes of that step. Its gradient G yields those of the
+factors by the chain rule: d_down = up^T G and d_up = G down^T. Per-plane adapters are not merged, as in
+`merge`.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from triplaneturbo.models.upsample import clear_phase_kernels
 class MergedLora:
     """Merge the active adapter's shared low-rank factors into the base weights between `fold` and `unfold`.
 
-    Forward passes in between give the same results up to rounding. Backward passes accumulate gradients in the
-    merged weights; `unfold` adds them to the gradients of the factors.
+    Forward passes in between give the same results up to rounding. Backward passes accumulate gradients in
+    the merged weights; `unfold` adds them to the gradients of the factors.
 
     Args:
         generator: the model to train.

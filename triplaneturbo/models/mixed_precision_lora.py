@@ -1,8 +1,8 @@
 """Mixed-precision LoRA: float32 adapters on a base in half precision.
 
-peft casts activations to the dtype of the factors, so float32 factors would copy and multiply every activation
-in float32. Here the small factors are cast to the dtype of the activations instead; their gradients stay in
-float32.
+peft casts activations to the dtype of the factors, so float32 factors would copy and multiply every
+activation in float32. Here the small factors are cast to the dtype of the activations instead; their
+gradients stay in float32.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """PETA: per-plane LoRA adapters that turn a frozen Stable Diffusion into a triplane generator.
 
-Parameter-Efficient Triplane Adaptation (Progressive Rendering Distillation, arXiv 2503.21694, section 3.3): in
-self-attention, each of the six planes has its own low-rank factors on to_q, to_k, to_v and to_out, and the six
-planes of a prompt attend to each other. Elsewhere (cross-attention, convolutions, the decoder's attention) all
-planes share one LoRA. peft injects, names, switches and merges adapters; this module adds the per-plane layer
-and selects the adapted modules.
+Parameter-Efficient Triplane Adaptation (Progressive Rendering Distillation, arXiv 2503.21694, section 3.3):
+in self-attention, each of the six planes has its own low-rank factors on to_q, to_k, to_v and to_out, and the
+six planes of a prompt attend to each other. Elsewhere (cross-attention, convolutions, the decoder's
+attention) all planes share one LoRA. peft injects, names, switches and merges adapters; this module adds the
+per-plane layer and selects the adapted modules.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class PlaneLinear(nn.Linear):
 class PlaneOutLinear(PlaneLinear):
     """The output projection to_out, whose adapter is applied to the projection's output, bias included.
 
-    This follows the released weights: with y = W x + b, the result is y + up(down(y)). It equals ordinary LoRA
-    with down' = down W and an extra bias up(down(b)), but is cheaper and keeps the released factors unchanged.
+    This follows the released weights: with y = W x + b, the result is y + up(down(y)). It equals ordinary
+    LoRA with down' = down W and an extra bias up(down(b)), but is cheaper and keeps the released factors.
     """
 
 
@@ -47,8 +47,8 @@ class PlaneFactors(nn.Module):
 class PlaneLora(nn.Module, LoraLayer):
     """A peft layer with one pair of low-rank factors per plane, applied in one batched matrix product.
 
-    Input [6B, N, in], where row b * 6 + p is plane p of prompt b; output [6B, N, out]. The six planes share one
-    base weight, so the layer cannot be merged and `merge` is a no-op.
+    Input [6B, N, in], where row b * 6 + p is plane p of prompt b; output [6B, N, out]. The six planes share
+    one base weight, so the layer cannot be merged and `merge` is a no-op.
     """
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config=None, r: int = 0, **kwargs) -> None:
@@ -107,8 +107,8 @@ def _is_adapted_conv(name: str, module: nn.Module) -> bool:
 def adapted_layers(unet: nn.Module, decoder: nn.Module) -> list[tuple[str, str]]:
     """List the adapted modules in the order in which released checkpoints number them.
 
-    The order is: attention layers of the U-Net, of the decoder, convolutions of the U-Net, of the decoder, each
-    in the order of `named_modules`. An attention layer counts once, with its four projections.
+    The order is: attention layers of the U-Net, of the decoder, convolutions of the U-Net, of the decoder,
+    each in the order of `named_modules`. An attention layer counts once, with its four projections.
 
     Returns:
         (kind, name) pairs. kind is "plane" (self-attention), "cross", "vae_attention" or "conv"; name starts
