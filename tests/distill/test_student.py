@@ -167,7 +167,7 @@ def test_another_adapter_to_begin_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"adapter": Path("nowhere.safetensors")}, "There is no file nowhere"),
+        ({"adapter": Path("nowhere.safetensors")}, "File not found: nowhere"),
         ({"adapter": Path("nowhere.safetensors"), "tuning": "full"}, "Full tuning has no adapter"),
     ],
 )

@@ -122,7 +122,7 @@ def test_full_tuning_s_adapter_brings_the_base_that_was_learned(tmp_path: Path) 
     before = base_parameters(student)
     assert set(base) == set(before)
     (tmp_path / "library" / "mine" / "order.json").write_text("what lies beside it may be broken")
-    with pytest.raises(UserError, match="mine comes of full tuning, which cannot be gone on with"):
+    with pytest.raises(UserError, match="mine comes from full fine-tuning and cannot be used as a starting"):
         replace(ORDER, name="more", start="mine").check(tmp_path / "library")
     moved = {name for name, value in base.items() if not torch.equal(value, before[name])}
     assert {"unet.conv_in.weight", "decoder.conv_in.weight"} <= moved

@@ -49,7 +49,7 @@ def test_what_is_in_it(shelf: Path) -> None:
         (shelf / name).mkdir(exist_ok=True)
     assert list(adapters.adapters(shelf)) == ["pale"]
     assert adapters.adapters(shelf / "nowhere") == {}
-    with pytest.raises(UserError, match=r"There is no adapter '\.\./pale'; there are pale\."):
+    with pytest.raises(UserError, match=r"There is no adapter '\.\./pale'; available: pale\."):
         adapters.adapter("../pale", shelf)
     with pytest.raises(UserError, match="there are none yet"):
         adapters.adapter("pale", shelf / "nowhere")
@@ -66,11 +66,11 @@ def test_what_cannot_be_chosen_is_told_with_what_to_do(shelf: Path) -> None:
     (shelf / "empty").mkdir()
     (shelf / "notes.txt").write_text("mine")
     assert adapters.misplaced_adapters(shelf) == [
-        "The adapter 'My LoRA' cannot be chosen by that name: rename it to my-lora.",
-        "The adapter 'loose One.safetensors' is in no folder: move it to loose-one/adapter.safetensors.",
+        "The adapter name 'My LoRA' is invalid: rename it to my-lora.",
+        "The adapter 'loose One.safetensors' is not in a folder: move it to loose-one/adapter.safetensors.",
         "The adapter 'other' has no adapter.safetensors: rename its 'pytorch_lora_weights.safetensors'.",
-        "The adapter '\\xc9clair' cannot be chosen by that name: rename it to eclair.",
-        "The adapter '\\u732b' cannot be chosen by that name: rename it to mine.",
+        "The adapter name '\\xc9clair' is invalid: rename it to eclair.",
+        "The adapter name '\\u732b' is invalid: rename it to mine.",
     ]
     with pytest.raises(UserError, match="rename it to my-lora"):
         adapters.adapter("My LoRA", shelf)

@@ -142,7 +142,7 @@ def _refused(call, *words: str) -> None:
 def test_a_file_for_another_base_is_refused(released: Path) -> None:
     config = GeneratorConfig.load(SMALL)
     generator, _ = load_generator(SMALL, config)
-    _refused(lambda: load_adapter(generator, released / "adapter.pth"), "adapter.pth", "does not fit")
+    _refused(lambda: load_adapter(generator, released / "adapter.pth"), "adapter.pth", "does not match")
 
 
 def test_a_base_with_another_text_encoder_is_refused(released: Path) -> None:

@@ -98,8 +98,8 @@ def test_another_base_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixtur
     [
         (lambda model: (model / ADAPTER_NAME).unlink(), "has no adapter"),
         (lambda model: shutil.rmtree(model / "vae"), "has no vae"),
-        (lambda model: shutil.rmtree(model), "holds no model"),
-        (lambda model: next((model / "unet").glob("*.safetensors")).write_bytes(b"half"), "is broken"),
+        (lambda model: shutil.rmtree(model), "contains no model"),
+        (lambda model: next((model / "unet").glob("*.safetensors")).write_bytes(b"half"), "is corrupt"),
         (lambda model: replace(CONFIG, mlp_width=64).save(model), "other sizes"),
     ],
 )

@@ -76,7 +76,7 @@ class TextAttention:
 
 
 def use_plane_attention(unet: nn.Module) -> None:
-    """Set PlaneAttention on all self-attention and TextAttention on all cross-attention layers of the U-Net."""
+    """Set the processors of the U-Net: PlaneAttention for self-, TextAttention for cross-attention."""
     unet.set_attn_processor(
         {name: PlaneAttention() if "attn1" in name else TextAttention() for name in unet.attn_processors}
     )

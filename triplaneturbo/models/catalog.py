@@ -46,7 +46,7 @@ class ModelFiles:
 
     @property
     def small(self) -> bool:
-        """Whether the U-Net is much narrower than Stable Diffusion's: all blocks have less than 320 channels."""
+        """Whether the U-Net is narrower than Stable Diffusion's, whose first block has 320 channels."""
         try:
             text = ((self.base or self.folder) / "unet" / "config.json").read_text(encoding="utf-8")
             return max(json.loads(text)["block_out_channels"]) < 320
@@ -78,7 +78,7 @@ def find_model(name: str, on_gpu: bool, base: str = "") -> ModelFiles:
     """Find a model by name, downloading missing files if necessary.
 
     Args:
-        name: "auto", "small", "full", a folder, or a hub id such as "someone/a-model".
+        name: "auto", "small", "full", a folder or a hub id such as "someone/a-model".
         on_gpu: whether the model will run on a CUDA device; "auto" then prefers the full model.
         base: folder of Stable Diffusion 2.1-base for a model without a base of its own; "": use the hub's
             cache, and download it if it is not cached.
@@ -93,7 +93,7 @@ def find_model(name: str, on_gpu: bool, base: str = "") -> ModelFiles:
     if name == "full":
         return get_full(base)
     if not name.strip() or "\0" in name:
-        raise UserError("The model's name is blank; use auto, small, full, a folder, or a hub id.")
+        raise UserError("The model's name is blank; use auto, small, full, a folder or a hub id.")
     folder = Path(name).expanduser()
     if os.path.isdir(folder):
         adapters = sorted(folder.glob("*.pth"))
@@ -106,7 +106,7 @@ def find_model(name: str, on_gpu: bool, base: str = "") -> ModelFiles:
         return ModelFiles(folder.resolve().name, folder, "asked for", base=None if own == folder else own)
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) and ".." not in name:
         return _from_hub(name)
-    raise UserError(f"There is no model {shown(name)}; use auto, small, full, a folder, or a hub id.")
+    raise UserError(f"There is no model {shown(name)}; use auto, small, full, a folder or a hub id.")
 
 
 def fingerprint(name: str) -> str:

@@ -208,7 +208,7 @@ class TriplaneGenerator(nn.Module):
         (self.unet.enable_gradient_checkpointing if on else self.unet.disable_gradient_checkpointing)()
 
     def draw_latents(self, count: int, rng: RandomStreams) -> Tensor:
-        """Draw standard normal latents [count, 6, 4, h, h] in float32, drawn on the device of `rng`."""
+        """Draw standard normal latents [count, 6, 4, h, h] in float32; the device of `rng` draws them."""
         side = self.config.latent_size
         shape = (count * PLANES, self.unet.config.in_channels, side, side)
         return normal(rng, shape).unflatten(0, (count, PLANES)).to(self.device)
