@@ -42,7 +42,7 @@ def background(directions):
 
 
 def images_of(case, origins, directions):
-    """Render the outputs of the public implementation [V, h, w, C] for rays [V, h, w, 3], and the rendering."""
+    """Render the public implementation's outputs [V, h, w, C] for rays [V, h, w, 3], and the rendering."""
     shape = origins.shape[:3]
     view = render_volume(field, origins.flatten(1, 2), directions.flatten(1, 2))
     opacity, depth = view.opacity.view(shape), view.depth.view(shape)
