@@ -236,7 +236,8 @@ def test_a_full_disk(
     out, err = capsys.readouterr()
     assert out == ""
     assert (
-        err.splitlines()[-1] == "Cannot write cup.glb: No space left on device; free space or go elsewhere."
+        err.splitlines()[-1]
+        == "Cannot write cup.glb: No space left on device; free some space or choose another folder."
     )
     assert _contents(tmp_path) == {str(tmp_path / "cup.glb"): b"an older mesh"}
 

@@ -39,7 +39,7 @@ def test_it_goes_on_from_the_shipped_weights(tmp_path: Path, apple_pool: Path) -
     assert before.keys() == after.keys()
     for name, value in before.items():
         torch.testing.assert_close(after[name], value.float(), rtol=0, atol=1e-6)
-    with pytest.raises(UserError, match="begun with start"):
+    with pytest.raises(UserError, match="started with start"):
         train(
             DistributedContext(), tmp_path, KEYS, apples, replace(settings, start="another"), math.inf, start
         )

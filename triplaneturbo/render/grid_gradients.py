@@ -9,8 +9,8 @@ import numpy as np
 
 from triplaneturbo.utils.kernels import kernel
 
-NORMAL_EPS = np.float32(1e-4)  # added to the squared length in normalisation, so that zero gradients are
-defined LENGTH_EPS = np.float32(1e-12)  # added to the squared length before its square root
+NORMAL_EPS = np.float32(1e-4)  # added to squared lengths in normalisation: a zero gradient has a zero normal
+LENGTH_EPS = np.float32(1e-12)  # added to squared lengths before their square root
 
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
