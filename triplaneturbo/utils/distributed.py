@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from triplaneturbo.errors import UserError
 from triplaneturbo.utils.atomic_files import write_whole
 
-# Timeout of collectives, for example after a power failure of another machine. It must be longer than the time
+# Timeout of collectives, for example if another machine loses power. It must be longer than the time
 # that the main process takes for previews.
 _TIMEOUT = timedelta(minutes=30)
 
