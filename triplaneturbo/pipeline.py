@@ -37,7 +37,7 @@ from triplaneturbo.mesh.processing.watertight import watertight
 from triplaneturbo.mesh.texture import bake, paint
 from triplaneturbo.mesh.uv.unwrap import TEXTURE_SIZES, unwrap
 from triplaneturbo.models.catalog import ModelFiles, base_or_default, find_model
-from triplaneturbo.models.convert import make_ready
+from triplaneturbo.models.convert import convert_if_needed
 from triplaneturbo.models.triplane_generator import TriplaneGenerator as Denoiser
 from triplaneturbo.models.weights import Model, load_model, save_model
 from triplaneturbo.representations.triplane import TriplaneField
@@ -396,7 +396,7 @@ class Pipeline:
             seconds=clock.end(),
             surface_faces=surface_faces,
             dropped=dropped,
-            truncated_text=self.model.text.cut(request.prompt),
+            truncated_text=self.model.text.truncated_text(request.prompt),
             reading=self.read(request.prompt),
             frugal=frugal,
             unsimplified=unsimplified,
@@ -406,7 +406,7 @@ class Pipeline:
 def _load(found: ModelFiles, device: torch.device, precision: str) -> Model:
     """Load a model's files; raise UserError if they are broken or memory is too short."""
     try:
-        make_ready(found)
+        convert_if_needed(found)
         dtype = choose_precision(precision, device, found.small).dtype
         return load_model(found.folder, base=found.base, device=device, dtype=dtype)
     except (MemoryError, RuntimeError) as error:

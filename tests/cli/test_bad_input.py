@@ -98,7 +98,7 @@ BAD_ARGUMENTS = [
     (["a cup", "--model", "x" * 100_000], "no model"),
     (["a cup", "--model", "/no/such/folder"], "no model '/no/such/folder'"),
     (["a cup", "--model", "../../etc"], "no model"),
-    (["a cup", "--model", "."], "'.' is no model's folder: there is no triplaneturbo.json in it"),
+    (["a cup", "--model", "."], "'.' is not a model folder: it has no triplaneturbo.json"),
     (["a cup", "--device", "tpu", "--model", "small"], "no device 'tpu'"),
     (
         ["a cup", "--precision", "int4", "--model", "small"],
@@ -196,7 +196,7 @@ def test_a_wrong_adapter(refused: Refused, copy: Path, kind: str) -> None:
         files = {"empty": b"", "truncated": whole[:500], "foreign": whole, "lora": lora}
         path.write_bytes(files.get(kind, b"GIF89a" * 99))
     said = refused("a cup", "--model", "model", "--quiet")
-    assert ("is a LoRA of another kind" in said) == (kind == "lora")
+    assert ("is a LoRA for images" in said) == (kind == "lora")
     assert "model" in said
 
 
@@ -208,17 +208,17 @@ def test_a_hub_that_cannot_be_reached(refused: Refused, monkeypatch: pytest.Monk
         raise LocalEntryNotFoundError("no connection")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    assert "the hub cannot be reached" in refused("a cup", "--model", "someone/a-model")
+    assert "the hub is unreachable" in refused("a cup", "--model", "someone/a-model")
 
 
 def test_the_full_model_without_its_files(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(_: object) -> Path:
-        raise UserError("The released adapter cannot be had: nobody is there.")
+        raise UserError("The released adapter is unavailable: nobody is there.")
 
     monkeypatch.setattr("triplaneturbo.models.catalog.find_full", lambda _: None)
     monkeypatch.setattr("triplaneturbo.models.catalog.fetch", unreachable)
     said = refused("a cup", "--model", "full")
-    assert "The released adapter cannot be had: nobody is there; run `python -m triplaneturbo dow" in said
+    assert "The released adapter is unavailable: nobody is there; run `python -m triplaneturbo dow" in said
 
 
 @pytest.mark.parametrize("formats", ["glb", "glb,obj,ply,stl"])
@@ -236,7 +236,8 @@ def test_a_full_disk(
     out, err = capsys.readouterr()
     assert out == ""
     assert (
-        err.splitlines()[-1] == "Cannot write cup.glb: No space left on device; free space or go elsewhere."
+        err.splitlines()[-1]
+        == "Cannot write cup.glb: No space left on device; free some space or choose another folder."
     )
     assert _contents(tmp_path) == {str(tmp_path / "cup.glb"): b"an older mesh"}
 

@@ -86,7 +86,7 @@ def test_a_base_of_ones_own(hub: Hub, parity: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("TRIPLANETURBO_BASE", str(tmp_path / "base"))
     with Engine("full", "cpu") as engine:
         assert engine.trained
-    with pytest.raises(UserError, match="is no base: there is no folder unet"):
+    with pytest.raises(UserError, match="is not a base folder: it has no folder unet"):
         find_model("full", True, str(tmp_path))
 
 
@@ -95,14 +95,14 @@ def test_without_files_and_network(hub: Hub) -> None:
     with pytest.raises(UserError) as caught:
         find_model("full", True)
     text = str(caught.value)
-    assert "cannot be reached" in text
+    assert "is unreachable" in text
     assert "run `python -m triplaneturbo download`" in text
     assert str(catalog.FULL) in text
     assert constants.HF_HUB_CACHE in text
     assert text.count(". ") == 0  # one sentence
     found = find_model("auto", True)  # the page opens nevertheless
     assert found.folder == SMALL
-    assert found.notice.startswith("The released adapter cannot be had")
+    assert found.notice.startswith("The released adapter is unavailable")
     assert found.notice.endswith("The small model is used.")
     assert find_model("auto", False).notice == ""
 
@@ -163,7 +163,7 @@ def test_without_teachers_and_network(hub: Hub) -> None:
 
 def test_an_address_is_gone_on_with(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     there = remote_file.RICHDREAMER
-    with pytest.raises(UserError, match=r"not at .* any more \(HTTP 401\)"):
+    with pytest.raises(UserError, match=r"no longer available at .* \(HTTP 401\)"):
         fetch_url(there)
     hub.repos["nd/mv"] = Repo({"nd.ckpt": ND})
     part = remote_file.url_file(there).with_name("nd.ckpt.part")

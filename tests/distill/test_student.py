@@ -167,7 +167,7 @@ def test_another_adapter_to_begin_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"adapter": Path("nowhere.safetensors")}, "There is no file nowhere"),
+        ({"adapter": Path("nowhere.safetensors")}, "File not found: nowhere"),
         ({"adapter": Path("nowhere.safetensors"), "tuning": "full"}, "Full tuning has no adapter"),
     ],
 )
@@ -191,7 +191,7 @@ def test_texts_are_encoded_once_and_the_oldest_are_forgotten() -> None:
         asked.append(texts)
         return torch.stack([torch.full((3, 2), float(len(text))) for text in texts])
 
-    remembered = TextEmbeddingCache(embed, CPU, most=2)
+    remembered = TextEmbeddingCache(embed, CPU, max_size=2)
     assert remembered(["a", "bb", "a"])[:, 0, 0].tolist() == [1, 2, 1]
     assert remembered(["bb"]).shape == (1, 3, 2)
     assert asked == [["a"], ["bb"]]

@@ -29,7 +29,7 @@ from triplaneturbo.finetune.duration import estimate
 from triplaneturbo.finetune.run import Report, Run, runs
 from triplaneturbo.finetune.runner import train
 from triplaneturbo.models.adapter import adapter_tensors
-from triplaneturbo.models.full_finetune import apart, base_parameters
+from triplaneturbo.models.full_finetune import base_parameters, split_base_tensors
 
 CPU = torch.device("cpu")
 
@@ -116,13 +116,13 @@ def test_a_run_from_its_order_to_the_library(tmp_path: Path) -> None:
 def test_full_tuning_s_adapter_brings_the_base_that_was_learned(tmp_path: Path) -> None:
     run = Run.begin(tmp_path / "mine", replace(ORDER, tuning="full", preview_every=0))
     finish(run)
-    tensors, base = apart(load_file(run.keep(tmp_path / "library")))
+    tensors, base = split_base_tensors(load_file(run.keep(tmp_path / "library")))
     student = toy.student(replace(toy.SETTINGS, tuning="full")).generator
     assert set(tensors) == set(adapter_tensors(student))
     before = base_parameters(student)
     assert set(base) == set(before)
     (tmp_path / "library" / "mine" / "order.json").write_text("what lies beside it may be broken")
-    with pytest.raises(UserError, match="mine comes of full tuning, which cannot be gone on with"):
+    with pytest.raises(UserError, match="mine comes from full fine-tuning and cannot be used as a starting"):
         replace(ORDER, name="more", start="mine").check(tmp_path / "library")
     moved = {name for name, value in base.items() if not torch.equal(value, before[name])}
     assert {"unet.conv_in.weight", "decoder.conv_in.weight"} <= moved

@@ -32,7 +32,7 @@ from triplaneturbo.finetune.setup_full import draw_views, load_parts
 from triplaneturbo.models import adapters
 from triplaneturbo.models.catalog import ModelFiles, TeacherFiles, find_model
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.models.convert import make_ready
+from triplaneturbo.models.convert import convert_if_needed
 from triplaneturbo.models.text_encoder import TextEncoder
 from triplaneturbo.models.weights import load_base, load_text
 from triplaneturbo.teachers import full, mvdream
@@ -57,7 +57,7 @@ def model(parity: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
 @pytest.fixture(scope="module")
 def found(model: Path) -> ModelFiles:
     found = find_model(str(model), False)
-    make_ready(found)
+    convert_if_needed(found)
     return found
 
 

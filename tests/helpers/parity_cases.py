@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.models.released_checkpoint import config_of, read_released
+from triplaneturbo.models.released_checkpoint import infer_config, read_released
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.models.weights import load_generator
 from triplaneturbo.representations.triplane import sphere
@@ -28,7 +28,7 @@ def case_files(parity: Path) -> list[Path]:
 @lru_cache(maxsize=2)
 def _generator(folder: Path, steps: int) -> TriplaneGenerator:
     released = folder / "adapter.pth"
-    sizes = config_of(read_released(released))
+    sizes = infer_config(read_released(released))
     config = GeneratorConfig(**{**vars(sizes), "steps": steps})
     generator, _ = load_generator(folder, config, base=folder / "base", adapter=released)
     return generator.eval()

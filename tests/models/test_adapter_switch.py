@@ -65,7 +65,7 @@ def tuned(tmp_path: Path) -> Path:
         name: parameter.data.mul_(1 + 0.3 * torch.randn(parameter.shape, generator=draw))
         for name, parameter in base_parameters(generator).items()
     }
-    save_adapter(generator, folder / "whole.safetensors", whole=True)
+    save_adapter(generator, folder / "whole.safetensors", include_base=True)
     unet, vae = load_base(SMALL)
     rooms = {"unet": unet, "decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
     for room, model in rooms.items():
@@ -102,7 +102,7 @@ def test_half_a_base_changes_nothing_and_a_whole_one_is_not_gone_on_with(tuned: 
         with pytest.raises(UserError, match=r"unet\.conv_in\.weight"):
             AdapterSwitch(model, SMALL).use(tmp_path / f"{file}.safetensors")
     assert all(torch.equal(value, before[name]) for name, value in model.generator.state_dict().items())
-    with pytest.raises(UserError, match="comes of full tuning, which cannot be gone on with"):
+    with pytest.raises(UserError, match="comes from full fine-tuning and cannot be used as a starting"):
         load_model(SMALL, adapter=tuned / "whole.safetensors")
 
 

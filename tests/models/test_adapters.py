@@ -49,7 +49,7 @@ def test_what_is_in_it(shelf: Path) -> None:
         (shelf / name).mkdir(exist_ok=True)
     assert list(adapters.adapters(shelf)) == ["pale"]
     assert adapters.adapters(shelf / "nowhere") == {}
-    with pytest.raises(UserError, match=r"There is no adapter '\.\./pale'; there are pale\."):
+    with pytest.raises(UserError, match=r"There is no adapter '\.\./pale'; available: pale\."):
         adapters.adapter("../pale", shelf)
     with pytest.raises(UserError, match="there are none yet"):
         adapters.adapter("pale", shelf / "nowhere")
@@ -65,19 +65,19 @@ def test_what_cannot_be_chosen_is_told_with_what_to_do(shelf: Path) -> None:
     (shelf / "other" / "pytorch_lora_weights.safetensors").write_bytes(whole)
     (shelf / "empty").mkdir()
     (shelf / "notes.txt").write_text("mine")
-    assert adapters.misplaced(shelf) == [
-        "The adapter 'My LoRA' cannot be chosen by that name: rename it to my-lora.",
-        "The adapter 'loose One.safetensors' is in no folder: move it to loose-one/adapter.safetensors.",
+    assert adapters.misplaced_adapters(shelf) == [
+        "The adapter name 'My LoRA' is invalid: rename it to my-lora.",
+        "The adapter 'loose One.safetensors' is not in a folder: move it to loose-one/adapter.safetensors.",
         "The adapter 'other' has no adapter.safetensors: rename its 'pytorch_lora_weights.safetensors'.",
-        "The adapter '\\xc9clair' cannot be chosen by that name: rename it to eclair.",
-        "The adapter '\\u732b' cannot be chosen by that name: rename it to mine.",
+        "The adapter name '\\xc9clair' is invalid: rename it to eclair.",
+        "The adapter name '\\u732b' is invalid: rename it to mine.",
     ]
     with pytest.raises(UserError, match="rename it to my-lora"):
         adapters.adapter("My LoRA", shelf)
     for name in ("../pale", "pale/..", "..", ".", "", "a\0b", "x" * 300):
         with pytest.raises(UserError, match="There is no adapter"):
             adapters.adapter(name, shelf)
-    assert adapters.misplaced(shelf / "nowhere") == []
+    assert adapters.misplaced_adapters(shelf / "nowhere") == []
 
 
 def test_each_makes_its_own_mesh_and_the_own_one_is_as_before(engine: Engine, shelf: Path) -> None:

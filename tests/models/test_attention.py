@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from triplaneturbo.models import attention
 from triplaneturbo.models.attention import attend
-from triplaneturbo.models.groupnorm_layout import lay_out_for_training
+from triplaneturbo.models.groupnorm_layout import use_contiguous_groupnorm
 
 
 def slowly(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def test_group_norms_laid_out_give_the_same(kind: torch.memory_format) -> None:
     laid = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.SiLU(), nn.Conv2d(8, 2, 3))
     laid.load_state_dict(plain.state_dict())
     laid.to(memory_format=kind)
-    lay_out_for_training(laid)
+    use_contiguous_groupnorm(laid)
     x = torch.randn(2, 3, 9, 9)
     shown = []
     laid[2].register_forward_pre_hook(lambda _module, inputs: shown.append(inputs[0].is_contiguous()))

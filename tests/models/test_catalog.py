@@ -60,7 +60,7 @@ def test_a_released_adapter_beside_its_base_makes_a_mesh(
     assert len(kept) == 1
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(UserError, match=r"cannot be kept in \S+ \(.*\): set XDG_CACHE_HOME to a folder"):
+    with pytest.raises(UserError, match=r"Cannot save .* in \S+ \(.*\); set XDG_CACHE_HOME to a folder"):
         Engine(str(folder), "cpu")
 
 
@@ -81,7 +81,7 @@ def test_a_model_from_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    with pytest.raises(UserError, match="'someone/a-model' is no model for this program"):
+    with pytest.raises(UserError, match="'someone/a-model' is not a triplaneturbo model"):
         find_model("someone/a-model", on_gpu=False)
     (tmp_path / CONFIG_NAME).write_text("{}")
     assert find_model("someone/a-model", on_gpu=False).folder == tmp_path
@@ -103,9 +103,9 @@ class Refusal(HfHubHTTPError):
             LocalEntryNotFoundError("no connection"),
             "There is no folder 'someone/a-model', and the hub cannot be",
         ),
-        (ConnectionError("refused"), "and the hub cannot be reached"),
-        (Refusal(404), "The hub does not give 'someone/a-model' (HTTP 404); check the name"),
-        (Refusal(401), "The hub does not give 'someone/a-model' (HTTP 401); check the name"),
+        (ConnectionError("refused"), "and the hub is unreachable"),
+        (Refusal(404), "Cannot download 'someone/a-model' from the hub (HTTP 404); check the name"),
+        (Refusal(401), "Cannot download 'someone/a-model' from the hub (HTTP 401); check the name"),
     ],
     ids=["offline", "refused", "unknown", "private"],
 )
@@ -128,5 +128,5 @@ def test_names_that_cannot_be(name: str, monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_a_missing_built_in_model_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(catalog, "SMALL", tmp_path)
-    with pytest.raises(UserError, match="built-in model is missing: restore"):
+    with pytest.raises(UserError, match="built-in model is missing; restore"):
         find_model("small", on_gpu=False)

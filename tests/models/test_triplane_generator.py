@@ -12,7 +12,7 @@ from tests.helpers.plain_generator import PlainGenerator
 from triplaneturbo.models import peta
 from triplaneturbo.models.adapter import adapter_tensors, set_adapter_tensors
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.models.released_checkpoint import released_places, to_released
+from triplaneturbo.models.released_checkpoint import released_key_map, to_released
 from triplaneturbo.models.schedule import shifted_timesteps
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 
@@ -61,7 +61,7 @@ def pair() -> tuple[TriplaneGenerator, PlainGenerator]:
     plain_unet, plain_vae = bases()
     generator = TriplaneGenerator(unet, vae, scheduler, CONFIG).eval()
     stir(generator)
-    places = released_places(peta.adapted_layers(unet, vae.decoder), CONFIG)
+    places = released_key_map(peta.adapted_layers(unet, vae.decoder), CONFIG)
     tensors = {name: value.detach() for name, value in adapter_tensors(generator).items()}
     return generator, PlainGenerator(plain_unet, plain_vae, scheduler, to_released(tensors, places))
 

@@ -21,10 +21,10 @@ from triplaneturbo.models.adapter import adapter_tensors, load_adapter, save_ada
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.released_checkpoint import (
     check_shape,
-    config_of,
     from_released,
+    infer_config,
     read_released,
-    released_places,
+    released_key_map,
     to_released,
 )
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
@@ -62,7 +62,7 @@ def test_every_released_name_and_shape_has_its_place_at_full_size(facts: Path) -
         generator = TriplaneGenerator(unet, vae, scheduler=None, config=GeneratorConfig())
     assert layers == peta.adapted_layers(generator.unet, generator.vae.decoder)
     tensors = adapter_tensors(generator)
-    places = released_places(layers, generator.config)
+    places = released_key_map(layers, generator.config)
     assert set(places) == set(manifest) - {"geometry.bbox"}
     assert len(manifest) == 1110
     filled: dict[str, set] = {name: set() for name in tensors}
@@ -79,7 +79,7 @@ def test_conversion_there_and_back_keeps_every_number(released: Path, tmp_path: 
     state = read_released(released / "adapter.pth")
     convert_released(released / "adapter.pth", released / "base", tmp_path / "ours")
     config = GeneratorConfig.load(tmp_path / "ours")
-    assert config == config_of(state)
+    assert config == infer_config(state)
     generator, trained = load_generator(tmp_path / "ours", config, base=released / "base")
     assert trained
     save_adapter(generator, tmp_path / "back.pth")
@@ -126,8 +126,8 @@ def test_any_prompt_encodes() -> None:
     embeds = text.embed(["", "a red mushroom", "蘑菇 🍄 \u202e tfel", "x" * 5000])
     assert embeds.shape[:2] == (4, 77)
     assert torch.isfinite(embeds).all()
-    assert text.cut("a red mushroom") == ""
-    assert text.cut("word " * 100) != ""
+    assert text.truncated_text("a red mushroom") == ""
+    assert text.truncated_text("word " * 100) != ""
 
 
 def _refused(call, *words: str) -> None:
@@ -142,7 +142,7 @@ def _refused(call, *words: str) -> None:
 def test_a_file_for_another_base_is_refused(released: Path) -> None:
     config = GeneratorConfig.load(SMALL)
     generator, _ = load_generator(SMALL, config)
-    _refused(lambda: load_adapter(generator, released / "adapter.pth"), "adapter.pth", "does not fit")
+    _refused(lambda: load_adapter(generator, released / "adapter.pth"), "adapter.pth", "does not match")
 
 
 def test_a_base_with_another_text_encoder_is_refused(released: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_base_with_another_text_encoder_is_refused(released: Path) -> None:
     sizes = json.loads((released / "base" / "unet" / "config.json").read_text())
     unet = UNet2DConditionModel.from_config({**sizes, "cross_attention_dim": 48})
     vae = AutoencoderKL.from_config(json.loads((released / "base" / "vae" / "config.json").read_text()))
-    config = config_of(read_released(released / "adapter.pth"))
+    config = infer_config(read_released(released / "adapter.pth"))
     generator = TriplaneGenerator(unet, vae, DDIMScheduler(**full_size.SCHEDULER), config)
     _refused(lambda: load_adapter(generator, released / "adapter.pth"), "for Stable Diffusion 2.1-base")
 
@@ -169,7 +169,7 @@ def test_a_changed_file_is_refused(released: Path, tmp_path: Path, change: str) 
         state["geometry.bbox"] = state["geometry.bbox"] * 2
     torch.save({"state_dict": state}, tmp_path / "changed.pth")
     generator, _ = load_generator(
-        tmp_path, config_of(state), base=released / "base", adapter=released / "adapter.pth"
+        tmp_path, infer_config(state), base=released / "base", adapter=released / "adapter.pth"
     )
     before = {name: value.clone() for name, value in adapter_tensors(generator).items()}
     _refused(lambda: load_adapter(generator, tmp_path / "changed.pth"), "changed.pth")
@@ -271,9 +271,9 @@ def test_keys_of_a_newer_version_are_ignored(tmp_path: Path) -> None:
 
 def test_the_released_layout_takes_six_planes_apart(released: Path) -> None:
     state = read_released(released / "adapter.pth")
-    config = config_of(state)
+    config = infer_config(state)
     generator, _ = load_generator(released, config, base=released / "base", adapter=released / "adapter.pth")
-    places = released_places(peta.adapted_layers(generator.unet, generator.vae.decoder), config)
+    places = released_key_map(peta.adapted_layers(generator.unet, generator.vae.decoder), config)
     tensors = adapter_tensors(generator)
     again = from_released(to_released(tensors, places), places, {n: t.shape for n, t in tensors.items()}, "x")
     assert all(torch.equal(again[name], value) for name, value in tensors.items())

@@ -250,8 +250,8 @@ def test_rays_in_pieces_are_those_of_one(monkeypatch: pytest.MonkeyPatch) -> Non
     )
     origins = torch.tensor([2.0, 0, 0]).expand(1, 50, 3)
     outcomes = []
-    for rays in (grid_renderer.RAYS, 16):
-        monkeypatch.setattr(grid_renderer, "RAYS", rays)
+    for rays in (grid_renderer.RAY_CHUNK, 16):
+        monkeypatch.setattr(grid_renderer, "RAY_CHUNK", rays)
         view = grid_renderer.render_grid(sdf, origins, directions, 20.0, 12, backend="torch")
         total = view.opacity.sum() + view.depth.sum() + view.normal.square().sum()
         outcomes.append((view.opacity, view.depth, view.normal, *torch.autograd.grad(total, sdf)))

@@ -225,7 +225,7 @@ def test_a_full_model_that_does_not_load_leaves_the_small_one(
         assert opened.notice.startswith(str(tmp_path))
         assert opened.notice.endswith("The small model is used.")
     monkeypatch.setattr(engine_module, "find_model", lambda *_: broken)
-    with pytest.raises(UserError, match="holds no model"):
+    with pytest.raises(UserError, match="contains no model"):
         Engine("full", "cpu")
 
 

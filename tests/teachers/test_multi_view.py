@@ -207,7 +207,7 @@ def test_files_that_are_no_checkpoints(parity: Path, tmp_path: Path) -> None:
     torch.save({"state_dict": print}, tmp_path / "runs.ckpt")
     torch.save([1, 2], tmp_path / "list.ckpt")
     for name, match in (
-        ("none.ckpt", "There is no file"),
+        ("none.ckpt", "File not found"),
         ("half.ckpt", "download it again"),
         ("runs.ckpt", "weights alone"),
         ("list.ckpt", "holds no names with tensors; give the file"),

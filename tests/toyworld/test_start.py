@@ -39,7 +39,7 @@ def test_it_goes_on_from_the_shipped_weights(tmp_path: Path, apple_views: Path) 
     assert before.keys() == after.keys()
     for name, value in before.items():
         torch.testing.assert_close(after[name], value.float(), rtol=0, atol=1e-6)
-    with pytest.raises(UserError, match="begun with start"):
+    with pytest.raises(UserError, match="started with start"):
         train(
             DistributedContext(), tmp_path, KEYS, apples, replace(settings, start="another"), math.inf, start
         )
@@ -98,8 +98,8 @@ def test_another_base_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixtur
     [
         (lambda model: (model / ADAPTER_NAME).unlink(), "has no adapter"),
         (lambda model: shutil.rmtree(model / "vae"), "has no vae"),
-        (lambda model: shutil.rmtree(model), "holds no model"),
-        (lambda model: next((model / "unet").glob("*.safetensors")).write_bytes(b"half"), "is broken"),
+        (lambda model: shutil.rmtree(model), "contains no model"),
+        (lambda model: next((model / "unet").glob("*.safetensors")).write_bytes(b"half"), "is corrupt"),
         (lambda model: replace(CONFIG, mlp_width=64).save(model), "other sizes"),
     ],
 )

@@ -52,7 +52,7 @@ def test_an_interrupt_leaves_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_file_in_the_way_of_the_folder_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UserError, match=r"Cannot write in .*; choose another folder"):
+    with pytest.raises(UserError, match=r"Cannot write to .*; choose another folder"):
         write_whole(tmp_path / "file" / "mesh.glb", b"")
 
 

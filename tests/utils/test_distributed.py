@@ -41,7 +41,7 @@ def work(team: DistributedContext, folder: Path) -> None:
     means = team.means({"rank": float(team.rank), "same": 0.1})
     told = [team.any(team.rank == 1), team.any(False)]
     given = torch.full((3,), float(team.rank) + 5)
-    team.take_from_leader([given])
+    team.broadcast_from_main([given])
     (folder / f"here-{team.rank}").touch()
     team.wait()
     everyone = sorted(path.name for path in folder.glob("here-*"))
@@ -80,7 +80,7 @@ def die(team: DistributedContext) -> None:
 
 def test_where_one_is_killed_a_sentence_says_so() -> None:
     with pytest.raises(
-        WorkerLost, match=r"^A process of the run has ended, .* goes on from its last checkpoint\.$"
+        WorkerLost, match=r"^A process of the run has exited, .* resume from its last checkpoint\.$"
     ):
         run(die, (), PARTS)
 
@@ -101,7 +101,7 @@ def test_processes_that_do_not_meet_are_told(monkeypatch: pytest.MonkeyPatch) ->
     environ = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="do not find each other"), launched(environ):
+    with pytest.raises(UserError, match="cannot connect to each other"), launched(environ):
         pass
 
 

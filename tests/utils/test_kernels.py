@@ -33,7 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_kernels_are_kept_beside_a_source_that_can_be_written(home: Path) -> None:
     assert kernels.cache_folder() == kernels.SOURCE / "__pycache__"
-    kernels._kept.__wrapped__()
+    kernels._cache_enabled.__wrapped__()
     assert numba.config.CACHE_DIR == ""
     assert not home.exists()
 
@@ -48,7 +48,7 @@ def test_beside_a_read_only_source_they_are_kept_in_the_users_cache(
     (tmp_path / "package" / "mesh" / "atlas.py").touch()
     for name in ("atlas.fill-3.py311.nbi", "atlas.fill-3.py311.1.nbc", "atlas.cpython-311.pyc"):
         (beside / name).write_text(name)
-    kernels._kept.__wrapped__()
+    kernels._cache_enabled.__wrapped__()
     assert numba.config.CACHE_DIR == str(home) == str(kernels.cache_folder())
     (folder,) = home.iterdir()
     assert folder.name == UserProvidedCacheLocator.get_suitable_cache_subpath(str(beside.parent / "atlas.py"))
@@ -57,7 +57,7 @@ def test_beside_a_read_only_source_they_are_kept_in_the_users_cache(
         "atlas.fill-3.py311.nbi",
     ]
     (folder / "atlas.fill-3.py311.nbi").write_text("newer")
-    kernels._kept.__wrapped__()
+    kernels._cache_enabled.__wrapped__()
     assert (folder / "atlas.fill-3.py311.nbi").read_text() == "newer"
 
 
@@ -67,7 +67,7 @@ def test_numbas_own_variable_comes_first(
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "given"))
     assert kernels.cache_folder() == tmp_path / "given"
     unwritable.append(tmp_path / "given")
-    kernels._kept.__wrapped__()
+    kernels._cache_enabled.__wrapped__()
     assert str(home) == numba.config.CACHE_DIR
 
 
@@ -76,11 +76,11 @@ def test_where_nothing_can_be_written_it_is_said_and_doctor_finds_it(
 ) -> None:
     assert surroundings.compiled_kernels().remedy == ""
     unwritable.append(home)
-    kernels._kept.__wrapped__()
+    kernels._cache_enabled.__wrapped__()
     assert numba.config.CACHE_DIR == ""
     assert kernels.cache_folder() is None
     assert "NUMBA_CACHE_DIR" in surroundings.compiled_kernels().remedy
-    assert _said_while_compiling() == [kernels.EACH_TIME]
+    assert _said_while_compiling() == [kernels.COMPILING_EACH_TIME]
 
 
 def _said_while_compiling() -> list[str]:
@@ -95,8 +95,8 @@ def _said_while_compiling() -> list[str]:
 def test_compiling_is_said_once_and_only_while_somebody_listens(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert _said_while_compiling() == [kernels.ONCE]
-    for quiet, said in ((True, ""), (False, f"{kernels.ONCE}\n")):
+    assert _said_while_compiling() == [kernels.COMPILING_ONCE]
+    for quiet, said in ((True, ""), (False, f"{kernels.COMPILING_ONCE}\n")):
         with kernels.announced_on_stderr(quiet):
             numba.njit(lambda x: 3 * x)(1)
         assert capsys.readouterr() == ("", said)
@@ -120,7 +120,7 @@ def test_what_comes_from_the_cache_is_not_said(tmp_path: Path) -> None:
         )
         for _ in range(2)
     ]
-    assert [run.stdout for run in runs] == [f"{kernels.ONCE}\n8\n", "8\n"], runs[0].stderr
+    assert [run.stdout for run in runs] == [f"{kernels.COMPILING_ONCE}\n8\n", "8\n"], runs[0].stderr
 
 
 def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch, unwritable: list[Path]) -> None:

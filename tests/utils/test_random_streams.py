@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from triplaneturbo.utils.random_streams import RandomStreams, normal, streams, uniform, whole
+from triplaneturbo.utils.random_streams import RandomStreams, normal, randint, streams, uniform
 
 SEED = (3, 12)
 DRAWS: list[Callable[[RandomStreams, int], Tensor]] = [
     lambda rng, rows: normal(rng, (rows, 5, 7)),
     lambda rng, rows: uniform(rng, (rows, 3)),
-    lambda rng, rows: whole(rng, -4, 900, rows),
+    lambda rng, rows: randint(rng, -4, 900, rows),
 ]
 
 
@@ -56,7 +56,7 @@ def test_numbers_are_what_they_are_called() -> None:
     share = uniform(rng, (4, 20_000))
     assert 0 <= float(share.min()) < 0.001
     assert 0.999 < float(share.max()) < 1
-    picked = torch.stack([whole(rng, 2, 5, 4) for _ in range(200)])
+    picked = torch.stack([randint(rng, 2, 5, 4) for _ in range(200)])
     assert picked.unique().tolist() == [2, 3, 4]
 
 

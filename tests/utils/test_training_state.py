@@ -72,7 +72,7 @@ def test_a_broken_state_is_refused(tmp_path: Path, kind: str) -> None:
             "code": {"settings": SETTINGS, "path": path},
         }[kind]  # fmt: skip
         torch.save(content, path)
-    with pytest.raises(UserError, match=r"a\.pt is broken: delete it"):
+    with pytest.raises(UserError, match=r"a\.pt is corrupt; delete it"):
         load_state(path, SETTINGS)
     assert path.exists()
 

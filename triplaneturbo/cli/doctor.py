@@ -17,7 +17,7 @@ from triplaneturbo.cli import DONE, TO_MEND
 from triplaneturbo.cli.finding import Finding, mending
 from triplaneturbo.cli.surroundings import surroundings
 from triplaneturbo.errors import UserError
-from triplaneturbo.models.adapters import misplaced
+from triplaneturbo.models.adapters import misplaced_adapters
 from triplaneturbo.models.catalog import CHECKOUT, ROOT, SMALL, find_full, find_model
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.serving.preflight import check_process
@@ -115,7 +115,7 @@ def _models() -> Iterator[Finding]:
 
 
 def _adapters() -> Iterator[Finding]:
-    for sentence in misplaced():
+    for sentence in misplaced_adapters():
         what, _, remedy = sentence.partition(": ")
         yield Finding("adapter", what, remedy)
 

@@ -133,9 +133,9 @@ def _set_out(
         UserError: it cannot be, or it does not fit; nothing is begun then.
     """
     from triplaneturbo.models.config import GeneratorConfig
-    from triplaneturbo.models.convert import make_ready
+    from triplaneturbo.models.convert import convert_if_needed
 
-    make_ready(found)
+    convert_if_needed(found)
     config = GeneratorConfig.load(found.folder)
     if draft is None:
         run = Run.open(folder)

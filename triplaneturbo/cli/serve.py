@@ -15,7 +15,7 @@ from typing import NoReturn
 from triplaneturbo.cli import DONE, Terminated
 from triplaneturbo.cli.standard_streams import tolerate_lost_output
 from triplaneturbo.errors import UserError
-from triplaneturbo.models.adapters import misplaced
+from triplaneturbo.models.adapters import misplaced_adapters
 from triplaneturbo.request import shown
 from triplaneturbo.serving.address import DEFAULT_HOST, ServingAddress, default_port, port_number
 from triplaneturbo.serving.gradio_environment import ignored, temporary_folder_removed, without_proxies
@@ -145,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
         live_folder(history) as folder,
         Engine(*model, queue=limits.queue, runs=runs) as engine,
     ):
-        print("\n".join(filter(None, (engine.report(), engine.notice, *misplaced()))), flush=True)
+        print("\n".join(filter(None, (engine.report(), engine.notice, *misplaced_adapters()))), flush=True)
         admission = TrainingAccess(admin, folder)
         page = build(engine, folder, history, Guard(limits), admission)
         # Once more: what was free before the model was loaded may be taken by now.

@@ -20,7 +20,7 @@ from triplaneturbo.distill.settings import Settings
 from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.closed_form import levels
 from triplaneturbo.utils.distributed import DistributedContext, fill_gradients
-from triplaneturbo.utils.random_streams import RandomStreams, normal, whole
+from triplaneturbo.utils.random_streams import RandomStreams, normal, randint
 
 _TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
@@ -59,7 +59,7 @@ class LoraCritic:
     @torch.enable_grad()
     def accumulate(self, z: Tensor, condition: Any, rng: RandomStreams) -> float:
         """Add the gradients of its loss on what was rendered, z [B, n, ...]; returns the loss."""
-        times = whole(rng, 0, len(self.teacher.alphas), len(z)).to(z.device)
+        times = randint(rng, 0, len(self.teacher.alphas), len(z)).to(z.device)
         noise = normal(rng, z.shape).to(z)
         alpha, sigma = levels(self.teacher.alphas, times, z)
         found, _ = self.teacher.predict(alpha * z.detach() + sigma * noise, times, condition, False)

@@ -42,7 +42,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.models.merged_lora import MergedLora
 from triplaneturbo.models.schedule import clean_estimate, shifted_timesteps
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
-from triplaneturbo.models.upsample import forget_kernels
+from triplaneturbo.models.upsample import clear_phase_kernels
 from triplaneturbo.teachers.base import SceneBatch, Teacher
 from triplaneturbo.utils.distributed import CollectiveError, DistributedContext, fill_gradients
 from triplaneturbo.utils.random_streams import streams
@@ -188,9 +188,9 @@ class Trainer:
         self._parameters = list(self._named.values())
         self.critics = make_critics(teachers, settings)
         # A critic's pairs are drawn by torch's own generator, and so may be a new adapter's.
-        team.take_from_leader(self._parameters)
+        team.broadcast_from_main(self._parameters)
         for critic in self.critics.values():
-            team.take_from_leader(critic.parameters)
+            team.broadcast_from_main(critic.parameters)
         self.optimizer = make_optimizer(settings.optimizer, self._parameters, settings.rate)
         self.average = {name: p.detach().clone() for name, p in self._named.items()}
         self.scale = LossScale.beside(student.generator.dtype)
@@ -310,7 +310,7 @@ class Trainer:
     def _take(self, weights: Mapping[str, Tensor]) -> None:
         for name, p in self._named.items():
             p.copy_(weights[name])
-        forget_kernels(self.student.generator)  # of weights that lay where these lie
+        clear_phase_kernels(self.student.generator)  # of weights that lay where these lie
 
     def _go_on(self) -> list[str]:
         """Be what the newest checkpoint says; returns what is to be told."""

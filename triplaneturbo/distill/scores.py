@@ -24,7 +24,7 @@ from torch import Tensor
 
 from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
 from triplaneturbo.teachers.closed_form import levels
-from triplaneturbo.utils.random_streams import RandomStreams, normal, uniform, whole
+from triplaneturbo.utils.random_streams import RandomStreams, normal, randint, uniform
 
 Kind = Literal["asd", "sds", "csd", "vsd", "ism"]
 
@@ -95,7 +95,7 @@ def shifted(times: Tensor, settings: ScoreSettings, last: int, rng: RandomStream
 
 def draw(z: Tensor, settings: ScoreSettings, last: int, rng: RandomStreams) -> Draws:
     """Timesteps up to `last`, and noise for z [B, n, ...], drawn where `chance` lives."""
-    times = whole(rng, settings.low, settings.high, len(z)).to(z.device)
+    times = randint(rng, settings.low, settings.high, len(z)).to(z.device)
     noise = normal(rng, z.shape).to(z)
     later = times
     if settings.kind == "asd" and settings.shift != 0:

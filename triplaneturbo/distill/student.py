@@ -18,7 +18,7 @@ from triplaneturbo.distill.settings import Tuning
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapter import ADAPTER_NAME
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.models.groupnorm_layout import lay_out_for_training
+from triplaneturbo.models.groupnorm_layout import use_contiguous_groupnorm
 from triplaneturbo.models.merged_lora import MergedLora
 from triplaneturbo.models.mixed_precision_lora import use_mixed_precision_lora
 from triplaneturbo.models.peta import PlaneLora
@@ -94,7 +94,7 @@ def around(
     # Nothing teaches the offset: renderings show the grid as it is.
     for head in generator.heads.values():
         head.fields.offset.requires_grad_(False)
-    lay_out_for_training(generator)
+    use_contiguous_groupnorm(generator)
     if device.type == "cpu":
         generator.vae.set_attn_processor(AttnProcessor())  # there faster backwards than the fused one
     generator.to(device)

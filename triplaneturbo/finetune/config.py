@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.models.adapters import ADAPTERS, NAME, adapter, adapters, brings_base
+from triplaneturbo.models.adapters import ADAPTERS, NAME, adapter, adapters, has_base_weights
 from triplaneturbo.request import SEED_LIMIT, shown
 from triplaneturbo.utils.atomic_files import write_whole
 
@@ -95,7 +95,7 @@ class FinetuneConfig:
         self.check_values()
         if not self.prompts and not self.corpus:
             raise UserError("No usable prompt is left: give at least one, such as 'a red mushroom'.")
-        if self.start and brings_base(adapter(self.start, library)):
+        if self.start and has_base_weights(adapter(self.start, library)):
             raise UserError(
                 f"The adapter {self.start} comes of full tuning, which cannot be gone on with: begin with"
                 " another one."

@@ -1,4 +1,4 @@
-"""Which model a name means and where its files lie. Imports nothing heavy until a hub is asked."""
+"""Model catalog: resolve a model name to its files. Imports no torch; huggingface_hub only on access."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ RUNS = (ROOT if CHECKOUT else Path()) / "outputs" / "runs"
 SMALL = ROOT / "checkpoints" / "small"
 FULL = DATA / "checkpoints" / "full"
 RELEASED = ADAPTER.files[0][0]
-# Nothing that can run when loaded: no pickles.
+# No pickles: loading one can execute code.
 _WANTED_FILES = ["*.json", "*.safetensors", "*.txt"]
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model's files.
+    """The files of a model.
 
     Attributes:
-        name: what to call it.
-        folder: the model's folder.
-        base: the folder of its base, None where that is the same.
-        released: a released adapter that is still to be converted into `folder`, or None.
-        why: how it was come by.
-        notice: what the user did not get and why, "" if nothing is to be said.
+        name: display name.
+        folder: folder of the model.
+        why: why this model was selected, for reports.
+        base: folder of its base; None: `folder` itself.
+        released: a released adapter to convert into `folder` on first use, or None.
+        notice: message if the model is a fallback, otherwise "".
     """
 
     name: str
@@ -68,19 +68,22 @@ class ModelFiles:
 
     @property
     def small(self) -> bool:
-        """Whether its U-Net is much narrower than Stable Diffusion's, whose first block has 320 channels."""
+        """Whether the U-Net is narrower than Stable Diffusion's, whose first block has 320 channels."""
         try:
             text = ((self.base or self.folder) / "unet" / "config.json").read_text(encoding="utf-8")
             return max(json.loads(text)["block_out_channels"]) < 320
         except (OSError, ValueError, KeyError, TypeError):
-            return False  # loading it will say what is wrong
+            return False  # loading the model reports the error
 
 
 @dataclass(frozen=True)
 class TeacherFiles:
-    """Where the full model's teachers lie: two checkpoints, and a folder with RichDreamer's text encoder.
+    """The files of the full model's teachers; None for a teacher that was not requested.
 
-    None: of a teacher that was not asked for.
+    Attributes:
+        mvdream: MVDream checkpoint.
+        richdreamer: checkpoint of RichDreamer's normal-depth model.
+        text: folder with RichDreamer's text encoder.
     """
 
     mvdream: Path | None
@@ -89,19 +92,21 @@ class TeacherFiles:
 
 
 def base_or_default(asked: str | None) -> str:
-    """The base's folder that was asked for; None: TRIPLANETURBO_BASE's, "" if that is not set."""
+    """Return `asked`, the requested base folder; if it is None, the value of TRIPLANETURBO_BASE or ""."""
     return os.environ.get("TRIPLANETURBO_BASE", "") if asked is None else asked
 
 
 def find_model(name: str, on_gpu: bool, base: str = "") -> ModelFiles:
-    """The model called `name`: "auto", "small", "full", a folder, or a hub id such as "someone/a-model".
+    """Find a model by name, downloading missing files if necessary.
 
     Args:
-        base: a folder of Stable Diffusion 2.1-base, for a model that does not bring its own; "": the one in
-            the hub's cache, fetched where it is not there yet.
+        name: "auto", "small", "full", a folder or a hub id such as "someone/a-model".
+        on_gpu: whether the model will run on a CUDA device; "auto" then prefers the full model.
+        base: folder of Stable Diffusion 2.1-base for a model without a base of its own; "": use the hub's
+            cache, and download it if it is not cached.
 
     Raises:
-        UserError: there is none, or its files are not on this machine and cannot be had.
+        UserError: the name is invalid, or files are missing and cannot be downloaded.
     """
     if name == "auto":
         return _auto(on_gpu, base)
@@ -115,11 +120,11 @@ def find_model(name: str, on_gpu: bool, base: str = "") -> ModelFiles:
     if os.path.isdir(folder):
         adapters = sorted(folder.glob("*.pth"))
         if not (folder / CONFIG_NAME).is_file() and len(adapters) == 1:
-            beside = "a released adapter beside its base"
-            return _released(folder.resolve().name, adapters[0], _own_base(folder, base), beside)
+            why = "a released adapter with its base"
+            return _released(folder.resolve().name, adapters[0], _find_base(folder, base), why)
         if not (folder / CONFIG_NAME).is_file():
-            raise UserError(f"{shown(name)} is no model's folder: there is no {CONFIG_NAME} in it.")
-        own = _own_base(folder, base)
+            raise UserError(f"{shown(name)} is not a model folder: it has no {CONFIG_NAME}.")
+        own = _find_base(folder, base)
         return ModelFiles(folder.resolve().name, folder, "asked for", base=None if own == folder else own)
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) and ".." not in name:
         return _from_hub(name)
@@ -127,7 +132,7 @@ def find_model(name: str, on_gpu: bool, base: str = "") -> ModelFiles:
 
 
 def fingerprint(name: str) -> str:
-    """Tells one state of a model's own files from another; for a model that is no folder yet, its name."""
+    """Return a hash of a model's name and its own files; of the name alone if the files are not local."""
     folder = SMALL if name in ("auto", "small") else FULL if name == "full" else Path(name).expanduser()
     digest = hashlib.sha256(name.encode("utf-8", "replace"))
     for file in (CONFIG_NAME, "adapter.safetensors"):
@@ -140,42 +145,43 @@ def fingerprint(name: str) -> str:
 
 def _auto(on_gpu: bool, base: str) -> ModelFiles:
     if not on_gpu:
-        return _small("the full model wants a CUDA device")
+        return _small("the full model needs a CUDA device")
     try:
         return get_full(base)
     except UserError as error:
-        found = _small("the full model cannot be had")
+        found = _small("the full model is unavailable")
         return replace(found, notice=f"{error} The small model is used.")
 
 
 def _small(why: str) -> ModelFiles:
     if not (SMALL / CONFIG_NAME).is_file():
         raise UserError(
-            f"The built-in model is missing: restore {SMALL} from the repository or install again."
+            f"The built-in model is missing; restore {SMALL} from the repository, or reinstall the package."
         )
     return ModelFiles("small", SMALL, why)
 
 
 def find_full(base: str = "") -> ModelFiles | None:
-    """The full model if its files are on this machine, in `checkpoints/full` or in the hub's cache."""
-    under = _given(base) or (FULL if _has_base(FULL) else cached(BASE))
-    if under is None:
+    """Return the full model if its files are local (in `checkpoints/full` or the hub's cache), else None."""
+    base_folder = _explicit_base(base) or (FULL if _has_base(FULL) else cached(BASE))
+    if base_folder is None:
         return None
     if (FULL / CONFIG_NAME).is_file():
-        return ModelFiles("full", FULL, "its folder is there", base=None if under == FULL else under)
+        own = None if base_folder == FULL else base_folder
+        return ModelFiles("full", FULL, "found in checkpoints/full", base=own)
     if (FULL / RELEASED).is_file():
-        return _released("full", FULL / RELEASED, under, "its folder is there")
+        return _released("full", FULL / RELEASED, base_folder, "found in checkpoints/full")
     released = cached(ADAPTER)
     if released is None:
         return None
-    return _released("full", released / RELEASED, under, "in the hub's cache")
+    return _released("full", released / RELEASED, base_folder, "found in the hub's cache")
 
 
 def get_full(base: str = "") -> ModelFiles:
-    """The full model; what is not on this machine is fetched from the hub, with progress bars.
+    """Return the full model; missing files are downloaded from the hub with progress bars.
 
     Raises:
-        UserError: it cannot be had.
+        UserError: files are missing and cannot be downloaded.
     """
     found = find_full(base)
     if found is not None:
@@ -183,70 +189,70 @@ def get_full(base: str = "") -> ModelFiles:
     try:
         if not any((FULL / name).is_file() for name in (CONFIG_NAME, RELEASED)):
             fetch(ADAPTER)
-        if not (_given(base) or _has_base(FULL)):
+        if not (_explicit_base(base) or _has_base(FULL)):
             fetch(BASE)
     except CacheError:
         raise
     except UserError as error:
         raise UserError(
-            f"{str(error).rstrip('.')}; run `python -m triplaneturbo download` where there is a network, or"
-            f" put {RELEASED} and the folders of {BASE.name} into {FULL} (looked there and in"
+            f"{str(error).rstrip('.')}; run `python -m triplaneturbo download` with a network connection, or"
+            f" put {RELEASED} and the folders of {BASE.name} into {FULL} (searched there and in"
             f" {cache_folder()})."
         ) from None
     found = find_full(base)
     assert found is not None
-    return replace(found, why="fetched from the hub")
+    return replace(found, why="downloaded from the hub")
 
 
 def get_teachers(names: Collection[str] = ("mvdream", "richdreamer")) -> TeacherFiles:
-    """The files of the full model's teachers; what is not on this machine is fetched, with progress bars.
+    """Return the files of the full model's teachers; missing ones are downloaded with progress bars.
 
     Args:
-        names: of the teachers that are wanted; "sd" has no files of its own.
+        names: names of the teachers; "sd" has no files of its own.
 
     Raises:
-        UserError: one of them cannot be had.
+        UserError: files are missing and cannot be downloaded.
     """
     try:
-        views = fetch(MVDREAM) / MVDREAM.files[0][0] if "mvdream" in names else None
+        mvdream = fetch(MVDREAM) / MVDREAM.files[0][0] if "mvdream" in names else None
         if "richdreamer" not in names:
-            return TeacherFiles(views, None, None)
-        return TeacherFiles(views, fetch_url(RICHDREAMER), fetch(TEXT_1_5))
+            return TeacherFiles(mvdream, None, None)
+        return TeacherFiles(mvdream, fetch_url(RICHDREAMER), fetch(TEXT_1_5))
     except CacheError:
         raise
     except UserError as error:
         raise UserError(
-            f"{str(error).rstrip('.')}; run `python -m triplaneturbo download --what teachers` where there is"
-            f" a network (looked in {cache_folder()} and for {url_file(RICHDREAMER)})."
+            f"{str(error).rstrip('.')}; run `python -m triplaneturbo download --what teachers` with a network"
+            f" connection (searched in {cache_folder()} and for {url_file(RICHDREAMER)})."
         ) from None
 
 
-def _given(base: str) -> Path | None:
-    """The base's folder that was given, None if none was."""
+def _explicit_base(base: str) -> Path | None:
+    """Return the base folder that the user gave, or None if `base` is empty."""
     if not base:
         return None
     folder = Path(base).expanduser()
     if not (folder / "unet").is_dir():
-        raise UserError(f"{shown(base)} is no base: there is no folder unet in it; see --base.")
+        raise UserError(f"{shown(base)} is not a base folder: it has no folder unet; see --base.")
     return folder
 
 
-def _own_base(folder: Path, base: str) -> Path:
-    """The base of the model in `folder`: there, where it was given, or on the hub."""
-    return folder if _has_base(folder) else _given(base) or fetch(BASE)
+def _find_base(folder: Path, base: str) -> Path:
+    """Return the base of the model in `folder`: that folder, the one that the user gave, or the hub's."""
+    return folder if _has_base(folder) else _explicit_base(base) or fetch(BASE)
 
 
 def _has_base(folder: Path) -> bool:
-    """Whether a part of a base lies in `folder`; if others are missing, loading it will say so."""
+    """Return whether any part of a base is in `folder`; loading reports missing parts."""
     parts = ("unet", "vae", "scheduler", "text_encoder", "tokenizer")
     return any((folder / part).is_dir() for part in parts)
 
 
 def _released(name: str, adapter: Path, base: Path, why: str) -> ModelFiles:
-    """A released adapter with its base; converted once for each state of its file."""
-    state = adapter.stat()
-    mark = hashlib.sha256(f"{adapter.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()
-    return ModelFiles(name, _cache() / f"released-{mark[:12]}", why, base=base, released=adapter)
+    """Return a released adapter with its base; the conversion is cached by path, size and time of change."""
+    stat = adapter.stat()
+    digest = hashlib.sha256(f"{adapter.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()
+    return ModelFiles(name, _cache() / f"released-{digest[:12]}", why, base=base, released=adapter)
 
 
 def _from_hub(hub_id: str) -> ModelFiles:
@@ -256,26 +262,32 @@ def _from_hub(hub_id: str) -> ModelFiles:
     try:
         folder = Path(snapshot_download(hub_id, allow_patterns=_WANTED_FILES))
     except HFValidationError:
-        raise UserError(f"{shown(hub_id)} cannot be a hub id; use one such as someone/a-model.") from None
-    except Exception as error:  # its transport has errors of its own kinds, which differ between versions
+        raise UserError(f"{shown(hub_id)} is not a valid hub id; use the form someone/a-model.") from None
+    except Exception as error:  # the HTTP client's exception types differ between versions
         code = getattr(error.response, "status_code", None) if isinstance(error, HfHubHTTPError) else None
         if code is not None:
             raise UserError(
-                f"The hub does not give {shown(hub_id)} (HTTP {code}); check the name and, for a private"
-                " model, log in."
+                f"Cannot download {shown(hub_id)} from the hub (HTTP {code}); check the name and, for a"
+                " private model, log in."
             ) from None
         raise UserError(
-            f"There is no folder {shown(hub_id)}, and the hub cannot be reached to look for a model of that"
-            " name; check the name and the connection."
+            f"There is no folder {shown(hub_id)}, and the hub is unreachable; check the name and the network"
+            " connection."
         ) from None
     if not (folder / CONFIG_NAME).is_file():
-        raise UserError(f"{shown(hub_id)} is no model for this program: there is no {CONFIG_NAME} in it.")
-    return ModelFiles(hub_id, folder, "asked for, from the hub")
+        raise UserError(f"{shown(hub_id)} is not a triplaneturbo model: it has no {CONFIG_NAME}.")
+    return ModelFiles(hub_id, folder, "requested, from the hub")
 
 
 def _cache() -> Path:
-    """Return the folder for converted models. UserError if the user has no home for it."""
+    """Return the folder for converted models.
+
+    Raises:
+        UserError: the user has no home folder.
+    """
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "triplaneturbo"
-    except RuntimeError:  # a container's user, of whom the system knows nothing
-        raise UserError("There is no home folder for converted models; set XDG_CACHE_HOME to one.") from None
+    except RuntimeError:  # the user has no entry in the user database, as in some containers
+        raise UserError(
+            "No home folder was found for converted models; set XDG_CACHE_HOME to a writable folder."
+        ) from None

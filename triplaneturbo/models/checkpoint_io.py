@@ -1,4 +1,4 @@
-"""Checkpoints that others wrote (`.pth`, `.pt`, `.ckpt`): read as weights, nothing in them ever run."""
+"""Safe loading of third-party checkpoints (`.pth`, `.pt`, `.ckpt`): weights only, no code execution."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from triplaneturbo.errors import UserError
 
 
 def read_checkpoint(path: Path, what: str, mapped: bool = False) -> Any:
-    """What such a file holds, tensors on the CPU.
+    """Load a checkpoint with its tensors on the CPU.
 
     Args:
-        what: what the file should be, for a person.
-        mapped: tensors are read from the disk when they are looked at, and not before.
+        path: the file.
+        what: description of the expected file for error messages, for example "a released adapter".
+        mapped: memory-map the file, so that tensors are read on first access.
 
     Raises:
-        UserError: the file is missing, cut short, no checkpoint, or holds what only running it could make.
+        UserError: the file is missing, truncated, not a checkpoint, or contains objects other than weights.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError:
-        raise UserError(f"There is no file {path}; give the path of {what}.") from None
-    except Exception as error:  # a broken file raises whatever the bytes lead the reader to
+        raise UserError(f"File not found: {path}; give the path of {what}.") from None
+    except Exception as error:  # a corrupt file can raise almost any exception
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{path} cannot be read as a checkpoint of weights alone ({reason[:120]}); download it again."
+            f"{path} is not a valid checkpoint, or contains more than weights ({reason[:120]}); download it"
+            " again."
         ) from None

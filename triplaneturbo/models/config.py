@@ -1,4 +1,4 @@
-"""What a model's weights do not say themselves."""
+"""GeneratorConfig: the hyperparameters of a model, stored in triplaneturbo.json."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ CONFIG_NAME = "triplaneturbo.json"
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """The sizes and choices of a model; the defaults are those of the released weights.
+    """Hyperparameters of a model; the defaults are those of the released weights.
 
     Attributes:
-        plane_rank, cross_rank, vae_rank, conv_rank: ranks of the adapters: the planes' own in self-attention,
-            those in cross-attention, in the decoder's attention, and on convolutions.
-        plane_channels: channels C of one feature plane; the adapted decoder gives 2C, the first C for the
-            geometry planes and the last C for the texture planes.
+        plane_rank: rank of the per-plane adapters in the U-Net's self-attention.
+        cross_rank: rank of the adapters in the U-Net's cross-attention.
+        vae_rank: rank of the adapters in the decoder's attention.
+        conv_rank: rank of the adapters on convolutions.
+        plane_channels: channels C of one feature plane. The adapted decoder outputs 2C channels: the first C
+            for geometry planes, the last C for texture planes.
         mlp_width: width of the hidden layers of the three field MLPs.
         mlp_layers: number of hidden layers of each MLP.
-        mlp_bias: whether the MLPs' linear layers have biases.
+        mlp_bias: whether the linear layers of the MLPs have biases.
         mlp_activation: "relu", "silu" or "softplus".
-        sphere_radius: the SDF is the MLP's value plus that of a sphere of this radius.
-        latent_size: side of one latent; a plane's side is this times the VAE's factor.
+        sphere_radius: radius of the sphere whose SDF is added to the output of the SDF MLP.
+        latent_size: height and width of a latent; a plane is larger by the VAE's scale factor.
         grid_resolution: nodes along each side of the marching cubes grid.
-        plane_lora: whether each plane has its own low-rank pair in self-attention (PETA), or all share one
-            (basic LoRA).
-        plane_embedding: whether a learned embedding of plane and position is added after the U-Net's first
-            convolution: pure noise does not say where it lies.
-        steps: denoising steps.
-        world: whether the model knows the words of `triplaneturbo.toyworld` only.
-        untrained_seed: where the folder holds no weights, they are drawn from this seed; None: it holds them.
+        plane_lora: whether each plane has its own low-rank factors in self-attention (PETA), or all planes
+            share them (plain LoRA).
+        plane_embedding: whether a learned embedding per plane and position is added after the U-Net's first
+            convolution.
+        steps: number of denoising steps.
+        world: whether the model was trained on the vocabulary of `triplaneturbo.toyworld` only.
+        untrained_seed: seed for random weights if the folder has none; None: the folder has weights.
     """
 
     plane_rank: int = 16
@@ -62,34 +64,32 @@ class GeneratorConfig:
 
     @classmethod
     def load(cls, folder: Path) -> GeneratorConfig:
-        """Read `triplaneturbo.json` from `folder`; keys of a newer version are ignored.
+        """Read `triplaneturbo.json` from `folder`; unknown keys are ignored.
 
         Raises:
-            UserError: the file is missing or is not a JSON object of the right types.
+            UserError: the file is missing or invalid.
         """
         path = folder / CONFIG_NAME
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise UserError(f"{folder} holds no model: there is no {CONFIG_NAME} in it.") from None
+            raise UserError(f"{folder} contains no model: {CONFIG_NAME} not found.") from None
         except (OSError, ValueError) as error:
-            raise UserError(f"Cannot read {path}: {error}; restore it from where it came.") from None
+            raise UserError(f"Cannot read {path}: {error}; restore or download it again.") from None
         if not isinstance(values, dict):
-            raise UserError(f"Cannot read {path}: it should hold one JSON object.")
+            raise UserError(f"Cannot read {path}: it should contain one JSON object.")
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         config = cls(**known)
         config.check(path)
         return config
 
     def check(self, where: object) -> None:
-        """Raise UserError naming `where` if a value has a wrong type or cannot be."""
+        """Raise UserError, with `where` in its message, if a value has the wrong type or is out of range."""
         for field in fields(self):
             value: Any = getattr(self, field.name)
             if field.name == "untrained_seed":
                 if value is not None and type(value) is not int:
-                    raise UserError(
-                        f"{where}: untrained_seed should be a whole number or null, not {value!r}."
-                    )
+                    raise UserError(f"{where}: untrained_seed should be an integer or null, not {value!r}.")
                 continue
             kind = type(field.default)
             if type(value) not in ((int, float) if kind is float else (kind,)):

@@ -1,4 +1,4 @@
-"""A model whose released adapter is turned into our own layout when it is first wanted."""
+"""Conversion of a released adapter to this package's format on first use."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import CONFIG_NAME
 
 
-def make_ready(found: ModelFiles) -> None:
-    """Convert the model's released adapter, if it has one that is not converted yet.
+def convert_if_needed(files: ModelFiles) -> None:
+    """Convert the model's released adapter; no-op if there is none or it is already converted.
 
     Raises:
-        UserError: the adapter or its base is missing or broken, or the folder cannot be written.
+        UserError: the adapter or its base is missing or corrupt, or the folder is not writable.
     """
-    if not (found.released and found.base) or (found.folder / CONFIG_NAME).is_file():
+    if not (files.released and files.base) or (files.folder / CONFIG_NAME).is_file():
         return
     from triplaneturbo.models.weights import convert_released
 
     try:
-        convert_released(found.released, found.base, found.folder)
+        convert_released(files.released, files.base, files.folder)
     except UserError as error:
         if not isinstance(error.__cause__, OSError):
             raise
         raise UserError(
-            f"The converted adapter cannot be kept in {found.folder.parent} ({error.__cause__.strerror}):"
-            " set XDG_CACHE_HOME to a folder that can be written."
+            f"Cannot save the converted adapter in {files.folder.parent} ({error.__cause__.strerror}); set"
+            " XDG_CACHE_HOME to a writable folder."
         ) from None

@@ -1,6 +1,7 @@
-"""The base as it was learned itself ("full" tuning), beside the adapter in one file.
+"""Full fine-tuning: weights of the base that are stored with the adapter in one file.
 
-Its tensors are called `base.`, the room, and diffusers' name: `base.unet.conv_in.weight`.
+Base tensors are named `base.`, the model (`unet`, `decoder` or `post_quant_conv`), and diffusers' name, for
+example `base.unet.conv_in.weight`.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ from collections.abc import Mapping
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
-from triplaneturbo.models.adapters import OF_BASE
+from triplaneturbo.models.adapters import BASE_PREFIX
 from triplaneturbo.models.released_checkpoint import check_tensors
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 
 
-def parameters(unet: UNet2DConditionModel, vae: AutoencoderKL) -> dict[str, nn.Parameter]:
-    """The parameters of the U-Net, the decoder and the convolution before it, but no adapter's, by name."""
-    rooms = {"unet": unet, "decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
+def named_base_parameters(unet: UNet2DConditionModel, vae: AutoencoderKL) -> dict[str, nn.Parameter]:
+    """Return the parameters of U-Net, decoder and post_quant_conv by name, without adapters."""
+    models = {"unet": unet, "decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
     return {
-        f"{room}.{name.replace('.base_layer', '')}": parameter
-        for room, model in rooms.items()
+        f"{prefix}.{name.replace('.base_layer', '')}": parameter
+        for prefix, model in models.items()
         if model is not None
         for name, parameter in model.named_parameters()
         if "lora_" not in name
@@ -28,29 +29,32 @@ def parameters(unet: UNet2DConditionModel, vae: AutoencoderKL) -> dict[str, nn.P
 
 
 def base_parameters(generator: TriplaneGenerator) -> dict[str, nn.Parameter]:
-    """A generator's, as `parameters` has them."""
-    return parameters(generator.unet, generator.vae)
+    """Return the base parameters of a generator, named as in `named_base_parameters`."""
+    return named_base_parameters(generator.unet, generator.vae)
 
 
-def marked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A base's tensors as they are called in a file."""
-    return {f"{OF_BASE}{name}": value for name, value in tensors.items()}
+def add_base_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return base tensors under their names in a file."""
+    return {f"{BASE_PREFIX}{name}": value for name, value in tensors.items()}
 
 
-def is_of_base(name: str) -> bool:
-    """Whether a file's tensor is the base's."""
-    return name.startswith(OF_BASE)
+def is_base_tensor(name: str) -> bool:
+    """Return whether a tensor of a file belongs to the base."""
+    return name.startswith(BASE_PREFIX)
 
 
-def apart(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A file's tensors as those of the adapter and those of the base, which are none without full tuning."""
-    adapter = {name: value for name, value in tensors.items() if not is_of_base(name)}
-    base = {name.removeprefix(OF_BASE): value for name, value in tensors.items() if is_of_base(name)}
+def split_base_tensors(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Split the tensors of a file into adapter and base tensors, the latter without their prefix.
+
+    The second dict is empty for an adapter without full fine-tuning.
+    """
+    adapter = {name: value for name, value in tensors.items() if not is_base_tensor(name)}
+    base = {name.removeprefix(BASE_PREFIX): value for name, value in tensors.items() if is_base_tensor(name)}
     return adapter, base
 
 
 def check_base(generator: TriplaneGenerator, base: Mapping[str, Tensor], source: object) -> None:
-    """Nothing, if tensors are a whole base for this generator, or none at all.
+    """Check that base tensors are complete and match this generator; no-op if there are none.
 
     Raises:
         UserError: a name is missing or unknown, or a shape differs.

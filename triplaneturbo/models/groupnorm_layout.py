@@ -1,7 +1,7 @@
-"""Group norms on a CPU, laid out as their backward pass wants them.
+"""Memory layout of GroupNorm inputs for fast training on a CPU.
 
-On tensors laid out channels last (torch 2.15, bfloat16) the backward pass of a group norm takes up to twenty
-times as long as on contiguous ones: 31 against 1.4 ms for 24 x 16 x 64 x 64 on one core.
+The backward pass of GroupNorm on channels-last tensors (torch 2.15, bfloat16) is up to 20 times slower than
+on contiguous tensors: 31 vs. 1.4 ms for 24 x 16 x 64 x 64 on one core.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class _Contiguous(torch.autograd.Function):
-    """The identity, contiguous both ways."""
+    """Identity whose output and gradient are contiguous."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
@@ -22,21 +22,21 @@ class _Contiguous(torch.autograd.Function):
         return gradients[0].contiguous()
 
 
-def lay_out_for_training(model: nn.Module) -> None:
-    """Make what enters and leaves all group norms contiguous, on the CPU, where gradients are kept."""
+def use_contiguous_groupnorm(model: nn.Module) -> None:
+    """Register hooks that make GroupNorm inputs and gradients contiguous, in CPU training only."""
     for module in model.modules():
         if isinstance(module, nn.GroupNorm):
-            module.register_forward_pre_hook(_before)
-            module.register_forward_hook(_after)
+            module.register_forward_pre_hook(_contiguous_input)
+            module.register_forward_hook(_contiguous_gradient)
 
 
-def _wanted(x: Tensor) -> bool:
+def _trains_on_cpu(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.requires_grad and torch.is_grad_enabled()
 
 
-def _before(_module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
-    return (inputs[0].contiguous(),) if _wanted(inputs[0]) else None
+def _contiguous_input(_module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
+    return (inputs[0].contiguous(),) if _trains_on_cpu(inputs[0]) else None
 
 
-def _after(_module: nn.Module, _inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
-    return _Contiguous.apply(output) if _wanted(output) else None
+def _contiguous_gradient(_module: nn.Module, _inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
+    return _Contiguous.apply(output) if _trains_on_cpu(output) else None

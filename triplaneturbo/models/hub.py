@@ -1,8 +1,8 @@
-"""Released weights: who has them, which files of theirs are used, and how these come onto this machine.
+"""Hub downloads: the repositories and files of released weights, and download plans.
 
-Everything lies in the hub's own cache (HF_HOME), is resumed after a cut, and is found there without a network
-(HF_HUB_OFFLINE). Revisions are stated, so that a repository that changes does not change what is loaded; that
-of the adapter, whose commit we could not look up, is the branch main.
+Files are stored in the hub's own cache (HF_HOME); downloads resume, and cached files work offline
+(HF_HUB_OFFLINE). Repositories are pinned to a commit, except that of the adapter, which uses the branch main
+because its commit is unknown to us.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from triplaneturbo.errors import UserError
 
 @dataclass(frozen=True)
 class Source:
-    """A repository on the hub at a revision, of which a tag or a branch may change and a commit may not."""
+    """A hub repository at a revision (a commit, tag or branch)."""
 
     repo: str
     revision: str = "main"
@@ -28,12 +28,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Release:
-    """Something released.
+    """A set of released files.
 
     Attributes:
-        name: what to call it.
-        sources: who has it, the first to be asked first.
-        files: what is used of it; of several names in one entry the first that is offered.
+        name: display name.
+        sources: repositories that offer it, in order of preference.
+        files: the required files; each entry lists alternative names in order of preference.
     """
 
     name: str
@@ -43,7 +43,14 @@ class Release:
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """One file that `fetch` would take: its bytes, None where unknown, and whether it is here already."""
+    """One file that `fetch` would download.
+
+    Attributes:
+        source: the repository.
+        file: path in the repository.
+        size: size in bytes, or None if unknown.
+        here: whether the file is already cached.
+    """
 
     source: Source
     file: str
@@ -51,8 +58,8 @@ class DownloadPlan:
     here: bool
 
 
-def _half(path: str) -> tuple[str, ...]:
-    """Weights at half precision where they are offered: half the bytes, and nothing of ours needs more."""
+def _prefer_fp16(path: str) -> tuple[str, ...]:
+    """Return alternative names of a weights file: half precision first, which is precise enough here."""
     stem = path.removesuffix(".safetensors")
     return f"{stem}.fp16.safetensors", path
 
@@ -61,9 +68,9 @@ _TOKENIZER = tuple(
     (f"tokenizer/{name}",)
     for name in ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 )
-_TEXT = (("text_encoder/config.json",), _half("text_encoder/model.safetensors"), *_TOKENIZER)
+_TEXT = (("text_encoder/config.json",), _prefer_fp16("text_encoder/model.safetensors"), *_TOKENIZER)
 
-# Stable Diffusion 2.1-base: its first repository is closed since November 2025, so its copies come first.
+# The original repository (stabilityai) has been closed since November 2025, so mirrors come first.
 BASE = Release(
     "Stable Diffusion 2.1-base",
     (
@@ -74,9 +81,9 @@ BASE = Release(
     (
         ("scheduler/scheduler_config.json",),
         ("unet/config.json",),
-        _half("unet/diffusion_pytorch_model.safetensors"),
+        _prefer_fp16("unet/diffusion_pytorch_model.safetensors"),
         ("vae/config.json",),
-        _half("vae/diffusion_pytorch_model.safetensors"),
+        _prefer_fp16("vae/diffusion_pytorch_model.safetensors"),
         *_TEXT,
     ),
 )
@@ -97,26 +104,26 @@ TEXT_1_5 = Release(
 
 
 class CacheError(UserError):
-    """The hub's cache cannot be written: no source and no network can mend that."""
+    """The hub's cache is not writable; trying another source does not help."""
 
 
 class _Unavailable(Exception):
-    """A source does not give a release; the text says why in a few words."""
+    """A source does not provide a release; the message is a short reason that follows the source's name."""
 
 
-class _Absent(_Unavailable):
-    """The source is there, the file of it is not."""
+class _FileMissing(_Unavailable):
+    """The repository exists, but a file does not."""
 
 
 class _Unreachable(_Unavailable):
-    """Nor will any other source be: the hub itself is out of reach."""
+    """The hub itself is unreachable, so other sources are not tried."""
 
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 
 def cached(release: Release) -> Path | None:
-    """The folder of a release that lies whole in the cache, of any of its sources; no network is asked."""
+    """Return the folder of a release if all its files are cached, else None; uses no network."""
     from huggingface_hub import try_to_load_from_cache
 
     for source in release.sources:
@@ -134,138 +141,135 @@ def cached(release: Release) -> Path | None:
 
 
 def fetch(release: Release) -> Path:
-    """The folder of a release in the cache; what is missing there is downloaded, with progress bars.
+    """Return the cached folder of a release; missing files are downloaded with progress bars.
 
     Raises:
-        UserError: no source gives it, or the cache cannot be written.
+        UserError: no source provides the release, or the cache is not writable.
     """
-    return cached(release) or _of_the_first(release, lambda source: _take(source, release.files))
+    return cached(release) or _try_sources(release, lambda source: _download(source, release.files))
 
 
 def plan(release: Release) -> list[DownloadPlan]:
-    """What `fetch` would take and how large it is, without taking it.
+    """List the files that `fetch` would download, without downloading them.
 
     Raises:
-        UserError: no source gives it.
+        UserError: no source provides the release.
     """
-    return _of_the_first(release, lambda source: [_planned(source, names) for names in release.files])
+    return _try_sources(release, lambda source: [_plan_file(source, names) for names in release.files])
 
 
-def _of_the_first(release: Release, ask: Callable[[Source], Answer]) -> Answer:
-    """What the first source answers that has a release."""
+def _try_sources(release: Release, action: Callable[[Source], T]) -> T:
+    """Return the result of `action` for the first source that provides a release."""
     reasons = []
     for source in release.sources:
         try:
-            _knock(source, release.files[0][-1])
-            return ask(source)
+            _check_available(source, release.files[0][-1])
+            return action(source)
         except _Unavailable as reason:
             reasons.append(f"{source.repo} {reason}")
             if isinstance(reason, _Unreachable):
                 break
-    raise UserError(f"{_upper(release.name)} cannot be had: {'; '.join(reasons)}.")
+    raise UserError(f"{_capitalize(release.name)} is unavailable: {'; '.join(reasons)}.")
 
 
 def cache_folder() -> Path:
-    """Where the hub's files are kept."""
+    """Return the folder of the hub's cache."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
 
 
 def _root(path: str, name: str) -> Path:
-    """The folder in which `name` is `path`."""
+    """Return the snapshot folder in which the file `name` has the path `path`."""
     return Path(path).parents[name.count("/")]
 
 
-def _upper(text: str) -> str:
+def _capitalize(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _take(source: Source, files: Sequence[tuple[str, ...]]) -> Path:
-    """The folder into which a source's files were downloaded."""
+def _download(source: Source, files: Sequence[tuple[str, ...]]) -> Path:
+    """Download files of a source and return their folder."""
     from huggingface_hub import hf_hub_download
 
     folder = Path()
     for names in files:
-        path, name = _first_offered(
+        path, name = _first_existing(
             source, names, lambda name: hf_hub_download(source.repo, name, revision=source.revision)
         )
         folder = _root(path, name)
     return folder
 
 
-def _planned(source: Source, names: tuple[str, ...]) -> DownloadPlan:
+def _plan_file(source: Source, names: tuple[str, ...]) -> DownloadPlan:
     from huggingface_hub import hf_hub_download
 
-    info, name = _first_offered(
+    info, name = _first_existing(
         source, names, lambda name: hf_hub_download(source.repo, name, revision=source.revision, dry_run=True)
     )
     return DownloadPlan(source, name, info.file_size, info.is_cached)
 
 
-def _knock(source: Source, name: str) -> None:
-    """Ask once whether a source is there: downloads ask again and again for half a minute first."""
+def _check_available(source: Source, name: str) -> None:
+    """Check once that a source responds; a download would retry for half a minute."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-    _ask(source, name, lambda: get_hf_file_metadata(hf_hub_url(source.repo, name, revision=source.revision)))
+    _call(source, name, lambda: get_hf_file_metadata(hf_hub_url(source.repo, name, revision=source.revision)))
 
 
-def _first_offered(
-    source: Source, names: Sequence[str], action: Callable[[str], Answer]
-) -> tuple[Answer, str]:
-    """What `action` gives for the first of `names` that the source has, and that name."""
+def _first_existing(source: Source, names: Sequence[str], action: Callable[[str], T]) -> tuple[T, str]:
+    """Return the result of `action` for the first of `names` that exists in a source, and that name."""
     for name in names[:-1]:
         try:
-            return _ask(source, name, partial(action, name)), name
-        except _Absent:
+            return _call(source, name, partial(action, name)), name
+        except _FileMissing:
             continue
-    return _ask(source, names[-1], partial(action, names[-1])), names[-1]
+    return _call(source, names[-1], partial(action, names[-1])), names[-1]
 
 
-def _ask(source: Source, name: str, action: Callable[[], Answer]) -> Answer:
+def _call(source: Source, name: str, action: Callable[[], T]) -> T:
     try:
         return action()
-    except Exception as error:  # the hub's transport has errors of its own kinds
-        raise _explained(source, name, error) from None
+    except Exception as error:  # the HTTP client's exception types differ between versions
+        raise _translate_error(source, name, error) from None
 
 
-def _explained(source: Source, name: str, error: Exception) -> Exception:
-    """What the hub raised, in a few words; what is this machine's fault is no fault of the source."""
+def _translate_error(source: Source, name: str, error: Exception) -> Exception:
+    """Return an error of the hub as `_Unavailable` with a short reason, or as CacheError if it is local."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return _Unreachable("is not asked while HF_HUB_OFFLINE is set: unset it")
+        return _Unreachable("is not contacted because HF_HUB_OFFLINE is set; unset it")
     if isinstance(error, errors.RemoteEntryNotFoundError):
-        return _Absent(f"has no {name}")
+        return _FileMissing(f"has no {name}")
     if isinstance(error, errors.GatedRepoError):
         return _Unavailable("is gated: accept its terms on its page and log in (hf auth login)")
     if isinstance(error, errors.RepositoryNotFoundError):
-        return _Unavailable("is gone or private")
+        return _Unavailable("does not exist or is private")
     if isinstance(error, errors.RevisionNotFoundError):
         return _Unavailable(f"has no revision {source.revision}")
     if isinstance(error, errors.HfHubHTTPError):
-        return _Unavailable(f"answers with HTTP {error.response.status_code}")
-    unwritable = not_kept(error, name)
-    if unwritable is not None:
-        return unwritable
+        return _Unavailable(f"responds with HTTP {error.response.status_code}")
+    write_error = cache_write_error(error, name)
+    if write_error is not None:
+        return write_error
     if isinstance(error, OSError) and not isinstance(error, (ConnectionError, errors.EntryNotFoundError)):
-        return _Unavailable(f"sends {name} broken or not to its end")
+        return _Unavailable(f"sent a corrupt or incomplete {name}")
     transport = type(error).__module__.startswith(("http", "requests", "urllib3"))  # differs by version
     if transport or isinstance(error, (ConnectionError, errors.EntryNotFoundError)):
-        return _Unreachable("cannot be reached")
+        return _Unreachable("is unreachable")
     return _Unavailable(f"fails with {type(error).__name__}: {str(error)[:120]}")
 
 
-def not_kept(error: Exception, name: str) -> CacheError | None:
-    """What to say of an error if it is that the file called `name` could not be kept; None if it is not."""
+def cache_write_error(error: Exception, name: str) -> CacheError | None:
+    """Return a CacheError if `error` means that the file `name` cannot be written to the cache, else None."""
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT):
         return CacheError(
-            f"No space is left for {name} in {cache_folder()}: free some, or set HF_HOME elsewhere."
+            f"No space left for {name} in {cache_folder()}; free some, or set HF_HOME to another folder."
         )
     if number in (errno.EACCES, errno.EROFS, errno.EPERM):
         return CacheError(
-            f"Cannot write in {cache_folder()} ({os.strerror(number)}): set HF_HOME to a folder that can be"
-            " written."
+            f"Cannot write to {cache_folder()} ({os.strerror(number)}); set HF_HOME to a writable folder."
         )
     return None

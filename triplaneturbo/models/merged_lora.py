@@ -1,8 +1,8 @@
-"""Training with the shared adapters folded into the weights: the same gradients from half the layers.
+"""Training with merged LoRA: the same gradients with half the layers in the graph.
 
-A low-rank pair beside every convolution doubles the layers to be walked through. But W + up down is one
-weight: formed once an optimiser step, it serves all passes of that step, and its gradient G gives those of
-the factors by the chain rule, d down = up^T G and d up = G down^T. The planes' own adapters stay live, as in
+A low-rank branch beside every convolution doubles the number of layers. Instead, W + up @ down is computed
+once per optimiser step and used by all forward passes of that step. Its gradient G yields those of the
+factors by the chain rule: d_down = up^T G and d_up = G down^T. Per-plane adapters are not merged, as in
 `merge`.
 """
 
@@ -18,18 +18,19 @@ from torch import nn
 
 from triplaneturbo.models.peta import PlaneLora
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
-from triplaneturbo.models.upsample import forget_kernels
+from triplaneturbo.models.upsample import clear_phase_kernels
 
 
 class MergedLora:
-    """The active adapter's shared low-rank pairs, folded between `fold` and `unfold`.
+    """Merge the active adapter's shared low-rank factors into the base weights between `fold` and `unfold`.
 
-    Between the two, passes of the generator give exactly what they give outside (to rounding), and backward
-    passes leave their gradients in the folded weights; `unfold` adds these to the factors' own gradients.
+    Forward passes in between give the same results up to rounding. Backward passes accumulate gradients in
+    the merged weights; `unfold` adds them to the gradients of the factors.
 
     Args:
-        live: fold nothing. Beside weights of half precision: a change smaller than their rounding would be
-            lost in them, and all that a young adapter makes is small.
+        generator: the model to train.
+        live: merge nothing. Use it with base weights in half precision, where updates below their rounding
+            error, as at the start of training, would be lost.
     """
 
     def __init__(self, generator: TriplaneGenerator, live: bool = False) -> None:
@@ -39,49 +40,49 @@ class MergedLora:
             for layer in generator.adapter_layers()
             if not live and not isinstance(layer, PlaneLora) and not layer.merged
         ]
-        self._own = [layer.get_base_layer().weight for layer in self._layers]
-        self._folded: list[nn.Parameter] = []
+        self._base_weights = [layer.get_base_layer().weight for layer in self._layers]
+        self._merged_weights: list[nn.Parameter] = []
 
     def fold(self) -> None:
-        """Form the weights from what base and adapter are now."""
+        """Compute the merged weights from the current base and adapter, and use them in the layers."""
         name = self.generator.active
-        self._folded = []
-        for layer, own in zip(self._layers, self._own, strict=True):
+        self._merged_weights = []
+        for layer, base in zip(self._layers, self._base_weights, strict=True):
             down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
             with torch.no_grad():
-                change = up.flatten(1) @ down.flatten(1) * layer.scaling[name]  # [out, in (* 3 * 3)]
-                weight = own + change.view_as(own)
-            self._folded.append(nn.Parameter(weight, requires_grad=down.requires_grad))
-        self._enter(self._folded, [name])
-        forget_kernels(self.generator)  # these weights may lie where the last ones lay
+                delta = up.flatten(1) @ down.flatten(1) * layer.scaling[name]  # [out, in (* 3 * 3)]
+                weight = base + delta.view_as(base)
+            self._merged_weights.append(nn.Parameter(weight, requires_grad=down.requires_grad))
+        self._set_weights(self._merged_weights, [name])
+        clear_phase_kernels(self.generator)  # the new weights may reuse the addresses of the previous ones
 
     def unfold(self) -> None:
-        """Give the factors their gradients and the layers their own weights again."""
+        """Add gradients to the factors and restore the base weights of the layers."""
         name = self.generator.active
-        self._enter(self._own, [])
-        for layer, folded in zip(self._layers, self._folded, strict=True):
-            if folded.grad is None:
+        self._set_weights(self._base_weights, [])
+        for layer, merged in zip(self._layers, self._merged_weights, strict=True):
+            if merged.grad is None:
                 continue
-            gradient = folded.grad.flatten(1) * layer.scaling[name]
+            gradient = merged.grad.flatten(1) * layer.scaling[name]
             down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
             _add_gradient(down, up.detach().flatten(1).t() @ gradient)
             _add_gradient(up, gradient @ down.detach().flatten(1).t())
-        self._folded = []
+        self._merged_weights = []
 
     @contextmanager
     def base(self) -> Iterator[UNet2DConditionModel]:
-        """The U-Net as plain Stable Diffusion, merged or not; see `TriplaneGenerator.base`."""
-        folded = self._folded
-        if folded:
-            self._enter(self._own, [])
+        """Yield the U-Net as plain Stable Diffusion, merged or not; see `TriplaneGenerator.base`."""
+        merged = self._merged_weights
+        if merged:
+            self._set_weights(self._base_weights, [])
         try:
             with self.generator.base() as unet:
                 yield unet
         finally:
-            if folded:
-                self._enter(folded, [self.generator.active])
+            if merged:
+                self._set_weights(merged, [self.generator.active])
 
-    def _enter(self, weights: list[nn.Parameter], merged: list[str]) -> None:
+    def _set_weights(self, weights: list[nn.Parameter], merged: list[str]) -> None:
         for layer, weight in zip(self._layers, weights, strict=True):
             _set_weight(layer, weight)
             layer.merged_adapters = list(merged)

@@ -1,8 +1,8 @@
-"""Adapters in float32 beside a base in half precision.
+"""Mixed-precision LoRA: float32 adapters on a base in half precision.
 
-peft turns what it is given into its factors' own type, so that float32 factors would have every activation
-copied and multiplied in float32. Here the factors follow: what is small is turned into what is large, at each
-use, and their gradients come back in float32.
+peft casts activations to the dtype of the factors, so float32 factors would copy and multiply every
+activation in float32. Here the small factors are cast to the dtype of the activations instead; their
+gradients stay in float32.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from triplaneturbo.models.peta import PlaneLora
 
 
 class MixedPrecisionLinear(nn.Linear):
-    """A linear layer that computes in its input's type, whatever its weight's."""
+    """A linear layer that computes in the dtype of its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
@@ -23,7 +23,7 @@ class MixedPrecisionLinear(nn.Linear):
 
 
 class MixedPrecisionConv2d(nn.Conv2d):
-    """The same for a convolution."""
+    """A convolution that computes in the dtype of its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, H, W] -> [B, out, H', W']."""
@@ -32,10 +32,10 @@ class MixedPrecisionConv2d(nn.Conv2d):
 
 
 def use_mixed_precision_lora(layer: BaseTunerLayer) -> None:
-    """Have the factors of an adapted layer compute in the type of what the layer is given."""
+    """Make the factors of an adapted layer compute in the dtype of the layer's input."""
     layer.cast_input_dtype_enabled = False
     if isinstance(layer, PlaneLora):
-        return  # its own product follows already
+        return  # casts its factors in its own forward
     for factors in (layer.lora_A, layer.lora_B):
         for factor in factors.values():
             factor.__class__ = MixedPrecisionConv2d if isinstance(factor, nn.Conv2d) else MixedPrecisionLinear

@@ -1,10 +1,10 @@
-"""PETA: the low-rank adapters that turn a frozen Stable Diffusion into a generator of planes.
+"""PETA: per-plane LoRA adapters that turn a frozen Stable Diffusion into a triplane generator.
 
-Parameter-Efficient Triplane Adaptation (Progressive Rendering Distillation, CVPR 2025, section 3.3): in
-self-attention each of the six planes has its own low-rank pair on to_q, to_k, to_v and to_out, and the six
-planes of a prompt attend to each other; everywhere else (cross-attention, convolutions, the decoder's
-attention) one ordinary LoRA serves all planes. Injection, naming, switching and merging are peft's; this file
-adds the layer that peft does not have and says which modules are adapted.
+Parameter-Efficient Triplane Adaptation (Progressive Rendering Distillation, arXiv 2503.21694, section 3.3):
+in self-attention, each of the six planes has its own low-rank factors on to_q, to_k, to_v and to_out, and the
+six planes of a prompt attend to each other. Elsewhere (cross-attention, convolutions, the decoder's
+attention) all planes share one LoRA. peft injects, names, switches and merges adapters; this module adds the
+per-plane layer and selects the adapted modules.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 class PlaneLinear(nn.Linear):
-    """A projection of the U-Net's self-attention: a linear layer whose adapters differ by plane."""
+    """A query, key or value projection of the U-Net's self-attention, marked for per-plane adapters."""
 
 
 class PlaneOutLinear(PlaneLinear):
-    """The same for to_out, whose adapter reads the projection's OUTPUT, bias included.
+    """The output projection to_out, whose adapter is applied to the projection's output, bias included.
 
-    So the released weights have it: y = W o + b, result y + up(down(y)). It is ordinary LoRA with
-    down' = down W and the bias up(down(b)); the form with y costs less and keeps the file's numbers.
+    This follows the released weights: with y = W x + b, the result is y + up(down(y)). It equals ordinary
+    LoRA with down' = down W and an extra bias up(down(b)), but is cheaper and keeps the released factors.
     """
 
 
 class PlaneFactors(nn.Module):
-    """One low-rank factor for each plane, `weight` [6, rows, columns]."""
+    """One low-rank factor per plane, `weight` [6, rows, columns]."""
 
     def __init__(self, rows: int, columns: int) -> None:
         super().__init__()
@@ -45,10 +45,10 @@ class PlaneFactors(nn.Module):
 
 
 class PlaneLora(nn.Module, LoraLayer):
-    """A peft layer with six low-rank pairs, one a plane, applied in one batched product.
+    """A peft layer with one pair of low-rank factors per plane, applied in one batched matrix product.
 
-    Input [6B, N, in], row b * 6 + p belonging to plane p of prompt b; output [6B, N, out]. It cannot be
-    merged into the one base weight that the six planes share, so `merge` leaves it live.
+    Input [6B, N, in], where row b * 6 + p is plane p of prompt b; output [6B, N, out]. The six planes share
+    one base weight, so the layer cannot be merged and `merge` is a no-op.
     """
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config=None, r: int = 0, **kwargs) -> None:
@@ -58,7 +58,7 @@ class PlaneLora(nn.Module, LoraLayer):
         self.update_layer(adapter_name, r, config=config, **kwargs)
 
     def update_layer(self, adapter_name: str, r: int, lora_alpha: int = 0, config=None, **kwargs) -> None:
-        """Add the pairs of one more adapter; `up` starts at zero, so that nothing changes at first."""
+        """Add the factors of an adapter; `up` is initialised to zero, so the output is unchanged at first."""
         base = self.get_base_layer()
         width = self.out_features if isinstance(base, PlaneOutLinear) else self.in_features
         self.r[adapter_name] = r
@@ -74,24 +74,24 @@ class PlaneLora(nn.Module, LoraLayer):
         self.set_adapter(self.active_adapters, inference_mode=inference)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Do nothing: six planes cannot be merged into one weight."""
+        """No-op: per-plane factors cannot be merged into one shared weight."""
 
     def unmerge(self) -> None:
-        """Do nothing, as `merge` does."""
+        """No-op, as `merge`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Base projection plus the active adapters' [6B, N, in] -> [6B, N, out]."""
+        """Apply the base projection and the active adapters: [6B, N, in] -> [6B, N, out]."""
         result = self.base_layer(x)
         if self.disable_adapters:
             return result
         source = result if isinstance(self.get_base_layer(), PlaneOutLinear) else x
         rows, tokens, width = source.shape
-        # Planes first, prompts beside the tokens: one product for all six planes.
+        # Planes first, prompts and tokens flattened: one batched product for all six planes.
         source = source.unflatten(0, (-1, PLANES)).transpose(0, 1).reshape(PLANES, -1, width)  # [6, BN, in]
         for name in self.active_adapters:
             if name in self.lora_A:
                 factors = (self.lora_A[name].weight, self.lora_B[name].weight)
-                # In training they may be of float32 beside a base in half precision.
+                # In training, factors may be float32 on a base in half precision.
                 down, up = (factor.to(source.dtype) for factor in factors)
                 low = source @ down.transpose(1, 2)  # [6, BN, r]
                 delta = (low @ up.transpose(1, 2)).to(result.dtype)  # [6, BN, out]
@@ -105,44 +105,47 @@ def _is_adapted_conv(name: str, module: nn.Module) -> bool:
 
 
 def adapted_layers(unet: nn.Module, decoder: nn.Module) -> list[tuple[str, str]]:
-    """The adapted modules as (kind, name), in the order in which released files number them.
+    """List the adapted modules in the order in which released checkpoints number them.
 
-    kind: "plane" (self-attention), "cross", "vae_attention" or "conv"; name: from "unet." or "decoder." on.
-    An attention counts once, its four projections together. The order is the modules' own: the attentions of
-    the U-Net, of the decoder, then the convolutions of the U-Net, of the decoder (facts/generator.md 1).
+    The order is: attention layers of the U-Net, of the decoder, convolutions of the U-Net, of the decoder,
+    each in the order of `named_modules`. An attention layer counts once, with its four projections.
+
+    Returns:
+        (kind, name) pairs. kind is "plane" (self-attention), "cross", "vae_attention" or "conv"; name starts
+        with "unet." or "decoder.".
     """
-    rooms = (("unet", unet), ("decoder", decoder))
+    models = (("unet", unet), ("decoder", decoder))
     layers = []
-    for room, model in rooms:
+    for prefix, model in models:
         for name, module in model.named_modules():
             if isinstance(module, Attention):
                 kind = (
-                    "vae_attention" if room == "decoder" else "cross" if name.endswith("attn2") else "plane"
+                    "vae_attention" if prefix == "decoder" else "cross" if name.endswith("attn2") else "plane"
                 )
-                layers.append((kind, f"{room}.{name}"))
-    for room, model in rooms:
+                layers.append((kind, f"{prefix}.{name}"))
+    for prefix, model in models:
         for name, module in model.named_modules():
-            # Once adapters are in, the convolution stands as the wrapper's base_layer beside its factors.
+            # After injection, the convolution is the base_layer of a peft wrapper.
             if "lora_" in name:
                 continue
             name = name.removesuffix(".base_layer")
             if _is_adapted_conv(name, module):
-                layers.append(("conv", f"{room}.{name}"))
+                layers.append(("conv", f"{prefix}.{name}"))
     return layers
 
 
-def target_names(layers: list[tuple[str, str]], room: str) -> list[str]:
-    """Full names, within `room` ("unet" or "decoder"), of every linear and convolution that is adapted."""
+def target_names(layers: list[tuple[str, str]], prefix: str) -> list[str]:
+    """Return the names, within the model `prefix` ("unet" or "decoder"), of all adapted linears and convs."""
     names = []
     for kind, name in layers:
-        owner, _, inner = name.partition(".")
-        if owner == room:
+        model, _, inner = name.partition(".")
+        if model == prefix:
             names += [inner] if kind == "conv" else [f"{inner}.{projection}" for projection in PROJECTIONS]
     return names
 
 
 def mark_plane_linears(unet: nn.Module) -> None:
-    """Turn the projections of the U-Net's self-attention into PlaneLinear, weights and names unchanged."""
+    """Convert the self-attention projections of the U-Net to PlaneLinear, keeping weights and names."""
     for name, module in unet.named_modules():
         if isinstance(module, Attention) and name.endswith("attn1"):
             for projection in (module.to_q, module.to_k, module.to_v):
@@ -151,28 +154,28 @@ def mark_plane_linears(unet: nn.Module) -> None:
 
 
 def inject(unet: nn.Module, decoder: nn.Module, config: GeneratorConfig, name: str) -> None:
-    """Add an adapter called `name` to both models, through peft; it starts as no change at all."""
+    """Inject an adapter called `name` into both models through peft; initially it changes nothing."""
     projections = f"({'|'.join(PROJECTIONS)})".replace(".", r"\.")
     ranks = {
         "unet": {rf"attn1\.{projections}": config.plane_rank, rf"attn2\.{projections}": config.cross_rank},
         "decoder": {rf"attentions\.\d+\.{projections}": config.vae_rank},
     }
     layers = adapted_layers(unet, decoder)
-    for room, model in (("unet", unet), ("decoder", decoder)):
+    for prefix, model in (("unet", unet), ("decoder", decoder)):
         lora = LoraConfig(
             r=config.conv_rank,
             lora_alpha=config.conv_rank,
-            rank_pattern=ranks[room],
-            alpha_pattern=ranks[room],  # as the rank: nothing is scaled
-            target_modules=target_names(layers, room),
+            rank_pattern=ranks[prefix],
+            alpha_pattern=ranks[prefix],  # alpha = rank: a scaling of 1
+            target_modules=target_names(layers, prefix),
         )
         lora._register_custom_module({PlaneLinear: PlaneLora})
         with warnings.catch_warnings():
-            # Several adapters in one model are what we are here for; peft warns of the second.
+            # peft warns about a second adapter, which is intended here.
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
             inject_adapter_in_model(lora, model, name)
 
 
 def adapter_modules(*models: nn.Module) -> list[BaseTunerLayer]:
-    """Every adapted layer of the given models."""
+    """Return all adapted layers of the given models."""
     return [module for model in models for module in model.modules() if isinstance(module, BaseTunerLayer)]

@@ -1,7 +1,7 @@
-"""The layout of released `.pth` files: which of their names is which of ours.
+"""Released `.pth` checkpoints: conversion of their state dicts from and to this package's names.
 
-A released file numbers its layers in the order of `peta.adapted_layers` and keeps each plane's pair under a
-name of its own (facts/generator.md 1 and 3); we keep the six of a projection in one tensor.
+A released checkpoint numbers layers in the order of `peta.adapted_layers` and stores the factors of each
+plane in a tensor of their own; this package stores those of all six planes in one tensor.
 """
 
 from __future__ import annotations
@@ -28,88 +28,95 @@ _NETWORKS = (("sdf_network", "sdf"), ("feature_network", "color"), ("deformation
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a released tensor belongs: the name of ours and, where ours holds six, the plane."""
+class Target:
+    """The tensor of this package that corresponds to a released one.
+
+    Attributes:
+        name: name of the tensor.
+        plane: index of the plane if the tensor holds all six planes, else None.
+    """
 
     name: str
     plane: int | None = None
 
 
-def released_places(layers: list[tuple[str, str]], config: GeneratorConfig) -> dict[str, Place]:
-    """Every name in a released file but the bounding box, and its place among our tensors.
+def released_key_map(layers: list[tuple[str, str]], config: GeneratorConfig) -> dict[str, Target]:
+    """Map every key of a released checkpoint, except the bounding box, to a tensor of this package.
 
     Args:
         layers: `peta.adapted_layers` of the base.
         config: sizes of the field MLPs.
     """
-    places: dict[str, Place] = {}
+    key_map: dict[str, Target] = {}
     for number, (kind, name) in enumerate(layers):
         for theirs, ours in _FACTORS:
             if kind == "conv":
-                places[f"{_LAYERS}.{number}.{theirs}.weight"] = Place(f"{name}.{ours}.weight")
+                key_map[f"{_LAYERS}.{number}.{theirs}.weight"] = Target(f"{name}.{ours}.weight")
                 continue
             for projection in PROJECTIONS:
                 short = projection.removesuffix(".0")
                 target = f"{name}.{projection}.{ours}.weight"
                 if kind == "plane":
                     for plane, word in enumerate(_PLANES):
-                        places[f"{_LAYERS}.{number}.{short}_{word}.{theirs}.weight"] = Place(target, plane)
+                        key_map[f"{_LAYERS}.{number}.{short}_{word}.{theirs}.weight"] = Target(target, plane)
                 else:
-                    places[f"{_LAYERS}.{number}.{short}_lora.{theirs}.weight"] = Place(target)
+                    key_map[f"{_LAYERS}.{number}.{short}_lora.{theirs}.weight"] = Target(target)
     for part in ("weight", "bias"):
-        places[f"{_LAYERS}.{len(layers)}.{part}"] = Place(f"planes_out.{part}")
+        key_map[f"{_LAYERS}.{len(layers)}.{part}"] = Target(f"planes_out.{part}")
     for theirs, ours in _NETWORKS:
         for index in range(0, 2 * config.mlp_layers + 1, 2):
             for part in ("weight", "bias") if config.mlp_bias else ("weight",):
-                places[f"{_PREFIX}{theirs}.layers.{index}.{part}"] = Place(f"fields.{ours}.{index}.{part}")
-    return places
+                key_map[f"{_PREFIX}{theirs}.layers.{index}.{part}"] = Target(f"fields.{ours}.{index}.{part}")
+    return key_map
 
 
 def read_released(path: Path) -> dict[str, Tensor]:
-    """The tensors of a released file, by their names there; nothing in the file is ever run.
+    """Read the state dict of a released checkpoint; no code in the file is executed.
 
     Raises:
-        UserError: the file is missing, truncated, not a checkpoint, or holds more than tensors.
+        UserError: the file is missing, truncated, not a checkpoint, or contains more than tensors.
     """
     content = read_checkpoint(path, "a released adapter (.pth)")
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} is not a released adapter: it holds no state_dict of tensors.")
+        raise UserError(f"{path} is not a released adapter: it has no state_dict of tensors.")
     return state
 
 
-def config_of(state: dict[str, Tensor], source: object = "This") -> GeneratorConfig:
-    """The sizes that a released file shows: ranks, plane channels, MLP width and depth.
+def infer_config(state: dict[str, Tensor], source: object = "This") -> GeneratorConfig:
+    """Infer ranks, plane channels and MLP sizes from the tensor shapes of a released checkpoint.
 
-    `source` is what to call the file in an error.
+    Args:
+        state: the checkpoint's state dict.
+        source: name of the checkpoint in error messages.
 
     Raises:
-        UserError: the tensors that show them are not there.
+        UserError: required tensors are missing.
     """
 
-    def refusal(missing: str) -> UserError:
+    def missing_key(key: str) -> UserError:
         return UserError(
-            f"{source} is not a released adapter: it holds no {missing}; give triplane_turbo_sd_v1.pth or"
-            " another of its kind."
+            f"{source} is not a released adapter: it has no {key}; use triplane_turbo_sd_v1.pth or a file of"
+            " the same format."
         )
 
     def ranks(suffix: str) -> list[int]:
-        """Ranks of the layers that have a weight of that name, in their order."""
+        """Return the ranks of the layers that have a weight of this name, in order."""
         found = (re.fullmatch(rf"{re.escape(_LAYERS)}\.(\d+)\.{suffix}\.down\.weight", key) for key in state)
         numbered = sorted((int(match[1]), state[match[0]].shape[0]) for match in found if match)
         if not numbered:
-            raise refusal(f"{_LAYERS}.N.{suffix}.down.weight")
+            raise missing_key(f"{_LAYERS}.N.{suffix}.down.weight")
         return [rank for _, rank in numbered]
 
     shared = ranks("to_q_lora")
     first = state.get(f"{_PREFIX}sdf_network.layers.0.weight")
     if first is None:
-        raise refusal(f"{_PREFIX}sdf_network.layers.0.weight")
+        raise missing_key(f"{_PREFIX}sdf_network.layers.0.weight")
     conv = re.compile(rf"{re.escape(_LAYERS)}\.\d+\.down\.weight")
     return GeneratorConfig(
         plane_rank=ranks(f"to_q_{_PLANES[0]}")[0],
         cross_rank=shared[0],
-        vae_rank=shared[-1],  # the decoder's attention is numbered after all of the U-Net's
+        vae_rank=shared[-1],  # the decoder's attention layers are numbered after those of the U-Net
         conv_rank=next((value.shape[0] for key, value in state.items() if conv.fullmatch(key)), 1),
         plane_channels=first.shape[1],
         mlp_width=first.shape[0],
@@ -120,76 +127,78 @@ def config_of(state: dict[str, Tensor], source: object = "This") -> GeneratorCon
 
 
 def from_released(
-    state: dict[str, Tensor], places: dict[str, Place], shapes: dict[str, torch.Size], source: object
+    state: dict[str, Tensor], key_map: dict[str, Target], shapes: dict[str, torch.Size], source: object
 ) -> dict[str, Tensor]:
-    """A released file's tensors under our names, every name and shape checked.
+    """Convert a released state dict to this package's names, checking all names and shapes.
 
     Args:
-        state: as `read_released` gives it.
-        places: as `released_places` gives them for the base.
-        shapes: of our tensors, by name.
-        source: what to call the file in an error.
+        state: the state dict, as returned by `read_released`.
+        key_map: `released_key_map` of the base.
+        shapes: shapes of this package's tensors, by name.
+        source: name of the checkpoint in error messages.
 
     Raises:
-        UserError: names are missing or unknown, or a shape differs: the file belongs to another base.
+        UserError: names are missing or unknown, or a shape differs: the checkpoint is for another base.
     """
-    check_names(set(state) - {_BBOX}, set(places), source)
+    check_names(set(state) - {_BBOX}, set(key_map), source)
     box = state.get(_BBOX)
     if box is not None and not torch.equal(box.float(), torch.tensor([[-1.0] * 3, [1.0] * 3])):
-        raise UserError(f"{source} was trained in another box than [-1, 1]^3 and cannot be used.")
+        raise UserError(
+            f"{source} was trained with another bounding box than [-1, 1]^3; it is not supported."
+        )
     result: dict[str, Tensor] = {}
-    for key, place in places.items():
-        tensor, wanted = state[key], shapes[place.name]
-        if place.plane is None:
-            check_shape(key, tensor.shape, wanted, source)
-            result[place.name] = tensor
+    for key, target in key_map.items():
+        tensor, expected = state[key], shapes[target.name]
+        if target.plane is None:
+            check_shape(key, tensor.shape, expected, source)
+            result[target.name] = tensor
         else:
-            check_shape(key, tensor.shape, wanted[1:], source)
-            stack = result.setdefault(place.name, tensor.new_empty(wanted))
-            stack[place.plane] = tensor
+            check_shape(key, tensor.shape, expected[1:], source)
+            stack = result.setdefault(target.name, tensor.new_empty(expected))
+            stack[target.plane] = tensor
     return result
 
 
-def to_released(tensors: dict[str, Tensor], places: dict[str, Place]) -> dict[str, Tensor]:
-    """Our tensors under a released file's names, the bounding box added: the inverse of from_released."""
+def to_released(tensors: dict[str, Tensor], key_map: dict[str, Target]) -> dict[str, Tensor]:
+    """Convert this package's tensors to a released state dict; the inverse of `from_released`."""
     state = {_BBOX: torch.tensor([[-1.0] * 3, [1.0] * 3])}
-    for key, place in places.items():
-        tensor = tensors[place.name]
-        state[key] = (tensor if place.plane is None else tensor[place.plane]).clone().contiguous()
+    for key, target in key_map.items():
+        tensor = tensors[target.name]
+        state[key] = (tensor if target.plane is None else tensor[target.plane]).clone().contiguous()
     return state
 
 
 def check_names(found: set[str], wanted: set[str], source: object) -> None:
-    """Raise UserError naming the first missing or unknown weight, if there is one."""
+    """Raise UserError if tensor names are missing or unknown."""
     missing, unknown = sorted(wanted - found), sorted(found - wanted)
     if not found & wanted and any("lora" in name.lower() for name in found):
         raise UserError(
-            f"{source} is a LoRA of another kind ({unknown[0]}), which changes pictures and makes no shapes:"
-            " give an adapter of triplaneturbo."
+            f"{source} is a LoRA for images ({unknown[0]}), which cannot generate shapes; use an adapter made"
+            " with triplaneturbo."
         )
     if missing:
         raise UserError(
-            f"{source} does not fit this model: {len(missing)} of {len(wanted)} weights are missing "
+            f"{source} does not match this model: {len(missing)} of {len(wanted)} weights are missing "
             f"(the first is {missing[0]})."
         )
     if unknown:
         raise UserError(
-            f"{source} does not fit this model: it holds {len(unknown)} weights that the model does not know "
+            f"{source} does not match this model: it has {len(unknown)} weights that the model does not have "
             f"(the first is {unknown[0]})."
         )
 
 
 def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: object) -> None:
-    """Raise UserError if a weight is missing, unknown or of another shape."""
+    """Raise UserError if tensors are missing or unknown, or a shape differs."""
     check_names(set(found), set(wanted), source)
     for name, value in found.items():
         check_shape(name, value.shape, wanted[name].shape, source)
 
 
 def check_shape(name: str, found: torch.Size, wanted: torch.Size, source: object) -> None:
-    """Raise UserError if a weight's shape is not the model's."""
+    """Raise UserError if the shape of a tensor differs from the model's."""
     if found != wanted:
         raise UserError(
-            f"{source} does not fit this model: {name} is {list(found)} where the model has {list(wanted)};"
-            " it was made for another base (the released one for Stable Diffusion 2.1-base)."
+            f"{source} does not match this model: {name} has shape {list(found)}, expected {list(wanted)}; it"
+            " was made for another base (the released adapter needs Stable Diffusion 2.1-base)."
         )

@@ -1,4 +1,4 @@
-"""RichDreamer's normal-depth model lies on no hub, but at an address of its authors."""
+"""Downloads from a plain URL, for RichDreamer's normal-depth model, which is not on the hub."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from urllib.request import Request, urlopen
 from filelock import FileLock
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.models.hub import cache_folder, not_kept
+from triplaneturbo.models.hub import cache_folder, cache_write_error
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file at an address."""
+    """A file at a URL.
+
+    Attributes:
+        name: display name.
+        url: its URL.
+    """
 
     name: str
     url: str
@@ -28,64 +33,68 @@ RICHDREAMER = RemoteFile(
 )
 
 
-def url_file(address: RemoteFile) -> Path:
-    """Where the file of an address is kept: beside the hub's."""
-    return cache_folder() / "triplaneturbo" / address.url.rpartition("/")[2]
+def url_file(remote: RemoteFile) -> Path:
+    """Return the local path of a remote file, inside the hub's cache folder."""
+    return cache_folder() / "triplaneturbo" / remote.url.rpartition("/")[2]
 
 
-def _refuse_offline(address: RemoteFile) -> None:
+def _check_online(remote: RemoteFile) -> None:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         raise UserError(
-            f"{address.name} is not at {url_file(address)}, and HF_HUB_OFFLINE forbids to fetch it: unset"
-            " that."
+            f"{remote.name} was not found at {url_file(remote)}, and HF_HUB_OFFLINE prevents its download;"
+            " unset that variable."
         )
 
 
-def size_of_url(address: RemoteFile) -> int | None:
-    """Its bytes; None where the server does not say.
+def size_of_url(remote: RemoteFile) -> int | None:
+    """Return the size of a remote file in bytes, or None if the server does not report it.
 
     Raises:
-        UserError: it cannot be reached.
+        UserError: the server is unreachable, or the file is not there.
     """
-    _refuse_offline(address)
+    _check_online(remote)
     try:
-        request = Request(address.url, method="HEAD")
-        with urlopen(request, timeout=10) as answer:
-            length = answer.headers.get("Content-Length")
+        request = Request(remote.url, method="HEAD")
+        with urlopen(request, timeout=10) as response:
+            length = response.headers.get("Content-Length")
     except HTTPError as error:
         raise UserError(
-            f"{address.name} is not at {address.url} any more (HTTP {error.code}): find it elsewhere and put"
-            f" it at {url_file(address)}."
+            f"{remote.name} is no longer available at {remote.url} (HTTP {error.code}); download it from"
+            f" another place and save it as {url_file(remote)}."
         ) from None
     except OSError:
-        raise UserError(f"{address.url} cannot be reached; check the connection.") from None
+        raise UserError(f"{remote.url} is unreachable; check the network connection.") from None
     return int(length) if length else None
 
 
-def fetch_url(address: RemoteFile) -> Path:
-    """The file of an address on this machine, fetched with a progress bar; after a cut it is gone on with.
+def fetch_url(remote: RemoteFile) -> Path:
+    """Return the local path of a remote file, downloading it with a progress bar if it is missing.
+
+    An interrupted download is resumed.
 
     Raises:
-        UserError: it cannot be reached, was not sent to its end, or cannot be written.
+        UserError: the server is unreachable, the download is incomplete, or the cache is not writable.
     """
     from huggingface_hub.file_download import http_get
 
-    file = url_file(address)
+    file = url_file(remote)
     if file.is_file():
         return file
-    size = size_of_url(address)
+    size = size_of_url(remote)
     part = file.with_name(f"{file.name}.part")
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{part}.lock"):
-            if file.is_file():  # another process was at it
+            if file.is_file():  # downloaded by another process in the meantime
                 return file
             with part.open("ab") as stream:
-                http_get(address.url, stream, resume_size=stream.tell(), expected_size=size)
+                http_get(remote.url, stream, resume_size=stream.tell(), expected_size=size)
             os.replace(part, file)
-    except Exception as error:  # the transport has errors of its own kinds
-        cut = UserError(f"{address.name} was not sent to its end; run the same again to go on.")
-        raise not_kept(error, file.name) or cut from None
+    except Exception as error:  # the HTTP client's exception types differ between versions
+        incomplete = UserError(
+            f"The download of {remote.name} is incomplete; run the command again to resume."
+        )
+        raise cache_write_error(error, file.name) or incomplete from None
     return file

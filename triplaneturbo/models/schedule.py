@@ -1,4 +1,4 @@
-"""The few steps from noise to latents: DDIM on shifted timesteps."""
+"""Few-step sampling: DDIM on timesteps shifted to the noisiest one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 
 def shifted_timesteps(scheduler: DDIMScheduler, steps: int) -> list[int]:
-    """The scheduler's own timesteps for `steps` steps, moved up so that the first is the noisiest.
+    """Return the scheduler's timesteps for `steps` steps, shifted so that the first is the noisiest.
 
-    For the released weights and 4 steps: [999, 749, 499, 249] (facts/generator.md 5).
+    For the released weights and 4 steps: [999, 749, 499, 249].
     """
     scheduler.set_timesteps(steps)
     times = scheduler.timesteps
@@ -22,30 +22,30 @@ def shifted_timesteps(scheduler: DDIMScheduler, steps: int) -> list[int]:
 def denoise_steps(
     scheduler: DDIMScheduler, predict: Callable[[Tensor, Tensor], Tensor], latents: Tensor, steps: int
 ) -> Iterator[Tensor]:
-    """Run DDIM (eta 0) and yield each step's clean estimate, float32 and shaped as `latents`.
+    """Run DDIM (eta 0) and yield the predicted clean sample of each step, float32, shaped as `latents`.
 
     Args:
-        scheduler: the base's schedule; it is not changed.
-        predict: (noisy latents, timestep as int64 []) -> what the U-Net predicts, of the scheduler's
-            prediction type.
-        latents: pure noise, unit variance.
-        steps: how many, 1 to the scheduler's training timesteps.
+        scheduler: the noise schedule of the base; not modified.
+        predict: maps (noisy latents, timestep as an int64 scalar tensor) to the U-Net's output, of the
+            scheduler's prediction type.
+        latents: standard normal noise.
+        steps: number of steps, from 1 to the scheduler's number of training timesteps.
     """
     scheduler = DDIMScheduler.from_config(scheduler.config)
     noisy = latents.float()
     times = shifted_timesteps(scheduler, steps)
     scheduler.timesteps = torch.tensor(times)
-    # On the device all at once: a copy in each step would wait for the step before.
-    for time, there in zip(times, torch.tensor(times, device=latents.device), strict=True):
-        step = scheduler.step(predict(noisy, there).float(), time, noisy)
+    # Moved to the device once: a copy in each step would synchronise.
+    for time, timestep in zip(times, torch.tensor(times, device=latents.device), strict=True):
+        step = scheduler.step(predict(noisy, timestep).float(), time, noisy)
         noisy = step.prev_sample
         yield step.pred_original_sample
 
 
 def clean_estimate(scheduler: DDIMScheduler, output: Tensor, noisy: Tensor, time: int) -> Tensor:
-    """The clean latents that the U-Net's output at one timestep stands for; of noisy's shape."""
-    kept = scheduler.alphas_cumprod[time].to(noisy)
-    alpha, sigma = kept.sqrt(), (1 - kept).sqrt()
+    """Convert the U-Net's output at a timestep to the predicted clean sample, shaped as `noisy`."""
+    alpha_cumprod = scheduler.alphas_cumprod[time].to(noisy)
+    alpha, sigma = alpha_cumprod.sqrt(), (1 - alpha_cumprod).sqrt()
     if scheduler.config.prediction_type == "v_prediction":
         return alpha * noisy - sigma * output
     return (noisy - sigma * output) / alpha

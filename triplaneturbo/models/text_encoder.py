@@ -1,4 +1,4 @@
-"""Words to embeddings, by the base's own CLIP."""
+"""TextEncoder: the CLIP text model and tokenizer of the base."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class TextEncoder:
 
     @torch.no_grad()
     def embed(self, prompts: list[str]) -> Tensor:
-        """Last hidden state after the final norm [B, 77, D]; longer prompts are cut, shorter ones padded."""
+        """Return the last hidden state after the final norm [B, 77, D]; prompts are padded or truncated."""
         ids = self.tokenizer(
             prompts,
             padding="max_length",
@@ -26,9 +26,9 @@ class TextEncoder:
         ).input_ids
         return self.model(ids.to(self.model.device)).last_hidden_state
 
-    def cut(self, prompt: str) -> str:
-        """The end of `prompt` that the model does not see because it is too long; "" if it sees all."""
+    def truncated_text(self, prompt: str) -> str:
+        """Return the end of `prompt` that is truncated because the prompt is too long; "" if it fits."""
         length = self.model.config.max_position_embeddings - 2
-        # Not verbose: it would log that so long a prompt "will result in indexing errors", which is untrue.
+        # verbose=False suppresses a wrong warning about indexing errors.
         ids = self.tokenizer(prompt, add_special_tokens=False, truncation=False, verbose=False).input_ids
         return self.tokenizer.decode(ids[length:]) if len(ids) > length else ""

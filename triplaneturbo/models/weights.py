@@ -1,12 +1,12 @@
-"""Find, load, convert and save models.
+"""Loading, saving and conversion of models.
 
 A model is a folder:
 
     triplaneturbo.json                                       GeneratorConfig
-    adapter.safetensors                                      the PETA weights, last convolution, field MLPs
+    adapter.safetensors                                      PETA weights, output convolution, field MLPs
     unet/ vae/ scheduler/ text_encoder/ tokenizer/           the base, in diffusers' layout
 
-The base may live in another folder, shared by several adapters. Nothing here touches the network.
+Several adapters may share a base in another folder. This module does not access the network.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from transformers.utils import logging as transformers_logging
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapter import ADAPTER_NAME, load_adapter, save_adapter
 from triplaneturbo.models.config import CONFIG_NAME, GeneratorConfig
-from triplaneturbo.models.released_checkpoint import config_of, read_released
+from triplaneturbo.models.released_checkpoint import infer_config, read_released
 from triplaneturbo.models.text_encoder import TextEncoder
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 
@@ -41,12 +41,15 @@ _SAVED_FILES = ("*.json", "*.safetensors", "*.txt")
 
 @dataclass(frozen=True)
 class Model:
-    """A generator with the words that it understands, and where it came from.
+    """A loaded model.
 
     Attributes:
-        folder: the model's folder.
-        trained: whether its weights were read from files, not drawn from a seed.
-        base: the folder of the base; None: `folder`.
+        generator: the triplane generator.
+        text: its text encoder.
+        config: its hyperparameters.
+        folder: the folder that it was loaded from.
+        trained: False if its weights are random.
+        base: the folder of the base model; None: `folder`.
         adapter: the file of the adapter; None: `adapter.safetensors` in `folder`.
     """
 
@@ -67,15 +70,17 @@ def load_model(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Model:
-    """Load a model for generating: adapters merged where they can be, weights on `device` in `dtype`.
+    """Load a model for inference, with shared adapters merged.
 
     Args:
-        folder: the model's folder.
+        folder: folder of the model.
         base: folder of the base; None: `folder` itself.
-        adapter: file of the adapter, ours or a released one; None: `adapter.safetensors` in `folder`.
+        adapter: adapter file, `.safetensors` or released; None: `adapter.safetensors` in `folder`.
+        device: device of the weights.
+        dtype: dtype of the base and the adapters; the field MLPs stay in float32.
 
     Raises:
-        UserError: a part is missing, broken or does not fit the others.
+        UserError: a part is missing or corrupt, or parts do not match.
     """
     config = GeneratorConfig.load(folder)
     generator, trained = load_generator(folder, config, base=base, adapter=adapter)
@@ -145,21 +150,31 @@ def load_generator(
     encoder: bool = False,
     new: bool = False,
 ) -> tuple[TriplaneGenerator, bool]:
-    """The generator alone, float32 on the CPU, adapters live; and whether it was trained.
+    """Load the generator in float32 on the CPU, with unmerged adapters.
 
-    Where the folder holds no weights and its configuration names a seed, the weights are drawn from that.
+    If the folder has no weights and `config.untrained_seed` is set, random weights are drawn from that seed.
 
     Args:
-        encoder: keep the VAE's encoder, which generating does not need.
-        new: read no adapter, but draw one from torch's seed, for training.
+        folder: folder of the model.
+        config: its hyperparameters.
+        base: folder of the base; None: `folder` itself.
+        adapter: adapter file; None: `adapter.safetensors` in `folder`.
+        encoder: keep the VAE's encoder, which inference does not need.
+        new: initialise a new adapter from torch's global seed, for training, instead of loading one.
+
+    Returns:
+        the generator, and whether it is trained.
+
+    Raises:
+        UserError: a part is missing or corrupt, or parts do not match.
     """
     base = base or folder
     _require(base, BASE_PARTS)
     trained = config.untrained_seed is None or adapter is not None or (folder / ADAPTER_NAME).exists()
     adapter = adapter or folder / ADAPTER_NAME
     if trained and not new and not adapter.is_file():
-        raise UserError(f"There is no file {adapter}; restore it from where it came.")
-    with _drawn_from(None if trained else config.untrained_seed):  # also what is loaded is drawn first
+        raise UserError(f"File not found: {adapter}; restore or download it again.")
+    with _seeded(None if trained else config.untrained_seed):  # loaded modules are initialised first, too
         unet, vae = load_base(base, trained)
         if not encoder:
             vae.encoder = None
@@ -167,29 +182,29 @@ def load_generator(
         scheduler = DDIMScheduler.from_config(_read_json(base / "scheduler" / "scheduler_config.json"))
         generator = TriplaneGenerator(unet, vae, scheduler, config)
         if not trained:
-            _enliven(generator)
+            _scale_random_head(generator)
     if trained and not new:
         load_adapter(generator, adapter)
     return generator, trained
 
 
 def load_base(base: Path, trained: bool = True) -> tuple[UNet2DConditionModel, AutoencoderKL]:
-    """The base's U-Net and VAE in float32 on the CPU, or, not `trained`, with weights drawn at random.
+    """Load the base's U-Net and VAE in float32 on the CPU; with random weights if `trained` is False.
 
     Raises:
-        UserError: one of them is missing or broken.
+        UserError: one of them is missing or corrupt.
     """
     unet = _load_part(UNet2DConditionModel, base / "unet", trained)
     return unet, _load_part(AutoencoderKL, base / "vae", trained)
 
 
 def convert_released(released: Path, base: Path, folder: Path) -> Path:
-    """Turn a released `.pth` adapter into our folder layout (without copying the base); returns `folder`.
+    """Convert a released `.pth` adapter to a model folder, without copying the base. Returns `folder`.
 
     Raises:
-        UserError: the file or the base is missing, broken, or they do not belong together.
+        UserError: the adapter or the base is missing or corrupt, or they do not match.
     """
-    config = config_of(read_released(released), released)
+    config = infer_config(read_released(released), released)
     generator, _ = load_generator(folder, config, base=base, adapter=released)
     save_adapter(generator, folder / ADAPTER_NAME)
     config.save(folder)
@@ -198,11 +213,11 @@ def convert_released(released: Path, base: Path, folder: Path) -> Path:
 
 def _require(folder: Path, parts: tuple[str, ...]) -> None:
     if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}; give the path of a model's folder.")
+        raise UserError(f"Folder not found: {folder}; give the path of a model folder.")
     missing = [part for part in parts if not (folder / part).is_dir()]
     if missing:
         raise UserError(
-            f"{folder} holds no whole model: {' and '.join(missing)} missing; it should have the folders "
+            f"{folder} is not a complete model: {' and '.join(missing)} missing; it should have the folders "
             f"{', '.join(BASE_PARTS + TEXT_PARTS)} and the files {CONFIG_NAME} and {ADAPTER_NAME}."
         )
 
@@ -211,20 +226,20 @@ def _read_json(path: Path) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"Cannot read {path} ({error}); restore it from where it came.") from None
+        raise UserError(f"Cannot read {path} ({error}); restore or download it again.") from None
 
 
 @contextmanager
-def _drawn_from(seed: int | None) -> Iterator[None]:
-    """Draw initial weights from `seed` (None: from any) and leave the global random state as it was."""
+def _seeded(seed: int | None) -> Iterator[None]:
+    """Seed torch (unless `seed` is None), and restore the global random state on exit."""
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.manual_seed(seed)
         yield
 
 
-def _enliven(generator: TriplaneGenerator) -> None:
-    """Make an untrained model's shapes worth a look: a gentle blob in colours, not grey noise."""
+def _scale_random_head(generator: TriplaneGenerator) -> None:
+    """Rescale the MLPs of an untrained model, so that it generates smooth coloured blobs, not grey noise."""
     fields = generator.heads[generator.active].fields
     with torch.no_grad():
         fields.sdf[-1].weight.mul_(0.3)
@@ -235,15 +250,16 @@ def _enliven(generator: TriplaneGenerator) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    level, bars = diffusers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    """Silence the log and the progress bars of diffusers and transformers."""
+    level, progress_bar = diffusers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     diffusers_logging.set_verbosity_error()
-    if bars:
+    if progress_bar:
         transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         diffusers_logging.set_verbosity(level)
-        if bars:
+        if progress_bar:
             transformers_logging.enable_progress_bar()
 
 
@@ -254,11 +270,11 @@ def _load_part(kind: type, folder: Path, trained: bool):
         return _pretrained(kind, folder, torch_dtype=torch.float32)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{folder} is broken ({reason[:160]}); restore it from where it came.") from None
+        raise UserError(f"{folder} is corrupt ({reason[:160]}); restore or download it again.") from None
 
 
 def _pretrained(kind: type, folder: Path, **precision: torch.dtype):
-    """diffusers' or transformers' class (they name the precision differently) with a folder's weights."""
+    """Load a diffusers or transformers model; `precision` is its dtype argument, whose name differs."""
     with _quiet():
         model, info = kind.from_pretrained(  # type: ignore[attr-defined]
             folder,
@@ -270,34 +286,38 @@ def _pretrained(kind: type, folder: Path, **precision: torch.dtype):
         )
     wrong = info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"]
     if wrong:
-        raise UserError(f"{folder} does not fit its config.json: look at the weight {next(iter(wrong))}.")
+        raise UserError(f"{folder} does not match its config.json: see the weight {next(iter(wrong))}.")
     return model
 
 
 def _variant(folder: Path) -> str | None:
-    """ "fp16" where a folder holds its weights at half precision alone."""
-    halves = {path.name for path in folder.glob("*.fp16.safetensors")}
-    return "fp16" if halves and len(halves) == len(list(folder.glob("*.safetensors"))) else None
+    """Return "fp16" if a folder only has half-precision weights, else None."""
+    fp16 = {path.name for path in folder.glob("*.fp16.safetensors")}
+    return "fp16" if fp16 and len(fp16) == len(list(folder.glob("*.safetensors"))) else None
 
 
 def load_text(folder: Path, seed: int | None = None) -> TextEncoder:
-    """The text encoder of the base in `folder`, float32 on the CPU; with a seed, its weights drawn from that.
+    """Load the text encoder of the base in `folder`, in float32 on the CPU.
+
+    Args:
+        folder: folder of the base.
+        seed: draw random weights from this seed; None: load the weights.
 
     Raises:
-        UserError: it is missing or broken.
+        UserError: it is missing or corrupt.
     """
     _require(folder, TEXT_PARTS)
-    path, words = folder / "text_encoder", folder / "tokenizer"
-    if not (words / "tokenizer.json").is_file() and not (words / "vocab.json").is_file():
-        raise UserError(f"{words} holds no vocabulary; restore it from where it came.")
+    path, tokenizer_path = folder / "text_encoder", folder / "tokenizer"
+    if not (tokenizer_path / "tokenizer.json").is_file() and not (tokenizer_path / "vocab.json").is_file():
+        raise UserError(f"{tokenizer_path} has no vocabulary; restore or download it again.")
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(words, local_files_only=True)
+        tokenizer = CLIPTokenizer.from_pretrained(tokenizer_path, local_files_only=True)
         if seed is None:
             model = _pretrained(CLIPTextModel, path, dtype=torch.float32)
         else:
-            with _drawn_from(seed):
+            with _seeded(seed):
                 model = CLIPTextModel(CLIPTextConfig.from_dict(_read_json(path / "config.json")))
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{path} is broken ({reason[:160]}); restore it from where it came.") from None
+        raise UserError(f"{path} is corrupt ({reason[:160]}); restore or download it again.") from None
     return TextEncoder(tokenizer, model)

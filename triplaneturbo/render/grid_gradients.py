@@ -1,6 +1,6 @@
-"""Slopes at the nodes of a lattice: normals and the eikonal loss, forward and backward, by numba.
+"""Numba kernels for finite differences of an SDF grid: normals and the eikonal loss, forward and backward.
 
-lattice.py says what they are, in plain torch.
+The readable torch versions are in grid_renderer.py.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import numpy as np
 
 from triplaneturbo.utils.kernels import kernel
 
-SOFT = np.float32(1e-4)  # added to the square of a gradient's length: zero has a normal, which is zero
-TINY = np.float32(1e-12)  # the same for a length that is wanted itself
+NORMAL_EPS = np.float32(1e-4)  # added to squared lengths in normalisation: a zero gradient has a zero normal
+LENGTH_EPS = np.float32(1e-12)  # added to squared lengths before their square root
 
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
 
 @kernel
 def _difference(line, at, scale):
-    """Slope of `line` [R] at one of its nodes: central, one-sided at the ends. `scale`: nodes per unit."""
+    """Return the difference quotient of `line` [R] at a node, one-sided at the ends."""
     if at == 0:
         return (line[1] - line[0]) * scale
     if at == len(line) - 1:
@@ -26,8 +26,8 @@ def _difference(line, at, scale):
 
 
 @kernel
-def _spread(line, at, scale, value):
-    """Add the gradient of that slope to `line`."""
+def _scatter_difference(line, at, scale, value):
+    """Add the gradient of `_difference` to `line`."""
     if at == 0:
         line[1] += value * scale
         line[0] -= value * scale
@@ -41,7 +41,7 @@ def _spread(line, at, scale, value):
 
 @kernel
 def forward(sdf, out):
-    """Soft unit gradients of sdf [B, R, R, R], written to out [B, R, R, R, 3]."""
+    """Write normalised gradients of sdf [B, R, R, R] to out [B, R, R, R, 3]."""
     size = sdf.shape[1]
     scale = np.float32(size - 1) * _HALF
     for b in range(sdf.shape[0]):
@@ -51,43 +51,43 @@ def forward(sdf, out):
                     u = _difference(sdf[b, :, y, z], x, scale)
                     v = _difference(sdf[b, x, :, z], y, scale)
                     w = _difference(sdf[b, x, y], z, scale)
-                    short = _ONE / np.sqrt(u * u + v * v + w * w + SOFT)
-                    out[b, x, y, z, 0] = u * short
-                    out[b, x, y, z, 1] = v * short
-                    out[b, x, y, z, 2] = w * short
+                    inverse = _ONE / np.sqrt(u * u + v * v + w * w + NORMAL_EPS)
+                    out[b, x, y, z, 0] = u * inverse
+                    out[b, x, y, z, 1] = v * inverse
+                    out[b, x, y, z, 2] = w * inverse
 
 
 @kernel
-def backward(sdf, given, to_sdf):
-    """Add to to_sdf [B, R, R, R] the gradient, given that of `out`, which is zero at most nodes."""
+def backward(sdf, grad_out, grad_sdf):
+    """Add the gradient of `forward` to grad_sdf [B, R, R, R]; grad_out is zero at most nodes."""
     size = sdf.shape[1]
     scale = np.float32(size - 1) * _HALF
     for b in range(sdf.shape[0]):
         for x in range(size):
             for y in range(size):
                 for z in range(size):
-                    p, q, r = given[b, x, y, z, 0], given[b, x, y, z, 1], given[b, x, y, z, 2]
+                    p, q, r = grad_out[b, x, y, z, 0], grad_out[b, x, y, z, 1], grad_out[b, x, y, z, 2]
                     if p == _ZERO and q == _ZERO and r == _ZERO:
                         continue
                     u = _difference(sdf[b, :, y, z], x, scale)
                     v = _difference(sdf[b, x, :, z], y, scale)
                     w = _difference(sdf[b, x, y], z, scale)
-                    short = _ONE / np.sqrt(u * u + v * v + w * w + SOFT)
-                    along = (u * p + v * q + w * r) * short * short
-                    _spread(to_sdf[b, :, y, z], x, scale, (p - u * along) * short)
-                    _spread(to_sdf[b, x, :, z], y, scale, (q - v * along) * short)
-                    _spread(to_sdf[b, x, y], z, scale, (r - w * along) * short)
+                    inverse = _ONE / np.sqrt(u * u + v * v + w * w + NORMAL_EPS)
+                    along = (u * p + v * q + w * r) * inverse * inverse
+                    _scatter_difference(grad_sdf[b, :, y, z], x, scale, (p - u * along) * inverse)
+                    _scatter_difference(grad_sdf[b, x, :, z], y, scale, (q - v * along) * inverse)
+                    _scatter_difference(grad_sdf[b, x, y], z, scale, (r - w * along) * inverse)
 
 
 @kernel
-def eikonal(sdf, out, slopes):
-    """Mean of (|gradient| - 1)^2 over the nodes of sdf [B, R, R, R], written to out [B].
+def eikonal(sdf, out, grad_sdf):
+    """Write the mean of (|gradient| - 1)^2 over the nodes of sdf [B, R, R, R] to out [B].
 
-    Its gradient is added to slopes [B, R, R, R].
+    The gradient of the result is added to grad_sdf [B, R, R, R].
     """
     size = sdf.shape[1]
     scale = np.float32(size - 1) * _HALF
-    share = _ONE / np.float32(size**3)
+    weight = _ONE / np.float32(size**3)
     for b in range(sdf.shape[0]):
         total = 0.0
         for x in range(size):
@@ -96,10 +96,10 @@ def eikonal(sdf, out, slopes):
                     u = _difference(sdf[b, :, y, z], x, scale)
                     v = _difference(sdf[b, x, :, z], y, scale)
                     w = _difference(sdf[b, x, y], z, scale)
-                    length = np.sqrt(u * u + v * v + w * w + TINY)
+                    length = np.sqrt(u * u + v * v + w * w + LENGTH_EPS)
                     total += (length - _ONE) ** 2
-                    pull = (_ONE - _ONE / length) * (share + share)
-                    _spread(slopes[b, :, y, z], x, scale, pull * u)
-                    _spread(slopes[b, x, :, z], y, scale, pull * v)
-                    _spread(slopes[b, x, y], z, scale, pull * w)
-        out[b] = total * share
+                    factor = (_ONE - _ONE / length) * (weight + weight)
+                    _scatter_difference(grad_sdf[b, :, y, z], x, scale, factor * u)
+                    _scatter_difference(grad_sdf[b, x, :, z], y, scale, factor * v)
+                    _scatter_difference(grad_sdf[b, x, y], z, scale, factor * w)
+        out[b] = total * weight

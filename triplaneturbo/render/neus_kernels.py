@@ -1,12 +1,12 @@
-"""The loops that march rays through an sdf on a lattice, forward and backward, compiled by numba.
+"""Numba kernels of the grid volume renderer: NeuS ray marching, forward and backward.
 
-What they compute is stated, and written in plain torch, in lattice.py. What makes them quick: a ray leaps
-over blocks of cells that are all farther from the surface than `reach`, where the logistic function counts as
-one; it ends where next to nothing shines through; and the backward pass walks forward again instead of
-keeping anything: with L = sum w v the share of the samples still ahead is L less what has been passed.
+The readable torch version is in grid_renderer.py. Three things make the kernels fast: rays skip blocks of
+cells whose SDF is above `reach` everywhere, where the logistic function is treated as one; rays terminate at
+a minimum transmittance; and the backward pass marches forward again instead of storing samples. With the loss
+L = sum w v, the contribution of the remaining samples is L minus that of the samples passed so far.
 
-Arrays are float32 and contiguous; index b is the item, r the ray. Constants are float32 as well, so that
-nothing is computed in double precision by accident.
+Arrays are float32 and contiguous; b is the batch index, r the ray index. Constants are float32, too, to avoid
+double precision.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from triplaneturbo.utils.kernels import kernel
 BLOCK = 4  # cells along each side of a block
 
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
-# Unsigned, so that numba need not ask whether an index counts from the end.
+# Unsigned, so that numba generates no code for negative indices.
 _FIRST, _SECOND, _THIRD, _NEXT = np.uintp(0), np.uintp(1), np.uintp(2), np.uintp(1)
-_MOST = np.float32(80)  # the exponential of more overflows
-_FAINT = np.float32(1e-7)  # a weight too small to look up a normal for
+_MAX_EXPONENT = np.float32(80)  # larger exponents overflow
+_MIN_WEIGHT = np.float32(1e-7)  # normals are ignored below this weight
 
 
 @kernel
-def nearest_of_blocks(sdf):
-    """The least sdf [B, R, R, R] on and around each block of cells, [B, K, K, K]."""
+def block_minima(sdf):
+    """Return the minimum of sdf [B, R, R, R] over the nodes of each block of cells, [B, K, K, K]."""
     batch, size = sdf.shape[0], sdf.shape[1]
     blocks = (size - 1 + BLOCK - 1) // BLOCK
     out = np.empty((batch, blocks, blocks, blocks), np.float32)
@@ -47,7 +47,7 @@ def nearest_of_blocks(sdf):
 
 @kernel
 def _side(origin, direction, enter, leave):
-    """Narrow [enter, leave] along a ray to the part between the planes -1 and 1 of one axis."""
+    """Intersect the interval [enter, leave] of a ray with the slab between -1 and 1 along one axis."""
     if direction == _ZERO:
         if origin < -_ONE or origin > _ONE:
             return _ONE, -_ONE
@@ -58,7 +58,7 @@ def _side(origin, direction, enter, leave):
 
 @kernel
 def _span(ox, oy, oz, dx, dy, dz):
-    """Where a ray, from its origin on, enters and leaves [-1, 1]^3; leave <= enter if it misses it."""
+    """Return the distances at which a ray enters and leaves [-1, 1]^3; leave <= enter on a miss."""
     enter, leave = _side(ox, dx, _ZERO, np.float32(np.inf))
     enter, leave = _side(oy, dy, enter, leave)
     return _side(oz, dz, enter, leave)
@@ -66,7 +66,7 @@ def _span(ox, oy, oz, dx, dy, dz):
 
 @kernel
 def _edge(index, enter, leave, step, shift):
-    """Distance of a ray's edge: the first lies where it enters, the last where it leaves."""
+    """Return the distance of an edge; the first is at `enter`, the last at `leave`."""
     if index == 0:
         return enter
     return min(enter + (np.float32(index - 1) + shift) * step, leave)
@@ -74,7 +74,7 @@ def _edge(index, enter, leave, step, shift):
 
 @kernel
 def _cell(at, last):
-    """The cell of coordinate `at`, in cells, and where in it (0 to 1); the last cell is number last - 1."""
+    """Return the cell (0 to last - 1) of coordinate `at`, in cells, and the position in it (0 to 1)."""
     at = min(max(at, _ZERO), np.float32(last))
     low = min(int(at), last - 1)
     return low, at - np.float32(low)
@@ -82,7 +82,7 @@ def _cell(at, last):
 
 @kernel
 def _exit(index, at, slope, leave):
-    """How far it is, along one axis, to the end of the block that holds cell `index`."""
+    """Return the distance at which a ray leaves the block of cell `index` along one axis."""
     start = index // BLOCK * BLOCK
     if slope > _ZERO:
         return min(leave, (np.float32(start + BLOCK) - at) / slope)
@@ -93,13 +93,13 @@ def _exit(index, at, slope, leave):
 
 @kernel
 def _after(index, far, enter, step, shift):
-    """The first edge, from `index` on, that lies beyond distance `far`."""
+    """Return the index of the first edge, from `index` on, beyond distance `far`."""
     return max(index, int((far - enter) / step - shift + _ONE) + 1)
 
 
 @kernel
 def _interpolate(grid, at, dy, dx, fx, fy, fz):
-    """Trilinear interpolation of grid [R^3] in the cell with lowest node `at`; dy and dx are R and R^2."""
+    """Interpolate grid [R^3] trilinearly in the cell with lowest node `at`; dy and dx are R and R^2."""
     gx, gy, gz = _ONE - fx, _ONE - fy, _ONE - fz
     low = gy * (gz * grid[at] + fz * grid[at + _NEXT])
     low += fy * (gz * grid[at + dy] + fz * grid[at + dy + _NEXT])
@@ -111,7 +111,7 @@ def _interpolate(grid, at, dy, dx, fx, fy, fz):
 
 @kernel
 def _scatter(grid, value, at, dy, dx, fx, fy, fz):
-    """Add the gradient of an interpolated value to grid [R^3]."""
+    """Add the gradient of `_interpolate` to grid [R^3]."""
     low, high = value * (_ONE - fx), value * fx
     ll, lh, hl, hh = low * (_ONE - fy), low * fy, high * (_ONE - fy), high * fy
     gz = _ONE - fz
@@ -128,7 +128,7 @@ def _scatter(grid, value, at, dy, dx, fx, fy, fz):
 
 @kernel
 def _interpolate_vector(grid, at, dy, dx, fx, fy, fz):
-    """Trilinear interpolation of grid [R^3, 3] in a cell: three numbers."""
+    """Interpolate grid [R^3, 3] trilinearly: three numbers."""
     u, v, w = _ZERO, _ZERO, _ZERO
     for corner in range(8):
         weight, node = _corner(corner, at, dy, dx, fx, fy, fz)
@@ -140,7 +140,7 @@ def _interpolate_vector(grid, at, dy, dx, fx, fy, fz):
 
 @kernel
 def _scatter_vector(grid, u, v, w, at, dy, dx, fx, fy, fz):
-    """Add the gradient (u, v, w) of an interpolated vector to grid [R^3, 3]."""
+    """Add the gradient (u, v, w) of `_interpolate_vector` to grid [R^3, 3]."""
     for corner in range(8):
         weight, node = _corner(corner, at, dy, dx, fx, fy, fz)
         grid[node, _FIRST] += weight * u
@@ -150,7 +150,7 @@ def _scatter_vector(grid, u, v, w, at, dy, dx, fx, fy, fz):
 
 @kernel
 def _corner(corner, at, dy, dx, fx, fy, fz):
-    """Weight and node of one of a cell's eight corners, numbered 4 x + 2 y + z."""
+    """Return the weight and node of a corner of a cell; corners are numbered 4 x + 2 y + z."""
     weight = fx if corner & 4 else _ONE - fx
     weight *= fy if corner & 2 else _ONE - fy
     weight *= fz if corner & 1 else _ONE - fz
@@ -169,12 +169,16 @@ def forward(sdf, normals, blocks, origins, directions, shifts, step, sharpness, 
     """Render rays.
 
     Args:
-        sdf: [B, R, R, R]; normals: [B, R, R, R, 3], at the nodes.
-        blocks: `nearest_of_blocks(sdf)`.
-        origins, directions: [B, N, 3]; shifts: where the first edge lies, in steps [B, N], 0 to 1.
-        step: between edges, in world units.
-        sharpness, reach, cut: see `lattice.render_lattice`.
-        out: opacity, depth and normal of each ray, written here [B, N, 5].
+        sdf: SDF at the nodes [B, R, R, R].
+        normals: normals at the nodes [B, R, R, R, 3].
+        blocks: `block_minima(sdf)`.
+        origins, directions: rays [B, N, 3].
+        shifts: offset of the first edge after `enter`, in steps, 0 to 1 [B, N].
+        step: distance between edges, in world units.
+        sharpness: s in sigmoid(s * sdf).
+        reach: SDF above which space is treated as empty.
+        cut: minimum transmittance, at which a ray terminates.
+        out: output, opacity, depth and normal of each ray [B, N, 5].
     """
     size = sdf.shape[1]
     last = size - 1
@@ -190,7 +194,7 @@ def forward(sdf, normals, blocks, origins, directions, shifts, step, sharpness, 
             ax, ay, az = (ox + _ONE) * scale, (oy + _ONE) * scale, (oz + _ONE) * scale
             sx, sy, sz = sx * scale, sy * scale, sz * scale
             shift = shifts[b, r]
-            through, before, t = _ONE, _ZERO, _ZERO  # before, now: odds of being inside, (1 - P) / P
+            transmittance, before, t = _ONE, _ZERO, _ZERO  # before, now: odds of being inside, (1 - P) / P
             index = 0
             while enter < leave and t < leave:
                 t = _edge(index, enter, leave, step, shift)
@@ -205,14 +209,14 @@ def forward(sdf, normals, blocks, origins, directions, shifts, step, sharpness, 
                         far = _exit(x, ax, sx, _exit(y, ay, sy, _exit(z, az, sz, leave)))
                         index = _after(index, far, enter, step, shift)
                     continue
-                now = math.exp(min(-sharpness * value, _MOST))
+                now = math.exp(min(-sharpness * value, _MAX_EXPONENT))
                 if now > before:
-                    left = through * ((_ONE + before) / (_ONE + now))
-                    weight = through - left
+                    left = transmittance * ((_ONE + before) / (_ONE + now))
+                    weight = transmittance - left
                     middle = _HALF * (t + _edge(max(index - 2, 0), enter, leave, step, shift))
                     opacity += weight
                     depth += weight * middle
-                    if weight > _FAINT:
+                    if weight > _MIN_WEIGHT:
                         x, fx = _cell(ax + middle * sx, last)
                         y, fy = _cell(ay + middle * sy, last)
                         z, fz = _cell(az + middle * sz, last)
@@ -221,8 +225,8 @@ def forward(sdf, normals, blocks, origins, directions, shifts, step, sharpness, 
                         nx += weight * u
                         ny += weight * v
                         nz += weight * w
-                    through = left
-                    if through < cut:
+                    transmittance = left
+                    if transmittance < cut:
                         break
                 before = now
             out[b, r, 0] = opacity
@@ -233,15 +237,13 @@ def forward(sdf, normals, blocks, origins, directions, shifts, step, sharpness, 
 
 
 @kernel
-def backward(sdf, normals, blocks, origins, directions, shifts, step, sharpness, reach, cut, out, given,
-             to_sdf, to_normals):  # fmt: skip
-    """Gradients of what `forward` made.
-
-    Its arguments, `out` as it left it, and:
+def backward(sdf, normals, blocks, origins, directions, shifts, step, sharpness, reach, cut, out, grad_out,
+             grad_sdf, grad_normals):  # fmt: skip
+    """Backward pass of `forward`, with its arguments, its output in `out`, and three more.
 
     Args:
-        given: gradient with respect to `out` [B, N, 5].
-        to_sdf, to_normals: gradients are added here, shaped as sdf and normals.
+        grad_out: gradient with respect to `out` [B, N, 5].
+        grad_sdf, grad_normals: gradients are added to these, shaped as sdf and normals.
     """
     size = sdf.shape[1]
     last = size - 1
@@ -249,23 +251,23 @@ def backward(sdf, normals, blocks, origins, directions, shifts, step, sharpness,
     scale = np.float32(last) * _HALF
     for b in range(sdf.shape[0]):
         values, vectors, near = sdf[b].reshape(-1), normals[b].reshape(-1, 3), blocks[b]
-        to_values, to_vectors = to_sdf[b].reshape(-1), to_normals[b].reshape(-1, 3)
+        to_values, to_vectors = grad_sdf[b].reshape(-1), grad_normals[b].reshape(-1, 3)
         for r in range(origins.shape[1]):
-            to_opacity, to_depth = given[b, r, 0], given[b, r, 1]
-            to_x, to_y, to_z = given[b, r, 2], given[b, r, 3], given[b, r, 4]
-            turned = to_x != _ZERO or to_y != _ZERO or to_z != _ZERO
-            if (to_opacity == _ZERO and to_depth == _ZERO and not turned) or out[b, r, 0] == _ZERO:
+            to_opacity, to_depth = grad_out[b, r, 0], grad_out[b, r, 1]
+            to_x, to_y, to_z = grad_out[b, r, 2], grad_out[b, r, 3], grad_out[b, r, 4]
+            has_normal_grad = to_x != _ZERO or to_y != _ZERO or to_z != _ZERO
+            if (to_opacity == _ZERO and to_depth == _ZERO and not has_normal_grad) or out[b, r, 0] == _ZERO:
                 continue
-            ahead = to_opacity * out[b, r, 0] + to_depth * out[b, r, 1]
-            ahead += to_x * out[b, r, 2] + to_y * out[b, r, 3] + to_z * out[b, r, 4]
+            remaining = to_opacity * out[b, r, 0] + to_depth * out[b, r, 1]
+            remaining += to_x * out[b, r, 2] + to_y * out[b, r, 3] + to_z * out[b, r, 4]
             ox, oy, oz = origins[b, r, 0], origins[b, r, 1], origins[b, r, 2]
             sx, sy, sz = directions[b, r, 0], directions[b, r, 1], directions[b, r, 2]
             enter, leave = _span(ox, oy, oz, sx, sy, sz)
             ax, ay, az = (ox + _ONE) * scale, (oy + _ONE) * scale, (oz + _ONE) * scale
             sx, sy, sz = sx * scale, sy * scale, sz * scale
             shift = shifts[b, r]
-            through, before, t = _ONE, _ZERO, _ZERO  # before, now: odds of being inside, (1 - P) / P
-            # The edge before: its gradient is complete only when its second interval is known.
+            transmittance, before, t = _ONE, _ZERO, _ZERO  # before, now: odds of being inside, (1 - P) / P
+            # The previous edge is held back: its gradient also depends on the interval after it.
             held, hold, hx, hy, hz = _ZERO, _NEXT, _ZERO, _ZERO, _ZERO
             index = 0
             while enter < leave and t < leave:
@@ -285,32 +287,32 @@ def backward(sdf, normals, blocks, origins, directions, shifts, step, sharpness,
                         far = _exit(x, ax, sx, _exit(y, ay, sy, _exit(z, az, sz, leave)))
                         index = _after(index, far, enter, step, shift)
                     continue
-                now, share = math.exp(min(-sharpness * value, _MOST)), _ZERO
+                now, share = math.exp(min(-sharpness * value, _MAX_EXPONENT)), _ZERO
                 if now > before:
-                    left = through * ((_ONE + before) / (_ONE + now))
-                    weight = through - left
+                    left = transmittance * ((_ONE + before) / (_ONE + now))
+                    weight = transmittance - left
                     middle = _HALF * (t + _edge(max(index - 2, 0), enter, leave, step, shift))
-                    worth = to_opacity + to_depth * middle
-                    if turned:
+                    value_grad = to_opacity + to_depth * middle
+                    if has_normal_grad:
                         mx, mfx = _cell(ax + middle * sx, last)
                         my, mfy = _cell(ay + middle * sy, last)
                         mz, mfz = _cell(az + middle * sz, last)
                         mid = np.uintp((mx * size + my) * size + mz)
                         u, v, w = _interpolate_vector(vectors, mid, dy, dx, mfx, mfy, mfz)
-                        worth += to_x * u + to_y * v + to_z * w
-                        if weight > _FAINT:
+                        value_grad += to_x * u + to_y * v + to_z * w
+                        if weight > _MIN_WEIGHT:
                             u, v, w = weight * to_x, weight * to_y, weight * to_z
                             _scatter_vector(to_vectors, u, v, w, mid, dy, dx, mfx, mfy, mfz)
-                    ahead -= weight * worth
-                    share = ahead - left * worth  # d L / d log(left / through)
-                    through = left
+                    remaining -= weight * value_grad
+                    share = remaining - left * value_grad  # d L / d log(left / transmittance)
+                    transmittance = left
                 if before > _ZERO:
                     slope = (held - share) * sharpness * (before / (_ONE + before))
                     _scatter(to_values, slope, hold, dy, dx, hx, hy, hz)
                 before = now
                 held, hold, hx, hy, hz = share, at, fx, fy, fz
-                if through < cut:
+                if transmittance < cut:
                     break
-            if before > _ZERO:  # the last edge has no second interval
+            if before > _ZERO:  # the last edge has no interval after it
                 slope = held * sharpness * (before / (_ONE + before))
                 _scatter(to_values, slope, hold, dy, dx, hx, hy, hz)

@@ -1,13 +1,12 @@
-"""The rasteriser: which triangle each pixel sees and where in it; attributes are then interpolated in torch.
+"""Mesh rasterizer: the visible triangle and barycentrics of each pixel, and attribute interpolation in torch.
 
-On the CPU a small numba kernel draws (zbuffer.py). It was chosen over Embree (embreex wheel): both give the
-same picture, but for a mesh of 80,000 faces at 512^2 the kernel takes about 9 ms and Embree about 80 ms (2
-cores; `benchmarks/raster.py` prints both); numba has wheels for Python 3.10 to 3.14 on Linux (x86-64 and
-ARM), macOS and Windows, embreex none for Linux on ARM. The price is about 1 s of compiling at the first call
-ever, which numba then keeps on disk.
+On the CPU it uses a numba kernel (zbuffer.py). Compared with Embree (embreex), the images are the same, but a
+mesh of 80,000 faces at 512^2 takes about 9 ms instead of 80 ms (2 cores; see `benchmarks/raster.py`). numba
+has wheels for Python 3.10 to 3.14 on Linux (x86-64 and ARM), macOS and Windows; embreex has none for Linux on
+ARM. The kernel takes about 1 s to compile on first use and is then cached on disk.
 
-On CUDA, nvdiffrast stands behind the same function where it is installed (`rasterizer` says which one it is).
-It is optional: its licence allows research and evaluation only. Without it CUDA tensors are drawn on the CPU.
+On CUDA it uses nvdiffrast if that is installed (see `rasterizer`). nvdiffrast is optional, as its licence
+allows research and evaluation only. Without it, CUDA tensors are rasterized on the CPU.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from triplaneturbo.render.cameras import Cameras
 
 
 class Raster(NamedTuple):
-    """What V views of a mesh see.
+    """The rasterization of a mesh in V views.
 
     Attributes:
-        triangle: face index, int64 [V, H, W], -1 where there is no surface. Row 0 is the top row.
-        bary: perspective-correct barycentrics of the pixel centre [V, H, W, 3], 0 where no surface;
-            differentiable in the vertices (for a fixed triangle) if these require a gradient.
-        depth: distance along the view direction [V, H, W], 0 where no surface; differentiable likewise.
+        triangle: face index, int64 [V, H, W], -1 in the background. Row 0 is the top row.
+        bary: perspective-correct barycentrics at pixel centres [V, H, W, 3], 0 in the background;
+            differentiable in the vertices (for a fixed triangle) if they require gradients.
+        depth: view depth [V, H, W], 0 in the background; differentiable like `bary`.
     """
 
     triangle: Tensor
@@ -38,13 +37,13 @@ class Raster(NamedTuple):
 
     @property
     def mask(self) -> Tensor:
-        """Where there is a surface, bool [V, H, W]."""
+        """Foreground mask, bool [V, H, W]."""
         return self.triangle >= 0
 
 
 @lru_cache(maxsize=1)
 def _nvdiffrast() -> Any | None:
-    """The module nvdiffrast.torch, or None where it is not installed or does not load."""
+    """Return the module nvdiffrast.torch, or None if it is not installed or fails to load."""
     try:
         import nvdiffrast.torch as module
     except (ImportError, OSError, RuntimeError):
@@ -54,7 +53,7 @@ def _nvdiffrast() -> Any | None:
 
 @lru_cache(maxsize=8)
 def _context(device: torch.device) -> Any | None:
-    """What nvdiffrast draws with on a CUDA device, or None where it cannot."""
+    """Return nvdiffrast's context for a CUDA device, or None if it is unavailable."""
     module = _nvdiffrast()
     try:
         return module and module.RasterizeCudaContext(device=device)
@@ -63,19 +62,19 @@ def _context(device: torch.device) -> Any | None:
 
 
 def rasterizer(device: torch.device | str) -> str:
-    """Which rasteriser serves tensors of that device: "nvdiffrast" or "numba"."""
+    """Return the backend for tensors on a device: "nvdiffrast" or "numba"."""
     device = torch.device(device)
     return "nvdiffrast" if device.type == "cuda" and _context(device) is not None else "numba"
 
 
 def rasterize(vertices: Tensor, faces: Tensor, cameras: Cameras, height: int, width: int) -> Raster:
-    """Find what each pixel centre sees; both sides of a face count.
+    """Rasterize a mesh at pixel centres, without backface culling.
 
     Args:
         vertices: world positions [N, 3], any floating dtype, any device.
         faces: vertex indices, int64 [F, 3].
-        cameras: V views, on the same device.
-        height, width: the image, in pixels.
+        cameras: V cameras on the same device.
+        height, width: image size in pixels.
 
     Returns:
         triangle [V, H, W], bary [V, H, W, 3] and depth [V, H, W], in the vertices' dtype.
@@ -91,7 +90,7 @@ def rasterize(vertices: Tensor, faces: Tensor, cameras: Cameras, height: int, wi
 
 
 def _rasterize_numba(vertices: Tensor, faces: Tensor, cameras: Cameras, height: int, width: int) -> Raster:
-    # Double precision, whatever the input: edges that many triangles share must agree to the last bit.
+    # Double precision for any input: shared edges of triangles must be bit-identical.
     exact = Cameras(cameras.c2w.cpu().double(), cameras.fovy.cpu().double(), cameras.near, cameras.far)
     pixels = exact.to_pixels(vertices.detach().cpu().double(), height, width).contiguous()  # [V, N, 3]
     indices = faces.cpu().long().contiguous()
@@ -111,16 +110,16 @@ def _rasterize_nvdiffrast(
 ) -> Raster:
     module = _nvdiffrast()
     assert module is not None
-    # In clip space y points down already, so that nvdiffrast's first row is the top one.
+    # y points down in clip space, so nvdiffrast's first row is the top row.
     matrices = cameras.mvp(width / height).float()  # [V, 4, 4]
     corners = torch.nn.functional.pad(vertices.float(), (0, 1), value=1.0)  # [N, 4]
     clip = (corners[None] @ matrices.mT).contiguous()  # [V, N, 4]
-    # Its channels: u, v (the weights of corners 0 and 1), z/w, triangle + 1.
-    drawn, _ = module.rasterize(
+    # Channels: u, v (the weights of corners 0 and 1), z/w, triangle + 1.
+    output, _ = module.rasterize(
         _context(vertices.device), clip, faces.int().contiguous(), resolution=[height, width], grad_db=False
     )  # [V, H, W, 4]
-    triangle = drawn[..., 3].long() - 1
-    u, v = drawn[..., 0], drawn[..., 1]
+    triangle = output[..., 3].long() - 1
+    u, v = output[..., 0], output[..., 1]
     bary = torch.stack((u, v, 1 - u - v), dim=-1) * (triangle >= 0)[..., None]
     bary = bary.to(vertices.dtype)
     depths = -cameras.to_camera(vertices)[..., 2]  # [V, N]
@@ -134,23 +133,23 @@ def _rasterize_nvdiffrast(
 def barycentrics(
     vertices: Tensor, faces: Tensor, cameras: Cameras, triangle: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Where the ray of each pixel centre meets its (given) triangle's plane: plain torch, differentiable.
+    """Intersect the rays of pixel centres with the planes of given triangles; differentiable, in torch.
 
     Args:
         vertices: world positions [N, 3].
         faces: vertex indices [F, 3].
-        cameras: V views.
-        triangle: face index of each pixel [V, H, W], -1 for none.
+        cameras: V cameras.
+        triangle: face index of each pixel [V, H, W], -1 in the background.
 
     Returns:
-        perspective-correct barycentrics [V, H, W, 3] and view depth [V, H, W]; 0 where there is no triangle.
+        perspective-correct barycentrics [V, H, W, 3] and view depth [V, H, W]; 0 in the background.
     """
     _, height, width = triangle.shape
     pixels = cameras.to_pixels(vertices, height, width)  # [V, N, 3]
     view, row, column = torch.nonzero(triangle >= 0, as_tuple=True)  # [P] each
     corner = pixels[view[:, None], faces[triangle[view, row, column]]]  # [P, 3, 3]
     centre = torch.stack((column, row), dim=-1).to(vertices.dtype) + 0.5  # [P, 2]
-    # Corners relative to the pixel (shear along w), so that no large numbers cancel in single precision.
+    # Corners relative to the pixel (sheared along w), to avoid cancellation in single precision.
     w = corner[..., 2]  # [P, 3]
     x, y = (corner[..., :2] - centre[:, None] * w[..., None]).unbind(-1)  # [P, 3] each
     area = x.roll(-1, 1) * y.roll(-2, 1) - y.roll(-1, 1) * x.roll(-2, 1)  # [P, 3]
@@ -161,16 +160,16 @@ def barycentrics(
 
 
 def interpolate(attributes: Tensor, faces: Tensor, triangle: Tensor, bary: Tensor) -> Tensor:
-    """Vertex attributes at each pixel, differentiable in the attributes and the barycentrics.
+    """Interpolate vertex attributes at each pixel; differentiable in attributes and barycentrics.
 
     Args:
-        attributes: [N, C].
+        attributes: vertex attributes [N, C].
         faces: vertex indices [F, 3].
-        triangle: face index of each pixel [V, H, W], -1 for none.
+        triangle: face index of each pixel [V, H, W], -1 in the background.
         bary: barycentrics [V, H, W, 3].
 
     Returns:
-        [V, H, W, C], 0 where there is no triangle.
+        [V, H, W, C], 0 in the background.
     """
     covered = torch.nonzero(triangle >= 0, as_tuple=True)  # 3 x [P]
     corner = attributes[faces[triangle[covered]]]  # [P, 3, C]

@@ -35,7 +35,7 @@ from triplaneturbo.mesh.warmup import warmup
 from triplaneturbo.models.adapter_switch import fits
 from triplaneturbo.models.adapters import adapter, adapters
 from triplaneturbo.models.catalog import SMALL, ModelFiles, base_or_default, find_model
-from triplaneturbo.models.convert import make_ready
+from triplaneturbo.models.convert import convert_if_needed
 from triplaneturbo.models.weights import Model, load_model
 from triplaneturbo.pipeline import Outcome, Progress, Result, Sketches
 from triplaneturbo.render.rasterizer import rasterizer
@@ -371,7 +371,7 @@ def _picture(draw: Callable[..., np.ndarray], mesh: Mesh, size: int) -> bytes:
 
 
 def _load(found: ModelFiles, device: torch.device, dtype: torch.dtype) -> Model:
-    make_ready(found)
+    convert_if_needed(found)
     return load_model(found.folder, base=found.base, device=device, dtype=dtype)
 
 

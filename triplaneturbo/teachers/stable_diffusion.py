@@ -19,7 +19,7 @@ from triplaneturbo.models.weights import load_base
 from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
 from triplaneturbo.teachers.latents import precision, sample_latents
 from triplaneturbo.teachers.twin import twin
-from triplaneturbo.utils.random_streams import RandomStreams, whole
+from triplaneturbo.utils.random_streams import RandomStreams, randint
 
 Base = Callable[[], AbstractContextManager[UNet2DConditionModel]]
 Shade = Callable[[Tensor, Tensor, Tensor], Tensor]  # colours, normals, directions to the camera -> colours
@@ -78,7 +78,7 @@ class StableDiffusion:
     def encode(self, seen: Renderings, scenes: SceneBatch, rng: RandomStreams) -> Tensor:
         """Latents of one view of each scene, sampled from the VAE's posterior: [B, 1, 4, h, h]."""
         batch = len(seen.rgb)
-        view = whole(rng, 0, seen.rgb.shape[1], batch)
+        view = randint(rng, 0, seen.rgb.shape[1], batch)
         rows = torch.arange(batch)
         rgb = seen.rgb[rows, view]  # [B, H, W, 3]
         if self.shade is not None and seen.normal is not None:

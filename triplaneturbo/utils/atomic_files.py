@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 
 from triplaneturbo.errors import UserError
 
-# It can only be read by setting it, which no two threads may do at once: once, then, at import.
+# The umask can only be read by setting it, which is not thread-safe, so it is read once at import.
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes) -> Path:
-    """Write `data` to `path` so that no reader ever sees a part of it.
+    """Write `data` to `path` atomically, creating its folder if necessary. Returns the path.
 
-    The bytes go to a temporary file in the same folder, which is then renamed over `path`; a failure or an
-    interruption at any moment leaves what stood there before and no temporary file.
+    The data is written to a temporary file in the same folder, which then replaces `path`. If that fails or
+    is interrupted, the previous file is unchanged and the temporary file is removed.
 
     Raises:
-        UserError: the folder cannot be made or written (no permission, no space, a file in the way).
+        UserError: the folder cannot be created or is not writable, or there is no space left.
     """
     path = Path(path)
     try:
@@ -33,17 +33,19 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> Path:
             prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent
         )
     except OSError as error:
-        raise UserError(f"Cannot write in {path.parent}: {error.strerror}; choose another folder.") from error
+        raise UserError(f"Cannot write to {path.parent}: {error.strerror}; choose another folder.") from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes the file private; give it the permissions that an ordinary new file would have.
+        # mkstemp creates a private file; set the permissions of an ordinary new file.
         os.chmod(temporary, 0o666 & ~_UMASK)
         rename_over(temporary, path)
     except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}; free space or go elsewhere.") from error
+        raise UserError(
+            f"Cannot write {path}: {error.strerror}; free some space or choose another folder."
+        ) from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
@@ -64,13 +66,14 @@ def rename_over(source: str | os.PathLike[str], target: str | os.PathLike[str]) 
 
 
 def link_whole(source: Path, target: Path) -> Path:
-    """Have `source` at `target` too, whole: without a copy where the file system can.
+    """Create `target` atomically as a hard link to `source`, or as a copy if links are not supported.
 
     Args:
-        source: a file that is never changed in place.
+        source: a file that is never modified in place.
+        target: the path to create or replace.
 
     Raises:
-        OSError: it cannot be had there.
+        OSError: the file cannot be created.
     """
     part = target.with_name(f".{secrets.token_hex(8)}.part")
     try:

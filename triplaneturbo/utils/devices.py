@@ -1,4 +1,4 @@
-"""Which device, precision and attention a model runs with, and why."""
+"""Selection of device and precision, and reports on devices and memory."""
 
 from __future__ import annotations
 
@@ -16,95 +16,107 @@ PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": to
 
 
 class DeviceChoice(NamedTuple):
-    """A device and the reason for it."""
+    """A device and the reason why it was chosen."""
 
     device: torch.device
     why: str
 
 
 class PrecisionChoice(NamedTuple):
-    """A precision and the reason for it."""
+    """A precision and the reason why it was chosen."""
 
     dtype: torch.dtype
     why: str
 
 
 def choose_device(asked: str | None = None) -> DeviceChoice:
-    """The device called `asked` ("cpu", "cuda", "cuda:1", "mps"); for None or "auto", the best there is.
+    """Choose a device.
+
+    Args:
+        asked: "cpu", "cuda", "cuda:1" or "mps"; None or "auto": the current GPU if it is usable, else the
+            CPU.
 
     Raises:
-        UserError: there is no such device.
+        UserError: the device does not exist or is not usable.
     """
     if asked in (None, "auto"):
         if torch.cuda.device_count() == 0:
             return DeviceChoice(torch.device("cpu"), "no CUDA device was found")
-        number = torch.cuda.current_device() if torch.cuda.is_available() else 0
-        unfit = _unfit(number)
-        if unfit:
-            return DeviceChoice(torch.device("cpu"), unfit)
-        return DeviceChoice(torch.device("cuda", number), "a CUDA device was found")
+        index = torch.cuda.current_device() if torch.cuda.is_available() else 0
+        problem = _cuda_problem(index)
+        if problem:
+            return DeviceChoice(torch.device("cpu"), problem)
+        return DeviceChoice(torch.device("cuda", index), "a CUDA device was found")
     try:
         device = torch.device(asked)
     except (RuntimeError, TypeError):
         raise UserError(f"There is no device {shown(asked)}; use cpu, cuda, cuda:1 or mps.") from None
-    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if device.type not in there or (device.index or 0) >= there[device.type]:
-        have = ", ".join(f"{kind}:{i}" if i else kind for kind, n in there.items() for i in range(n))
-        raise UserError(f"This machine has no device {shown(asked)}; it has {have}.")
-    unfit = _unfit(device.index or 0) if device.type == "cuda" else ""
-    if unfit:
-        raise UserError(f"{unfit[:1].upper()}{unfit[1:]}; use --device cpu.")
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if device.type not in counts or (device.index or 0) >= counts[device.type]:
+        available = ", ".join(f"{kind}:{i}" if i else kind for kind, n in counts.items() for i in range(n))
+        raise UserError(f"This machine has no device {shown(asked)}; available: {available}.")
+    problem = _cuda_problem(device.index or 0) if device.type == "cuda" else ""
+    if problem:
+        raise UserError(f"{problem[:1].upper()}{problem[1:]}; use --device cpu.")
     return DeviceChoice(device, "asked for")
 
 
 def choose_devices(asked: str | None = None) -> list[DeviceChoice]:
-    """The devices called `asked`: one as in `choose_device`, several as in "cuda:0,cuda:1", or "all" GPUs.
+    """Choose one or several devices.
+
+    Args:
+        asked: one device as in `choose_device`, a list such as "cuda:0,cuda:1", or "all" for all usable GPUs.
 
     Raises:
-        UserError: there is no such device.
+        UserError: a device does not exist or is not usable.
     """
     if asked == "all":
         count = torch.cuda.device_count()
         if count == 0:
-            raise UserError("There is no CUDA device, of which --device all takes all: leave --device out.")
-        fit = [number for number in range(count) if not _unfit(number)]
-        if not fit:
-            raise UserError(f"No CUDA device can be used: {_unfit(0)}; use --device cpu.")
-        return [DeviceChoice(torch.device("cuda", number), "all were asked for") for number in fit]
+            raise UserError("--device all uses all CUDA devices, but there is no CUDA device; omit --device.")
+        usable = [index for index in range(count) if not _cuda_problem(index)]
+        if not usable:
+            raise UserError(f"No CUDA device is usable: {_cuda_problem(0)}; use --device cpu.")
+        return [DeviceChoice(torch.device("cuda", index), "all were asked for") for index in usable]
     if asked is None or "," not in asked:
         return [choose_device(asked)]
     return [choose_device(part.strip()) for part in asked.split(",")]
 
 
-def _unfit(number: int) -> str:
-    """Why a CUDA device that is there cannot be used, "" if it can."""
+def _cuda_problem(index: int) -> str:
+    """Return why a CUDA device is unusable with this build of torch, or "" if it is usable."""
     if not torch.cuda.is_available():
-        return f"the GPU's driver is too old for this torch, which wants CUDA {torch.version.cuda}: update it"
-    major, minor = torch.cuda.get_device_capability(number)
-    found = (re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", name) for name in torch.cuda.get_arch_list())
-    made = [(match[1], int(match[2]), int(match[3])) for match in found if match]  # none for ROCm
-    for kind, its_major, its_minor in made:
-        # Machine code serves its own generation from its step on, what is still to be compiled all later.
-        if kind == "sm" and its_major == major and its_minor <= minor:
+        return f"the GPU driver is too old for this torch, which needs CUDA {torch.version.cuda}; update it"
+    major, minor = torch.cuda.get_device_capability(index)
+    matches = (re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", name) for name in torch.cuda.get_arch_list())
+    built = [(match[1], int(match[2]), int(match[3])) for match in matches if match]  # empty for ROCm
+    for kind, built_major, built_minor in built:
+        # Binary code (sm) runs on its own major version from its minor version on, PTX on all later versions.
+        if kind == "sm" and built_major == major and built_minor <= minor:
             return ""
-        if kind == "compute" and (its_major, its_minor) <= (major, minor):
+        if kind == "compute" and (built_major, built_minor) <= (major, minor):
             return ""
-    if not made:
+    if not built:
         return ""
-    least = min((a, b) for _, a, b in made)
-    old = "too old" if (major, minor) < least else "unknown"
-    name = torch.cuda.get_device_properties(number).name
+    oldest = min((a, b) for _, a, b in built)
+    name = torch.cuda.get_device_properties(index).name
+    reason = "too old for" if (major, minor) < oldest else "not supported by"
     return (
-        f"the {name} (compute capability {major}.{minor}) is {old} for this torch, made for"
-        f" {least[0]}.{least[1]} on"
+        f"the {name} (compute capability {major}.{minor}) is {reason} this torch, built for"
+        f" {oldest[0]}.{oldest[1]} and later"
     )
 
 
 def choose_precision(asked: str, device: torch.device, small: bool) -> PrecisionChoice:
-    """The precision of the generator: `asked`, or for "auto" the quickest that is exact enough.
+    """Choose the precision of the generator.
+
+    Args:
+        asked: "float32", "float16" or "bfloat16"; "auto": the fastest one that is accurate enough.
+        device: device of the generator.
+        small: whether the model is small; see `ModelFiles.small`.
 
     Raises:
-        UserError: `asked` is no precision.
+        UserError: `asked` is invalid.
     """
     if asked != "auto":
         if asked not in PRECISIONS:
@@ -112,33 +124,31 @@ def choose_precision(asked: str, device: torch.device, small: bool) -> Precision
             raise UserError(f"The precision should be auto, {names}, not {shown(asked)}.")
         return PrecisionChoice(PRECISIONS[asked], "asked for")
     if small:
-        return PrecisionChoice(torch.float32, "the model is small, so that lower precision gains nothing")
+        return PrecisionChoice(torch.float32, "lower precision does not speed up a small model")
     if device.type == "cuda":
         if torch.cuda.get_device_capability(device) >= (7, 0):
             return PrecisionChoice(
-                torch.float16, "this GPU has it in hardware, and it is nearer than bfloat16"
+                torch.float16, "this GPU supports it in hardware, and it is more accurate than bfloat16"
             )
-        return PrecisionChoice(torch.float32, "this GPU has no quick float16")
+        return PrecisionChoice(torch.float32, "this GPU has no fast float16")
     unit = bfloat16_unit() if device.type == "cpu" else None
     if unit:
-        return PrecisionChoice(torch.bfloat16, f"this CPU has it in hardware ({unit})")
-    return PrecisionChoice(
-        torch.float32, f"this {device.type.upper()} is not known to be quicker in bfloat16"
-    )
+        return PrecisionChoice(torch.bfloat16, f"this CPU supports it in hardware ({unit})")
+    return PrecisionChoice(torch.float32, f"this {device.type.upper()} has no known bfloat16 support")
 
 
 @functools.cache
 def bfloat16_unit() -> str | None:
-    """The CPU's unit for products in bfloat16 ("AMX" or "AVX-512"), or None where none is known of."""
+    """Return the CPU's instruction set for bfloat16 products ("AMX" or "AVX-512"), or None if unknown."""
     try:
-        words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     except OSError:
         return None
-    return "AMX" if "amx_bf16" in words else "AVX-512" if "avx512_bf16" in words else None
+    return "AMX" if "amx_bf16" in flags else "AVX-512" if "avx512_bf16" in flags else None
 
 
 def device_name(device: torch.device) -> str:
-    """The device as a person would name it: the GPU's name and memory, or the CPU's and its threads."""
+    """Return a readable name of a device: the GPU with its memory, or the CPU with its threads."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return f"{device} ({properties.name}, {properties.total_memory / 2**30:.0f} GB)"
@@ -148,7 +158,7 @@ def device_name(device: torch.device) -> str:
 
 
 def attention_name(device: torch.device) -> str:
-    """What computes attention."""
+    """Return a description of the attention kernels in use."""
     if device.type != "cuda":
         return f"torch's scaled_dot_product_attention, its {device.type.upper()} kernel"
     kernels = {
@@ -160,20 +170,17 @@ def attention_name(device: torch.device) -> str:
 
 
 def be_deterministic() -> None:
-    """Have CUDA's convolutions give the same numbers each time: the same seed is to give the same mesh."""
+    """Make cuDNN deterministic, so that the same seed gives the same mesh."""
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes of a device's memory that this process may still take: a GPU's own, else the main memory.
-
-    None: this system does not tell.
-    """
+    """Return the available memory of a device in bytes (main memory unless it is a GPU); None if unknown."""
     if device.type == "cuda":
-        # What torch keeps for later is this process's, too.
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + kept
+        # Memory in torch's caching allocator is available to this process, too.
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
     try:
         text = Path("/proc/meminfo").read_text(encoding="utf-8")
         return int(re.search(r"MemAvailable:\s+(\d+)", text)[1]) * 1024  # type: ignore[index]
@@ -182,7 +189,7 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def wait_for(device: torch.device) -> None:
-    """Return once everything asked of `device` is done, so that clocks tell the truth."""
+    """Wait for all operations on `device` to finish, for correct timing."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -201,11 +208,11 @@ def _cpu_name() -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is not enough memory, of whatever device."""
+    """Return whether an error means that a device or the host is out of memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    said = str(error).lower()
+    message = str(error).lower()
     return any(
-        words in said
-        for words in ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
+        phrase in message
+        for phrase in ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
     )

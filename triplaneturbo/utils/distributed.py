@@ -1,10 +1,11 @@
-"""Several processes that train one model: gradients are averaged, everything else is done by each of them.
+"""Data-parallel training in several processes: launching, collectives and failure handling.
 
-On two CPU cores two processes of one thread beat one process of two threads; on several GPUs it is the same
-code with a device each. Every process computes the same sums in the same order, so runs repeat bit for bit.
+Processes average gradients and otherwise run independently. On two CPU cores, two processes with one thread
+are faster than one process with two threads; on several GPUs, each process has its own device. All processes
+compute the same sums in the same order, so runs are bit-identical.
 
-`run` starts the processes of one machine itself; `launched` joins those that `accelerate launch` or torchrun
-started, on any number of machines. Where one process ends, however it does, the others end soon after it.
+`run` spawns the processes on one machine; `launched` joins those that `accelerate launch` or torchrun
+started, on any number of machines. If one process exits, the others exit soon after.
 """
 
 from __future__ import annotations
@@ -28,28 +29,37 @@ from torch import Tensor, nn
 from triplaneturbo.errors import UserError
 from triplaneturbo.utils.atomic_files import write_whole
 
-# So long a process waits for one that says nothing and whose connection stands: its machine may have lost its
-# power. The leading one may be drawing previews meanwhile.
-_PATIENCE = timedelta(minutes=30)
+# Timeout of collectives, for example if another machine loses power. It must be longer than the time
+# that the main process takes for previews.
+_TIMEOUT = timedelta(minutes=30)
+
+
+_MESSAGE_FILE = "user_error.txt"  # passes the message of a UserError to the parent process
 
 
 class WorkerLost(UserError):
-    """Another process of the team has ended."""
+    """Another process of the run has exited."""
 
     def __init__(self) -> None:
         super().__init__(
-            "A process of the run has ended, and so have the others: start it again the same way, and it "
-            "goes on from its last checkpoint."
+            "A process of the run has exited, so the others have stopped; start the run again with the same "
+            "command to resume from its last checkpoint."
         )
 
 
 class CollectiveError(UserError):
-    """What all processes of a team raise alike: it is enough that the leading one tells it."""
+    """An error that all processes raise, so that only the main process needs to report it."""
 
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """Which of how many processes this is, and where it computes."""
+    """The position of this process in a group of processes.
+
+    Attributes:
+        rank: index of this process.
+        size: number of processes.
+        device: device of this process.
+    """
 
     rank: int = 0
     size: int = 1
@@ -57,63 +67,63 @@ class DistributedContext:
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this is the process that logs and writes files."""
+        """Whether this process logs and writes files."""
         return self.rank == 0
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by its mean over the processes; all must have the same ones.
+        """Average gradients over the processes, in place; all processes must have the same gradients.
 
         Raises:
-            Lost: here and below, another process has ended.
+            WorkerLost: another process has exited. All collectives below raise it, too.
         """
         if self.size == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
         flat = torch.cat([g.flatten() for g in gradients])
-        _together(dist.all_reduce, flat)
+        _collective(dist.all_reduce, flat)
         flat /= self.size
         for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean of a tensor over the processes, on the device where it is."""
+        """Return the mean of a tensor over the processes, on the tensor's device."""
         if self.size > 1:
-            there = value.to(self.device, copy=True)
-            _together(dist.all_reduce, there)
-            value = (there / self.size).to(value.device)
+            total = value.to(self.device, copy=True)
+            _collective(dist.all_reduce, total)
+            value = (total / self.size).to(value.device)
         return value
 
     def means(self, values: Mapping[str, float]) -> dict[str, float]:
-        """The mean of each value over the processes, which must have the same keys."""
+        """Return the mean of each value over the processes, which must have the same keys."""
         numbers = self.mean(torch.tensor(list(values.values()), dtype=torch.float64)).tolist()
         return dict(zip(values, numbers, strict=True))
 
     def any(self, here: bool) -> bool:
-        """Whether it is so in any of the processes; all get the same answer."""
+        """Return whether `here` is true in any process; the result is the same in all processes."""
         return bool(self.mean(torch.tensor(float(here))) > 0)
 
-    def take_from_leader(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite tensors by those of the leading process."""
+    def broadcast_from_main(self, tensors: Iterable[Tensor]) -> None:
+        """Copy tensors of the main process to all processes, in place."""
         if self.size > 1:
             for tensor in tensors:
-                _together(dist.broadcast, tensor.detach(), 0)
+                _collective(dist.broadcast, tensor.detach(), 0)
 
     def wait(self) -> None:
-        """Return when all processes have come here."""
+        """Wait for all processes (barrier)."""
         if self.size > 1:
-            _together(dist.barrier)
+            _collective(dist.barrier)
 
 
-def _together(operation: Callable[..., Any], *arguments: Any) -> None:
-    """Do what all processes do at once."""
+def _collective(operation: Callable[..., Any], *arguments: Any) -> None:
+    """Run a collective operation; raise WorkerLost if it fails."""
     try:
         operation(*arguments)
-    except RuntimeError as error:  # all that torch says of a connection that broke or timed out
+    except RuntimeError as error:  # torch raises only this for a broken or timed out connection
         raise WorkerLost() from error
 
 
 def fill_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Give zeros to parameters that no loss has reached, as all processes must have the same gradients."""
+    """Set missing gradients to zero, as all processes must have the same gradients."""
     for p in parameters:
         if p.grad is None:
             p.grad = torch.zeros_like(p)
@@ -122,11 +132,14 @@ def fill_gradients(parameters: Iterable[nn.Parameter]) -> None:
 def run(
     function: Callable[..., None], arguments: tuple[Any, ...], processes: int, device: str = "cpu"
 ) -> None:
-    """Call `function(team, *arguments)` in that many processes and wait for all of them.
+    """Call `function(context, *arguments)` in several processes and wait for them.
 
-    One process runs in place. On "cuda" process k takes GPU k. What a process raises is raised here; of other
-    errors than a UserError it is torch's ProcessRaisedException that has the text. Where one was killed, Lost
-    is raised.
+    A single process runs in place. With device "cuda", process k uses GPU k.
+
+    Raises:
+        UserError: a process raised it.
+        ProcessRaisedException: a process raised another error, whose traceback is in the message.
+        WorkerLost: a process was killed.
     """
     if processes == 1:
         function(DistributedContext(device=torch.device(device)), *arguments)
@@ -135,87 +148,93 @@ def run(
         ignore_cleanup_errors=os.name == "nt"
     ) as folder:  # gloo may have it open
         try:
-            mp.spawn(_enter, (os.getpid(), function, arguments, processes, device, folder), processes)
+            mp.spawn(_worker, (os.getpid(), function, arguments, processes, device, folder), processes)
         except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
-            told = Path(folder) / "told"
-            if told.exists():
-                raise UserError(told.read_text(encoding="utf-8")) from None
+            message_file = Path(folder) / _MESSAGE_FILE
+            if message_file.exists():
+                raise UserError(message_file.read_text(encoding="utf-8")) from None
             if isinstance(error, mp.ProcessExitedException):
                 raise WorkerLost() from None
             raise
 
 
 def is_launched(environ: Mapping[str, str]) -> bool:
-    """Whether `accelerate launch` or torchrun started this process as one of several."""
+    """Return whether `accelerate launch` or torchrun started this process as one of several."""
     return "RANK" in environ and int(environ.get("WORLD_SIZE", "1")) > 1
 
 
 @contextmanager
 def launched(environ: Mapping[str, str], device: str = "cpu") -> Iterator[DistributedContext]:
-    """The team of processes of which a launcher started this one; a team of one where none did.
+    """Join the processes that a launcher started; without a launcher, yield a group of one process.
 
     Args:
-        environ: the process's environment, where the launcher left word (RANK, WORLD_SIZE, LOCAL_RANK; torch
-            itself reads MASTER_ADDR and MASTER_PORT).
-        device: "cpu", where processes talk by gloo, or "cuda", where each takes the GPU of its local rank and
-            talks by NCCL.
+        environ: environment with the launcher's RANK, WORLD_SIZE and LOCAL_RANK; torch reads MASTER_ADDR and
+            MASTER_PORT.
+        device: "cpu" (gloo backend) or "cuda" (NCCL backend; each process uses the GPU of its local rank).
 
     Raises:
-        UserError: the others cannot be reached.
+        UserError: the other processes are unreachable.
     """
     if not is_launched(environ):
         yield DistributedContext(device=torch.device(device))
         return
     rank, size, local = (int(environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    if "TORCHELASTIC_RUN_ID" in environ:  # the parent is the launcher, which nobody else would outlive
-        threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
-    with _joined("env://", rank, size, local, device) as team:
-        yield team
+    if "TORCHELASTIC_RUN_ID" in environ:  # the parent is the launcher
+        threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
+    with _process_group("env://", rank, size, local, device) as context:
+        yield context
 
 
 @contextmanager
-def _joined(meeting: str, rank: int, size: int, local: int, device: str) -> Iterator[DistributedContext]:
-    """The team of those that meet at a place which torch's process groups know."""
+def _process_group(
+    init_method: str, rank: int, size: int, local: int, device: str
+) -> Iterator[DistributedContext]:
+    """Initialise torch's process group and destroy it on exit."""
     if device == "cuda":
         torch.cuda.set_device(local)
         device = f"cuda:{local}"
     backend = "gloo" if device == "cpu" else "nccl"
-    own = None if device == "cpu" else torch.device(device)
+    device_id = None if device == "cpu" else torch.device(device)
     try:
         dist.init_process_group(
-            backend, init_method=meeting, rank=rank, world_size=size, timeout=_PATIENCE, device_id=own
+            backend,
+            init_method=init_method,
+            rank=rank,
+            world_size=size,
+            timeout=_TIMEOUT,
+            device_id=device_id,
         )
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"The processes of the run do not find each other: {error}") from error
+        raise UserError(f"The processes of the run cannot connect to each other: {error}") from error
     try:
         yield DistributedContext(rank, size, torch.device(device))
     finally:
         dist.destroy_process_group()
 
 
-def _follow(parent: int) -> None:
-    """End this process when its parent has ended, however that was killed."""
+def _exit_with_parent(parent: int) -> None:
+    """Exit this process when its parent has exited or was killed."""
     spawner = mp.parent_process()
     if os.name == "nt" and spawner is not None:
-        spawner.join()  # there, getppid() still names a parent that has ended
+        spawner.join()  # on Windows, getppid() still returns a parent that has exited
         os._exit(1)
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 
 
-def _enter(rank: int, parent: int, function, arguments, processes: int, device: str, folder: str) -> None:
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+def _worker(rank: int, parent: int, function, arguments, processes: int, device: str, folder: str) -> None:
+    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
     if device == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
-    meeting = Path(folder, "meeting")
-    # torch unquotes a file's URL on Windows only.
+    meeting = Path(folder, "rendezvous")
+    # torch decodes the percent signs of a file URL on Windows only.
     address = meeting.as_uri() if os.name == "nt" else f"file://{meeting}"
-    with _joined(address, rank, processes, rank, device) as team:
+    with _process_group(address, rank, processes, rank, device) as context:
         try:
-            function(team, *arguments)
+            function(context, *arguments)
         except UserError as error:
-            told = Path(folder) / "told"  # only a text finds its way to the parent
-            if not isinstance(error, WorkerLost) or not told.exists():
-                write_whole(told, str(error).encode())
+            message_file = Path(folder) / _MESSAGE_FILE
+            if not isinstance(error, WorkerLost) or not message_file.exists():
+                write_whole(message_file, str(error).encode())
             raise

@@ -1,8 +1,8 @@
-"""How loops are compiled: by numba, with the machine code kept on disk between runs.
+"""Numba compilation with an on-disk cache.
 
-It is kept beside the source in a checkout, otherwise or where that is read-only in the user's cache folder.
-What was compiled beside a read-only source (by `make setup`, or in an image) is copied there first, so it is
-not compiled again.
+The cache is next to the source in a checkout; otherwise, or if that is read-only, it is in the user's cache
+folder. Kernels that were compiled next to a read-only source (by `make setup`, or in a container image) are
+copied to the user's folder first.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ from triplaneturbo.utils.atomic_files import link_whole
 SOURCE = Path(__file__).resolve().parents[1]
 _BESIDE_SOURCE = SOURCE / "__pycache__"
 _INSTALLED = not (SOURCE.parent / "pyproject.toml").is_file()
-ONCE = "Compiling kernels, once: this takes up to a minute ..."
-EACH_TIME = (
-    "Compiling kernels, for this process only, since no folder for them can be written: this takes up to a"
-    " minute; set NUMBA_CACHE_DIR to a writable folder to keep them."
+COMPILING_ONCE = "Compiling kernels; this happens once and takes up to a minute ..."
+COMPILING_EACH_TIME = (
+    "Compiling kernels for this process only, because no cache folder is writable; this takes up to a minute."
+    " Set NUMBA_CACHE_DIR to a writable folder to cache them."
 )
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile `function` at its first call, or load its machine code from the cache.
+    """Compile `function` on its first call, or load it from the cache.
 
-    Where the cache cannot be written, it is compiled in each process. Kernels release the GIL and divide as
-    numpy does.
+    Without a writable cache, it is compiled in each process. Kernels release the GIL and divide as numpy
+    does.
     """
     options = {"nogil": True, "error_model": "numpy"}
-    if _kept():
-        # Numba finds no folder for sources that are no files, as in a zip.
+    if _cache_enabled():
+        # numba has no cache location for sources that are not files, as in a zip.
         with contextlib.suppress(RuntimeError):
             return numba.njit(function, cache=True, **options)
     return numba.njit(function, **options)
 
 
 def user_cache() -> Path | None:
-    """Return the user's folder for compiled kernels, which need not exist; None for a user without a home."""
+    """Return the user's cache folder for kernels, which may not exist; None for a user without a home."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(cache, "triplaneturbo", "kernels") if os.path.isabs(cache) else None
 
 
 def cache_folder() -> Path | None:
-    """Return the folder that compiled kernels are kept in; None if there is none that can be written."""
+    """Return the cache folder for kernels; None if none is writable."""
     given = [Path(numba.config.CACHE_DIR)] if numba.config.CACHE_DIR else []
     candidates = [_BESIDE_SOURCE, *filter(None, [user_cache()])]
     if _INSTALLED:
@@ -63,7 +63,7 @@ def cache_folder() -> Path | None:
 
 @contextlib.contextmanager
 def announced(say: Callable[[str], None]) -> Iterator[None]:
-    """Call `say` with one sentence when a kernel is first compiled inside this context."""
+    """Call `say` with a message when the first kernel is compiled inside this context."""
     announcement = _Announcement(say)
     event.register("numba:compile", announcement)
     try:
@@ -73,31 +73,31 @@ def announced(say: Callable[[str], None]) -> Iterator[None]:
 
 
 def announced_on_stderr(quiet: bool = False) -> contextlib.AbstractContextManager[None]:
-    """Announce on standard error, between the lines of a progress bar; do nothing if `quiet`."""
+    """Print the message of `announced` to standard error, above progress bars; no-op if `quiet`."""
     from tqdm import tqdm
 
     return contextlib.nullcontext() if quiet else announced(lambda line: tqdm.write(line, file=sys.stderr))
 
 
 class _Announcement(event.Listener):
-    """Says once that kernels are compiled; numba tells of no kernel that comes from the cache."""
+    """A numba listener that reports the first compilation; loading from the cache triggers no event."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._said = False
 
     def on_start(self, event: object) -> None:
-        """Called before a kernel is compiled."""
+        """Handle the start of a compilation."""
         if not self._said:
             self._said = True
-            self._say(ONCE if cache_folder() else EACH_TIME)
+            self._say(COMPILING_ONCE if cache_folder() else COMPILING_EACH_TIME)
 
     def on_end(self, event: object) -> None:
-        """Called after it."""
+        """Handle the end of a compilation."""
 
 
 def _is_writable(folder: Path) -> bool:
-    """Whether files can be made in a folder, which is made if it is missing."""
+    """Return whether a folder is writable, creating it if it is missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -107,10 +107,10 @@ def _is_writable(folder: Path) -> bool:
 
 
 @functools.cache
-def _kept() -> bool:
-    """Return whether kernels are kept, after numba was told where.
+def _cache_enabled() -> bool:
+    """Set numba's cache folder and return whether kernels can be cached.
 
-    Where the source is read-only, that is another folder, filled from beside the source.
+    If the folder is not next to the source, copy kernels that were compiled there.
     """
     folder = cache_folder()
     if folder is None or folder == _BESIDE_SOURCE:
@@ -124,7 +124,7 @@ def _kept() -> bool:
 
 
 def _copy(compiled: Path, target: Path) -> None:
-    """Copy a file of numba's cache, unless there is one already; if that fails, it is compiled again."""
+    """Copy a file of numba's cache unless it exists; on failure, the kernel is compiled again."""
     with contextlib.suppress(OSError):
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,33 +1,32 @@
-"""The last few values by key."""
+"""A thread-safe LRU cache."""
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from typing import Generic, TypeVar
+
+import cachetools
 
 Value = TypeVar("Value")
 
 
 class LRUCache(Generic[Value]):
-    """The last few values by key; the one not used for the longest time goes first. For several threads."""
+    """cachetools.LRUCache with a lock: the least recently used value is evicted first.
+
+    Args:
+        size: maximum number of values.
+    """
 
     def __init__(self, size: int) -> None:
-        self._size = size
-        self._values: OrderedDict[object, Value] = OrderedDict()
+        self._values: cachetools.LRUCache[object, Value] = cachetools.LRUCache(size)
         self._lock = threading.Lock()
 
     def get(self, key: object) -> Value | None:
-        """The value, None if there is none."""
+        """Return the value for `key`, or None if it is not cached."""
         with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
             return self._values.get(key)
 
     def put(self, key: object, value: Value) -> None:
-        """Keep it."""
+        """Store a value, evicting the least recently used one if the cache is full."""
         with self._lock:
             self._values[key] = value
-            self._values.move_to_end(key)
-            while len(self._values) > self._size:
-                self._values.popitem(last=False)

@@ -1,7 +1,7 @@
-"""Random numbers by scene: each scene of a batch draws from a stream of its own.
+"""Per-scene random streams: each scene of a batch draws from its own generator.
 
-A scene then has the same numbers whatever else is in its batch, and in whichever process it is: two processes
-with n scenes each compute what one computes with 2 n.
+The random numbers of a scene do not depend on the rest of its batch or on its process: two processes with n
+scenes each compute the same as one process with 2 n scenes.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# One stream for whole tensors; or one for each scene, which draws that scene's rows and no others.
+# One generator for all rows, or one per scene, which draws the rows of that scene.
 RandomStreams: TypeAlias = torch.Generator | Sequence[torch.Generator]
 
 
 def streams(seed: Sequence[int], scenes: range) -> list[torch.Generator]:
-    """A stream on the CPU for each of some scenes, which follows from the seed and the scene's number alone.
+    """Create a CPU generator per scene, which depends only on the seed and the scene's index.
 
     Args:
-        seed: whole numbers, none of them negative.
+        seed: non-negative integers.
+        scenes: indices of the scenes.
     """
     states = [np.random.SeedSequence(seed, spawn_key=(k,)).generate_state(1, np.uint64)[0] for k in scenes]
     return [torch.Generator().manual_seed(int(state) >> 1) for state in states]
 
 
 def normal(rng: RandomStreams, shape: Sequence[int]) -> Tensor:
-    """Standard normal numbers [R, ...], drawn where `chance` lives.
+    """Draw standard normal numbers [R, ...] on the device of `rng`.
 
-    Of several streams each draws its share of the R rows, the first one the first rows.
+    With several generators, each draws an equal share of the R rows, in order.
     """
     return _by_rows(
         rng, shape, lambda rows, one: torch.randn(rows, generator=one, device=one.device)
@@ -38,12 +39,12 @@ def normal(rng: RandomStreams, shape: Sequence[int]) -> Tensor:
 
 
 def uniform(rng: RandomStreams, shape: Sequence[int]) -> Tensor:
-    """Numbers [R, ...] from [0, 1), drawn as in `normal`."""
+    """Draw uniform numbers [R, ...] from [0, 1), as in `normal`."""
     return _by_rows(rng, shape, lambda rows, one: torch.rand(rows, generator=one, device=one.device))
 
 
-def whole(rng: RandomStreams, low: int, high: int, count: int) -> Tensor:
-    """Whole numbers [count] from [low, high), drawn as in `normal`."""
+def randint(rng: RandomStreams, low: int, high: int, count: int) -> Tensor:
+    """Draw integers [count] from [low, high), as in `normal`."""
     return _by_rows(
         rng, (count,), lambda rows, one: torch.randint(low, high, rows, generator=one, device=one.device)
     )  # fmt: skip
@@ -54,7 +55,7 @@ def _by_rows(
 ) -> Tensor:
     if isinstance(rng, torch.Generator):
         return draw(tuple(shape), rng)
-    rows, left = divmod(shape[0], len(rng))
-    if left:
-        raise ValueError(f"{shape[0]} rows cannot be shared by {len(rng)} scenes")
+    rows, remainder = divmod(shape[0], len(rng))
+    if remainder:
+        raise ValueError(f"{shape[0]} rows are not divisible by {len(rng)} scenes")
     return torch.cat([draw((rows, *shape[1:]), one) for one in rng])

@@ -1,4 +1,4 @@
-"""The state of a training run on disk: written whole or not at all, and taken up again."""
+"""Training state files: atomic saving, validated loading, and a check of the settings on resume."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from triplaneturbo.utils.atomic_files import write_whole
 
 
 class BrokenState(UserError):
-    """A file that holds no state, or a part of one."""
+    """A training state file is corrupt or incomplete."""
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors, numbers and texts in dictionaries and lists; the last one stays until this is whole.
+    """Save tensors, numbers and strings in dicts and lists, replacing the previous file atomically.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     buffer = BytesIO()
     torch.save(state, buffer)
@@ -31,33 +31,34 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The state that `save_state` wrote, on the CPU; it holds its "settings".
+    """Load a state that `save_state` wrote, on the CPU; it has a dict "settings".
 
     Raises:
-        BrokenState: the file is broken.
+        BrokenState: the file is corrupt.
     """
     try:
         with zipfile.ZipFile(path) as file:
-            if file.testzip() is not None:  # torch itself compares no checksums
-                raise ValueError("a wrong checksum")
+            if file.testzip() is not None:  # torch does not verify checksums
+                raise ValueError("wrong checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not (isinstance(state, dict) and isinstance(state.get("settings"), dict)):
             raise ValueError("not a state")
     except (
         OSError, RuntimeError, EOFError, ValueError, LookupError, zipfile.BadZipFile, pickle.UnpicklingError,
     ):  # fmt: skip
-        raise BrokenState(f"{path} is broken: delete it to begin this stage anew.") from None
+        raise BrokenState(f"{path} is corrupt; delete it to restart this stage.") from None
     return state
 
 
 def load_state(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The state that `save_state` wrote, or None where there is none yet.
+    """Load a state that `save_state` wrote, or return None if the file does not exist.
 
     Args:
-        settings: what the run is now asked to do; it has to equal the state's own "settings".
+        path: the file.
+        settings: settings of the current run, which must equal those in the state.
 
     Raises:
-        UserError: the file is broken, or belongs to a run with other settings.
+        UserError: the file is corrupt, or was saved with other settings.
     """
     if not path.exists():
         return None
@@ -67,11 +68,17 @@ def load_state(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None
 
 
 def check_settings(run: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise UserError if the run in a folder was begun with other settings than it is now asked for."""
+    """Raise UserError if a run was started with other settings.
+
+    Args:
+        run: folder of the run.
+        then: settings of the saved run.
+        now: settings of the current run.
+    """
     changed = sorted(key for key in now.keys() | then.keys() if now.get(key) != then.get(key))
     if changed:
         key = changed[0]
         raise UserError(
-            f"The run in {run} was begun with {key} {then.get(key)!r}, not {now.get(key)!r}: "
-            f"give the same again to go on, or another folder to begin a new one."
+            f"The run in {run} was started with {key} {then.get(key)!r}, not {now.get(key)!r}; use the same "
+            "value to resume it, or choose another folder for a new run."
         )

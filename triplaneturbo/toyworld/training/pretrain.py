@@ -22,7 +22,7 @@ from transformers import CLIPTokenizer
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.io.common import encode_image
 from triplaneturbo.mesh.preview import sheet
-from triplaneturbo.models.groupnorm_layout import lay_out_for_training
+from triplaneturbo.models.groupnorm_layout import use_contiguous_groupnorm
 from triplaneturbo.models.schedule import denoise_steps
 from triplaneturbo.models.text_encoder import TextEncoder
 from triplaneturbo.toyworld.captions.combinations import held_out, seen
@@ -66,7 +66,7 @@ def _train_vae(
     context: DistributedContext, folder: Path, sampler: PictureSampler, steps: int, batch: int
 ) -> None:
     vae = make_vae().to(context.device)
-    lay_out_for_training(vae)
+    use_contiguous_groupnorm(vae)
     modules = nn.ModuleDict({"vae": vae})
 
     def loss(rng: np.random.Generator, noise: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -109,10 +109,8 @@ def _train_unet(
     vae.requires_grad_(False)
     unet = make_unet().to(context.device)
     text = make_text_model(tokenizer).to(context.device)
-    lay_out_for_training(unet)
-    unet.set_attn_processor(
-        AttnProcessor()
-    )  # its backward pass on a CPU is several times faster than the fused one's
+    use_contiguous_groupnorm(unet)
+    unet.set_attn_processor(AttnProcessor())  # several times as fast as the fused one backwards on a CPU
     modules = nn.ModuleDict({"unet": unet, "text": text})
     scheduler = make_scheduler()
     alphas = scheduler.alphas_cumprod.to(context.device)
