@@ -23,11 +23,10 @@ from triplaneturbo.serving.admin import Admin
 from triplaneturbo.serving.limits import Guard, Limits
 from triplaneturbo.serving.sessions import Sessions
 from triplaneturbo.serving.training_access import TrainingAccess
-from triplaneturbo.ui.assets.scripts import ON_LOAD
-from triplaneturbo.ui.assets.theme import CSS, theme
+from triplaneturbo.ui.assets import read
+from triplaneturbo.ui.assets.theme import theme
 from triplaneturbo.ui.generate import endpoint, generate_tab, panels
 from triplaneturbo.ui.training import training_tab
-from triplaneturbo.ui.training.training_style import TRAINING_CSS
 
 if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
@@ -49,7 +48,11 @@ SERVING: dict[str, Any] = {
 
 def look() -> dict[str, Any]:
     """What `launch` needs to know of the page's looks."""
-    return {"theme": theme(), "css": CSS + TRAINING_CSS, "favicon_path": str(ROOT / "assets" / "favicon.svg")}
+    return {
+        "theme": theme(),
+        "css": f"{read('theme.css')}\n{read('training.css')}\n",
+        "favicon_path": str(ROOT / "assets" / "favicon.svg"),
+    }
 
 
 def build(
@@ -92,5 +95,5 @@ def build(
             sessions.leave(page.session_hash)
 
         page.unload(leave)
-        page.load(None, None, None, js=ON_LOAD, api_visibility="private")
+        page.load(None, None, None, js=read("on_load.js"), api_visibility="private")
     return page

@@ -8,7 +8,7 @@ import gradio as gr
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving.jobs import MeshReady, Stopped
-from triplaneturbo.ui.assets.scripts import TOKEN
+from triplaneturbo.ui.assets import read
 from triplaneturbo.ui.generate import panels
 from triplaneturbo.ui.generate.controls import QUICK
 from triplaneturbo.ui.generate.form import to_fields
@@ -114,7 +114,7 @@ def wire(
     told = [past.chosen, *past.buttons.values(), asked.status]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     # In the browser alone: whoever presses Generate before the server has answered has a token, too.
-    known = page.load(None, None, past.token, js=TOKEN, **quiet)
+    known = page.load(None, None, past.token, js=read("token.js"), **quiet)
     known.then(fill, past.token, past.gallery, **quiet)
     seen = [past.gallery, pane.view, pane.facts, *pane.downloads.values()]
     past.gallery.select(choose, past.token, [*told, *seen], **QUICK)

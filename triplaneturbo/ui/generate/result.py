@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from triplaneturbo.serving.output_files import FORMATS
-from triplaneturbo.ui.assets.scripts import SHOW
+from triplaneturbo.ui.assets import read
 from triplaneturbo.ui.generate import panels
 from triplaneturbo.ui.generate.controls import COUNTS, QUICK
 
@@ -97,7 +97,7 @@ def build() -> Pane:
         """Nobody calls it: Gradio reads from it that the script is to have the viewer whole."""
 
     # In the browser, without a way to the server and back: it alone knows where the camera stands.
-    show.__js_implementation__ = SHOW.replace("DISTANCE", str(CAMERA[2]))  # type: ignore[attr-defined]
+    show.__js_implementation__ = read("show.js", distance=CAMERA[2])  # type: ignore[attr-defined]
     view.change(show, [view, viewer], viewer, **QUICK)
     return Pane(viewer, view, facts, downloads, tabs, tab, pictures, variants, strength, more, past)
 

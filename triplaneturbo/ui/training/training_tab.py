@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from triplaneturbo.distill.corpora.prompt_list import MOST_BYTES, SUFFIXES
 from triplaneturbo.distill.corpora.tables import known_column
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune import publish
 from triplaneturbo.models.adapters import adapter as adapter_file
+from triplaneturbo.ui.assets import read
 from triplaneturbo.ui.generate.controls import QUICK
 from triplaneturbo.ui.generate.updates import FOLLOWED, Updates, visitor
 from triplaneturbo.ui.training import order_form, prompt_list, running
 from triplaneturbo.ui.training.running import SURE, line
-from triplaneturbo.ui.training.upload_script import UPLOAD
 from triplaneturbo.ui.training.watching import REST, RunWatcher
 from triplaneturbo.utils.lru_cache import LRUCache
 
@@ -174,7 +175,13 @@ def _wire_prompts(
     gr.on(changes, changed, [key, *listing, *settings], [asked.counted, asked.estimate],
           trigger_mode="always_last", **QUICK)  # fmt: skip
     shown = [asked.column, asked.counted, asked.prompts]
-    asked.upload.click(uploaded, [key, asked.told, asked.share], shown, js=UPLOAD, **QUICK)
+    script = read(
+        "upload.js",
+        suffixes=",".join(SUFFIXES),
+        most_bytes=MOST_BYTES,
+        too_large=f"A list of prompts has at most {MOST_BYTES >> 20} MB here.",
+    )
+    asked.upload.click(uploaded, [key, asked.told, asked.share], shown, js=script, **QUICK)
     asked.column.input(chosen, [key, asked.column, asked.share], shown, **QUICK)
     asked.preset.input(guarded(preset), [key, asked.preset], [*settings, asked.status], **QUICK)
 

@@ -1,26 +1,6 @@
-"""What the page does in the browser by itself."""
-
-from __future__ import annotations
-
-# While Live is on, a pause in typing is as good as a press of the button. Enter comes before it.
-LIVE = """
-  let timer = 0;
-  const typed = (event) => event.target.closest && event.target.closest("#prompt");
-  document.addEventListener("input", (event) => {
-    if (!typed(event)) return;
-    clearTimeout(timer);
-    if (!document.querySelector("#live input").checked) return;
-    timer = setTimeout(() => document.querySelector("#live-go").click(), 250);
-  });
-  document.addEventListener("keydown", (event) => {
-    if (typed(event) && event.key === "Enter") clearTimeout(timer);
-  }, true);
-"""
-
-# The viewer (Babylon, in Gradio 6) raises an error if a file comes while it still loads the one before, and
-# does not say when it is ready. It is once the file has arrived and as many corners are drawn as the file
-# has: the mesh before is disposed of before the new file is fetched.
-VIEWER = """
+  // The viewer (Babylon, in Gradio 6) raises an error if a file arrives while it still loads the previous one,
+  // and does not report when it is ready. It is ready once the file has arrived and a draw call covers as many
+  // vertices as the file has: the previous mesh is disposed of before the new file is fetched.
   const LONGEST = 120000;  // milliseconds, after which a file that is never drawn is given up
   const drawn = new Map();  // number of corners -> when so many were drawn last
   const arrived = new Map();  // file name -> when its bytes were there, and whether that failed
@@ -36,7 +16,7 @@ VIEWER = """
   watch("WebGL2RenderingContext", "drawElements", 1);
   watch("GPURenderPassEncoder", "drawIndexed", 0);
   watch("GPURenderBundleEncoder", "drawIndexed", 0);
-  const nameOf = (path) => path.split(/[\\/]/).pop();
+  const nameOf = (path) => path.split(/[\/]/).pop();
   new PerformanceObserver((list) => {
     for (const { name, responseEnd, responseStatus } of list.getEntries()) {
       if (!name.includes("/file=")) continue;
@@ -85,20 +65,3 @@ VIEWER = """
       return { __type__: "update", value, camera_position: camera };
     },
   };
-"""
-
-# What the browser is known by; drawn by itself, as gr.BrowserState may not be read yet when the page loads.
-TOKEN = """() => {
-  const name = "triplaneturbo";
-  let token = null;
-  try { token = localStorage.getItem(name); } catch (blocked) { /* it lasts as long as the page, then */ }
-  if (!/^[0-9a-f]{64}$/.test(token || "")) {
-    const drawn = [...crypto.getRandomValues(new Uint8Array(32))];
-    token = drawn.map((byte) => byte.toString(16).padStart(2, "0")).join("");
-    try { localStorage.setItem(name, token); } catch (blocked) { /* likewise */ }
-  }
-  return [token];
-}"""
-
-ON_LOAD = f"() => {{{LIVE}{VIEWER}}}"
-SHOW = "async (view, viewer) => [await window.ttViewer.show(JSON.parse(view), viewer, DISTANCE)]"
