@@ -22,8 +22,8 @@ def read(name: str, **values: Any) -> str:
 
     Args:
         name: file name in this folder.
-        values: JSON-serialisable value of each placeholder, by its name in lower case: `most_bytes` is
-            inserted where the file has `__MOST_BYTES__`.
+        values: JSON-serialisable value of each placeholder, by its name in lower case: `max_bytes` is
+            inserted where the file has `__MAX_BYTES__`.
 
     Raises:
         ValueError: a placeholder has no value, or a value has no placeholder.

@@ -1,8 +1,8 @@
 () => {
   // include form_store.js
-  const same = { __type__: "update" };
+  const unchanged = { __type__: "update" };
   const { names, values, interrupted } = read();
-  // Another version of the page may have had other controls.
-  const known = String(names) === String(__NAMES__);
-  return [...(known ? values : __NAMES__.map(() => same)), interrupted ? __BACK__ : same];
+  // An earlier version of the page may have had other controls.
+  const current = String(names) === String(__NAMES__);
+  return [...(current ? values : __NAMES__.map(() => unchanged)), interrupted ? __BACK__ : unchanged];
 }

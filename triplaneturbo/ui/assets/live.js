@@ -1,12 +1,12 @@
   // While Live is on, a pause in typing generates, as the button does. Enter cancels the pending pause.
   let timer = 0;
-  const typed = (event) => event.target.closest && event.target.closest("#prompt");
+  const inPrompt = (event) => event.target.closest && event.target.closest("#prompt");
   document.addEventListener("input", (event) => {
-    if (!typed(event)) return;
+    if (!inPrompt(event)) return;
     clearTimeout(timer);
     if (!document.querySelector("#live input").checked) return;
     timer = setTimeout(() => document.querySelector("#live-go").click(), 250);
   });
   document.addEventListener("keydown", (event) => {
-    if (typed(event) && event.key === "Enter") clearTimeout(timer);
+    if (inPrompt(event) && event.key === "Enter") clearTimeout(timer);
   }, true);

@@ -2,70 +2,71 @@
   // Probe the server only when there is a reason to: a failed request, or the end of the event stream.
   // include form_store.js
   const { root, api_prefix } = window.gradio_config;
-  const ask = window.fetch.bind(window);
-  const there = async () => {
+  const fetchOriginal = window.fetch.bind(window);
+  const reachable = async () => {
     try {
-      const how = { cache: "no-store", signal: AbortSignal.timeout(10000) };
-      return (await ask(`${root}${api_prefix}/app_id`, how)).ok;
-    } catch (gone) {
+      const options = { cache: "no-store", signal: AbortSignal.timeout(10000) };
+      return (await fetchOriginal(`${root}${api_prefix}/app_id`, options)).ok;
+    } catch (unreachable) {
       return false;
     }
   };
   const running = () => document.querySelector("#status [data-state=running]") !== null;
-  const open = '#rooms > .tab-wrapper [role=tab][aria-selected=true]';
+  const openTab = '#rooms > .tab-wrapper [role=tab][aria-selected=true]';
   const { tab } = read();
-  for (const one of document.querySelectorAll("#rooms > .tab-wrapper [role=tab]")) {
-    if (tab && one.textContent === tab) one.click();
+  for (const button of document.querySelectorAll("#rooms > .tab-wrapper [role=tab]")) {
+    if (tab && button.textContent === tab) button.click();
   }
   let interrupted = false;
-  const lose = () => {
+  const showLost = () => {
     interrupted = running();
     document.body.classList.add("tt-lost");
     document.querySelector("#status .tt-status").outerHTML = __LOST__;
-    const told = document.querySelector("#run-status .tt-words");
-    if (told) told.textContent = document.querySelector("#status .tt-words").textContent;
-    for (const button of document.querySelectorAll("#buttons button, #train-buttons button, #run-buttons button")) button.disabled = true;
+    const runStatus = document.querySelector("#run-status .tt-words");
+    if (runStatus) runStatus.textContent = document.querySelector("#status .tt-words").textContent;
+    const buttons = "#buttons button, #train-buttons button, #run-buttons button";
+    for (const button of document.querySelectorAll(buttons)) button.disabled = true;
   };
-  let doubting = false;
-  const doubt = async () => {
-    if (doubting) return;
-    doubting = true;
-    if (!(await there())) {
-      lose();
-      while (!(await there())) await new Promise((done) => setTimeout(done, 1000));
-      window.location.reload();  // what answers now may know nothing of this page
+  let probing = false;
+  const probe = async () => {
+    if (probing) return;
+    probing = true;
+    if (!(await reachable())) {
+      showLost();
+      while (!(await reachable())) await new Promise((done) => setTimeout(done, 1000));
+      window.location.reload();  // a restarted server does not know this page
     }
-    doubting = false;
+    probing = false;
   };
-  window.fetch = async (...given) => {
-    const address = String((given[0] && given[0].url) || given[0]);
-    if (!address.includes(api_prefix)) return ask(...given);
-    let answer;
+  window.fetch = async (...args) => {
+    const url = String((args[0] && args[0].url) || args[0]);
+    if (!url.includes(api_prefix)) return fetchOriginal(...args);
+    let response;
     try {
-      answer = await ask(...given);
+      response = await fetchOriginal(...args);
     } catch (error) {
-      if (!error || error.name !== "AbortError") doubt();
+      if (!error || error.name !== "AbortError") probe();
       throw error;
     }
-    if (address.includes("/queue/data") && answer.body) {
-      const [own, others] = answer.body.tee();
-      const { status, statusText, headers } = answer;
-      answer = new Response(others, { status, statusText, headers });
-      own.pipeTo(new WritableStream()).then(doubt, doubt);
+    if (url.includes("/queue/data") && response.body) {
+      const [copy, body] = response.body.tee();
+      const { status, statusText, headers } = response;
+      response = new Response(body, { status, statusText, headers });
+      copy.pipeTo(new WritableStream()).then(probe, probe);
     }
-    return answer;
+    return response;
   };
   window.addEventListener("pagehide", () => {
-    const kept = read();
-    // Without a server Gradio tells of no change any more.
-    const typed = { prompt: "#prompt textarea", seed: "#seed input" };
-    if (kept.names) {
-      for (const [name, place] of Object.entries(typed)) {
-        const value = document.querySelector(place).value;
-        kept.values[kept.names.indexOf(name)] = name !== "seed" ? value : value === "" ? null : Number(value);
+    const form = read();
+    // Without a server Gradio reports no more changes: read these fields from the page.
+    const selectors = { prompt: "#prompt textarea", seed: "#seed input" };
+    if (form.names) {
+      for (const [name, selector] of Object.entries(selectors)) {
+        const value = document.querySelector(selector).value;
+        form.values[form.names.indexOf(name)] = name !== "seed" ? value : value === "" ? null : Number(value);
       }
     }
-    const tab = document.querySelector(open)?.textContent;
-    write({ ...kept, tab, interrupted: interrupted || running() });
+    const tab = document.querySelector(openTab)?.textContent;
+    write({ ...form, tab, interrupted: interrupted || running() });
   });
 }

@@ -1,4 +1,4 @@
-"""How the page looks, in light and in dark. Fonts are the system's own: nothing is fetched from anywhere."""
+"""Gradio theme of the page, light and dark. It uses system fonts, so that nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono"
 
 
 def theme() -> gr.themes.Base:
-    """The page's theme."""
+    """Return the theme of the page."""
     return gr.themes.Base(
         primary_hue="teal",
         secondary_hue="teal",

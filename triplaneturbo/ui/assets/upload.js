@@ -8,17 +8,16 @@ async (key, _, share) => {
     picker.click();
   });
   if (!file) return [key, "", share];
-  const most = __TOO_LARGE__;
-  if (file.size > __MOST_BYTES__) return [key, most, share];
+  if (file.size > __MAX_BYTES__) return [key, __TOO_LARGE__, share];
   try {
-    const answer = await fetch(new URL("gradio_api/prompts", document.baseURI), {
+    const response = await fetch(new URL("gradio_api/prompts", document.baseURI), {
       method: "POST",
       headers: { "x-key": key, "x-name": encodeURIComponent(file.name) },
       body: file,
     });
-    const said = await answer.json();
-    return [key, answer.ok ? "kept" : String(said.detail), share];
+    const body = await response.json();
+    return [key, response.ok ? "uploaded" : String(body.detail), share];
   } catch (error) {
-    return [key, "The list did not arrive; try again.", share];
+    return [key, "The upload failed. Try again.", share];
   }
 }

@@ -1,7 +1,7 @@
-"""A page that outlives its server: it says that it is gone, waits for it, and comes back as it was.
+"""Reconnection: the page reports a lost server, waits for it, and restores its form after a reload.
 
-Gradio waits, too, but only where a request was under way; then it loads the page anew with nothing typed in,
-and until then the bar of what was under way stands still.
+Gradio reconnects only while a request is running, and then reloads the page with an empty form. Until then
+the progress bar of the running request stands still.
 """
 
 from __future__ import annotations
@@ -17,21 +17,18 @@ from triplaneturbo.ui.generate.form import FIELDS
 if TYPE_CHECKING:
     from triplaneturbo.ui.generate.controls import Controls
 
-# What else than the fields of a request the page remembers, in the order of `_kept`.
-BESIDES = ("size", "up", "pivot", "unit", "count", "live", "forming")
+# What the page remembers in addition to the fields of a Request.
+EXTRA_FIELDS = ("size", "up", "pivot", "unit", "count", "live", "forming")
 
 
-def wire(page: gr.Blocks, asked: Controls) -> None:
-    """Have the page watch its server, and remember in the browser what was typed and chosen."""
-    kept = [*asked.fields, *asked.placing, asked.count, asked.live, asked.forming]
-    names = [*FIELDS, *BESIDES]
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    page.load(
-        None,
-        None,
-        [*kept, asked.status],
-        js=read("form_restore.js", names=names, back=panels.back()),
-        **quiet,
-    )
-    page.load(None, None, None, js=read("server_watch.js", lost=panels.lost()), **quiet)
-    gr.on([one.change for one in kept], None, kept, None, js=read("form_save.js", names=names), **quiet)
+def wire(page: gr.Blocks, controls: Controls) -> None:
+    """Watch the server from the browser, and keep the form's values in the browser's session storage."""
+    inputs = [*controls.fields, *controls.placing, controls.count, controls.live, controls.forming]
+    names = [*FIELDS, *EXTRA_FIELDS]
+    restore = read("form_restore.js", names=names, back=panels.reconnected())
+    watch = read("server_watch.js", lost=panels.disconnected())
+    save = read("form_save.js", names=names)
+    options: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    page.load(None, None, [*inputs, controls.status], js=restore, **options)
+    page.load(None, None, None, js=watch, **options)
+    gr.on([control.change for control in inputs], None, inputs, None, js=save, **options)
