@@ -158,12 +158,12 @@ def prompt_feedback(engine: Engine, prompt: str | None) -> str:
 
     An invalid prompt gets the general hint: its error is shown in the status line.
     """
-    hint = f"It knows {summary()}: see “{VOCABULARY}” below."
+    hint = f"The model knows {summary()}: see “{VOCABULARY}” below."
     try:
         reading = engine.read(tidy_prompt(prompt or ""))
     except UserError:
         reading = None
-    more = f"“{VOCABULARY}” below lists all words that it knows."
+    more = f"“{VOCABULARY}” below lists all words it knows."
     return panels.feedback(advice(reading, more) if reading is not None else "", hint)
 
 
@@ -267,9 +267,10 @@ def _options(engine: Engine) -> tuple[list[Any], list[Any]]:
                 default.floaters,
                 step=0.01,
                 label="Remove floaters below",
-                min_width=195,
+                info="Share of the largest part's area.",
+                min_width=300,
             )
-            smoothing = gr.Slider(0, SMOOTHING_LIMIT, 0, step=1, label="Smoothing", min_width=195)
+            smoothing = gr.Slider(0, SMOOTHING_LIMIT, 0, step=1, label="Smoothing", min_width=300)
         watertight = gr.Checkbox(
             default.watertight,
             label="Watertight",
@@ -280,8 +281,8 @@ def _options(engine: Engine) -> tuple[list[Any], list[Any]]:
         with gr.Row():
             size = gr.Number(
                 0,
-                label="Size",
-                info="Longest side in metres. 0: as generated.",
+                label="Longest side",
+                info="Metres. 0: as generated.",
                 min_width=195,
                 elem_id="size",
             )
@@ -291,7 +292,7 @@ def _options(engine: Engine) -> tuple[list[Any], list[Any]]:
             list(UNIT_CHOICES),
             value=AUTO,
             label="Unit",
-            info="auto: mm in STL, as slicers expect, and m elsewhere. GLB files always use m.",
+            info="auto: mm in STL, otherwise m. GLB files use m.",
             elem_id="unit",
         )
     return [steps, resolution, faces, texture, unwrap, normal_map, floaters, smoothing, watertight], [

@@ -132,7 +132,7 @@ def batch_done(event: BatchProgress) -> str:
 def selected_entry(entry: HistoryEntry | None) -> str:
     """Return the description of the selected history entry."""
     if entry is None:
-        return '<p class="tt-chosen">Results made in this browser are listed here. Click one to open it.</p>'
+        return '<p class="tt-chosen">Results of this browser. Click one to open it.</p>'
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.made))
     more = f"seed {entry.seed}, {made}, {entry.model}"
     more += (f" with {entry.adapter}" if entry.adapter else "") + (", pinned" if entry.pinned else "")

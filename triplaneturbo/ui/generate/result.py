@@ -116,8 +116,12 @@ def _history(token: gr.Textbox) -> HistoryView:
     selected = gr.HTML(panels.selected_entry(None), elem_id="chosen")
     with gr.Row(elem_id="past-row"):
         buttons = {
-            name: gr.Button(label, interactive=False, min_width=90, elem_id=f"past-{name}")
-            for name, label in (("restore", "Restore settings"), ("pin", "Pin"), ("delete", "Delete"))
+            name: gr.Button(label, interactive=False, min_width=width, elem_id=f"past-{name}")
+            for name, label, width in (
+                ("restore", "Restore settings", 144),
+                ("pin", "Pin", 90),
+                ("delete", "Delete", 90),
+            )
         }
         pack = gr.Button("Make ZIP", min_width=90, elem_id="past-pack")
         archive = gr.DownloadButton("Download ZIP", interactive=False, min_width=90, elem_id="past-zip")

@@ -190,7 +190,7 @@ def _settings(engine: Engine) -> tuple[gr.Slider, dict[str, Any]]:
                 list(TUNINGS),
                 value=default["tuning"],
                 label="Tuning",
-                info="peta can continue adapters.",
+                info="Only peta can continue.",
                 min_width=120,
             )
             controls["rank"] = gr.Dropdown(
