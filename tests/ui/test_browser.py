@@ -136,7 +136,7 @@ def test_what_the_model_does_not_know_stands_below_the_prompt(
         return [page.locator(place).bounding_box()["y"] + scrolled for place in ("#reading", *PLACES)]
 
     said = page.locator("#reading p")
-    assert "It knows " in said.inner_text()
+    assert "The model knows " in said.inner_text()
     before = places()
     keep(page, f"{name}-before")
     page.fill("#prompt textarea", "a red dragon <b>zebra</b> ${7*7}")

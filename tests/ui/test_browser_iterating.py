@@ -227,7 +227,7 @@ def test_a_full_queue_says_when_to_come_again(browser: Any, tmp_path: Path) -> N
         jobs = [others[0].submit("a tower", count=8, steps=50, api_name="/variants")]
         _begun(jobs[0], page)
         generate(page, "a cup")
-        page.wait_for_selector("text=Waiting for one other")
+        page.wait_for_selector("text=Waiting: 1 job ahead")
         page.click("#cancel")
         page.wait_for_selector("text=Cancelled.")
         jobs.append(others[1].submit("a hat", api_name="/generate"))

@@ -47,7 +47,7 @@ def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any
         server.die()
         page.wait_for_selector("#status [data-state=lost]")
         assert page.inner_text("#status").strip() == (
-            "The server does not answer; this page reconnects by itself and keeps your prompt and settings."
+            "The server does not answer. The page will reconnect and keep your prompt and settings."
         )
         assert page.locator("[data-state=running]").count() == 0
         assert page.locator("#status .tt-bar b").bounding_box()["width"] == 0
@@ -61,7 +61,7 @@ def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any
 
         server = Server("small", tmp_path, port)
         try:
-            page.wait_for_selector("text=Connected again")
+            page.wait_for_selector("text=Reconnected")
             page.wait_for_function(
                 "document.querySelector('#prompt textarea')?.value === 'a tall green cactus, typed on'"
             )
@@ -85,7 +85,7 @@ def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any
             server.stop()
             server = Server("small", tmp_path, port)
             page.locator("#history .thumbnail-item").first.click()
-            page.wait_for_selector("text=click the result once more")
+            page.wait_for_selector("text=Click the result once more")
             page.locator("#history .thumbnail-item").first.click()
             page.wait_for_selector("#past-restore:not([disabled])")
             name, glb = download(page, "#download-glb")  # of before it died

@@ -84,17 +84,22 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
         training(page)
         says(page, "#run-status", "No run yet")
         page.fill("#train-prompts textarea", LIST)
-        says(page, "#train-counted", "2 prompts to learn, 1 held out")
-        says(page, "#train-counted", "1 blank, 1 there twice")
+        says(page, "#train-counted", "2 prompts for training, 1 held out")
+        says(page, "#train-counted", "1 blank, 1 duplicated")
         says(page, "#train-counted", "“a dragon”: it does not know 'dragon'")
         says(page, "#train-estimate", r"Try\d+ min")
         page.click("#train-begin")
         says(page, "#train-status", "The name '' cannot be")
-        page.get_by_label("Its name").fill("cups")
+        page.get_by_label("Name", exact=True).fill("cups")
         page.get_by_text("Settings", exact=True).click()
-        for label, value in {"Iterations": 12, "Batch": 1, "Previews": 6, "Learning rate": 0}.items():
+        for label, value in {
+            "Iterations": 12,
+            "Batch size": 1,
+            "Preview interval": 6,
+            "Learning rate": 0,
+        }.items():
             fill(page, label, value)
-        says(page, "#train-estimate", r"As set\d+ min")
+        says(page, "#train-estimate", r"Custom\d+ min")
         page.click("#train-begin")
         says(page, "#train-status", "learning rate should be above 0")
         fill(page, "Learning rate", 0.001)
@@ -109,24 +114,24 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
         # The page asks every two seconds, and may see none of the first.
         says(page, "#run-status .tt-numbers", "Iterations[1-9][0-9]* of 12", MINUTES)
         page.click("#run-pause")
-        says(page, RUN, "cups is paused, and saved")
+        says(page, RUN, "cups is paused and saved")
         paused = iterations(page)
         assert 1 <= paused < 12
         keep(page, "training-paused")
 
         page.reload()  # and the tab is the same
-        says(page, RUN, "cups is paused, and saved")
+        says(page, RUN, "cups is paused and saved")
         assert iterations(page) == paused
         assert page.input_value("#train-prompts textarea").splitlines()[-1].endswith("cup")
         page.click("#run-resume")
-        says(page, RUN, "cups(: drawing| learns)", MINUTES)
+        says(page, RUN, "cups: (drawing|training)", MINUTES)
         server.die()
         says(page, RUN, "server")
         server = Server("small", tmp_path, port)
         assert any("The run cups stands at" in line for line in server.said)
-        says(page, RUN, "cups was cut off when its server ended")
+        says(page, RUN, "cups was interrupted when the server stopped")
         page.click("#run-resume")
-        says(page, RUN, "cups is in the library", MINUTES)
+        says(page, RUN, "cups is saved\\. Choose it", MINUTES)
         assert iterations(page) == 12
         page.wait_for_selector("#run-sheet img")
         says(page, "#run-scores", "Volume, held out")
@@ -154,8 +159,8 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
             np.abs(learned[key].astype(np.float32) - own[key].astype(np.float32)).max() > 0 for key in own
         )
 
-        page.get_by_text("Push to the hub", exact=True).click()
-        for token, said in (("hf_wrong", "The hub does not know this token"), (TOKEN, "It is at http")):
+        page.get_by_text("Push to the Hub", exact=True).click()
+        for token, said in (("hf_wrong", "The hub does not know this token"), (TOKEN, "Published at http")):
             page.get_by_label("Repository").fill("you/cups")
             page.get_by_label("Token").fill(token)
             page.click("#hub-push")
@@ -177,7 +182,7 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
 
         training(page)
         page.click("#run-discard")
-        says(page, "#run-discard", "Discard for good")
+        says(page, "#run-discard", "Discard permanently")
         page.click("#run-discard")
         says(page, "#run-status", "No run yet")
         assert not (tmp_path / "runs" / "cups").exists()
@@ -201,7 +206,7 @@ def test_a_password_opens_the_tab_and_files_are_read_as_they_are(browser: Any, t
         page.get_by_label("Password").press("Enter")
         page.wait_for_selector("#train-prompts textarea", state="visible")
         upload(page, tmp_path / "a.csv")
-        says(page, "#train-counted", "1 prompt to learn, 1 held out.*1 blank.*taken from caption")
+        says(page, "#train-counted", "1 prompt for training, 1 held out.*1 blank.*taken from caption")
         assert page.input_value("#train-prompts textarea") == "a red cup\na blue duck"
         assert page.get_by_label("Column").input_value() == "caption"
         page.get_by_label("Column").click()
@@ -210,7 +215,7 @@ def test_a_password_opens_the_tab_and_files_are_read_as_they_are(browser: Any, t
         upload(page, tmp_path / "b.txt")
         page.wait_for_function("document.querySelector('#train-prompts textarea').value === 'a red cup'")
         upload(page, tmp_path / "c.json")
-        says(page, "#train-counted", "Choose the column of 'c.json'|1 prompt to learn")
+        says(page, "#train-counted", "Choose the column of 'c.json'|1 prompt for training")
         unnamed = page.eval_on_selector_all(
             "#training button, #training input, #training textarea",
             """all => all.filter(one => one.checkVisibility() && !(one.ariaLabel || one.innerText || one.title

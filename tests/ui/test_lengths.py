@@ -9,7 +9,7 @@ import pytest
 
 from triplaneturbo.finetune.config import PRESETS, FinetuneConfig
 from triplaneturbo.finetune.duration import Estimate
-from triplaneturbo.ui.training.lengths import AS_SET, duration, estimates, memory, panel
+from triplaneturbo.ui.training.lengths import CUSTOM, duration, estimates, memory, panel
 
 
 def engine(seen: list[FinetuneConfig]) -> Any:
@@ -29,14 +29,14 @@ def test_a_preset_s_settings_are_no_other_ones_and_changed_ones_are() -> None:
     assert [order.iterations for order in seen] == [50, 600, 3000]
     assert {(order.prompts, order.held_out) for order in seen} == {(("a red cup",), ("a hat",))}
     found = estimates(engine(seen), ["a red cup"], [], settings | {"iterations": 7})
-    assert found[AS_SET].seconds == 420
+    assert found[CUSTOM].seconds == 420
     assert seen[-1].iterations == 7
 
 
 def test_all_lengths_are_counted_with_the_settings_that_no_preset_has() -> None:
     seen: list[FinetuneConfig] = []
     settings = {"steps": 0, **PRESETS["try"](True), "teachers": ["rgb"], "rank": 8}
-    assert AS_SET not in estimates(engine(seen), ["a red cup"], [], settings)
+    assert CUSTOM not in estimates(engine(seen), ["a red cup"], [], settings)
     assert [(order.teachers, order.rank) for order in seen] == [(("rgb",), 8)] * 3
 
 

@@ -191,12 +191,16 @@ def test_export_places_the_object(client: Client) -> None:
 @pytest.mark.parametrize(
     ("endpoint", "arguments", "said"),
     [
-        ("/variants", {"prompt": "a cup", "count": 9}, "count of variants should be a whole number, 1 to 8"),
+        (
+            "/variants",
+            {"prompt": "a cup", "count": 9},
+            "number of variants must be a whole number from 1 to 8",
+        ),
         ("/variants", {"prompt": " "}, "The prompt is blank"),
         ("/blend", {"prompt": "a cup", "other": " "}, "nothing to blend with"),
         ("/blend", {"prompt": "a cup", "other": "a hat", "count": 99}, "from 2 to 16"),
-        ("/export", {"prompt": "a cup", "format": "fbx"}, "There is no format 'fbx'"),
-        ("/export", {"prompt": "a cup", "format": "../x"}, "There is no format"),
+        ("/export", {"prompt": "a cup", "format": "fbx"}, "Unknown format 'fbx'"),
+        ("/export", {"prompt": "a cup", "format": "../x"}, "Unknown format"),
         ("/export", {"prompt": "a cup", "size": 1e9}, "Invalid size"),
         ("/export", {"prompt": "a cup", "unit": "km"}, "Invalid unit"),
         ("/generate", {"prompt": "a cup", "adapter": "../../etc"}, "There is no adapter"),
@@ -306,14 +310,14 @@ def test_only_the_page_of_a_model_of_the_world_has_its_words(
         parts = {part["props"].get("elem_id"): part["props"] for part in page.get_config_file()["components"]}
     samples = [sample[0] for sample in parts["examples"]["samples"]]
     assert ("reading" in parts) is world
-    assert parts["vocabulary"]["label"] == ("What it can make" if world else "What it does badly")
+    assert parts["vocabulary"]["label"] == ("What it can make" if world else "Known weaknesses")
     assert (samples == list(EXAMPLES)) is world
 
 
 def test_only_adapters_that_fit_can_be_chosen(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not controls.known_adapters(engine)["visible"]
+    assert not controls.adapter_choices(engine)["visible"]
     monkeypatch.setattr(engine, "adapters", lambda: ["mine", "yours"])
-    shown = controls.known_adapters(engine)
+    shown = controls.adapter_choices(engine)
     assert shown["visible"]
     assert [value for _, value in shown["choices"]] == ["", "mine", "yours"]
 

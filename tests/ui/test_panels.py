@@ -58,7 +58,7 @@ def _made(
         panels.status(Stopped(NASTY)),
         panels.status(_made(truncated_text=NASTY)),
         panels.notice(NASTY),
-        panels.reading(NASTY, ""),
+        panels.feedback(NASTY, ""),
         panels.vocabulary({"things": [NASTY]}, {"things": "Things"}, ()),
         panels.report(f"model   {NASTY}"),
     ],
@@ -78,7 +78,7 @@ def test_the_same_places_before_and_after() -> None:
 
 
 def test_the_line_below_the_prompt_is_never_empty() -> None:
-    told, hint = panels.reading("It is unknown.", "It knows."), panels.reading("", "It knows.")
+    told, hint = panels.feedback("It is unknown.", "It knows."), panels.feedback("", "It knows.")
     assert (Reader(told).words, Reader(hint).words) == ("It is unknown.", "It knows.")
     assert Reader(told).tags == Reader(hint).tags
 
@@ -98,15 +98,15 @@ def test_facts_are_told() -> None:
 @pytest.mark.parametrize(
     ("event", "said"),
     [
-        (Waiting(1), "Waiting for one other"),
-        (Waiting(3), "Waiting for 3 others"),
+        (Waiting(1), "Waiting: 1 job ahead"),
+        (Waiting(3), "Waiting: 3 jobs ahead"),
         (Working("denoise", 0.2, 1.0, 1, 4), "step 2 of 4"),
         (Working("denoise", 0.5, 1.0, 4, 4), "step 4 of 4"),
-        (Working("texture", 0.9, 1.0, 4, 4), "Painting"),
+        (Working("texture", 0.9, 1.0, 4, 4), "Baking the texture"),
         (Stopped(), "Cancelled."),
         (_made(), "Done in 2.0 s."),
-        (_made(cached=True), "kept from before"),
-        (_made(short=True), "memory was short: the texture has 512 texels a side"),
+        (_made(cached=True), "Reused the earlier result"),
+        (_made(short=True), "the texture is only 512 × 512 pixels"),
     ],
 )
 def test_the_status_line(event: Waiting | Working | MeshReady | Stopped, said: str) -> None:

@@ -1,4 +1,7 @@
-"""The page. Gradio reads its environment when it is imported, so it is set and imported here first."""
+"""The Gradio page.
+
+Gradio reads environment variables when it is imported, so they are set before the import here.
+"""
 
 from triplaneturbo.serving.gradio_environment import prepare, without_proxies
 

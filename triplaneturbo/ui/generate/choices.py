@@ -1,4 +1,4 @@
-"""Several meshes to choose from: variants of a seed, more like one, a blend's series."""
+"""Several meshes at once: variants by seed, "More like this", and the series of a blend."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.serving.batch_jobs import BatchProgress, follow_batch, like, previews, series
 from triplaneturbo.serving.jobs import MeshReady, Stopped
 from triplaneturbo.ui.generate import panels
-from triplaneturbo.ui.generate.controls import QUICK
+from triplaneturbo.ui.generate.controls import UNQUEUED
 from triplaneturbo.ui.generate.form import to_fields, to_request
-from triplaneturbo.ui.generate.updates import FOLLOWED, Updates, finished, started, visitor
+from triplaneturbo.ui.generate.updates import STREAMED, Updates, finished, started, visitor
 
 if TYPE_CHECKING:
     from gradio.events import Dependency
@@ -25,103 +25,131 @@ if TYPE_CHECKING:
     from triplaneturbo.serving.limits import Guard
     from triplaneturbo.serving.sessions import Sessions
     from triplaneturbo.ui.generate.controls import Controls
-    from triplaneturbo.ui.generate.result import Pane
+    from triplaneturbo.ui.generate.result import ResultView
 
-FEW = 4  # variants like one where a single one is asked for at a time
+DEFAULT_VARIANTS = 4  # of "More like this" where the count is 1
 
 
 def wire(
-    engine: Engine, sessions: Sessions, guard: Guard, asked: Controls, pane: Pane, shown: list[Any]
+    engine: Engine,
+    sessions: Sessions,
+    guard: Guard,
+    controls: Controls,
+    result_view: ResultView,
+    outputs: list[Any],
 ) -> Dependency:
-    """Wire the variants and the series; returns the event that puts a chosen variant into the controls."""
+    """Wire the variants and the series.
 
-    def more_like_it(page: gr.Request, count: int, strength: float, *values: Any) -> Iterator[Updates]:
-        yield started(engine, asked, values[0])
-        number = count if count > 1 else FEW
-        yield from offer(
-            engine, sessions, guard, page, asked, pane, lambda: like(to_request(*values), number, strength)
+    Returns:
+        The event that fills the controls with the settings of a selected variant.
+    """
+
+    def more_like_this(page: gr.Request, count: int, strength: float, *values: Any) -> Iterator[Updates]:
+        yield started(engine, controls, values[0])
+        number = count if count > 1 else DEFAULT_VARIANTS
+        yield from run_batch(
+            engine,
+            sessions,
+            guard,
+            page,
+            controls,
+            result_view,
+            lambda: like(to_request(*values), number, strength),
         )
 
-    def choose(page: gr.Request, event: gr.SelectData) -> list[Any]:
+    def select(page: gr.Request, event: gr.SelectData) -> list[Any]:
         variants = sessions.of(page.session_hash).variants
         number = int(event.index)
-        return to_fields(variants[number]) if number < len(variants) else [gr.skip() for _ in asked.fields]
+        return to_fields(variants[number]) if number < len(variants) else [gr.skip() for _ in controls.fields]
 
     def make_series(page: gr.Request, count: int, *values: Any) -> Iterator[Updates]:
-        download = asked.series.download
-        yield started(engine, asked, values[0]) | {download: gr.update(interactive=False)}
+        download = controls.series.download
+        yield started(engine, controls, values[0]) | {download: gr.update(interactive=False)}
 
         def pack(event: BatchProgress) -> Updates:
             archive = _zip(sessions.of(page.session_hash).folder / "series.zip", event)
             return {download: gr.update(value=str(archive), interactive=True)}
 
-        yield from offer(
-            engine, sessions, guard, page, asked, pane, lambda: series(to_request(*values), int(count)), pack
+        yield from run_batch(
+            engine,
+            sessions,
+            guard,
+            page,
+            controls,
+            result_view,
+            lambda: series(to_request(*values), int(count)),
+            pack,
         )
 
-    pane.more.click(more_like_it, [asked.count, pane.strength, *asked.fields], shown, **FOLLOWED)
-    asked.series.start.click(
-        make_series, [asked.series.count, *asked.fields], [*shown, asked.series.download], **FOLLOWED
+    result_view.more.click(
+        more_like_this, [controls.count, result_view.strength, *controls.fields], outputs, **STREAMED
     )
-    return pane.variants.select(choose, None, asked.fields, **QUICK)
+    controls.series.start.click(
+        make_series,
+        [controls.series.count, *controls.fields],
+        [*outputs, controls.series.download],
+        **STREAMED,
+    )
+    return result_view.variants.select(select, None, controls.fields, **UNQUEUED)
 
 
-def offer(
+def run_batch(
     engine: Engine,
     sessions: Sessions,
     guard: Guard,
     page: gr.Request,
-    asked: Controls,
-    pane: Pane,
-    choose: Callable[[], list[Request]],
+    controls: Controls,
+    result_view: ResultView,
+    make_requests: Callable[[], list[Request]],
     pack: Callable[[BatchProgress], Updates] | None = None,
 ) -> Iterator[Updates]:
-    """Make what `choose` asks for, and show pictures of it to choose from.
+    """Generate a batch of meshes, and show a thumbnail of each in the Variants tab.
 
     Args:
-        pack: given, the meshes are made whole, and this says what else the page shows when all are there;
-            otherwise they are made as quick forms.
+        make_requests: returns the requests; may raise UserError.
+        pack: called when all meshes are complete; returns further updates. Without it only previews of the
+            meshes are made, which is faster.
     """
     session = sessions.of(page.session_hash)
     try:
-        requests = choose()
+        requests = make_requests()
         guard.admit(*requests, **visitor(page))
     except UserError as error:
-        yield _refused(asked, str(error))
+        yield _failed(controls, str(error))
         return
     if pack is None:
-        yield {pane.tabs: gr.update(selected="variants")}
+        yield {result_view.tabs: gr.update(selected="variants")}
     for event in follow_batch(engine, session, requests if pack else previews(requests)):
         if not isinstance(event, BatchProgress):
-            yield {asked.status: panels.status(event)} | (
-                finished(asked) if isinstance(event, Stopped) else {}
+            yield {controls.status: panels.status(event)} | (
+                finished(controls) if isinstance(event, Stopped) else {}
             )
             continue
         session.variants = requests
-        yield _pictures(event, requests, pane)
+        yield _thumbnails(event, requests, result_view)
         if event.complete:
             try:
-                more = pack(event) if pack else {}
+                extra = pack(event) if pack else {}
             except OSError as error:
-                yield _refused(asked, f"The series cannot be packed: {error.strerror}; free some space.")
+                yield _failed(controls, f"Could not write the ZIP: {error.strerror}. Free some disk space.")
                 return
-            yield finished(asked) | {asked.status: panels.several(event)} | more
+            yield finished(controls) | {controls.status: panels.batch_done(event)} | extra
 
 
-def _pictures(event: BatchProgress, requests: Sequence[Request], pane: Pane) -> Updates:
-    pictures = [
-        (str(picture), panels.variant(request))
+def _thumbnails(event: BatchProgress, requests: Sequence[Request], result_view: ResultView) -> Updates:
+    items = [
+        (str(picture), panels.variant_caption(request))
         for picture, request in zip(event.pictures, requests, strict=False)
     ]
-    return {pane.variants: gr.update(value=pictures, selected_index=None)}
+    return {result_view.variants: gr.update(value=items, selected_index=None)}
 
 
-def _refused(asked: Controls, sentence: str) -> Updates:
-    return finished(asked) | {asked.status: panels.status(Stopped(sentence))}
+def _failed(controls: Controls, sentence: str) -> Updates:
+    return finished(controls) | {controls.status: panels.status(Stopped(sentence))}
 
 
 def _zip(path: Path, event: BatchProgress) -> Path:
-    """The meshes in order, in one archive; they are compressed already."""
+    """Write the meshes in order to one archive, uncompressed since GLB files hardly shrink."""
     part = path.with_suffix(".part")
     with zipfile.ZipFile(part, "w") as archive:
         for number, made in enumerate(event.made):

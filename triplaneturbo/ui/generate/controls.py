@@ -1,4 +1,4 @@
-"""The left side of the Generate tab: what is asked for."""
+"""Left column of the Generate tab: the prompt and its options."""
 
 from __future__ import annotations
 
@@ -26,32 +26,33 @@ from triplaneturbo.ui.generate import panels
 if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
 
-ANY_EXAMPLES = ROOT / "assets" / "examples.txt"
+EXAMPLES_FILE = ROOT / "assets" / "examples.txt"
 VOCABULARY = "What it can make"
 TEXTURE_CHOICES = (512, 1024, 2048, 4096)
 COUNTS = (1, 2, 4, 8)
-OWN = "the model's own"
-ROLL = "() => Math.floor(Math.random() * 1000000)"
-QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+NO_ADAPTER = "None (base model)"
+RANDOM_SEED = "() => Math.floor(Math.random() * 1000000)"
+# Options of events whose handler returns at once.
+UNQUEUED: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
 @dataclass(frozen=True)
 class Controls:
-    """The components.
+    """Components of the control column.
 
     Attributes:
-        fields: what becomes a Request, in the order of `form.FIELDS`.
-        placing: what becomes a Placement, as `form.to_placement` takes it.
-        reading: what the model does not know of the prompt; None where it reads any words.
-        live: whether a pause in typing begins a generation; `go` is what it presses.
-        forming: whether every step is shown.
-        count: how many seeds are made at once.
+        fields: inputs of `form.to_request`, in the order of `form.FIELDS`.
+        placing: inputs of `form.to_placement`.
+        feedback: words of the prompt that the model does not know; None if the model takes any words.
+        live: whether a pause in typing starts a generation, by pressing the hidden button `go`.
+        forming: whether the mesh of every denoising step is shown.
+        count: number of variants.
     """
 
     fields: list[Any]
     placing: list[Any]
     prompt: gr.Textbox
-    reading: gr.HTML | None
+    feedback: gr.HTML | None
     live: gr.Checkbox
     forming: gr.Checkbox
     go: gr.Button
@@ -64,7 +65,7 @@ class Controls:
 
 @dataclass(frozen=True)
 class Series:
-    """A blend as a series of meshes: how many, begin, and the zip that comes of it."""
+    """Controls of a blend's series: number of meshes, the start button and the download of the ZIP."""
 
     count: gr.Slider
     start: gr.Button
@@ -72,38 +73,41 @@ class Series:
 
 
 def build(engine: Engine) -> Controls:
-    """Put the controls into the column that is being built."""
+    """Create the controls in the current Gradio column."""
     prompt = gr.Textbox(
         label="Prompt",
-        placeholder="Say what to make: a red mushroom",
+        placeholder="Describe an object, e.g. a red mushroom",
         lines=1,
         max_lines=4,
         autofocus=True,
         elem_id="prompt",
     )
-    # Only for a model of the world: others read any words.
-    reading = gr.HTML(read(engine, ""), elem_id="reading") if engine.words else None
+    feedback = gr.HTML(prompt_feedback(engine, ""), elem_id="reading") if engine.words else None
     with gr.Row(elem_id="buttons"):
         start = gr.Button("Generate", variant="primary", scale=3, min_width=120, elem_id="generate")
         stop = gr.Button("Cancel", interactive=False, scale=1, min_width=90, elem_id="cancel")
     status = gr.HTML(panels.ready(), elem_id="status")
     with gr.Row(elem_id="switches"):
         live = gr.Checkbox(
-            False, label="Live", info="A pause in typing is enough.", min_width=140, elem_id="live"
+            False, label="Live", info="Generates when you stop typing.", min_width=140, elem_id="live"
         )
         forming = gr.Checkbox(
-            True, label="Show it forming", info="Each step, as it comes.", min_width=140, elem_id="forming"
+            True,
+            label="Show progress",
+            info="Shows the mesh of each step.",
+            min_width=140,
+            elem_id="forming",
         )
-    # Hidden, and not left out: the page presses it.
+    # Hidden rather than absent, since live.js clicks it.
     go = gr.Button("Live", visible="hidden", elem_id="live-go")
     with gr.Row(elem_id="seed-row"):
         seed = gr.Number(0, label="Seed", min_width=90, elem_id="seed")
-        dice = gr.Button("Dice", elem_id="dice", scale=0, min_width=96)
-    count = gr.Radio(list(COUNTS), value=1, label="Variants, seeds from this one on", elem_id="count")
+        dice = gr.Button("Random seed", elem_id="dice", scale=0, min_width=96)
+    count = gr.Radio(list(COUNTS), value=1, label="Variants (consecutive seeds)", elem_id="count")
     examples = _examples(prompt, engine)
-    # Adapters come when the page is loaded, as they may be new since the server was started.
+    # The choices are updated when the page is loaded, since adapters may have been added.
     adapter = gr.Dropdown(
-        [(OWN, "")], value="", label="Adapter", visible=bool(engine.adapters()), elem_id="adapter"
+        [(NO_ADAPTER, "")], value="", label="Adapter", visible=bool(engine.adapters()), elem_id="adapter"
     )
     mixing, path, series = _mixing()
     options, placing = _options(engine)
@@ -111,24 +115,24 @@ def build(engine: Engine) -> Controls:
         with gr.Accordion(VOCABULARY, open=False, elem_id="vocabulary"):
             gr.HTML(panels.vocabulary(engine.words, KINDS, EXAMPLES))
     else:
-        with gr.Accordion("What it does badly", open=False, elem_id="vocabulary"):
-            gr.HTML(panels.limits())
-    with gr.Accordion("What this runs on", open=False, elem_id="report"):
+        with gr.Accordion("Known weaknesses", open=False, elem_id="vocabulary"):
+            gr.HTML(panels.weaknesses())
+    with gr.Accordion("System", open=False, elem_id="report"):
         gr.HTML(panels.report(engine.report()))
 
-    dice.click(None, None, seed, js=ROLL, api_visibility="private")
+    dice.click(None, None, seed, js=RANDOM_SEED, api_visibility="private")
     if examples is not None:
-        examples.click(lambda row: row[0], examples, prompt, **QUICK)
-    if reading is not None:
-        # Not while it is typed, where every half word would be unknown; and nobody types an example.
-        prompt.blur(lambda words: read(engine, words), prompt, reading, **QUICK)
+        examples.click(lambda row: row[0], examples, prompt, **UNQUEUED)
+    if feedback is not None:
+        # On blur rather than on input: while typing, every unfinished word would be unknown.
+        prompt.blur(lambda words: prompt_feedback(engine, words), prompt, feedback, **UNQUEUED)
         if examples is not None:
-            examples.click(lambda row: read(engine, row[0]), examples, reading, **QUICK)
+            examples.click(lambda row: prompt_feedback(engine, row[0]), examples, feedback, **UNQUEUED)
     return Controls(
         fields=[prompt, seed, *options, *mixing, adapter, path],
         placing=placing,
         prompt=prompt,
-        reading=reading,
+        feedback=feedback,
         live=live,
         forming=forming,
         go=go,
@@ -140,32 +144,35 @@ def build(engine: Engine) -> Controls:
     )
 
 
-def known_adapters(engine: Engine) -> Any:
-    """What the choice of adapters shows."""
+def adapter_choices(engine: Engine) -> Any:
+    """Return the update of the adapter dropdown: installed adapters and the one that is being trained."""
     choices = [(name, name) for name in engine.adapters()]
-    learning = engine.learning()
-    if learning:
-        choices.append((f"{learning}, as it learns", learning))
-    return gr.update(choices=[(OWN, ""), *choices], visible=bool(choices))
+    training = engine.learning()
+    if training:
+        choices.append((f"{training} (training)", training))
+    return gr.update(choices=[(NO_ADAPTER, ""), *choices], visible=bool(choices))
 
 
-def read(engine: Engine, prompt: str | None) -> str:
-    """What a model of the world does not know of a prompt; of one that cannot be, the status line tells."""
-    hint = f"It knows {summary()}: see “{VOCABULARY}” below."
+def prompt_feedback(engine: Engine, prompt: str | None) -> str:
+    """Return HTML that names the words of a prompt that a closed-vocabulary model does not know.
+
+    An invalid prompt gets the general hint: its error is shown in the status line.
+    """
+    hint = f"The model knows {summary()}: see “{VOCABULARY}” below."
     try:
         reading = engine.read(tidy_prompt(prompt or ""))
     except UserError:
         reading = None
-    more = f"“{VOCABULARY}” below lists all that it knows."
-    return panels.reading(advice(reading, more) if reading is not None else "", hint)
+    more = f"“{VOCABULARY}” below lists all words it knows."
+    return panels.feedback(advice(reading, more) if reading is not None else "", hint)
 
 
 def _examples(prompt: gr.Textbox, engine: Engine) -> gr.Dataset | None:
-    """Prompts to click on: the world's own for its models, else one a line of assets/examples.txt, if any."""
+    """Create the example prompts: the toy world's, or the lines of assets/examples.txt if it exists."""
     if engine.words:
         lines = list(EXAMPLES)
-    elif ANY_EXAMPLES.is_file():
-        text = ANY_EXAMPLES.read_text(encoding="utf-8")
+    elif EXAMPLES_FILE.is_file():
+        text = EXAMPLES_FILE.read_text(encoding="utf-8")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
     else:
         return None
@@ -179,7 +186,11 @@ def _examples(prompt: gr.Textbox, engine: Engine) -> gr.Dataset | None:
 
 
 def _mixing() -> tuple[list[Any], Any, Series]:
-    """Variation and blend, in the order of `form.FIELDS`; the variation's path; the series of a blend."""
+    """Create the variation and blend controls.
+
+    Returns:
+        Fields in the order of `form.FIELDS`, the variation path, and the controls of the series.
+    """
     with gr.Accordion("Variation and blend", open=False, elem_id="mixing"):
         with gr.Row():
             variation = gr.Slider(
@@ -191,23 +202,29 @@ def _mixing() -> tuple[list[Any], Any, Series]:
                 min_width=195,
                 elem_id="variation",
             )
-            other = gr.Number(0, label="Variation's seed", min_width=120, elem_id="variation-seed")
+            other = gr.Number(0, label="Variation seed", min_width=120, elem_id="variation-seed")
         path = gr.Textbox(
-            label="Variations before it",
-            placeholder="seed:strength, as “More like this” notes them",
+            label="Earlier variations",
+            placeholder="seed:strength, … (set by “More like this”)",
             lines=1,
             max_lines=3,
             elem_id="variation-path",
         )
         blend = gr.Textbox(
-            label="Blend with", placeholder="another prompt", lines=1, max_lines=3, elem_id="blend"
+            label="Blend with", placeholder="Another prompt", lines=1, max_lines=3, elem_id="blend"
         )
         weight = gr.Slider(
-            0, 1, 0.5, step=0.01, label="Blend", info="0: the prompt, 1: the other one.", elem_id="weight"
+            0,
+            1,
+            0.5,
+            step=0.01,
+            label="Blend",
+            info="0: only the prompt. 1: only the other prompt.",
+            elem_id="weight",
         )
         count = gr.Slider(2, LONGEST_SERIES, 5, step=1, label="Meshes in the series")
         with gr.Row(elem_id="series-row"):
-            start = gr.Button("Make the series", min_width=130, elem_id="series")
+            start = gr.Button("Make series", min_width=130, elem_id="series")
             download = gr.DownloadButton(
                 "Download ZIP", interactive=False, min_width=120, elem_id="download-series"
             )
@@ -215,7 +232,7 @@ def _mixing() -> tuple[list[Any], Any, Series]:
 
 
 def _options(engine: Engine) -> tuple[list[Any], list[Any]]:
-    """The mesh's options, in the order of `form.FIELDS`; and how it stands in its files."""
+    """Create the mesh options, in the order of `form.FIELDS`, and the inputs of `form.to_placement`."""
     config, default = engine.model.config, Request("")
     with gr.Accordion("Mesh", open=False, elem_id="options"):
         with gr.Row():
@@ -223,50 +240,59 @@ def _options(engine: Engine) -> tuple[list[Any], list[Any]]:
             resolution = gr.Slider(*RESOLUTIONS, config.grid_resolution, step=8, label="Grid", min_width=195)
         with gr.Row():
             faces = gr.Number(
-                DEFAULT_FACES, label="Most faces", info="0 keeps them all.", min_width=195, elem_id="faces"
+                DEFAULT_FACES,
+                label="Maximum faces",
+                info="0: no limit.",
+                min_width=195,
+                elem_id="faces",
             )
             texture = gr.Dropdown(
                 list(TEXTURE_CHOICES),
                 value=default.texture_size,
-                label="Texture",
-                info="Pixels a side.",
+                label="Texture size",
+                info="Pixels per side.",
                 min_width=195,
             )
         unwrap = gr.Radio(
-            list(UNWRAPS), value=default.unwrap, label="Unwrap", info="none: colours at vertices, no texture."
+            list(UNWRAPS),
+            value=default.unwrap,
+            label="UV unwrap",
+            info="none: vertex colours instead of a texture.",
         )
-        normal_map = gr.Checkbox(default.normal_map, label="Normal map", info="Not with smoothing.")
+        normal_map = gr.Checkbox(default.normal_map, label="Normal map", info="Not available with smoothing.")
         with gr.Row():
             floaters = gr.Slider(
                 0,
                 0.5,
                 default.floaters,
                 step=0.01,
-                label="Drop floaters below",
-                min_width=195,
+                label="Remove floaters below",
+                info="Share of the largest part's area.",
+                min_width=300,
             )
-            smoothing = gr.Slider(0, SMOOTHING_LIMIT, 0, step=1, label="Smoothing", min_width=195)
+            smoothing = gr.Slider(0, SMOOTHING_LIMIT, 0, step=1, label="Smoothing", min_width=300)
         watertight = gr.Checkbox(
-            default.watertight, label="Watertight", info="A closed solid, for printing.", elem_id="watertight"
+            default.watertight,
+            label="Watertight",
+            info="A closed solid for 3D printing.",
+            elem_id="watertight",
         )
-    with gr.Accordion("Size and axes of the files", open=False, elem_id="placing"):
+    with gr.Accordion("Size and axes of files", open=False, elem_id="placing"):
         with gr.Row():
             size = gr.Number(
                 0,
-                label="Size",
-                info="Metres; 0: its own.",
+                label="Longest side",
+                info="Metres. 0: as generated.",
                 min_width=195,
                 elem_id="size",
             )
-            up = gr.Radio(list(UPS), value="y", label="Up axis", info="A GLB always has y.", min_width=195)
-        pivot = gr.Radio(
-            list(PIVOTS), value="model", label="Pivot", info="ground: below it, so that it stands at 0."
-        )
+            up = gr.Radio(list(UPS), value="y", label="Up axis", info="GLB files use y.", min_width=195)
+        pivot = gr.Radio(list(PIVOTS), value="model", label="Pivot", info="ground: centred below the object.")
         unit = gr.Radio(
             list(UNIT_CHOICES),
             value=AUTO,
-            label="Unit of the numbers",
-            info="auto: mm in STL, as slicers expect; m elsewhere. A GLB always has m.",
+            label="Unit",
+            info="auto: mm in STL, otherwise m. GLB files use m.",
             elem_id="unit",
         )
     return [steps, resolution, faces, texture, unwrap, normal_map, floaters, smoothing, watertight], [

@@ -1,4 +1,4 @@
-"""The tab with pictures of how the last mesh is made; they are drawn only while it is looked at."""
+"""The Pictures tab: wireframe, normals, UV atlas and texture of the last mesh, drawn when the tab is open."""
 
 from __future__ import annotations
 
@@ -8,46 +8,47 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from triplaneturbo.errors import Cancelled, UserError
-from triplaneturbo.ui.generate.updates import FOLLOWED, Updates
+from triplaneturbo.ui.generate.updates import STREAMED, Updates
 from triplaneturbo.utils.atomic_files import write_whole
 
 if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
     from triplaneturbo.serving.sessions import Session, Sessions
-    from triplaneturbo.ui.generate.result import Pane
+    from triplaneturbo.ui.generate.result import ResultView
 
 CAPTIONS = {"wireframe": "Wireframe", "normals": "Normals", "atlas": "UV atlas", "texture": "Texture"}
 
 
-def wire(engine: Engine, sessions: Sessions, pane: Pane) -> None:
-    """Note which tab is looked at, and draw where it is this one."""
-    for name, tab in pane.tab.items():
+def wire(engine: Engine, sessions: Sessions, result_view: ResultView) -> None:
+    """Record which tab is open, and draw the images when it is the Pictures tab."""
+    for name, tab in result_view.tab.items():
 
         def select(page: gr.Request, name: str = name) -> Any:
             session = sessions.of(page.session_hash)
             session.tab = name
-            return of_last(engine, session, pane).get(pane.pictures, gr.skip())
+            return draw_last(engine, session, result_view).get(result_view.pictures, gr.skip())
 
-        tab.select(select, None, pane.pictures, **FOLLOWED)
+        tab.select(select, None, result_view.pictures, **STREAMED)
 
 
-def of_last(engine: Engine, session: Session, pane: Pane) -> Updates:
-    """The pictures of the session's last mesh, if the tab is looked at and they are not there yet."""
+def draw_last(engine: Engine, session: Session, result_view: ResultView) -> Updates:
+    """Draw the images of the session's last mesh; {} if the tab is closed or they are already shown."""
     request = session.made
     if session.tab != "pictures" or request is None or session.drawn == request:
         return {}
     try:
-        mesh = engine.submit(request).result().mesh  # it is remembered, unless others came after it
-        drawn = engine.pictures(mesh)
+        mesh = engine.submit(request).result().mesh  # usually still in the engine's cache
+        images = engine.pictures(mesh)
     except (Cancelled, UserError):
         return {}
-    if session.made != request:  # another was made meanwhile, and has its own
+    if session.made != request:  # a newer mesh draws its own
         return {}
     session.drawn = request
-    # Other names each time: a browser does not ask again for an address that it knows.
-    mark = secrets.token_hex(8)
+    # Unique names: a browser does not request a URL again that it has cached.
+    prefix = secrets.token_hex(8)
     files = {
-        write_whole(session.folder / f"picture-{mark}-{name}.png", data): name for name, data in drawn.items()
+        write_whole(session.folder / f"picture-{prefix}-{name}.png", data): name
+        for name, data in images.items()
     }
     session.picture(list(files))
-    return {pane.pictures: [(str(path), CAPTIONS[name]) for path, name in files.items()]}
+    return {result_view.pictures: [(str(path), CAPTIONS[name]) for path, name in files.items()]}

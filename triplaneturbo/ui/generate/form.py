@@ -1,4 +1,4 @@
-"""What the page's controls hold, as a Request and a Placement; what cannot be is for these to say."""
+"""Conversion between the page's control values and `Request` or `Placement`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.placement import Placement
 from triplaneturbo.request import SEED_LIMIT, Request
 
-# The order of the page's controls.
+# Fields of a Request, in the order of the page's controls.
 FIELDS = (
     "prompt",
     "seed",
@@ -31,14 +31,19 @@ FIELDS = (
 
 
 def to_request(*values: Any) -> Request:
-    """A Request from the controls' values, in the order of FIELDS; what is left out at the end is Request's.
+    """Build a Request from control values.
+
+    Args:
+        values: in the order of FIELDS; missing trailing values get the defaults of `Request`.
 
     Raises:
-        UserError: a field is blank; what else cannot be is found when the request is checked.
+        UserError: the seed is blank. Other invalid values are reported when the request is checked.
     """
     fields = dict(zip(FIELDS, values, strict=False))
     if fields["seed"] is None:
-        raise UserError(f"The seed is blank; give a whole number from 0 to {SEED_LIMIT}, or roll the dice.")
+        raise UserError(
+            f"The seed is blank. Enter a whole number from 0 to {SEED_LIMIT}, or press Random seed."
+        )
     for name in ("seed", "steps", "resolution", "faces", "texture_size", "smoothing", "variation_seed"):
         if name in fields:
             fields[name] = whole(fields[name])
@@ -50,26 +55,26 @@ def to_request(*values: Any) -> Request:
         fields["variation_path"] = fields["variation_path"] or ""
     if "blend" in fields:
         fields["blend"] = (fields["blend"] or "").strip()
-    fields["faces"] = fields["faces"] or None  # 0 or blank: as the surface comes
+    fields["faces"] = fields["faces"] or None  # 0 or blank: no simplification
     fields["prompt"] = fields["prompt"] or ""
     return Request(**fields)
 
 
 def to_placement(size: Any, up: Any, pivot: Any, unit: Any) -> Placement:
-    """A Placement from its controls' values; a size of 0 or blank is the model's own.
+    """Build a Placement from control values; a size of 0 or None keeps the model's own size.
 
     Raises:
-        UserError: a value cannot be.
+        UserError: a value is invalid.
     """
     return Placement(size or None, up, pivot, unit).checked()
 
 
 def to_fields(request: Request) -> list[Any]:
-    """The controls' values that make this request, in the order of FIELDS; the reverse of `to_request`."""
+    """Return the control values of a request, in the order of FIELDS; the inverse of `to_request`."""
     values = {name: getattr(request, name) for name in FIELDS}
     return [0 if name == "faces" and value is None else value for name, value in values.items()]
 
 
 def whole(value: Any) -> Any:
-    """A browser's number as an int where it is whole; anything else as it is, for Request to complain of."""
+    """Convert an integral float, as browsers send it, to int; return anything else unchanged."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,4 +1,4 @@
-"""The Generate tab: what is asked for at the left, what came of it at the right."""
+"""The Generate tab: controls on the left, the result on the right."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.serving.batch_jobs import seeds
 from triplaneturbo.serving.jobs import Event, MeshReady, Stopped, Working, follow
 from triplaneturbo.serving.keeping import HistoryWriter
-from triplaneturbo.ui.generate import choices, controls, debug_images, history_tab, panels, reconnect, result
+from triplaneturbo.ui.generate import choices, debug_images, history_tab, panels, reconnect
+from triplaneturbo.ui.generate.controls import UNQUEUED, adapter_choices
+from triplaneturbo.ui.generate.controls import build as build_controls
 from triplaneturbo.ui.generate.form import FIELDS, to_placement, to_request
-from triplaneturbo.ui.generate.updates import FOLLOWED, Updates, finished, started, visitor
+from triplaneturbo.ui.generate.result import build as build_result
+from triplaneturbo.ui.generate.updates import STREAMED, Updates, finished, started, visitor
 
 if TYPE_CHECKING:
     from triplaneturbo.pipeline import Sketches
@@ -22,35 +25,37 @@ if TYPE_CHECKING:
     from triplaneturbo.serving.sessions import Sessions
     from triplaneturbo.serving.user_history import History
     from triplaneturbo.ui.generate.controls import Controls
-    from triplaneturbo.ui.generate.result import Pane
+    from triplaneturbo.ui.generate.result import ResultView
 
 
-# Seconds. While somebody types, most meshes are looked at once and never downloaded.
+# Seconds after the GLB of a live result in which a newer request skips its other formats: while somebody
+# types, most meshes are seen once and never downloaded.
 PATIENCE = 0.7
-BEFORE = 5  # the controls of a Placement and the browser's token come before those of the Request
+LEADING = 5  # inputs before the fields of the Request: four of the Placement and the browser's token
 
 
 def build(
     page: gr.Blocks, engine: Engine, sessions: Sessions, history: History | None, guard: Guard
 ) -> gr.Dropdown:
-    """Put the tab into the Blocks that is being built; returns the choice of adapters."""
+    """Create the tab in the current Blocks; return the adapter dropdown."""
     with gr.Row(elem_id="page", equal_height=False):
         with gr.Column(scale=4, min_width=320, elem_id="controls"):
-            asked = controls.build(engine)
+            controls = build_controls(engine)
         with gr.Column(scale=8, min_width=320, elem_id="result"):
-            pane = result.build()
+            result_view = build_result()
+    adapter = controls.fields[FIELDS.index("adapter")]
     page.load(
-        lambda: controls.known_adapters(engine),
+        lambda: adapter_choices(engine),
         None,
-        asked.fields[FIELDS.index("adapter")],
+        adapter,
         show_progress="hidden",
         api_visibility="private",
     )
-    _wire(engine, sessions, history, guard, asked, pane)
+    _wire(engine, sessions, history, guard, controls, result_view)
     if history is not None:
-        history_tab.wire(page, sessions, history, guard, asked, pane)
-    reconnect.wire(page, asked)
-    return asked.fields[FIELDS.index("adapter")]
+        history_tab.wire(page, sessions, history, guard, controls, result_view)
+    reconnect.wire(page, controls)
+    return adapter
 
 
 def _wire(
@@ -58,24 +63,28 @@ def _wire(
     sessions: Sessions,
     history: History | None,
     guard: Guard,
-    asked: Controls,
-    pane: Pane,
+    controls: Controls,
+    result_view: ResultView,
 ) -> None:
-    shown = [asked.start, asked.stop, asked.status, pane.view, pane.facts, pane.tabs, pane.variants]
-    shown += [*pane.downloads.values(), *([] if asked.reading is None else [asked.reading])]
-    shown += [pane.pictures, pane.past.gallery, pane.past.chosen, *pane.past.buttons.values()]
-    inputs = [asked.forming, *asked.placing, pane.past.token, *asked.fields]
+    view = result_view.history
+    outputs = [controls.start, controls.stop, controls.status, result_view.view_json, result_view.facts]
+    outputs += [result_view.tabs, result_view.variants, *result_view.downloads.values()]
+    outputs += [] if controls.feedback is None else [controls.feedback]
+    outputs += [result_view.pictures, view.gallery, view.selected, *view.buttons.values()]
+    inputs = [controls.forming, *controls.placing, view.token, *controls.fields]
 
-    def one(page: gr.Request, forming: bool, given: tuple[Any, ...], live: bool = False) -> Iterator[Updates]:
-        placing, token, values = given[: BEFORE - 1], given[BEFORE - 1], given[BEFORE:]
+    def generate_one(
+        page: gr.Request, forming: bool, values: tuple[Any, ...], live: bool = False
+    ) -> Iterator[Updates]:
+        placing, token, fields = values[: LEADING - 1], values[LEADING - 1], values[LEADING:]
         session = sessions.of(page.session_hash)
         number = session.enter()
-        yield started(engine, asked, values[0], live)
+        yield started(engine, controls, fields[0], live)
         try:
-            request, placement = to_request(*values), to_placement(*placing)
+            request, placement = to_request(*fields), to_placement(*placing)
             guard.admit(request, **visitor(page))
         except UserError as error:
-            yield finished(asked) | {asked.status: panels.status(Stopped(str(error)))}
+            yield finished(controls) | {controls.status: panels.status(Stopped(str(error)))}
             return
         sketches: Sketches = "all" if forming else "first" if live else "none"
         events = follow(
@@ -87,76 +96,76 @@ def _wire(
             number=number,
             patience=PATIENCE if live else 0,
         )
-        keeping = HistoryWriter(engine, history, token, placement, passing=live)
-        with keeping.following():
+        writer = HistoryWriter(engine, history, token, placement, passing=live)
+        with writer.following():
             for event in events:
-                news = _news(event, asked, pane)
+                updates = _updates(event, controls, result_view)
                 if isinstance(event, MeshReady):
-                    if keeping.keep(event):
-                        news |= history_tab.listed(keeping.shelf, session, pane)
-                    if keeping.refused:
-                        news |= {asked.status: panels.status(Stopped(keeping.refused))}
+                    if writer.keep(event):
+                        updates |= history_tab.refresh(writer.shelf, session, result_view)
+                    if writer.refused:
+                        updates |= {controls.status: panels.status(Stopped(writer.refused))}
                 if isinstance(event, MeshReady) and event.complete:
                     session.made = event.request
-                yield news
+                yield updates
                 if isinstance(event, MeshReady) and event.complete:
-                    drawn = debug_images.of_last(engine, session, pane)
-                    if drawn:
-                        yield drawn
+                    images = debug_images.draw_last(engine, session, result_view)
+                    if images:
+                        yield images
 
-    def pressed(page: gr.Request, count: int, forming: bool, *given: Any) -> Iterator[Updates]:
+    def start(page: gr.Request, count: int, forming: bool, *values: Any) -> Iterator[Updates]:
         if count == 1:
-            yield from one(page, forming, given)
+            yield from generate_one(page, forming, values)
             return
-        values = given[BEFORE:]
-        yield started(engine, asked, values[0])
-        yield from choices.offer(
-            engine, sessions, guard, page, asked, pane, lambda: seeds(to_request(*values), count)
+        fields = values[LEADING:]
+        yield started(engine, controls, fields[0])
+        yield from choices.run_batch(
+            engine, sessions, guard, page, controls, result_view, lambda: seeds(to_request(*fields), count)
         )
 
-    def paused(page: gr.Request, forming: bool, *given: Any) -> Iterator[Updates]:
-        if (given[BEFORE] or "").strip():
-            yield from one(page, forming, given, live=True)
+    def generate_live(page: gr.Request, forming: bool, *values: Any) -> Iterator[Updates]:
+        if (values[LEADING] or "").strip():
+            yield from generate_one(page, forming, values, live=True)
         else:
-            yield {asked.status: gr.update()}  # nothing at all would be taken for a blank page
+            yield {controls.status: gr.update()}  # to Gradio {} is a value, not "no update"
 
-    def opened(page: gr.Request, *given: Any) -> Iterator[Updates]:
-        yield from one(page, False, given)
+    def open_variant(page: gr.Request, *values: Any) -> Iterator[Updates]:
+        yield from generate_one(page, False, values)
 
     def stop(page: gr.Request) -> None:
         sessions.of(page.session_hash).cancel()
 
-    # An Enter that comes before the last one is over is not lost.
+    # "always_last": Enter pressed during a generation is not lost.
     gr.on(
-        [asked.start.click, asked.prompt.submit],
-        pressed,
-        [asked.count, *inputs],
-        shown,
+        [controls.start.click, controls.prompt.submit],
+        start,
+        [controls.count, *inputs],
+        outputs,
         trigger_mode="always_last",
-        **FOLLOWED,
+        **STREAMED,
     )
-    # Each pause is followed at once: what it finds under way ends for it.
-    asked.go.click(paused, inputs, shown, trigger_mode="multiple", **FOLLOWED)
-    asked.stop.click(stop, **controls.QUICK)
-    picked = choices.wire(engine, sessions, guard, asked, pane, shown)
-    picked.then(opened, [*asked.placing, pane.past.token, *asked.fields], shown, **FOLLOWED)
-    debug_images.wire(engine, sessions, pane)
+    # Each pause in typing starts at once and ends the session's running generation.
+    controls.go.click(generate_live, inputs, outputs, trigger_mode="multiple", **STREAMED)
+    controls.stop.click(stop, **UNQUEUED)
+    selected = choices.wire(engine, sessions, guard, controls, result_view, outputs)
+    selected.then(open_variant, [*controls.placing, view.token, *controls.fields], outputs, **STREAMED)
+    debug_images.wire(engine, sessions, result_view)
 
 
-def _news(event: Event, asked: Controls, pane: Pane) -> Updates:
-    """What changes on the page with an event."""
-    news: Updates = {asked.status: panels.status(event)}
+def _updates(event: Event, controls: Controls, result_view: ResultView) -> Updates:
+    """Return the updates of the page for an event of a generation."""
+    updates: Updates = {controls.status: panels.status(event)}
     if isinstance(event, (Working, MeshReady)) and event.view is not None:
-        news |= {pane.view: event.view.text}
+        updates |= {result_view.view_json: event.view.text}
     if isinstance(event, MeshReady):
-        news |= {pane.facts: panels.facts(event)}
-        # What is not there yet is not to be another mesh's.
-        news |= {
+        updates |= {result_view.facts: panels.facts(event)}
+        # Disable the buttons of files that are not written yet: they still offer the previous mesh.
+        updates |= {
             button: gr.update(
                 value=str(event.files[name]) if name in event.files else None, interactive=name in event.files
             )
-            for name, button in pane.downloads.items()
+            for name, button in result_view.downloads.items()
         }
     if isinstance(event, Stopped) or (isinstance(event, MeshReady) and event.complete):
-        news |= finished(asked)
-    return news
+        updates |= finished(controls)
+    return updates

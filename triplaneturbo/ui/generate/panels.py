@@ -1,4 +1,4 @@
-"""The page's own bits of HTML. What comes from outside passes `text`, so that it is shown and never run."""
+"""HTML fragments of the page. Text from outside is escaped with `text`, so that it is never run as HTML."""
 
 from __future__ import annotations
 
@@ -15,38 +15,36 @@ from triplaneturbo.serving.jobs import Event, MeshReady, Stopped, Waiting, Worki
 STAGES = {
     "text": "Reading the prompt",
     "denoise": "Denoising",
-    "decode": "Decoding the planes",
-    "surface": "Finding the surface",
-    "clean": "Cleaning",
-    "unwrap": "Unwrapping",
-    "texture": "Painting the texture",
-    "files": "Writing the files",
+    "decode": "Decoding the triplanes",
+    "surface": "Extracting the surface",
+    "clean": "Cleaning the mesh",
+    "unwrap": "Unwrapping UVs",
+    "texture": "Baking the texture",
+    "files": "Writing files",
 }
-_NUMBERS = ("Vertices", "Faces", "Before", "Pieces", "GLB", "OBJ zip", "Seed", "Time")
-_MOST_DOTS = 12
+_LABELS = ("Vertices", "Faces", "Faces before", "Parts", "GLB", "OBJ zip", "Seed", "Time")
+_MAX_DOTS = 12
 _NONE = "–"
 
 
 def text(value: object) -> str:
-    """`value` as HTML that shows just that: neither tags nor what Gradio's templates would fill in."""
+    """Escape a value for HTML and for Gradio's templates, which fill in `{...}` and `$`."""
     escaped = html.escape(str(value), quote=True)
     return escaped.replace("{", "&#123;").replace("}", "&#125;").replace("$", "&#36;").replace("`", "&#96;")
 
 
 def title() -> str:
-    """The page's heading."""
-    return (
-        '<header class="tt-title"><h1>triplaneturbo</h1><p>A sentence becomes a textured mesh.</p></header>'
-    )
+    """Return the heading of the page."""
+    return '<header class="tt-title"><h1>triplaneturbo</h1><p>Textured meshes from text.</p></header>'
 
 
 def notice(sentence: str) -> str:
-    """What the user should know about the model, above everything."""
+    """Return a notice about the model, shown above the page."""
     return f'<p class="tt-notice" role="note">{text(sentence)}</p>'
 
 
 def report(lines: str) -> str:
-    """The engine's report as a table. Where its files lie is told on the terminal only."""
+    """Return the engine's report as a table, without paths, which only the terminal shows."""
     rows = [line.split(None, 1) for line in lines.splitlines() if line.strip()]
     cells = "".join(
         f"<dt>{text(row[0])}</dt><dd>{text(row[1] if len(row) > 1 else '')}</dd>"
@@ -56,100 +54,98 @@ def report(lines: str) -> str:
     return f'<dl class="tt-report">{cells}</dl>'
 
 
-def reading(sentence: str, hint: str) -> str:
-    """What the model does not know of the prompt; a hint in the same place where there is nothing to say."""
+def feedback(sentence: str, hint: str) -> str:
+    """Return the feedback on a prompt, or the hint if there is none."""
     state = "told" if sentence else "hint"
     return f'<p class="tt-reading" data-state="{state}" role="status">{text(sentence or hint)}</p>'
 
 
 def vocabulary(words: dict[str, list[str]], labels: dict[str, str], examples: Sequence[str]) -> str:
-    """The words that the model knows, by kind, under their labels, and prompts that it follows."""
+    """Return a list of the words that the model knows, by kind, and example prompts."""
     rows = [(labels[kind], ", ".join(known)) for kind, known in words.items()]
     rows.append(("For example", "; ".join(examples)))
     cells = "".join(f"<dt>{text(label)}</dt><dd>{text(row)}</dd>" for label, row in rows)
     return f'<dl class="tt-vocabulary">{cells}</dl>'
 
 
-def limits() -> str:
-    """What a model that reads any words is known to do badly."""
-    told = "Counts (“three apples”), faces and hands come out wrong."
-    return f'<p class="tt-vocabulary">{text(told)} Try one object, its colour and its material.</p>'
+def weaknesses() -> str:
+    """Return the known weaknesses of an open-vocabulary model."""
+    known = "Counts (“three apples”), faces and hands often come out wrong."
+    return f'<p class="tt-vocabulary">{text(known)} Try one object with its colour and material.</p>'
 
 
 def ready() -> str:
-    """The status line before anything was asked for."""
-    return _status("idle", "Ready: press Generate, or Enter in the prompt.")
+    """Return the status line of a new page."""
+    return _status("idle", "Ready. Press Generate, or Enter in the prompt.")
 
 
 def starting() -> str:
-    """The status line while the request is on its way."""
+    """Return the status line of a request that is being sent."""
     return _status("running", "Starting")
 
 
-def lost() -> str:
-    """The status line while there is no server."""
-    words = "The server does not answer; this page reconnects by itself and keeps your prompt and settings."
+def disconnected() -> str:
+    """Return the status line while the server does not answer."""
+    words = "The server does not answer. The page will reconnect and keep your prompt and settings."
     return _status("lost", words)
 
 
-def back() -> str:
-    """The status line after the page came back from something that was under way."""
-    words = "Connected again, but what was under way is gone: press Generate to make it."
+def reconnected() -> str:
+    """Return the status line after a reload that interrupted a generation."""
+    words = "Reconnected. The running generation was lost: press Generate to start it again."
     return _status("idle", words)
 
 
 def status(event: Event) -> str:
-    """The status line for what has just happened."""
+    """Return the status line of an event."""
     if isinstance(event, Waiting):
-        others = "one other" if event.ahead == 1 else f"{event.ahead} others"
-        return _status("running", f"Waiting for {others} to be done")
+        jobs = "1 job" if event.ahead == 1 else f"{event.ahead} jobs"
+        return _status("running", f"Waiting: {jobs} ahead")
     if isinstance(event, Working):
         words = STAGES.get(event.stage, event.stage)
         if event.stage == "denoise":
             words += f", step {min(event.step + 1, event.steps)} of {event.steps}"
-        dots = (event.step, event.steps) if event.steps <= _MOST_DOTS else None
+        dots = (event.step, event.steps) if event.steps <= _MAX_DOTS else None
         return _status("running", words, seconds(event.seconds), event.fraction, dots)
     if isinstance(event, Stopped):
         return _status("error", event.sentence) if event.sentence else _status("idle", "Cancelled.")
     total = event.facts["seconds"]["total"]
     if event.truncated_text:
-        return _status(
-            "done", f"Done, but the model does not read the end of this prompt: “{event.truncated_text}”"
-        )
+        return _status("done", f"Done. The prompt is too long: the model ignored “{event.truncated_text}”.")
     if event.facts["memory_was_short"]:
         size = event.facts["settings"]["texture_size"]
-        return _status("done", f"Done, but memory was short: the texture has {size} texels a side")
+        return _status("done", f"Done. Memory was low, so the texture is only {size} × {size} pixels.")
     if event.facts["unsimplified"]:
-        return _status("done", "Done, but with all its faces: fewer could not be made watertight")
+        return _status("done", "Done. The mesh keeps all its faces: fewer could not be made watertight.")
     if event.facts["cached"]:
-        return _status("done", f"Done: kept from before, when it took {seconds(total)}.")
+        return _status("done", f"Done. Reused the earlier result, which took {seconds(total)}.")
     return _status("done", f"Done in {seconds(total)}.")
 
 
-def several(event: BatchProgress) -> str:
-    """The status line when several are made."""
+def batch_done(event: BatchProgress) -> str:
+    """Return the status line of a complete batch."""
     missing = sum(isinstance(made, Stopped) for made in event.made)
-    words = f"Done: {event.total - missing} of {event.total} have a surface." if missing else "Done."
+    words = f"Done. {event.total - missing} of {event.total} have a surface." if missing else "Done."
     return _status("done", f"{words} Click one to open it.")
 
 
-def chosen(entry: HistoryEntry | None) -> str:
-    """What is known of the result of the history that was clicked."""
+def selected_entry(entry: HistoryEntry | None) -> str:
+    """Return the description of the selected history entry."""
     if entry is None:
-        return '<p class="tt-chosen">Results of this browser stay here. Click one to see it again.</p>'
+        return '<p class="tt-chosen">Results of this browser. Click one to open it.</p>'
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.made))
     more = f"seed {entry.seed}, {made}, {entry.model}"
     more += (f" with {entry.adapter}" if entry.adapter else "") + (", pinned" if entry.pinned else "")
     return f'<p class="tt-chosen" title="{text(entry.prompt)}"><b>“{text(entry.prompt)}”</b> {text(more)}</p>'
 
 
-def past(entry: HistoryEntry) -> str:
-    """What stands below a result's picture."""
+def history_caption(entry: HistoryEntry) -> str:
+    """Return the caption of a history thumbnail."""
     return ("★ " if entry.pinned else "") + entry.prompt
 
 
-def variant(request: Request) -> str:
-    """What stands below a variant's picture."""
+def variant_caption(request: Request) -> str:
+    """Return the caption of a variant's thumbnail."""
     if request.blend:
         return f"{round(100 * request.blend_weight)} %"
     if request.variation:
@@ -173,8 +169,8 @@ def _status(
 
 
 def facts(made: MeshReady | None = None) -> str:
-    """Counts, sizes and the seconds of each stage; dashes in the same places before there is a result."""
-    values = [_NONE] * len(_NUMBERS)
+    """Return the counts, file sizes and stage timings of a mesh, or dashes in their places without one."""
+    values = [_NONE] * len(_LABELS)
     stages: dict[str, float] = {}
     caption = '<span class="tt-hint">No mesh yet.</span>'
     hint = check = ""
@@ -187,10 +183,10 @@ def facts(made: MeshReady | None = None) -> str:
         values += [*sizes[:2], str(known["seed"]), total]
         check = known["check"]
         caption = f"“{text(known['prompt'])}”"
-        hint = "Drag to turn, scroll to zoom, double-click beside it for the front."
+        hint = "Drag to rotate, scroll to zoom, double-click the background to reset."
     numbers = "".join(
         f"<div><dt>{label}</dt><dd>{text(value)}</dd></div>"
-        for label, value in zip(_NUMBERS, values, strict=True)
+        for label, value in zip(_LABELS, values, strict=True)
     )
     timings = "".join(
         f'<div title="{text(words)}"><dt>{name}</dt>'
@@ -203,12 +199,12 @@ def facts(made: MeshReady | None = None) -> str:
         f' title="{title}">{caption}</p><p class="tt-hint">{hint}</p></div>'
         f'<dl class="tt-numbers">{numbers}</dl>'
         f'<p class="tt-check" title="{text(check)}">{text(check)}</p>'
-        f'<dl class="tt-stages" aria-label="Seconds of each stage">{timings}</dl></section>'
+        f'<dl class="tt-stages" aria-label="Time per stage">{timings}</dl></section>'
     )
 
 
 def seconds(value: float) -> str:
-    """Seconds with about two figures that matter: 0.042 s, 0.42 s, 4.2 s, 42 s, 7 min 02 s."""
+    """Format a duration to about two significant digits: 0.042 s, 0.42 s, 4.2 s, 42 s, 7 min 02 s."""
     if value >= 99.5:
         whole = round(value)
         return f"{whole // 60} min {whole % 60:02d} s"
@@ -217,14 +213,14 @@ def seconds(value: float) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes as a person reads them."""
+    """Format a number of bytes in kB or MB."""
     if count < 1_000_000:
         return f"{count / 1000:.0f} kB"
     return f"{count / 1_000_000:.1f} MB"
 
 
 def file_facts(facts: dict[str, Any]) -> dict[str, Any]:
-    """The facts for whoever calls the endpoint: files by name, since their folders are nobody's business."""
+    """Return the facts for API callers: files by name, without the server's paths."""
     files = [
         {"name": file["path"].rpartition("/")[2]} | {key: file[key] for key in file if key != "path"}
         for file in facts["files"]

@@ -1,4 +1,4 @@
-"""The right side of the Generate tab: what came of it."""
+"""Right column of the Generate tab: the viewer, downloads and the tabs below them."""
 
 from __future__ import annotations
 
@@ -8,27 +8,29 @@ from typing import Any
 import gradio as gr
 
 from triplaneturbo.serving.output_files import FORMATS
-from triplaneturbo.ui.assets.scripts import SHOW
+from triplaneturbo.ui.assets import read
 from triplaneturbo.ui.generate import panels
-from triplaneturbo.ui.generate.controls import COUNTS, QUICK
+from triplaneturbo.ui.generate.controls import COUNTS, UNQUEUED
 
-# Degrees around and from above: a three-quarter view of the front (+z), slightly from above, as the previews
-# have it; the distance shows all of [-1, 1]^3: the viewer's own choice cuts the feet of tall things.
+# Azimuth and polar angle in degrees, and distance: a three-quarter view of the front (+z), slightly from
+# above, as in previews. The distance shows all of [-1, 1]^3; the viewer's default cuts off tall objects.
 CAMERA = (60, 70, 2.9)
 
 
 @dataclass(frozen=True)
-class Pane:
-    """The components.
+class ResultView:
+    """Components of the result column.
 
     Attributes:
-        view: a session's View as text, which nobody sees; when it changes, the viewer shows it.
+        view_json: hidden; a session's View as JSON. When it changes, the viewer loads that file.
         downloads: buttons by format.
-        tab: of the tabs, by name.
+        tab: tabs by name.
+        strength: how much "More like this" varies the mesh.
+        more: the "More like this" button.
     """
 
     viewer: gr.Model3D
-    view: gr.Textbox
+    view_json: gr.Textbox
     facts: gr.HTML
     downloads: dict[str, Any]
     tabs: gr.Tabs
@@ -37,31 +39,31 @@ class Pane:
     variants: gr.Gallery
     strength: gr.Slider
     more: gr.Button
-    past: HistoryPane
+    history: HistoryView
 
 
 @dataclass(frozen=True)
-class HistoryPane:
-    """The history's components.
+class HistoryView:
+    """Components of the History tab.
 
     Attributes:
-        token: what the browser is known by.
-        gallery: the results, the newest first.
-        chosen: what the clicked one is.
-        buttons: for the clicked one, by name: "restore", "pin", "delete".
-        pack: makes the zip of all that `archive` downloads.
+        token: hidden; identifies the browser.
+        gallery: results, newest first.
+        selected: description of the selected result.
+        buttons: "restore", "pin" and "delete", for the selected result.
+        pack: makes the ZIP of all results that `archive` downloads.
     """
 
     token: gr.Textbox
     gallery: gr.Gallery
-    chosen: gr.HTML
+    selected: gr.HTML
     buttons: dict[str, gr.Button]
     pack: gr.Button
     archive: gr.DownloadButton
 
 
-def build() -> Pane:
-    """Put the result's components into the column that is being built."""
+def build() -> ResultView:
+    """Create the components in the current Gradio column."""
     viewer = gr.Model3D(
         label="Mesh",
         show_label=False,
@@ -70,7 +72,7 @@ def build() -> Pane:
         camera_position=CAMERA,
         elem_id="viewer",
     )
-    view = gr.Textbox(visible="hidden", elem_id="view")
+    view_json = gr.Textbox(visible="hidden", elem_id="view")
     with gr.Row(elem_id="downloads"):
         downloads = {
             name: gr.DownloadButton(name.upper(), interactive=False, min_width=56, elem_id=f"download-{name}")
@@ -78,46 +80,56 @@ def build() -> Pane:
         }
     token = gr.Textbox(visible="hidden", elem_id="token")
     with gr.Tabs(selected="details", elem_id="tabs") as tabs:
-        with gr.Tab("Details", id="details") as details:
+        with gr.Tab("Details", id="details") as details_tab:
             facts = gr.HTML(panels.facts(), elem_id="facts")
-        with gr.Tab("Variants", id="variants") as choosing:
+        with gr.Tab("Variants", id="variants") as variants_tab:
             variants = _gallery("Variants", "variants")
             with gr.Row(elem_id="like-row"):
                 strength = gr.Slider(
                     0.05, 1, 0.2, step=0.05, label="Strength", min_width=150, elem_id="strength"
                 )
                 more = gr.Button("More like this", scale=0, min_width=150, elem_id="more")
-        with gr.Tab("Pictures", id="pictures") as looking:
+        with gr.Tab("Pictures", id="pictures") as pictures_tab:
             pictures = _gallery("Pictures", "pictures", 250, preview=True)
-        with gr.Tab("History", id="history") as remembering:
-            past = _past(token)
-    tab = {"details": details, "variants": choosing, "pictures": looking, "history": remembering}
+        with gr.Tab("History", id="history") as history_tab:
+            history = _history(token)
+    tab = {
+        "details": details_tab,
+        "variants": variants_tab,
+        "pictures": pictures_tab,
+        "history": history_tab,
+    }
 
     def show(view: str, viewer: gr.Model3D) -> None:
-        """Nobody calls it: Gradio reads from it that the script is to have the viewer whole."""
+        """Never called: its signature tells Gradio to pass the viewer component to the script."""
 
-    # In the browser, without a way to the server and back: it alone knows where the camera stands.
-    show.__js_implementation__ = SHOW.replace("DISTANCE", str(CAMERA[2]))  # type: ignore[attr-defined]
-    view.change(show, [view, viewer], viewer, **QUICK)
-    return Pane(viewer, view, facts, downloads, tabs, tab, pictures, variants, strength, more, past)
+    # Runs in the browser without a round trip, since only the browser knows the current camera.
+    show.__js_implementation__ = read("show.js", distance=CAMERA[2])  # type: ignore[attr-defined]
+    view_json.change(show, [view_json, viewer], viewer, **UNQUEUED)
+    return ResultView(
+        viewer, view_json, facts, downloads, tabs, tab, pictures, variants, strength, more, history
+    )
 
 
-def _past(token: gr.Textbox) -> HistoryPane:
-    """The history."""
+def _history(token: gr.Textbox) -> HistoryView:
     gallery = _gallery("History", "history")
-    chosen = gr.HTML(panels.chosen(None), elem_id="chosen")
+    selected = gr.HTML(panels.selected_entry(None), elem_id="chosen")
     with gr.Row(elem_id="past-row"):
         buttons = {
-            name: gr.Button(label, interactive=False, min_width=90, elem_id=f"past-{name}")
-            for name, label in (("restore", "Restore settings"), ("pin", "Pin"), ("delete", "Delete"))
+            name: gr.Button(label, interactive=False, min_width=width, elem_id=f"past-{name}")
+            for name, label, width in (
+                ("restore", "Restore settings", 144),
+                ("pin", "Pin", 90),
+                ("delete", "Delete", 90),
+            )
         }
-        pack = gr.Button("Pack all", min_width=90, elem_id="past-pack")
+        pack = gr.Button("Make ZIP", min_width=90, elem_id="past-pack")
         archive = gr.DownloadButton("Download ZIP", interactive=False, min_width=90, elem_id="past-zip")
-    return HistoryPane(token, gallery, chosen, buttons, pack, archive)
+    return HistoryView(token, gallery, selected, buttons, pack, archive)
 
 
 def _gallery(label: str, name: str, height: int = 150, preview: bool = False) -> gr.Gallery:
-    """A row of pictures."""
+    """Create a single-row gallery; with `preview`, images open in full size."""
     return gr.Gallery(
         label=label,
         show_label=False,

@@ -1,4 +1,4 @@
-"""What the page's controls show while something is made, and how such events are wired."""
+"""Helpers shared by the Generate tab's event handlers."""
 
 from __future__ import annotations
 
@@ -7,36 +7,40 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from triplaneturbo.serving.access import is_local
-from triplaneturbo.ui.generate import controls, panels
+from triplaneturbo.ui.generate import panels
+from triplaneturbo.ui.generate.controls import prompt_feedback
 
 if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
     from triplaneturbo.ui.generate.controls import Controls
 
-Updates = dict[Any, Any]
-FOLLOWED: dict[str, Any] = {
+Updates = dict[Any, Any]  # component -> new value or gr.update(...)
+# Options of events whose handler streams progress.
+STREAMED: dict[str, Any] = {
     "show_progress": "hidden",
-    "concurrency_limit": None,  # the engine has a line of its own
+    "concurrency_limit": None,  # the engine has its own queue
     "api_visibility": "private",
 }
 
 
-def started(engine: Engine, asked: Controls, prompt: str | None, live: bool = False) -> Updates:
-    """What the page shows before the first event."""
-    news: Updates = {
-        asked.start: gr.update(interactive=live),
-        asked.stop: gr.update(interactive=True),
-        asked.status: panels.starting(),
+def started(engine: Engine, controls: Controls, prompt: str | None, live: bool = False) -> Updates:
+    """Return the updates of the controls before the first event of a generation."""
+    updates: Updates = {
+        controls.start: gr.update(interactive=live),
+        controls.stop: gr.update(interactive=True),
+        controls.status: panels.starting(),
     }
-    return news if asked.reading is None else news | {asked.reading: controls.read(engine, prompt)}
+    if controls.feedback is not None:
+        updates[controls.feedback] = prompt_feedback(engine, prompt)
+    return updates
 
 
-def finished(asked: Controls) -> Updates:
-    """What is as it was before, after the last event."""
-    return {asked.start: gr.update(interactive=True), asked.stop: gr.update(interactive=False)}
+def finished(controls: Controls) -> Updates:
+    """Return the updates that re-enable the controls after the last event of a generation."""
+    return {controls.start: gr.update(interactive=True), controls.stop: gr.update(interactive=False)}
 
 
 def visitor(page: gr.Request) -> dict[str, Any]:
-    """Who asks, as `Guard.admit` takes it: session, address, and whether it is at this machine."""
+    """Return session, address and whether the visitor is on this machine, as arguments of `Guard.admit`."""
     address = page.client.host if page.client else None
     return {"session": page.session_hash, "address": address, "local": is_local(page.headers, address)}

@@ -1,4 +1,4 @@
-"""How long each preset would learn the prompts, and in how much memory, and the settings as they are."""
+"""Estimated time and memory of each training preset, and of custom settings."""
 
 from __future__ import annotations
 
@@ -13,54 +13,58 @@ from triplaneturbo.utils.units import GB
 if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
 
-# What the page calls a preset; its Order is the run's matter.
+# Labels of the presets.
 LENGTHS = {"try": "Try", "short": "Short", "thorough": "Thorough"}
-AS_SET = "As set"
-# Settings that no preset names, and that change what a run takes.
-_BESIDES = {"teachers", "renderings", "tuning", "rank"}
-_NOTHING = Estimate(None, None, "")
+CUSTOM = "Custom"
+# Settings that no preset sets and that change the estimate.
+_OTHER_SETTINGS = {"teachers", "renderings", "tuning", "rank"}
+_UNKNOWN = Estimate(None, None, "")
 
 
 def estimates(
     engine: Engine, learned: Sequence[str], held_out: Sequence[str], settings: Mapping[str, Any]
 ) -> dict[str, Estimate]:
-    """By what the page calls it: of each preset, and, where the settings are none of these, of them.
+    """Estimate each preset and, if the settings differ from all presets, the settings.
 
     Args:
-        learned, held_out: prompts.
-        settings: of an Order, by its names; what cannot be is not looked at.
+        learned: training prompts.
+        held_out: evaluation prompts.
+        settings: by their names in FinetuneConfig; invalid ones are not estimated.
+
+    Returns:
+        Estimates by label.
     """
     world = engine.model.config.world
     presets = {label: PRESETS[name](world) for name, label in LENGTHS.items()}
-    rest = {name: settings[name] for name in _BESIDES & settings.keys()}
+    rest = {name: settings[name] for name in _OTHER_SETTINGS & settings.keys()}
     rest |= {name: tuple(value) for name, value in rest.items() if isinstance(value, list)}
 
-    def of(values: Mapping[str, Any]) -> Estimate:
+    def estimate(values: Mapping[str, Any]) -> Estimate:
         return engine.estimate_run(FinetuneConfig("x", tuple(learned), tuple(held_out), **{**rest, **values}))
 
-    found = {label: of(preset) for label, preset in presets.items()}
-    set_so = {name: settings[name] for name in presets[LENGTHS["try"]].keys() & settings.keys()}
-    set_so["scored"], set_so["steps"] = settings.get("scored", 0), settings.get("steps", 0)
-    if not any(preset.items() <= set_so.items() for preset in presets.values()) and all(
-        isinstance(set_so[name], (int, float)) and set_so[name] >= 0
+    found = {label: estimate(preset) for label, preset in presets.items()}
+    custom = {name: settings[name] for name in presets[LENGTHS["try"]].keys() & settings.keys()}
+    custom["scored"], custom["steps"] = settings.get("scored", 0), settings.get("steps", 0)
+    if not any(preset.items() <= custom.items() for preset in presets.values()) and all(
+        isinstance(custom[name], (int, float)) and custom[name] >= 0
         for name in ("iterations", "batch", "scored", "steps", "preview_every")
     ):
-        found[AS_SET] = of(set_so)
+        found[CUSTOM] = estimate(custom)
     return found
 
 
 def panel(found: Mapping[str, Estimate]) -> str:
-    """What the page shows of estimates: a cell each; what nothing is known of is a dash."""
+    """Return the estimates as HTML, with dashes where none is known."""
     cells = "".join(
         f'<div title="{text(one.sentence)}"><dt>{text(label)}</dt><dd>{duration(one.seconds)}</dd>'
         f'<dd class="tt-soft">{one.words or memory(one.bytes)}</dd></div>'
-        for label, one in ((label, found.get(label, _NOTHING)) for label in (*LENGTHS.values(), AS_SET))
+        for label, one in ((label, found.get(label, _UNKNOWN)) for label in (*LENGTHS.values(), CUSTOM))
     )
-    return f'<dl class="tt-lengths" aria-label="How long, and memory">{cells}</dl>'
+    return f'<dl class="tt-lengths" aria-label="Estimated time and memory">{cells}</dl>'
 
 
 def duration(seconds: float | None) -> str:
-    """About how long, to two digits: "4 min", "2.3 h", "12 h", "3 days"."""
+    """Format a duration to two significant digits: "4 min", "2.3 h", "12 h", "3 days"."""
     if seconds is None:
         return "–"
     minutes = max(1, round(seconds / 60))
@@ -73,5 +77,5 @@ def duration(seconds: float | None) -> str:
 
 
 def memory(size: int | None) -> str:
-    """A size in bytes, in GB of 2^30."""
+    """Format a number of bytes in GB (2^30 bytes)."""
     return "–" if size is None else f"{size / GB:.1f} GB"

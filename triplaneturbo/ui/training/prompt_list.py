@@ -1,8 +1,8 @@
-"""What is learned of a list of prompts, and what of it is left out and why: nothing goes without a word."""
+"""Prompt list of a fine-tuning run: training split, held-out split, and skipped prompts with reasons."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,137 +26,134 @@ if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
     from triplaneturbo.serving.training_service import RunState
 
-# What a page's text holds, as a request has at most a megabyte; more is for the command line.
-MOST_CHARACTERS = 200_000
+# A request has at most a megabyte; longer lists need the command line.
+MAX_CHARACTERS = 200_000
+_MAX_LISTED = 20  # notes and unsupported prompts that are shown
 TEMPLATES = """
-A line can stand for several prompts:
+One line can expand to several prompts:
 
-- `a {red|blue} duck` is *a red duck* and *a blue duck*.
-- `{animal: cat, dog}` on a line of its own says what `{animal}` stands for elsewhere: `a {animal}` is then
-  *a cat* and *a dog*.
-- The same name is the same word within a line: `a {animal} on a {animal}` is *a cat on a cat*, ...
-- A line that begins with `#` is a comment. Where every line is `id|prompt`, the ids are left out.
+- `a {red|blue} duck` expands to *a red duck* and *a blue duck*.
+- `{animal: cat, dog}` on its own line defines `{animal}`: `a {animal}` then expands to *a cat* and *a dog*.
+- A name has the same value within a line: `a {animal} on a {animal}` expands to *a cat on a cat* and
+  *a dog on a dog*.
+- Lines that start with `#` are comments. If every line is `id|prompt`, the ids are removed.
 """
 
 
 @dataclass(frozen=True)
-class Counted:
-    """A list of prompts, sorted.
+class PromptSplit:
+    """A prompt list, split for training.
 
     Attributes:
-        learned: prompts to learn.
-        held_out: prompts that are only judged by.
-        strange: prompts that the model cannot express, with the reason; they are left out.
-        listed: what was read.
+        learned: training prompts.
+        held_out: prompts used only for evaluation.
+        unsupported: skipped prompts that the model cannot express, with the reason.
+        source: the list as it was read.
     """
 
     learned: tuple[str, ...]
     held_out: tuple[str, ...]
-    strange: dict[str, str]
-    listed: PromptList
+    unsupported: dict[str, str]
+    source: PromptList
 
 
-def count(engine: Engine, listed: PromptList, share: float, seed: int = 0) -> Counted:
-    """Sort a list: what the model cannot express is left out, and a share is held out.
+def split_list(engine: Engine, source: PromptList, share: float, seed: int = 0) -> PromptSplit:
+    """Skip the prompts that the model cannot express, and hold out a share of the others.
 
     Raises:
-        UserError: the share cannot be.
+        UserError: the share is invalid.
     """
-    strange = misfits(listed.prompts) if engine.words else {}
-    usable = tuple(prompt for prompt in listed.prompts if prompt not in strange)
-    return Counted(*split(usable, share, seed), strange, listed)
+    unsupported = misfits(source.prompts) if engine.words else {}
+    usable = tuple(prompt for prompt in source.prompts if prompt not in unsupported)
+    return PromptSplit(*split(usable, share, seed), unsupported, source)
 
 
-def from_text(given: str) -> PromptList:
-    """The prompts of the page's text.
+def from_text(lines: str) -> PromptList:
+    """Parse the text of the page's prompt field.
 
     Raises:
         UserError: it is too long for the page.
     """
-    if len(given) > MOST_CHARACTERS:
+    if len(lines) > MAX_CHARACTERS:
         raise UserError(
-            f"This page takes lists of at most {MOST_CHARACTERS:,} characters, not {len(given):,}: use"
-            " `python -m triplaneturbo finetune --prompts FILE`."
+            f"The list has {len(lines):,} characters; this page takes at most {MAX_CHARACTERS:,}. Use"
+            " `python -m triplaneturbo finetune --prompts FILE` instead."
         )
-    return read_text(given)
+    return read_text(lines)
 
 
 def from_file(path: Path, column: str | None) -> tuple[PromptList, str]:
-    """The prompts of an uploaded list, and the text that the page shows of it: as it was where it is a text.
+    """Read an uploaded list.
+
+    Returns:
+        The prompts, and the lines to show in the prompt field: the text of a .txt file, or one prompt per
+        line.
 
     Raises:
-        UserError: it is no list, or too long for the page; of its path the sentence has the name only.
+        UserError: the file is not a prompt list, or it is too long for the page. The message contains the
+            file's name, but not its folder.
     """
-    with _named(path):
-        listed = read_file(path, column)
-    lines = text_of(path) if path.suffix == ".txt" else "\n".join(listed.prompts)
-    from_text(lines[: MOST_CHARACTERS + 1])
-    return listed, lines
+    with _hide_folder(path):
+        source = read_file(path, column)
+    lines = text_of(path) if path.suffix == ".txt" else "\n".join(source.prompts)
+    from_text(lines[: MAX_CHARACTERS + 1])
+    return source, lines
 
 
 def of_run(state: RunState | None) -> str:
-    """The text that a page begins with: the prompts of the run that there is, if they are not too many."""
+    """Return the initial text of the prompt field: the current run's prompts, unless they are too many."""
     lines = "\n".join(state.order.prompts + state.order.held_out) if state is not None else ""
-    return lines if len(lines) <= MOST_CHARACTERS else ""
+    return lines if len(lines) <= MAX_CHARACTERS else ""
 
 
-def choices(path: Path) -> list[str]:
-    """The columns of an uploaded list that can be chosen; [] where there is no choice.
+def column_choices(path: Path) -> list[str]:
+    """Return the text columns of an uploaded table; [] if there is only one or the file is not a table.
 
     Raises:
-        UserError: it is no list; of its path the sentence has the name only.
+        UserError: the file is not a prompt list. The message contains the file's name, but not its folder.
     """
-    with _named(path):
+    with _hide_folder(path):
         return columns(path)
 
 
-def panel(counted: Counted | None, error: str = "") -> str:
-    """What the page shows of a list."""
+def panel(prompts: PromptSplit | None, error: str = "") -> str:
+    """Return the summary of a list, or an error, as HTML."""
     if error:
         words = f'<p class="tt-words">{text(error)}</p>'
         return f'<div class="tt-counted" role="alert" data-state="error">{words}</div>'
-    if counted is None or not any((counted.listed.prompts, counted.listed.notes, counted.listed.wrong)):
+    if prompts is None or not any((prompts.source.prompts, prompts.source.notes, prompts.source.wrong)):
         return '<div class="tt-counted" role="status"><p class="tt-soft">No prompts yet.</p></div>'
-    listed = counted.listed
-    left = [
-        (listed.blanks, "blank"),
-        (listed.duplicates, "there twice"),
-        (listed.wrong, "not text"),
-        (listed.too_long, "too long"),
-        (listed.comments, "commented out"),
+    source = prompts.source
+    skipped = [
+        (source.blanks, "blank"),
+        (source.duplicates, "duplicated"),
+        (source.wrong, "not text"),
+        (source.too_long, "too long"),
+        (source.comments, "commented out"),
     ]
-    out = [f"{number:,} {what}" for number, what in left if number]
-    lines = [
-        f"<b>{how_many(len(counted.learned))} to learn</b>, {len(counted.held_out):,} held out for judging."
-    ]
-    if out:
-        lines.append(f"Left out: {text(', '.join(out))}.")
-    lines += [text(note) for note in listed.notes[:_MOST]]
-    if counted.strange:
+    counts = [f"{number:,} {what}" for number, what in skipped if number]
+    training, held_out = how_many(len(prompts.learned)), f"{len(prompts.held_out):,} held out for evaluation"
+    lines = [f"<b>{training} for training</b>, {held_out}."]
+    if counts:
+        lines.append(f"Skipped: {text(', '.join(counts))}.")
+    lines += [text(note) for note in source.notes[:_MAX_LISTED]]
+    if prompts.unsupported:
         lines.append(
-            f"Left out, as this model cannot express {'it' if len(counted.strange) == 1 else 'them'}:"
+            f"Skipped, because this model cannot express {'it' if len(prompts.unsupported) == 1 else 'them'}:"
         )
         lines += [
             f"“{text(prompt)}”: {text(why.rstrip('.'))}."
-            for prompt, why in list(counted.strange.items())[:_MOST]
+            for prompt, why in list(prompts.unsupported.items())[:_MAX_LISTED]
         ]
-        if len(counted.strange) > _MOST:
-            lines.append(f"and {len(counted.strange) - _MOST:,} more.")
+        if len(prompts.unsupported) > _MAX_LISTED:
+            lines.append(f"And {len(prompts.unsupported) - _MAX_LISTED:,} more.")
     return f'<div class="tt-counted" role="status">{"".join(f"<p>{line}</p>" for line in lines)}</div>'
 
 
-def usable(counted: Counted) -> Sequence[str]:
-    """All prompts that are not left out."""
-    return counted.learned + counted.held_out
-
-
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Errors tell a file's name, and not where it lies."""
+def _hide_folder(path: Path) -> Iterator[None]:
+    """Remove the folder of a file from error messages."""
     try:
         yield
     except UserError as error:
         raise UserError(str(error).replace(shown(str(path)), shown(path.name))) from None
-
-
-_MOST = 20

@@ -1,4 +1,4 @@
-"""The right side of the Advanced tab: the run, while it learns and when it is over."""
+"""Right column of the Advanced tab: the run during training and its results."""
 
 from __future__ import annotations
 
@@ -15,31 +15,35 @@ if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
     from triplaneturbo.serving.training_service import RunState
 
-POINTS = 120  # of a curve, at most: of more iterations, so many means are drawn
-OTHERS, GRADIENT = "Regularisers", "Gradient's norm"
+MAX_POINTS = 120  # of a curve; longer logs are averaged over windows
+OTHERS, GRADIENT = "Regularisers", "Gradient norm"
 _TITLES = {"rgb": "Colours", "geometry": "Shapes", "sd": "Stable Diffusion", "mvdream": "MVDream",
            "richdreamer": "RichDreamer"}  # fmt: skip
-SHEET_TITLE = {True: "Before, after, and as it should be", False: "Before and after"}
-DISCARD, SURE, DELETE = "Stop and discard", "Discard for good?", "Delete the run"
+SHEET_TITLE = {True: "Before, after and ground truth", False: "Before and after"}
+DISCARD, CONFIRM, DELETE = "Stop and discard", "Discard permanently?", "Delete run"
 _MEASURES = {
-    "volume_iou": ("Volume", "overlap with the true shape; 1 is the best"),
-    "silhouette_iou": ("Silhouette", "overlap of outlines; 1 is the best"),
-    "color_error": ("Colour", "error; 0 is the best"),
-    "r_at_1": ("CLIP", "how often it finds the prompt; 1 is the best"),
+    "volume_iou": ("Volume", "IoU with the true shape; 1 is best"),
+    "silhouette_iou": ("Silhouette", "IoU of the silhouettes; 1 is best"),
+    "color_error": ("Colour", "error; 0 is best"),
+    "r_at_1": ("CLIP", "how often it retrieves the prompt; 1 is best"),
     "empty": ("Empty", "results without a surface"),
 }
 
 
 @dataclass(frozen=True)
-class RunPane:
-    """The components.
+class RunView:
+    """Components of the run column.
 
     Attributes:
-        status: where the run stands.
-        buttons: "pause", "resume", "keep", "discard".
-        previews: the strip of pictures.
-        plots: by title, in `curves`.
-        end: what is seen when it is over, with the `sheet`, the `scores` and the rest.
+        status: progress of the run.
+        buttons: "pause", "resume", "keep" and "discard".
+        previews: gallery of previews during training.
+        plots: loss curves by title, inside `curves`.
+        end: results, visible when the run is over.
+        sheet: comparison image of the prompts before and after.
+        scores: table of scores before and after.
+        download: downloads the adapter.
+        repository: name of the repository to push to; with `token`, `private`, `push` and `pushed` (status).
     """
 
     status: gr.HTML
@@ -58,8 +62,8 @@ class RunPane:
     pushed: gr.HTML
 
 
-def build(engine: Engine) -> RunPane:
-    """Put the components into the column that is being built."""
+def build(engine: Engine) -> RunView:
+    """Create the components in the current Gradio column."""
     status = gr.HTML(panel(None), elem_id="run-status")
     with gr.Row(elem_id="run-buttons"):
         labels = {"pause": "Pause", "resume": "Resume", "keep": "Stop and keep", "discard": DISCARD}
@@ -90,8 +94,8 @@ def build(engine: Engine) -> RunPane:
             elem_id="run-sheet",
         )
         scores = gr.HTML(elem_id="run-scores")
-        download = gr.DownloadButton("Download the adapter", interactive=False, elem_id="run-download")
-        with gr.Accordion("Push to the hub", open=False, elem_id="run-hub"):
+        download = gr.DownloadButton("Download adapter", interactive=False, elem_id="run-download")
+        with gr.Accordion("Push to the Hub", open=False, elem_id="run-hub"):
             with gr.Row():
                 repository = gr.Textbox(
                     label="Repository", placeholder="you/my-ducks", min_width=160, elem_id="hub-repository"
@@ -99,12 +103,12 @@ def build(engine: Engine) -> RunPane:
                 token = gr.Textbox(
                     label="Token",
                     type="password",
-                    info="One that may write. It is used once and not kept.",
+                    info="Needs write access. Used once and not stored.",
                     min_width=160,
                     elem_id="hub-token",
                 )
             private = gr.Checkbox(
-                True, label="Private", info="Only you see the repository.", elem_id="hub-private"
+                True, label="Private", info="Only you can see the repository.", elem_id="hub-private"
             )
             push = gr.Button("Push", elem_id="hub-push")
             pushed = gr.HTML(line(""), elem_id="hub-status")
@@ -128,7 +132,7 @@ def build(engine: Engine) -> RunPane:
                 visible=False,
                 elem_classes="tt-plot",
             )
-    return RunPane(
+    return RunView(
         status,
         buttons,
         previews,
@@ -147,19 +151,22 @@ def build(engine: Engine) -> RunPane:
 
 
 def titles(engine: Engine) -> list[str]:
-    """Of the plots: one a teacher, since their losses are of very different sizes.
+    """Return the titles of the plots: one per teacher, since their losses differ in scale.
 
-    Stable Diffusion's comes last: it is not asked in every iteration, so that others are there before.
+    Stable Diffusion comes last: it is not used in every iteration, so its curve appears after the others.
     """
     teachers = [name for name in TEACHERS[engine.model.config.world] if name != "sd"]
     return [*(_TITLES[name] for name in teachers), OTHERS, GRADIENT, _TITLES["sd"]]
 
 
 def table(log: Sequence[Mapping[str, Any]], title: str) -> Any:
-    """What a plot draws of a run's log: columns iteration, loss and part, of a long run the means."""
+    """Return a plot's data frame with the columns iteration, loss and part.
+
+    Logs of more than MAX_POINTS entries are averaged over windows of equal length.
+    """
     import pandas
 
-    width = max(1, -(-len(log) // POINTS))
+    width = max(1, -(-len(log) // MAX_POINTS))
     rows = []
     for begin in range(0, len(log), width):
         entries = log[begin : begin + width]
@@ -177,67 +184,70 @@ def _title(part: str) -> str:
 
 
 def _short(part: str) -> str:
-    """A part's name where the plot's title says the teacher."""
+    """Return the name of a loss term without its teacher, which the plot's title names."""
     name, _, rest = part.partition(" ")
     return rest if name in _TITLES else part
 
 
 def panel(state: RunState | None) -> str:
-    """Where a run stands: a bar, a sentence, iterations, their speed and the time left."""
+    """Return the progress of a run as HTML: bar, sentence, iterations, speed and time left."""
     if state is None:
-        return _panel("idle", "No run yet: give some prompts and press Start.", 0.0, [])
+        return _panel("idle", "No run yet. Enter prompts and press Start.", 0.0, [])
     name = state.order.name
     done = f"{state.iteration:,} of {state.iterations:,}"
     words = {
-        "running": f"{name} learns." if not state.doing else f"{name}: {state.doing}.",
-        "pausing": f"{name} is being saved.",
-        "ending": f"{name} is being put away{f': {state.doing}' if state.doing else ''}.",
-        "ready": f"{name} was not begun yet: press Resume.",
-        "paused": f"{name} is paused, and saved: press Resume to go on.",
-        "stopped": f"{name} was cut off when its server ended: press Resume to go on from what was saved.",
-        "failed": f"{name} has stopped. {state.sentence}",
-        "finished": f"{name} has learned all it was to.",
+        "running": f"{name}: training." if not state.doing else f"{name}: {state.doing}.",
+        "pausing": f"{name}: saving.",
+        "ending": f"{name}: finishing{f', {state.doing}' if state.doing else ''}.",
+        "ready": f"{name} has not started yet. Press Resume.",
+        "paused": f"{name} is paused and saved. Press Resume to continue.",
+        "stopped": f"{name} was interrupted when the server stopped. Press Resume to continue.",
+        "failed": f"{name} failed. {state.sentence}",
+        "finished": f"{name} is finished.",
     }[state.state]
     if state.kept and not state.active:
-        words = f"{name} is in the library: choose it on the Generate tab."
-    mood = {"running": "running", "pausing": "running", "ending": "running", "failed": "error"}.get(
+        words = f"{name} is saved. Choose it as the adapter on the Generate tab."
+    status = {"running": "running", "pausing": "running", "ending": "running", "failed": "error"}.get(
         state.state, "done" if state.kept or state.state == "finished" else "idle"
     )
     numbers = [("Iterations", done)]
     if state.seconds and state.state == "running":
-        numbers += [("An iteration", seconds(state.seconds)), ("Steps a second", f"{1 / state.seconds:.2g}")]
-        numbers += [("Left", seconds(state.left))]
-    return _panel(mood, words, state.iteration / max(1, state.iterations), numbers)
+        numbers += [
+            ("Per iteration", seconds(state.seconds)),
+            ("Iterations/s", f"{1 / state.seconds:.2g}"),
+        ]
+        numbers += [("Time left", seconds(state.left))]
+    return _panel(status, words, state.iteration / max(1, state.iterations), numbers)
 
 
-def _panel(mood: str, words: str, fraction: float, numbers: Sequence[tuple[str, str]]) -> str:
+def _panel(status: str, words: str, fraction: float, numbers: Sequence[tuple[str, str]]) -> str:
     shown = dict(numbers)
     cells = "".join(
         f"<div><dt>{label}</dt><dd>{text(shown.get(label, '–'))}</dd></div>"
-        for label in ("Iterations", "An iteration", "Steps a second", "Left")
+        for label in ("Iterations", "Per iteration", "Iterations/s", "Time left")
     )
-    role = "alert" if mood == "error" else "status"
+    role = "alert" if status == "error" else "status"
     return (
-        f'<section class="tt-run" data-state="{mood}" aria-label="Run">'
+        f'<section class="tt-run" data-state="{status}" aria-label="Run">'
         f'<div class="tt-bar" aria-hidden="true"><b style="width:{round(100 * fraction)}%"></b></div>'
         f'<p class="tt-words" role="{role}" title="{text(words)}">{text(words)}</p>'
         f'<dl class="tt-numbers">{cells}</dl></section>'
     )
 
 
-def line(words: str, mood: str = "idle") -> str:
-    """One line of what has come of something."""
-    role = "alert" if mood == "error" else "status"
+def line(words: str, status: str = "idle") -> str:
+    """Return one status line as HTML."""
+    role = "alert" if status == "error" else "status"
     shown = f'<span class="tt-words">{text(words)}</span>'
-    return f'<p class="tt-told" data-state="{mood}" role="{role}">{shown}</p>'
+    return f'<p class="tt-told" data-state="{status}" role="{role}">{shown}</p>'
 
 
-def scored(scores: Mapping[str, Any] | None) -> str:
-    """The scores before and after as a table; "" where there are none."""
+def score_table(scores: Mapping[str, Any] | None) -> str:
+    """Return the scores before and after training as an HTML table; "" if there are none."""
     if scores is None:
         return ""
     rows = []
-    for group in ("held out", "learned"):
+    for group, label in {"held out": "held out", "learned": "training"}.items():
         before, after = scores["before"].get(group), scores["after"].get(group)
         if before is None or after is None:
             continue
@@ -246,8 +256,8 @@ def scored(scores: Mapping[str, Any] | None) -> str:
                 continue
             if before.get(key) is not None and after.get(key) is not None:
                 rows.append(
-                    f'<tr><th scope="row" title="{meaning}">{name}, {group}</th>'
-                    f"<td>{_figure(before[key])}</td><td>{_figure(after[key])}</td><td>{meaning}</td></tr>"
+                    f'<tr><th scope="row" title="{meaning}">{name}, {label}</th>'
+                    f"<td>{_format(before[key])}</td><td>{_format(after[key])}</td><td>{meaning}</td></tr>"
                 )
     head = '<tr><th scope="col">Score</th><th scope="col">Before</th><th scope="col">After</th><th></th></tr>'
     return (
@@ -257,5 +267,5 @@ def scored(scores: Mapping[str, Any] | None) -> str:
     )
 
 
-def _figure(value: float) -> str:
+def _format(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.3f}"

@@ -1,6 +1,6 @@
-"""The Advanced tab: prompts at the left, the run that learns them at the right.
+"""The Advanced tab: prompts and settings on the left, the fine-tuning run on the right.
 
-All of it is for those only who may train: every handler checks the page's key first.
+Every handler first checks the page's key, which only visitors who may train receive.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from triplaneturbo.distill.corpora.prompt_list import MOST_BYTES, SUFFIXES
 from triplaneturbo.distill.corpora.tables import known_column
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune import publish
 from triplaneturbo.models.adapters import adapter as adapter_file
-from triplaneturbo.ui.generate.controls import QUICK
-from triplaneturbo.ui.generate.updates import FOLLOWED, Updates, visitor
-from triplaneturbo.ui.training import order_form, prompt_list, running
-from triplaneturbo.ui.training.running import SURE, line
-from triplaneturbo.ui.training.upload_script import UPLOAD
-from triplaneturbo.ui.training.watching import REST, RunWatcher
+from triplaneturbo.ui.assets import read
+from triplaneturbo.ui.generate.controls import UNQUEUED
+from triplaneturbo.ui.generate.updates import STREAMED, Updates, visitor
+from triplaneturbo.ui.training import finetune_form, prompt_list, running
+from triplaneturbo.ui.training.run_watcher import IDLE_POLL, RunWatcher
+from triplaneturbo.ui.training.running import CONFIRM, line
 from triplaneturbo.utils.lru_cache import LRUCache
 
 if TYPE_CHECKING:
@@ -27,223 +28,233 @@ if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
     from triplaneturbo.serving.sessions import Sessions
     from triplaneturbo.serving.training_access import TrainingAccess
-    from triplaneturbo.ui.training.order_form import OrderForm
-    from triplaneturbo.ui.training.running import RunPane
+    from triplaneturbo.ui.training.finetune_form import FinetuneForm
+    from triplaneturbo.ui.training.running import RunView
 
 CLOSED = (
-    "Fine-tuning is off on this server, since others reach it: start it with --admin-password, or for all"
-    " with --admin."
+    "Fine-tuning is disabled on this server, because others can reach it. Start the server with"
+    " --admin-password, or with --admin to allow everyone."
 )
-MOST_FILES = 50  # of which the page's text is remembered
+MAX_UPLOADS = 50  # uploaded lists that are kept in memory
 Guarded = Callable[[Callable[..., Updates]], Callable[..., Updates]]
 
 
 def build(
-    page: gr.Blocks, engine: Engine, sessions: Sessions, admission: TrainingAccess, adapter: gr.Dropdown
+    page: gr.Blocks, engine: Engine, sessions: Sessions, access: TrainingAccess, adapter: gr.Dropdown
 ) -> None:
-    """Put the tab into the Blocks that is being built.
+    """Create the tab in the current Blocks.
 
     Args:
-        adapter: the choice of adapters on the Generate tab, which learns of new ones.
+        adapter: adapter dropdown of the Generate tab, updated when a run adds an adapter.
     """
-    if not admission.admin.offered:
+    if not access.admin.offered:
         gr.HTML(line(CLOSED))
         return
-    asks = admission.admin.asks
-    # Otherwise the form is shown once the server has let the visitor in.
-    open_to_all = not asks and not admission.admin.local_only
+    needs_password = access.admin.asks
+    # Otherwise the form is shown after the server has admitted the visitor.
+    open_to_all = not needs_password and not access.admin.local_only
     key = gr.Textbox(visible="hidden", elem_id="train-key")
-    with gr.Row(visible=asks, elem_id="unlock") as door:
+    with gr.Row(visible=needs_password, elem_id="unlock") as unlock_row:
         password = gr.Textbox(
             label="Password",
             type="password",
-            info="The administrator's, to fine-tune here.",
+            info="The administrator's password, for fine-tuning.",
             elem_id="password",
         )
         unlock = gr.Button("Unlock", scale=0, min_width=120, elem_id="unlock-button")
-    refusal = gr.HTML(line(""), visible=not open_to_all, elem_id="unlock-status")
-    with gr.Row(visible=open_to_all, elem_id="training", equal_height=False) as room:
+    unlock_status = gr.HTML(line(""), visible=not open_to_all, elem_id="unlock-status")
+    with gr.Row(visible=open_to_all, elem_id="training", equal_height=False) as form_row:
         with gr.Column(scale=4, min_width=320, elem_id="ordering"):
-            asked = order_form.build(engine)
+            form = finetune_form.build(engine)
             with gr.Accordion("Earlier runs", open=False, elem_id="train-past"):
-                past = gr.Dropdown([], label="Run", elem_id="train-run")
+                runs = gr.Dropdown([], label="Run", elem_id="train-run")
         with gr.Column(scale=8, min_width=320, elem_id="running"):
-            pane = running.build(engine)
-    timer = gr.Timer(REST, active=False)
-    watching = RunWatcher(engine, sessions, asked, pane, past, adapter, timer)
+            run_view = running.build(engine)
+    timer = gr.Timer(IDLE_POLL, active=False)
+    watcher = RunWatcher(engine, sessions, form, run_view, runs, adapter, timer)
 
-    def enter(page: gr.Request, typed: str, given: str | None = None) -> Updates:
+    def enter(page: gr.Request, typed: str, password_given: str | None = None) -> Updates:
         try:
             who = visitor(page)
-            entered = admission.enter(given, who["address"], who["local"])
+            issued = access.enter(password_given, who["address"], who["local"])
         except UserError as error:
-            return {refusal: line(str(error), "error"), password: ""}
-        opened: Updates = {door: gr.update(visible=False), refusal: gr.update(visible=False)}
+            return {unlock_status: line(str(error), "error"), password: ""}
+        updates: Updates = {unlock_row: gr.update(visible=False), unlock_status: gr.update(visible=False)}
         lines = prompt_list.of_run(engine.run_state())
-        if lines and not typed:  # and where there is nothing to say, what is typed meanwhile stays
-            opened[asked.prompts] = lines
+        if lines and not typed:  # otherwise what the user has typed stays
+            updates[form.prompts] = lines
         if not open_to_all:
-            opened[room] = gr.update(visible=True)
-        return watching.news(page) | opened | {key: entered, password: ""}
+            updates[form_row] = gr.update(visible=True)
+        return watcher.poll(page) | updates | {key: issued, password: ""}
 
     def guarded(work: Callable[..., Updates]) -> Callable[..., Updates]:
-        """A handler that does `work` for a page with a key, and tells of an error in one line."""
+        """Wrap a handler: check the page's key first, and show errors in the status line."""
 
-        def handler(page: gr.Request, key: str, *given: Any) -> Updates:
+        def handler(page: gr.Request, key: str, *values: Any) -> Updates:
             try:
-                admission.check(key)
-                return work(page, *given)
+                access.check(key)
+                return work(page, *values)
             except UserError as error:
-                return {asked.status: line(str(error), "error")}
+                return {form.status: line(str(error), "error")}
 
         return handler
 
-    shown = [key, door, refusal, password, room, asked.prompts, *watching.all]
-    if asks:
-        gr.on([unlock.click, password.submit], enter, [asked.prompts, password], shown, **QUICK)
+    outputs = [key, unlock_row, unlock_status, password, form_row, form.prompts, *watcher.outputs]
+    if needs_password:
+        gr.on([unlock.click, password.submit], enter, [form.prompts, password], outputs, **UNQUEUED)
     else:
-        page.load(enter, asked.prompts, shown, show_progress="hidden", api_visibility="private")
-    _wire_prompts(engine, admission, guarded, watching, asked, key)
-    _wire_run(engine, guarded, watching, asked, pane, past, timer, key)
-    _wire_push(engine, admission, pane, key)
+        page.load(enter, form.prompts, outputs, show_progress="hidden", api_visibility="private")
+    _wire_prompts(engine, access, guarded, watcher, form, key)
+    _wire_run(engine, guarded, watcher, form, run_view, runs, timer, key)
+    _wire_push(engine, access, run_view, key)
 
 
 def _wire_prompts(
     engine: Engine,
-    admission: TrainingAccess,
+    access: TrainingAccess,
     guarded: Guarded,
-    watching: RunWatcher,
-    asked: OrderForm,
+    watcher: RunWatcher,
+    form: FinetuneForm,
     key: Any,
 ) -> None:
-    """The list: typed or uploaded, and counted; and what a choice of length means."""
+    """Wire the prompt list, its upload, the estimates and the presets."""
+    # By page key: the text shown for an uploaded list, and the list.
+    uploads: LRUCache[tuple[str, PromptList]] = LRUCache(MAX_UPLOADS)
 
-    files: LRUCache[tuple[str, PromptList]] = LRUCache(MOST_FILES)  # by key: the text that the page has of it
-
-    def changed(page: gr.Request, key: str, given: str, share: float, *settings: Any) -> Updates:
-        if not key:  # the page has only just been opened, and its key is on the way
-            return {asked.counted: gr.skip()}
+    def changed(page: gr.Request, key: str, lines: str, share: float, *settings: Any) -> Updates:
+        if not key:  # the page was just opened and has no key yet
+            return {form.summary: gr.skip()}
         try:
-            admission.check(key)
-            lines, listed = files.get(key) or ("", None)
-            # What a file had twice, or left blank, is not in the text that is shown of it.
-            if listed is None or lines != given:
-                listed = prompt_list.from_text(given or "")
-            counted = prompt_list.count(engine, listed, share)
+            access.check(key)
+            uploaded_lines, source = uploads.get(key) or ("", None)
+            # The text shown for a file lacks its blank and duplicated lines: use the list as uploaded.
+            if source is None or uploaded_lines != lines:
+                source = prompt_list.from_text(lines or "")
+            prompts = prompt_list.split_list(engine, source, share)
         except UserError as error:
-            news = watching.lengths(page, None, *settings)
-            return news | {asked.counted: prompt_list.panel(None, str(error))}
-        return watching.lengths(page, counted, *settings) | {asked.counted: prompt_list.panel(counted)}
+            updates = watcher.estimate(page, None, *settings)
+            return updates | {form.summary: prompt_list.panel(None, str(error))}
+        return watcher.estimate(page, prompts, *settings) | {form.summary: prompt_list.panel(prompts)}
 
-    def uploaded(page: gr.Request, key: str, told: str, share: float, column: str | None = None) -> Updates:
-        news: Updates = {}
+    def uploaded(page: gr.Request, key: str, result: str, share: float, column: str | None = None) -> Updates:
+        updates: Updates = {}
         try:
-            admission.check(key)
-            if told != "kept":
-                return {asked.counted: prompt_list.panel(None, told) if told else gr.skip()}
-            path = admission.uploaded(key)
-            choice = prompt_list.choices(path)
+            access.check(key)
+            if result != "uploaded":
+                return {form.summary: prompt_list.panel(None, result) if result else gr.skip()}
+            path = access.uploaded(key)
+            columns = prompt_list.column_choices(path)
             if column is None:
-                news = {
-                    asked.column: gr.update(choices=choice, value=known_column(choice), visible=bool(choice))
+                updates = {
+                    form.column: gr.update(
+                        choices=columns, value=known_column(columns), visible=bool(columns)
+                    )
                 }
-            listed, lines = prompt_list.from_file(path, column)
-            counted = prompt_list.count(engine, listed, share)
-            files.put(key, (lines, listed))
+            source, lines = prompt_list.from_file(path, column)
+            prompts = prompt_list.split_list(engine, source, share)
+            uploads.put(key, (lines, source))
         except UserError as error:
-            return news | {asked.counted: prompt_list.panel(None, str(error))}
-        if not choice:
-            admission.drop(key)
-        return news | {asked.counted: prompt_list.panel(counted), asked.prompts: lines}
+            return updates | {form.summary: prompt_list.panel(None, str(error))}
+        if not columns:
+            access.drop(key)
+        return updates | {form.summary: prompt_list.panel(prompts), form.prompts: lines}
 
-    def chosen(page: gr.Request, key: str, column: str, share: float) -> Updates:
-        return uploaded(page, key, "kept", share, column)
+    def select_column(page: gr.Request, key: str, column: str, share: float) -> Updates:
+        return uploaded(page, key, "uploaded", share, column)
 
     def preset(page: gr.Request, name: str) -> Updates:
-        return dict(zip(asked.settings.values(), order_form.preset_values(engine, name), strict=True))
+        return dict(zip(form.settings.values(), finetune_form.preset_values(engine, name), strict=True))
 
-    settings = list(asked.settings.values())
-    listing = [asked.prompts, asked.share]
-    # Not at "input", which does not tell of what is pasted (Gradio 6.31).
+    settings = list(form.settings.values())
+    list_inputs = [form.prompts, form.share]
+    # "change" rather than "input", which does not fire on paste (Gradio 6.31).
     changes = [
         key.change,
-        asked.prompts.change,
-        asked.share.release,
+        form.prompts.change,
+        form.share.release,
         *(control.change for control in settings),
     ]
-    gr.on(changes, changed, [key, *listing, *settings], [asked.counted, asked.estimate],
-          trigger_mode="always_last", **QUICK)  # fmt: skip
-    shown = [asked.column, asked.counted, asked.prompts]
-    asked.upload.click(uploaded, [key, asked.told, asked.share], shown, js=UPLOAD, **QUICK)
-    asked.column.input(chosen, [key, asked.column, asked.share], shown, **QUICK)
-    asked.preset.input(guarded(preset), [key, asked.preset], [*settings, asked.status], **QUICK)
+    gr.on(changes, changed, [key, *list_inputs, *settings], [form.summary, form.estimate],
+          trigger_mode="always_last", **UNQUEUED)  # fmt: skip
+    outputs = [form.column, form.summary, form.prompts]
+    script = read(
+        "upload.js",
+        suffixes=",".join(SUFFIXES),
+        max_bytes=MOST_BYTES,
+        too_large=f"The file is too large: prompt lists may have at most {MOST_BYTES >> 20} MB.",
+    )
+    form.upload.click(uploaded, [key, form.upload_result, form.share], outputs, js=script, **UNQUEUED)
+    form.column.input(select_column, [key, form.column, form.share], outputs, **UNQUEUED)
+    form.preset.input(guarded(preset), [key, form.preset], [*settings, form.status], **UNQUEUED)
 
 
 def _wire_run(
     engine: Engine,
     guarded: Guarded,
-    watching: RunWatcher,
-    asked: OrderForm,
-    pane: RunPane,
-    past: gr.Dropdown,
+    watcher: RunWatcher,
+    form: FinetuneForm,
+    run_view: RunView,
+    runs: gr.Dropdown,
     timer: gr.Timer,
     key: Any,
 ) -> None:
-    """The buttons, and the news while a run learns."""
+    """Wire the buttons and the polling."""
 
-    def telling(act: Callable[..., object]) -> Callable[..., Updates]:
-        """A handler that does `act`, and then tells what has changed."""
+    def action(act: Callable[..., object]) -> Callable[..., Updates]:
+        """Return a handler that calls `act` and then polls."""
 
-        def work(page: gr.Request, *given: Any) -> Updates:
-            act(*given)
-            return watching.news(page) | {asked.status: line("")}
+        def work(page: gr.Request, *values: Any) -> Updates:
+            act(*values)
+            return watcher.poll(page) | {form.status: line("")}
 
         return guarded(work)
 
-    def begin(given: str, share: float, name: str, start: str, *settings: Any) -> None:
-        counted = prompt_list.count(engine, prompt_list.from_text(given or ""), share)
-        engine.begin_run(order_form.to_order(counted, name, start, *settings))
+    def start_run(lines: str, share: float, name: str, start: str, *settings: Any) -> None:
+        prompts = prompt_list.split_list(engine, prompt_list.from_text(lines or ""), share)
+        engine.begin_run(finetune_form.to_config(prompts, name, start, *settings))
 
     def keep() -> None:
         engine.stop_run(keep=True)
 
     def discard(page: gr.Request, label: str) -> Updates:
-        if label != SURE:
-            return {pane.buttons["discard"]: gr.update(value=SURE)}
+        if label != CONFIRM:
+            return {run_view.buttons["discard"]: gr.update(value=CONFIRM)}
         engine.stop_run(keep=False)
-        return watching.news(page) | {asked.status: line("")}
+        return watcher.poll(page) | {form.status: line("")}
 
-    shown = [asked.status, *watching.all]
-    inputs = [key, asked.prompts, asked.share, asked.name, asked.start, *asked.settings.values()]
-    asked.begin.click(telling(begin), inputs, shown, **QUICK)
+    outputs = [form.status, *watcher.outputs]
+    inputs = [key, form.prompts, form.share, form.name, form.start, *form.settings.values()]
+    form.begin.click(action(start_run), inputs, outputs, **UNQUEUED)
     for name, act in {"pause": engine.pause_run, "resume": engine.resume_run, "keep": keep}.items():
-        pane.buttons[name].click(telling(act), key, shown, **QUICK)
-    pane.buttons["discard"].click(guarded(discard), [key, pane.buttons["discard"]], shown, **QUICK)
-    past.input(telling(engine.choose_run), [key, past], shown, **QUICK)
-    timer.tick(guarded(watching.news), key, shown, **QUICK)
+        run_view.buttons[name].click(action(act), key, outputs, **UNQUEUED)
+    run_view.buttons["discard"].click(
+        guarded(discard), [key, run_view.buttons["discard"]], outputs, **UNQUEUED
+    )
+    runs.input(action(engine.choose_run), [key, runs], outputs, **UNQUEUED)
+    timer.tick(guarded(watcher.poll), key, outputs, **UNQUEUED)
 
 
-def _wire_push(engine: Engine, admission: TrainingAccess, pane: RunPane, key: Any) -> None:
-    """Push to the hub; the token is taken from the page at once, and kept nowhere."""
+def _wire_push(engine: Engine, access: TrainingAccess, run_view: RunView, key: Any) -> None:
+    """Wire the push to the Hub. The token is cleared from the page at once and not stored."""
 
     def push(page: gr.Request, key: str, repository: str, token: str, private: bool) -> Iterator[Updates]:
         yield {
-            pane.token: "",
-            pane.push: gr.update(interactive=False),
-            pane.pushed: line("Pushing ...", "running"),
+            run_view.token: "",
+            run_view.push: gr.update(interactive=False),
+            run_view.pushed: line("Uploading …", "running"),
         }
         try:
-            admission.check(key)
+            access.check(key)
             state = engine.run_state()
             if state is None or not state.kept:
-                raise UserError("There is no adapter of this run in the library: keep it first.")
+                raise UserError("This run has no saved adapter yet: press “Stop and keep” first.")
             config = engine.model.config
             card = publish.card(state.order, engine.name, config.world, state.scores)
             url = publish.push(repository, token, adapter_file(state.order.name), card, private)
-            news = line(f"It is at {url}", "done")
+            status = line(f"Published at {url}", "done")
         except UserError as error:
-            news = line(str(error), "error")
-        yield {pane.push: gr.update(interactive=True), pane.pushed: news}
+            status = line(str(error), "error")
+        yield {run_view.push: gr.update(interactive=True), run_view.pushed: status}
 
-    inputs = [key, pane.repository, pane.token, pane.private]
-    pane.push.click(push, inputs, [pane.token, pane.push, pane.pushed], **FOLLOWED)
+    inputs = [key, run_view.repository, run_view.token, run_view.private]
+    run_view.push.click(push, inputs, [run_view.token, run_view.push, run_view.pushed], **STREAMED)
