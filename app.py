@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from triplaneturbo.__main__ import Parser, enter, guarded, wait_politely
+from triplaneturbo.__main__ import Parser, enter, limit_openmp_spinning, run_reporting_errors
 from triplaneturbo.cli import serve
 
 
@@ -16,8 +16,8 @@ def options() -> Parser:
 def main() -> int:
     """Serve the page and return the exit code."""
     chosen = options().parse_args()
-    wait_politely()
-    return guarded(lambda: serve.run(chosen), "Stopped.")
+    limit_openmp_spinning()
+    return run_reporting_errors(lambda: serve.run(chosen), "Stopped.")
 
 
 if __name__ == "__main__":

@@ -64,11 +64,11 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     """Run one command and give its exit code; bad usage, --help and --version leave by SystemExit."""
     arguments = parser().parse_args(argv)
-    wait_politely()
-    return guarded(lambda: arguments.run(arguments), "Interrupted; nothing was left half-written.")
+    limit_openmp_spinning()
+    return run_reporting_errors(lambda: arguments.run(arguments), "Interrupted; no incomplete file was left.")
 
 
-def wait_politely() -> None:
+def limit_openmp_spinning() -> None:
     """Let torch's threads wait for each other but briefly before they sleep; to be called before its import.
 
     Left alone, OpenMP's threads spin for milliseconds at every barrier: where something else wants a core too
@@ -77,13 +77,13 @@ def wait_politely() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
-def guarded(action: Callable[[], int], farewell: str) -> int:
+def run_reporting_errors(action: Callable[[], int], farewell: str) -> int:
     """Do `action` and give its exit code; what a person can mend is said in one sentence."""
 
     def interrupt(*_: object) -> NoReturn:
         if _torch_is_imported():
             print(farewell, file=sys.stderr)
-            leave(INTERRUPTED)
+            exit_process(INTERRUPTED)
         _interrupt()
 
     before = signal.signal(signal.SIGINT, interrupt)
@@ -99,7 +99,7 @@ def guarded(action: Callable[[], int], farewell: str) -> int:
         print(farewell, file=sys.stderr)
         return INTERRUPTED
     except Terminated:
-        leave(DONE, at_once=True)
+        exit_process(DONE, at_once=True)
     finally:
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -113,7 +113,7 @@ def _torch_is_imported() -> bool:
 
 
 def _interrupt(*_: object) -> NoReturn:
-    """Raise KeyboardInterrupt, and again in half a second unless `guarded` has stopped that.
+    """Raise KeyboardInterrupt, and again in half a second unless `run_reporting_errors` has stopped that.
 
     One alone can be lost: Python drops what is raised in a destructor, and importing torch calls many.
     """
@@ -132,10 +132,10 @@ def enter(action: Callable[[], int]) -> NoReturn:
         code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except OutputError as error:
         code = standard_streams.explain(error)
-    leave(code)
+    exit_process(code)
 
 
-def leave(code: int, at_once: bool = False) -> NoReturn:
+def exit_process(code: int, at_once: bool = False) -> NoReturn:
     """End the process.
 
     Args:

@@ -22,7 +22,7 @@ from safetensors.torch import save
 from tests.helpers.pace import patience
 from tests.helpers.paths import ROOT
 from tests.helpers.quick import QUICK, load_once
-from triplaneturbo.__main__ import guarded, main
+from triplaneturbo.__main__ import main, run_reporting_errors
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.models.config import GeneratorConfig
@@ -89,9 +89,9 @@ BAD_ARGUMENTS = [
     (["a cup", "--faces", "3"], "faces should be 100 or more"),
     (["a cup", "--faces", "-1"], "faces should be 100 or more"),
     (["a cup", "--unwrap", "smart"], "unwrap should be fast, xatlas or none"),
-    (["a cup", "--format", "fbx"], "no format 'fbx'"),
-    (["a cup", "-o", "cup.fbx"], "should end in .glb"),
-    (["a cup", "-o", ""], "output's name is blank"),
+    (["a cup", "--format", "fbx"], "Unknown format 'fbx'"),
+    (["a cup", "-o", "cup.fbx"], "use .glb"),
+    (["a cup", "-o", ""], "output path is empty"),
     (["a cup", "-o", "/dev/null/cup.glb"], "'/dev/null' is a file"),
     (["a cup", "--model", "enormous"], "no model 'enormous'; use auto, small, full, a folder or a hub id"),
     (["a cup", "--model", ""], "model's name is blank"),
@@ -270,7 +270,7 @@ def test_an_interrupt_at_any_moment(
     code = main(["generate", "a cup", "-o", "cup.glb", "--format", "glb,stl", "--json", "--quiet", *QUICK])
     out, err = capsys.readouterr()
     assert (code, out) == (130, "")
-    assert err.splitlines()[-1] == "Interrupted; nothing was left half-written."
+    assert err.splitlines()[-1] == "Interrupted; no incomplete file was left."
     left = [path.name for path in tmp_path.iterdir()]
     assert left == (["cup.glb"] if moment == "writing" else [])
     if left:
@@ -292,7 +292,7 @@ def test_an_interrupt_that_is_swallowed_comes_again(capsys: pytest.CaptureFixtur
         return 0
 
     before = signal.getsignal(signal.SIGINT)
-    assert guarded(work, "Farewell.") == 130
+    assert run_reporting_errors(work, "Farewell.") == 130
     assert swallowed
     assert capsys.readouterr().err == "Farewell.\n"
     assert signal.getsignal(signal.SIGINT) is before
@@ -303,7 +303,10 @@ def test_an_interrupt_while_torch_is_imported_raises_nothing(tmp_path: Path) -> 
     (tmp_path / "torch.py").write_text(
         "import os, signal\ntry:\n  os.kill(os.getpid(), signal.SIGINT)\nfinally:\n  os.abort()\n"
     )
-    work = "from triplaneturbo.__main__ import guarded; guarded(lambda: __import__('torch'), 'Farewell.')"
+    work = (
+        "from triplaneturbo.__main__ import run_reporting_errors;"
+        " run_reporting_errors(lambda: __import__('torch'), 'Farewell.')"
+    )
     done = subprocess.run(
         [sys.executable, "-c", work],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
@@ -347,6 +350,6 @@ def test_an_interrupt_ends_the_process_at_once(tmp_path: Path, stage: str) -> No
     assert process.wait(patience(60)) == 130, shown
     assert process.stdout is not None
     assert process.stdout.read() == b""
-    assert re.split(r"[\r\n]+", shown.strip())[-1] == "Interrupted; nothing was left half-written."
+    assert re.split(r"[\r\n]+", shown.strip())[-1] == "Interrupted; no incomplete file was left."
     assert "Traceback" not in shown
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -23,7 +23,7 @@ from triplaneturbo.cli.manifest import Manifest
 from triplaneturbo.distill.corpora.prompt_list import Line, read_batch, read_file, read_text
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving import engine
-from triplaneturbo.serving.file_stems import distinct, safe_stem
+from triplaneturbo.serving.file_stems import safe_stem, unique_stems
 from triplaneturbo.utils.atomic_files import write_whole
 
 Cup, Hat = Line("a cup"), Line("a hat")
@@ -133,10 +133,10 @@ def test_names_are_made_safe(name: str) -> None:
 
 
 def test_names_that_a_file_system_may_take_for_one_are_numbered() -> None:
-    assert distinct(["a", "A", "a-2", "a", "b", "\xe9", "E\u0301"]) == [
+    assert unique_stems(["a", "A", "a-2", "a", "b", "\xe9", "E\u0301"]) == [
         *("a", "A-2", "a-2-2", "a-3", "b", "\xe9", "E\u0301-2")
     ]
-    assert len(set(distinct(["a"] * 10_000))) == 10_000
+    assert len(set(unique_stems(["a"] * 10_000))) == 10_000
 
 
 Cli = Callable[..., tuple[int, str, str]]

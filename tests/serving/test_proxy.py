@@ -122,7 +122,7 @@ def test_behind_a_proxy_nobody_is_local(servers: dict[str, Any]) -> None:
     visitor = Visitor(shared.local_url)
     _, _, answer = visitor.post(f"{API}/call/v2/generate", body)
     _, _, stream = visitor.ask("GET", f"{API}/call/v2/generate/{json.loads(answer)['event_id']}")
-    assert b"This server allows a resolution of at most 256" in stream
+    assert b"limit; use at most 256" in stream
 
 
 @pytest.mark.parametrize("prefix", ["", "/app", "/told", "/rooted"])

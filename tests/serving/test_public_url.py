@@ -78,5 +78,5 @@ def test_a_prefix_that_the_proxy_passes_on_is_removed(path: str, inside: str) ->
     ["/a b", "/a?b", "ftp://toys/app", "http://", "https://toys/#x", "http://a b/", "//toys", "/a//b"],
 )
 def test_a_wrong_root_path_is_one_sentence(wrong: str) -> None:
-    with pytest.raises(UserError, match="--root-path should be a path such as /app"):
+    with pytest.raises(UserError, match=r"Invalid --root-path .*; use a path such as /app"):
         checked_root_path(wrong)

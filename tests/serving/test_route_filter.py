@@ -255,7 +255,7 @@ def test_nobody_trains_without_a_key(page: Any, visitor: Visitor, engine: Engine
             for key in ("0" * 64, "../" * 20):
                 data = [key, *_defaults(inputs, "a red duck")[1:]]
                 told = str(visitor.run(dependency["id"], data))
-                assert "may not train" in told, (dependency, told)
+                assert "has no training access" in told, (dependency, told)
                 asked += 1
     assert asked >= 16
     assert engine.run_state() is None
@@ -484,7 +484,7 @@ def test_what_is_written_while_the_live_folder_is_deleted_goes_with_the_next(
 
 def test_a_file_that_is_being_sent_is_in_use(history: History, entry: HistoryEntry) -> None:
     served = ServedFiles(history)
-    assert history.room.may_go(entry.folder)
+    assert history.store.is_removable(entry.folder)
     with served.in_use(entry.files["glb"]):
-        assert not history.room.may_go(entry.folder)
-    assert history.room.may_go(entry.folder)
+        assert not history.store.is_removable(entry.folder)
+    assert history.store.is_removable(entry.folder)

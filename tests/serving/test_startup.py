@@ -20,7 +20,7 @@ import pytest
 from tests.helpers.paths import ROOT
 from tests.helpers.quick import QUICK
 from triplaneturbo.__main__ import main
-from triplaneturbo.cli import doctor, surroundings
+from triplaneturbo.cli import doctor, environment_checks
 from triplaneturbo.cli.flags import utf8
 from triplaneturbo.errors import UserError
 from triplaneturbo.models import catalog
@@ -30,7 +30,7 @@ from triplaneturbo.serving.preflight import check_served_folder
 MODULE = [sys.executable, "-m", "triplaneturbo"]
 APP = [sys.executable, str(ROOT / "app.py"), "--model", "small", "--device", "cpu"]
 BYTES_ONLY = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-PATIENCE = 300  # seconds until a server has started on a machine that is busy with other tests
+STARTUP_TIMEOUT = 300  # seconds until a server has started on a machine that is busy with other tests
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 needs_unix = pytest.mark.skipif(os.name != "posix", reason="for Unix shells")
@@ -49,7 +49,7 @@ def _run(command: list[str], folder: Path = ROOT, **environment: str) -> subproc
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=PATIENCE,
+        timeout=STARTUP_TIMEOUT,
     )
 
 
@@ -82,7 +82,7 @@ def _free_port() -> int:
 
 
 def _until(condition: Callable[[], object], process: subprocess.Popen, log: Path | None = None) -> object:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + STARTUP_TIMEOUT
     while time.monotonic() < end:
         found = condition()
         if found:
@@ -166,10 +166,16 @@ def test_two_servers_on_one_folder_whatever_surrounds_them(serve: Serve, tmp_pat
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["--port", "70000"], "Argument --port: it should be a whole number from 0 (any free port) to 65535"),
-        (["--port", "-1"], "Argument --port: it should be a whole number from 0"),
-        (["--host", "http://127.0.0.1"], "The host 'http://127.0.0.1' is a URL; write --host 127.0.0.1."),
-        (["--host", "127.0.0.1:8000"], "includes a port; write --host 127.0.0.1 --port 8000."),
+        (
+            ["--port", "70000"],
+            "Argument --port: invalid value '70000': use a whole number from 0 (any free port) to 65535",
+        ),
+        (["--port", "-1"], "Argument --port: invalid value '-1': use a whole number from 0"),
+        (
+            ["--host", "http://127.0.0.1"],
+            "Invalid host 'http://127.0.0.1': it is a URL; use --host 127.0.0.1.",
+        ),
+        (["--host", "127.0.0.1:8000"], "it includes a port; use --host 127.0.0.1 --port 8000."),
     ],
 )
 def test_an_address_that_cannot_be_is_one_sentence(
@@ -189,7 +195,7 @@ def test_an_invalid_port_of_the_environment_counts_only_where_it_is_used(
 ) -> None:
     monkeypatch.setenv("GRADIO_SERVER_PORT", "abc")
     assert main(["serve", "--model", "enormous"]) == 2
-    assert capsys.readouterr().err.startswith("GRADIO_SERVER_PORT should be a whole number")
+    assert capsys.readouterr().err.startswith("Invalid GRADIO_SERVER_PORT 'abc'; use a whole number")
     monkeypatch.setenv("GRADIO_SERVER_PORT", "abc")  # the start takes it away from Gradio
     assert main(["serve", "--model", "enormous", "--port", "0"]) == 2
     assert "no model 'enormous'" in capsys.readouterr().err
@@ -218,7 +224,7 @@ def test_a_working_folder_that_is_gone_is_one_sentence(command: list[str], tmp_p
     done = _run(["sh", "-c", gone, "sh", str(tmp_path / "gone"), *command])
     said = done.stdout + done.stderr
     assert done.returncode == (1 if "doctor" in command else 2)
-    assert "The working folder no longer exists" in said
+    assert "The working directory no longer exists" in said
     assert "All is well" not in said
     assert "Traceback" not in said
 
@@ -342,7 +348,7 @@ def test_doctor_names_ignored_variables_and_a_taken_port(monkeypatch: pytest.Mon
     monkeypatch.setenv("GRADIO_SHARE", "true")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         monkeypatch.setenv("GRADIO_SERVER_PORT", str(taken.getsockname()[1]))
-        findings = list(surroundings.surroundings())
+        findings = list(environment_checks.check_environment())
     assert not any(finding.remedy for finding in findings)
     told = {finding.what: finding.found for finding in findings}
     assert "GRADIO_SHARE" in told["Gradio's variables"]
@@ -353,15 +359,15 @@ def test_doctor_finds_a_folder_that_cannot_be_written(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert surroundings.outputs_folder() == ("results", str(tmp_path / "outputs"), "")
+    assert environment_checks.outputs_folder() == ("results", str(tmp_path / "outputs"), "")
     (tmp_path / "outputs").write_text("in the way")
-    assert "is not a folder" in surroundings.outputs_folder().found
+    assert "is not a folder" in environment_checks.outputs_folder().found
     (tmp_path / "outputs").unlink()
-    monkeypatch.setattr(surroundings.os, "access", lambda *_: False)
-    assert "-o FOLDER/" in surroundings.outputs_folder().remedy
+    monkeypatch.setattr(environment_checks.os, "access", lambda *_: False)
+    assert "-o FOLDER/" in environment_checks.outputs_folder().remedy
     (tmp_path / "a\nb").mkdir()
     monkeypatch.chdir(tmp_path / "a\nb")
-    assert "control character" in surroundings.outputs_folder().found
+    assert "control character" in environment_checks.outputs_folder().found
 
 
 def test_a_user_without_a_home_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

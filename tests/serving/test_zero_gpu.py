@@ -92,4 +92,4 @@ def no_surface(*_: object) -> torch.Tensor:
 
 def test_elsewhere_nothing_is_wrapped() -> None:
     assert zero_gpu.on_gpu(print) is print  # type: ignore[arg-type, comparison-overlap]
-    assert not zero_gpu.is_lent()
+    assert not zero_gpu.is_zero_gpu()

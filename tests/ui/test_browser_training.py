@@ -195,7 +195,7 @@ def test_a_password_opens_the_tab_and_files_are_read_as_they_are(browser: Any, t
         page.get_by_role("tab", name="Advanced").click()
         page.get_by_label("Password").fill("simsalabim")
         page.click("#unlock-button")
-        says(page, "#unlock-status", "not the administrator's password")
+        says(page, "#unlock-status", "Wrong administrator password")
         assert not page.is_visible("#train-prompts")
         page.get_by_label("Password").fill("sesame")
         page.get_by_label("Password").press("Enter")

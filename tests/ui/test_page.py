@@ -193,8 +193,8 @@ def test_export_places_the_object(client: Client) -> None:
     [
         ("/variants", {"prompt": "a cup", "count": 9}, "count of variants should be a whole number, 1 to 8"),
         ("/variants", {"prompt": " "}, "The prompt is blank"),
-        ("/blend", {"prompt": "a cup", "other": " "}, "nothing to blend with"),
-        ("/blend", {"prompt": "a cup", "other": "a hat", "count": 99}, "from 2 to 16"),
+        ("/blend", {"prompt": "a cup", "other": " "}, "second prompt is missing"),
+        ("/blend", {"prompt": "a cup", "other": "a hat", "count": 99}, "use 2 to 16"),
         ("/export", {"prompt": "a cup", "format": "fbx"}, "There is no format 'fbx'"),
         ("/export", {"prompt": "a cup", "format": "../x"}, "There is no format"),
         ("/export", {"prompt": "a cup", "size": 1e9}, "The size should be"),

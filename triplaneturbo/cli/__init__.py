@@ -1,6 +1,6 @@
 """The commands of `python -m triplaneturbo`, one a file: a docstring, add_arguments and run."""
 
-DONE, TO_MEND, BAD_INPUT, NO_SURFACE, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, PROBLEMS_FOUND, BAD_INPUT, NO_SURFACE, INTERRUPTED = 0, 1, 2, 3, 130
 OUTPUT_LOST = 1  # standard output could not be written
 
 

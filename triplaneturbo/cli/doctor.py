@@ -13,9 +13,9 @@ from importlib import metadata
 from pathlib import Path
 
 from triplaneturbo import __version__
-from triplaneturbo.cli import DONE, TO_MEND
-from triplaneturbo.cli.finding import Finding, mending
-from triplaneturbo.cli.surroundings import surroundings
+from triplaneturbo.cli import DONE, PROBLEMS_FOUND
+from triplaneturbo.cli.environment_checks import check_environment
+from triplaneturbo.cli.finding import Finding, finding_from_error
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapters import misplaced
 from triplaneturbo.models.catalog import ROOT, SMALL, find_full, find_model
@@ -34,9 +34,9 @@ def run(_: argparse.Namespace) -> int:
     """Print the findings; 0 if all is well, 1 if something is to be mended."""
     try:
         check_process()
-        findings = [*_machine(), *_packages(), *_devices(), *_models(), *_adapters(), *surroundings()]
+        findings = [*_machine(), *_packages(), *_devices(), *_models(), *_adapters(), *check_environment()]
     except UserError as error:  # nothing else can be looked at then: torch aborts in a folder that is gone
-        findings = [mending("this process", error)]
+        findings = [finding_from_error("this process", error)]
     for finding in findings:
         mark = "MEND" if finding.remedy else "ok"
         print(f"{mark:5} {finding.what:20} {finding.found}")
@@ -44,7 +44,7 @@ def run(_: argparse.Namespace) -> int:
             print(f"{'':26} -> {finding.remedy}")
     ill = sum(bool(finding.remedy) for finding in findings)
     print("All is well." if not ill else f"{ill} to mend: follow the arrows.")
-    return TO_MEND if ill else DONE
+    return PROBLEMS_FOUND if ill else DONE
 
 
 def _machine() -> Iterator[Finding]:

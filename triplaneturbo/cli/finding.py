@@ -15,7 +15,7 @@ class Finding(NamedTuple):
     remedy: str = ""
 
 
-def mending(what: str, error: UserError) -> Finding:
+def finding_from_error(what: str, error: UserError) -> Finding:
     """Return an error, whose sentence ends in what to do, as a finding."""
     found, _, remedy = str(error).rstrip(".").partition("; ")
     return Finding(what, found, remedy)

@@ -40,7 +40,7 @@ from triplaneturbo import __version__
 from triplaneturbo.cli import DONE, NO_SURFACE, batch
 from triplaneturbo.cli.flags import add_model_flags, utf8
 from triplaneturbo.cli.manifest import Manifest
-from triplaneturbo.cli.share import Share, share
+from triplaneturbo.cli.sharding import Shard, shard_from_environment
 from triplaneturbo.distill.corpora.prompt_list import Line, PromptList
 from triplaneturbo.distill.corpora.text_files import STANDARD_INPUT
 from triplaneturbo.errors import EmptySurfaceError, UserError
@@ -168,7 +168,7 @@ def decimal(text: str) -> float:
 def run(arguments: argparse.Namespace) -> int:
     """Make the meshes; 0, or 3 if the model found no surface for some of several."""
     check_process()
-    own = share()
+    own = shard_from_environment()
     placement = Placement(arguments.size, arguments.up, arguments.pivot, arguments.unit).checked()
     if arguments.prompts == STANDARD_INPUT and own.size > 1:
         raise UserError("Several processes cannot share standard input; give --prompts a file.")
@@ -284,7 +284,7 @@ def _identity(arguments: argparse.Namespace, placement: Placement) -> str:
     return f"{__version__} {arguments.model} {weights} {base} {arguments.device} {arguments.precision}{place}"
 
 
-def _engine(arguments: argparse.Namespace, own: Share) -> Engine:
+def _engine(arguments: argparse.Namespace, own: Shard) -> Engine:
     from triplaneturbo.serving.engine import Engine
 
     device = own.device(arguments.device)

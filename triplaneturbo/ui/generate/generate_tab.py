@@ -10,7 +10,7 @@ import gradio as gr
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving.batch_jobs import seeds
 from triplaneturbo.serving.jobs import Event, MeshReady, Stopped, Working, follow
-from triplaneturbo.serving.keeping import HistoryWriter
+from triplaneturbo.serving.history_writer import HistoryWriter
 from triplaneturbo.ui.generate import choices, controls, debug_images, history_tab, panels, reconnect, result
 from triplaneturbo.ui.generate.form import FIELDS, to_placement, to_request
 from triplaneturbo.ui.generate.updates import FOLLOWED, Updates, finished, started, visitor

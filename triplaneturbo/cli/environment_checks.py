@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from triplaneturbo.cli.finding import Finding, mending
+from triplaneturbo.cli.finding import Finding, finding_from_error
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving.address import DEFAULT_HOST, PortTakenError, ServingAddress, default_port
 from triplaneturbo.serving.gradio_environment import ignored
@@ -16,7 +16,7 @@ from triplaneturbo.serving.preflight import check_served_folder
 PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 
 
-def surroundings() -> Iterator[Finding]:
+def check_environment() -> Iterator[Finding]:
     """Look at everything of this file."""
     yield address()
     if unused := ignored(os.environ):
@@ -34,7 +34,7 @@ def address() -> Finding:
     except PortTakenError:  # by a page that is open already, most likely
         return Finding("page's address", f"{host}, port {port}: taken now; --port 0 chooses a free one")
     except UserError as error:
-        return mending("page's address", error)
+        return finding_from_error("page's address", error)
 
 
 def proxies() -> Iterator[Finding]:
@@ -65,7 +65,7 @@ def outputs_folder() -> Finding:
     try:
         check_served_folder(folder)
     except UserError as error:
-        return mending("results", error)
+        return finding_from_error("results", error)
     place = next((p for p in (folder, *folder.parents) if p.exists()), folder)
     if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
         return Finding("results", str(folder))

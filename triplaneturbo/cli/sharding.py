@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Share:
+class Shard:
     """Process `rank` of `size`, which on its machine is number `local`."""
 
     rank: int = 0
@@ -41,7 +41,7 @@ class Share:
         return f"cuda:{self.local % gpus}" if gpus else None
 
 
-def share() -> Share:
+def shard_from_environment() -> Shard:
     """What the launcher says in RANK, WORLD_SIZE and LOCAL_RANK; the whole batch where there is none.
 
     Raises:
@@ -56,4 +56,4 @@ def share() -> Share:
         rank, size, local = -1, 1, 0
     if not 0 <= rank < size or local < 0:
         raise UserError("RANK, WORLD_SIZE or LOCAL_RANK cannot be; unset them, or use accelerate launch.")
-    return Share(rank, size, local)
+    return Shard(rank, size, local)
