@@ -1,4 +1,4 @@
-"""The page: `python app.py`, then open the address that it prints."""
+"""Gradio app: run `python app.py` and open the address that it prints."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from triplaneturbo.cli import serve
 
 
 def options() -> Parser:
-    """The flags."""
-    parser = Parser(prog="python app.py", description="Serve the page until it is interrupted.")
+    """Return the parser of the flags."""
+    parser = Parser(prog="python app.py", description="Start the web page and serve it until Ctrl-C.")
     serve.add_arguments(parser)
     return parser
 
 
 def main() -> int:
     """Serve the page and return the exit code."""
-    chosen = options().parse_args()
+    arguments = options().parse_args()
     limit_openmp_spinning()
-    return run_reporting_errors(lambda: serve.run(chosen), "Stopped.")
+    return run_reporting_errors(lambda: serve.run(arguments), "Stopped.")
 
 
 if __name__ == "__main__":

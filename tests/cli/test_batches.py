@@ -175,7 +175,7 @@ def test_a_table_with_seeds_and_names(cli: Cli, tmp_path: Path) -> None:
     assert (prompt, seed) == ("a hat", 9)
     assert re.fullmatch(r"out/a-hat-9-[0-9a-f]{8}\.glb", path)
     assert "p.csv: 4 prompts; left out: 1 blank, 1 twice\n" in err
-    assert "Names changed to safe and different ones: '../../up': up; 'Con': _Con; 'con': _con-2." in err
+    assert "Names changed to safe, unique ones: '../../up': up; 'Con': _Con; 'con': _con-2." in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "p.csv"]
 
     assert json.loads(cli("p.csv", "--seed", "1", "--json")[1])["skipped"] == 4
@@ -210,7 +210,7 @@ def test_standard_input(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         ("prompt,seed\na cup,x\n", [], "The seed of 'a cup' in 'p.csv' should be a whole number, not 'x'"),
         ("x1,x2\na cup,a hat\n", [], "Choose the column of 'p.csv'"),
         ("x1,x2\na cup,a hat\n", ["--column", "x3"], "'p.csv' has no column 'x3'"),
-        ("prompt,seed\n", [], "'p.csv' holds no prompt; write one a line"),
+        ("prompt,seed\n", [], "'p.csv' contains no prompt; write one per line"),
         ("prompt\na cup\n" * 6000, ["--count", "10001"], "at most 10000 meshes"),
     ],
 )

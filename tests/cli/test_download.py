@@ -114,10 +114,10 @@ def test_the_command_tells_sizes_first(hub: Hub, parity: Path, tmp_path: Path, c
     assert "the released adapter, from ZhiyuanthePony/TriplaneTurbo at main" in lines[0]
     assert "4.87 MB" in lines[0]
     assert "Stable Diffusion 2.1-base, from Manojb/" in lines[1]
-    assert "in all, into" in lines[2]
+    assert "in total, to" in lines[2]
     assert lines[-1] == "Done."
     assert main(["download", "--what", "full"]) == 0
-    assert "All of it is here already" in capsys.readouterr().out
+    assert "Already downloaded to" in capsys.readouterr().out
     assert catalog.find_full() is not None
 
 

@@ -59,7 +59,7 @@ def test_prompts_become_an_adapter(cli: Cli, tmp_path: Path) -> None:
     code, out, err = cli("--prompts", "mine.txt", *QUICK, "--rate", "2e-3", "--held-out", "0.3")
     assert code == 0, err
     assert "4 prompts; left out: 1 blank, 1 twice" in err
-    assert "cannot express 2 of the prompts" in err
+    assert "Skipped 2 prompts that the model cannot express" in err
     assert "'mauve', 'dragon'" in err
     assert "'wise'" in err
     order = Run.open(tmp_path / "runs" / "mine").order
@@ -131,7 +131,7 @@ def test_one_prompt_is_enough(cli: Cli, tmp_path: Path) -> None:
         (["--prompts", "mine.txt", "--column", "b"], "has no columns"),
         (["--prompts", "blank.txt"], "No usable prompt is left"),
         (["--prompts", "mine.txt", "--memory=-1"], "The memory in GB should be 0 to 10000, not -1.0"),
-        (["--corpus", "mine.txt", "--held-out", "0.1"], "--held-out is a share of --prompts"),
+        (["--corpus", "mine.txt", "--held-out", "0.1"], "--held-out applies to --prompts only"),
         (["--corpus", "mine.txt", "--model", "small"], "The model small knows a small world"),
         (
             ["--prompts", "mine.txt", "--model", "small", "--teachers", "mvdream"],

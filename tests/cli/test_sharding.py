@@ -21,10 +21,10 @@ PROMPTS = ["a red cup", "a blue box", "a green hat", "a white duck", "a black ca
 
 def test_prompts_are_dealt_out_whole() -> None:
     items = [(prompt, seed) for prompt in "abcde" for seed in range(2)]
-    parts = [Shard(rank, 2).of(items, lambda item: item[0]) for rank in range(2)]
+    parts = [Shard(rank, 2).select(items, lambda item: item[0]) for rank in range(2)]
     assert sorted(parts[0] + parts[1]) == items
     assert {prompt for prompt, _ in parts[0]} == {"a", "c", "e"}
-    assert Shard().of(items, lambda item: item[0]) == items
+    assert Shard().select(items, lambda item: item[0]) == items
 
 
 def test_what_a_launcher_says(monkeypatch: pytest.MonkeyPatch) -> None:

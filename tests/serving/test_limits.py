@@ -109,7 +109,7 @@ def test_a_stranger_at_a_local_server_is_held_to_a_stranger_s_limits() -> None:
         guard.admit(Request("a hat"), session="one", address="127.0.0.1")
     with pytest.raises(RateLimitError):
         guard.admit(Request("a hat"), session="one", address="127.0.0.1")
-    with guard.alone("one"), pytest.raises(UserError, match="already has an active request"), guard.alone("one"):
+    with guard.alone("one"), pytest.raises(UserError, match="active request"), guard.alone("one"):
         pass
 
 
@@ -199,9 +199,9 @@ def test_what_is_too_large_is_not_counted() -> None:
 def test_one_at_a_time_a_session() -> None:
     guard = Guard(Limits())
     with guard.alone("one"), guard.alone("another"), guard.alone(None, "203.0.113.7"):
-        with pytest.raises(UserError, match="already has an active request"), guard.alone("one"):
+        with pytest.raises(UserError, match="active request"), guard.alone("one"):
             pass
-        with pytest.raises(UserError, match="already has an active request"), guard.alone(None, "203.0.113.7"):
+        with pytest.raises(UserError, match="active request"), guard.alone(None, "203.0.113.7"):
             pass
         with guard.alone(None, "203.0.113.8"):
             pass

@@ -194,7 +194,7 @@ def test_there_is_one_run_at_a_time_and_what_cannot_be_is_no_run(engine: Engine,
     engine.begin_run(order())
     with pytest.raises(UserError, match="The run ducks is active"):
         engine.begin_run(order("cups"))
-    with pytest.raises(UserError, match="under way"):
+    with pytest.raises(UserError, match="is active"):
         engine.choose_run("ducks")
     assert setup.begun.wait(patience(60))
     engine.pause_run()
