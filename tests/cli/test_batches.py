@@ -281,12 +281,15 @@ def test_where_nothing_can_be_locked_it_is_told_once(
     assert recorded(tmp_path) == ["a", "b", "c"]
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2  # one for each run
-    assert all("Cannot lock files in" in line and "one process alone" in line for line in said)
+    assert all("Cannot lock files in" in line and "only one process" in line for line in said)
 
 
 def test_a_lock_that_is_never_given_back_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(manifest_module, "LONGEST_WAIT", 0.05)
-    with FileLock(tmp_path / ".manifest.jsonl.lock"), pytest.raises(UserError, match=r"keeps .* locked"):
+    with (
+        FileLock(tmp_path / ".manifest.jsonl.lock"),
+        pytest.raises(UserError, match=r"has locked .*manifest"),
+    ):
         Manifest(tmp_path).add(entry(tmp_path, "a"))

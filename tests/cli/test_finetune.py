@@ -137,7 +137,7 @@ def test_one_prompt_is_enough(cli: Cli, tmp_path: Path) -> None:
             ["--prompts", "mine.txt", "--model", "small", "--teachers", "mvdream"],
             "small has no teacher mvdream",
         ),
-        (["--resume"], "Give the --name"),
+        (["--resume"], "--resume requires the name of the run"),
         (["--resume", "--name", "none"], "There is no run"),
     ],
 )

@@ -158,6 +158,6 @@ def test_a_manifest_replaces_what_is_made_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[]", "5", '{"files": [{}]}', '{"files": 5}', "\xff"])
 def test_a_foreign_manifest_is_refused_and_kept(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.jsonl").write_bytes(text.encode("latin-1"))
-    with pytest.raises(UserError, match="move it away"):
+    with pytest.raises(UserError, match="move the file away"):
         Manifest(tmp_path)
     assert (tmp_path / "manifest.jsonl").read_bytes() == text.encode("latin-1")

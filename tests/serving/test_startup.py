@@ -146,7 +146,7 @@ def test_two_servers_on_one_folder_whatever_surrounds_them(serve: Serve, tmp_pat
     assert re.fullmatch(rf"http://{re.escape(local)}:[1-9]\d*/", url)
     assert _answers(url)
     said = log.read_text()
-    assert "Ignored: GRADIO_DEBUG, GRADIO_MCP_SERVER, GRADIO_NUM_PORTS, GRADIO_SHARE; the flags" in said
+    assert "Ignored variables: GRADIO_DEBUG, GRADIO_MCP_SERVER, GRADIO_NUM_PORTS, GRADIO_SHARE; use" in said
     assert re.search(r"^Open \S+\nListening on all IPv[46] addresses", said, re.MULTILINE)
     _until(lambda: _answers(f"http://127.0.0.1:{port}/"), second)
 

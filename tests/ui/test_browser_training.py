@@ -123,7 +123,7 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
         server.die()
         says(page, RUN, "server")
         server = Server("small", tmp_path, port)
-        assert any("The run cups stands at" in line for line in server.said)
+        assert any("The run cups is at step" in line for line in server.said)
         says(page, RUN, "cups was cut off when its server ended")
         page.click("#run-resume")
         says(page, RUN, "cups is in the library", MINUTES)

@@ -28,7 +28,7 @@ class Shard:
     local: int = 0
 
     def select(self, items: Sequence[Item], prompt: Callable[[Item], str]) -> list[Item]:
-        """Return this process's items: prompts are dealt out in turn, all items of a prompt to one process."""
+        """Return this process's items: every size-th prompt from the rank-th on, with all its items."""
         number = {text: i for i, text in enumerate(dict.fromkeys(map(prompt, items)))}
         return [item for item in items if number[prompt(item)] % self.size == self.rank]
 
