@@ -1,4 +1,4 @@
-"""app.py: what can go wrong before the page is there. The page itself is tested in tests/ui."""
+"""app.py: errors before the page is served. The page itself is tested in tests/ui."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is typed, broken or interrupted: one sentence, a non-zero exit code, nothing half-written."""
+"""Invalid input, corrupt files and interrupts: one sentence, a non-zero exit code, no incomplete files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Refused = Callable[..., str]
 
 @pytest.fixture
 def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Run `generate` in a folder; it must say one sentence, exit with 2 and change nothing there."""
+    """Run `generate` in a folder; it must print one sentence, exit with 2 and change nothing."""
     monkeypatch.chdir(tmp_path)
 
     def run(*argv: str) -> str:
@@ -163,7 +163,7 @@ def test_any_prompt_makes_one_file_in_the_folder_asked_for(
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A copy of the built-in model, to be damaged."""
+    """A copy of the built-in model that tests may corrupt."""
     return Path(shutil.copytree(SMALL, tmp_path / "model"))
 
 
@@ -248,7 +248,7 @@ def test_a_full_disk(
 def test_an_interrupt_at_any_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], moment: str
 ) -> None:
-    """Ctrl-C as each stage begins, and in the middle of writing the second of two files."""
+    """Ctrl-C at the start of each stage, and while the second of two files is written."""
     monkeypatch.setattr(engine, "_load", load_once)
     monkeypatch.chdir(tmp_path)
     add, synchronise = Job.add, os.fsync
@@ -282,7 +282,7 @@ def test_an_interrupt_at_any_moment(
 
 
 def test_an_interrupt_that_is_swallowed_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
-    """Python drops what is raised in a destructor, and importing torch calls many."""
+    """Python drops exceptions raised in destructors, of which importing torch calls many."""
     swallowed = []
 
     def work() -> int:
@@ -302,7 +302,7 @@ def test_an_interrupt_that_is_swallowed_comes_again(capsys: pytest.CaptureFixtur
 
 
 def test_an_interrupt_while_torch_is_imported_raises_nothing(tmp_path: Path) -> None:
-    """What is raised in what C++ calls ends the process with an abort."""
+    """An exception in a callback from C++ aborts the process."""
     (tmp_path / "torch.py").write_text(
         "import os, signal\ntry:\n  os.kill(os.getpid(), signal.SIGINT)\nfinally:\n  os.abort()\n"
     )

@@ -259,7 +259,7 @@ def test_two_runs_lose_no_line_of_one_manifest(tmp_path: Path) -> None:
 
 
 def test_two_runs_on_the_same_prompts_leave_one_whole_mesh_of_each(cli: Cli, tmp_path: Path) -> None:
-    """The second begins while the first is under way: both make it, and the manifest has it once."""
+    """The second process starts while the first runs: both generate the mesh, the manifest lists it once."""
     (tmp_path / "p.txt").write_text("a cup\n")
     late = Manifest(tmp_path / "out")
     (mesh,) = json.loads(cli("p.txt", "--json")[1])["meshes"]

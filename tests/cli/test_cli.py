@@ -1,4 +1,4 @@
-"""The command line, mostly in this process; what only a process of its own can show, in one."""
+"""The command line, in this process wherever possible."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def test_a_file_of_prompts_is_made_once(cli: Cli, tmp_path: Path) -> None:
 
 @pytest.fixture
 def empty_field(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every model that is loaded from now on is outside everywhere: its sphere has a negative radius."""
+    """Make the field of every model loaded from now on empty: its sphere has a negative radius."""
     made = FieldDecoder.__init__
 
     def with_nothing(self: FieldDecoder, config) -> None:

@@ -1,4 +1,4 @@
-"""The full model from a hub on 127.0.0.1: fetched by name, by the command, or announced as missing."""
+"""The full model from a hub on 127.0.0.1: downloaded by name or command, or reported as missing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ND = bytes(range(256)) * 3000
 
 
 def released(folder: Path, parity: Path) -> dict[str, Repo]:
-    """The public implementation's small base and adapter, as their repositories would hold them."""
+    """A small base and adapter of the public implementation, with the files of their repositories."""
     for part in ("unet", "vae", "scheduler"):
         shutil.copytree(parity / "generator" / "base" / part, folder / part, copy_function=shutil.copyfile)
     small = load_model(SMALL)

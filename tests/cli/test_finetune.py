@@ -1,4 +1,4 @@
-"""The command `finetune`, mostly in the toy world: what it refuses, keeps, goes on with and tells."""
+"""The finetune command, mostly in the toy world: invalid input, saved files, resume and messages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Cli = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run the command in an empty folder with a library of its own: exit code, output, errors."""
+    """Run the command in an empty folder with its own folder of adapters: exit code, output, errors."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runner, "prepare", toy_lesson)
     shelf = tmp_path / "library"
@@ -242,7 +242,7 @@ def test_a_run_goes_on_with_a_lower_rate_alone(cli: Cli, tmp_path: Path) -> None
 def test_the_built_in_model_learns_a_prompt_of_the_world(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the model, the teachers and the judge that are shipped: every part moves, and it generates."""
+    """With the shipped model, teachers and judge: every part changes, and the adapter generates."""
     from triplaneturbo.finetune.prepare import prepare
 
     monkeypatch.setattr(runner, "prepare", prepare)

@@ -1,4 +1,4 @@
-"""A batch that several processes share: each prompt made once, one manifest, and it can be gone on with."""
+"""A batch shared by several processes: each prompt generated once, one manifest, resumable."""
 
 from __future__ import annotations
 

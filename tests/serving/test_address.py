@@ -1,4 +1,4 @@
-"""Where the page listens: what is typed, and what is printed."""
+"""Validation of the server's host and port, and the printed addresses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may train on a server."""
+"""Authorization of training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several meshes from the page: which requests they are, and what becomes of each."""
+"""Batch jobs of the page: their requests and outcomes."""
 
 from __future__ import annotations
 

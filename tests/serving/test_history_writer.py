@@ -1,4 +1,4 @@
-"""A result is in the history as soon as the page says that it is done, whatever becomes of the page."""
+"""A result is saved as soon as the page shows it, even if the page is closed afterwards."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def engine() -> Iterator[Engine]:
 def _made(
     engine: Engine, history: History, session: Session, prompt: str, passing: bool = False
 ) -> Iterator[MeshReady]:
-    """What the page is told of once it is kept, as the Generate tab does it."""
+    """Follow a request and save its result, as the Generate tab does."""
     writer = HistoryWriter(engine, history, TOKEN, AS_MODELLED, passing)
     patience = 0.5 if passing else 0
     with writer.following():
@@ -43,7 +43,7 @@ def _made(
 
 
 def _files_in_the_end(history: History) -> set[str]:
-    """The formats of the one result, once all of them are there."""
+    """Wait for all files of the only result and return their formats."""
     until(lambda: len(history.of(TOKEN).entries()[0].files) == len(FORMATS))
     (entry,) = history.of(TOKEN).entries()
     return set(entry.files)

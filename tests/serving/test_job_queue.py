@@ -1,4 +1,4 @@
-"""JobQueue: order, cancelling, errors. The work is a stand-in, so that the tests decide when a step ends."""
+"""JobQueue: order, cancellation, errors. The work is fake, so that the tests decide when a step ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from triplaneturbo.serving.job_queue import INITIAL_ESTIMATE, Job, JobQueue
 
 
 class Work:
-    """Three steps a request; each waits for `gate` where the prompt says so, and the log tells the tale.
+    """Fake work: three logged steps per request, which wait for `gate` if the prompt is "gated".
 
     There is no surface for "nothing".
     """
@@ -267,7 +267,7 @@ def test_closing_cancels_everything(work: Work) -> None:
 
 
 class Pieces:
-    """Idle work of so many pieces, which notes when they are done in the log of the requests' work."""
+    """Idle task with a given number of pieces, which are logged together with the requests' steps."""
 
     def __init__(self, log: list[str], left: int, gate: threading.Event | None = None) -> None:
         self.log, self.left, self.gate = log, left, gate

@@ -1,4 +1,4 @@
-"""One request from the page, with the built-in model; and what the page's controls make of a request."""
+"""A single request of the page, with the built-in model."""
 
 from __future__ import annotations
 

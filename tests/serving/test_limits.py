@@ -1,4 +1,4 @@
-"""What is let in, of whom and how often; and who may train."""
+"""Request limits: sizes, rates, concurrency."""
 
 from __future__ import annotations
 

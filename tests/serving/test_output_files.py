@@ -1,4 +1,4 @@
-"""Where files go: names made safely, targets checked before any work, manifests."""
+"""Output files: safe names, checks of the targets before generation, manifests."""
 
 from __future__ import annotations
 

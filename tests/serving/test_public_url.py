@@ -1,4 +1,4 @@
-"""The addresses of files that browsers and programs get, with and without a reverse proxy."""
+"""URLs of files for browsers and API clients, with and without a reverse proxy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from triplaneturbo.serving.public_url import PublicUrl, checked_root_path
 
 
 def _seen(root_path: str = "", path: str = "/", **headers: str) -> tuple[str, str, Headers]:
-    """The path, the base of addresses, and all headers as Gradio sees them."""
+    """Return the path, the base URL and all headers as Gradio sees them."""
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     scope: dict[str, Any] = {"type": "http", "scheme": "http", "path": path, "headers": raw}
     seen = PublicUrl(checked_root_path(root_path)).scope(scope)

@@ -1,4 +1,4 @@
-"""Starting in odd surroundings: environment, proxies, folders and locales. Servers are real processes."""
+"""Start in unusual environments: variables, proxies, folders and locales. Servers are real processes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ Serve = Callable[..., subprocess.Popen]
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Start a server in a shell, so that its streams can be redirected; it is ended with the test."""
+    """Start a server in a shell, so that its streams can be redirected; it is stopped after the test."""
     started: list[subprocess.Popen] = []
 
     def start(argv: list[str], folder: Path, redirection: str, **environment: str) -> subprocess.Popen:
@@ -100,7 +100,7 @@ def _answers(url: str) -> bool:
 
 
 def _family() -> tuple[str, str]:
-    """The widest address to listen at, and how this machine reaches it."""
+    """The most general address on which to listen, and the URL that reaches it from this machine."""
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))
@@ -112,7 +112,7 @@ def _family() -> tuple[str, str]:
 @needs_unix
 @pytest.mark.slow
 def test_two_servers_on_one_folder_whatever_surrounds_them(serve: Serve, tmp_path: Path) -> None:
-    """The first one in an odd folder, with variables that stop Gradio; the second with its output lost."""
+    """The first in an unusual folder, with variables that break Gradio; the second with lost output."""
     from gradio_client import Client
 
     folder = tmp_path / 'it\'s "odd" $HOME #1 %20 ü蘑🍄'
@@ -270,7 +270,7 @@ def test_proxies_are_left_out_for_a_while_only(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_gradio_is_imported_with_a_folder_of_this_process(tmp_path: Path) -> None:
-    """However the page is reached: by the command, or by a module of its own."""
+    """For every way to start the page."""
     (tmp_path / "gradio").write_text("somebody else's")
     program = (
         "import triplaneturbo.serving.history_entry, os, gradio.routes, tempfile\n"
@@ -286,7 +286,7 @@ def test_gradio_is_imported_with_a_folder_of_this_process(tmp_path: Path) -> Non
 def test_no_folder_for_temporary_files_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Torch cannot even be imported then."""
+    """Torch cannot be imported in this case."""
 
     def nowhere() -> str:
         raise FileNotFoundError("No usable temporary directory found")
@@ -330,7 +330,7 @@ def test_doctor_finds_what_is_wrong_with_the_environment(
 
 
 def test_the_temporary_folder_goes_with_a_server_that_is_terminated(tmp_path: Path) -> None:
-    """Then the process ends without its exit handlers."""
+    """In this case the process skips its exit handlers."""
     program = (
         "import os\n"
         "from triplaneturbo.serving.gradio_environment import prepare, temporary_folder_removed\n"

@@ -1,4 +1,4 @@
-"""Who may train on a page, and what becomes of the lists that they send."""
+"""Keys for training, and uploaded prompt lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An engine that learns between requests. What a run does is a stand-in, so that tests time it."""
+"""Background fine-tuning of an engine, with a fake training loop that the tests control."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ QUICK: dict[str, Any] = {"resolution": 24, "texture_size": 512, "steps": 2}
 
 
 class Lesson:
-    """Runs of this do an iteration each time that one is allowed, and note in which thread.
+    """Fake training loop: does an iteration each time one is allowed, and records its thread.
 
     Attributes:
         broken: raised instead of the next iteration.
@@ -71,7 +71,7 @@ def setup(monkeypatch: pytest.MonkeyPatch) -> Lesson:
 
 @pytest.fixture
 def shelf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A library of its own."""
+    """A separate folder of adapters."""
     folder = tmp_path / "adapters"
     for module, names in ((adapters, ("adapters", "adapter")), (training_module, ("adapters",))):
         for name in names:

@@ -1,4 +1,4 @@
-"""Results kept on disk: whose they are, what is left after a restart, and what goes when space is short."""
+"""History on disk: ownership, restarts, and deletion when the quota is exhausted."""
 
 from __future__ import annotations
 
@@ -366,7 +366,7 @@ def test_unpinning_what_is_not_pinned(shelf: UserHistory) -> None:
 
 
 def test_threads_and_processes_on_one_root(tmp_path: Path) -> None:
-    """Each adds, attaches, pins and deletes on a shelf of its own and on a common one."""
+    """Each process adds, attaches, pins and deletes in its own history and in a common one."""
     code = (
         "import sys; sys.path.insert(0, '.'); from tests.serving.test_user_history import busy;"
         f"from pathlib import Path; busy(Path({str(tmp_path)!r}), sys.argv[1])"
@@ -404,7 +404,7 @@ def test_threads_and_processes_on_one_root(tmp_path: Path) -> None:
 
 
 def busy(root: Path, name: str) -> None:
-    """What one of them does."""
+    """The work of one process."""
     history = History(root, quota=10_000_000)
     own, common = history.of(name * 43), history.of(OTHER)
     for number in range(12):

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host",
         default=os.environ.get("GRADIO_SERVER_NAME") or DEFAULT_HOST,
-        help="address on which to listen, default 127.0.0.1 (this machine only); use 0.0.0.0 or :: for all IPv4"
+        help="address on which to listen, default 127.0.0.1 (this machine only); 0.0.0.0 or :: for all IPv4"
         " or IPv6 addresses",
     )
     parser.add_argument(
