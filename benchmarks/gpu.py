@@ -29,7 +29,7 @@ from benchmarks.surface import chair, fit
 from tests.helpers.distance import cells_apart
 from tests.helpers.plain_generator import PlainGenerator
 from tests.helpers.small_mesh import planes_and_mesh
-from triplaneturbo.__main__ import guarded
+from triplaneturbo.__main__ import run_reporting_errors
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.mesh.io import encode
 from triplaneturbo.mesh.mesh import Mesh
@@ -314,4 +314,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main, "Stopped."))
+    sys.exit(run_reporting_errors(main, "Stopped."))

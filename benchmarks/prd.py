@@ -34,7 +34,7 @@ from benchmarks.generator import Sizes
 from benchmarks.gpu import TINY as TINY_SUBJECT
 from benchmarks.gpu import Subject
 from tests.helpers.full_size import SCHEDULER
-from triplaneturbo.__main__ import guarded
+from triplaneturbo.__main__ import run_reporting_errors
 from triplaneturbo.distill import losses, prd
 from triplaneturbo.distill.memory.counting import Live
 from triplaneturbo.distill.memory.estimate import TEXT_1_5, Facts
@@ -312,4 +312,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main, "Stopped."))
+    sys.exit(run_reporting_errors(main, "Stopped."))

@@ -1,4 +1,4 @@
-"""app.py: what can go wrong before the page is there. The page itself is tested in tests/ui."""
+"""app.py: errors before the page is served. The page itself is tested in tests/ui."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import pytest
 
 import app
 from tests.helpers.quick import load_once
-from triplaneturbo.__main__ import guarded, parser
+from triplaneturbo.__main__ import parser, run_reporting_errors
 from triplaneturbo.cli import serve
 from triplaneturbo.serving import engine
 
 
 def _serve(*argv: str) -> int:
-    return guarded(lambda: serve.run(app.options().parse_args(["--port", "0", *argv])), "Stopped.")
+    return run_reporting_errors(
+        lambda: serve.run(app.options().parse_args(["--port", "0", *argv])), "Stopped."
+    )
 
 
 @pytest.mark.parametrize("argv", [["--port", "http"], ["--share"], ["a cup"], ["--quota", "nan"]])
@@ -59,7 +61,7 @@ def test_a_port_that_is_taken_is_one_sentence(
         where = ("--port", str(port), "--outputs", str(tmp_path / "history"))
         assert _serve("--model", "small", "--device", "cpu", *where) == 2
     said = capsys.readouterr()
-    assert f"port {port}: it is taken" in said.err.splitlines()[-1]
+    assert f"port {port}: the port is in use" in said.err.splitlines()[-1]
     assert "Open" not in said.out
     assert {path.name for path in tmp_path.rglob("*")} <= {"history", ".lock"}  # what was live is gone
 
@@ -67,7 +69,7 @@ def test_a_port_that_is_taken_is_one_sentence(
 @pytest.mark.parametrize("flag", ["--queue", "--per-minute", "--quota"])
 def test_a_limit_below_one_is_one_sentence(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _serve("--model", "small", flag, "0") == 2
-    assert capsys.readouterr().err == f"{flag} should be 1 or more, not 0.\n"
+    assert capsys.readouterr().err == f"Invalid {flag} 0; use 1 or more.\n"
 
 
 def test_a_folder_for_results_that_cannot_be_is_one_sentence(

@@ -1,4 +1,4 @@
-"""Whatever is typed, broken or interrupted: one sentence, a non-zero exit code, nothing half-written."""
+"""Invalid input, corrupt files and interrupts: one sentence, a non-zero exit code, no incomplete files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from safetensors.torch import save
 from tests.helpers.pace import patience
 from tests.helpers.paths import ROOT
 from tests.helpers.quick import QUICK, load_once
-from triplaneturbo.__main__ import guarded, main
+from triplaneturbo.__main__ import main, run_reporting_errors
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.models.config import GeneratorConfig
@@ -35,7 +35,7 @@ Refused = Callable[..., str]
 
 @pytest.fixture
 def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Run `generate` in a folder; it must say one sentence, exit with 2 and change nothing there."""
+    """Run `generate` in a folder; it must print one sentence, exit with 2 and change nothing."""
     monkeypatch.chdir(tmp_path)
 
     def run(*argv: str) -> str:
@@ -73,15 +73,15 @@ BAD_ARGUMENTS = [
     (["a", "cup"], "Unrecognized arguments: cup"),
     (["a cup", "--seed", "-1"], "seed should be 0 to 4294967295, not -1"),
     (["a cup", "--seed", "4294967296"], "seed should be 0 to 4294967295"),
-    (["a cup", "--seed", "9" * 5000], "seed: it should be a whole number"),
-    (["a cup", "--seed", "seven"], "seed: it should be a whole number, not 'seven'"),
-    (["a cup", "--seed", "1.5"], "seed: it should be a whole number"),
-    (["a cup", "--seed", ""], "seed: it should be a whole number"),
+    (["a cup", "--seed", "9" * 5000], "use a whole number"),
+    (["a cup", "--seed", "seven"], "seed: invalid value 'seven': use a whole number"),
+    (["a cup", "--seed", "1.5"], "seed: invalid value '1.5': use a whole number"),
+    (["a cup", "--seed", ""], "use a whole number"),
     (["a cup", "--seed"], "seed: expected one argument"),
-    (["a cup", "--seed", "4294967295", "--count", "2"], "seeds would go beyond 4294967295"),
-    (["a cup", "--count", "0"], "count should be at least 1"),
-    (["a cup", "--count", "-3"], "count should be at least 1"),
-    (["a cup", "--count", "1000000000000"], "count should be at least 1 and make at most 10000"),
+    (["a cup", "--seed", "4294967295", "--count", "2"], "seeds would exceed 4294967295"),
+    (["a cup", "--count", "0"], "Invalid --count; use at least 1"),
+    (["a cup", "--count", "-3"], "Invalid --count; use at least 1"),
+    (["a cup", "--count", "1000000000000"], "at least 1 and at most 10000 meshes"),
     (["a cup", "--steps", "0"], "steps should be 1 to 50"),
     (["a cup", "--resolution", "100000"], "resolution should be 16 to 512, not 100000"),
     (["a cup", "--resolution", "0"], "resolution should be 16 to 512, not 0"),
@@ -89,9 +89,9 @@ BAD_ARGUMENTS = [
     (["a cup", "--faces", "3"], "faces should be 100 or more"),
     (["a cup", "--faces", "-1"], "faces should be 100 or more"),
     (["a cup", "--unwrap", "smart"], "unwrap should be fast, xatlas or none"),
-    (["a cup", "--format", "fbx"], "no format 'fbx'"),
-    (["a cup", "-o", "cup.fbx"], "should end in .glb"),
-    (["a cup", "-o", ""], "output's name is blank"),
+    (["a cup", "--format", "fbx"], "Unknown format 'fbx'"),
+    (["a cup", "-o", "cup.fbx"], "use .glb"),
+    (["a cup", "-o", ""], "output path is empty"),
     (["a cup", "-o", "/dev/null/cup.glb"], "'/dev/null' is a file"),
     (["a cup", "--model", "enormous"], "no model 'enormous'; use auto, small, full, a folder or a hub id"),
     (["a cup", "--model", ""], "model's name is blank"),
@@ -106,8 +106,8 @@ BAD_ARGUMENTS = [
     ),
     (["--prompts", "missing.txt", "-o", "out"], "Cannot read 'missing.txt'"),
     (["--prompts", ".", "-o", "out"], "Cannot read '.'"),
-    (["--prompts", "/dev/null", "-o", "out"], "holds no prompt"),
-    (["--prompts", "/dev/null"], "holds no prompt"),
+    (["--prompts", "/dev/null", "-o", "out"], "contains no prompt"),
+    (["--prompts", "/dev/null"], "contains no prompt"),
     (["a cup", "--colour"], "Unrecognized arguments: --colour"),
 ]
 
@@ -122,13 +122,16 @@ def test_bad_arguments(refused: Refused, argv: list[str], sentence: str) -> None
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"x" * 100_000 + b"\n", "'prompts.txt' holds no prompt (left out: 1 longer than 1000 characters)"),
+        (
+            b"x" * 100_000 + b"\n",
+            "'prompts.txt' contains no prompt (left out: 1 longer than 1000 characters)",
+        ),
         (b"a cup\n\0\0\n", "'prompts.txt' holds NUL bytes"),
         (b"a cup\n\xff\xfe\n", "'prompts.txt' is no UTF-8 text"),
-        (b" \n\t\n", "'prompts.txt' holds no prompt (left out: 2 blank); write one a line"),
-        (b"", "'prompts.txt' holds no prompt; write one a line"),
+        (b" \n\t\n", "'prompts.txt' contains no prompt (left out: 2 blank); write one per line"),
+        (b"", "'prompts.txt' contains no prompt; write one per line"),
         (b"x" * (16 * 2**20 + 1), "'prompts.txt' is larger than 16 MB: give fewer prompts."),
-        (b"a cup\n", "Give the folder for the meshes"),
+        (b"a cup\n", "--prompts requires an output folder"),
     ],
 )
 def test_bad_files_of_prompts(refused: Refused, tmp_path: Path, content: bytes, sentence: str) -> None:
@@ -160,7 +163,7 @@ def test_any_prompt_makes_one_file_in_the_folder_asked_for(
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A copy of the built-in model, to be damaged."""
+    """A copy of the built-in model that tests may corrupt."""
     return Path(shutil.copytree(SMALL, tmp_path / "model"))
 
 
@@ -246,7 +249,7 @@ def test_a_full_disk(
 def test_an_interrupt_at_any_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], moment: str
 ) -> None:
-    """Ctrl-C as each stage begins, and in the middle of writing the second of two files."""
+    """Ctrl-C at the start of each stage, and while the second of two files is written."""
     monkeypatch.setattr(engine, "_load", load_once)
     monkeypatch.chdir(tmp_path)
     add, synchronise = Job.add, os.fsync
@@ -271,7 +274,7 @@ def test_an_interrupt_at_any_moment(
     code = main(["generate", "a cup", "-o", "cup.glb", "--format", "glb,stl", "--json", "--quiet", *QUICK])
     out, err = capsys.readouterr()
     assert (code, out) == (130, "")
-    assert err.splitlines()[-1] == "Interrupted; nothing was left half-written."
+    assert err.splitlines()[-1] == "Interrupted; no incomplete file was left."
     left = [path.name for path in tmp_path.iterdir()]
     assert left == (["cup.glb"] if moment == "writing" else [])
     if left:
@@ -280,7 +283,7 @@ def test_an_interrupt_at_any_moment(
 
 
 def test_an_interrupt_that_is_swallowed_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
-    """Python drops what is raised in a destructor, and importing torch calls many."""
+    """Python drops exceptions raised in destructors, of which importing torch calls many."""
     swallowed = []
 
     def work() -> int:
@@ -293,18 +296,21 @@ def test_an_interrupt_that_is_swallowed_comes_again(capsys: pytest.CaptureFixtur
         return 0
 
     before = signal.getsignal(signal.SIGINT)
-    assert guarded(work, "Farewell.") == 130
+    assert run_reporting_errors(work, "Farewell.") == 130
     assert swallowed
     assert capsys.readouterr().err == "Farewell.\n"
     assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_an_interrupt_while_torch_is_imported_raises_nothing(tmp_path: Path) -> None:
-    """What is raised in what C++ calls ends the process with an abort."""
+    """An exception in a callback from C++ aborts the process."""
     (tmp_path / "torch.py").write_text(
         "import os, signal\ntry:\n  os.kill(os.getpid(), signal.SIGINT)\nfinally:\n  os.abort()\n"
     )
-    work = "from triplaneturbo.__main__ import guarded; guarded(lambda: __import__('torch'), 'Farewell.')"
+    work = (
+        "from triplaneturbo.__main__ import run_reporting_errors;"
+        " run_reporting_errors(lambda: __import__('torch'), 'Farewell.')"
+    )
     done = subprocess.run(
         [sys.executable, "-c", work],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
@@ -348,6 +354,6 @@ def test_an_interrupt_ends_the_process_at_once(tmp_path: Path, stage: str) -> No
     assert process.wait(patience(60)) == 130, shown
     assert process.stdout is not None
     assert process.stdout.read() == b""
-    assert re.split(r"[\r\n]+", shown.strip())[-1] == "Interrupted; nothing was left half-written."
+    assert re.split(r"[\r\n]+", shown.strip())[-1] == "Interrupted; no incomplete file was left."
     assert "Traceback" not in shown
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -23,7 +23,7 @@ from triplaneturbo.cli.manifest import Manifest
 from triplaneturbo.distill.corpora.prompt_list import Line, read_batch, read_file, read_text
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving import engine
-from triplaneturbo.serving.file_stems import distinct, safe_stem
+from triplaneturbo.serving.file_stems import safe_stem, unique_stems
 from triplaneturbo.utils.atomic_files import write_whole
 
 Cup, Hat = Line("a cup"), Line("a hat")
@@ -133,10 +133,10 @@ def test_names_are_made_safe(name: str) -> None:
 
 
 def test_names_that_a_file_system_may_take_for_one_are_numbered() -> None:
-    assert distinct(["a", "A", "a-2", "a", "b", "\xe9", "E\u0301"]) == [
+    assert unique_stems(["a", "A", "a-2", "a", "b", "\xe9", "E\u0301"]) == [
         *("a", "A-2", "a-2-2", "a-3", "b", "\xe9", "E\u0301-2")
     ]
-    assert len(set(distinct(["a"] * 10_000))) == 10_000
+    assert len(set(unique_stems(["a"] * 10_000))) == 10_000
 
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -175,7 +175,7 @@ def test_a_table_with_seeds_and_names(cli: Cli, tmp_path: Path) -> None:
     assert (prompt, seed) == ("a hat", 9)
     assert re.fullmatch(r"out/a-hat-9-[0-9a-f]{8}\.glb", path)
     assert "p.csv: 4 prompts; left out: 1 blank, 1 twice\n" in err
-    assert "Names changed to safe and different ones: '../../up': up; 'Con': _Con; 'con': _con-2." in err
+    assert "Names changed to safe, unique ones: '../../up': up; 'Con': _Con; 'con': _con-2." in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "p.csv"]
 
     assert json.loads(cli("p.csv", "--seed", "1", "--json")[1])["skipped"] == 4
@@ -210,7 +210,7 @@ def test_standard_input(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         ("prompt,seed\na cup,x\n", [], "The seed of 'a cup' in 'p.csv' should be a whole number, not 'x'"),
         ("x1,x2\na cup,a hat\n", [], "Choose the column of 'p.csv'"),
         ("x1,x2\na cup,a hat\n", ["--column", "x3"], "'p.csv' has no column 'x3'"),
-        ("prompt,seed\n", [], "'p.csv' holds no prompt; write one a line"),
+        ("prompt,seed\n", [], "'p.csv' contains no prompt; write one per line"),
         ("prompt\na cup\n" * 6000, ["--count", "10001"], "at most 10000 meshes"),
     ],
 )
@@ -259,7 +259,7 @@ def test_two_runs_lose_no_line_of_one_manifest(tmp_path: Path) -> None:
 
 
 def test_two_runs_on_the_same_prompts_leave_one_whole_mesh_of_each(cli: Cli, tmp_path: Path) -> None:
-    """The second begins while the first is under way: both make it, and the manifest has it once."""
+    """The second process starts while the first runs: both generate the mesh, the manifest lists it once."""
     (tmp_path / "p.txt").write_text("a cup\n")
     late = Manifest(tmp_path / "out")
     (mesh,) = json.loads(cli("p.txt", "--json")[1])["meshes"]
@@ -281,12 +281,15 @@ def test_where_nothing_can_be_locked_it_is_told_once(
     assert recorded(tmp_path) == ["a", "b", "c"]
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2  # one for each run
-    assert all("Cannot lock files in" in line and "one process alone" in line for line in said)
+    assert all("Cannot lock files in" in line and "only one process" in line for line in said)
 
 
 def test_a_lock_that_is_never_given_back_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(manifest_module, "LONGEST_WAIT", 0.05)
-    with FileLock(tmp_path / ".manifest.jsonl.lock"), pytest.raises(UserError, match=r"keeps .* locked"):
+    with (
+        FileLock(tmp_path / ".manifest.jsonl.lock"),
+        pytest.raises(UserError, match=r"has locked .*manifest"),
+    ):
         Manifest(tmp_path).add(entry(tmp_path, "a"))

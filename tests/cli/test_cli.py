@@ -1,4 +1,4 @@
-"""The command line, mostly in this process; what only a process of its own can show, in one."""
+"""The command line, in this process wherever possible."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_the_mesh_and_its_place_in_the_file_as_asked_for(cli: Cli) -> None:
         *("--size", "0.08", "--up", "z", "--pivot", "ground"),
     )
     assert code == 0, err
-    assert "A GLB has y up always" in err
+    assert "GLB files are always y-up" in err
     made = json.loads(out)
     assert made["placement"] == {"size": 0.08, "up": "z", "pivot": "ground", "unit": "auto"}
     assert [file["unit"] for file in made["files"]] == ["m", "mm"]
@@ -179,7 +179,7 @@ def test_a_unit_is_for_the_formats_that_have_none_of_their_own(cli: Cli) -> None
     command = ["generate", "a cup", "-o", "cup.glb", "--format", "glb,ply,stl", "--json", *QUICK]
     code, out, err = cli(*command, "--size", "0.0254", "--unit", "in")
     assert code == 0, err
-    assert "A GLB is in metres always" in err
+    assert "GLB files are always in metres" in err
     made = json.loads(out)
     assert made["placement"]["unit"] == "in"
     assert [file["unit"] for file in made["files"]] == ["m", "in", "in"]
@@ -240,12 +240,12 @@ def test_a_file_of_prompts_is_made_once(cli: Cli, tmp_path: Path) -> None:
     assert len(manifest.read_text(encoding="utf-8").splitlines()) == 3
 
     code, out, _ = cli(*[argument for argument in command if argument != "--json"])
-    assert (code, out) == (0, "3 of 3 were done before.\n")
+    assert (code, out) == (0, "Skipped 3 of 3 meshes, which exist already.\n")
 
 
 @pytest.fixture
 def empty_field(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every model that is loaded from now on is outside everywhere: its sphere has a negative radius."""
+    """Make the field of every model loaded from now on empty: its sphere has a negative radius."""
     made = FieldDecoder.__init__
 
     def with_nothing(self: FieldDecoder, config) -> None:
@@ -377,7 +377,7 @@ def test_doctor_finds_this_machine_well(cli: Cli) -> None:
     ):
         assert any(line.startswith(f"ok    {what} ") for line in lines), what
     assert any(re.match(r"ok    small model .*checkpoints/small", line) for line in lines)
-    assert (code, lines[-1]) == (0, "All is well."), out
+    assert (code, lines[-1]) == (0, "No problems found."), out
 
 
 def test_doctor_says_what_to_do(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -386,10 +386,10 @@ def test_doctor_says_what_to_do(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr("triplaneturbo.models.catalog.SMALL", tmp_path)
     code, out, _ = cli("doctor")
     assert code == 1
-    assert re.search(r"MEND  torch .*\n +-> 999\.0 or newer is needed; run: make setup", out)
-    assert re.search(r"MEND  no-such-package +missing\n +-> run: make setup", out)
-    assert re.search(r"MEND  small model .*\n +-> restore", out)
-    assert out.splitlines()[-1] == "3 to mend: follow the arrows."
+    assert re.search(r"FIX   torch .*\n +-> 999\.0 or newer is needed; run: make setup", out)
+    assert re.search(r"FIX   no-such-package +missing\n +-> run: make setup", out)
+    assert re.search(r"FIX   small model .*\n +-> restore", out)
+    assert out.splitlines()[-1] == "Problems found: 3. Arrows show how to fix them."
 
 
 def test_doctor_tells_of_adapters_that_cannot_be_chosen(cli: Cli, tmp_path: Path) -> None:
@@ -402,7 +402,7 @@ def test_doctor_tells_of_adapters_that_cannot_be_chosen(cli: Cli, tmp_path: Path
     finally:
         shutil.rmtree(ADAPTERS / "My LoRA")
     assert code == 1
-    assert re.search(r"MEND  adapter .*'My LoRA' is invalid\n +-> rename it to my-lora", out)
+    assert re.search(r"FIX   adapter .*'My LoRA' is invalid\n +-> rename it to my-lora", out)
 
 
 def test_doctor_knows_every_requirement() -> None:

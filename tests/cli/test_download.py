@@ -1,4 +1,4 @@
-"""The full model from a hub on 127.0.0.1: fetched by name, by the command, or announced as missing."""
+"""The full model from a hub on 127.0.0.1: downloaded by name or command, or reported as missing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ND = bytes(range(256)) * 3000
 
 
 def released(folder: Path, parity: Path) -> dict[str, Repo]:
-    """The public implementation's small base and adapter, as their repositories would hold them."""
+    """A small base and adapter of the public implementation, with the files of their repositories."""
     for part in ("unet", "vae", "scheduler"):
         shutil.copytree(parity / "generator" / "base" / part, folder / part, copy_function=shutil.copyfile)
     small = load_model(SMALL)
@@ -114,10 +114,10 @@ def test_the_command_tells_sizes_first(hub: Hub, parity: Path, tmp_path: Path, c
     assert "the released adapter, from ZhiyuanthePony/TriplaneTurbo at main" in lines[0]
     assert "4.87 MB" in lines[0]
     assert "Stable Diffusion 2.1-base, from Manojb/" in lines[1]
-    assert "in all, into" in lines[2]
+    assert "in total, to" in lines[2]
     assert lines[-1] == "Done."
     assert main(["download", "--what", "full"]) == 0
-    assert "All of it is here already" in capsys.readouterr().out
+    assert "Already downloaded to" in capsys.readouterr().out
     assert catalog.find_full() is not None
 
 

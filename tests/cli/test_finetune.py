@@ -1,4 +1,4 @@
-"""The command `finetune`, mostly in the toy world: what it refuses, keeps, goes on with and tells."""
+"""The finetune command, mostly in the toy world: invalid input, saved files, resume and messages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Cli = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run the command in an empty folder with a library of its own: exit code, output, errors."""
+    """Run the command in an empty folder with its own folder of adapters: exit code, output, errors."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runner, "prepare", toy_lesson)
     shelf = tmp_path / "library"
@@ -59,7 +59,7 @@ def test_prompts_become_an_adapter(cli: Cli, tmp_path: Path) -> None:
     code, out, err = cli("--prompts", "mine.txt", *QUICK, "--rate", "2e-3", "--held-out", "0.3")
     assert code == 0, err
     assert "4 prompts; left out: 1 blank, 1 twice" in err
-    assert "cannot express 2 of the prompts" in err
+    assert "Skipped 2 prompts that the model cannot express" in err
     assert "'mauve', 'dragon'" in err
     assert "'wise'" in err
     order = Run.open(tmp_path / "runs" / "mine").order
@@ -131,13 +131,13 @@ def test_one_prompt_is_enough(cli: Cli, tmp_path: Path) -> None:
         (["--prompts", "mine.txt", "--column", "b"], "has no columns"),
         (["--prompts", "blank.txt"], "No usable prompt is left"),
         (["--prompts", "mine.txt", "--memory=-1"], "The memory in GB should be 0 to 10000, not -1.0"),
-        (["--corpus", "mine.txt", "--held-out", "0.1"], "--held-out is a share of --prompts"),
+        (["--corpus", "mine.txt", "--held-out", "0.1"], "--held-out applies to --prompts only"),
         (["--corpus", "mine.txt", "--model", "small"], "The model small knows a small world"),
         (
             ["--prompts", "mine.txt", "--model", "small", "--teachers", "mvdream"],
             "small has no teacher mvdream",
         ),
-        (["--resume"], "Give the --name"),
+        (["--resume"], "--resume requires the name of the run"),
         (["--resume", "--name", "none"], "There is no run"),
     ],
 )
@@ -242,7 +242,7 @@ def test_a_run_goes_on_with_a_lower_rate_alone(cli: Cli, tmp_path: Path) -> None
 def test_the_built_in_model_learns_a_prompt_of_the_world(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the model, the teachers and the judge that are shipped: every part moves, and it generates."""
+    """With the shipped model, teachers and judge: every part changes, and the adapter generates."""
     from triplaneturbo.finetune.prepare import prepare
 
     monkeypatch.setattr(runner, "prepare", prepare)

@@ -1,4 +1,4 @@
-"""The options of the mesh on the whole stairs with the built-in model: floaters, smoothing, watertight."""
+"""Mesh options in the full pipeline with the built-in model: floaters, smoothing, watertight."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_smoothing_takes_the_normal_map_along(pipeline: Pipeline) -> None:
 
 
 def test_floaters_go_and_stay_as_asked(pipeline: Pipeline) -> None:
-    """A quarter-size copy of the object beside it: a sixteenth of its area."""
+    """A copy of the object next to it at a quarter of its size: a sixteenth of its area."""
 
     def with_a_copy(field: object, resolution: int) -> object:
         surface = extract(field, resolution)

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, broken or of a narrow encoding, each in a process of its own."""
+"""Standard streams that are closed, full, broken or of a limited encoding, each in a separate process."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_file_opened_later_is_not_printed_into(tmp_path: Path) -> None:
 def test_a_terminal_that_lacks_a_character_is_given_its_escape(
     environment: dict[str, str], printed: str
 ) -> None:
-    """And a byte of a path that is no text comes out as it went in."""
+    """An undecodable byte of a path is printed unchanged."""
     program = (
         "from triplaneturbo.__main__ import enter\n"
         "enter(lambda: print('\\u00fc\\u8611\\U0001f344', '\\udcff'))\n"

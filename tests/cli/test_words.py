@@ -1,4 +1,4 @@
-"""Models of the world say which words they do not know, others say nothing."""
+"""Toy-world models report unknown words; other models do not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A hub on 127.0.0.1 that serves files as the real one does, and misbehaves when told to."""
+"""Fake model hub on 127.0.0.1 that behaves as the real one does, or fails on demand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COMMIT = "c" * 40
 
 @dataclass
 class Repo:
-    """A repository: its files, the revisions that it has, and what is wrong with it.
+    """A repository: its files, its revisions and its simulated errors.
 
     Attributes:
         cut: how many of a file's bytes are sent before the connection is cut, once a file.
@@ -80,14 +80,14 @@ class Hub:
         self.server.server_close()
 
     def gets(self) -> list[str]:
-        """The paths whose content was asked for."""
+        """The paths of the requested files."""
         return [path for method, path, _, _ in self.asked if method == "GET"]
 
     def answer(self, request: BaseHTTPRequestHandler, body: bool) -> None:
         """Answer one request for /owner/name/resolve/revision/file."""
         wanted = request.headers.get("Range", "")
         self.asked.append((request.command, request.path, wanted, request.headers.get("Authorization", "")))
-        request.close_connection = True  # so that a stopped hub is silent at once
+        request.close_connection = True  # so that a stopped hub stops answering at once
         match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", request.path.partition("?")[0])
         repo = self.repos.get(match[1]) if match else None
         if match is None or repo is None:
@@ -126,7 +126,7 @@ class Hub:
         return None
 
     def take(self, request: BaseHTTPRequestHandler) -> None:
-        """Answer one request that makes a repository, sends a file or commits what was sent."""
+        """Answer one request that creates a repository, uploads a file or commits uploads."""
         body = self._body(request)
         given, path = request.headers.get("Authorization", ""), request.path.partition("?")[0]
         self.asked.append((request.command, request.path, "", given))

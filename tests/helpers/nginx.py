@@ -1,4 +1,4 @@
-"""A real nginx in front of a server of this machine."""
+"""An nginx process as a reverse proxy of a local server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NGINX = shutil.which("nginx") or ("/usr/sbin/nginx" if Path("/usr/sbin/nginx").e
 
 @contextmanager
 def nginx(folder: Path, port: int, locations: str) -> Iterator[None]:
-    """Run nginx at 127.0.0.1:port with these `location` blocks, as long as it is entered."""
+    """Run nginx at 127.0.0.1:port with these `location` blocks in this context."""
     if NGINX is None:
         pytest.skip("no nginx: apt install nginx-light")
     own = folder / f"nginx-{port}"

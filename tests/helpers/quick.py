@@ -1,4 +1,4 @@
-"""The command line in this process, quickly: a small request, and the model loaded once for many commands."""
+"""Fast commands in this process: a small request, and a model that is loaded once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ load_once = functools.cache(load)
 
 
 def make_small(patch: pytest.MonkeyPatch, maker: engine.Engine) -> None:
-    """Have an engine make small meshes, whatever sizes it is asked for."""
+    """Make an engine generate small meshes, whatever the requested sizes."""
     submit = maker.submit
     small = {"resolution": 24, "texture_size": 512, "steps": 2}
     patch.setattr(

@@ -1,4 +1,4 @@
-"""A model's folder that is quick to make and to load, whatever the built-in model has become."""
+"""A tiny model with random weights that is fast to create and load."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from triplaneturbo.models.config import GeneratorConfig
 
 
 def tiny_model(folder: Path, *, world: bool) -> Path:
-    """The built-in model's sizes and tokenizer in `folder`, weights drawn from a seed; returns `folder`."""
+    """Write a model with the built-in configuration and random weights to `folder`; return `folder`."""
     shutil.copytree(SMALL, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     replace(GeneratorConfig.load(SMALL), untrained_seed=7, world=world).save(folder)
     return folder

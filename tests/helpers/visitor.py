@@ -1,4 +1,4 @@
-"""A visitor of a running page who speaks HTTP as a browser's script does, or as no browser would."""
+"""HTTP client of a running page that sends the requests of a browser, or invalid ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ API = "/gradio_api"
 
 
 def api_client(url: str, folder: Path) -> Client:
-    """A program that calls the page at `url` and downloads to a folder."""
+    """Return a Gradio client of the page at `url` that downloads to a folder."""
     limits = {"timeout": patience(60)}
     return Client(url, verbose=False, download_files=str(folder), httpx_kwargs=limits)
 
@@ -39,7 +39,7 @@ class Visitor:
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
     ) -> tuple[int, dict[str, str], bytes]:
-        """The status, the headers and the body of an answer; `path` is sent as it is."""
+        """Send a request and return the status, headers and body; `path` is sent unchanged."""
         connection = http.client.HTTPConnection(*self._address, timeout=patience(120))
         try:
             connection.putrequest(method, path)
@@ -52,22 +52,22 @@ class Visitor:
             connection.close()
 
     def post(self, path: str, value: Any) -> tuple[int, dict[str, str], bytes]:
-        """Send some JSON."""
+        """Send a POST request with JSON."""
         return self.ask("POST", path, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def file(self, path: str) -> tuple[int, bytes]:
-        """Ask for a file by its path."""
+        """Request a file by its path."""
         status, _, body = self.ask("GET", f"{API}/file={urllib.parse.quote(path)}")
         return status, body
 
     def join(self, fn_index: int, data: list[Any]) -> tuple[int, bytes]:
-        """Begin what the page's script would begin."""
+        """Start an event of the page, as its script does."""
         body = {"fn_index": fn_index, "data": data, "session_hash": self.session, "event_data": None}
         status, _, answer = self.post(f"{API}/queue/join", body)
         return status, answer
 
     def run(self, fn_index: int, data: list[Any]) -> list[dict[str, Any]]:
-        """Do it, and wait for everything that comes of it."""
+        """Start an event and wait for all of its output."""
         status, answer = self.join(fn_index, data)
         assert status == 200, answer
         _, _, stream = self.ask("GET", f"{API}/queue/data?session_hash={self.session}")

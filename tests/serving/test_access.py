@@ -1,4 +1,4 @@
-"""Whether a request comes from the machine that serves it."""
+"""Detection of local requests."""
 
 from __future__ import annotations
 

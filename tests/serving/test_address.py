@@ -1,4 +1,4 @@
-"""Where the page listens: what is typed, and what is printed."""
+"""Validation of the server's host and port, and the printed addresses."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def test_a_taken_port_is_named_before_anything_is_loaded() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for host in ("127.0.0.1", "0.0.0.0", "localhost"):
-            with pytest.raises(PortTakenError, match=f"port {port}: it is taken; choose another --port"):
+            with pytest.raises(
+                PortTakenError, match=f"port {port}: the port is in use; choose another --port"
+            ):
                 ServingAddress.checked(host, port)
 
 
@@ -55,7 +57,7 @@ def test_a_port_that_may_not_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(serving_address, "_bound", forbidden)
-    with pytest.raises(UserError, match="no permission; choose a --port of 1024 or more"):
+    with pytest.raises(UserError, match="permission denied; choose a --port of 1024 or more"):
         ServingAddress.checked("127.0.0.1", 80)
 
 
@@ -77,24 +79,24 @@ def test_a_free_port_that_another_program_takes_meanwhile_is_chosen_again(
 @pytest.mark.parametrize(
     ("typed", "sentence"),
     [
-        ("http://127.0.0.1:8000/", "is a URL; write --host 127.0.0.1 --port 8000."),
-        ("https://[::1]", "is a URL; write --host ::1."),
-        ("http://me:secret@example.org/page", "is a URL; write --host example.org."),
-        ("http://", "is a URL; write --host 127.0.0.1."),
-        ("127.0.0.1:8000", "includes a port; write --host 127.0.0.1 --port 8000."),
-        ("[::1]:8000", "includes a port; write --host ::1 --port 8000."),
-        ("localhost:", "includes a port; write --host localhost."),
-        (":8000", "includes a port; write --host 127.0.0.1 --port 8000."),
-        ("", "is blank"),
-        ("  ", "is blank"),
-        ("*", "write --host 0.0.0.0."),
-        ("::g", "is not a valid IP address"),
-        ("127.0.0", "is not a valid IP address"),
-        ("256.0.0.1", "is not a valid IP address"),
-        ("fe80::1%eth0", "has a zone"),
+        ("http://127.0.0.1:8000/", "it is a URL; use --host 127.0.0.1 --port 8000."),
+        ("https://[::1]", "it is a URL; use --host ::1."),
+        ("http://me:secret@example.org/page", "it is a URL; use --host example.org."),
+        ("http://", "it is a URL; use --host 127.0.0.1."),
+        ("127.0.0.1:8000", "it includes a port; use --host 127.0.0.1 --port 8000."),
+        ("[::1]:8000", "it includes a port; use --host ::1 --port 8000."),
+        ("localhost:", "it includes a port; use --host localhost."),
+        (":8000", "it includes a port; use --host 127.0.0.1 --port 8000."),
+        ("", "is empty"),
+        ("  ", "is empty"),
+        ("*", "use --host 0.0.0.0 for all addresses"),
+        ("::g", "not an IP address"),
+        ("127.0.0", "not an IP address"),
+        ("256.0.0.1", "not an IP address"),
+        ("fe80::1%eth0", "cannot contain a zone"),
         ("192.0.2.77", "this machine has no such address; use --host 127.0.0.1"),
-        ("x" * 300, "is unknown"),
-        ("\udcff", "is unknown"),
+        ("x" * 300, "not found"),
+        ("\udcff", "not found"),
     ],
 )
 def test_the_sentence_names_the_mistake(typed: str, sentence: str) -> None:
@@ -160,7 +162,5 @@ def test_the_environments_port(value: str | None, port: int | None) -> None:
 
 
 def test_an_invalid_port_in_the_environment_is_named() -> None:
-    with pytest.raises(
-        UserError, match=r"GRADIO_SERVER_PORT should be .*not 'abc'; correct it or give --port"
-    ):
+    with pytest.raises(UserError, match=r"Invalid GRADIO_SERVER_PORT 'abc'; use .*, or set --port"):
         ServingAddress.checked("127.0.0.1", None, {"GRADIO_SERVER_PORT": "abc"})

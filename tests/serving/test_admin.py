@@ -1,4 +1,4 @@
-"""Who may train on a server."""
+"""Authorization of training."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def test_a_stranger_at_a_local_server_may_not_train() -> None:
     admin = Admin(LOCAL)
     assert admin.local_only
     admin.check(local=True)
-    with pytest.raises(UserError, match="Only visitors at the server's own machine"):
+    with pytest.raises(UserError, match="Training is limited to the machine"):
         admin.check("guess", "127.0.0.1")
     Admin(LOCAL, everybody=True).check()
     Admin(LOCAL, password="secret").check("secret")
     behind = Admin(LOCAL, behind_proxy=True)
     assert not behind.offered
-    with pytest.raises(UserError, match="Training is off"):
+    with pytest.raises(UserError, match="Training is disabled"):
         behind.check(local=True)
 
 
@@ -55,7 +55,7 @@ def test_passwords_cannot_be_guessed_at_leisure() -> None:
     for _ in range(2 * TRIES):
         admin.check("secret", "203.0.113.8")  # who knows it is not counted
     for _ in range(TRIES):
-        with pytest.raises(UserError, match="not the administrator's password"):
+        with pytest.raises(UserError, match="Wrong administrator password"):
             admin.check("guess", "203.0.113.7")
     with pytest.raises(RateLimitError):
         admin.check("secret", "203.0.113.7")

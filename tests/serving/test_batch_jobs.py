@@ -1,4 +1,4 @@
-"""Several meshes from the page: which requests they are, and what becomes of each."""
+"""Batch jobs of the page: their requests and outcomes."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def test_more_like_a_variation_lies_round_that_variation() -> None:
 def test_a_series_goes_from_one_prompt_to_the_other() -> None:
     request = Request("a cup", blend="a hat", blend_weight=0.3)
     assert [one.blend_weight for one in series(request, 5)] == [0, 0.25, 0.5, 0.75, 1]
-    with pytest.raises(UserError, match="nothing to blend with"):
+    with pytest.raises(UserError, match="second prompt is missing"):
         series(Request("a cup"), 5)
     for count in (1, 17, 2.5, True):
-        with pytest.raises(UserError, match="from 2 to 16"):
+        with pytest.raises(UserError, match="use 2 to 16"):
             series(request, count)
 
 

@@ -193,7 +193,7 @@ def test_what_was_made_in_a_batch_is_not_remembered_as_made_alone(
 
 
 def test_two_devices_share_one_line() -> None:
-    """Two times the CPU stand for two GPUs: the same meshes, whichever made them."""
+    """Two workers on the CPU stand for two GPUs: both generate the same meshes."""
     with Engine("small", "cpu,cpu") as two, Engine("small", "cpu") as one:
         jobs = [two.submit(Request("a cup", seed=seed, **QUICK)) for seed in range(4)]
         made = [job.result(patience(60)).mesh for job in jobs]

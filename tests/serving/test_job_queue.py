@@ -1,4 +1,4 @@
-"""The line: order, cancelling, errors. The work is a stand-in, so that the tests decide when a step ends."""
+"""JobQueue: order, cancellation, errors. The work is fake, so that the tests decide when a step ends."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.processing.clean import Dropped
 from triplaneturbo.pipeline import Outcome, Progress, Result
 from triplaneturbo.request import Request
-from triplaneturbo.serving.job_queue import FIRST_GUESS, Job, JobQueue
+from triplaneturbo.serving.job_queue import INITIAL_ESTIMATE, Job, JobQueue
 
 
 class Work:
-    """Three steps a request; each waits for `gate` where the prompt says so, and the log tells the tale.
+    """Fake work: three logged steps per request, which wait for `gate` if the prompt is "gated".
 
     There is no surface for "nothing".
     """
@@ -59,36 +59,36 @@ def work() -> Work:
 
 
 @pytest.fixture
-def line(work: Work) -> Iterator[JobQueue]:
-    line = JobQueue([work], "test")
-    yield line
+def queue(work: Work) -> Iterator[JobQueue]:
+    queue = JobQueue([work], "test")
+    yield queue
     work.gate.set()
-    assert line.close(patience(20))
+    assert queue.close(patience(20))
 
 
 def _step(number: int, glb: bytes | None = None) -> Progress:
     return Progress("denoise", 0.0, 0.0, number, 9, glb=glb)
 
 
-def test_of_events_in_quick_succession_the_last_is_told_and_every_sketch(line: JobQueue) -> None:
-    job = Job([Request("a cup")], line)
+def test_of_events_in_quick_succession_the_last_is_told_and_every_sketch(queue: JobQueue) -> None:
+    job = Job([Request("a cup")], queue)
     for number in range(6):
-        job.add(_step(number, b"glTF" if number in (1, 3) else None))
+        job.add_event(_step(number, b"glTF" if number in (1, 3) else None))
     job.finish()
-    assert [event.step for event in job.events(rest=20)] == [1, 3, 5]
+    assert [event.step for event in job.events(min_interval=20)] == [1, 3, 5]
     assert [event.step for event in job.events()] == list(range(6))
 
 
-def test_an_event_that_came_too_soon_is_told_when_the_rest_is_over(line: JobQueue) -> None:
-    job = Job([Request("a cup")], line)
-    job.add(_step(0))
-    events = job.events(rest=0.3)
+def test_an_event_that_came_too_soon_is_told_when_the_rest_is_over(queue: JobQueue) -> None:
+    job = Job([Request("a cup")], queue)
+    job.add_event(_step(0))
+    events = job.events(min_interval=0.3)
     assert next(events).step == 0
-    job.add(_step(1))
-    job.add(_step(2))
+    job.add_event(_step(1))
+    job.add_event(_step(2))
     assert next(events).step == 2  # and nothing else has come meanwhile
-    job.add(_step(3))
-    job.add(_step(4, b"glTF"))
+    job.add_event(_step(3))
+    job.add_event(_step(4, b"glTF"))
     assert next(events).step == 4  # a sketch is not waited with
     job.finish()
     assert list(events) == []
@@ -96,37 +96,37 @@ def test_an_event_that_came_too_soon_is_told_when_the_rest_is_over(line: JobQueu
 
 def test_several_workers_serve_one_line() -> None:
     works = [Work(), Work()]
-    line = JobQueue(works, "test")
-    jobs = [line.join(Request("gated", seed=seed)) for seed in range(3)]
-    until(lambda: len(line._waiting) == 1)
+    queue = JobQueue(works, "test")
+    jobs = [queue.submit(Request("gated", seed=seed)) for seed in range(3)]
+    until(lambda: len(queue._waiting) == 1)
     assert [job.position for job in jobs] == [0, 0, 1]
     for work in works:
         work.gate.set()
     assert [job.result(patience(20)).request.seed for job in jobs] == [0, 1, 2]
     assert all(work.log for work in works)  # each had its part
-    names = [line.call(lambda: threading.current_thread().name, number) for number in range(2)]
+    names = [queue.call(lambda: threading.current_thread().name, number) for number in range(2)]
     assert names == ["test 0", "test 1"]
-    assert line.close(patience(20))
+    assert queue.close(patience(20))
 
 
-def test_first_come_first_served(line: JobQueue, work: Work) -> None:
-    jobs = [line.join(Request("a cup", seed=seed)) for seed in range(4)]
+def test_first_come_first_served(queue: JobQueue, work: Work) -> None:
+    jobs = [queue.submit(Request("a cup", seed=seed)) for seed in range(4)]
     assert [job.result(patience(20)).request.seed for job in jobs] == [0, 1, 2, 3]
     assert [entry for entry in work.log if entry.endswith("step 0")] == [
         f"a cup {seed} step 0" for seed in range(4)
     ]
 
 
-def test_events_are_the_same_for_whoever_listens_whenever(line: JobQueue) -> None:
-    job = line.join(Request("a cup"))
+def test_events_are_the_same_for_whoever_listens_whenever(queue: JobQueue) -> None:
+    job = queue.submit(Request("a cup"))
     live = [event.step for event in job.events()]
     assert live == [0, 1, 2]
     assert job.done
     assert [event.step for event in job.events()] == live
 
 
-def test_position_counts_down(line: JobQueue, work: Work) -> None:
-    first, second, third = (line.join(Request("gated", seed=seed)) for seed in range(3))
+def test_position_counts_down(queue: JobQueue, work: Work) -> None:
+    first, second, third = (queue.submit(Request("gated", seed=seed)) for seed in range(3))
     assert second.position == 1
     assert third.position == 2
     second.cancel()
@@ -137,8 +137,8 @@ def test_position_counts_down(line: JobQueue, work: Work) -> None:
     assert first.position is third.position is None
 
 
-def test_cancelling_a_waiting_request_ends_it_at_once(line: JobQueue, work: Work) -> None:
-    running, waiting = line.join(Request("gated")), line.join(Request("a cup", seed=7))
+def test_cancelling_a_waiting_request_ends_it_at_once(queue: JobQueue, work: Work) -> None:
+    running, waiting = queue.submit(Request("gated")), queue.submit(Request("a cup", seed=7))
     waiting.cancel()
     assert waiting.done
     with pytest.raises(Cancelled):
@@ -148,28 +148,28 @@ def test_cancelling_a_waiting_request_ends_it_at_once(line: JobQueue, work: Work
     assert not any(entry.startswith("a cup 7") for entry in work.log)
 
 
-def test_cancelling_a_running_request_takes_effect_within_one_step(line: JobQueue, work: Work) -> None:
-    job = line.join(Request("gated"))
+def test_cancelling_a_running_request_takes_effect_within_one_step(queue: JobQueue, work: Work) -> None:
+    job = queue.submit(Request("gated"))
     job.cancel()  # before the first of its three steps has ended
     work.gate.set()
     with pytest.raises(Cancelled):
         job.result(patience(20))
     steps = [entry for entry in work.log if "step" in entry]
     assert len(steps) <= 1
-    assert line.join(Request("a cup")).result(patience(20))
+    assert queue.submit(Request("a cup")).result(patience(20))
 
 
 @pytest.mark.parametrize(("prompt", "error"), [("broken", ZeroDivisionError), ("refused", UserError)])
-def test_errors_reach_the_ticket_and_the_worker_lives_on(line: JobQueue, prompt: str, error: type) -> None:
-    job = line.join(Request(prompt))
+def test_errors_reach_the_ticket_and_the_worker_lives_on(queue: JobQueue, prompt: str, error: type) -> None:
+    job = queue.submit(Request(prompt))
     assert list(job.events()) == []
     with pytest.raises(error):
         job.result(patience(20))
-    assert line.join(Request("a cup")).result(patience(20)).request.prompt == "a cup"
+    assert queue.submit(Request("a cup")).result(patience(20)).request.prompt == "a cup"
 
 
-def test_several_requests_on_one_ticket(line: JobQueue) -> None:
-    job = line.join(Request("a cup", seed=1), Request("nothing"), Request("a hat", seed=2))
+def test_several_requests_on_one_ticket(queue: JobQueue) -> None:
+    job = queue.submit(Request("a cup", seed=1), Request("nothing"), Request("a hat", seed=2))
     assert len(list(job.events())) == 9
     first, missing, last = job.results(patience(20))
     assert (first.request.prompt, last.request.prompt) == ("a cup", "a hat")
@@ -177,11 +177,11 @@ def test_several_requests_on_one_ticket(line: JobQueue) -> None:
     assert job.made == [first, missing, last]
     assert job.result(0) is first
     with pytest.raises(EmptySurfaceError):
-        line.join(Request("nothing"), Request("a cup")).result(patience(20))
+        queue.submit(Request("nothing"), Request("a cup")).result(patience(20))
 
 
-def test_what_was_made_before_a_cancelled_one_is_kept(line: JobQueue, work: Work) -> None:
-    job = line.join(Request("a cup"), Request("gated"))
+def test_what_was_made_before_a_cancelled_one_is_kept(queue: JobQueue, work: Work) -> None:
+    job = queue.submit(Request("a cup"), Request("gated"))
     for event in job.events():
         if event.step == 2 and not job.cancelled:
             job.cancel()
@@ -192,67 +192,69 @@ def test_what_was_made_before_a_cancelled_one_is_kept(line: JobQueue, work: Work
     assert all(made.request.prompt == "a cup" for made in job.made)
 
 
-def test_result_times_out(line: JobQueue) -> None:
+def test_result_times_out(queue: JobQueue) -> None:
     with pytest.raises(TimeoutError):
-        line.join(Request("gated")).result(0.01)
+        queue.submit(Request("gated")).result(0.01)
 
 
-def _busy(line: JobQueue) -> Job:
-    """A ticket that is being worked on and ends when the gate opens."""
-    job = line.join(Request("gated"))
-    until(lambda: not line._waiting)
+def _busy(queue: JobQueue) -> Job:
+    """A running job that ends when the gate opens."""
+    job = queue.submit(Request("gated"))
+    until(lambda: not queue._waiting)
     return job
 
 
 def test_a_full_line_says_when_to_come_again(work: Work) -> None:
-    line = JobQueue([work], "test", size=3)
-    running = _busy(line)
-    waiting = [line.join(Request("a cup")), line.join(Request("a cup"), Request("a hat"))]
-    with pytest.raises(QueueFullError, match=rf"^The queue is full; try again in {3 * FIRST_GUESS:.0f} s\.$"):
-        line.join(Request("a hat"))
+    queue = JobQueue([work], "test", size=3)
+    running = _busy(queue)
+    waiting = [queue.submit(Request("a cup")), queue.submit(Request("a cup"), Request("a hat"))]
+    with pytest.raises(
+        QueueFullError, match=rf"^The queue is full; try again in {3 * INITIAL_ESTIMATE:.0f} s\.$"
+    ):
+        queue.submit(Request("a hat"))
     waiting[0].cancel()
-    waiting.append(line.join(Request("a hat")))  # there is room again
+    waiting.append(queue.submit(Request("a hat")))  # there is room again
     with pytest.raises(QueueFullError):
-        line.join(Request("a hat"))
+        queue.submit(Request("a hat"))
     work.gate.set()
     for job in [running, waiting[1], waiting[2]]:
         assert all(not isinstance(outcome, UserError) for outcome in job.results(patience(20)))
-    assert line.close(patience(20))
+    assert queue.close(patience(20))
 
 
 def test_more_at_once_than_the_line_holds_are_let_in_where_nobody_waits(work: Work) -> None:
-    line = JobQueue([work], "test", size=2)
-    running = _busy(line)
-    several = line.join(*(Request("a cup", seed=seed) for seed in range(4)))
+    queue = JobQueue([work], "test", size=2)
+    running = _busy(queue)
+    several = queue.submit(*(Request("a cup", seed=seed) for seed in range(4)))
     work.gate.set()
     assert running.result(patience(20))
     assert len(several.results(patience(20))) == 4
-    assert line.close(patience(20))
+    assert queue.close(patience(20))
 
 
 @pytest.mark.parametrize(("workers", "seconds"), [(1, 14), (2, 7)])
 def test_the_wait_is_estimated_from_the_last_requests(workers: int, seconds: int) -> None:
     works = [Work() for _ in range(workers)]
-    line = JobQueue(works, "test", size=2, clock=iter([number * 7.0 for number in range(100)]).__next__)
-    line.join(Request("a cup")).result(patience(20))
-    until(lambda: len(line._took) == 1)
+    queue = JobQueue(works, "test", size=2, clock=iter([number * 7.0 for number in range(100)]).__next__)
+    queue.submit(Request("a cup")).result(patience(20))
+    until(lambda: len(queue._durations) == 1)
     for _ in range(workers):
-        _busy(line)
-    line.join(Request("a cup"))
-    line.join(Request("a cup"))
+        _busy(queue)
+    queue.submit(Request("a cup"))
+    queue.submit(Request("a cup"))
     with pytest.raises(QueueFullError) as info:
-        line.join(Request("a cup"))
+        queue.submit(Request("a cup"))
     assert info.value.seconds == seconds
     for work in works:
         work.gate.set()
-    assert line.close(patience(20))
+    assert queue.close(patience(20))
 
 
 def test_closing_cancels_everything(work: Work) -> None:
-    line = JobQueue([work], "test")
-    jobs = [line.join(Request("gated", seed=seed)) for seed in range(3)]
+    queue = JobQueue([work], "test")
+    jobs = [queue.submit(Request("gated", seed=seed)) for seed in range(3)]
     work.gate.set()
-    assert line.close(patience(20))
+    assert queue.close(patience(20))
     outcomes = []
     for job in jobs:
         try:
@@ -261,11 +263,11 @@ def test_closing_cancels_everything(work: Work) -> None:
             outcomes.append(-1)
     assert outcomes[-1] == -1
     with pytest.raises(RuntimeError, match="closed"):
-        line.join(Request("a cup"))
+        queue.submit(Request("a cup"))
 
 
 class Pieces:
-    """Idle work of so many pieces, which notes when they are done in the log of the requests' work."""
+    """Idle task with a given number of pieces, which are logged together with the requests' steps."""
 
     def __init__(self, log: list[str], left: int, gate: threading.Event | None = None) -> None:
         self.log, self.left, self.gate = log, left, gate
@@ -287,32 +289,32 @@ class Pieces:
 def test_idle_work_waits_for_requests_and_for_the_calls_that_follow_them(work: Work) -> None:
     gate = threading.Event()
     pieces = Pieces(work.log, 3, gate)
-    line = JobQueue([work], "test")
-    line.when_idle(pieces)
-    line.wake()
+    queue = JobQueue([work], "test")
+    queue.set_idle_task(pieces)
+    queue.wake()
     assert pieces.begun.wait(patience(20))
-    jobs = [line.join(Request("a cup", seed=seed)) for seed in range(2)]
+    jobs = [queue.submit(Request("a cup", seed=seed)) for seed in range(2)]
     gate.set()
     for job in jobs:
         assert job.result(patience(20))
-    line.call(lambda: work.log.append("call"))
+    queue.call(lambda: work.log.append("call"))
     until(lambda: pieces.left == 0)
     piece = "piece, test 0"
     told = [entry for entry in work.log if entry in (piece, "call") or entry.endswith("step 0")]
     assert told == [piece, "a cup 0 step 0", "a cup 1 step 0", "call", piece, piece]
     assert not pieces.ended
-    assert line.close(patience(20))
+    assert queue.close(patience(20))
     assert pieces.ended == ["test 0"]
 
 
 def test_idle_work_ends_with_the_line_and_is_begun_anew_when_woken(work: Work) -> None:
     pieces = Pieces(work.log, 1)
-    line = JobQueue([work, Work()], "test")
-    line.when_idle(pieces)
+    queue = JobQueue([work, Work()], "test")
+    queue.set_idle_task(pieces)
     for left in (1, 1_000_000):
         pieces.left = left
-        line.wake()
+        queue.wake()
         until(lambda: pieces.left < left)  # noqa: B023
     assert set(work.log) == {"piece, test 1"}  # the last thread's
-    assert line.close(patience(20))
+    assert queue.close(patience(20))
     assert pieces.ended == ["test 1"]

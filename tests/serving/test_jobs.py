@@ -1,4 +1,4 @@
-"""One request from the page, with the built-in model; and what the page's controls make of a request."""
+"""A single request of the page, with the built-in model."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_the_latest_request_wins_and_the_one_before_says_no_more(engine: Engine,
     assert list(slow) == []
     after = session.show(tmp_path / "nothing", 0)
     assert (before.number, after.number) == (before.number, before.number + 1)
-    assert session.show(tmp_path / "nothing", 0, Job([], engine._line)) is None
+    assert session.show(tmp_path / "nothing", 0, Job([], engine._queue)) is None
 
 
 def test_the_other_files_wait_where_something_else_may_be_begun(engine: Engine, tmp_path: Path) -> None:

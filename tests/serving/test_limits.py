@@ -1,4 +1,4 @@
-"""What is let in, of whom and how often; and who may train."""
+"""Request limits: sizes, rates, concurrency."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from triplaneturbo.errors import QueueFullError, UserError
 from triplaneturbo.request import Request
 from triplaneturbo.serving.limits import (
     MINUTE,
-    SESSIONS_AN_ADDRESS,
+    SESSIONS_PER_ADDRESS,
     Guard,
     Limits,
     RateLimit,
@@ -54,14 +54,20 @@ def test_others_may_reach_it(host: str) -> None:
 @pytest.mark.parametrize(
     ("request_", "said"),
     [
-        (Request("a cup", resolution=257), "a resolution of at most 256"),
-        (Request("a cup", texture_size=4096), "a texture size of at most 2048"),
-        (Request("a cup", faces=200_001), "a number of faces of at most 200000"),
-        (Request("a cup", steps=17), "a number of steps of at most 16"),
+        (Request("a cup", resolution=257), "resolution 257 exceeds this server's limit; use at most 256"),
+        (
+            Request("a cup", texture_size=4096),
+            "texture size 4096 exceeds this server's limit; use at most 2048",
+        ),
+        (
+            Request("a cup", faces=200_001),
+            "number of faces 200001 exceeds this server's limit; use at most 200000",
+        ),
+        (Request("a cup", steps=17), "number of steps 17 exceeds this server's limit; use at most 16"),
     ],
 )
 def test_strangers_get_nothing_huge(request_: Request, said: str) -> None:
-    with pytest.raises(UserError, match=f"This server allows {said}; ask for less"):
+    with pytest.raises(UserError, match=f"The {said}"):
         Limits.for_host(STRANGERS).check(Request("a hat"), request_)
     Limits.for_host(LOCAL).check(request_)
 
@@ -70,7 +76,7 @@ def test_the_defaults_are_within_the_limits() -> None:
     limits = Limits.for_host(STRANGERS)
     limits.check(Request("a cup", resolution=160, texture_size=2048))
     limits.check(*[Request("a cup", seed=seed) for seed in range(16)])
-    with pytest.raises(UserError, match="at most 16 meshes at once"):
+    with pytest.raises(UserError, match="at most 16 at once"):
         limits.check(*[Request("a cup", seed=seed) for seed in range(17)])
 
 
@@ -97,25 +103,25 @@ def test_a_stranger_at_a_local_server_is_held_to_a_stranger_s_limits() -> None:
     guard = Guard(loose)
     large = Request("a hat", resolution=300)
     guard.admit(large, session="one", address="127.0.0.1", local=True)
-    with pytest.raises(UserError, match=f"a resolution of at most {strict.resolution}"):
+    with pytest.raises(UserError, match=f"limit; use at most {strict.resolution}"):
         guard.admit(large, session="one", address="127.0.0.1")
     for _ in range(strict.per_minute or 0):
         guard.admit(Request("a hat"), session="one", address="127.0.0.1")
     with pytest.raises(RateLimitError):
         guard.admit(Request("a hat"), session="one", address="127.0.0.1")
-    with guard.alone("one"), pytest.raises(UserError, match="under way"), guard.alone("one"):
+    with guard.alone("one"), pytest.raises(UserError, match="active request"), guard.alone("one"):
         pass
 
 
 def test_what_the_server_sets_tighter_stays_tighter_for_strangers() -> None:
     own = Limits.for_host(LOCAL, queue=3, per_minute=7)
-    assert (own.for_strangers().per_minute, own.for_strangers().queue) == (7, 3)
-    assert Limits().for_strangers() == Limits()
+    assert (own.for_remote_visitors().per_minute, own.for_remote_visitors().queue) == (7, 3)
+    assert Limits().for_remote_visitors() == Limits()
 
 
 @pytest.mark.parametrize("flag", ["queue", "per_minute", "quota"])
 def test_a_flag_below_one_is_one_sentence(flag: str) -> None:
-    with pytest.raises(UserError, match=f"--{flag.replace('_', '-')} should be 1 or more, not 0"):
+    with pytest.raises(UserError, match=f"Invalid --{flag.replace('_', '-')} 0; use 1 or more"):
         Limits.for_host(LOCAL, **{flag: 0})
 
 
@@ -127,7 +133,7 @@ def test_the_window_slides() -> None:
     limit.take("one")
     clock.now += 10.5
     with pytest.raises(
-        RateLimitError, match=r"More than 2 requests in a minute; try again in 30 s\."
+        RateLimitError, match=r"Too many requests \(limit: 2 per minute\); try again in 30 s\."
     ) as info:
         limit.take("one")
     limit.take("another")
@@ -168,7 +174,7 @@ def test_many_threads_get_no_more_than_the_limit() -> None:
 
 def test_sessions_without_number_do_not_get_past_an_address_s_limit() -> None:
     guard = Guard(Limits(per_minute=2), Clock())
-    for number in range(2 * SESSIONS_AN_ADDRESS):
+    for number in range(2 * SESSIONS_PER_ADDRESS):
         guard.admit(Request("a cup"), session=f"new {number}", address="203.0.113.7")
     with pytest.raises(RateLimitError):
         guard.admit(Request("a cup"), session="one more", address="203.0.113.7")
@@ -193,9 +199,9 @@ def test_what_is_too_large_is_not_counted() -> None:
 def test_one_at_a_time_a_session() -> None:
     guard = Guard(Limits())
     with guard.alone("one"), guard.alone("another"), guard.alone(None, "203.0.113.7"):
-        with pytest.raises(UserError, match="has a request under way"), guard.alone("one"):
+        with pytest.raises(UserError, match="active request"), guard.alone("one"):
             pass
-        with pytest.raises(UserError, match="under way"), guard.alone(None, "203.0.113.7"):
+        with pytest.raises(UserError, match="active request"), guard.alone(None, "203.0.113.7"):
             pass
         with guard.alone(None, "203.0.113.8"):
             pass

@@ -1,4 +1,4 @@
-"""Where files go: names made safely, targets checked before any work, manifests."""
+"""Output files: safe names, checks of the targets before generation, manifests."""
 
 from __future__ import annotations
 
@@ -95,19 +95,19 @@ def test_in_a_folder_names_are_made_from_prompts(
 @pytest.mark.parametrize(
     ("output", "formats", "sentence"),
     [
-        ("cup", None, "should end in .glb, .zip, .ply, .stl, .usdz or, to be a folder, in /"),
-        ("cup.obj", None, "should end in .zip: an OBJ comes as a zip with its material and its texture"),
-        ("cup.OBJ", "obj", "should end in .zip: an OBJ comes as a zip"),
-        ("cup.obj", "glb", "should end in .zip: an OBJ comes as a zip"),
-        (".glb", None, "'.glb' has no name before its ending"),
-        ("cup.glb", "ply", "is not of the format ply"),
-        ("cup.glb", "glb,fbx", "no format 'fbx'; use glb, obj, ply, stl, usdz"),
-        ("cup.glb", "", "no format ''"),
-        ("  ", None, "name is blank"),
-        ("a\0b.glb", None, "name is blank"),
+        ("cup", None, "use .glb, .zip, .ply, .stl, .usdz, or end a folder's name with /"),
+        ("cup.obj", None, "use the suffix .zip, as an OBJ comes as a zip with its material and its texture"),
+        ("cup.OBJ", "obj", "use the suffix .zip, as an OBJ comes as a zip"),
+        ("cup.obj", "glb", "use the suffix .zip, as an OBJ comes as a zip"),
+        (".glb", None, "Invalid output '.glb': the file name is only a suffix"),
+        ("cup.glb", "ply", "does not match --format ply"),
+        ("cup.glb", "glb,fbx", "Unknown format 'fbx'; use glb, obj, ply, stl, usdz"),
+        ("cup.glb", "", "Unknown format ''"),
+        ("  ", None, "path is empty"),
+        ("a\0b.glb", None, "path is empty"),
         ("/dev/null/cup.glb", None, "'/dev/null' is a file"),
         ("/dev/full", "glb", None),
-        ("x" * 300 + ".glb", None, "File name too long; give another name"),
+        ("x" * 300 + ".glb", None, "File name too long; use another name"),
     ],
 )
 def test_targets_that_cannot_be_are_refused(
@@ -124,7 +124,7 @@ def test_targets_that_cannot_be_are_refused(
 
 def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cup.ply").mkdir()
-    with pytest.raises(UserError, match="is there and is no file"):
+    with pytest.raises(UserError, match="exists and is not a regular file"):
         _names(f"{tmp_path}/cup", "ply")
 
 
@@ -158,6 +158,6 @@ def test_a_manifest_replaces_what_is_made_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[]", "5", '{"files": [{}]}', '{"files": 5}', "\xff"])
 def test_a_foreign_manifest_is_refused_and_kept(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.jsonl").write_bytes(text.encode("latin-1"))
-    with pytest.raises(UserError, match="move it away"):
+    with pytest.raises(UserError, match="move the file away"):
         Manifest(tmp_path)
     assert (tmp_path / "manifest.jsonl").read_bytes() == text.encode("latin-1")

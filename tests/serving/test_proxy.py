@@ -1,4 +1,4 @@
-"""The page behind a real nginx: who may train, and the addresses of files."""
+"""The page behind nginx: training access, and URLs of files."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _page(engine: Engine, folder: Path, root_path: str = "", behind_proxy: bool 
 
 @pytest.fixture(scope="module")
 def servers(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """Pages as they are served, by name, and the address of an nginx in front of them."""
+    """Running pages by name, and the address of the nginx in front of them."""
     folder, port = tmp_path_factory.mktemp("proxy"), free_port()
     with ExitStack() as stack:
         own = stack.enter_context(_page(engine, folder / "own"))
@@ -83,7 +83,7 @@ def servers(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def _enter(page: Any, visitor: Visitor, headers: dict[str, str] | None = None, prefix: str = "") -> str:
-    """What a page is told when it is loaded and asks for a key to train."""
+    """Load a page and return the answer to its request for a training key."""
     hidden = next(p["id"] for p in page.config["components"] if p["props"].get("elem_id") == "train-key")
     load = next(d for d in page.config["dependencies"] if d["outputs"][:1] == [hidden])
     body = {"fn_index": load["id"], "data": [""], "session_hash": visitor.session, "event_data": None}
@@ -122,7 +122,7 @@ def test_behind_a_proxy_nobody_is_local(servers: dict[str, Any]) -> None:
     visitor = Visitor(shared.local_url)
     _, _, answer = visitor.post(f"{API}/call/v2/generate", body)
     _, _, stream = visitor.ask("GET", f"{API}/call/v2/generate/{json.loads(answer)['event_id']}")
-    assert b"This server allows a resolution of at most 256" in stream
+    assert b"limit; use at most 256" in stream
 
 
 @pytest.mark.parametrize("prefix", ["", "/app", "/told", "/rooted"])

@@ -1,4 +1,4 @@
-"""The addresses of files that browsers and programs get, with and without a reverse proxy."""
+"""URLs of files for browsers and API clients, with and without a reverse proxy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from triplaneturbo.serving.public_url import PublicUrl, checked_root_path
 
 
 def _seen(root_path: str = "", path: str = "/", **headers: str) -> tuple[str, str, Headers]:
-    """The path, the base of addresses, and all headers as Gradio sees them."""
+    """Return the path, the base URL and all headers as Gradio sees them."""
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     scope: dict[str, Any] = {"type": "http", "scheme": "http", "path": path, "headers": raw}
     seen = PublicUrl(checked_root_path(root_path)).scope(scope)
@@ -78,5 +78,5 @@ def test_a_prefix_that_the_proxy_passes_on_is_removed(path: str, inside: str) ->
     ["/a b", "/a?b", "ftp://toys/app", "http://", "https://toys/#x", "http://a b/", "//toys", "/a//b"],
 )
 def test_a_wrong_root_path_is_one_sentence(wrong: str) -> None:
-    with pytest.raises(UserError, match="--root-path should be a path such as /app"):
+    with pytest.raises(UserError, match=r"Invalid --root-path .*; use a path such as /app"):
         checked_root_path(wrong)

@@ -1,4 +1,4 @@
-"""What belongs to one open page."""
+"""Sessions of open pages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _with_file(session: Session, name: str = "cup") -> Path:
 
 @pytest.fixture
 def line() -> Iterator[JobQueue]:
-    """A line in which the tickets of these tests do not stand: they are only cancelled."""
+    """A queue that does not contain these tests' jobs, which are only cancelled."""
 
     def work(requests: Sequence[Request], sketches: str) -> Generator[Any, None, None]:
         yield from ()
@@ -121,7 +121,7 @@ def _size(folder: Path) -> int:
 
 
 def _make(session: Session, name: str, size: int = 1000) -> Path:
-    """As a page's request does."""
+    """Generate a file, as a request of the page does."""
     with session.busy():
         path = session.keep(name).with_suffix(".glb")
         path.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Starting in odd surroundings: environment, proxies, folders and locales. Servers are real processes."""
+"""Start in unusual environments: variables, proxies, folders and locales. Servers are real processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 from tests.helpers.paths import ROOT
 from tests.helpers.quick import QUICK
 from triplaneturbo.__main__ import main
-from triplaneturbo.cli import doctor, surroundings
+from triplaneturbo.cli import doctor, environment_checks
 from triplaneturbo.cli.flags import utf8
 from triplaneturbo.errors import UserError
 from triplaneturbo.models import catalog
@@ -30,7 +30,7 @@ from triplaneturbo.serving.preflight import check_served_folder
 MODULE = [sys.executable, "-m", "triplaneturbo"]
 APP = [sys.executable, str(ROOT / "app.py"), "--model", "small", "--device", "cpu"]
 BYTES_ONLY = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-PATIENCE = 300  # seconds until a server has started on a machine that is busy with other tests
+STARTUP_TIMEOUT = 300  # seconds until a server has started on a machine that is busy with other tests
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 needs_unix = pytest.mark.skipif(os.name != "posix", reason="for Unix shells")
@@ -49,7 +49,7 @@ def _run(command: list[str], folder: Path = ROOT, **environment: str) -> subproc
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=PATIENCE,
+        timeout=STARTUP_TIMEOUT,
     )
 
 
@@ -58,7 +58,7 @@ Serve = Callable[..., subprocess.Popen]
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Start a server in a shell, so that its streams can be redirected; it is ended with the test."""
+    """Start a server in a shell, so that its streams can be redirected; it is stopped after the test."""
     started: list[subprocess.Popen] = []
 
     def start(argv: list[str], folder: Path, redirection: str, **environment: str) -> subprocess.Popen:
@@ -82,7 +82,7 @@ def _free_port() -> int:
 
 
 def _until(condition: Callable[[], object], process: subprocess.Popen, log: Path | None = None) -> object:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + STARTUP_TIMEOUT
     while time.monotonic() < end:
         found = condition()
         if found:
@@ -100,7 +100,7 @@ def _answers(url: str) -> bool:
 
 
 def _family() -> tuple[str, str]:
-    """The widest address to listen at, and how this machine reaches it."""
+    """The most general address on which to listen, and the URL that reaches it from this machine."""
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))
@@ -112,7 +112,7 @@ def _family() -> tuple[str, str]:
 @needs_unix
 @pytest.mark.slow
 def test_two_servers_on_one_folder_whatever_surrounds_them(serve: Serve, tmp_path: Path) -> None:
-    """The first one in an odd folder, with variables that stop Gradio; the second with its output lost."""
+    """The first in an unusual folder, with variables that break Gradio; the second with lost output."""
     from gradio_client import Client
 
     folder = tmp_path / 'it\'s "odd" $HOME #1 %20 ü蘑🍄'
@@ -146,7 +146,7 @@ def test_two_servers_on_one_folder_whatever_surrounds_them(serve: Serve, tmp_pat
     assert re.fullmatch(rf"http://{re.escape(local)}:[1-9]\d*/", url)
     assert _answers(url)
     said = log.read_text()
-    assert "Ignored: GRADIO_DEBUG, GRADIO_MCP_SERVER, GRADIO_NUM_PORTS, GRADIO_SHARE; the flags" in said
+    assert "Ignored variables: GRADIO_DEBUG, GRADIO_MCP_SERVER, GRADIO_NUM_PORTS, GRADIO_SHARE; use" in said
     assert re.search(r"^Open \S+\nListening on all IPv[46] addresses", said, re.MULTILINE)
     _until(lambda: _answers(f"http://127.0.0.1:{port}/"), second)
 
@@ -166,10 +166,16 @@ def test_two_servers_on_one_folder_whatever_surrounds_them(serve: Serve, tmp_pat
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["--port", "70000"], "Argument --port: it should be a whole number from 0 (any free port) to 65535"),
-        (["--port", "-1"], "Argument --port: it should be a whole number from 0"),
-        (["--host", "http://127.0.0.1"], "The host 'http://127.0.0.1' is a URL; write --host 127.0.0.1."),
-        (["--host", "127.0.0.1:8000"], "includes a port; write --host 127.0.0.1 --port 8000."),
+        (
+            ["--port", "70000"],
+            "Argument --port: invalid value '70000': use a whole number from 0 (any free port) to 65535",
+        ),
+        (["--port", "-1"], "Argument --port: invalid value '-1': use a whole number from 0"),
+        (
+            ["--host", "http://127.0.0.1"],
+            "Invalid host 'http://127.0.0.1': it is a URL; use --host 127.0.0.1.",
+        ),
+        (["--host", "127.0.0.1:8000"], "it includes a port; use --host 127.0.0.1 --port 8000."),
     ],
 )
 def test_an_address_that_cannot_be_is_one_sentence(
@@ -189,7 +195,7 @@ def test_an_invalid_port_of_the_environment_counts_only_where_it_is_used(
 ) -> None:
     monkeypatch.setenv("GRADIO_SERVER_PORT", "abc")
     assert main(["serve", "--model", "enormous"]) == 2
-    assert capsys.readouterr().err.startswith("GRADIO_SERVER_PORT should be a whole number")
+    assert capsys.readouterr().err.startswith("Invalid GRADIO_SERVER_PORT 'abc'; use a whole number")
     monkeypatch.setenv("GRADIO_SERVER_PORT", "abc")  # the start takes it away from Gradio
     assert main(["serve", "--model", "enormous", "--port", "0"]) == 2
     assert "no model 'enormous'" in capsys.readouterr().err
@@ -218,8 +224,8 @@ def test_a_working_folder_that_is_gone_is_one_sentence(command: list[str], tmp_p
     done = _run(["sh", "-c", gone, "sh", str(tmp_path / "gone"), *command])
     said = done.stdout + done.stderr
     assert done.returncode == (1 if "doctor" in command else 2)
-    assert "The working folder no longer exists" in said
-    assert "All is well" not in said
+    assert "The working directory no longer exists" in said
+    assert "No problems found" not in said
     assert "Traceback" not in said
 
 
@@ -264,7 +270,7 @@ def test_proxies_are_left_out_for_a_while_only(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_gradio_is_imported_with_a_folder_of_this_process(tmp_path: Path) -> None:
-    """However the page is reached: by the command, or by a module of its own."""
+    """For every way to start the page."""
     (tmp_path / "gradio").write_text("somebody else's")
     program = (
         "import triplaneturbo.serving.history_entry, os, gradio.routes, tempfile\n"
@@ -280,7 +286,7 @@ def test_gradio_is_imported_with_a_folder_of_this_process(tmp_path: Path) -> Non
 def test_no_folder_for_temporary_files_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Torch cannot even be imported then."""
+    """Torch cannot be imported in this case."""
 
     def nowhere() -> str:
         raise FileNotFoundError("No usable temporary directory found")
@@ -290,7 +296,7 @@ def test_no_folder_for_temporary_files_is_one_sentence(
         assert main(command) == code
         out, err = capsys.readouterr()
         assert "set TMPDIR to one that is" in out + err
-        assert "All is well" not in out
+        assert "No problems found" not in out
 
 
 UNWELL = [
@@ -318,9 +324,9 @@ def test_doctor_finds_what_is_wrong_with_the_environment(
         monkeypatch.setattr(doctor, part, list)
     assert main(["doctor"]) == 1
     said = capsys.readouterr().out
-    assert "All is well" not in said
+    assert "No problems found" not in said
     assert remedy in said
-    assert "1 to mend" in said
+    assert "Problems found: 1." in said
 
 
 def test_this_machine_is_reached_without_a_proxy() -> None:
@@ -334,7 +340,7 @@ def test_this_machine_is_reached_without_a_proxy() -> None:
 
 
 def test_the_temporary_folder_goes_with_a_server_that_is_terminated(tmp_path: Path) -> None:
-    """Then the process ends without its exit handlers."""
+    """In this case the process skips its exit handlers."""
     program = (
         "import os\n"
         "from triplaneturbo.serving.gradio_environment import prepare, temporary_folder_removed\n"
@@ -352,26 +358,26 @@ def test_doctor_names_ignored_variables_and_a_taken_port(monkeypatch: pytest.Mon
     monkeypatch.setenv("GRADIO_SHARE", "true")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         monkeypatch.setenv("GRADIO_SERVER_PORT", str(taken.getsockname()[1]))
-        findings = list(surroundings.surroundings())
+        findings = list(environment_checks.check_environment())
     assert not any(finding.remedy for finding in findings)
     told = {finding.what: finding.found for finding in findings}
     assert "GRADIO_SHARE" in told["Gradio's variables"]
-    assert "taken now; --port 0" in told["page's address"]
+    assert "in use; --port 0" in told["page's address"]
 
 
 def test_doctor_finds_a_folder_that_cannot_be_written(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert surroundings.outputs_folder() == ("results", str(tmp_path / "outputs"), "")
+    assert environment_checks.outputs_folder() == ("results", str(tmp_path / "outputs"), "")
     (tmp_path / "outputs").write_text("in the way")
-    assert "is not a folder" in surroundings.outputs_folder().found
+    assert "is not a folder" in environment_checks.outputs_folder().found
     (tmp_path / "outputs").unlink()
-    monkeypatch.setattr(surroundings.os, "access", lambda *_: False)
-    assert "-o FOLDER/" in surroundings.outputs_folder().remedy
+    monkeypatch.setattr(environment_checks.os, "access", lambda *_: False)
+    assert "-o FOLDER/" in environment_checks.outputs_folder().remedy
     (tmp_path / "a\nb").mkdir()
     monkeypatch.chdir(tmp_path / "a\nb")
-    assert "control character" in surroundings.outputs_folder().found
+    assert "control character" in environment_checks.outputs_folder().found
 
 
 def test_a_user_without_a_home_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

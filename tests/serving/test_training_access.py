@@ -1,4 +1,4 @@
-"""Who may train on a page, and what becomes of the lists that they send."""
+"""Keys for training, and uploaded prompt lists."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from triplaneturbo.serving.training_access import MOST_KEYS, TrainingAccess
 
 
 def test_a_key_is_for_those_who_may_train(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="Training is off"):
+    with pytest.raises(UserError, match="Training is disabled"):
         TrainingAccess(Admin("0.0.0.0"), tmp_path).enter()
-    with pytest.raises(UserError, match="Training is off"):
+    with pytest.raises(UserError, match="Training is disabled"):
         TrainingAccess(Admin("0.0.0.0"), tmp_path).check("0" * 64)
-    with pytest.raises(UserError, match="server's own machine"):
+    with pytest.raises(UserError, match="limited to the machine on which the server runs"):
         TrainingAccess(Admin("127.0.0.1"), tmp_path).enter()
     asking = TrainingAccess(Admin("0.0.0.0", password="secret"), tmp_path)
-    with pytest.raises(UserError, match="not the administrator's password"):
+    with pytest.raises(UserError, match="Wrong administrator password"):
         asking.enter("guess")
     key = asking.enter("secret")
     assert asking.check(key) == key
     for wrong in (None, "", key[:-1], key.upper(), [key], {"key": key}):
-        with pytest.raises(UserError, match="may not train"):
+        with pytest.raises(UserError, match="has no training access"):
             asking.check(wrong)
 
 
@@ -46,9 +46,9 @@ def test_a_list_lies_where_nothing_is_served_from_and_goes(tmp_path: Path) -> No
     admission.drop(key)
     assert not list(tmp_path.iterdir())
     for name in ("ducks.html", "ducks", "", ".csv.exe"):
-        with pytest.raises(UserError, match=r"ends in \.txt"):
+        with pytest.raises(UserError, match=r"use \.txt"):
             admission.receive(key, name)
-    with pytest.raises(UserError, match="may not train"):
+    with pytest.raises(UserError, match="has no training access"):
         admission.receive("0" * 64, "ducks.txt")
 
 

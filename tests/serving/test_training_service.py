@@ -1,4 +1,4 @@
-"""An engine that learns between requests. What a run does is a stand-in, so that tests time it."""
+"""Background fine-tuning of an engine, with a fake training loop that the tests control."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ QUICK: dict[str, Any] = {"resolution": 24, "texture_size": 512, "steps": 2}
 
 
 class Lesson:
-    """Runs of this do an iteration each time that one is allowed, and note in which thread.
+    """Fake training loop: does an iteration each time one is allowed, and records its thread.
 
     Attributes:
         broken: raised instead of the next iteration.
@@ -71,7 +71,7 @@ def setup(monkeypatch: pytest.MonkeyPatch) -> Lesson:
 
 @pytest.fixture
 def shelf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A library of its own."""
+    """A separate folder of adapters."""
     folder = tmp_path / "adapters"
     for module, names in ((adapters, ("adapters", "adapter")), (training_module, ("adapters",))):
         for name in names:
@@ -160,7 +160,7 @@ def test_pause_saves_and_resume_goes_on(engine: Engine, setup: Lesson, tmp_path:
     setup.allowed.release()
     assert state_when(engine, lambda state: not state.active).state == "finished"
     assert [entry[0] for entry in setup.log] == ["1", "2", "s", "3"]
-    with pytest.raises(UserError, match="no run to go on with"):
+    with pytest.raises(UserError, match="no run to resume"):
         engine.resume_run()
 
 
@@ -186,15 +186,15 @@ def test_a_run_is_stopped_and_kept_or_discarded(
 
 
 def test_there_is_one_run_at_a_time_and_what_cannot_be_is_no_run(engine: Engine, setup: Lesson) -> None:
-    with pytest.raises(UserError, match="does not know 'a dragon'"):
+    with pytest.raises(UserError, match="cannot express these prompts: 'a dragon'"):
         engine.begin_run(FinetuneConfig("ducks", ("a red duck", "a dragon")))
     with pytest.raises(UserError, match=r"name '\.\./x' cannot be"):
         engine.begin_run(order("../x"))
     assert engine.run_state() is None
     engine.begin_run(order())
-    with pytest.raises(UserError, match="The run ducks is under way"):
+    with pytest.raises(UserError, match="The run ducks is active"):
         engine.begin_run(order("cups"))
-    with pytest.raises(UserError, match="under way"):
+    with pytest.raises(UserError, match="is active"):
         engine.choose_run("ducks")
     assert setup.begun.wait(patience(60))
     engine.pause_run()
@@ -208,7 +208,7 @@ def test_there_is_one_run_at_a_time_and_what_cannot_be_is_no_run(engine: Engine,
     assert set(engine.run_names()) == {"ducks", "cups"}
     engine.choose_run("ducks")
     assert engine.run_state().state == "paused"  # type: ignore[union-attr]
-    with pytest.raises(UserError, match="That run is gone"):
+    with pytest.raises(UserError, match="This run no longer exists"):
         engine.choose_run("hats")
 
 
@@ -216,8 +216,8 @@ def test_there_is_one_run_at_a_time_and_what_cannot_be_is_no_run(engine: Engine,
     ("error", "said"),
     [
         (UserError("The loss is not finite: lower the rate."), "The loss is not finite: lower the rate."),
-        (MemoryError(), "Out of memory on cpu while it learned"),
-        (ZeroDivisionError("bug"), r"Something is wrong in the program \(ZeroDivisionError\)"),
+        (MemoryError(), "Out of memory on cpu during training"),
+        (ZeroDivisionError("bug"), r"Internal error \(ZeroDivisionError\)"),
     ],
     ids=["user", "memory", "bug"],
 )

@@ -1,4 +1,4 @@
-"""Results kept on disk: whose they are, what is left after a restart, and what goes when space is short."""
+"""History on disk: ownership, restarts, and deletion when the quota is exhausted."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_visitors_do_not_see_each_other(shelf: UserHistory, tmp_path: Path) -> N
     other = History(tmp_path / "history").of(OTHER)
     assert other.entries() == []
     for act in (other.get, other.delete, lambda id: other.pin(id, True)):
-        with pytest.raises(UserError, match="That result is gone"):
+        with pytest.raises(UserError, match="This result no longer exists"):
             act(entry.id)
     with pytest.raises(UserError, match="gone"):
         other.attach(entry.id, "glb", b"mine")
@@ -112,7 +112,7 @@ def test_what_is_no_token_is_one_sentence(tmp_path: Path, token: Any) -> None:
 def test_what_is_no_result_is_one_sentence(shelf: UserHistory, id: Any) -> None:
     _add(shelf)
     for act in (shelf.get, shelf.delete, lambda id: shelf.attach(id, "glb", b"x")):
-        with pytest.raises(UserError, match="That result is gone; make it again"):
+        with pytest.raises(UserError, match="This result no longer exists; generate it again"):
             act(id)
     assert len(shelf.entries()) == 1
 
@@ -265,7 +265,7 @@ def test_a_zip_leaves_out_what_is_deleted_meanwhile(
 
 
 def _quota(shelf: UserHistory, quota: int) -> None:
-    shelf._room.quota = quota
+    shelf._store.quota = quota
 
 
 def test_the_oldest_make_room_whosesoever_they_are(tmp_path: Path, clock: Clock) -> None:
@@ -290,7 +290,7 @@ def test_never_one_that_is_pinned_in_use_or_new(tmp_path: Path, clock: Clock) ->
     clock.now += FRESH
     fresh = _add(shelf, "fresh", 10_000)
     with used.in_use():
-        with pytest.raises(UserError, match="The disk quota of 5e-05 GB is used up") as info:
+        with pytest.raises(UserError, match="The disk quota of 5e-05 GB is exhausted") as info:
             _add(history.of(OTHER), "more", 10_000)
         assert "\n" not in str(info.value)
         assert all(entry.folder.exists() for entry in (pinned, used, fresh))
@@ -366,7 +366,7 @@ def test_unpinning_what_is_not_pinned(shelf: UserHistory) -> None:
 
 
 def test_threads_and_processes_on_one_root(tmp_path: Path) -> None:
-    """Each adds, attaches, pins and deletes on a shelf of its own and on a common one."""
+    """Each process adds, attaches, pins and deletes in its own history and in a common one."""
     code = (
         "import sys; sys.path.insert(0, '.'); from tests.serving.test_user_history import busy;"
         f"from pathlib import Path; busy(Path({str(tmp_path)!r}), sys.argv[1])"
@@ -404,7 +404,7 @@ def test_threads_and_processes_on_one_root(tmp_path: Path) -> None:
 
 
 def busy(root: Path, name: str) -> None:
-    """What one of them does."""
+    """The work of one process."""
     history = History(root, quota=10_000_000)
     own, common = history.of(name * 43), history.of(OTHER)
     for number in range(12):

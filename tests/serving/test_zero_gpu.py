@@ -1,4 +1,4 @@
-"""The decorator of ZeroGPU is put around what computes where `spaces` is importable, and nowhere else."""
+"""ZeroGPU's decorator wraps computation if `spaces` is installed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUICK: dict[str, Any] = {"steps": 2, "resolution": 24, "unwrap": "none"}
 
 @pytest.fixture
 def spaces(monkeypatch: pytest.MonkeyPatch) -> Iterator[list]:
-    """A package `spaces` that forks a process for each call, as the real one does, and tells of them."""
+    """A fake `spaces` that forks a process for each call, as the real one does, and records the calls."""
     told: list = []
     fork = multiprocessing.get_context("fork")
 
@@ -92,4 +92,4 @@ def no_surface(*_: object) -> torch.Tensor:
 
 def test_elsewhere_nothing_is_wrapped() -> None:
     assert zero_gpu.on_gpu(print) is print  # type: ignore[arg-type, comparison-overlap]
-    assert not zero_gpu.is_lent()
+    assert not zero_gpu.is_zero_gpu()

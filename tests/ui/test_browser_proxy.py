@@ -38,6 +38,6 @@ def test_viewer_and_downloads_work_and_training_is_closed(browser: Any, proxied:
         assert name.endswith(".glb")
         assert data.startswith(b"glTF")
         page.click("[role=tab]:has-text('Advanced')")
-        page.wait_for_selector("text=Only visitors at the server's own machine may train here")
+        page.wait_for_selector("text=Training is limited to the machine on which the server runs")
         assert not page.is_visible("#training")
         keep(page, f"proxy-{prefix.strip('/') or 'top'}")

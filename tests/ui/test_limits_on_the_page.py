@@ -62,7 +62,7 @@ def test_too_large_and_too_often(engine: Engine, tmp_path: Path) -> None:
         program, other = (api_client(url, tmp_path / name) for name in ("one", "other"))
         assert "at most 64; ask for less" in _ask(program, resolution=80)
         assert _ask(program) == ""
-        assert re.search(r"More than 1 requests in a minute; try again in \d+ s\.", _ask(program))
+        assert re.search(r"Too many requests \(limit: 1 per minute\); try again in \d+ s\.", _ask(program))
         assert _ask(other) == ""
 
 
@@ -82,7 +82,7 @@ def test_one_at_a_time_and_a_full_queue(
         clients = [api_client(url, tmp_path / str(n)) for n in range(3)]
         running = pool.submit(_ask, clients[0], "a hat")
         assert begun.wait(patience(60))
-        assert "This session has a request under way" in _ask(clients[0], "a house")
+        assert "This session already has an active request" in _ask(clients[0], "a house")
         waiting = pool.submit(_ask, clients[1], "a car")
         until(lambda: engine._line._waiting)
         assert re.fullmatch(r"The queue is full; try again in \d+ s\.", _ask(clients[2], "a duck"))
@@ -106,7 +106,7 @@ def test_a_full_disk_is_one_sentence_and_nothing_more_is_written(
         before = {path: path.stat().st_size for path in (tmp_path / "served").rglob("*.glb")}
         assert len(before) == 1
         for client in clients[1:]:
-            assert "used up by other pages; try again in a minute" in _ask(client, "a hat")
+            assert "used by other pages; try again in a minute" in _ask(client, "a hat")
         assert {path: path.stat().st_size for path in (tmp_path / "served").rglob("*.glb")} == before
         assert _ask(clients[0], "a hat") == ""  # its own make way
         assert len(list((tmp_path / "served").rglob("*.glb"))) == 1

@@ -13,7 +13,7 @@ from tests.ui.test_panels import Reader
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.run import Report
-from triplaneturbo.serving.training_service import RunState, _logged
+from triplaneturbo.serving.training_service import RunState, _append_losses
 from triplaneturbo.ui.training import prompt_list, running
 
 NASTY = "<img src=x onerror=alert(2)>"
@@ -85,9 +85,9 @@ def test_scores_are_shown_side_by_side_and_nothing_that_is_not_there() -> None:
 def test_an_iteration_that_is_done_again_takes_the_place_of_what_was_logged() -> None:
     log: tuple[dict[str, Any], ...] = ()
     for iteration, loss in ((1, 0.1), (2, 0.2), (3, 0.3), (2, 0.4)):
-        log = _logged(log, Report(iteration, 9, {"sd": loss}))
+        log = _append_losses(log, Report(iteration, 9, {"sd": loss}))
     assert log == ({"iteration": 1, "sd": 0.1}, {"iteration": 2, "sd": 0.4})
-    assert _logged(log, Report(2, 9, doing="drawing")) == log
+    assert _append_losses(log, Report(2, 9, doing="drawing")) == log
 
 
 def test_nothing_of_a_list_goes_without_a_word() -> None:

@@ -11,7 +11,7 @@ import pytest
 from numba.core.caching import UserProvidedCacheLocator
 
 from tests.helpers.paths import ROOT
-from triplaneturbo.cli import surroundings
+from triplaneturbo.cli import environment_checks
 from triplaneturbo.utils import kernels
 
 
@@ -74,12 +74,12 @@ def test_numbas_own_variable_comes_first(
 def test_where_nothing_can_be_written_it_is_said_and_doctor_finds_it(
     home: Path, unwritable: list[Path]
 ) -> None:
-    assert surroundings.compiled_kernels().remedy == ""
+    assert environment_checks.compiled_kernels().remedy == ""
     unwritable.append(home)
     kernels._cache_enabled.__wrapped__()
     assert numba.config.CACHE_DIR == ""
     assert kernels.cache_folder() is None
-    assert "NUMBA_CACHE_DIR" in surroundings.compiled_kernels().remedy
+    assert "NUMBA_CACHE_DIR" in environment_checks.compiled_kernels().remedy
     assert _said_while_compiling() == [kernels.COMPILING_EACH_TIME]
 
 
@@ -132,7 +132,7 @@ def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch, unw
     assert kernels.cache_folder() is None
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     assert kernels.user_cache() is None
-    assert "a home folder" in surroundings.compiled_kernels().found
+    assert "a home folder" in environment_checks.compiled_kernels().found
 
 
 def test_where_nothing_can_be_kept_numba_keeps_nothing_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,11 @@
-"""The commands of `python -m triplaneturbo`, one a file: a docstring, add_arguments and run."""
+"""Commands of `python -m triplaneturbo`, one per module.
 
-DONE, TO_MEND, BAD_INPUT, NO_SURFACE, INTERRUPTED = 0, 1, 2, 3, 130
+Each module has a docstring, whose first line is the command's help, and the functions add_arguments and run.
+"""
+
+DONE, PROBLEMS_FOUND, BAD_INPUT, NO_SURFACE, INTERRUPTED = 0, 1, 2, 3, 130
 OUTPUT_LOST = 1  # standard output could not be written
 
 
 class Terminated(SystemExit):
-    """A server is to end, as Docker ends one (SIGTERM)."""
+    """Raised on SIGTERM, with which Docker stops a server."""

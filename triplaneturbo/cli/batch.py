@@ -1,4 +1,4 @@
-"""The lines of a batch as requests, each with the name of its files."""
+"""Batches: expand the lines of a prompt file into requests with file names."""
 
 from __future__ import annotations
 
@@ -16,57 +16,61 @@ from triplaneturbo.serving.output_files import OutputJob
 MOST_SHOWN = 5
 
 
-def read(file: str, column: str | None) -> PromptList:
-    """Read a batch.
+def read_prompts(file: str, column: str | None) -> PromptList:
+    """Read a file of prompts.
 
     Raises:
-        UserError: it cannot be read, or has no prompt.
+        UserError: the file cannot be read, or contains no prompt.
     """
-    listed = read_batch(Path(os.path.expanduser(file)), column)
-    if not listed.lines:
-        left = listed.summary.partition("; ")[2]
-        raise UserError(f"{shown(file)} holds no prompt{f' ({left})' if left else ''}; write one a line.")
-    return listed
+    prompts = read_batch(Path(os.path.expanduser(file)), column)
+    if not prompts.lines:
+        skipped = prompts.summary.partition("; ")[2]
+        raise UserError(
+            f"{shown(file)} contains no prompt{f' ({skipped})' if skipped else ''}; write one per line."
+        )
+    return prompts
 
 
-class Named(NamedTuple):
-    """A request of a batch, and what its files are to be called ("": by the prompt)."""
+class NamedRequest(NamedTuple):
+    """A request of a batch and the name of its files ("": named after the prompt)."""
 
     request: Request
     name: str
 
 
-def requests(listed: PromptList, first: Request, count: int, file: str) -> list[Named]:
-    """The requests of a batch, each once.
+def expand_requests(prompts: PromptList, template: Request, count: int, file: str) -> list[NamedRequest]:
+    """Return the requests of a batch, without duplicates.
 
     Args:
-        listed: the batch.
-        first: what all have in common; its seed is that of lines without one.
-        count: so many for each line, with seeds from the line's own one on.
-        file: for errors.
+        prompts: the lines of the batch.
+        template: settings of all requests; its seed applies to lines without one.
+        count: number of requests per line, with consecutive seeds.
+        file: the file's name, for error messages.
 
     Raises:
-        UserError: a request cannot be.
+        UserError: a request is invalid.
     """
-    made: dict[Named, None] = {}
-    for line in listed.lines:
-        seed = first.seed if line.seed is None else line.seed
+    requests: dict[NamedRequest, None] = {}
+    for line in prompts.lines:
+        seed = template.seed if line.seed is None else line.seed
         for number in range(count):
             try:
-                request = replace(first, prompt=line.prompt, seed=seed + number).checked()
+                request = replace(template, prompt=line.prompt, seed=seed + number).checked()
             except UserError as error:
                 if line.seed is None:
                     raise
                 raise UserError(f"{shown(line.prompt)} in {shown(file)}: {error}") from None
-            several = bool(line.name) and count > 1
-            name = f"{line.name}-{number + 1:0{len(str(count))}}" if several else line.name
-            made[Named(request, name)] = None
-    return list(made)
+            numbered = bool(line.name) and count > 1
+            name = f"{line.name}-{number + 1:0{len(str(count))}}" if numbered else line.name
+            requests[NamedRequest(request, name)] = None
+    return list(requests)
 
 
-def tell(file: str, listed: PromptList, wanted: list[Named], jobs: list[OutputJob]) -> None:
-    """Say on standard error what was decided, what was left out, and which names were changed."""
-    for line in (f"{_printable(file)}: {listed.summary}", *listed.notes, _renamed(wanted, jobs)):
+def print_summary(
+    file: str, prompts: PromptList, requests: list[NamedRequest], jobs: list[OutputJob]
+) -> None:
+    """Print on standard error how the file was read, what was skipped and which names were changed."""
+    for line in (f"{_printable(file)}: {prompts.summary}", *prompts.notes, _renamed(requests, jobs)):
         if line:
             print(line, file=sys.stderr)
 
@@ -75,14 +79,16 @@ def _printable(file: str) -> str:
     return file if file.isprintable() else shown(file)
 
 
-def _renamed(wanted: list[Named], jobs: list[OutputJob]) -> str:
-    """A sentence on files that are not called as wanted; "" if there are none."""
+def _renamed(requests: list[NamedRequest], jobs: list[OutputJob]) -> str:
+    """A sentence on names that were changed; "" if there are none."""
     stems = [next(iter(job.paths.values())).stem for job in jobs]
     changed = [
-        (one.name, stem) for one, stem in zip(wanted, stems, strict=True) if one.name not in ("", stem)
+        (named.name, stem)
+        for named, stem in zip(requests, stems, strict=True)
+        if named.name not in ("", stem)
     ]
     if not changed:
         return ""
-    shows = "; ".join(f"{shown(name)}: {stem}" for name, stem in changed[:MOST_SHOWN])
+    examples = "; ".join(f"{shown(name)}: {stem}" for name, stem in changed[:MOST_SHOWN])
     more = f"; and {len(changed) - MOST_SHOWN:,} more" if len(changed) > MOST_SHOWN else ""
-    return f"Names changed to safe and different ones: {shows}{more}."
+    return f"Names changed to safe, unique ones: {examples}{more}."

@@ -1,4 +1,4 @@
-"""tell what this machine has, what is missing and what to do about it"""
+"""check this machine for missing packages, devices, models and folders"""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from importlib import metadata
 from pathlib import Path
 
 from triplaneturbo import __version__
-from triplaneturbo.cli import DONE, TO_MEND
-from triplaneturbo.cli.finding import Finding, mending
-from triplaneturbo.cli.surroundings import surroundings
+from triplaneturbo.cli import DONE, PROBLEMS_FOUND
+from triplaneturbo.cli.environment_checks import check_environment
+from triplaneturbo.cli.finding import Finding, finding_from_error
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapters import misplaced_adapters
 from triplaneturbo.models.catalog import CHECKOUT, ROOT, SMALL, find_full, find_model
@@ -29,24 +29,26 @@ RESTORE = "git checkout -- checkpoints" if CHECKOUT else "install triplaneturbo 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Doctor takes none."""
+    """Declare no arguments."""
 
 
 def run(_: argparse.Namespace) -> int:
-    """Print the findings; 0 if all is well, 1 if something is to be mended."""
+    """Print the findings; return 0 if there is no problem, otherwise 1."""
     try:
         check_process()
-        findings = [*_machine(), *_packages(), *_devices(), *_models(), *_adapters(), *surroundings()]
-    except UserError as error:  # nothing else can be looked at then: torch aborts in a folder that is gone
-        findings = [mending("this process", error)]
+        findings = [*_machine(), *_packages(), *_devices(), *_models(), *_adapters(), *check_environment()]
+    except UserError as error:  # the other checks are impossible: torch aborts in a deleted folder
+        findings = [finding_from_error("this process", error)]
     for finding in findings:
-        mark = "MEND" if finding.remedy else "ok"
+        mark = "FIX" if finding.remedy else "ok"
         print(f"{mark:5} {finding.what:20} {finding.found}")
         if finding.remedy:
             print(f"{'':26} -> {finding.remedy}")
-    ill = sum(bool(finding.remedy) for finding in findings)
-    print("All is well." if not ill else f"{ill} to mend: follow the arrows.")
-    return TO_MEND if ill else DONE
+    problems = sum(bool(finding.remedy) for finding in findings)
+    print(
+        "No problems found." if not problems else f"Problems found: {problems}. Arrows show how to fix them."
+    )
+    return PROBLEMS_FOUND if problems else DONE
 
 
 def _machine() -> Iterator[Finding]:
@@ -55,13 +57,13 @@ def _machine() -> Iterator[Finding]:
     remedy = "install Python 3.10 or newer, then: make setup PYTHON=python3.12" if old else ""
     yield Finding("python", f"{platform.python_version()} on {platform.platform()}", remedy)
     free = shutil.disk_usage(Path.cwd()).free / 1e9
-    remedy = f"free some: meshes and caches want {LEAST_DISK_GB} GB" if free < LEAST_DISK_GB else ""
+    remedy = f"free disk space: meshes and caches need {LEAST_DISK_GB} GB" if free < LEAST_DISK_GB else ""
     yield Finding("free disk", f"{free:.1f} GB in {Path.cwd()}", remedy)
     memory = _free_memory_gb()
     if memory is None:
         yield Finding("free memory", "unknown on this system")
     else:
-        remedy = "close other programs; the small model wants about 2 GB" if memory < LEAST_MEMORY_GB else ""
+        remedy = "close other programs; the small model needs about 2 GB" if memory < LEAST_MEMORY_GB else ""
         yield Finding("free memory", f"{memory:.1f} GB", remedy)
 
 
@@ -83,17 +85,17 @@ def _devices() -> Iterator[Finding]:
         from triplaneturbo.render.rasterizer import rasterizer
         from triplaneturbo.utils.devices import bfloat16_unit, choose_device, device_name
     except (ImportError, OSError) as error:
-        yield Finding("device", f"torch and its helpers do not load: {error}", INSTALL)
+        yield Finding("device", f"torch cannot be imported: {error}", INSTALL)
         return
     device, why = choose_device()
     yield Finding("device", f"{device_name(device)}: {why}")
     if device.type == "cpu" and shutil.which("nvidia-smi"):
         yield Finding(
-            "CUDA", "a driver is there, but torch cannot use it", "update the driver, or reinstall torch"
+            "CUDA", "a driver is installed, but torch cannot use it", "update the driver, or reinstall torch"
         )
     unit = bfloat16_unit()
     yield Finding(
-        "bfloat16 on the CPU", f"in hardware ({unit})" if unit else "not in hardware: float32 is used"
+        "bfloat16 on the CPU", f"in hardware ({unit})" if unit else "not in hardware; float32 is used"
     )
     name = rasterizer(device)
     optional = "; nvdiffrast is optional, see requirements-cuda.txt" if name != "nvdiffrast" else ""
@@ -109,9 +111,9 @@ def _models() -> Iterator[Finding]:
         yield Finding("small model", str(error), f"restore {SMALL}: {RESTORE}")
     try:
         full = find_full()
-        yield Finding("full model", str(full.folder) if full else "not on this machine (it is optional)")
+        yield Finding("full model", str(full.folder) if full else "not downloaded (optional)")
     except ImportError:
-        yield Finding("full model", "unknown: huggingface_hub is missing")
+        yield Finding("full model", "unknown: huggingface_hub is not installed")
 
 
 def _adapters() -> Iterator[Finding]:
@@ -121,7 +123,7 @@ def _adapters() -> Iterator[Finding]:
 
 
 def requirements() -> list[tuple[str, str]]:
-    """The packages that requirements.txt or the installed package wants, each with its lowest version."""
+    """Return the required packages, each with its minimum version."""
     if CHECKOUT:
         text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     else:

@@ -1,6 +1,6 @@
-"""fetch released weights ahead, so that they are at hand without a network
+"""download released weights for offline use
 
-They go into the hub's cache (HF_HOME says where) and are found there. What was cut off is gone on with.
+They are stored in the hub's cache (see HF_HOME). Interrupted downloads are resumed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what is missing and how large it is, then fetch it."""
+    """Print the missing files and their sizes, then download them."""
     whats = tuple(WHATS) if arguments.what == "all" else (arguments.what,)
     releases = [release for what in whats for release in WHATS[what]]
     missing = [release for release in releases if cached(release) is None]
@@ -46,9 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{_gigabytes(size):>9}  {RICHDREAMER.name}, from {RICHDREAMER.url}")
         total += size or 0
     if not missing and not with_teachers:
-        print(f"All of it is here already, in {cache_folder()}.")
+        print(f"Already downloaded to {cache_folder()}.")
         return DONE
-    print(f"{_gigabytes(total):>9}  in all, into {cache_folder()}", flush=True)
+    print(f"{_gigabytes(total):>9}  in total, to {cache_folder()}", flush=True)
     for release in missing:
         fetch(release)
     if with_teachers:
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _announce(release: Release) -> int:
-    """Print a line on what is still to be fetched of a release; returns its bytes."""
+    """Print the size of the missing files of a release, and return it in bytes."""
     planned = plan(release)
     size = sum(item.size or 0 for item in planned if not item.here)
     source = planned[0].source

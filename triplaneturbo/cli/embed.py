@@ -1,7 +1,7 @@
-"""compute the text embeddings of a list of prompts once, for finetune --embeddings
+"""precompute the text embeddings of a list of prompts, for finetune --embeddings
 
-They take 158 KB a prompt at full size: 66 MB for 415 prompts, 270 GB for 1.7 million. What was stopped or
-killed is gone on with by the same command.
+The full model needs 158 KB per prompt: 66 MB for 415 prompts, 270 GB for 1.7 million. Run the same command
+again to resume after an interruption.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from triplaneturbo.cli import DONE
 from triplaneturbo.cli.flags import add_model_flags
-from triplaneturbo.cli.generate import whole
+from triplaneturbo.cli.generate import integer
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.catalog import base_or_default
 from triplaneturbo.serving.preflight import check_process
@@ -27,22 +27,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prompts",
         required=True,
         metavar="FILE",
-        help=".txt, .csv, .json, .jsonl or .parquet, of any length",
+        help="prompts as .txt, .csv, .json, .jsonl or .parquet, of any length",
     )
-    add("--to", required=True, metavar="FOLDER", help="where the embeddings go")
-    add("--column", metavar="NAME", help="of a table, or the key of a list")
+    add("--to", required=True, metavar="FOLDER", help="folder for the embeddings")
+    add("--column", metavar="NAME", help="column of a table or key of JSON objects that contains the prompts")
     add_model_flags(parser)
-    add("--batch", type=whole, default=32, metavar="N", help="prompts at a time, default 32")
+    add("--batch", type=integer, default=32, metavar="N", help="prompts per batch, default 32")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Clean the prompts, then embed what is not embedded yet."""
+    """Clean the prompts, then compute the missing embeddings."""
     check_process()
 
     from triplaneturbo.distill.corpora.corpus import Corpus, make_corpus
 
     if not 1 <= arguments.batch <= MOST_BATCH:
-        raise UserError(f"The batch should be 1 to {MOST_BATCH}, not {arguments.batch}.")
+        raise UserError(f"Invalid --batch {arguments.batch}; use 1 to {MOST_BATCH}.")
     source, folder = Path(arguments.prompts), Path(arguments.to)
     for count in make_corpus(source, folder, arguments.column):
         print(f"{count:,} read", file=sys.stderr)
@@ -65,5 +65,5 @@ def run(arguments: argparse.Namespace) -> int:
     with tqdm(total=len(corpus), unit="prompt", disable=not sys.stderr.isatty()) as bar:
         for done in made:
             bar.update(done - bar.n)
-    print(f"{len(corpus):,} prompts are embedded: give finetune --embeddings {folder}")
+    print(f"Embedded {len(corpus):,} prompts; use them with finetune --embeddings {folder}")
     return DONE

@@ -1,4 +1,4 @@
-"""What doctor finds."""
+"""Findings of the doctor command."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from triplaneturbo.errors import UserError
 
 
 class Finding(NamedTuple):
-    """One line: what was looked at, what was found, and what to do if that is not well."""
+    """One line of the report: what was checked, the result, and how to fix a problem ("": no problem)."""
 
     what: str
     found: str
     remedy: str = ""
 
 
-def mending(what: str, error: UserError) -> Finding:
-    """Return an error, whose sentence ends in what to do, as a finding."""
+def finding_from_error(what: str, error: UserError) -> Finding:
+    """Convert an error to a finding; the part of its message after "; " says how to fix it."""
     found, _, remedy = str(error).rstrip(".").partition("; ")
     return Finding(what, found, remedy)

@@ -1,11 +1,11 @@
-"""fine-tune the model on prompts of your own; an adapter in the library comes of it
+"""fine-tune the model on your own prompts and install the resulting adapter
 
     python -m triplaneturbo finetune --prompts mine.txt --name mine
     python -m triplaneturbo generate "a small red cactus" --adapter mine
 
-FILE holds a prompt a line (.txt, with templates such as "a {red|blue} {animal}" and {animal: cat, dog} on a
-line of its own), or is a .csv, .json or .jsonl; --corpus streams one of any length. Ctrl-C saves; --resume
-goes on, with a lower --rate if one is given.
+FILE is a .txt with one prompt per line (with templates such as "a {red|blue} {animal}" and a separate line
+{animal: cat, dog}), or a .csv, .json or .jsonl; --corpus streams a file of any length. Ctrl-C saves the run;
+--resume continues it, optionally with a lower --rate.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from triplaneturbo.cli import BAD_INPUT, DONE, INTERRUPTED
 from triplaneturbo.cli.flags import add_model_flags
-from triplaneturbo.cli.generate import decimal, whole
+from triplaneturbo.cli.generate import decimal, integer
 from triplaneturbo.distill.corpora.prompt_list import read_file, split
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.config import OPTIMIZERS, PRESETS, TUNINGS, FinetuneConfig
@@ -38,68 +38,112 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments. What they may hold is checked by Order."""
+    """Declare the arguments. FinetuneConfig checks their values."""
     add = parser.add_argument
-    add("--prompts", metavar="FILE", help=".txt, .csv, .json or .jsonl")
-    add("--corpus", metavar="FILE", help="very many prompts, streamed: also .parquet; for the full model")
-    add("--column", metavar="NAME", help="of a table, or the key of a list")
-    add("--name", metavar="NAME", help="of the adapter: a-z, 0-9, - and _; default: from FILE's name")
-    add("--resume", action="store_true", help="go on with the run of that name")
-    add("--preset", default="try", metavar="|".join(PRESETS), help="how long; default try, under 5 minutes")
-    add("--steps", type=whole, metavar="N", help="optimiser steps; default: the preset's")
-    add("--batch", type=whole, metavar="N", help="prompts a step and process; default: the preset's")
-    add("--rate", type=decimal, metavar="R", help="the highest learning rate; default: the preset's")
+    add("--prompts", metavar="FILE", help="training prompts as .txt, .csv, .json or .jsonl")
+    add(
+        "--corpus",
+        metavar="FILE",
+        help="stream training prompts from a file of any length, also .parquet; full model only",
+    )
+    add("--column", metavar="NAME", help="column of a table or key of JSON objects that contains the prompts")
+    add(
+        "--name",
+        metavar="NAME",
+        help="name of the adapter: a-z, 0-9, - and _; default: derived from FILE",
+    )
+    add("--resume", action="store_true", help="resume the run called NAME")
+    add(
+        "--preset",
+        default="try",
+        metavar="|".join(PRESETS),
+        help="length of the training; default try, under 5 minutes",
+    )
+    add("--steps", type=integer, metavar="N", help="optimizer steps; default: the preset's")
+    add("--batch", type=integer, metavar="N", help="prompts per step and process; default: the preset's")
+    add("--rate", type=decimal, metavar="R", help="peak learning rate; default: the preset's")
     add(
         "--held-out",
         type=decimal,
         default=0.0,
-        metavar="SHARE",
-        help="of --prompts, for judging; default 0. Of a corpus, eight prompts",
+        metavar="FRACTION",
+        help="fraction of --prompts held out for evaluation, default 0; with --corpus, eight prompts are"
+        " held out",
     )
     add(
-        "--from", dest="start", default="", metavar="ADAPTER", help="of the library; default: the model's own"
+        "--from",
+        dest="start",
+        default="",
+        metavar="ADAPTER",
+        help="initial adapter; default: the model's own",
     )
-    add("--teachers", default="", metavar="A,B", help="default: all that the model has")
+    add("--teachers", default="", metavar="A,B", help="teachers to distill; default: all that the model has")
     add(
         "--tuning",
         default="peta",
         metavar="|".join(TUNINGS),
-        help="what learns; lora and full begin from nothing; default peta",
+        help="weights to train; lora and full start without an adapter; default peta",
     )
-    add("--rank", type=whole, default=0, metavar="N", help="of a new adapter; default: the model's own")
-    add("--denoising-steps", type=whole, default=0, metavar="K", help="default: the model's own")
-    add("--scored", type=whole, metavar="N", help="of the K steps; 0: all; default: the preset's")
-    add("--renderings", default="volume,surface", metavar="A,B", help="volume, surface or both, the default")
-    add("--optimizer", metavar="|".join(OPTIMIZERS), help="default: the preset's")
-    add("--seed", type=whole, default=0, metavar="N")
-    add("--preview-every", type=whole, metavar="N", help="steps between pictures, 0: none")
-    add("--embeddings", default="", metavar="FOLDER", help="that the command embed has made")
-    add("--tensorboard", action="store_true", help="log for TensorBoard, too")
+    add("--rank", type=integer, default=0, metavar="N", help="rank of a new adapter; default: the model's")
+    add(
+        "--denoising-steps",
+        type=integer,
+        default=0,
+        metavar="K",
+        help="denoising steps of the generator; default: the model's",
+    )
+    add(
+        "--scored",
+        type=integer,
+        metavar="N",
+        help="number of the K steps whose output the teachers score, 0: all; default: the preset's",
+    )
+    add(
+        "--renderings",
+        default="volume,surface",
+        metavar="A,B",
+        help="renderings to score: volume, surface or both (default)",
+    )
+    add("--optimizer", metavar="|".join(OPTIMIZERS), help="optimizer; default: the preset's")
+    add("--seed", type=integer, default=0, metavar="N", help="random seed, default 0")
+    add(
+        "--preview-every",
+        type=integer,
+        metavar="N",
+        help="steps between preview images, 0: none; default: the preset's",
+    )
+    add(
+        "--embeddings",
+        default="",
+        metavar="FOLDER",
+        help="precomputed text embeddings from the embed command",
+    )
+    add("--tensorboard", action="store_true", help="also write logs for TensorBoard")
     add_model_flags(parser)
     add(
         "--memory",
         type=decimal,
         metavar="GB",
-        help="of the device, for the full model; default: what is free of it",
+        help="device memory to use for the full model; default: all that is free",
     )
-    add("--runs", default=str(RUNS), metavar="FOLDER", help="where runs lie; default outputs/runs")
-    add("--quiet", action="store_true", help="no progress on standard error")
+    add("--runs", default=str(RUNS), metavar="FOLDER", help="folder of the runs; default outputs/runs")
+    add("--quiet", action="store_true", help="do not show progress on standard error")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Begin a run or go on with one, and put what was learned into the library."""
+    """Start or resume a run, and install its adapter at the end."""
     check_process()
     if arguments.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise UserError("TensorBoard is not installed: pip install tensorboard, or leave --tensorboard out.")
-    draft = None if arguments.resume else _draft(arguments)
+        raise UserError("TensorBoard is not installed; run pip install tensorboard, or omit --tensorboard.")
+    draft = None if arguments.resume else _draft_config(arguments)
     name = draft.name if draft else _name(arguments)
     folder = Path(arguments.runs) / name
     if draft is None:
         Run.open(folder)
     elif (folder / "order.json").exists():
         raise UserError(
-            f"There is a run {name} already: go on with it (--resume), remove {folder}, or give another"
-            " --name."
+            f"The run {name} already exists; resume it with --resume, delete {folder}, or choose"
+            " another --name."
         )
 
     from triplaneturbo.utils.devices import choose_device
@@ -108,29 +152,29 @@ def run(arguments: argparse.Namespace) -> int:
     shared = is_launched(os.environ)
     device = choose_device(arguments.device).device
     found = find_model(arguments.model, device.type == "cuda", base_or_default(arguments.base))
-    with launched(os.environ, device.type if shared else str(device)) as team:
-        if team.is_main_process:
-            _set_out(arguments, draft, folder, found, team)
-        team.wait()
+    with launched(os.environ, device.type if shared else str(device)) as context:
+        if context.is_main_process:
+            _prepare_run(arguments, draft, folder, found, context)
+        context.wait()
         try:
-            return _train(arguments, Run.open(folder), found, team)
+            return _train(arguments, Run.open(folder), found, context)
         except CollectiveError:
-            if team.is_main_process:
+            if context.is_main_process:
                 raise
             return BAD_INPUT
 
 
-def _set_out(
+def _prepare_run(
     arguments: argparse.Namespace,
     draft: FinetuneConfig | None,
     folder: Path,
     found: ModelFiles,
-    team: DistributedContext,
+    context: DistributedContext,
 ) -> None:
-    """Begin the run, or change what one that goes on may have anew; tell what it will take.
+    """Create the run or apply the changes of a resumed one, and print the expected duration and memory.
 
     Raises:
-        UserError: it cannot be, or it does not fit; nothing is begun then.
+        UserError: the configuration is invalid, or the run does not fit into memory; no run is created then.
     """
     from triplaneturbo.models.config import GeneratorConfig
     from triplaneturbo.models.convert import convert_if_needed
@@ -140,69 +184,74 @@ def _set_out(
     if draft is None:
         run = Run.open(folder)
         run.change(arguments.rate, arguments.memory)
-        order = run.order
+        finetune_config = run.order
     else:
-        order = _order(arguments, draft, found, config.world)
+        finetune_config = _complete_config(arguments, draft, found, config.world)
     if not config.world:
         from triplaneturbo.finetune.memory_plan import full_plan
 
-        _say(arguments, full_plan(order, found, config, team.device).table())
+        _print_status(arguments, full_plan(finetune_config, found, config, context.device).table())
     if draft is not None:
-        Run.begin(folder, order)
-        _say(arguments, estimate(order, config.world).sentence)
+        Run.begin(folder, finetune_config)
+        _print_status(arguments, estimate(finetune_config, config.world).sentence)
 
 
-def _draft(arguments: argparse.Namespace) -> FinetuneConfig:
-    """What is asked for, as far as it can be checked before the model is known.
+def _draft_config(arguments: argparse.Namespace) -> FinetuneConfig:
+    """Return the configuration given by the flags, checked as far as possible without the model.
 
     Raises:
-        UserError: something of it cannot be.
+        UserError: a value is invalid.
     """
     if (arguments.prompts is None) == (arguments.corpus is None):
         raise UserError("Give either --prompts FILE or --corpus FILE; see --help.")
     if arguments.preset not in PRESETS:
-        raise UserError(f"There is no preset {shown(arguments.preset)}: choose from {', '.join(PRESETS)}.")
+        raise UserError(f"Unknown preset {shown(arguments.preset)}; use {', '.join(PRESETS)}.")
     if arguments.corpus is not None and arguments.held_out:
-        raise UserError("--held-out is a share of --prompts; of a corpus eight prompts are held out anyway.")
-    chosen: dict[str, Any] = {field: getattr(arguments, flag) for field, flag in _PRESET.items()}
-    learned: tuple[str, ...] = ()
-    held: tuple[str, ...] = ()
+        raise UserError(
+            "--held-out applies to --prompts only; omit it, as eight prompts of a corpus are always held out."
+        )
+    given: dict[str, Any] = {field: getattr(arguments, flag) for field, flag in _PRESET_FLAGS.items()}
+    training: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
     if arguments.prompts is not None:
-        listed = read_file(Path(arguments.prompts), arguments.column)
-        for line in (listed.summary, *listed.notes):
-            _say(arguments, line)
-        learned, held = split(listed.prompts, arguments.held_out, arguments.seed)
-    order = FinetuneConfig(
+        prompts = read_file(Path(arguments.prompts), arguments.column)
+        for line in (prompts.summary, *prompts.notes):
+            _print_status(arguments, line)
+        training, held_out = split(prompts.prompts, arguments.held_out, arguments.seed)
+    config = FinetuneConfig(
         name=_name(arguments),
-        prompts=learned,
-        held_out=held,
+        prompts=training,
+        held_out=held_out,
         corpus=arguments.corpus or "",
         column=(arguments.column or "") if arguments.corpus else "",
         memory=arguments.memory or 0.0,
         embeddings=arguments.embeddings,
-        teachers=_several(arguments.teachers),
+        teachers=_split_commas(arguments.teachers),
         start=arguments.start,
         tuning=arguments.tuning,
         rank=arguments.rank,
         steps=arguments.denoising_steps,
-        renderings=_several(arguments.renderings),
+        renderings=_split_commas(arguments.renderings),
         seed=arguments.seed,
-        **{key: value for key, value in chosen.items() if value is not None},
+        **{key: value for key, value in given.items() if value is not None},
     )
-    order.check()
-    return order
+    config.check()
+    return config
 
 
-def _order(
+def _complete_config(
     arguments: argparse.Namespace, draft: FinetuneConfig, found: ModelFiles, world: bool
 ) -> FinetuneConfig:
-    """The whole order, its blanks filled in by the preset, without prompts that the model cannot express.
+    """Fill in the preset's values and remove prompts that the model cannot express.
 
     Args:
-        world: whether the model is one of the small world.
+        arguments: the command's arguments.
+        draft: the configuration given by the flags.
+        found: the model's files.
+        world: whether the model is a toy-world model.
 
     Raises:
-        UserError: none is left, or the model has no such teacher or learns from no corpus.
+        UserError: no prompt is left, or the model does not support a teacher or a corpus.
     """
     from dataclasses import replace
 
@@ -210,49 +259,53 @@ def _order(
     from triplaneturbo.toyworld.captions.advice import misfits
 
     check_fit(draft, world, found.name)
-    asked = {field: getattr(draft, field) for field, flag in _PRESET.items() if _is_given(arguments, flag)}
-    order = replace(draft, **(PRESETS[arguments.preset](world) | asked))
-    wrong = misfits(order.prompts + order.held_out) if world else {}
-    if wrong:
-        told = "; ".join(f"{shown(prompt)}, {why}" for prompt, why in wrong.items())
-        _say(arguments, f"The model's world cannot express {len(wrong)} of the prompts, left out: {told}")
-        order = replace(
-            order,
-            prompts=tuple(prompt for prompt in order.prompts if prompt not in wrong),
-            held_out=tuple(prompt for prompt in order.held_out if prompt not in wrong),
+    given = {
+        field: getattr(draft, field) for field, flag in _PRESET_FLAGS.items() if _is_given(arguments, flag)
+    }
+    config = replace(draft, **(PRESETS[arguments.preset](world) | given))
+    rejected = misfits(config.prompts + config.held_out) if world else {}
+    if rejected:
+        reasons = "; ".join(f"{shown(prompt)}, {why}" for prompt, why in rejected.items())
+        _print_status(arguments, f"Skipped {len(rejected)} prompts that the model cannot express: {reasons}")
+        config = replace(
+            config,
+            prompts=tuple(prompt for prompt in config.prompts if prompt not in rejected),
+            held_out=tuple(prompt for prompt in config.held_out if prompt not in rejected),
         )
-    if order.corpus:
+    if config.corpus:
         from triplaneturbo.distill.corpora.corpus import hold_out
 
-        held, others = hold_out(Path(order.corpus), order.column or None, SHOWN)
-        order = replace(order, held_out=tuple(held), preview_prompts=tuple([*held, *others][:SHOWN]))
-        _say(arguments, f"{len(held)} prompts of the corpus are held out for judging.")
-    order.check()
-    return order
+        held_out, others = hold_out(Path(config.corpus), config.column or None, SHOWN)
+        previews = tuple([*held_out, *others][:SHOWN])
+        config = replace(config, held_out=tuple(held_out), preview_prompts=previews)
+        _print_status(arguments, f"{len(held_out)} prompts of the corpus are held out for evaluation.")
+    config.check()
+    return config
 
 
-def _train(arguments: argparse.Namespace, run: Run, found: ModelFiles, team: DistributedContext) -> int:
-    """Do the run to its end, or until it is interrupted; then keep what was learned."""
+def _train(arguments: argparse.Namespace, run: Run, found: ModelFiles, context: DistributedContext) -> int:
+    """Train until the run ends or is interrupted; install the adapter at the end."""
     from triplaneturbo.finetune.runner import train
     from triplaneturbo.utils.kernels import announced_on_stderr
 
-    go_on = f"python -m triplaneturbo finetune --resume --name {run.order.name}"
-    reports = train(run, found, team.device, team)
+    reports = train(run, found, context.device, context)
     stopped = False
-    with _stopping() as asked, announced_on_stderr(arguments.quiet or not team.is_main_process):
-        shows = _shown(arguments, run, reports) if team.is_main_process else reports
-        for _ in shows:
-            if asked():
+    with (
+        _deferred_interrupt() as interrupted,
+        announced_on_stderr(arguments.quiet or not context.is_main_process),
+    ):
+        for _ in _with_progress(arguments, run, reports) if context.is_main_process else reports:
+            if interrupted():
                 stopped = True
                 break
         reports.close()
-    if not team.is_main_process:
+    if not context.is_main_process:
         return INTERRUPTED if stopped else DONE
     if stopped:
-        at = run.status
+        status = run.status
         print(
-            f"Stopped after step {at['iteration']} of {at['iterations']}; what was learned is kept. Go on"
-            f" with {go_on}",
+            f"Stopped after step {status['iteration']} of {status['iterations']}; the run is saved. Resume it"
+            f" with python -m triplaneturbo finetune --resume --name {run.order.name}",
             file=sys.stderr,
         )
         return INTERRUPTED
@@ -268,8 +321,8 @@ def _train(arguments: argparse.Namespace, run: Run, found: ModelFiles, team: Dis
     return DONE
 
 
-def _shown(arguments: argparse.Namespace, run: Run, reports: Iterator[Report]) -> Iterator[Report]:
-    """The reports, each shown on a progress bar and, if asked for, to TensorBoard."""
+def _with_progress(arguments: argparse.Namespace, run: Run, reports: Iterator[Report]) -> Iterator[Report]:
+    """Yield the reports while showing a progress bar and, if requested, logging to TensorBoard."""
     from tqdm import tqdm
 
     board = None
@@ -297,28 +350,28 @@ def _shown(arguments: argparse.Namespace, run: Run, reports: Iterator[Report]) -
 
 
 @contextmanager
-def _stopping() -> Iterator[Any]:
-    """While it is entered, a first Ctrl-C is noted and no more, and a second one interrupts.
+def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Record the first Ctrl-C in this context instead of raising it, so that the current step can finish.
 
-    Gives a function that says whether there was one. A step is not to be torn: it takes seconds.
+    A second one interrupts at once. Yields a function that returns whether there was one.
     """
-    before = signal.getsignal(signal.SIGINT)
-    noted: list[int] = []
+    previous = signal.getsignal(signal.SIGINT)
+    received: list[int] = []
 
-    def note(number: int, _frame: object) -> None:
-        noted.append(number)
-        signal.signal(signal.SIGINT, before)
-        print("\nStopping after this step; press again to stop at once.", file=sys.stderr)
+    def record(number: int, _frame: object) -> None:
+        received.append(number)
+        signal.signal(signal.SIGINT, previous)
+        print("\nStopping after this step; press Ctrl-C again to stop now.", file=sys.stderr)
 
-    signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGINT, record)
     try:
-        yield lambda: bool(noted)
+        yield lambda: bool(received)
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)
 
 
-# Of an order's fields, those that a preset fills in, and the flags that say otherwise.
-_PRESET = {
+# Fields of FinetuneConfig with defaults from the preset, and the flags that override them.
+_PRESET_FLAGS = {
     "iterations": "steps",
     "batch": "batch",
     "rate": "rate",
@@ -329,12 +382,12 @@ _PRESET = {
 
 
 def _name(arguments: argparse.Namespace) -> str:
-    """The name that was given, or one made from that of the file."""
+    """Return the given name, or one derived from the file's name."""
     if arguments.name is not None:
         return arguments.name
     file = arguments.prompts or arguments.corpus
     if not file:
-        raise UserError("Give the --name of the run to go on with.")
+        raise UserError("--resume requires the name of the run; add --name NAME.")
     return re.sub(r"[^a-z0-9]+", "-", Path(file).stem.lower()).strip("-")[:64] or "mine"
 
 
@@ -342,10 +395,10 @@ def _is_given(arguments: argparse.Namespace, flag: str) -> bool:
     return getattr(arguments, flag) is not None
 
 
-def _several(text: str) -> tuple[str, ...]:
+def _split_commas(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _say(arguments: argparse.Namespace, line: str) -> None:
+def _print_status(arguments: argparse.Namespace, line: str) -> None:
     if not arguments.quiet:
         print(line, file=sys.stderr)

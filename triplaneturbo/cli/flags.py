@@ -1,4 +1,4 @@
-"""Flags that several commands have."""
+"""Flags and argument types shared by several commands."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ import os
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
-    """Declare which model is used, with which base, and where it computes."""
+    """Declare the flags that select the model, its base weights and the device."""
     add = parser.add_argument
     add(
         "--model",
         default="auto",
         metavar="NAME",
-        help="auto, small, full, a folder or a hub id; default auto",
+        help="auto, small, full, a folder or a Hugging Face repository; default auto",
     )
     add(
         "--base",
         metavar="FOLDER",
-        help="Stable Diffusion 2.1-base for the full model; default: TRIPLANETURBO_BASE or the hub's",
+        help="folder with Stable Diffusion 2.1-base, for the full model; default: TRIPLANETURBO_BASE or the"
+        " hub's",
     )
-    add("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps; default: the best there is")
+    add("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps; default: the best available one")
 
 
 def utf8(text: str) -> str:
-    """Return an argument as UTF-8 text where the locale, such as LC_ALL=C, left its bytes undecoded."""
+    """Decode an argument as UTF-8 if the locale, such as LC_ALL=C, left its bytes undecoded."""
     if text.isascii() or not any("\udc80" <= character <= "\udcff" for character in text):
         return text
     try:

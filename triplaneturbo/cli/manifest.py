@@ -1,4 +1,4 @@
-"""manifest.jsonl: what a batch has made, one JSON object a line, so that a second run makes only the rest."""
+"""Batch manifest (manifest.jsonl): one JSON object per finished mesh, so that a second run skips them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ LONGEST_WAIT = 60  # seconds for the lock, which others hold for some millisecon
 
 
 class Manifest:
-    """The manifest of a folder, to which other processes may add at the same time; written whole each time.
+    """The manifest of a folder; written atomically, and safe for several processes at the same time.
 
     Args:
         folder: the folder.
 
     Raises:
-        UserError: there is one that cannot be read.
+        UserError: the existing manifest cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,14 +44,14 @@ class Manifest:
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
-            raise UserError(f"Cannot read {self.path} ({error}); move it away.") from None
+            raise UserError(f"Cannot read {self.path} ({error}); move the file away.") from None
         for number, line in enumerate(lines, 1):
             try:
                 entry = json.loads(line)
                 entry["files"] = [dict(file, path=str(file["path"])) for file in entry["files"]]
             except (ValueError, KeyError, TypeError):
                 raise UserError(
-                    f"Line {number} of {self.path} is no entry of a batch; move it away."
+                    f"Line {number} of {self.path} is not a valid entry; move the file away."
                 ) from None
             self._entries.append(entry)
             self._record(entry)
@@ -61,7 +61,7 @@ class Manifest:
         self._recorded |= {file["path"]: (file.get("sha256"), key) for file in entry["files"]}
 
     def has(self, job: OutputJob) -> bool:
-        """Whether every file of `job` was recorded and is still there, unchanged."""
+        """Whether every file of `job` is recorded and still exists unchanged."""
 
         def recorded(path: Path) -> bool:
             digest, key = self._recorded.get(path.name, (None, ""))
@@ -70,13 +70,13 @@ class Manifest:
         return all(recorded(path) for path in job.paths.values())
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Record a mesh, in the place of what was recorded for the same files; paths become file names.
+        """Record a mesh, replacing earlier entries of the same files; paths are stored as file names.
 
         Raises:
             UserError: the manifest cannot be written, or another process keeps it locked.
         """
         with self._locked():
-            self._read()  # what others have added
+            self._read()  # entries that other processes have added
             self._add(entry)
 
     @contextmanager
@@ -85,12 +85,12 @@ class Manifest:
             self._lock.acquire()
         except Timeout:
             raise UserError(
-                f"Another process keeps {self.path} locked; end it, or choose another folder."
+                f"Another process has locked {self.path}; stop it, or choose another folder."
             ) from None
         except (OSError, NotImplementedError) as error:
             if self._locks:
                 print(
-                    f"Cannot lock files in {self.path.parent} ({error}): let one process alone write there.",
+                    f"Cannot lock files in {self.path.parent} ({error}); let only one process write there.",
                     file=sys.stderr,
                 )
             self._locks = False

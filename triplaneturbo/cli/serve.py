@@ -1,4 +1,4 @@
-"""Serve the page until it is interrupted: the same as python app.py."""
+"""start the web page and serve it until Ctrl-C (same as python app.py)"""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from triplaneturbo.cli import DONE, Terminated
+from triplaneturbo.cli.flags import add_model_flags
 from triplaneturbo.cli.standard_streams import tolerate_lost_output
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapters import misplaced_adapters
@@ -24,70 +25,69 @@ from triplaneturbo.serving.zero_gpu import prepare
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags."""
+    """Declare the arguments."""
+    add_model_flags(parser)
     parser.add_argument(
-        "--model", default="auto", help="auto (the default), small, full, a folder or a hub id"
+        "--precision", default="auto", metavar="NAME", help="auto, float32, float16 or bfloat16; default auto"
     )
-    parser.add_argument(
-        "--base", help="a folder of Stable Diffusion 2.1-base for the full model; default: the hub's"
-    )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 or mps; default: the best there is")
-    parser.add_argument(
-        "--precision", default="auto", help="auto (the default), float32, float16 or bfloat16"
-    )
-    parser.add_argument("--low-vram", action="store_true", help="spare the GPU's memory, at a little time")
-    # Where Gradio is told where to serve, as on a Space, that holds.
+    parser.add_argument("--low-vram", action="store_true", help="reduce GPU memory at a small cost in time")
+    # Gradio's variables are the defaults, as they are set on a Space.
     parser.add_argument(
         "--host",
         default=os.environ.get("GRADIO_SERVER_NAME") or DEFAULT_HOST,
-        help="default 127.0.0.1: this machine only; 0.0.0.0 or ::, all of its IPv4 or IPv6 addresses",
+        help="address on which to listen, default 127.0.0.1 (this machine only); 0.0.0.0 or :: for all IPv4"
+        " or IPv6 addresses",
     )
     parser.add_argument(
         "--port",
         type=port_number,
         default=default_port(os.environ),
-        help="default 7860; 0: any free one, which is printed",
+        help="port on which to listen, default 7860; 0: any free port, which is printed",
     )
     parser.add_argument(
         "--behind-proxy",
         action="store_true",
-        help="a reverse proxy passes others' requests on to this server: hold everybody to the limits of a"
-        " shared server (docs/serving.md)",
+        help="apply the limits of a public server to all visitors; required behind a reverse proxy (see"
+        " docs/serving.md)",
     )
     parser.add_argument(
         "--root-path",
         default=os.environ.get("GRADIO_ROOT_PATH", ""),
         metavar="PATH",
-        help="where a reverse proxy serves the page, such as /app or https://example.com/app",
+        help="path or URL under which a reverse proxy serves the page, such as /app or"
+        " https://example.com/app",
     )
     parser.add_argument(
         "--outputs",
         default="outputs/history",
         metavar="FOLDER",
-        help="keeps results; default outputs/history",
+        help="folder for results; default outputs/history",
     )
     parser.add_argument(
-        "--runs", metavar="FOLDER", help="keeps fine-tuning runs; default: runs beside the results"
+        "--runs", metavar="FOLDER", help="folder for fine-tuning runs; default: runs next to the results"
     )
     parser.add_argument(
         "--admin",
         action="store_true",
-        help="let everybody who reaches the page fine-tune and manage adapters",
+        help="allow all visitors to fine-tune and manage adapters",
     )
     parser.add_argument(
         "--admin-password",
         metavar="PASSWORD",
-        help="let those who know it; better given as TRIPLANETURBO_ADMIN_PASSWORD, as others see commands",
+        help="allow visitors with this password to fine-tune and manage adapters; prefer the variable"
+        " TRIPLANETURBO_ADMIN_PASSWORD, as other users can see command lines",
     )
-    parser.add_argument("--queue", type=int, metavar="N", help="the most requests that may wait")
-    parser.add_argument("--per-minute", type=int, metavar="N", help="the most requests a minute and session")
+    parser.add_argument("--queue", type=int, metavar="N", help="maximum number of waiting requests")
     parser.add_argument(
-        "--quota", type=gigabytes, metavar="GB", help="the most that all results take on disk; default 20"
+        "--per-minute", type=int, metavar="N", help="maximum number of requests per minute and session"
+    )
+    parser.add_argument(
+        "--quota", type=gigabytes, metavar="GB", help="maximum disk space for all results; default 20"
     )
 
 
 def gigabytes(text: str) -> int:
-    """Bytes, for argparse. ValueError if it is no finite number."""
+    """Parse gigabytes as bytes, for argparse. Raise ValueError if the number is not finite."""
     size = float(text) * 1e9
     if not math.isfinite(size):
         raise ValueError
@@ -99,10 +99,10 @@ def _terminate(*_: object) -> NoReturn:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Build the engine, launch the page, and wait for the interrupt.
+    """Load the model, launch the page, and wait for an interrupt.
 
     Raises:
-        UserError: the model is not to be had, the address is taken, or results cannot be kept.
+        UserError: the model is unavailable, the port is in use, or results cannot be saved.
     """
     from triplaneturbo.serving.admin import Admin
     from triplaneturbo.serving.limits import Guard, Limits
@@ -111,21 +111,21 @@ def run(arguments: argparse.Namespace) -> int:
     tolerate_lost_output()
     check_process()
     password = arguments.admin_password or os.environ.get("TRIPLANETURBO_ADMIN_PASSWORD")
-    shared = arguments.behind_proxy
-    admin = Admin(arguments.host, arguments.admin, password, behind_proxy=shared)
+    behind_proxy = arguments.behind_proxy
+    admin = Admin(arguments.host, arguments.admin, password, behind_proxy=behind_proxy)
     limits = Limits.for_host(
-        arguments.host, arguments.queue, arguments.per_minute, arguments.quota, behind_proxy=shared
+        arguments.host, arguments.queue, arguments.per_minute, arguments.quota, behind_proxy=behind_proxy
     )
     root_path = checked_root_path(arguments.root_path)
-    os.environ.pop("GRADIO_ROOT_PATH", None)  # the gate makes the addresses, and Gradio would add it again
+    os.environ.pop("GRADIO_ROOT_PATH", None)  # the route filter handles it; Gradio would add it again
     ServingAddress.checked(arguments.host, arguments.port, os.environ)
     check_served_folder(Path(arguments.outputs))
-    # As Docker stops it: not at once, so that the folder for results goes.
+    # Docker stops containers with SIGTERM; exit cleanly so that temporary folders are deleted.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
     prepare()
     if unused := ignored(os.environ):
-        print(f"Ignored: {', '.join(unused)}; the flags of this program apply.", file=sys.stderr)
+        print(f"Ignored variables: {', '.join(unused)}; use this program's flags instead.", file=sys.stderr)
 
     from triplaneturbo.serving.engine import Engine
     from triplaneturbo.serving.route_filter import filter_options
@@ -139,35 +139,36 @@ def run(arguments: argparse.Namespace) -> int:
     runs = Path(arguments.runs) if arguments.runs else outputs.parent / "runs"
     history = History(outputs, quota=limits.quota, kept=limits.entries)
     model = (arguments.model, arguments.device, arguments.precision, arguments.base, arguments.low_vram)
-    # The engine ends first: nothing is to be written into the folder while it is deleted.
+    # The engine is closed first, so that nothing is written into the folder while it is deleted.
     with (
         temporary_folder_removed(),
         live_folder(history) as folder,
         Engine(*model, queue=limits.queue, runs=runs) as engine,
     ):
         print("\n".join(filter(None, (engine.report(), engine.notice, *misplaced_adapters()))), flush=True)
-        admission = TrainingAccess(admin, folder)
-        page = build(engine, folder, history, Guard(limits), admission)
-        # Once more: what was free before the model was loaded may be taken by now.
+        training_access = TrainingAccess(admin, folder)
+        page = build(engine, folder, history, Guard(limits), training_access)
+        # Check again: another program may have taken the port while the model was loaded.
         address = ServingAddress.checked(arguments.host, arguments.port)
         listen = {"server_name": address.server_name, "server_port": address.port}
         try:
-            gate = filter_options(ServedFiles(history), limits, admission, root_path)
+            filtering = filter_options(ServedFiles(history), limits, training_access, root_path)
             with without_proxies():
-                page.launch(**listen, **SERVING, **look(), **gate, prevent_thread_lock=True)
+                page.launch(**listen, **SERVING, **look(), **filtering, prevent_thread_lock=True)
         except OSError:
             raise UserError(
-                f"Cannot serve at {shown(arguments.host)}, port {address.port}: it was taken just now; choose"
+                f"Cannot serve at {shown(arguments.host)}, port {address.port}: the port is in use; choose"
                 " another --port."
             ) from None
         state = engine.run_state()
         if admin.offered and state is not None and state.resumable:
-            at = f"{state.iteration} of {state.iterations}"
             print(
-                f"The run {state.order.name} stands at {at}: go on with it on the Advanced tab.", flush=True
+                f"The run {state.order.name} is at step {state.iteration} of {state.iterations}; resume it on"
+                " the Advanced tab.",
+                flush=True,
             )
         print(f"Open {address.url}", *address.notes(), sep="\n", flush=True)
-        # Where `make setup` has done it before, this takes no time; elsewhere the first visitor waits less.
+        # Compile kernels in the background for the first visitor; no-op after `make setup`.
         try:
             with announced(lambda line: print(line, flush=True)):
                 threading.Thread(target=engine.warmup, daemon=True).start()

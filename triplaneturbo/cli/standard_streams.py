@@ -1,4 +1,4 @@
-"""Standard streams that may be closed, full, broken or unable to encode what is printed."""
+"""Robust standard streams: closed, full or broken ones, and encodings that lack a character."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from triplaneturbo.cli import OUTPUT_LOST
 
-BROKEN_PIPE = 141  # 128 + SIGPIPE: how a shell reports a program whose reader has gone
+BROKEN_PIPE = 141  # 128 + SIGPIPE: exit code of a program whose reader has exited
 _ESCAPE = "triplaneturbo.escape"
 
 
@@ -21,10 +21,10 @@ class OutputError(OSError):
 
 
 class _Stream(io.FileIO):
-    """A descriptor whose first failed write raises OutputError, if it is required; later ones are dropped.
+    """File descriptor whose first failed write raises OutputError if required; later ones are dropped.
 
     Attributes:
-        failure: what was raised; None if nothing was.
+        failure: the error that was raised, if any.
     """
 
     failure: OutputError | None = None
@@ -44,10 +44,10 @@ class _Stream(io.FileIO):
 
 
 def prepare() -> None:
-    """Replace the process's own standard streams by ones that fail in a defined way.
+    """Replace the process's standard streams by ones with defined errors.
 
-    Standard error never fails: what cannot be written there is dropped. Standard output raises OutputError. A
-    character that the encoding lacks is escaped, and an undecodable byte of a path is written as it was.
+    Standard error never fails: output that cannot be written is dropped. Standard output raises OutputError.
+    Characters that the encoding lacks are escaped; undecodable bytes of paths are written unchanged.
     """
     codecs.register_error(_ESCAPE, _escape)
     _reopen(0, "stdin", os.O_RDONLY)
@@ -59,14 +59,14 @@ def prepare() -> None:
 
 
 def tolerate_lost_output() -> None:
-    """Drop what cannot be written to standard output from now on, as a server does whose log is full."""
+    """Ignore write errors of standard output from now on, as a server should if its log is full."""
     raw = _raw(sys.stdout)
     if isinstance(raw, _Stream):
         raw.required = False
 
 
 def exit_code(code: int) -> int:
-    """Flush standard output and return the exit code: `code`, or another if output was lost."""
+    """Flush standard output and return `code`, or the code for lost output."""
     try:
         sys.stdout.flush()
     except OutputError as error:
@@ -76,7 +76,7 @@ def exit_code(code: int) -> int:
 
 
 def explain(error: OutputError) -> int:
-    """Report lost output in one sentence, unless its reader has gone, and return the exit code."""
+    """Report lost output in one sentence, unless its reader has exited, and return the exit code."""
     if error.errno == errno.EPIPE or (os.name == "nt" and error.errno == errno.EINVAL):
         return BROKEN_PIPE
     print(f"Cannot write to standard output: {error.strerror}.", file=sys.stderr)
@@ -84,14 +84,14 @@ def explain(error: OutputError) -> int:
 
 
 def die_of_broken_pipe() -> None:
-    """End as other programs do when their reader has gone: by SIGPIPE, where there is that signal."""
+    """Exit by SIGPIPE, as other programs do when their reader has exited, if the platform has the signal."""
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGPIPE)
 
 
 def _reopen(descriptor: int, name: str, flags: int) -> None:
-    """Occupy a descriptor that was closed at the start, so that no file takes it and is printed to."""
+    """Reopen a descriptor that was closed at start, so that no other file gets its number."""
     if getattr(sys, name) is not None:
         return
     opened = os.open(os.devnull, flags)
@@ -103,7 +103,7 @@ def _reopen(descriptor: int, name: str, flags: int) -> None:
 
 
 def _wrapped(stream: Any, required: bool) -> Any:
-    """The stream over a `_Stream`; the stream itself where it is not an ordinary file, pipe or terminal."""
+    """Wrap a stream's descriptor in `_Stream`, unless it is not a file, pipe or terminal."""
     raw = _raw(stream)
     if type(raw) is not io.FileIO:  # replaced by a test, or a console of Windows
         return stream

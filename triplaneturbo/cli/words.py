@@ -1,6 +1,6 @@
-"""list the words that the built-in model is made for, by kind
+"""list the vocabulary of the built-in model by category, with example prompts
 
-With --json one object is printed: {"things": [...], "colours": [...], ..., "examples": [...]}.
+With --json, one object is printed: {"things": [...], "colours": [...], ..., "examples": [...]}.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the vocabulary of the world, and prompts that use it."""
+    """Print the vocabulary of the toy world and example prompts."""
     from triplaneturbo.toyworld.captions.advice import EXAMPLES, KINDS
     from triplaneturbo.toyworld.captions.captions import vocabulary
 
@@ -29,12 +29,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({**known, "examples": list(EXAMPLES)}))
         return DONE
-    # Some terminals say that they have no columns.
+    # Some terminals report zero columns.
     columns = min(shutil.get_terminal_size().columns or MOST_COLUMNS, MOST_COLUMNS)
     for kind, words in known.items():
         print(f"{KINDS[kind]} ({len(words)})")
-        # A phrase such as "ice cream" stays whole.
+        # Do not break phrases such as "ice cream".
         lines = textwrap.wrap(", ".join(word.replace(" ", "\xa0") for word in words), max(columns - 2, 20))
         print("\n".join(f"  {line}" for line in lines).replace("\xa0", " "))
-    print("For example", *(f"  {example}" for example in EXAMPLES), sep="\n")
+    print("Examples", *(f"  {example}" for example in EXAMPLES), sep="\n")
     return DONE

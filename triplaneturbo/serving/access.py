@@ -1,7 +1,7 @@
-"""Tell whether a request comes from the machine that serves it. Imports nothing heavy.
+"""Detection of local requests, which are trusted with training and looser limits. Imports nothing heavy.
 
-A server at 127.0.0.1 trusts whoever sits at that machine. A reverse proxy on the same machine also connects
-from 127.0.0.1, so the address alone proves nothing: the headers are looked at, too.
+A server at 127.0.0.1 trusts the users of that machine. A reverse proxy on the same machine also connects
+from 127.0.0.1, so the address alone proves nothing and the headers are checked, too.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ipaddress
 import urllib.parse
 from collections.abc import Mapping
 
-# Added by proxies, load balancers and tunnels. A browser or a script on this machine sends none of them.
+# Headers added by proxies, load balancers and tunnels; local browsers and scripts send none of them.
 FORWARDING = frozenset(
     {
         "forwarded",
@@ -44,27 +44,27 @@ def is_loopback(host: str) -> bool:
 
 
 def is_local(headers: Mapping[str, str], client: str | None) -> bool:
-    """Whether a request was made on this machine, as far as can be told.
+    """Whether a request was made on this machine, as far as its headers show.
 
-    A program that reaches the server through a proxy which leaves no trace (nginx with a bare `proxy_pass`)
-    looks like a local one: start such a server with --behind-proxy.
+    A program that reaches the server through a proxy which adds no header (nginx with a bare `proxy_pass`)
+    looks local: start such a server with --behind-proxy.
 
     Args:
-        headers: names in lower case.
-        client: address of the peer; None: unknown.
+        headers: the request's headers, names in lower case.
+        client: IP address of the peer; None: unknown.
 
     Returns:
-        False if a proxy forwarded the request, if it names another host, if a page of another origin sent it
-        or if the peer is another machine.
+        False if a proxy forwarded the request, the request names another host, a page of another origin sent
+        it or the peer is another machine.
     """
     if any(name in FORWARDING or name.startswith(FORWARDING_PREFIXES) for name in headers):
         return False
     if client is None or not is_loopback(client):
         return False
-    # Also what keeps DNS rebinding out: a name that an attacker points at 127.0.0.1 is not a loopback name.
+    # This also prevents DNS rebinding: a name that an attacker points at 127.0.0.1 is not a loopback name.
     if not is_loopback(_host_of(f"//{headers.get('host', '')}")):
         return False
-    # With a bare proxy_pass, these two still name the address that the browser has opened.
+    # Behind a bare proxy_pass these two still name the address that the browser opened.
     return all(is_loopback(_host_of(headers[name])) for name in ("origin", "referer") if headers.get(name))
 
 

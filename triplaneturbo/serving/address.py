@@ -1,4 +1,4 @@
-"""Where the page listens: the host and port that were asked for, checked before anything heavy is imported.
+"""Validation of the server's host and port before anything heavy is imported.
 
 address = ServingAddress.checked("::1", 0)
 page.launch(server_name=address.server_name, server_port=address.port)
@@ -31,14 +31,14 @@ _EVERYWHERE = {"0.0.0.0": socket.AF_INET, "::": socket.AF_INET6}
 
 
 def port_number(text: str) -> int:
-    """Return a port, for argparse."""
+    """Parse a port number, for argparse."""
     if text.isascii() and text.isdecimal() and int(text[:6]) <= HIGHEST_PORT:
         return int(text[:6])
-    raise argparse.ArgumentTypeError(f"it should be {_RANGE}, not {shown(text)}")
+    raise argparse.ArgumentTypeError(f"invalid value {shown(text)}: use {_RANGE}")
 
 
 def default_port(environment: Mapping[str, str]) -> int | None:
-    """Return the port that Gradio's variable names, or the default; None if the variable is invalid."""
+    """Return the port of GRADIO_SERVER_PORT or the default; None if the variable is invalid."""
     try:
         return port_number(environment.get("GRADIO_SERVER_PORT") or str(DEFAULT_PORT))
     except argparse.ArgumentTypeError:
@@ -46,7 +46,7 @@ def default_port(environment: Mapping[str, str]) -> int | None:
 
 
 class PortTakenError(UserError):
-    """Another program listens there."""
+    """Another program uses the port."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class ServingAddress:
     """An address that this machine can listen on.
 
     Attributes:
-        host: a name or an address, without brackets.
-        port: never 0.
+        host: a host name or an IP address, without brackets.
+        port: the port, never 0.
     """
 
     host: str
@@ -68,23 +68,22 @@ class ServingAddress:
         """Return the address, with a free port in place of 0.
 
         Args:
-            host: as it was typed.
-            port: as it was typed; None: `environment` has an invalid one.
+            host: the host as given by the user.
+            port: the port as given by the user; None: GRADIO_SERVER_PORT in `environment` is invalid.
+            environment: environment variables, for the error message.
 
         Raises:
             UserError: the page cannot listen there.
         """
         if port is None:
             value = (environment or {}).get("GRADIO_SERVER_PORT", "")
-            raise UserError(
-                f"GRADIO_SERVER_PORT should be {_RANGE}, not {shown(value)}; correct it or give --port."
-            )
+            raise UserError(f"Invalid GRADIO_SERVER_PORT {shown(value)}; use {_RANGE}, or set --port.")
         host = _plain(host)
         return cls(host, _free_port(host, port))
 
     @property
     def server_name(self) -> str:
-        """The host as Gradio wants it and as a URL has it: an IPv6 address in brackets."""
+        """The host as in a URL: an IPv6 address has brackets."""
         return f"[{self.host}]" if ":" in self.host else self.host
 
     @property
@@ -94,7 +93,7 @@ class ServingAddress:
         return f"http://{local}:{self.port}/"
 
     def notes(self) -> list[str]:
-        """Return a line on who else reaches the page, and at which addresses; none if nobody else does."""
+        """Return a line with the addresses at which other machines reach the page; none if they cannot."""
         family = _EVERYWHERE.get(self.host)
         if family is None:
             return []
@@ -110,7 +109,7 @@ class ServingAddress:
 
 
 def own_addresses(family: socket.AddressFamily) -> list[str]:
-    """Return this machine's addresses that another one can reach, the one used by default first."""
+    """Return this machine's addresses that other machines can reach, the default one first."""
     found = []
     with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect((_ELSEWHERE[family], 9))
@@ -126,37 +125,37 @@ def _is_reachable(address: str) -> bool:
 
 
 def _plain(host: str) -> str:
-    """Return a host without its brackets. UserError if it is a URL, has a port, or is no name at all."""
+    """Return a host without its brackets. Raise UserError if it is a URL, includes a port or is invalid."""
     host = host.strip()
     if not host:
-        raise UserError(f"The host is blank; give one such as {DEFAULT_HOST}, or 0.0.0.0 for all addresses.")
+        raise UserError(f"The host is empty; use {DEFAULT_HOST}, or 0.0.0.0 for all addresses.")
     url = re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/@]*@)?(\[[^]]*\]|[^/:]*)(?::(\d*))?(?:/.*)?", host)
     if url:
         port = f" --port {url[2]}" if url[2] else ""
         name = url[1].strip("[]") or DEFAULT_HOST
-        raise UserError(f"The host {shown(host)} is a URL; write --host {name}{port}.")
+        raise UserError(f"Invalid host {shown(host)}: it is a URL; use --host {name}{port}.")
     with_port = re.fullmatch(r"(\[[^]]*\]|[^:/]*):(\d*)", host)
     if with_port:
         name = with_port[1].strip("[]") or DEFAULT_HOST
         port = f" --port {with_port[2]}" if with_port[2] else ""
-        raise UserError(f"The host {shown(host)} includes a port; write --host {name}{port}.")
+        raise UserError(f"Invalid host {shown(host)}: it includes a port; use --host {name}{port}.")
     plain = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if plain == "*":
-        raise UserError("The host '*' is not an address; for all addresses write --host 0.0.0.0.")
+        raise UserError("Invalid host '*'; use --host 0.0.0.0 for all addresses.")
     if "%" in plain:
-        raise UserError(f"The host {shown(host)} has a zone, which a URL cannot have; give another address.")
+        raise UserError(f"Invalid host {shown(host)}: URLs cannot contain a zone; use another address.")
     if ":" in plain or re.fullmatch(r"[\d.]+", plain):
         try:
             ipaddress.ip_address(plain)
         except ValueError:
             raise UserError(
-                f"The host {shown(host)} is not a valid IP address; give one such as {DEFAULT_HOST} or ::1."
+                f"Invalid host {shown(host)}: not an IP address; use one such as {DEFAULT_HOST} or ::1."
             ) from None
     return plain
 
 
 def _free_port(host: str, port: int) -> int:
-    """Return the port, or a free one for 0. UserError if a server cannot listen there."""
+    """Return the port, or a free one for 0. Raise UserError if a server cannot listen there."""
     # Gradio refuses a port that is taken at 127.0.0.1, whatever the host.
     places = dict.fromkeys([*_resolved(host), (socket.AF_INET, DEFAULT_HOST)])
     for _ in range(_TRIES):
@@ -169,7 +168,7 @@ def _free_port(host: str, port: int) -> int:
             if port == 0 and error.errno == errno.EADDRINUSE:  # free at one of the host's addresses only
                 continue
             raise _explained(host, port, error) from None
-    raise UserError(f"No free port was found at {shown(host)}; give one with --port.")
+    raise UserError(f"No free port found at {shown(host)}; set one with --port.")
 
 
 def _resolved(host: str) -> list[tuple[socket.AddressFamily, str]]:
@@ -178,13 +177,13 @@ def _resolved(host: str) -> list[tuple[socket.AddressFamily, str]]:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
         raise UserError(
-            f"The host {shown(host)} is unknown; give an address of this machine such as {DEFAULT_HOST}."
+            f"Host {shown(host)} not found; use an address of this machine such as {DEFAULT_HOST}."
         ) from None
     return list(dict.fromkeys((entry[0], str(entry[4][0])) for entry in found))
 
 
 def _bound(family: socket.AddressFamily, address: str, port: int) -> int:
-    """Return the port to which a socket was bound; the socket is closed again."""
+    """Bind a socket to the port (0: any), close it again and return its port."""
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         if hasattr(socket, "IPV6_V6ONLY") and family == socket.AF_INET6:
             probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -199,9 +198,9 @@ def _bound(family: socket.AddressFamily, address: str, port: int) -> int:
 def _explained(host: str, port: int, error: OSError) -> UserError:
     at = f"Cannot serve at {shown(host)}, port {port}"
     if error.errno == errno.EADDRINUSE:
-        return PortTakenError(f"{at}: it is taken; choose another --port, or 0 for any free one.")
+        return PortTakenError(f"{at}: the port is in use; choose another --port, or 0 for any free one.")
     if error.errno in (errno.EACCES, errno.EPERM):
-        return UserError(f"{at}: no permission; choose a --port of 1024 or more.")
+        return UserError(f"{at}: permission denied; choose a --port of 1024 or more.")
     if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
         return UserError(f"{at}: this machine has no such address; use --host {DEFAULT_HOST} or 0.0.0.0.")
     return UserError(f"{at}: {error.strerror}; choose another --host or --port.")

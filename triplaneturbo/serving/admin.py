@@ -1,4 +1,4 @@
-"""Who may train and manage adapters on a server that others use too. Imports nothing heavy."""
+"""Authorization of training and adapter management on a shared server. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.serving.access import is_loopback
 from triplaneturbo.serving.limits import RateLimit
 
-TRIES = 10  # wrong passwords a minute, of each address
+TRIES = 10  # wrong passwords per minute and address
 
 
 class Admin:
-    """Who may train and manage adapters: whoever is at this machine, everybody, or who knows a password.
+    """Decide who may train and manage adapters: local visitors, everybody, or those who know a password.
 
     Args:
-        host: the address that is listened at.
-        everybody: --admin: nobody is asked for anything.
-        password: who knows it may, from anywhere; None or "": there is none.
-        clock: tells the seconds.
-        behind_proxy: a proxy passes others' requests on, so that no request counts as one from this machine.
+        host: the address on which the server listens.
+        everybody: --admin: allow every visitor, without a password.
+        password: grants access from any address; None or "": there is no password.
+        clock: returns the time in seconds.
+        behind_proxy: a reverse proxy forwards the requests of others, so no request counts as local.
 
     Attributes:
-        offered: whether there is anybody who may.
-        asks: whether a password is asked for.
-        local_only: whether only visitors at this machine may.
+        offered: whether anybody may train.
+        asks: whether a password is required.
+        local_only: whether only visitors on this machine may train.
     """
 
     def __init__(
@@ -46,34 +46,34 @@ class Admin:
         self._tries = RateLimit(TRIES, clock)
 
     def check(self, password: str | None = None, address: str | None = None, local: bool = False) -> None:
-        """Raise an error if whoever asks may not.
+        """Raise an error if the visitor may not train.
 
         Args:
-            password: what was typed, if anything.
-            address: where it comes from; ten wrong passwords a minute are looked at of each.
-            local: whether the visitor is at this machine; see `access.is_local`.
+            password: the password given by the visitor, if any.
+            address: the visitor's address, limited to ten wrong passwords per minute.
+            local: whether the visitor is on this machine; see `access.is_local`.
 
         Raises:
-            UserError: whoever asks may not.
-            RateLimitError: passwords are being guessed.
+            UserError: the visitor may not train.
+            RateLimitError: too many wrong passwords.
         """
         if not self.offered:
             raise UserError(
-                "Training is off on this server: start it with --admin-password, or with --admin."
+                "Training is disabled on this server; restart it with --admin-password or --admin."
             )
         if self.local_only and not local:
             raise UserError(
-                "Only visitors at the server's own machine may train here: open the page there, at"
-                " http://127.0.0.1, or restart the server with --admin-password, or with --admin."
+                "Training is limited to the machine on which the server runs; open the page there at"
+                " http://127.0.0.1, or restart the server with --admin-password or --admin."
             )
         if self._password is None or not self.asks:
             return
         given = password if isinstance(password, str) else ""
-        with self._lock:  # many at once are not more guesses
+        with self._lock:  # parallel requests must not allow more guesses
             self._tries.check(address or "")
             if hmac.compare_digest(
                 given.encode("utf-8", "replace"), self._password.encode("utf-8", "replace")
             ):
                 return
             self._tries.take(address or "")
-        raise UserError("That is not the administrator's password; type it again.")
+        raise UserError("Wrong administrator password; try again.")

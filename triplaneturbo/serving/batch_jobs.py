@@ -1,4 +1,4 @@
-"""Several meshes asked for at once: variants of a prompt to choose from, or a blend's series."""
+"""Batch jobs of the page: variants of a prompt to choose from, and series between two blended prompts."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from triplaneturbo.serving.job_queue import Job
     from triplaneturbo.serving.sessions import Session
 
-# Enough to choose by: a quarter of a second each on a laptop's CPU.
+# Fine enough to choose by: a quarter of a second each on a laptop's CPU.
 PREVIEW_RESOLUTION = 48
 LONGEST_SERIES = 16
-# In the place of a picture.
+# Shown in place of a picture.
 NO_SURFACE = b"""<svg xmlns="http://www.w3.org/2000/svg" width="144" height="144" viewBox="0 0 144 144">\
 <rect x="34" y="34" width="76" height="76" rx="10" fill="none" stroke="#94a3b8" stroke-width="3" \
 stroke-dasharray="7 6"/><text x="72" y="77" font-family="sans-serif" font-size="13" text-anchor="middle" \
@@ -32,12 +32,12 @@ fill="#94a3b8">no surface</text></svg>
 
 @dataclass(frozen=True)
 class BatchProgress:
-    """So much is there.
+    """The finished part of a batch.
 
     Attributes:
-        made: in the order of the requests, up to now: the mesh, or why there is none.
-        pictures: of each of them: turning, or saying that there is no mesh.
-        total: how many there will be.
+        made: for each request processed so far, in order: its mesh, or the reason why there is none.
+        pictures: for each of them: a turntable animation, or an image that says that there is no mesh.
+        total: number of requests.
     """
 
     made: list[MeshReady | Stopped]
@@ -46,20 +46,22 @@ class BatchProgress:
 
     @property
     def complete(self) -> bool:
-        """Whether that is all."""
+        """Whether all requests are processed."""
         return len(self.made) == self.total
 
 
 def seeds(request: Request, count: int) -> list[Request]:
-    """The request with its seed and those that follow; after the largest seed comes 0."""
+    """Return `count` copies of the request with consecutive seeds; after the largest seed comes 0."""
     return [replace(request, seed=(request.seed + number) % (SEED_LIMIT + 1)) for number in range(count)]
 
 
 def like(request: Request, count: int, strength: float) -> list[Request]:
-    """The request with its noise, of a variation, too, turned by `strength` toward seeds drawn anew.
+    """Return `count` variations of the request: its noise rotated by `strength` toward new random seeds.
+
+    A request that is a variation itself keeps its rotations; the new one follows them.
 
     Raises:
-        UserError: a value of the request cannot be.
+        UserError: a value of the request is invalid.
     """
     path = path_text(request.checked().turns())
     first = secrets.randbelow(1_000_000)
@@ -70,20 +72,20 @@ def like(request: Request, count: int, strength: float) -> list[Request]:
 
 
 def series(request: Request, count: int) -> list[Request]:
-    """The request's blend in `count` equal steps from its prompt to the other one.
+    """Return `count` requests whose blend weights go from 0 to 1 in equal steps.
 
     Raises:
-        UserError: there is no other prompt, or the count is not 2 to 16.
+        UserError: the request has no second prompt, or the count is not 2 to 16.
     """
     if not request.blend:
-        raise UserError("There is nothing to blend with: write another prompt into “Blend with”.")
+        raise UserError("The second prompt is missing: enter one in “Blend with”.")
     if isinstance(count, bool) or not isinstance(count, int) or not 2 <= count <= LONGEST_SERIES:
-        raise UserError(f"A series has from 2 to {LONGEST_SERIES} meshes.")
+        raise UserError(f"Invalid number of meshes {count!r}: use 2 to {LONGEST_SERIES} for a series.")
     return [replace(request, blend_weight=number / (count - 1)) for number in range(count)]
 
 
 def previews(requests: Sequence[Request]) -> list[Request]:
-    """The requests as quick forms: a coarse mesh with colours at its vertices."""
+    """Return the requests with preview settings: a coarse grid, vertex colours, no simplification."""
     return [
         replace(
             request,
@@ -101,7 +103,7 @@ def follow_batch(
     requests: Sequence[Request],
     alone: bool = True,
 ) -> Generator[Waiting | Working | BatchProgress | Stopped, None, None]:
-    """Make several meshes for a session, each a GLB; ends with Stopped or with a complete Several.
+    """Generate several GLBs for a session; the last event is Stopped or a complete BatchProgress.
 
     Args:
         alone: as for `follow`.
@@ -111,28 +113,28 @@ def follow_batch(
         made: list[MeshReady | Stopped] = []
         pictures: list[Path] = []
 
-        def more(outcomes: Sequence[Outcome]) -> BatchProgress | None:
+        def save_new(outcomes: Sequence[Outcome]) -> BatchProgress | None:
             new = outcomes[len(made) :]
             for outcome in new:
                 if isinstance(outcome, UserError):
                     made.append(Stopped(str(outcome)))
                     pictures.append(write_whole(session.folder / "no-surface.svg", NO_SURFACE))
                     continue
-                (whole,) = save(engine, session, outcome, ("glb",))
-                made.append(whole)
-                picture = whole.files["glb"].with_suffix(".webp")
+                (ready,) = save(engine, session, outcome, ("glb",))
+                made.append(ready)
+                picture = ready.files["glb"].with_suffix(".webp")
                 pictures.append(write_whole(picture, engine.turntable(outcome.mesh)))
             return BatchProgress(list(made), list(pictures), len(requests)) if new else None
 
         for event in progress(job, session):
-            several = more(job.made)
-            if several is not None:
-                yield several
-                if several.complete:  # of events from before it there may be more
+            batch = save_new(job.made)
+            if batch is not None:
+                yield batch
+                if batch.complete:  # skip the events from before its completion
                     return
             yield event
-        several = more(job.results())
-        if several is not None:
-            yield several
+        batch = save_new(job.results())
+        if batch is not None:
+            yield batch
 
     return watched(session, lambda: engine.submit(*requests), work, alone)

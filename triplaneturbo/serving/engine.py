@@ -1,11 +1,11 @@
-"""One loaded model, its device, and the line of requests for it: the only thing that the page talks to.
+"""Inference engine: a loaded model, its devices and the queue of jobs for them. The page talks to this only.
 
 with Engine("small") as engine:
     print(engine.report())
-    ticket = engine.submit(Request("a red mushroom", seed=1))
-    for event in ticket.events():
+    job = engine.submit(Request("a red mushroom", seed=1))
+    for event in job.events():
         print(event.stage, event.fraction)
-    mesh = ticket.result().mesh
+    mesh = job.result().mesh
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from triplaneturbo.request import Request
 from triplaneturbo.serving.device_worker import DeviceWorker
 from triplaneturbo.serving.job_queue import Job, JobQueue
 from triplaneturbo.serving.training_service import RunState, TrainingService
-from triplaneturbo.serving.zero_gpu import is_lent
+from triplaneturbo.serving.zero_gpu import is_zero_gpu
 from triplaneturbo.toyworld.captions.advice import misfits, summary
 from triplaneturbo.toyworld.captions.caption_parser import Reading
 from triplaneturbo.toyworld.captions.captions import vocabulary
@@ -59,33 +59,36 @@ from triplaneturbo.utils.lru_cache import LRUCache
 
 # A mesh with its textures takes about 10 MB; at the largest texture size some 150.
 KEPT_RESULTS = 4
-SAVING = 60  # seconds at most, for a run to end its iteration and to save
+SAVE_TIMEOUT = 60  # seconds in which a fine-tuning run must end its iteration and save its state
 
 
 class Engine:
-    """Loads a model once and makes meshes with it, one at a time, in the order in which they are asked for.
+    """Load a model once and process generation jobs in the order in which they are submitted.
+
+    Each device processes one job at a time. Fine-tuning runs between jobs.
 
     Args:
         model: "auto" (the full model on a CUDA device, otherwise the small one), "small", "full", a folder
             or a hub id.
-        device: "cpu", "cuda", ...; several as in "cuda:0,cuda:1" or "all" GPUs, which then work side by side;
-            None: the best there is.
+        device: "cpu", "cuda", ...; several GPUs as in "cuda:0,cuda:1", or "all", work in parallel; None: the
+            best available one.
         precision: "auto", "float32", "float16" or "bfloat16".
-        base: a folder of Stable Diffusion 2.1-base for the full model; None: TRIPLANETURBO_BASE or the hub's.
-        low_vram: spare the device's memory where that costs a little time only.
-        queue: the most requests that may wait for the one under way; None: any number.
+        base: a folder with Stable Diffusion 2.1-base for the full model; None: TRIPLANETURBO_BASE or the
+            hub's.
+        low_vram: reduce the device's peak memory at a small cost in time.
+        queue: maximum number of waiting requests; None: unlimited.
         runs: the folder of fine-tuning runs.
 
     Attributes:
         model: the loaded model.
-        device: where it runs, the first of several.
+        device: its device, the first one of several.
         dtype: the precision of its U-Net and decoder.
         found: the model's files.
-        name: what the model is called.
-        notice: one sentence on what the user should know about the model, "" if there is nothing.
+        name: the model's name.
+        notice: what the user should know about the model, in one sentence; "" if there is nothing.
 
     Raises:
-        UserError: the model, device or precision is not to be had.
+        UserError: the model, device or precision is unavailable.
     """
 
     def __init__(
@@ -99,14 +102,14 @@ class Engine:
         runs: Path = RUNS,
     ) -> None:
         chosen = choose_devices(device)
-        self.device, self._why_device = chosen[0]
+        self.device, self._device_reason = chosen[0]
         found = find_model(model, self.device.type == "cuda", base_or_default(base))
         if self.device.type == "cuda":
             be_deterministic()
         self._workers = [DeviceWorker(choice.device, self._adapter) for choice in chosen]
         self._results: LRUCache[Result] = LRUCache(KEPT_RESULTS)
         works = [partial(self._work, worker) for worker in self._workers]
-        self._line = JobQueue(works, name=f"engine on {self.device.type}", size=queue)
+        self._queue = JobQueue(works, name=f"engine on {self.device.type}", size=queue)
         try:
             try:
                 self._load(found, precision, low_vram)
@@ -117,143 +120,150 @@ class Engine:
                 found = replace(found, notice=f"{error} The small model is used.")
                 self._load(found, precision, low_vram)
         except BaseException:
-            self._line.close(0)
+            self._queue.close(0)
             raise
         self.pipeline = self._workers[0].pipeline
         self.model = self.pipeline.model
-        self._training = TrainingService(runs, self.found, self._workers[-1].device, self._line.wake)
+        self._training = TrainingService(runs, self.found, self._workers[-1].device, self._queue.wake)
         self._forecast = Forecast(self.found, self._workers[-1].device)
-        self._line.when_idle(self._training)
+        self._queue.set_idle_task(self._training)
         self.notice = " ".join(filter(None, (found.notice, "" if self.model.trained else _UNTRAINED)))
 
     @property
     def trained(self) -> bool:
-        """Whether the model's weights were trained; otherwise they were drawn at random."""
+        """Whether the model's weights are trained; otherwise they are random."""
         return self.model.trained
 
     @property
     def words(self) -> dict[str, list[str]] | None:
-        """All words that a model of the world knows, by kind; None where the model reads any words."""
+        """The vocabulary of a toy-world model, by kind; None for a model of open vocabulary."""
         return vocabulary() if self.model.config.world else None
 
     def read(self, prompt: str) -> Reading | None:
-        """What a model of the world makes of a prompt, at once; None where the model reads any words."""
+        """Parse a prompt with the toy world's grammar; None for a model of open vocabulary."""
         return self.pipeline.read(prompt)
 
     def submit(self, *requests: Request, sketches: Sketches = "none") -> Job:
-        """Put a request in the line, or several as one, which a GPU makes together.
+        """Submit one request, or several as one job, which a GPU processes as a batch.
 
         Args:
-            sketches: which steps of a single request are shown as a coarse mesh; see `Progress.sketch`.
+            sketches: which denoising steps of a single request are decoded to a coarse mesh; see
+                `Progress.sketch`.
 
         Raises:
-            UserError: a value of a request cannot be.
+            UserError: a value of a request is invalid.
             QueueFullError: too many requests wait already.
         """
         settled = [self.pipeline.settle(request) for request in requests]
         for name in {request.adapter for request in settled if request.adapter}:
             self._adapter(name)
-        return self._line.join(*settled, sketches=sketches)
+        return self._queue.submit(*settled, sketches=sketches)
 
     def adapters(self) -> list[str]:
-        """The names of the library's adapters that were made for this model."""
+        """Return the names of the installed adapters that fit this model."""
         if not self.trained:
             return []
         return [name for name, path in adapters().items() if fits(self.model, path)]
 
     def learning(self) -> str:
-        """The name of an adapter that can be chosen as it is now, since a run learns it; "" if none is."""
+        """Return the name of the adapter in training whose current state can be used; "" if there is none."""
         state = self._training.state()
         return state.order.name if state is not None and state.learning and not state.kept else ""
 
     def begin_run(self, order: FinetuneConfig) -> None:
-        """Begin to fine-tune, an iteration at a time while no request waits.
+        """Start a fine-tuning run; it advances by one iteration at a time while no job waits.
 
         Raises:
-            UserError: the order cannot be, a prompt is beyond the model's world, or another run is under way.
+            UserError: the configuration is invalid, the model does not know a word of a prompt, or another
+                run is active.
         """
-        if is_lent():
-            raise UserError("Here a GPU is lent for one mesh at a time: fine-tune on a machine of your own.")
+        if is_zero_gpu():
+            raise UserError(
+                "Fine-tuning is unavailable on ZeroGPU, which provides a GPU for one mesh at a time; use your"
+                " own machine."
+            )
         wrong = misfits(order.prompts + order.held_out) if self.model.config.world else ()
         if wrong:
-            raise UserError(f"This model does not know {', '.join(map(repr, wrong))}: leave them out.")
+            raise UserError(
+                f"The model cannot express these prompts: {', '.join(map(repr, wrong))}; remove them."
+            )
         self._training.begin(order)
 
     def estimate_run(self, order: FinetuneConfig) -> Estimate:
-        """What a run of that order will take, as far as it is known by now."""
+        """Estimate the duration of a run and, for the full model, its memory."""
         if not self.model.config.world:
             return self._forecast.of(order)
         return estimate(order, world=True, steps=self.model.config.steps)
 
     def pause_run(self) -> None:
-        """Save the run and give its memory back; `resume_run` goes on."""
+        """Save the run and free its memory; `resume_run` continues it."""
         self._training.pause()
 
     def resume_run(self) -> None:
-        """Go on with a run. UserError if there is none that can be gone on with."""
+        """Resume the selected run. Raise UserError if there is no resumable run."""
         self._training.resume()
 
     def stop_run(self, keep: bool) -> None:
-        """End the run: its adapter goes into the library, or all of it goes. UserError if there is none."""
+        """End the run and keep its adapter, or delete it all. Raise UserError if there is no run."""
         self._training.stop(keep)
 
     def choose_run(self, name: str) -> None:
-        """Take up another run of those on disk. UserError if one is under way, or it is gone."""
+        """Select another run on disk. Raise UserError if a run is active or the run no longer exists."""
         self._training.choose(name)
 
     def run_names(self) -> list[str]:
-        """The names of all runs on disk, the newest first."""
+        """Return the names of all runs on disk, newest first."""
         return self._training.names()
 
     def run_state(self) -> RunState | None:
-        """Where the run stands; None where there is none."""
+        """Return the state of the selected run; None if there is no run."""
         return self._training.state()
 
     def generate(self, prompt: str, **settings: Any) -> Result:
-        """Put a request in the line and wait for its result; `settings` are Request's."""
+        """Submit a request and wait for its result; `settings` are the fields of Request."""
         return self.submit(Request(prompt, **settings)).result()
 
     def encode(
         self, mesh: Mesh, format: str, name: str = "mesh", placement: Placement = AS_MODELLED
     ) -> bytes:
-        """The mesh as the bytes of a file, made in the engine's thread; see mesh.formats.encode."""
-        return self._line.call(lambda: encode(mesh, format, name, placement))
+        """Encode a mesh as the bytes of a file, in the engine's thread; see `mesh.io.encode`."""
+        return self._queue.call(lambda: encode(mesh, format, name, placement))
 
     def thumbnail(self, mesh: Mesh, size: int = 192) -> bytes:
-        """A picture of the mesh on a transparent ground, a PNG of `size` pixels a side."""
-        return self._line.call(lambda: encode_image(thumbnail(mesh, size, None), "png"))
+        """Render the mesh on a transparent background: the bytes of a PNG, [size, size] pixels."""
+        return self._queue.call(lambda: encode_image(thumbnail(mesh, size, None), "png"))
 
     def turntable(self, mesh: Mesh, size: int = 144, frames: int = 16) -> bytes:
-        """The mesh turning once around, an animated WebP of `size` pixels a side, transparent around it."""
-        return self._line.call(lambda: animation(turntable(mesh, frames, size, None)))
+        """Render one turn of the mesh: the bytes of an animated, transparent WebP, [size, size] pixels."""
+        return self._queue.call(lambda: animation(turntable(mesh, frames, size, None)))
 
     def pictures(self, mesh: Mesh, size: int = 512) -> dict[str, bytes]:
-        """How a textured mesh is made, as PNG files: "wireframe", "normals", "atlas", "texture"."""
+        """Render the debug views as PNG bytes: "wireframe", "normals" and, with UVs, "atlas", "texture"."""
         return {
-            name: self._line.call(partial(_picture, draw, mesh, size))
+            name: self._queue.call(partial(_render_png, draw, mesh, size))
             for name, draw in VIEWS.items()
             if mesh.uv is not None or name not in ("atlas", "texture")
         }
 
     def check(self, mesh: Mesh, placement: Placement = AS_MODELLED) -> Check:
-        """Whether the mesh is a solid that can be printed, and what else there is to say of it."""
-        return self._line.call(lambda: check(mesh, placement))
+        """Check whether the mesh is a printable solid, and report its size and defects."""
+        return self._queue.call(lambda: check(mesh, placement))
 
     def warmup(self) -> None:
-        """Have everything compiled that is compiled at its first use."""
-        self._line.call(warmup)
+        """Compile everything that is otherwise compiled on first use."""
+        self._queue.call(warmup)
 
     def report(self) -> str:
-        """What this engine runs on and with, and why: one block of text."""
+        """Describe the engine's device, precision and model, and why they were chosen, as a text table."""
         config = self.model.config
         devices = ", ".join(device_name(worker.device) for worker in self._workers)
         rows = {
             "triplaneturbo": f"{__version__}, torch {torch.__version__}",
-            "device": f"{devices}: {self._why_device}",
-            "precision": f"{str(self.dtype).removeprefix('torch.')}: {self._why_precision}",
+            "device": f"{devices}: {self._device_reason}",
+            "precision": f"{str(self.dtype).removeprefix('torch.')}: {self._precision_reason}",
             "attention": attention_name(self.device),
             "rasteriser": _rasteriser(self.device),
-            "model": f"{self.name}{'' if self.trained else ' (untrained)'}: {self._why_model}",
+            "model": f"{self.name}{'' if self.trained else ' (untrained)'}: {self._model_reason}",
             "files": str(self.model.folder),
             "sizes": f"{config.steps} steps, grid {config.grid_resolution}^3",
         }
@@ -262,29 +272,29 @@ class Engine:
         return "\n".join(f"{name:14} {value}" for name, value in rows.items())
 
     def close(self, timeout: float | None = 5) -> bool:
-        """Cancel everything and stop; True if the worker ended within `timeout` seconds."""
-        return self._line.close(timeout)
+        """Cancel all jobs and stop the workers; return whether they ended within `timeout` seconds."""
+        return self._queue.close(timeout)
 
     def __enter__(self) -> Engine:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # An interrupt is not to wait for a step to end: the worker's thread ends with the process. But what a
-        # run has learned since its last checkpoint is worth it.
+        # An interrupt does not wait for the current step: the worker's thread ends with the process. It does
+        # wait for an active run to save what it has learned since its last checkpoint.
         state = self._training.state()
-        waits = 0 if kind is KeyboardInterrupt else 5
-        self.close(SAVING if state is not None and state.active else waits)
+        timeout = 0 if kind is KeyboardInterrupt else 5
+        self.close(SAVE_TIMEOUT if state is not None and state.active else timeout)
 
     def _load(self, found: ModelFiles, precision: str, low_vram: bool) -> None:
-        """Load a model on all devices."""
+        """Load a model on all devices. Raise UserError if memory is insufficient."""
         self.found = found
-        self.dtype, self._why_precision = choose_precision(precision, self.device, found.small)
-        self.name, self._why_model = found.name, found.why
+        self.dtype, self._precision_reason = choose_precision(precision, self.device, found.small)
+        self.name, self._model_reason = found.name, found.why
         try:
             for number, worker in enumerate(self._workers):
                 model = partial(_load, found, worker.device, self.dtype)
                 load = partial(worker.load, model, found.base or found.folder, low_vram)
-                load() if is_lent() else self._line.call(load, number)
+                load() if is_zero_gpu() else self._queue.call(load, number)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -294,79 +304,79 @@ class Engine:
             ) from None
 
     def _adapter(self, name: str) -> Path:
-        """The file of the adapter called `name`: of the run that learns it, or of the library."""
+        """Return an adapter's file: of the run that trains it, otherwise the installed one."""
         return self._training.adapter(name) or adapter(name)
 
-    def _mark(self, request: Request) -> tuple[Request, int]:
-        """What a result is remembered by: the request, and the state of its adapter's file."""
+    def _cache_key(self, request: Request) -> tuple[Request, int]:
+        """Key of the result cache: the request and the modification time of its adapter."""
         return request, self._adapter(request.adapter).stat().st_mtime_ns if request.adapter else 0
 
     def _work(
         self, worker: DeviceWorker, requests: Sequence[Request], sketches: Sketches
     ) -> Generator[Progress | Outcome, None, None]:
-        """What each request comes to, made now or before, in their order."""
+        """Yield the outcome of each request in order, cached or new, and progress events in between."""
         outcomes: dict[Request, Outcome] = {}
         for request in requests:
-            kept = self._results.get(self._mark(request))
-            if kept is not None:
-                outcomes[request] = replace(kept, cached=True)
+            cached = self._results.get(self._cache_key(request))
+            if cached is not None:
+                outcomes[request] = replace(cached, cached=True)
         missing = [request for request in dict.fromkeys(requests) if request not in outcomes]
-        told = 0
-        work = self._make(worker, missing, sketches)
-        for asked in requests:
-            while asked not in outcomes:
-                event = next(work)
+        finished = 0
+        events = self._generate(worker, missing, sketches)
+        for request in requests:
+            while request not in outcomes:
+                event = next(events)
                 if isinstance(event, Progress):
                     yield event
                 else:
-                    outcomes[missing[told]] = event
-                    told += 1
-            yield outcomes[asked]
+                    outcomes[missing[finished]] = event
+                    finished += 1
+            yield outcomes[request]
 
-    def _make(
+    def _generate(
         self, worker: DeviceWorker, requests: Sequence[Request], sketches: Sketches
     ) -> Generator[Progress | Outcome, None, None]:
-        """Make requests; where memory is short, what is missing one by one, and then more frugally."""
-        marks = [self._mark(request) for request in requests]
-        made = 0
-        several = len(requests) > 1 and worker.pipeline.together
-        for together, frugal in ((True, False), (False, False), (False, True)):
-            if together and not several:
+        """Process requests; when out of memory, the remaining ones one by one, then in low-memory mode."""
+        keys = [self._cache_key(request) for request in requests]
+        finished = 0
+        batched = len(requests) > 1 and worker.pipeline.together
+        for together, low_memory in ((True, False), (False, False), (False, True)):
+            if together and not batched:
                 continue
             try:
-                for event in worker.stream(requests[made:], frugal, sketches, together):
+                for event in worker.stream(requests[finished:], low_memory, sketches, together):
                     if not isinstance(event, Progress):
-                        # Rounding in a batch depends on what else is in it: alone it has to be the same.
-                        if isinstance(event, Result) and not frugal and not together:
-                            self._results.put(marks[made], event)
-                        made += 1
+                        # Rounding depends on the batch; a single request must always give the same bytes.
+                        if isinstance(event, Result) and not low_memory and not together:
+                            self._results.put(keys[finished], event)
+                        finished += 1
                     yield event
                 return
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-            gc.collect()  # outside of the handler: there the error still held on to the memory
+            gc.collect()  # outside the handler, where the error still holds references to tensors
             if worker.device.type == "cuda":
                 torch.cuda.empty_cache()
-        request = requests[made]
+        request = requests[finished]
         raise UserError(
             f"Out of memory on {worker.device} at resolution {request.resolution}, even with a texture of"
-            f" half {request.texture_size}; {_what_fits(request, worker.device)}."
+            f" half {request.texture_size}; {_memory_advice(request, worker.device)}."
         )
 
 
-def _what_fits(request: Request, device: torch.device) -> str:
-    """What to ask for where memory was too short for a request."""
-    free = f" ({torch.cuda.mem_get_info(device)[0] / 1e9:.1f} GB are free)" if device.type == "cuda" else ""
+def _memory_advice(request: Request, device: torch.device) -> str:
+    """Say what to change after a request ran out of memory."""
+    free = f" ({torch.cuda.mem_get_info(device)[0] / 1e9:.1f} GB free)" if device.type == "cuda" else ""
     if (request.resolution or 0) > 96:
         return f"try a resolution of 96{free}, or use the small model"
     return f"close other programs{free}, or use the small model"
 
 
-_UNTRAINED = "This model is untrained: it makes shapes, but not yet what the prompt says."
+_UNTRAINED = "This model is untrained: its shapes do not follow the prompt."
 
 
-def _picture(draw: Callable[..., np.ndarray], mesh: Mesh, size: int) -> bytes:
+def _render_png(draw: Callable[..., np.ndarray], mesh: Mesh, size: int) -> bytes:
     return encode_image(draw(mesh, size), "png")
 
 

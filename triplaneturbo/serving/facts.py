@@ -1,4 +1,4 @@
-"""The facts of a result, as --json, the manifest and the page's endpoints report them."""
+"""Description of a result for --json, manifest.jsonl and the API endpoints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def describe(result: Result, engine: Engine) -> dict[str, Any]:
-    """A result as --json and the manifest tell it, but for its files."""
+    """Return the JSON fields of a result, except for its files."""
     settings = asdict(result.request)
     entry = {
         "prompt": settings.pop("prompt"),

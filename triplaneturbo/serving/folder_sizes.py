@@ -1,4 +1,4 @@
-"""How much lies in folders, without looking at each file each time."""
+"""Cached sizes of folders."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from pathlib import Path
 
 
 class FolderSizes:
-    """Bytes in folders that hold files only, each of which is put there whole and never changed in place."""
+    """Sizes of folders that contain only files, each written atomically and never changed in place.
+
+    A folder is scanned again only after its modification time has changed.
+    """
 
     def __init__(self) -> None:
         self._known: dict[Path, tuple[int, int]] = {}
 
     def of(self, folders: Iterable[Path]) -> dict[Path, int]:
-        """Bytes in each folder, 0 in one that is not there; those of other folders are forgotten."""
+        """Return the bytes in each folder, 0 if it does not exist, and forget all other folders."""
         sizes = {folder: self._size(folder) for folder in folders}
         self._known = {folder: known for folder, known in self._known.items() if folder in sizes}
         return sizes
@@ -32,9 +35,9 @@ class FolderSizes:
         size = 0
         with contextlib.suppress(FileNotFoundError):
             for entry in os.scandir(folder):
-                with contextlib.suppress(FileNotFoundError):  # a lease that has just ended
+                with contextlib.suppress(FileNotFoundError):  # a lease file that was just removed
                     size += entry.stat(follow_symlinks=False).st_size
-        # Two changes within one tick of the file system's clock look like one: not relied on for a while.
+        # Two changes within one tick of the file system's clock look like one: do not cache recent sizes.
         if time.time_ns() - changed > 2_000_000_000:
             self._known[folder] = changed, size
         return size

@@ -1,4 +1,4 @@
-"""The environment in which Gradio is imported and launched. Imports nothing heavy."""
+"""Environment variables and temporary folder of Gradio. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-# Read by this program's own flags, or passed on to Gradio as they are.
+# Defaults of this program's flags, or passed on to Gradio unchanged.
 _RESPECTED = {"GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "GRADIO_ROOT_PATH"}
-# Set here.
+# Set by `prepare`.
 _OWN = {"GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE"}
 _folders: list[str] = []
 
@@ -19,8 +19,8 @@ _folders: list[str] = []
 def ignored(environment: Mapping[str, str]) -> list[str]:
     """Return the names of Gradio's variables that have no effect here.
 
-    They would open a tunnel, reload sources, serve other files or stop the start; on invalid numbers Gradio
-    cannot even be imported.
+    They would open a tunnel, reload sources, serve other files or prevent the start; an invalid number even
+    prevents Gradio's import.
     """
     return sorted(
         name for name in environment if name.startswith("GRADIO_") and name not in _RESPECTED | _OWN
@@ -28,12 +28,12 @@ def ignored(environment: Mapping[str, str]) -> list[str]:
 
 
 def prepare() -> None:
-    """Set the environment that Gradio reads when it is imported.
+    """Set the environment variables that Gradio reads on import.
 
-    Its folder for temporary files is a new one of this process: the default, /tmp/gradio, is shared by all
-    users of a machine and may belong to another one.
+    Each process gets its own folder for temporary files: the default, /tmp/gradio, is shared by all users of
+    a machine and may belong to another user.
     """
-    # The host and port are passed explicitly; left here, they would be parsed once more.
+    # The host and port are passed explicitly; Gradio would parse these variables again.
     for name in [*ignored(os.environ), "GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "WEB_CONCURRENCY"]:
         os.environ.pop(name, None)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -54,7 +54,7 @@ def _remove_temporary_folder() -> None:
 
 @contextmanager
 def temporary_folder_removed() -> Iterator[None]:
-    """Delete what `prepare` made at the end of this context: a terminated server skips its exit handlers."""
+    """Delete the temporary folder on exit: a terminated server skips its atexit handlers."""
     try:
         yield
     finally:
@@ -63,10 +63,10 @@ def temporary_folder_removed() -> Iterator[None]:
 
 @contextmanager
 def without_proxies() -> Iterator[None]:
-    """Have no HTTP client that is made meanwhile use a proxy.
+    """Disable proxies for HTTP clients that are created in this context.
 
-    Gradio asks the page that it launches whether it is up, which no proxy can answer; and a proxy that httpx
-    does not understand, such as socks5://, stops even Gradio's import.
+    Gradio sends a request to its own page to check that it is up, which a proxy cannot answer. A proxy that
+    httpx does not support, such as socks5://, even prevents Gradio's import.
     """
     names = ("no_proxy", "NO_PROXY")
     before = {name: os.environ.get(name) for name in names}

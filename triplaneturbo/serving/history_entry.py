@@ -1,7 +1,7 @@
-"""One kept result: what result.json beside its files says.
+"""History entries: one saved result each, read from result.json.
 
-A reader takes what it knows: fields that a later version of Request has are ignored, those that an earlier
-one lacked have their defaults.
+Fields of Request that this version does not know are ignored; fields that an older version lacked get their
+defaults.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ PICTURES = {b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif", b"\xff\xd8\xf
 
 @dataclass(frozen=True)
 class HistoryEntry:
-    """One kept result, as it stood on disk when it was read.
+    """A saved result, as it was on disk when it was read.
 
     Attributes:
-        id: its name, 32 hexadecimal digits.
+        id: the entry's id, 32 hexadecimal digits.
         name: the stem of its files, made from the prompt and the seed.
-        prompt, seed: what was asked for.
-        settings: the other fields of the Request.
-        made: when, in seconds since 1970.
-        model: what the model is called.
-        adapter: what its adapter is called, "" for the model's own.
-        facts: as the command line's --json tells them.
-        files: those that are there, by format.
-        thumbnail: a picture of it, if there is one.
-        pinned: whether no quota and no limit deletes it.
-        folder: where it lies.
+        prompt, seed: the prompt and seed of the request.
+        settings: the other fields of the request.
+        made: creation time in seconds since 1970.
+        model: the model's name.
+        adapter: the adapter's name; "" for the model's own.
+        facts: the fields of the command line's --json.
+        files: the existing files, by format.
+        thumbnail: path of a preview image, if there is one.
+        pinned: whether the entry is exempt from the quota and the limits.
+        folder: the entry's folder.
+        store: the store that contains it.
     """
 
     id: str
@@ -51,25 +52,25 @@ class HistoryEntry:
     thumbnail: Path | None
     pinned: bool
     folder: Path
-    room: ResultStore = field(repr=False, compare=False)
+    store: ResultStore = field(repr=False, compare=False)
 
     def request(self) -> Request:
-        """The request that made it, as far as this version knows its fields; the others have defaults."""
+        """Return the request that generated the result; fields unknown to this version are dropped."""
         known = {field.name for field in fields(Request)}
         kept = {name: _hashable(value) for name, value in self.settings.items() if name in known}
         return Request(**{**kept, "prompt": self.prompt, "seed": self.seed})
 
     def in_use(self) -> AbstractContextManager[None]:
-        """While it is entered (its files are read, say), no quota deletes it.
+        """Protect the result from deletion by the quota in this context, e.g. while its files are read.
 
         Raises:
-            UserError: the result is gone.
+            UserError: the result no longer exists.
         """
-        return self.room.lease(self.folder)
+        return self.store.lease(self.folder)
 
 
-def read_entry(room: ResultStore, folder: Path) -> HistoryEntry | None:
-    """The result in a folder, or None if there is none that this version can read."""
+def read_entry(store: ResultStore, folder: Path) -> HistoryEntry | None:
+    """Read the entry in a folder; None if there is none that this version can read."""
     try:
         result = None if folder.is_symlink() else read(folder)
         if result is None:
@@ -79,13 +80,13 @@ def read_entry(room: ResultStore, folder: Path) -> HistoryEntry | None:
         model, adapter = result["model"], result["adapter"]
     except (FileNotFoundError, KeyError):
         return None
-    wanted: list[tuple[Any, type | tuple[type, ...]]] = [
+    expected: list[tuple[Any, type | tuple[type, ...]]] = [
         *((text, str) for text in (name, prompt, model, adapter)),
         *((table, dict) for table in (settings, facts)),
         (seed, int),
         (made, (int, float)),
     ]
-    if not all(isinstance(value, kind) for value, kind in wanted) or not re.fullmatch(r"[a-z0-9-]+", name):
+    if not all(isinstance(value, kind) for value, kind in expected) or not re.fullmatch(r"[a-z0-9-]+", name):
         return None
     files = {format: folder / f"{name}{suffix}" for format, suffix in FORMATS.items()}
     pictures = [folder / f"{THUMBNAIL}{suffix}" for suffix in PICTURES.values()]
@@ -103,18 +104,18 @@ def read_entry(room: ResultStore, folder: Path) -> HistoryEntry | None:
         thumbnail=next((path for path in pictures if path.is_file()), None),
         pinned=(folder / PINNED).exists(),
         folder=folder,
-        room=room,
+        store=store,
     )
 
 
 def suffix_of(picture: bytes) -> str:
-    """The suffix of a picture file by its first bytes. ValueError if it is none that a browser shows."""
-    for beginning, suffix in PICTURES.items():
-        if picture.startswith(beginning):
+    """Return an image's suffix by its first bytes. Raise ValueError if browsers do not show it."""
+    for signature, suffix in PICTURES.items():
+        if picture.startswith(signature):
             return suffix
-    raise ValueError("a thumbnail is a PNG, a WebP, a GIF or a JPEG")
+    raise ValueError("a thumbnail must be a PNG, WebP, GIF or JPEG image")
 
 
 def _hashable(value: Any) -> Any:
-    """JSON has lists only, and Request's fields are tuples."""
+    """Convert JSON lists to the tuples of Request's fields."""
     return tuple(map(_hashable, value)) if isinstance(value, list) else value

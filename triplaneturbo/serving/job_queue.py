@@ -1,4 +1,4 @@
-"""Requests waiting in line for a worker, and the tickets with which their callers follow them."""
+"""Queue of generation jobs for one or more worker threads, and the handles with which callers follow them."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ from triplaneturbo.errors import Cancelled, EngineClosedError, QueueFullError, U
 from triplaneturbo.pipeline import Outcome, Progress, Result, Sketches
 from triplaneturbo.request import Request
 
-# Makes the requests of one ticket; as many outcomes as there are requests, in their order.
+# Processes the requests of one job; yields as many outcomes as there are requests, in their order.
 Work = Callable[[Sequence[Request], Sketches], Generator[Progress | Outcome, None, None]]
 Value = TypeVar("Value")
 
 
 class IdleTask(Protocol):
-    """What the last thread of a line does while nobody waits; it calls these, and nothing of it may raise."""
+    """Background work of the last worker thread while no job waits. Its methods must not raise."""
 
     def work(self) -> bool:
-        """One piece; whether there is another one. Requests come in between."""
+        """Do one piece of work; return whether there is more. Jobs run between pieces."""
 
     def end(self) -> None:
-        """The line is closed: put away what is under way."""
+        """Clean up when the queue is closed."""
 
 
-REMEMBERED = 16  # requests from whose seconds the next ones' are estimated
-FIRST_GUESS = 2.0  # seconds of a request, before any has ended
-# Seconds for which a thread stays free after a request or a call: a page that has its mesh asks for its files
-# next, one call after the other, and none of these is to wait for a piece of idle work.
-REST = 0.3
+DURATION_WINDOW = 16  # the waiting time is estimated from the durations of this many recent requests
+INITIAL_ESTIMATE = 2.0  # seconds per request before any has finished
+# Seconds for which a thread stays free after a job or a call: a page that has its mesh asks for its files
+# next, one call after the other, and none of them should wait for a piece of idle work.
+IDLE_DELAY = 0.3
 
 
 _INTERRUPTIBLE = 1.0  # seconds: on Windows Ctrl+C is only seen between waits
 
 
 class Job:
-    """A request on its way, or several that are made together; every method may be called from any thread.
+    """A submitted request, or several that are processed as one batch. All methods are thread-safe.
 
     Attributes:
-        requests: what was asked for.
-        sketches: of which steps.
+        requests: the requests, in order.
+        sketches: which denoising steps are decoded to a coarse mesh.
     """
 
-    def __init__(self, requests: Sequence[Request], line: JobQueue, sketches: Sketches = "none") -> None:
+    def __init__(self, requests: Sequence[Request], queue: JobQueue, sketches: Sketches = "none") -> None:
         self.requests = tuple(requests)
         self.sketches = sketches
-        self._line = line
+        self._queue = queue
         self._changed = threading.Condition()
         self._events: list[Progress] = []
         self._made: list[Outcome] = []
@@ -60,46 +60,46 @@ class Job:
 
     @property
     def request(self) -> Request:
-        """The first, or only, request."""
+        """The first (or only) request."""
         return self.requests[0]
 
     @property
     def made(self) -> list[Outcome]:
-        """The outcomes so far, in the order of the requests."""
+        """A copy of the outcomes so far, in the order of the requests."""
         with self._changed:
             return list(self._made)
 
-    def events(self, rest: float = 0.0) -> Iterator[Progress]:
-        """Progress events from the first, each as it comes, until the request ends, in whatever way.
+    def events(self, min_interval: float = 0.0) -> Iterator[Progress]:
+        """Yield all progress events from the first one, as they arrive, until the job ends.
 
         Args:
-            rest: seconds. Of events that come within that time after one was told, only the last is told,
-                when it is over; one with a sketch, and the last of all, are told at once.
+            min_interval: seconds between two events. Of the events that arrive sooner, only the latest is
+                yielded, once the interval has passed. Events with a sketch and the last one are not delayed.
         """
-        seen, told = 0, -math.inf
+        seen, last_sent = 0, -math.inf
         while True:
             with self._changed:
                 while True:
-                    news = self._events[seen:]
-                    left = told + rest - time.monotonic()
-                    if self._outcome is not None or (news and left <= 0) or any(map(_shows, news)):
+                    new = self._events[seen:]
+                    remaining = last_sent + min_interval - time.monotonic()
+                    if self._outcome is not None or (new and remaining <= 0) or any(map(_has_sketch, new)):
                         break
-                    self._changed.wait(left if news else _INTERRUPTIBLE)
+                    self._changed.wait(remaining if new else _INTERRUPTIBLE)
                 ended = self._outcome is not None
-            seen += len(news)
-            for event in news if rest <= 0 else _worth_telling(news):
-                told = time.monotonic()
+            seen += len(new)
+            for event in new if min_interval <= 0 else _throttled(new):
+                last_sent = time.monotonic()
                 yield event
-            if ended and not news:
+            if ended and not new:
                 return
 
     def result(self, timeout: float | None = None) -> Result:
-        """Wait for the mesh, the first of several.
+        """Wait for the result of the first request.
 
         Raises:
-            Cancelled: the request was cancelled.
-            TimeoutError: it took longer than `timeout` seconds.
-            UserError: there is no mesh, and the sentence says why.
+            Cancelled: the job was cancelled.
+            TimeoutError: there is no result after `timeout` seconds.
+            UserError: the mesh could not be generated.
         """
         first = self.results(timeout)[0]
         if isinstance(first, UserError):
@@ -107,12 +107,12 @@ class Job:
         return first
 
     def results(self, timeout: float | None = None) -> list[Outcome]:
-        """Wait for what each of the requests comes to: a Result, or the UserError that says why not.
+        """Wait for the outcome of every request: a Result, or the UserError that explains its absence.
 
         Raises:
-            Cancelled: the request was cancelled; what was made before is still in `made`.
-            TimeoutError: it took longer than `timeout` seconds.
-            UserError: nothing can be made at all, and the sentence says why.
+            Cancelled: the job was cancelled; earlier outcomes are still in `made`.
+            TimeoutError: the job is not finished after `timeout` seconds.
+            UserError: the job as a whole failed.
         """
         with self._changed:
             while timeout is None and self._outcome is None:
@@ -125,67 +125,68 @@ class Job:
         return self._outcome
 
     def cancel(self) -> None:
-        """Stop at once if waiting, else before the next step or stage begins; nothing if it has ended."""
+        """Cancel a waiting job at once, a running one before its next step; no-op if it has ended."""
         with self._changed:
             self._cancelled = True
-        if self._line.leave(self):
+        if self._queue.remove(self):
             self.finish(Cancelled())
 
     @property
     def cancelled(self) -> bool:
-        """Whether anybody has asked to stop it."""
+        """Whether cancellation was requested."""
         return self._cancelled
 
     @property
     def done(self) -> bool:
-        """Whether it has ended: with a result, with an error or cancelled."""
+        """Whether the job has ended: with results, with an error or by cancellation."""
         return self._outcome is not None
 
     @property
     def position(self) -> int | None:
-        """How many requests end before this one begins; 0 while it is being worked on, None when ended."""
-        return None if self.done else self._line.ahead_of(self)
+        """How many jobs must end before this one starts; 0 while it runs, None once it has ended."""
+        return None if self.done else self._queue.position_of(self)
 
-    def add(self, event: Progress) -> None:
-        """For the worker: one more event."""
+    def add_event(self, event: Progress) -> None:
+        """Append a progress event (worker only)."""
         with self._changed:
             self._events.append(event)
             self._changed.notify_all()
 
-    def keep(self, outcome: Outcome) -> None:
-        """For the worker: the next request's outcome."""
+    def add_outcome(self, outcome: Outcome) -> None:
+        """Append the outcome of the next request (worker only)."""
         with self._changed:
             self._made.append(outcome)
 
     def finish(self, error: BaseException | None = None) -> None:
-        """For the worker: the end."""
+        """End the job, with `error` if it failed (worker only)."""
         with self._changed:
             if self._outcome is None:
                 self._outcome = list(self._made) if error is None else error
             self._changed.notify_all()
 
 
-def _shows(event: Progress) -> bool:
+def _has_sketch(event: Progress) -> bool:
     return event.glb is not None or event.sketch is not None
 
 
-def _worth_telling(news: Sequence[Progress]) -> list[Progress]:
-    return [event for event in news[:-1] if _shows(event)] + list(news[-1:])
+def _throttled(events: Sequence[Progress]) -> list[Progress]:
+    """The events with a sketch, and the last one."""
+    return [event for event in events[:-1] if _has_sketch(event)] + list(events[-1:])
 
 
 class JobQueue:
-    """First come, first served by one or several threads, which no error ends.
+    """First-in, first-out queue served by one or more threads, which survive any error of a job.
 
     Args:
-        works: for each thread what makes the events and outcomes of a ticket; called in it only.
-        name: of the threads.
-        size: the most requests that may wait, 1 or more; None: any number.
-        clock: tells the seconds.
+        work_functions: one per thread, which yields a job's events and outcomes; called in that thread only.
+        name: name of the threads.
+        size: maximum number of waiting requests, 1 or more; None: unlimited.
+        clock: returns the time in seconds.
     """
 
     def __init__(
         self,
-        works: Sequence[Work],
+        work_functions: Sequence[Work],
         name: str,
         size: int | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -195,18 +196,18 @@ class JobQueue:
         self._closed = False
         self._size = size
         self._clock = clock
-        self._took: deque[float] = deque(maxlen=REMEMBERED)
-        self._workers = [_Worker(self, work) for work in works]
+        self._durations: deque[float] = deque(maxlen=DURATION_WINDOW)
+        self._workers = [_Worker(self, work) for work in work_functions]
         for number, worker in enumerate(self._workers):
             worker.thread = threading.Thread(target=worker.serve, name=f"{name} {number}", daemon=True)
             worker.thread.start()
 
-    def join(self, *requests: Request, sketches: Sketches = "none") -> Job:
-        """Stand at the end of the line.
+    def submit(self, *requests: Request, sketches: Sketches = "none") -> Job:
+        """Append a job of one or more requests.
 
         Raises:
-            EngineClosedError: the line is closed.
-            QueueFullError: too many requests wait already. Where none waits, any number on one ticket may.
+            EngineClosedError: the queue is closed.
+            QueueFullError: too many requests wait already. An empty queue accepts a job of any size.
         """
         job = Job(requests, self, sketches)
         with self._changed:
@@ -220,13 +221,13 @@ class JobQueue:
         return job
 
     def call(self, function: Callable[[], Value], worker: int = 0) -> Value:
-        """Have a worker's thread do something short, before the next event of what it works on.
+        """Run a short function in a worker's thread, before the next event of its job, and return its value.
 
-        OpenMP keeps a team of threads for each thread that asks it for work, and as soon as there are more
-        of them than cores, every team is put to sleep between any two loops: half the speed on two cores.
-        So whatever is more than a moment's work for torch is done in that one thread.
+        OpenMP keeps a team of threads for each thread that starts a parallel region. With more
+        threads than cores, every team sleeps between any two loops, which halves the speed on two cores. So
+        all torch work that takes more than a moment is done in the worker's thread.
 
-        Once the line is closed, or in the worker's own thread, it is done here and now.
+        Runs the function directly if the queue is closed or the caller is the worker's thread.
         """
         chosen = self._workers[worker]
         future: Future[Value] = Future()
@@ -237,26 +238,26 @@ class JobQueue:
                 self._changed.notify_all()
         return future.result() if elsewhere else function()
 
-    def when_idle(self, idle: IdleTask) -> None:
-        """What the last of the threads does, piece by piece, while no request waits; begun by `wake`."""
-        self._workers[-1].idle = idle
+    def set_idle_task(self, task: IdleTask) -> None:
+        """Set the task of the last worker, done piece by piece while no job waits; `wake` starts it."""
+        self._workers[-1].idle_task = task
 
     def wake(self) -> None:
-        """Have the idle work looked at: there may be something to do now."""
+        """Start the idle task: it may have work now."""
         with self._changed:
-            self._workers[-1].awake = self._workers[-1].idle is not None
+            self._workers[-1].awake = self._workers[-1].idle_task is not None
             self._changed.notify_all()
 
-    def leave(self, job: Job) -> bool:
-        """Take a waiting ticket out; False if it is not waiting."""
+    def remove(self, job: Job) -> bool:
+        """Remove a waiting job; False if it is not waiting."""
         with self._changed:
             if job not in self._waiting:
                 return False
             self._waiting.remove(job)
             return True
 
-    def ahead_of(self, job: Job) -> int:
-        """How many have to end before `ticket` is begun; 0 if it is not waiting."""
+    def position_of(self, job: Job) -> int:
+        """How many jobs must end before `job` starts; 0 if it is not waiting."""
         with self._changed:
             if job not in self._waiting:
                 return 0
@@ -264,97 +265,99 @@ class JobQueue:
             return max(0, self._waiting.index(job) + 1 - free)
 
     def _seconds_for(self, requests: int) -> int:
-        """In how many seconds so many requests are likely to be done; 1 or more."""
-        each = sum(self._took) / len(self._took) if self._took else FIRST_GUESS
-        return max(1, math.ceil(each * requests / len(self._workers)))
+        """Estimate the seconds until this many requests are done; at least 1."""
+        mean = sum(self._durations) / len(self._durations) if self._durations else INITIAL_ESTIMATE
+        return max(1, math.ceil(mean * requests / len(self._workers)))
 
     def close(self, timeout: float | None = None) -> bool:
-        """Cancel everything and end the threads, waiting up to `timeout` seconds; True if all have ended."""
+        """Cancel all jobs and stop the threads; return whether all ended within `timeout` seconds."""
         with self._changed:
             self._closed = True
             jobs = [*self._waiting, *(w.current for w in self._workers if w.current is not None)]
             self._changed.notify_all()
         for job in jobs:
             job.cancel()
-        until = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
         for worker in self._workers:
-            worker.thread.join(None if until is None else max(0.0, until - time.monotonic()))
+            worker.thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
         return not any(worker.thread.is_alive() for worker in self._workers)
 
 
 class _Worker:
-    """One thread of a line."""
+    """One thread of a queue."""
 
     thread: threading.Thread
 
-    def __init__(self, line: JobQueue, work: Work) -> None:
-        self._line, self._work = line, work
+    def __init__(self, queue: JobQueue, work: Work) -> None:
+        self._queue, self._work = queue, work
         self.calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self.current: Job | None = None
-        self.idle: IdleTask | None = None
+        self.idle_task: IdleTask | None = None
         self.awake = False
-        self.free_at = 0.0
+        self.idle_from = 0.0
 
     def serve(self) -> None:
-        """Work until the line is closed."""
+        """Process jobs until the queue is closed."""
         try:
             self._serve()
         finally:
-            if self.idle is not None:
-                self.idle.end()
+            if self.idle_task is not None:
+                self.idle_task.end()
 
     def _serve(self) -> None:
-        line = self._line
+        queue = self._queue
         while True:
             self._do_calls()
-            with line._changed:
-                line._changed.wait_for(
-                    lambda: bool(line._waiting or self.calls or self.awake) or line._closed
+            with queue._changed:
+                queue._changed.wait_for(
+                    lambda: bool(queue._waiting or self.calls or self.awake) or queue._closed
                 )
-                if self.awake and not (line._waiting or self.calls or line._closed):
-                    rest = self.free_at - time.monotonic()
-                    line._changed.wait_for(lambda: bool(line._waiting or self.calls) or line._closed, rest)
+                if self.awake and not (queue._waiting or self.calls or queue._closed):
+                    delay = self.idle_from - time.monotonic()
+                    queue._changed.wait_for(
+                        lambda: bool(queue._waiting or self.calls) or queue._closed, delay
+                    )
                 if self.calls:
                     continue
-                job = self.current = line._waiting.popleft() if line._waiting else None
+                job = self.current = queue._waiting.popleft() if queue._waiting else None
                 if job is None:
-                    if line._closed:
+                    if queue._closed:
                         return
-                    self.awake = False  # whoever wakes it from now on is not overheard
+                    self.awake = False  # a later call of wake sets it again
             if job is None:
-                if self.idle is not None and self.idle.work():
-                    line.wake()
+                if self.idle_task is not None and self.idle_task.work():
+                    queue.wake()
                 continue
             failure: BaseException | None = None
-            since = line._clock()
+            started = queue._clock()
             try:
                 self._run(job)
             except BaseException as error:
                 failure = error
-            with line._changed:
+            with queue._changed:
                 self.current = None
-                line._took.append((line._clock() - since) / len(job.requests))
-            self.free_at = time.monotonic() + REST
+                queue._durations.append((queue._clock() - started) / len(job.requests))
+            self.idle_from = time.monotonic() + IDLE_DELAY
             job.finish(failure)
-            del job, failure  # what was made is not to be held until the next comes
+            del job, failure  # release the results now, not when the next job arrives
 
     def _run(self, job: Job) -> None:
         with closing(self._work(job.requests, job.sketches)) as events:
             for event in events:
                 if isinstance(event, Progress):
-                    job.add(event)
+                    job.add_event(event)
                     self._do_calls()
                     if job.cancelled:
                         raise Cancelled
                     continue
-                job.keep(event)
+                job.add_outcome(event)
                 if len(job.made) == len(job.requests):
                     return
-        raise RuntimeError("the work ended without a result")
+        raise RuntimeError("the work function ended without an outcome for every request")
 
     def _do_calls(self) -> None:
         while True:
-            with self._line._changed:
+            with self._queue._changed:
                 if not self.calls:
                     return
                 function, future = self.calls.popleft()
@@ -362,4 +365,4 @@ class _Worker:
                 future.set_result(function())
             except BaseException as error:
                 future.set_exception(error)
-            self.free_at = time.monotonic() + REST
+            self.idle_from = time.monotonic() + IDLE_DELAY

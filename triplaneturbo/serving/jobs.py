@@ -1,4 +1,4 @@
-"""One request from the page: handed to the engine, followed to its end, its files written."""
+"""Follow one request of the page: submit it to the engine, report its progress and write its files."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ if TYPE_CHECKING:
     from triplaneturbo.serving.job_queue import Job
     from triplaneturbo.serving.sessions import Session, View
 
-WAIT = 0.3  # seconds between two looks at a place in the line
-REST = 0.2  # seconds between two events without a sketch: each costs the page, and what works, some time
+POLL_INTERVAL = 0.3  # seconds between two checks of the position in the queue
+# Seconds between two events without a sketch: each costs time in the browser and in the worker.
+MIN_EVENT_INTERVAL = 0.2
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """In the line, behind `ahead` other requests."""
+    """The job waits in the queue behind `ahead` others."""
 
     ahead: int
 
 
 @dataclass(frozen=True)
 class Working:
-    """A stage has begun, or a denoising step has ended; as Progress tells it.
+    """A stage has started or a denoising step has ended; the fields are those of `Progress`.
 
     Attributes:
-        view: of the sketch, where there is one to be shown.
+        view: the sketch to show, if there is one.
     """
 
     stage: str
@@ -51,16 +52,16 @@ class Working:
 
 @dataclass(frozen=True)
 class MeshReady:
-    """The mesh is made and `files` (by format) are written; more may follow.
+    """The mesh is generated and some of its files are written; one event per file.
 
     Attributes:
-        request: as it was carried out.
-        files: by format, with what is there already.
-        facts: as the command line's --json tells them, with "files" and the seconds of writing them.
-        unread: the end of the prompt that the model does not read.
-        complete: whether all files are there.
-        view: of this mesh, where the viewer is to show it.
-        thumbnail: a PNG, with the first file of a mesh that was made for the page.
+        request: the request with all defaults filled in.
+        files: paths by format, of the files written so far.
+        facts: the fields of the command line's --json, with "files" and the seconds taken to write them.
+        truncated_text: the end of the prompt that exceeds the text encoder's context and is ignored.
+        complete: whether all files are written.
+        view: the mesh for the viewer, if it should be shown.
+        thumbnail: PNG bytes, with the first file of a mesh that the viewer shows.
     """
 
     request: Request
@@ -74,13 +75,13 @@ class MeshReady:
 
 @dataclass(frozen=True)
 class Stopped:
-    """There is no mesh: `sentence` says why, "" if it was cancelled."""
+    """The request ended without a mesh: `sentence` says why; "" if it was cancelled."""
 
     sentence: str = field(default="")
 
 
 Event = Waiting | Working | MeshReady | Stopped
-Happening = TypeVar("Happening")
+EventT = TypeVar("EventT")
 
 
 def follow(
@@ -94,18 +95,18 @@ def follow(
     number: int | None = None,
     patience: float = 0.0,
 ) -> Generator[Event, None, None]:
-    """Make a mesh for a session, telling what happens; ends with Stopped or with a complete Made.
+    """Generate a mesh for a session and yield its events; the last is Stopped or a complete MeshReady.
 
     Closing the generator cancels the request.
 
     Args:
-        alone: the session waits for nothing else: what it waited for before is cancelled, and if something
-            else is begun meanwhile, this ends without a word. The viewer shows what is made.
-        sketches: which steps the viewer shows.
-        formats: of the files, the first one first.
-        placement: how the object stands in them.
-        number: from `Session.enter`, when it was asked for.
-        patience: seconds after the first file in which something else may be begun; then come the others.
+        alone: make this the session's only job: cancel its previous one, and end without a further event
+            if a later one starts. The viewer shows the mesh.
+        sketches: which denoising steps the viewer shows.
+        formats: formats of the files, in the order in which they are written.
+        placement: size, up axis, origin and unit of the object in the files.
+        number: the request's number from `Session.enter`; None: it is the latest.
+        patience: seconds to wait for a later request after the first file, before the others are written.
     """
 
     def work(job: Job) -> Generator[Event, None, None]:
@@ -118,13 +119,13 @@ def follow(
 def watched(
     session: Session,
     submit: Callable[[], Job],
-    work: Callable[[Job], Generator[Happening, None, None]],
+    work: Callable[[Job], Generator[EventT, None, None]],
     alone: bool,
     number: int | None = None,
-) -> Generator[Happening | Stopped, None, None]:
-    """What happens with a ticket, as long as the session waits for it; errors become Stopped.
+) -> Generator[EventT | Stopped, None, None]:
+    """Yield the events of `work` on a submitted job while the session waits for it; errors become Stopped.
 
-    Closing the generator cancels the ticket.
+    Closing the generator cancels the job.
     """
     job: Job | None = None
     try:
@@ -142,19 +143,19 @@ def watched(
             yield stopped
     finally:
         if job is not None:
-            job.cancel()  # of no effect once it has ended
+            job.cancel()  # no-op once it has ended
             session.forget(job)
 
 
 def progress(job: Job, session: Session) -> Generator[Waiting | Working, None, None]:
-    """The place in the line, then stages and steps, until the ticket's work ends."""
+    """Yield the job's position in the queue, then its stages and steps until it ends."""
     ahead = -1
     while job.position:
         if job.position != ahead:
             ahead = job.position or 0
             yield Waiting(ahead)
-        time.sleep(WAIT)
-    for event in job.events(REST):
+        time.sleep(POLL_INTERVAL)
+    for event in job.events(MIN_EVENT_INTERVAL):
         view = None
         if event.glb is not None and event.sketch is not None and session.waits_for(job):
             view = session.show(session.sketch(event.glb), len(event.sketch.faces), job)
@@ -168,9 +169,9 @@ def save(
     formats: Sequence[str],
     placement: Placement = AS_MODELLED,
 ) -> Iterator[MeshReady]:
-    """Write a result's files, one after the other; Made after each, complete after the last."""
+    """Write the files of a result and yield a MeshReady after each; the last one is complete."""
     name = safe_name(result.request, engine.name)
-    stem = session.keep(name if placement == AS_MODELLED else f"{name}-{_mark(placement)}")
+    stem = session.keep(name if placement == AS_MODELLED else f"{name}-{_digest(placement)}")
     check = engine.check(result.mesh, placement)
     facts: dict[str, Any] = describe(result, engine) | {
         "cached": result.cached,
@@ -182,11 +183,11 @@ def save(
         "files": [],
     }
     files: dict[str, Path] = {}
-    since = time.perf_counter()
+    started = time.perf_counter()
     for name in formats:
         path = stem.with_name(stem.name + FORMATS[name])
         facts["files"] = [*facts["files"], *write(engine, result.mesh, {name: path}, placement)]
-        taken = round(time.perf_counter() - since, 4)
+        taken = round(time.perf_counter() - started, 4)
         total = round(result.seconds["total"] + taken, 4)
         facts["seconds"] = {**facts["seconds"], "files": taken, "total": total}
         files = {**files, name: path}
@@ -215,25 +216,23 @@ def _write(
                 thumbnail=engine.thumbnail(result.mesh),
             )
         yield made
-        until = time.monotonic() + (patience if len(made.files) == 1 else 0)
-        while time.monotonic() < until:
+        deadline = time.monotonic() + (patience if len(made.files) == 1 else 0)
+        while time.monotonic() < deadline:
             if not session.waits_for(job):
                 return
             time.sleep(0.05)
 
 
-def _mark(placement: Placement) -> str:
-    """A few digits that tell one placement from another."""
+def _digest(placement: Placement) -> str:
+    """A short hash that distinguishes placements in file names."""
     return hashlib.sha256(repr(placement).encode()).hexdigest()[:6]
 
 
 def _stopped(error: Exception) -> Stopped:
-    """What to tell of an error; what is a bug goes to the terminal."""
+    """Turn an error into an event; print the traceback of a bug."""
     if isinstance(error, Cancelled):
         return Stopped()
     if isinstance(error, UserError):
         return Stopped(str(error))
     traceback.print_exception(error)
-    return Stopped(
-        f"Something is wrong in the program ({type(error).__name__}); the terminal has the details."
-    )
+    return Stopped(f"Internal error ({type(error).__name__}); see the server's terminal for details.")

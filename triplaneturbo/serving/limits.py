@@ -1,4 +1,4 @@
-"""What one visitor may ask of a server that others use too.
+"""Request limits of a server: sizes, rates and concurrency. Imports nothing heavy.
 
     limits = Limits.for_host("0.0.0.0", per_minute=20)
     guard = Guard(limits)
@@ -6,7 +6,7 @@
     with guard.alone("of the page"):
         ...
 
-The length of a prompt is Request's matter, the length of the queue the Line's. Imports nothing heavy.
+The length of prompts is checked by Request, the length of the queue by JobQueue.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from triplaneturbo.request import Request
 from triplaneturbo.serving.access import is_loopback
 
 MINUTE = 60.0
-# Many people may come from one address, but no one person should get past the limit by many sessions.
-SESSIONS_AN_ADDRESS = 10
+# Many visitors may share an address, but one visitor should not evade the limit with many sessions.
+SESSIONS_PER_ADDRESS = 10
 
 
 class RateLimitError(UserError):
-    """One visitor has asked too often within a minute.
+    """A visitor has sent too many requests within a minute.
 
     Attributes:
-        seconds: after which the next request is let in.
+        per_minute: the limit.
+        seconds: seconds until the next request is accepted.
     """
 
     def __init__(self, per_minute: int, seconds: int) -> None:
-        super().__init__(f"More than {per_minute} requests in a minute; try again in {seconds} s.")
+        super().__init__(f"Too many requests (limit: {per_minute} per minute); try again in {seconds} s.")
         self.per_minute, self.seconds = per_minute, seconds
 
     def __reduce__(self) -> tuple[type[RateLimitError], tuple[int, int]]:
@@ -45,21 +46,21 @@ class RateLimitError(UserError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What is let in; None wherever there is no limit.
+    """Limits of a server; None means unlimited.
 
     Attributes:
-        queue: requests that may wait for the one under way, of all sessions together; 1 or more.
-        per_minute: requests a session may make in any 60 s; an address may make ten times as many.
-        alone: whether a session may have only one request under way at a time.
-        resolution: the finest grid, in nodes along a side.
-        texture_size: the largest texture, in texels along a side.
-        faces: the most faces, where a number is asked for.
-        steps: the most denoising steps.
-        meshes: the most meshes of one request: variants, or a blend's series.
-        quota: bytes that the history of all visitors may take on disk.
-        live: bytes that the results of all open pages may take besides.
-        entries: results that are kept of each visitor.
-        body: bytes of a request's JSON.
+        queue: maximum number of waiting requests of all sessions together, 1 or more.
+        per_minute: maximum number of requests per session in any 60 s; an address may send ten times as many.
+        alone: whether a session may have only one active request at a time.
+        resolution: maximum grid resolution, in nodes per side.
+        texture_size: maximum texture size, in texels per side.
+        faces: maximum number of faces that may be requested.
+        steps: maximum number of denoising steps.
+        meshes: maximum number of meshes of one request: variants or a blend series.
+        quota: bytes on disk for the history of all visitors.
+        live: bytes on disk for the results of all open pages, in addition to the history.
+        entries: results kept per visitor.
+        body: maximum number of bytes of a request's JSON.
     """
 
     queue: int | None = 32
@@ -84,15 +85,15 @@ class Limits:
         quota: int | None = None,
         behind_proxy: bool = False,
     ) -> Limits:
-        """The limits of a server at `host`: for strangers, or loose ones where only this machine reaches it.
+        """Return the default limits of a public server, or looser ones if only this machine can reach it.
 
         Args:
-            host: the address that is listened at.
-            queue: requests that may wait; None: the default.
-            per_minute: requests a session may make a minute; None: the default.
-            quota: bytes of the history, of which on a server for strangers a quarter is for what open pages
-                hold; None: the default.
-            behind_proxy: a proxy makes the server reachable for others, whatever the host.
+            host: the address on which the server listens.
+            queue: maximum number of waiting requests; None: the default.
+            per_minute: maximum number of requests per minute and session; None: the default.
+            quota: bytes for the history; a public server reserves a quarter of them for open pages. None: the
+                default.
+            behind_proxy: a reverse proxy makes the server public, whatever the host.
 
         Raises:
             UserError: a number is below 1.
@@ -100,7 +101,7 @@ class Limits:
         chosen = {"queue": queue, "per_minute": per_minute, "quota": quota}
         for name, value in chosen.items():
             if value is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')} should be 1 or more, not {value}.")
+                raise UserError(f"Invalid --{name.replace('_', '-')} {value}; use 1 or more.")
         loose = cls(
             queue=256,
             per_minute=None,
@@ -122,10 +123,10 @@ class Limits:
         kept = {field.name: getattr(limits, field.name) for field in fields(cls)}
         return cls(**kept | {name: value for name, value in chosen.items() if value is not None})
 
-    def for_strangers(self) -> Limits:
-        """These limits, with what one request or one minute may ask for cut to what strangers may.
+    def for_remote_visitors(self) -> Limits:
+        """Return these limits, tightened to those of a public server for single requests and rates.
 
-        The queue, the disk space and what is kept of each visitor belong to the whole server and stay.
+        The queue, disk space and number of saved results concern the whole server and stay unchanged.
         """
         strict = Limits()
         tightened = {
@@ -135,31 +136,31 @@ class Limits:
         return replace(self, alone=True, **tightened)
 
     def check(self, *requests: Request) -> None:
-        """Nothing, if requests of one ticket are within the limits.
+        """Raise UserError if the requests of a job exceed the limits.
 
         Raises:
-            UserError: one is not; the sentence says what would be.
+            UserError: with the limit that is exceeded.
         """
         if self.meshes is not None and len(requests) > self.meshes:
-            raise UserError(f"This server makes at most {self.meshes} meshes at once; ask for fewer.")
+            raise UserError(f"Too many meshes: this server allows at most {self.meshes} at once; use fewer.")
         for request in requests:
-            for what, asked, most in (
-                ("a resolution", request.resolution, self.resolution),
-                ("a texture size", request.texture_size, self.texture_size),
-                ("a number of faces", request.faces, self.faces),
-                ("a number of steps", request.steps, self.steps),
+            for name, value, limit in (
+                ("resolution", request.resolution, self.resolution),
+                ("texture size", request.texture_size, self.texture_size),
+                ("number of faces", request.faces, self.faces),
+                ("number of steps", request.steps, self.steps),
             ):
-                # What is no number is for Request to complain of.
-                if isinstance(asked, int) and most is not None and asked > most:
-                    raise UserError(f"This server allows {what} of at most {most}; ask for less.")
+                # Request itself rejects values that are not numbers.
+                if isinstance(value, int) and limit is not None and value > limit:
+                    raise UserError(f"The {name} {value} exceeds this server's limit; use at most {limit}.")
 
 
 class RateLimit:
-    """So many a minute for each key, in a sliding window; every method may be called from any thread.
+    """Thread-safe rate limit per key, with a sliding window of one minute.
 
     Args:
-        per_minute: 1 or more; None: any number.
-        clock: tells the seconds.
+        per_minute: maximum number of events per minute, 1 or more; None: unlimited.
+        clock: returns the time in seconds.
     """
 
     def __init__(self, per_minute: int | None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -170,18 +171,18 @@ class RateLimit:
         self._swept = clock()
 
     def take(self, key: str) -> None:
-        """Count one more for `key`; one that is refused is not counted.
+        """Count one event for `key`; rejected events are not counted.
 
         Raises:
             RateLimitError: there were too many in the last 60 s.
         """
-        self._look(key, count=True)
+        self._check(key, count=True)
 
     def check(self, key: str) -> None:
-        """As `take`, and nothing is counted."""
-        self._look(key, count=False)
+        """Raise RateLimitError as `take` does, without counting an event."""
+        self._check(key, count=False)
 
-    def _look(self, key: str, count: bool) -> None:
+    def _check(self, key: str, count: bool) -> None:
         if self._per_minute is None:
             return
         with self._lock:
@@ -198,43 +199,45 @@ class RateLimit:
                 self._times[key] = times
 
     def _sweep(self, now: float) -> None:
-        """Forget keys that were not heard of for a minute: strangers can make as many as they like."""
+        """Forget keys without a recent event, as clients can create any number of them."""
         if now - self._swept >= MINUTE:
             self._swept = now
             self._times = {k: t for k, t in self._times.items() if t and now - t[-1] < MINUTE}
 
 
 class Guard:
-    """Holds visitors to the limits; every method may be called from any thread.
+    """Enforce the limits for every visitor. All methods are thread-safe.
 
     Args:
-        limits: what a visitor at this machine may ask for; others are held to `limits.for_strangers()`.
-        clock: tells the seconds.
+        limits: limits of visitors on this machine; those of others are `limits.for_remote_visitors()`.
+        clock: returns the time in seconds.
     """
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits = limits
         self._local = _Rates(limits, clock)
-        self._strangers = _Rates(limits.for_strangers(), clock)
+        self._remote = _Rates(limits.for_remote_visitors(), clock)
         self._lock = threading.Lock()
         self._busy: set[str] = set()
 
     def _rates(self, local: bool) -> _Rates:
-        return self._local if local else self._strangers
+        return self._local if local else self._remote
 
     def admit(
         self, *requests: Request, session: str | None, address: str | None = None, local: bool = False
     ) -> None:
-        """To be called at the top of whatever makes meshes: the sizes, then how often.
+        """Check and count a job: the sizes of its requests, then the visitor's rate.
+
+        Call this first in every endpoint that generates meshes or does other expensive work.
 
         Args:
-            requests: of one ticket; none, where something else is asked for that costs much.
-            session: Gradio's name for the page or client; None: it has none, and only its address counts.
-            address: where it comes from, if that is known.
-            local: whether the visitor is at this machine; see `access.is_local`.
+            requests: the requests of one job; none for other expensive work.
+            session: Gradio's session hash; None: there is none, and only the address is counted.
+            address: the visitor's IP address, if known.
+            local: whether the visitor is on this machine; see `access.is_local`.
 
         Raises:
-            UserError: a request is beyond the limits.
+            UserError: a request exceeds the limits.
             RateLimitError: there were too many requests in the last minute.
         """
         rates = self._rates(local)
@@ -246,12 +249,12 @@ class Guard:
 
     @contextmanager
     def alone(self, session: str | None, address: str | None = None, local: bool = False) -> Iterator[None]:
-        """While it is entered, the session cannot enter it again, where only one request may be under way.
+        """Allow only one active request per session in this context, if the limits say so.
 
-        Without a session its address cannot.
+        Without a session, the address is used.
 
         Raises:
-            UserError: it is entered already.
+            UserError: the session has an active request.
         """
         key = session or f"at {address}"
         if not self._rates(local).limits.alone:
@@ -259,7 +262,9 @@ class Guard:
             return
         with self._lock:
             if key in self._busy:
-                raise UserError("This session has a request under way; wait for its end, or cancel it.")
+                raise UserError(
+                    "This session already has an active request; wait until it ends, or cancel it."
+                )
             self._busy.add(key)
         try:
             yield
@@ -269,10 +274,10 @@ class Guard:
 
 
 class _Rates:
-    """Limits, and how often they were used."""
+    """Limits of one kind of visitor, with their rate counters."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
         self.limits = limits
-        per_address = None if limits.per_minute is None else limits.per_minute * SESSIONS_AN_ADDRESS
+        per_address = None if limits.per_minute is None else limits.per_minute * SESSIONS_PER_ADDRESS
         self.sessions = RateLimit(limits.per_minute, clock)
         self.addresses = RateLimit(per_address, clock)

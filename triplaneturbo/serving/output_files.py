@@ -1,4 +1,4 @@
-"""Where meshes go: names made safely from prompts, and files written whole."""
+"""Output files: planning their paths, safe names from prompts, and atomic writes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.io.registry import suffixes, unit_of
 from triplaneturbo.mesh.placement import AS_MODELLED, Placement
 from triplaneturbo.request import Request, shown
-from triplaneturbo.serving.file_stems import distinct, safe_stem
+from triplaneturbo.serving.file_stems import safe_stem, unique_stems
 
 if TYPE_CHECKING:
     from triplaneturbo.mesh.mesh import Mesh
@@ -30,12 +30,12 @@ DEFAULT_FOLDER = Path("outputs")
 
 @dataclass(frozen=True)
 class OutputJob:
-    """One mesh to make and where its files go.
+    """A request and the paths of its output files.
 
     Attributes:
-        request: the mesh.
-        paths: its files, by format.
-        key: what the mesh depends on, where its file's name does not tell; else "".
+        request: the request.
+        paths: paths of its files, by format.
+        key: hash of everything that determines the mesh, if the file name does not contain it; otherwise "".
     """
 
     request: Request
@@ -50,23 +50,24 @@ def plan(
     formats: str | None,
     names: Sequence[str] | None = None,
 ) -> list[OutputJob]:
-    """Give each request its files; `output` is a folder, or a file whose suffix is a format's.
+    """Assign output files to each request.
 
-    A file for several requests becomes name-1.glb, name-2.glb, ...; in a folder names are made from prompts.
+    With several requests, a file name.glb becomes name-1.glb, name-2.glb, ...; in a folder, files are named
+    after their prompts.
 
     Args:
-        requests: what to make.
-        model: what else the meshes depend on.
-        output: the folder or the file; None: the default folder.
-        formats: with commas between; None: that of the file, or GLB.
-        names: in a folder, what each request's files are called, as safely as need be; "": by the prompt.
+        requests: the requests.
+        model: identifies everything else that determines the meshes.
+        output: a folder, or a file whose suffix is that of a format; None: the default folder.
+        formats: comma-separated formats; None: that of the file, or GLB.
+        names: names of each request's files in a folder, made safe if necessary; "": after the prompt.
 
     Raises:
-        UserError: the output or the formats cannot be.
+        UserError: the output or a format is invalid.
     """
     wanted = formats_of(formats) if formats is not None else None
     if output is not None and (not output.strip() or "\0" in output):
-        raise UserError("The output's name is blank; give a file such as mushroom.glb or a folder.")
+        raise UserError("The output path is empty; use a file such as mushroom.glb, or a folder.")
     path = DEFAULT_FOLDER if output is None else Path(os.path.expanduser(output))
     keys = [""] * len(requests)
     if output is None or output.endswith(("/", os.sep)) or os.path.isdir(path):
@@ -74,23 +75,26 @@ def plan(
         given = [safe_stem(name) for name in names or [""] * len(requests)]
         keys = [key if name else "" for key, name in zip(made, given, strict=True)]
         stems = [
-            path / stem for stem in distinct([name or own for own, name in zip(made, given, strict=True)])
+            path / stem for stem in unique_stems([name or own for own, name in zip(made, given, strict=True)])
         ]
         wanted = wanted or ["glb"]
     elif path.name.lower() in FORMATS.values():
-        raise UserError(f"The output {shown(output)} has no name before its ending; give one.")
+        raise UserError(f"Invalid output {shown(output)}: the file name is only a suffix; add a name.")
     elif path.suffix.lower() == ".obj":
-        raise UserError(f"The output {shown(output)} should end in .zip: {OBJ_IS_A_ZIP}.")
+        raise UserError(f"Invalid output {shown(output)}: use the suffix .zip, as {OBJ_IS_A_ZIP}.")
     else:
         own = next((name for name, suffix in FORMATS.items() if suffix == path.suffix.lower()), None)
         if own is None and wanted is None:
             raise UserError(
-                f"The output {shown(output)} should end in {', '.join(FORMATS.values())}"
-                " or, to be a folder, in /."
+                f"Unknown suffix of output {shown(output)}; use {', '.join(FORMATS.values())}, or end a"
+                " folder's name with /."
             )
         wanted = wanted or [own or "glb"]
         if own is not None and own not in wanted:
-            raise UserError(f"The output {shown(output)} is not of the format {' or '.join(wanted)}.")
+            raise UserError(
+                f"The suffix of output {shown(output)} does not match --format {','.join(wanted)}; change"
+                " one of them."
+            )
         stem = path.with_suffix("") if own else path
         width = len(str(len(requests)))
         stems = [
@@ -107,15 +111,15 @@ def plan(
 
 
 def safe_name(request: Request, model: str) -> str:
-    """A file name for a request, without suffix: words of the prompt, the seed, and eight digits of a hash.
+    """Return a file stem for a request: words of the prompt, the seed, and eight digits of a hash.
 
-    Whatever the prompt holds, the name has only a-z, 0-9 and -, and two requests that differ in anything
-    have different ones.
+    The stem contains only a-z, 0-9 and "-", whatever the prompt; requests that differ in any field have
+    different stems.
     """
     plain = unicodedata.normalize("NFKD", request.prompt).encode("ascii", "ignore").decode().lower()
     words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40].rstrip("-")
     told = asdict(request)
-    if not request.variation_path:  # names from before there were paths stay as they were
+    if not request.variation_path:  # keep the names from before this field existed
         del told["variation_path"]
     everything = json.dumps({**told, "model": model}, sort_keys=True)
     return f"{words or 'mesh'}-{request.seed}-{hashlib.sha256(everything.encode()).hexdigest()[:8]}"
@@ -124,9 +128,9 @@ def safe_name(request: Request, model: str) -> str:
 def write(
     engine: Engine, mesh: Mesh, paths: dict[str, Path], placement: Placement = AS_MODELLED
 ) -> list[dict[str, Any]]:
-    """Write a mesh in each format, each file whole, and describe the files: path, unit, bytes, sha256.
+    """Write a mesh in each format, atomically, and describe the files: path, unit, bytes, sha256.
 
-    A link is followed, as by any program that writes.
+    A symbolic link is followed.
 
     Raises:
         UserError: a file cannot be written.
@@ -144,34 +148,32 @@ def write(
 
 
 def formats_of(text: str) -> list[str]:
-    """The formats that are named in a text with commas between.
+    """Parse comma-separated formats.
 
     Raises:
-        UserError: there is no such format.
+        UserError: a format is unknown.
     """
     names = [name.strip().lower().lstrip(".") for name in text.split(",")]
     for name in names:
         if name not in FORMATS:
-            raise UserError(f"There is no format {shown(name)}; use {', '.join(FORMATS)}.")
+            raise UserError(f"Unknown format {shown(name)}; use {', '.join(FORMATS)}.")
     return list(dict.fromkeys(names))
 
 
 def _check_target(path: Path) -> None:
-    """Say now what would otherwise fail after the mesh is made."""
+    """Raise UserError if a file cannot be written, before the mesh is generated."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise UserError(f"{shown(str(path))} is there and is no file; give another name.")
+            raise UserError(f"{shown(str(path))} exists and is not a regular file; use another name.")
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
-        raise UserError(f"Cannot write {shown(str(path))}: {error.strerror}; give another name.") from None
+        raise UserError(f"Cannot write {shown(str(path))}: {error.strerror}; use another name.") from None
     absolute = path.absolute()
     folder = next((parent for parent in absolute.parents if os.path.exists(parent)), absolute.parent)
     if not os.path.exists(folder):  # on a drive of Windows that is missing
         raise UserError(f"Cannot write {shown(str(path))}: the drive is not found; choose another folder.")
     if not folder.is_dir():
-        raise UserError(
-            f"Cannot write {shown(str(path))}: {shown(str(folder))} is a file; give another name."
-        )
+        raise UserError(f"Cannot write {shown(str(path))}: {shown(str(folder))} is a file; use another name.")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"Cannot write in {shown(str(folder))}: no permission; choose another folder.")
+        raise UserError(f"Cannot write to {shown(str(folder))}: permission denied; choose another folder.")

@@ -1,8 +1,8 @@
-"""The address under which visitors reach the page, behind a reverse proxy or not.
+"""Public URLs of the page and its files, with or without a reverse proxy.
 
-Gradio writes whole addresses of files into what it sends, made from the request's Host. Behind a proxy these
-name a host that the visitor cannot reach. Browsers get addresses relative to the page instead, which hold
-under any host and any sub-path; programs get whole ones.
+Gradio puts absolute file URLs, made from the request's Host header, into its responses. Behind a proxy they
+name a host that visitors cannot reach. Browsers get URLs relative to the page instead, which are valid under
+any host and sub-path; API clients get absolute ones.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from triplaneturbo.request import shown
 
 RawHeaders = list[tuple[bytes, bytes]]
 
-# Gradio builds every address on this header where it is set and X-Forwarded-Host is not (6.31).
+# Gradio (6.31) builds every URL from this header if it is set and X-Forwarded-Host is not.
 _BASE = b"x-gradio-server"
 _FORWARDED_HOST = b"x-forwarded-host"
-# Keeps the mark of a proxy in the request: see access.is_local.
+# Keeps the trace of a proxy in the request; see access.is_local.
 _RENAMED = b"x-forwarded-original-host"
-# Requests by a browser have at least one of these, but for the page itself, which it wants as HTML.
+# Browser requests have at least one of these headers, except the one for the page itself, which accepts HTML.
 _BROWSER = ("origin", "referer", "sec-fetch-site")
 _HOST = re.compile(r"[\w.-]+(:\d+)?|\[[\da-fA-F:.]+\](:\d+)?", re.ASCII)
 _PREFIX = re.compile(r"(/[\w.~%!$&'()*+,;=:@-]+)+", re.ASCII)
 
 
 def checked_root_path(root_path: str | None) -> str:
-    """The value of --root-path as `PublicUrl` takes it: a path such as "/app", a whole address, or "".
+    """Validate --root-path: return a path such as "/app", an absolute URL, or "".
 
     Raises:
-        UserError: it is neither.
+        UserError: the value is neither.
     """
     given = (root_path or "").strip()
     text = given.rstrip("/")
@@ -48,24 +48,24 @@ def checked_root_path(root_path: str | None) -> str:
         if _PREFIX.fullmatch(text):
             return text
     raise UserError(
-        f"--root-path should be a path such as /app, or an address such as https://example.com/app, not"
-        f" {shown(root_path)}."
+        f"Invalid --root-path {shown(root_path)}; use a path such as /app, or a URL such as"
+        " https://example.com/app."
     )
 
 
 class PublicUrl:
-    """Rewrite requests so that Gradio makes addresses that the visitor can reach.
+    """Rewrite requests so that Gradio generates URLs that the visitor can reach.
 
     Args:
-        root_path: from `checked_root_path`: where the proxy serves the page.
+        root_path: the path or URL under which a proxy serves the page, from `checked_root_path`.
     """
 
     def __init__(self, root_path: str = "") -> None:
-        self._whole = root_path if "://" in root_path else ""
-        self._prefix = urllib.parse.urlsplit(root_path).path if self._whole else root_path
+        self._absolute = root_path if "://" in root_path else ""
+        self._prefix = urllib.parse.urlsplit(root_path).path if self._absolute else root_path
 
     def scope(self, scope: Scope) -> Scope:
-        """An HTTP request as Gradio is to see it."""
+        """Return the ASGI scope of an HTTP request for Gradio."""
         raw: RawHeaders = scope["headers"]
         base = self._base(Headers(raw=raw), scope.get("scheme", "http")).encode("latin-1")
         kept = [
@@ -78,15 +78,15 @@ class PublicUrl:
         return seen
 
     def _without_prefix(self, path: str) -> str:
-        """Some proxies remove the prefix themselves, others pass it on."""
+        """Return the path inside the page: some proxies remove the prefix, others pass it on."""
         inside = path.removeprefix(self._prefix) or "/"
         return inside if inside.startswith("/") else path
 
     def _base(self, headers: Headers, scheme: str) -> str:
         if any(name in headers for name in _BROWSER) or "text/html" in headers.get("accept", ""):
             return "."
-        if self._whole:
-            return self._whole
+        if self._absolute:
+            return self._absolute
         host = _first(headers.get("x-forwarded-host")) or headers.get("host", "")
         if not _HOST.fullmatch(host):
             return "."
@@ -98,5 +98,5 @@ class PublicUrl:
 
 
 def _first(value: str | None) -> str:
-    """Each proxy of a chain adds its own value; the first is the outermost's."""
+    """Return the outermost proxy's value: each proxy of a chain appends its own."""
     return (value or "").partition(",")[0].strip()

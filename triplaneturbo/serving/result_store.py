@@ -1,9 +1,9 @@
-"""The folder that holds all visitors' results: one change at a time, never above its quota.
+"""Result store: the folder with all visitors' results, with a lock and a disk quota.
 
     root/<visitor, 64 digits>/<result, 32 digits>/result.json, thumbnail.png, pinned, <name>.glb, ...
 
-A result's name begins with the milliseconds at which it was made, so that names sort by age; the rest of it
-is random. Several threads and processes may share a root: its lock is a file.
+A result's name starts with its creation time in milliseconds, so that names sort by age; the rest is random.
+Several threads and processes may share a root, which is protected by a lock file.
 """
 
 from __future__ import annotations
@@ -31,24 +31,25 @@ VERSION = 1
 RESULT = "result.json"
 PINNED = "pinned"
 THUMBNAIL = "thumbnail"
-FRESH = 600.0  # seconds for which a result is safe from the quota: somebody is likely to look at it
-PATIENCE = 30.0  # seconds to wait for another thread or process
+FRESH = 600.0  # seconds during which a new result is exempt from the quota: somebody probably looks at it
+LOCK_TIMEOUT = 30.0  # seconds
 VISITOR_NAME = re.compile(r"[0-9a-f]{64}")
 RESULT_NAME = re.compile(r"[0-9a-f]{32}")
 _LEASE = ".lease-"
-_GONE = ".gone-"
+_TRASH = ".gone-"
+RESULT_MISSING = "This result no longer exists; generate it again."
 
 
 class ResultStore:
-    """The root folder and its quota.
+    """The root folder of all results and its quota.
 
     Args:
-        root: the folder; it is made.
-        clock: tells the seconds since 1970.
-        quota: bytes that all results may take together; None: any number.
+        root: the folder; created if missing.
+        clock: returns the seconds since 1970.
+        quota: maximum number of bytes of all results together; None: unlimited.
 
     Raises:
-        UserError: the folder cannot be made or written.
+        UserError: the folder cannot be created or written.
     """
 
     def __init__(self, root: Path, clock: Callable[[], float] = time.time, quota: int | None = None) -> None:
@@ -56,27 +57,27 @@ class ResultStore:
         self.clock = clock
         self.quota = quota
         self._mutex = threading.RLock()
-        self._lock = FileLock(self.root / ".lock", timeout=PATIENCE, thread_local=False)
+        self._lock = FileLock(self.root / ".lock", timeout=LOCK_TIMEOUT, thread_local=False)
         self._sizes = FolderSizes()
-        with mendable(self.root):
+        with as_user_error(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-        for gone in self.root.glob(f"{_GONE}*"):  # what a server that was killed had no time to delete
-            shutil.rmtree(gone, ignore_errors=True)
+        for trash in self.root.glob(f"{_TRASH}*"):  # left behind by a server that was killed
+            shutil.rmtree(trash, ignore_errors=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else changes anything in the root while it is entered, in whatever process.
+        """Hold the lock of the root, across threads and processes.
 
         Raises:
-            UserError: another process does not let go, or the folder cannot be written.
+            UserError: another process does not release the lock, or the folder cannot be written.
         """
         with self._mutex:
             try:
-                with mendable(self.root):
+                with as_user_error(self.root):
                     self._lock.acquire()
             except Timeout:
                 raise UserError(
-                    f"Another program holds the results in {self.root}; end it, or try again."
+                    f"Another program has locked the results in {self.root}; stop it, or try again."
                 ) from None
             try:
                 yield
@@ -84,21 +85,21 @@ class ResultStore:
                 self._lock.release()
 
     def new_name(self) -> str:
-        """A name for a result that is made now: 48 bits of time, 80 random ones."""
+        """Return a name for a new result: 48 bits of time and 80 random bits, in hexadecimal."""
         return f"{int(self.clock() * 1000) & (1 << 48) - 1:012x}{secrets.token_hex(10)}"
 
     @contextmanager
     def lease(self, folder: Path) -> Iterator[None]:
-        """While it is entered, no quota deletes the result in `folder`; whoever owns it still may.
+        """Protect the result in `folder` from deletion by the quota; its owner can still delete it.
 
         Raises:
-            UserError: the result is gone.
+            UserError: the result no longer exists.
         """
         lease = FileLock(folder / f"{_LEASE}{secrets.token_hex(8)}", thread_local=False)
         with self.locked():
             if not folder.is_dir():
-                raise UserError("That result is gone; make it again.")
-            with mendable(folder):
+                raise UserError(RESULT_MISSING)
+            with as_user_error(folder):
                 lease.acquire()
         try:
             yield
@@ -106,63 +107,63 @@ class ResultStore:
             lease.release()
             Path(lease.lock_file).unlink(missing_ok=True)
 
-    def make(self, needed: int, own: Path | None = None) -> None:
-        """Make room for `needed` bytes; to be called while it is locked.
+    def free_space(self, needed: int, own: Path | None = None) -> None:
+        """Delete results until `needed` bytes fit into the quota; the caller must hold the lock.
 
-        The oldest results go first, whosesoever they are: none that is pinned, in use or younger than ten
-        minutes, and not `own`. If that would not be enough, none goes.
+        The oldest results of all visitors are deleted first, except those that are pinned, in use, younger
+        than ten minutes, or `own`. If that does not suffice, nothing is deleted.
 
         Raises:
-            UserError: there is not enough that may go.
+            UserError: not enough results can be deleted.
         """
         if self.quota is None:
             return
         sizes = self._sizes.of(self._folders())
         excess = sum(sizes.values()) + needed - self.quota
-        going = []
+        to_delete = []
         for folder in sorted(sizes, key=lambda folder: folder.name):
             if excess <= 0:
                 break
-            if folder != own and self.age(folder) >= FRESH and self.may_go(folder):
-                going.append(folder)
+            if folder != own and self.age(folder) >= FRESH and self.is_removable(folder):
+                to_delete.append(folder)
                 excess -= sizes[folder]
         if excess > 0:
             raise UserError(
-                f"The disk quota of {self.quota / 1e9:.3g} GB is used up by results that are pinned, new or"
+                f"The disk quota of {self.quota / 1e9:.3g} GB is exhausted by results that are pinned, new or"
                 " in use; delete some, or try again in ten minutes."
             )
-        for folder in going:
+        for folder in to_delete:
             self.remove(folder)
 
     def remove(self, folder: Path) -> None:
-        """Take a result away at once and whole; to be called while it is locked."""
-        gone = self.root / f"{_GONE}{secrets.token_hex(8)}"
-        with mendable(folder):
+        """Delete a result atomically; the caller must hold the lock."""
+        trash = self.root / f"{_TRASH}{secrets.token_hex(8)}"
+        with as_user_error(folder):
             try:
-                folder.rename(gone)
+                folder.rename(trash)
             except FileNotFoundError:
                 return
-        shutil.rmtree(gone, ignore_errors=True)
-        with contextlib.suppress(OSError):  # it holds other results
+        shutil.rmtree(trash, ignore_errors=True)
+        with contextlib.suppress(OSError):  # the visitor has other results
             folder.parent.rmdir()
 
     def age(self, folder: Path) -> float:
-        """Seconds since the result in `folder` was made."""
+        """Return the seconds since the result in `folder` was created."""
         return self.clock() - int(folder.name[:12], 16) / 1000
 
-    def may_go(self, folder: Path) -> bool:
-        """Whether a result is surely one of ours, is not pinned and is not in use."""
+    def is_removable(self, folder: Path) -> bool:
+        """Whether a folder is a known result that is neither pinned nor in use."""
         if (folder / PINNED).exists() or self._in_use(folder):
             return False
         try:
             return read(folder) is not None
         except FileNotFoundError:
-            # Half-written by a server that was killed, unless there is something of which we know nothing.
+            # Half-written by a server that was killed, unless it contains unknown files.
             names = {entry.name for entry in os.scandir(folder)}
             return all(name.startswith((f"{THUMBNAIL}.", f".{THUMBNAIL}.", f".{RESULT}.")) for name in names)
 
     def _folders(self) -> list[Path]:
-        """Those of all results, whole or not."""
+        """The folders of all results, complete or not."""
         return [
             Path(result.path)
             for visitor in _folders_in(self.root, VISITOR_NAME)
@@ -176,16 +177,16 @@ class ResultStore:
                 lease.acquire(timeout=0)
             except Timeout:
                 return True
-            lease.release()  # whoever held it was killed
+            lease.release()  # its process was killed
             path.unlink(missing_ok=True)
         return False
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """What result.json says, or None if it is damaged, foreign or of a later version.
+    """Read result.json; None if it is corrupt, not ours or of a later version.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the file does not exist.
     """
     try:
         content = json.loads((folder / RESULT).read_bytes())
@@ -200,15 +201,15 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def mendable(folder: Path) -> Iterator[None]:
-    """Tells an OSError as the sentence of a UserError."""
+def as_user_error(folder: Path) -> Iterator[None]:
+    """Convert an OSError of writing to a UserError."""
     try:
         yield
     except Timeout:
         raise
     except OSError as error:
         raise UserError(
-            f"Cannot write in {folder}: {error.strerror or error}; free space or choose another --outputs."
+            f"Cannot write to {folder}: {error.strerror or error}; free space or choose another --outputs."
         ) from error
 
 

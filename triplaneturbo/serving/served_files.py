@@ -1,7 +1,7 @@
-"""Which files the page's server gives out: those of results and of runs, by names that nobody can guess.
+"""Access control for served files: those of results and runs, under unguessable names.
 
-root/<visitor, 64 digits>/<result, 32 digits>/<file>      the history's; see room.py
-root/live-<16 digits>/<session, 32 digits>/<file>         a running server's, which go with it
+root/<visitor, 64 digits>/<result, 32 digits>/<file>      history; see result_store.py
+root/live-<16 digits>/<session, 32 digits>/<file>         files of a running server, deleted when it ends
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving.history_entry import PICTURES
 from triplaneturbo.serving.output_files import FORMATS
-from triplaneturbo.serving.result_store import mendable
+from triplaneturbo.serving.result_store import as_user_error
 from triplaneturbo.serving.user_history import History
 
 _LIVE = "live-"
@@ -35,56 +35,56 @@ _SHAPE = re.compile(
 
 
 class ServedFiles:
-    """The files below a history's root that may be given out.
+    """The files below the history's root that may be served.
 
     Args:
-        history: all visitors' results.
+        history: the results of all visitors.
     """
 
     def __init__(self, history: History) -> None:
-        self._room = history.room
+        self._store = history.store
         self.root = history.root
 
     def file(self, path: object) -> Path | None:
-        """The file at an absolute path if it may be given out, otherwise None.
+        """Return the file at an absolute path if it may be served, otherwise None.
 
-        It has to be named as a mesh or a picture of a result is, and neither it nor a folder above it may be
-        a link: what result.json says is nobody's, and no name leads elsewhere.
+        Its name must be that of a mesh or image of a result, which excludes result.json. Neither the file nor
+        a folder above it may be a symbolic link.
         """
-        return Path(path) if self._named_well(path) and os.path.isfile(path) else None
+        return Path(path) if self._is_valid_path(path) and os.path.isfile(path) else None
 
     def may_be_named(self, path: object) -> bool:
-        """Whether a request may name this path: one of a file that may be given out, even if it is gone.
+        """Whether a request may contain this path: that of a servable file, which may be deleted meanwhile.
 
-        A page that outlives its server, or its last result, still names what it shows.
+        A page that is still open after its server or its last result is gone keeps sending the old paths.
         """
-        return self._named_well(path) and (os.path.isfile(path) or not os.path.lexists(path))
+        return self._is_valid_path(path) and (os.path.isfile(path) or not os.path.lexists(path))
 
-    def _named_well(self, path: object) -> TypeGuard[str]:
+    def _is_valid_path(self, path: object) -> TypeGuard[str]:
         if not isinstance(path, str) or not path.startswith(f"{self.root}{os.sep}"):
             return False
         inside = path[len(str(self.root)) + 1 :].replace(os.sep, "/")
         return bool(_SHAPE.fullmatch(inside)) and os.path.realpath(path) == path
 
     def in_use(self, file: Path) -> AbstractContextManager[None]:
-        """While it is entered (the file is sent, say), no quota deletes the result that it belongs to."""
-        kept = not file.parent.parent.name.startswith(_LIVE)
-        return _if_possible(self._room.lease(file.parent)) if kept else nullcontext()
+        """Protect the file's result from deletion by the quota in this context, e.g. while it is sent."""
+        in_history = not file.parent.parent.name.startswith(_LIVE)
+        return _best_effort(self._store.lease(file.parent)) if in_history else nullcontext()
 
 
 @contextmanager
 def live_folder(history: History) -> Iterator[Path]:
-    """A folder for what does not outlive the server, deleted at the end.
+    """Create a folder for the files of this server process and delete it on exit.
 
-    What servers left that were killed goes, too; and if something is written while this one's is deleted, the
-    next server deletes it.
+    Also deletes the folders of servers that were killed. Files that are written during the deletion on exit
+    are deleted by the next server.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: the folder cannot be created.
     """
     folder = history.root / f"{_LIVE}{secrets.token_hex(8)}"
     alive = FileLock(folder.with_suffix(".lock"), thread_local=False)
-    with history.room.locked(), mendable(history.root):
+    with history.store.locked(), as_user_error(history.root):
         for path in history.root.glob(f"{_LIVE}*.lock"):
             _sweep(path)
         alive.acquire()
@@ -97,20 +97,20 @@ def live_folder(history: History) -> Iterator[Path]:
 
 
 def _sweep(lock: Path) -> None:
-    """Delete a live folder whose server is no more."""
-    left = FileLock(lock, thread_local=False)
+    """Delete a live folder whose server no longer runs."""
+    stale = FileLock(lock, thread_local=False)
     with contextlib.suppress(Timeout):
-        left.acquire(timeout=0)
+        stale.acquire(timeout=0)
         folder = lock.with_suffix("")
         shutil.rmtree(folder, ignore_errors=True)
-        left.release()
+        stale.release()
         if not folder.exists():
             lock.unlink(missing_ok=True)
 
 
 @contextmanager
-def _if_possible(lease: AbstractContextManager[None]) -> Iterator[None]:
-    """A full disk is no reason not to give out what lies on it."""
+def _best_effort(lease: AbstractContextManager[None]) -> Iterator[None]:
+    """Enter the lease if possible; files can be served even if the disk is full."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(UserError):
             stack.enter_context(lease)

@@ -1,4 +1,4 @@
-"""What belongs to one open page: a folder of its own for results, what it waits for, what it shows."""
+"""Sessions of open pages: each has a folder for its results, its active job and the state of its view."""
 
 from __future__ import annotations
 
@@ -23,27 +23,26 @@ if TYPE_CHECKING:
     from triplaneturbo.serving.job_queue import Job
 
 KEPT_RESULTS = 24
-# All of one request: the viewer shows a file at a time, and may come for one that is not the last any more.
+# All sketches of one request: the viewer may fetch one that is no longer the latest.
 KEPT_SKETCHES = 64
-# Seconds. A page that is out of sight for a while (a phone that sleeps) comes back and still has its
-# downloads; one that nobody has touched for a day does not.
+# Seconds until a session is deleted: after its page was closed (a sleeping phone may come back and expects
+# its downloads), and after its page was last active.
 GRACE = 600.0
 IDLE = 24 * 3600.0
-# Seconds for which files are safe from the quota after their page was heard of: it comes for them, or shows
-# them right now.
+# Seconds during which files are exempt from the quota after activity of their page, which is likely to
+# fetch or show them.
 FRESH = 60.0
 
 
 @dataclass(frozen=True)
 class View:
-    """What the viewer is to show.
+    """A mesh for the viewer to show.
 
     Attributes:
-        path: a GLB.
-        corners: three times its faces.
-        placed: whether it has another size than the model gave it, so that the viewer has to find its own
-            distance.
-        number: how many views the page was told of, with this one.
+        path: path of a GLB.
+        corners: three times the number of faces.
+        placed: whether the mesh was scaled, so that the viewer must adjust its camera distance.
+        number: sequence number of the view within its page.
     """
 
     path: Path
@@ -53,34 +52,34 @@ class View:
 
     @property
     def text(self) -> str:
-        """JSON, as `scripts.SHOW` reads it; no two views of a page have the same."""
+        """JSON for `scripts.SHOW`, different for any two views of a page."""
         return json.dumps({**asdict(self), "path": str(self.path)})
 
 
 class Session:
-    """One page's folder and ticket; every method may be called from any thread.
-
-    Attributes:
-        folder: where its results lie; its name is random, so that nobody else can guess it.
-        tab: which of the result's tabs the page looks at.
-        made: the request of the last mesh.
-        drawn: the request whose pictures the page has.
-        variants: what the page's pictures of variants are of, in their order.
-        past: ids of the results that the page's history shows, in its order.
-        chosen: the id of the one that was clicked, "" if none was.
-        used: when the page was heard of last, by the clock.
+    """State of one open page. All methods are thread-safe.
 
     Args:
-        folder: for its results.
-        clock: tells the seconds.
-        make_room: see `Sessions`; None: there is no quota.
+        folder: folder for the page's results.
+        clock: returns the time in seconds.
+        free_space: `Sessions._free_space`; None: there is no quota.
+
+    Attributes:
+        folder: folder of the page's results; its random name cannot be guessed.
+        tab: the selected tab of the result.
+        made: the request of the last mesh.
+        drawn: the request whose debug images the page shows.
+        variants: the requests of the page's variant images, in order.
+        past: ids of the results that the page's history shows, in order.
+        chosen: id of the selected result; "" if none is selected.
+        used: time of the page's last activity.
     """
 
     def __init__(
         self,
         folder: Path,
         clock: Callable[[], float] = time.monotonic,
-        make_room: Callable[[Session, bool], None] | None = None,
+        free_space: Callable[[Session, bool], None] | None = None,
     ) -> None:
         self.folder = folder
         self.tab = ""
@@ -90,29 +89,29 @@ class Session:
         self.past: list[str] = []
         self.chosen = ""
         self._lock = threading.Lock()
-        self._ticket: Job | None = None
+        self._job: Job | None = None
         self._views = 0
         self._sketches: deque[Path] = deque()
         self._results: OrderedDict[str, None] = OrderedDict()
         self._pictures: deque[list[Path]] = deque()
         self._entered = self._begun = 0
         self._clock = clock
-        self._make_room = make_room
+        self._free_space = free_space
         self._users = 0
         self.used = clock()
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """While it is entered, something is made for the page, and no quota takes its files.
+        """Mark the session as busy in this context, which exempts its files from the quota.
 
         Raises:
-            UserError: the quota is used up.
+            UserError: the quota is exhausted.
         """
         with self._lock:
             self._users += 1
         try:
-            if self._make_room is not None:
-                self._make_room(self, True)
+            if self._free_space is not None:
+                self._free_space(self, True)
             yield
         finally:
             with self._lock:
@@ -120,68 +119,69 @@ class Session:
                 self.used = self._clock()
 
     def clear(self, own: bool = False) -> bool:
-        """Delete all files, unless the page was just heard of; True if they are gone.
+        """Delete all files unless the page is busy or was active recently; return whether they were deleted.
 
         Args:
-            own: the page asks for it itself, to make something new.
+            own: delete them in any case, as the page itself needs the space.
         """
         with self._lock:
             if not own and (self._users or self._clock() - self.used < FRESH):
                 return False
             shutil.rmtree(self.folder, ignore_errors=True)
-            for kept in (self._sketches, self._results, self._pictures):
-                kept.clear()
+            for files in (self._sketches, self._results, self._pictures):
+                files.clear()
             self.drawn = None
             return True
 
     def enter(self) -> int:
-        """The number of what is asked for now; the larger, the later."""
+        """Return the number of a new request; later requests have larger numbers."""
         with self._lock:
             self._entered += 1
             return self._entered
 
     def begin(self, job: Job, number: int | None = None) -> bool:
-        """Wait for `ticket` from now on; what was waited for before is cancelled: the latest wins.
+        """Make `job` the session's active job and cancel the previous one.
 
         Args:
-            ticket: of what was asked for when `enter` gave `number`; None: it is the latest.
+            job: the new job.
+            number: the request's number from `enter`; None: it is the latest.
 
         Returns:
-            False if something later was begun already: this one is cancelled.
+            False if the job of a later request has started already; `job` is cancelled then.
         """
         number = self.enter() if number is None else number
         with self._lock:
-            late = number < self._begun
-            if late:
-                before: Job | None = job
+            outdated = number < self._begun
+            if outdated:
+                superseded: Job | None = job
             else:
                 self._begun = number
-                before, self._ticket = self._ticket, job
-        if before is not None:
-            before.cancel()
-        return not late
+                superseded, self._job = self._job, job
+        if superseded is not None:
+            superseded.cancel()
+        return not outdated
 
     def forget(self, job: Job) -> None:
-        """Wait for `ticket` no longer: it holds all that was made."""
+        """Drop the reference to an ended job, which holds its results."""
         with self._lock:
-            if self._ticket is job:
-                self._ticket = None
+            if self._job is job:
+                self._job = None
 
     def waits_for(self, job: Job) -> bool:
-        """Whether nothing was begun after `ticket`."""
+        """Whether `job` is still the session's active job."""
         with self._lock:
-            return self._ticket is job
+            return self._job is job
 
     def show(self, path: Path, faces: int, job: Job | None = None, placed: bool = False) -> View | None:
-        """The page's next view, a GLB; None if something was begun after `ticket`."""
+        """Return the page's next view of a GLB; None if `job` is no longer the active job."""
         with self._lock:
-            if job is not None and self._ticket is not job:
+            if job is not None and self._job is not job:
                 return None
             self._views += 1
             return View(path, 3 * faces, placed, self._views)
 
     def sketch(self, data: bytes) -> Path:
-        """Keep the bytes of a GLB for a short while; its path."""
+        """Write the GLB of a sketch and return its path; the oldest sketches are deleted."""
         path = write_whole(self.folder / f"sketch-{secrets.token_hex(8)}.glb", data)
         with self._lock:
             self._sketches.append(path)
@@ -190,7 +190,7 @@ class Session:
         return path
 
     def picture(self, paths: list[Path]) -> None:
-        """Keep these pictures and the ones before them; older ones go."""
+        """Register new pictures; all but these and the previous ones are deleted."""
         with self._lock:
             self._pictures.append(paths)
             while len(self._pictures) > 2:
@@ -198,20 +198,20 @@ class Session:
                     path.unlink(missing_ok=True)
 
     def cancel(self) -> None:
-        """Cancel what is waited for, if anything."""
+        """Cancel the active job, if there is one."""
         with self._lock:
-            job = self._ticket
+            job = self._job
         if job is not None:
             job.cancel()
 
     def keep(self, name: str) -> Path:
-        """The path, without suffix, for the files of the result called `name`; the oldest results go.
+        """Return the path, without suffix, for the files of a result; the oldest results are deleted.
 
         Raises:
-            UserError: the quota is used up.
+            UserError: the quota is exhausted.
         """
-        if self._make_room is not None:
-            self._make_room(self, False)
+        if self._free_space is not None:
+            self._free_space(self, False)
         with self._lock:
             self._results[name] = None
             self._results.move_to_end(name)
@@ -223,12 +223,12 @@ class Session:
 
 
 class Sessions:
-    """All open pages, by Gradio's name for them.
+    """The sessions of all open pages, by Gradio's session hash.
 
     Args:
-        root: the folder that holds the sessions' folders; nothing outside of it is ever served.
-        clock: tells the seconds.
-        quota: bytes that all folders may take together, besides what is written just now; None: any number.
+        root: the folder that contains the sessions' folders.
+        clock: returns the time in seconds.
+        quota: bytes that all folders may take together, without files being written; None: unlimited.
     """
 
     def __init__(
@@ -243,10 +243,11 @@ class Sessions:
         self._sizes = FolderSizes()
 
     def of(self, key: str | None, heard: bool = True) -> Session:
-        """The session called `key`, begun now if it is new; for None a short one of its own each time.
+        """Return the session of a page, creating it if necessary; for None always a new, short-lived one.
 
         Args:
-            heard: whether the page does something, so that its files are safe from the quota for a while.
+            key: Gradio's session hash.
+            heard: whether this counts as activity, which exempts the files from the quota for a while.
         """
         with self._lock:
             self._sweep()
@@ -254,13 +255,13 @@ class Sessions:
             self._until[name] = self._clock() + (IDLE if key else GRACE)
             if name not in self._open:
                 folder = self._root / secrets.token_hex(16)
-                self._open[name] = Session(folder, self._clock, self._make_room)
+                self._open[name] = Session(folder, self._clock, self._free_space)
             if heard:
                 self._open[name].used = self._clock()
             return self._open[name]
 
     def leave(self, key: str | None) -> None:
-        """The page is closed: cancel what it waits for; if it does not come back, its folder goes."""
+        """Cancel the job of a closed page; its folder is deleted later unless the page comes back."""
         with self._lock:
             session = self._open.get(key or "")
             if session is not None:
@@ -275,15 +276,15 @@ class Sessions:
                 del self._until[key]
                 shutil.rmtree(self._open.pop(key).folder, ignore_errors=True)
 
-    def _make_room(self, asking: Session, anew: bool) -> None:
-        """Delete the files of the pages that were not heard of for longest, until the quota is kept.
+    def _free_space(self, requesting: Session, new_job: bool) -> None:
+        """Delete the files of the least recently active pages until the quota is met.
 
         Args:
-            anew: the page that asks begins something new, and where it alone has more than the quota, its own
-                files go, too.
+            requesting: the session that needs the space.
+            new_job: whether it starts a new job; if it alone exceeds the quota, its files are deleted, too.
 
         Raises:
-            UserError: too much is in use.
+            UserError: too many files are in use.
         """
         if self._quota is None:
             return
@@ -292,14 +293,14 @@ class Sessions:
             sizes = self._sizes.of(session.folder for session in sessions)
             excess = sum(sizes.values()) - self._quota
             for session in sessions:
-                own = session is asking
+                own = session is requesting
                 if (
                     excess > 0
                     and sizes[session.folder]
-                    and (not own or (anew and sizes[session.folder] > self._quota))
+                    and (not own or (new_job and sizes[session.folder] > self._quota))
                 ):
                     excess -= sizes[session.folder] if session.clear(own) else 0
         if excess > 0:
             raise UserError(
-                "The server's space for new results is used up by other pages; try again in a minute."
+                "The server's disk space for new results is used by other pages; try again in a minute."
             )

@@ -1,4 +1,4 @@
-"""A run's files where a page may fetch them: in its session's folder, by names that nobody can guess."""
+"""Files of fine-tuning runs, linked into the folders of sessions so that their pages can fetch them."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ if TYPE_CHECKING:
 
 
 class SharedFiles:
-    """Files that were given to sessions; every method may be called from any thread."""
+    """Links from session folders to files elsewhere. All methods are thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._given: WeakKeyDictionary[Session, dict[tuple[Path, int], Path]] = WeakKeyDictionary()
+        self._links: WeakKeyDictionary[Session, dict[tuple[Path, int], Path]] = WeakKeyDictionary()
 
     def give(self, session: Session, source: Path, name: str = "") -> Path | None:
-        """The path of a file in the session's folder, the same one as long as it is not written anew.
+        """Link a file into the session's folder; the link is reused until the file is replaced.
 
         Args:
+            session: the session.
             source: a file that is never changed in place.
-            name: what a download is called, with its suffix; "": a random one with that of `source`.
+            name: the download's file name; "": a random one with the suffix of `source`.
 
         Returns:
-            None if it is gone.
+            The path of the link; None if the file no longer exists.
         """
         try:
-            mark = source, source.stat().st_mtime_ns
+            key = source, source.stat().st_mtime_ns
             with self._lock:
-                given = self._given.setdefault(session, {})
-                if mark not in given or not given[mark].is_file():
+                links = self._links.setdefault(session, {})
+                if key not in links or not links[key].is_file():
                     target = session.folder / (name or f"run-{secrets.token_hex(8)}{source.suffix}")
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    given[mark] = link_whole(source, target)
-                return given[mark]
+                    links[key] = link_whole(source, target)
+                return links[key]
         except OSError:
             return None

@@ -1,7 +1,7 @@
-"""Who of a page's visitors may train, and the lists of prompts that these have sent.
+"""Keys of pages that may train, and the prompt lists that these pages upload.
 
-A page that may has a key, which it sends along with whatever it asks for. What it uploads lies in a folder
-that nothing is served from, one file a key, until it has been read.
+An authorized page receives a key, which it sends with every request. Uploads are stored in a folder that is
+not served, one file per key, until they are read.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _NAME = re.compile(r"[^\w.-]+")
 
 
 class TrainingAccess:
-    """Keys of those who may train; every method may be called from any thread.
+    """Keys of pages that may train. All methods are thread-safe.
 
     Args:
-        admin: says who may.
-        folder: for what is uploaded; whoever made it deletes it.
+        admin: decides who may train.
+        folder: folder for uploads; its creator deletes it.
 
     Attributes:
-        most: bytes of an uploaded list.
+        most: maximum number of bytes of an uploaded list.
     """
 
     most = MOST_BYTES
@@ -44,57 +44,61 @@ class TrainingAccess:
         self._keys: OrderedDict[str, Path | None] = OrderedDict()
 
     def enter(self, password: str | None = None, address: str | None = None, local: bool = False) -> str:
-        """A key for a page. The oldest of a thousand keys is forgotten.
+        """Return a new key for a page. Only the latest thousand keys are valid.
 
         Raises:
-            UserError: its visitor may not train.
-            RateLimitError: passwords are being guessed.
+            UserError: the visitor may not train.
+            RateLimitError: too many wrong passwords.
         """
         self.admin.check(password, address, local)
         key = secrets.token_hex(32)
         with self._lock:
             self._keys[key] = None
-            forgotten = [self._keys.popitem(last=False)[1] for _ in range(len(self._keys) - MOST_KEYS)]
-        for path in forgotten:
+            expired = [self._keys.popitem(last=False)[1] for _ in range(len(self._keys) - MOST_KEYS)]
+        for path in expired:
             _delete(path)
         return key
 
     def check(self, key: object) -> str:
-        """The key, if it is one; to be called at the top of whatever only those do who may train.
+        """Return the key if it is valid. Call this first in every endpoint that requires training access.
 
         Raises:
-            UserError: it is none.
+            UserError: the key is invalid.
         """
         if not self.knows(key):
             if self.admin.offered:
                 raise UserError(
-                    "This page may not train: reload it and, where one is asked for, give the password."
+                    "This page has no training access; reload it and enter the password if one is required."
                 )
             self.admin.check()
         assert isinstance(key, str)
         return key
 
     def knows(self, key: object) -> bool:
-        """Whether it is a key."""
+        """Whether the key is valid."""
         with self._lock:
             return isinstance(key, str) and key in self._keys
 
     def receive(self, key: str, name: str) -> Path:
-        """The path at which to write an upload, whose suffix is that of its name; the one before it goes.
+        """Return the path at which to write an upload; the key's previous upload is deleted.
+
+        Args:
+            key: the key of the page.
+            name: the name of the uploaded file, which determines the suffix.
 
         Raises:
-            UserError: it is no list of prompts by its name, the key is none, or there is no space.
+            UserError: the key is invalid, the suffix is not that of a prompt list, or the disk is full.
         """
         self.check(key)
         suffix = Path(name).suffix.lower()
         if suffix not in SUFFIXES:
-            raise UserError(f"A list of prompts ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.")
+            raise UserError(f"Unknown file type; use {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.")
         stem = _NAME.sub("-", Path(name).stem)[:60].strip("-.") or "prompts"
         path = self._folder / secrets.token_hex(16) / f"{stem}{suffix}"
         try:
             path.parent.mkdir(parents=True)
         except OSError as error:
-            raise UserError(f"The list cannot be kept: {error.strerror}; free some space.") from None
+            raise UserError(f"The list could not be saved: {error.strerror}; free disk space.") from None
         with self._lock:
             before = self._keys.get(key)
             self._keys[key] = path
@@ -102,7 +106,7 @@ class TrainingAccess:
         return path
 
     def uploaded(self, key: str) -> Path:
-        """The list that the page has sent.
+        """Return the path of the page's uploaded list.
 
         Raises:
             UserError: there is none.
@@ -110,11 +114,11 @@ class TrainingAccess:
         with self._lock:
             path = self._keys.get(key)
         if path is None or not path.is_file():
-            raise UserError("The list is gone; upload it again.")
+            raise UserError("The list no longer exists; upload it again.")
         return path
 
     def drop(self, key: str) -> None:
-        """Delete what was uploaded, if anything."""
+        """Delete the page's upload, if there is one."""
         with self._lock:
             path = self._keys.get(key)
             if key in self._keys:

@@ -1,11 +1,11 @@
-"""The one run of fine-tuning that an engine has: learned piece by piece while nobody asks for a mesh.
+"""Background fine-tuning of an engine: one run at a time, advanced while no generation job waits.
 
-    training = Training(root, found, device, wake)
-    training.begin(order)
+    training = TrainingService(root, found, device, wake)
+    training.begin(config)
     training.state().iteration
 
-`work` and `end` are for the line's thread, which alone touches weights; everything else may be called from
-any thread and returns at once: what was asked for is done before the next piece of work.
+`work` and `end` are called in the worker's thread, the only one that touches weights. All other methods are
+thread-safe and return at once; their requests are carried out before the next iteration.
 """
 
 from __future__ import annotations
@@ -28,32 +28,31 @@ from triplaneturbo.models.adapters import adapters
 from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.utils.devices import is_out_of_memory
 
-REMEMBERED = 10  # iterations from whose seconds the rest is estimated
-# What can be gone on with.
+DURATION_WINDOW = 10  # the remaining time is estimated from this many recent iterations
 RESUMABLE = ("ready", "paused", "stopped", "failed")
 
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a run stands; nothing of it changes any more.
+    """Immutable snapshot of a run's state.
 
     Attributes:
-        order: what was asked for.
-        folder: where it lies.
-        state: "running", "pausing", "ending" (its last pictures are drawn, it is put away), or, while nothing
-            is done, "ready", "paused", "stopped" (its server was killed), "failed" or "finished".
-        sentence: why it failed, "" if it did not.
-        doing: what is being done beside iterations, "" while it learns.
-        iteration: how many are done.
-        iterations: of how many.
-        seconds: of one iteration lately; 0 where that is not known.
-        left: seconds until the end, an estimate; 0 where that is not known.
-        log: the losses by part of every iteration, with its "iteration", in order.
-        previews: pictures of the fixed prompts, in order.
-        learning: whether its adapter as it is now can be generated with.
-        kept: whether its adapter is in the library; nothing more can be done with the run then.
-        sheet: the picture of before and after, if it has come to that.
-        scores: before and after, likewise; as `Run.scores` has them.
+        order: the run's configuration.
+        folder: the run's folder.
+        state: "running", "pausing" or "ending" (evaluated and saved) while active; otherwise "ready",
+            "paused", "stopped" (its server was killed), "failed" or "finished".
+        sentence: the error of a failed run; "" otherwise.
+        doing: the current activity other than training; "" while it trains.
+        iteration: number of finished iterations.
+        iterations: total number of iterations.
+        seconds: recent duration of an iteration; 0 if unknown.
+        left: estimated seconds until the end; 0 if unknown.
+        log: for every iteration in order, its losses by name and its "iteration".
+        previews: images of the preview prompts, in order.
+        learning: whether the current state of its adapter can be used for generation.
+        kept: whether its adapter is installed, which ends the run for good.
+        sheet: image of meshes before and after training, if it exists.
+        scores: scores before and after training, if they exist; see `Run.scores`.
     """
 
     order: FinetuneConfig
@@ -74,23 +73,23 @@ class RunState:
 
     @property
     def active(self) -> bool:
-        """Whether something is being done."""
+        """Whether the run is in progress."""
         return self.state in ("running", "pausing", "ending")
 
     @property
     def resumable(self) -> bool:
-        """Whether it can be gone on with."""
+        """Whether the run can be resumed."""
         return self.state in RESUMABLE and not self.kept
 
 
 class TrainingService:
-    """The run that an engine has at a time.
+    """Trains one run at a time in the background.
 
     Args:
-        root: the folder of runs; the newest one that is not over is taken up, but never begun by itself.
+        root: the folder of runs; the newest unfinished one is selected, but not started.
         found: the model's files.
-        device: where it learns.
-        wake: has `work` called soon, in the line's thread.
+        device: the device on which to train.
+        wake: schedules a call of `work` in the worker's thread.
     """
 
     def __init__(self, root: Path, found: ModelFiles, device: torch.device, wake: Callable[[], None]) -> None:
@@ -99,87 +98,87 @@ class TrainingService:
         self._device = device
         self._wake = wake
         self._lock = threading.RLock()
-        self._wanted = ""  # "learn", "pause", "keep", "discard", "" if nothing is
-        self._steps: Generator[Report, None, None] | None = None  # the line's thread's own
-        self._took: deque[float] = deque(maxlen=REMEMBERED)
+        self._requested = ""  # the requested action: "learn", "pause", "keep", "discard" or ""
+        self._training_steps: Generator[Report, None, None] | None = None  # used in the worker's thread only
+        self._durations: deque[float] = deque(maxlen=DURATION_WINDOW)
         self._run: Run | None = None
         self._state: RunState | None = None
-        left = [run for run in runs(root) if run.status["state"] != "running"]  # not another process's
-        begun = [run for run in left if run.status["state"] in RESUMABLE and not _is_kept(run)]
-        if left:
-            self._take_up((begun or left)[0])
+        available = [run for run in runs(root) if run.status["state"] != "running"]  # others have a process
+        unfinished = [r for r in available if r.status["state"] in RESUMABLE and not _has_adapter(r)]
+        if available:
+            self._select((unfinished or available)[0])
 
     def state(self) -> RunState | None:
-        """Where the run stands; None where there is none."""
+        """Return the state of the selected run; None if there is no run."""
         with self._lock:
             return self._state
 
     def begin(self, order: FinetuneConfig) -> None:
-        """Begin a run; one that was not gone on with stays on disk.
+        """Start a run; the previously selected one stays on disk.
 
         Raises:
-            UserError: the order cannot be, or another run is under way.
+            UserError: the configuration is invalid, or another run is active.
         """
         with self._lock:
-            self._refuse_two()
-            self._take_up(Run.begin(self._root / order.name, order))
-            self._want("learn")
+            self._require_idle()
+            self._select(Run.begin(self._root / order.name, order))
+            self._request("learn")
 
     def choose(self, name: str) -> None:
-        """Take up another run, without going on with it.
+        """Select another run without resuming it.
 
         Raises:
-            UserError: there is none of that name, or a run is under way.
+            UserError: there is no run of that name, or a run is active.
         """
         with self._lock:
-            self._refuse_two()
-            found = [run for run in runs(self._root) if run.order.name == name]
-            if not found:
-                raise UserError("That run is gone; choose another one.")
-            self._take_up(found[0])
+            self._require_idle()
+            matching = [run for run in runs(self._root) if run.order.name == name]
+            if not matching:
+                raise UserError("This run no longer exists; choose another one.")
+            self._select(matching[0])
 
     def names(self) -> list[str]:
-        """The names of all runs on disk, the newest first."""
+        """Return the names of all runs on disk, newest first."""
         return [run.order.name for run in runs(self._root)]
 
     def pause(self) -> None:
-        """Stop for now: a checkpoint is saved and the memory is given back."""
+        """Pause the run: save a checkpoint and free its memory."""
         with self._lock:
             if self._state is not None and self._state.state == "running":
-                self._want("pause")
+                self._request("pause")
 
     def resume(self) -> None:
-        """Go on.
+        """Resume the run.
 
         Raises:
-            UserError: there is nothing to go on with.
+            UserError: there is no resumable run.
         """
         with self._lock:
             if self._state is None or not (self._state.resumable or self._state.state == "pausing"):
-                raise UserError("There is no run to go on with; begin one.")
+                raise UserError("There is no run to resume; start one.")
             assert self._run is not None
             self._run.ending = False
-            self._want("learn")
+            self._request("learn")
 
     def stop(self, keep: bool) -> None:
         """End the run for good.
 
         Args:
-            keep: judge what it has learned and put it into the library; otherwise all of it is deleted.
+            keep: evaluate and install its adapter; otherwise delete the run.
 
         Raises:
-            UserError: there is no run, or it is over.
+            UserError: there is no run, or it has ended already.
         """
         with self._lock:
             if self._state is None or (keep and self._state.kept):
                 raise UserError("There is no run to stop.")
             assert self._run is not None
-            # It is judged first, unless that was done, or it could not go on.
+            # Evaluate it first, unless that was done already or the run failed.
             self._run.ending = keep and self._state.state not in ("finished", "failed")
-            self._want("keep" if keep else "discard")
+            self._request("keep" if keep else "discard")
 
     def adapter(self, name: str) -> Path | None:
-        """The adapter of the run of that name as it is now; None where the library has it, or nobody."""
+        """Return the current adapter of the run of that name; None if it is installed or does not exist."""
         with self._lock:
             state, run = self._state, self._run
         if run is None or state is None or not state.learning or state.kept or state.order.name != name:
@@ -187,47 +186,47 @@ class TrainingService:
         return run.learned
 
     def work(self) -> bool:
-        """Do one piece of what is wanted; whether there is more. An error becomes the run's sentence."""
+        """Do one piece of the requested action; return whether there is more. Errors fail the run."""
         with self._lock:
-            run, wanted = self._run, self._wanted
-        if run is None or not wanted:
+            run, action = self._run, self._requested
+        if run is None or not action:
             return False
         try:
-            if wanted == "learn" or (wanted == "keep" and run.ending):
-                return self._learn(run)
-            self._put_away()
-            if wanted == "keep":
+            if action == "learn" or (action == "keep" and run.ending):
+                return self._train_step(run)
+            self._close_training()
+            if action == "keep":
                 self._keep(run)
-            elif wanted == "discard":
+            elif action == "discard":
                 self._discard(run)
             else:
-                self._settle(run)
+                self._reload_state(run)
         except Exception as error:
-            self._put_away()
-            self._settle(run, self._told(error))
+            self._close_training()
+            self._reload_state(run, self._error_message(error))
         return False
 
     def end(self) -> None:
-        """The engine is closed: save what was learned."""
-        with suppress(Exception):  # nobody is left to be told; the last checkpoint is on disk
-            self._put_away()
+        """Save the run when the engine is closed."""
+        with suppress(Exception):  # nobody sees the error, and the last checkpoint is on disk
+            self._close_training()
 
-    def _learn(self, run: Run) -> bool:
-        if self._steps is None:
+    def _train_step(self, run: Run) -> bool:
+        if self._training_steps is None:
             from triplaneturbo.finetune.runner import train
 
-            self._steps = train(run, self._found, self._device)
-        report = next(self._steps, None)
+            self._training_steps = train(run, self._found, self._device)
+        report = next(self._training_steps, None)
         if report is None:
-            self._put_away()
+            self._close_training()
             with self._lock:
-                if self._wanted not in ("learn", "keep"):  # somebody has asked for something else meanwhile
+                if self._requested not in ("learn", "keep"):  # another action was requested meanwhile
                     return True
             self._keep(run)
             return False
         if report.losses:
-            self._took.append(report.seconds)
-        each = sum(self._took) / len(self._took) if self._took else 0.0
+            self._durations.append(report.seconds)
+        mean = sum(self._durations) / len(self._durations) if self._durations else 0.0
         with self._lock:
             state = self._state
             assert state is not None
@@ -235,9 +234,9 @@ class TrainingService:
                 state,
                 iteration=report.iteration,
                 doing=report.doing,
-                seconds=each,
-                left=each * (report.iterations - report.iteration),
-                log=_logged(state.log, report),
+                seconds=mean,
+                left=mean * (report.iterations - report.iteration),
+                log=_append_losses(state.log, report),
                 previews=state.previews if report.preview is None else tuple(run.previews()),
                 learning=run.learned is not None,
             )
@@ -248,17 +247,17 @@ class TrainingService:
             assert self._state is not None
             self._state = replace(self._state, state="ending", doing="")
         run.keep()
-        self._settle(run)
+        self._reload_state(run)
 
     def _discard(self, run: Run) -> None:
         run.discard()
         with self._lock:
             self._run = self._state = None
-            self._wanted = ""
+            self._requested = ""
 
-    def _put_away(self) -> None:
-        """Close what is under way, which saves it, and give its memory back."""
-        steps, self._steps = self._steps, None
+    def _close_training(self) -> None:
+        """Close the training loop, which saves the run, and free its memory."""
+        steps, self._training_steps = self._training_steps, None
         if steps is None:
             return
         try:
@@ -269,18 +268,18 @@ class TrainingService:
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _settle(self, run: Run, sentence: str = "") -> None:
-        """Nothing is wanted any more: the state is what is on disk."""
+    def _reload_state(self, run: Run, sentence: str = "") -> None:
+        """Clear the requested action and read the state from disk; `sentence` marks the run as failed."""
         with self._lock:
-            self._take_up(run)
+            self._select(run)
             if sentence:
                 assert self._state is not None
                 self._state = replace(self._state, state="failed", sentence=sentence)
 
-    def _take_up(self, run: Run) -> None:
+    def _select(self, run: Run) -> None:
         status = run.status
-        self._wanted = ""
-        self._took.clear()
+        self._requested = ""
+        self._durations.clear()
         self._run = run
         self._state = RunState(
             run.order,
@@ -292,37 +291,37 @@ class TrainingService:
             log=tuple(run.log()),
             previews=tuple(run.previews()),
             learning=run.learned is not None,
-            kept=_is_kept(run),
+            kept=_has_adapter(run),
             sheet=run.sheet,
             scores=run.scores(),
         )
 
-    def _want(self, wanted: str) -> None:
+    def _request(self, action: str) -> None:
         assert self._state is not None
-        self._wanted = wanted
-        state = {"learn": "running", "pause": "pausing"}.get(wanted, "ending")
-        doing = "getting ready" if wanted == "learn" and not self._state.active else self._state.doing
+        self._requested = action
+        state = {"learn": "running", "pause": "pausing"}.get(action, "ending")
+        doing = "getting ready" if action == "learn" and not self._state.active else self._state.doing
         self._state = replace(self._state, state=state, sentence="", doing=doing)
         self._wake()
 
-    def _refuse_two(self) -> None:
+    def _require_idle(self) -> None:
         if self._state is not None and self._state.active:
-            raise UserError(f"The run {self._state.order.name} is under way: wait for its end, or stop it.")
+            raise UserError(f"The run {self._state.order.name} is active; wait until it ends, or stop it.")
 
-    def _told(self, error: Exception) -> str:
+    def _error_message(self, error: Exception) -> str:
         if isinstance(error, UserError):
             return str(error)
         if is_out_of_memory(error):
             return (
-                f"Out of memory on {self._device} while it learned: choose a smaller batch or close other"
-                " programs, and go on."
+                f"Out of memory on {self._device} during training; choose a smaller batch or close other"
+                " programs, then resume."
             )
         traceback.print_exception(error)
-        return f"Something is wrong in the program ({type(error).__name__}); the terminal has the details."
+        return f"Internal error ({type(error).__name__}); see the server's terminal for details."
 
 
-def _logged(log: tuple[dict[str, Any], ...], report: Report) -> tuple[dict[str, Any], ...]:
-    """A log with a report's losses; what is later was logged before a checkpoint was gone back to."""
+def _append_losses(log: tuple[dict[str, Any], ...], report: Report) -> tuple[dict[str, Any], ...]:
+    """Append a report's losses to a log; drop entries of later iterations, which precede a resume."""
     if not report.losses:
         return log
     if log and log[-1]["iteration"] >= report.iteration:
@@ -330,5 +329,5 @@ def _logged(log: tuple[dict[str, Any], ...], report: Report) -> tuple[dict[str, 
     return (*log, {"iteration": report.iteration, **report.losses})
 
 
-def _is_kept(run: Run) -> bool:
+def _has_adapter(run: Run) -> bool:
     return run.order.name in adapters()

@@ -1,13 +1,13 @@
-"""Every visitor's results, kept on disk, so that they outlive a reload of the page and the server.
+"""History of each visitor's results on disk, which survives reloads of the page and restarts of the server.
 
     history = History(Path("outputs/history"), quota=20_000_000_000)
-    shelf = history.of(token)
-    entry = shelf.add(result.request, facts, model=engine.name, thumbnail=png)
-    entry = shelf.attach(entry.id, "glb", engine.encode(result.mesh, "glb", entry.name))
-    for entry in shelf.entries():
+    user_history = history.of(token)
+    entry = user_history.add(result.request, facts, model=engine.name, thumbnail=png)
+    entry = user_history.attach(entry.id, "glb", engine.encode(result.mesh, "glb", entry.name))
+    for entry in user_history.entries():
         print(entry.prompt, entry.files)
 
-A visitor is known by a token that only the browser has; who does not know it cannot find the folder.
+A visitor is identified by a secret token stored in the browser; its hash is the name of the visitor's folder.
 """
 
 from __future__ import annotations
@@ -33,33 +33,32 @@ from triplaneturbo.serving.output_files import FORMATS, safe_name
 from triplaneturbo.serving.result_store import (
     PINNED,
     RESULT,
+    RESULT_MISSING,
     RESULT_NAME,
     SCHEMA,
     THUMBNAIL,
     VERSION,
-    VISITOR_NAME,
     ResultStore,
-    mendable,
+    as_user_error,
     read,
 )
 from triplaneturbo.utils.atomic_files import link_whole, rename_over, write_whole
 
 KEPT = 200
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{32,128}")
-_GONE = "That result is gone; make it again."
 
 
 class History:
-    """All visitors' results.
+    """The results of all visitors.
 
     Args:
-        root: the folder that holds them; it is made.
-        clock: tells the seconds since 1970.
-        quota: bytes that all of them may take; None: any number.
-        kept: results that are kept of each visitor, besides pinned ones that are more.
+        root: the folder of the results; created if missing.
+        clock: returns the seconds since 1970.
+        quota: maximum number of bytes of all results together; None: unlimited.
+        kept: maximum number of results per visitor.
 
     Raises:
-        UserError: the folder cannot be made.
+        UserError: the folder cannot be created.
     """
 
     def __init__(
@@ -69,40 +68,33 @@ class History:
         quota: int | None = None,
         kept: int = KEPT,
     ) -> None:
-        self.room = ResultStore(root, clock, quota)
-        self.root = self.room.root
+        self.store = ResultStore(root, clock, quota)
+        self.root = self.store.root
         self._kept = kept
 
     def of(self, token: str) -> UserHistory:
-        """The results of the visitor with this token.
+        """Return the history of the visitor with this token.
 
         Raises:
-            UserError: it is no token.
+            UserError: the token is invalid.
         """
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):
-            raise UserError("The browser's key to its history is damaged; reload the page for a new one.")
-        return UserHistory(self.room, hashlib.sha256(token.encode()).hexdigest(), self._kept)
-
-    def entry_of(self, path: Path) -> HistoryEntry | None:
-        """The result to which a file belongs, whosesoever it is; None if it belongs to none."""
-        folder = path.parent
-        if folder.parent.parent != self.root or not VISITOR_NAME.fullmatch(folder.parent.name):
-            return None
-        return read_entry(self.room, folder) if RESULT_NAME.fullmatch(folder.name) else None
+            raise UserError("Invalid history key; reload the page to get a new one.")
+        return UserHistory(self.store, hashlib.sha256(token.encode()).hexdigest(), self._kept)
 
 
 class UserHistory:
-    """One visitor's results; every method may be called from any thread, in several processes.
+    """The results of one visitor. All methods are safe to call from several threads and processes.
 
     Args:
-        room: the root folder.
-        visitor: the folder's name, 64 hexadecimal digits.
-        kept: the most results.
+        store: the store of all results.
+        visitor: the name of the visitor's folder, 64 hexadecimal digits.
+        kept: maximum number of results.
     """
 
-    def __init__(self, room: ResultStore, visitor: str, kept: int = KEPT) -> None:
-        self.folder = room.root / visitor
-        self._room = room
+    def __init__(self, store: ResultStore, visitor: str, kept: int = KEPT) -> None:
+        self.folder = store.root / visitor
+        self._store = store
         self._kept = kept
 
     def add(
@@ -114,19 +106,19 @@ class UserHistory:
         adapter: str = "",
         thumbnail: bytes | None = None,
     ) -> HistoryEntry:
-        """Keep a result; its files are attached when they are written. The visitor's oldest make room.
+        """Add a result, deleting the visitor's oldest ones if necessary; `attach` adds its files.
 
         Args:
-            request: as the engine settled it.
-            facts: of the result; anything that JSON can tell.
-            model: what the model is called.
-            adapter: what its adapter is called, "" for the model's own.
+            request: the request with all defaults filled in.
+            facts: description of the result, JSON-serialisable.
+            model: the model's name.
+            adapter: the adapter's name; "" for the model's own.
             thumbnail: the bytes of a PNG, WebP, GIF or JPEG.
 
         Raises:
-            UserError: it cannot be written, or the disk quota is used up.
+            UserError: the result cannot be written, or the disk quota is exhausted.
         """
-        room = self._room
+        store = self._store
         everything = asdict(request)
         result = {
             "schema": SCHEMA,
@@ -135,53 +127,53 @@ class UserHistory:
             "prompt": everything.pop("prompt"),
             "seed": everything.pop("seed"),
             "settings": everything,
-            "made": room.clock(),
+            "made": store.clock(),
             "model": model,
             "adapter": adapter,
             "facts": dict(facts),
         }
         data = _json(result)
         picture = f"{THUMBNAIL}{suffix_of(thumbnail)}" if thumbnail is not None else None
-        with room.locked():
-            self._make_way()
-            room.make(len(data) + len(thumbnail or b""))
-            folder = self.folder / room.new_name()
+        with store.locked():
+            self._delete_oldest()
+            store.free_space(len(data) + len(thumbnail or b""))
+            folder = self.folder / store.new_name()
             try:
-                with mendable(folder):
+                with as_user_error(folder):
                     folder.mkdir(parents=True)
                 if picture is not None and thumbnail is not None:
                     write_whole(folder / picture, thumbnail)
-                write_whole(folder / RESULT, data)  # last: without it there is no result
+                write_whole(folder / RESULT, data)  # last, as it makes the result valid
             except BaseException:
-                room.remove(folder)
+                store.remove(folder)
                 raise
-        entry = read_entry(room, folder)
+        entry = read_entry(store, folder)
         assert entry is not None
         return entry
 
     def attach(
         self, id: str, format: str, source: bytes | Path, facts: Mapping[str, Any] | None = None
     ) -> HistoryEntry:
-        """Add a result's file, or put one in the place of an older one.
+        """Add or replace a file of a result.
 
         Args:
-            id: the result's.
-            format: one of commands.outputs.FORMATS.
-            source: what is in the file, or a file that is never changed in place; it stays where it is.
-            facts: what they say now, if anything of them is new; the others stay.
+            id: the result's id.
+            format: one of output_files.FORMATS.
+            source: the file's content, or a file that is never changed in place, which is linked or copied.
+            facts: updates of the result's facts; None: no change.
 
         Raises:
-            UserError: the result is gone, the file cannot be written, or the disk quota is used up.
+            UserError: the result no longer exists, the file cannot be written, or the quota is exhausted.
         """
         size = len(source) if isinstance(source, bytes) else source.stat().st_size
-        with self._room.locked():
+        with self._store.locked():
             entry = self.get(id)
             target = entry.folder / f"{entry.name}{FORMATS[format]}"
-            self._room.make(size, own=entry.folder)
+            self._store.free_space(size, own=entry.folder)
             if isinstance(source, bytes):
                 write_whole(target, source)
             else:
-                with mendable(target.parent):
+                with as_user_error(target.parent):
                     link_whole(source, target)
             if facts is not None:
                 result = read(entry.folder) or {}
@@ -189,23 +181,23 @@ class UserHistory:
             return self.get(id)
 
     def entries(self) -> list[HistoryEntry]:
-        """All results, the newest first; what cannot be read is left out, and left alone."""
+        """Return all results, newest first; unreadable ones are skipped."""
         with contextlib.suppress(FileNotFoundError):
             names = sorted(filter(RESULT_NAME.fullmatch, os.listdir(self.folder)), reverse=True)
-            found = [read_entry(self._room, self.folder / name) for name in names]
-            return [entry for entry in found if entry is not None]
+            entries = [read_entry(self._store, self.folder / name) for name in names]
+            return [entry for entry in entries if entry is not None]
         return []
 
     def get(self, id: str) -> HistoryEntry:
-        """One result.
+        """Return a result by id.
 
         Raises:
             UserError: this visitor has no such result.
         """
-        known = isinstance(id, str) and RESULT_NAME.fullmatch(id)
-        entry = read_entry(self._room, self.folder / id) if known else None
+        valid = isinstance(id, str) and RESULT_NAME.fullmatch(id)
+        entry = read_entry(self._store, self.folder / id) if valid else None
         if entry is None:
-            raise UserError(_GONE)
+            raise UserError(RESULT_MISSING)
         return entry
 
     def delete(self, id: str) -> None:
@@ -214,37 +206,37 @@ class UserHistory:
         Raises:
             UserError: this visitor has no such result.
         """
-        with self._room.locked():
-            self._room.remove(self.get(id).folder)
+        with self._store.locked():
+            self._store.remove(self.get(id).folder)
 
     def pin(self, id: str, pinned: bool) -> HistoryEntry:
-        """Keep a result whatever the quota and the limits say, or no longer.
+        """Pin a result, which exempts it from the quota and the limits, or unpin it.
 
         Raises:
             UserError: this visitor has no such result.
         """
-        with self._room.locked():
+        with self._store.locked():
             mark = self.get(id).folder / PINNED
-            with mendable(mark.parent):
+            with as_user_error(mark.parent):
                 mark.touch() if pinned else mark.unlink(missing_ok=True)
             return self.get(id)
 
     def zip(self, destination: Path) -> Path:
-        """All results as one zip, written piece by piece; a folder each, and manifest.json of all.
+        """Write a zip with one folder per result and a manifest.json, without holding it in memory.
 
         Raises:
-            UserError: there are none, or it cannot be written.
+            UserError: there are no results, or the file cannot be written.
         """
         entries = self.entries()
         if not entries:
-            raise UserError("There are no results yet; make one first.")
-        with mendable(destination.parent):
+            raise UserError("No results yet; generate one first.")
+        with as_user_error(destination.parent):
             destination.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(
                 prefix=".", suffix=".part", dir=destination.parent, delete=False
             ) as part:
                 try:
-                    # What packing the formats once more saves is not worth its time.
+                    # The formats are compressed already.
                     with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
                         listed = [_pack(archive, number, entry) for number, entry in enumerate(entries, 1)]
                         manifest = json.dumps([item for item in listed if item], indent=1, ensure_ascii=False)
@@ -256,19 +248,19 @@ class UserHistory:
                     Path(part.name).unlink(missing_ok=True)
         return destination
 
-    def _make_way(self) -> None:
-        """Delete the oldest that may go until there is room for one more; called while the room is locked."""
+    def _delete_oldest(self) -> None:
+        """Delete the oldest removable results so that one more fits; the caller must hold the lock."""
         entries = self.entries()
         excess = len(entries) + 1 - self._kept
-        going = [entry for entry in reversed(entries) if self._room.may_go(entry.folder)][: max(0, excess)]
-        if len(going) < excess:
+        removable = [entry for entry in reversed(entries) if self._store.is_removable(entry.folder)]
+        if len(removable) < excess:
             raise UserError(f"All {len(entries)} results are pinned or in use; unpin or delete some.")
-        for entry in going:
-            self._room.remove(entry.folder)
+        for entry in removable[: max(0, excess)]:
+            self._store.remove(entry.folder)
 
 
 def _pack(archive: zipfile.ZipFile, number: int, entry: HistoryEntry) -> dict[str, Any] | None:
-    """Put a result into a zip and tell what the manifest says of it; None if it was deleted meanwhile."""
+    """Add a result to a zip and return its manifest entry; None if the result was deleted meanwhile."""
     inside = f"{number:03d}-{entry.name}"
     packed = []
     with contextlib.suppress(UserError), entry.in_use():

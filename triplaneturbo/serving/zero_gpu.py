@@ -1,9 +1,9 @@
-"""ZeroGPU of Hugging Face's Spaces: a GPU that is lent for the length of a call.
+"""Support for ZeroGPU on Hugging Face Spaces, where a GPU is allocated for the duration of a call.
 
-Where the package `spaces` is importable (there it is installed, elsewhere it has no effect), what computes is
-wrapped in its decorator, which runs it in a process forked for the call. So the model is loaded in the thread
-that imported `spaces`, arguments and events have to be picklable and off the GPU, and errors cross over as
-values. It has to be imported before torch first asks for CUDA: `app.py` calls `prepare`.
+If the package `spaces` is installed, functions that compute are wrapped in its decorator, which runs them in
+a process forked for the call. So the model is loaded in the thread that imported `spaces`, arguments and
+events must be picklable and on the CPU, and errors are passed as values. `spaces` must be imported before
+torch initialises CUDA: `app.py` calls `prepare`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from triplaneturbo.request import Request
 
-# Seconds of a lent GPU. A call that asks for more than is left of the visitor's quota is refused, so ask for
-# little: a mesh takes one or two, besides the fork and the copy of the weights to the GPU.
+# Seconds of GPU time. A call that requests more than is left of the visitor's quota is refused, so request
+# little: a mesh takes one or two seconds, plus the fork and the copy of the weights to the GPU.
 CALL, MESH, XATLAS, MOST = 6, 4, 20, 120
 
 Stream = Callable[..., Generator[Any, None, None]]
@@ -26,7 +26,7 @@ Stream = Callable[..., Generator[Any, None, None]]
 
 @dataclass(frozen=True)
 class _Failed:
-    """What was raised; of itself it would arrive as another error."""
+    """An error raised in the forked process; `spaces` would replace its type."""
 
     error: Exception
 
@@ -41,20 +41,20 @@ def _spaces() -> ModuleType | None:
 
 
 def prepare() -> None:
-    """Import `spaces` if it can be, before torch is."""
+    """Import `spaces`, if it is installed, before torch."""
     _spaces()
 
 
-def is_lent() -> bool:
-    """Whether GPUs are lent for the length of a call here."""
+def is_zero_gpu() -> bool:
+    """Whether the program runs on ZeroGPU."""
     return _spaces() is not None
 
 
 def seconds_for(requests: Sequence[Request], *_: object) -> int:
-    """Seconds of a GPU to ask for to make these meshes; called with the arguments of the stream."""
+    """Return the GPU seconds to request for these meshes; called with the arguments of the stream."""
     meshes = sum(
         MESH
-        + (XATLAS if request.unwrap == "xatlas" else 0)  # it runs on the CPU while the GPU is lent
+        + (XATLAS if request.unwrap == "xatlas" else 0)  # runs on the CPU while the GPU is allocated
         + (request.texture_size // 2048) ** 2
         for request in requests
     )
@@ -62,10 +62,10 @@ def seconds_for(requests: Sequence[Request], *_: object) -> int:
 
 
 def on_gpu(function: Stream) -> Stream:
-    """The generator function with a GPU lent to each of its calls; the function itself elsewhere.
+    """Wrap a generator function so that each call gets a GPU; return it unchanged outside ZeroGPU.
 
     Args:
-        function: its first argument is the requests that it makes.
+        function: a generator function whose first argument is the requests.
     """
     spaces = _spaces()
     if spaces is None:
@@ -74,16 +74,16 @@ def on_gpu(function: Stream) -> Stream:
     def stream(*arguments: Any) -> Generator[Any, None, None]:
         import torch
 
-        torch.set_num_threads(1)  # OpenMP's threads do not survive the fork, and would be waited for
+        torch.set_num_threads(1)  # OpenMP's threads do not survive the fork; waiting for them would hang
         try:
             yield from function(*arguments)
         except Exception as error:
             yield _Failed(error)
 
-    lent = spaces.GPU(duration=seconds_for)(stream)
+    gpu_stream = spaces.GPU(duration=seconds_for)(stream)
 
     def called(*arguments: Any) -> Generator[Any, None, None]:
-        for event in lent(*arguments):
+        for event in gpu_stream(*arguments):
             if isinstance(event, _Failed):
                 raise event.error
             yield event

@@ -9,8 +9,8 @@ import gradio as gr
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving.batch_jobs import seeds
+from triplaneturbo.serving.history_writer import HistoryWriter
 from triplaneturbo.serving.jobs import Event, MeshReady, Stopped, Working, follow
-from triplaneturbo.serving.keeping import HistoryWriter
 from triplaneturbo.ui.generate import choices, debug_images, history_tab, panels, reconnect
 from triplaneturbo.ui.generate.controls import UNQUEUED, adapter_choices
 from triplaneturbo.ui.generate.controls import build as build_controls

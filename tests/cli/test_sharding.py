@@ -1,4 +1,4 @@
-"""A batch that several processes share: each prompt made once, one manifest, and it can be gone on with."""
+"""A batch shared by several processes: each prompt generated once, one manifest, resumable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny import tiny_model
 from triplaneturbo.__main__ import main
-from triplaneturbo.cli.share import Share, share
+from triplaneturbo.cli.sharding import Shard, shard_from_environment
 from triplaneturbo.errors import UserError
 
 PROMPTS = ["a red cup", "a blue box", "a green hat", "a white duck", "a black cat"]
@@ -21,22 +21,22 @@ PROMPTS = ["a red cup", "a blue box", "a green hat", "a white duck", "a black ca
 
 def test_prompts_are_dealt_out_whole() -> None:
     items = [(prompt, seed) for prompt in "abcde" for seed in range(2)]
-    parts = [Share(rank, 2).of(items, lambda item: item[0]) for rank in range(2)]
+    parts = [Shard(rank, 2).select(items, lambda item: item[0]) for rank in range(2)]
     assert sorted(parts[0] + parts[1]) == items
     assert {prompt for prompt, _ in parts[0]} == {"a", "c", "e"}
-    assert Share().of(items, lambda item: item[0]) == items
+    assert Shard().select(items, lambda item: item[0]) == items
 
 
 def test_what_a_launcher_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert share() == Share(0, 1, 0)
+    assert shard_from_environment() == Shard(0, 1, 0)
     for name, value in (("RANK", "5"), ("WORLD_SIZE", "8"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
-    assert share() == Share(5, 8, 1)
-    assert share().device("cpu") == "cpu"
+    assert shard_from_environment() == Shard(5, 8, 1)
+    assert shard_from_environment().device("cpu") == "cpu"
     for wrong in ("8", "-1", "x"):
         monkeypatch.setenv("RANK", wrong)
         with pytest.raises(UserError, match="use accelerate launch"):
-            share()
+            shard_from_environment()
 
 
 def test_two_processes_make_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

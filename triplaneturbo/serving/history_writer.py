@@ -1,6 +1,6 @@
-"""Put a result into the history with its first file, and attach the others as they are written.
+"""Save one request's result to the user's history: an entry with the first file, then the other files.
 
-What the page shows as done is kept at that moment: a page that is closed or reloaded then loses nothing.
+A result is saved as soon as the page shows it, so closing or reloading the page loses nothing.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 
 class HistoryWriter:
-    """One request's result on its way into the history.
+    """Save the result of one request to the user's history.
 
     Args:
-        engine: made the mesh.
-        history: None: nothing is kept.
-        token: what the browser is known by.
-        placement: how the object stands in the files.
-        passing: the page follows a person who types: a result that the next one replaces before all of its
-            files are written is not kept.
+        engine: the engine that generates the mesh.
+        history: the histories of all users; None: nothing is saved.
+        token: the secret token that identifies the browser.
+        placement: size, up axis, origin and unit of the object in the files.
+        passing: the page generates while the user types: a result that the next one replaces before all of
+            its files are written is deleted.
 
     Attributes:
-        shelf: where the result is; None before it is there.
-        refused: why it is not there, as a sentence; "" if nothing is wrong.
+        shelf: the user's history once the result is in it; None before.
+        refused: the reason why the result could not be saved; "" if there was no error.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class HistoryWriter:
         self._complete = False
 
     def keep(self, made: MeshReady) -> bool:
-        """Keep what is there of a result, once per file; True if the history has a new entry."""
+        """Save the files of a result that are not saved yet; return whether the history has a new entry."""
         if self._history is None or self.refused:
             return False
         try:
             return self._keep(self._history, made)
         except UserError as error:
-            self.refused = f"The mesh is ready but is not in the history: {error}"
+            self.refused = f"The mesh is ready, but could not be saved to the history: {error}"
             return False
 
     def _keep(self, history: History, made: MeshReady) -> bool:
@@ -79,7 +79,7 @@ class HistoryWriter:
 
     @contextlib.contextmanager
     def following(self) -> Iterator[None]:
-        """While it is entered, the page follows the request; what is missing then is written later."""
+        """Wrap the loop that follows the request; afterwards write missing files in the background."""
         try:
             yield
         except GeneratorExit:  # the page is closed
@@ -101,10 +101,10 @@ class HistoryWriter:
         assert shelf is not None
         assert request is not None
         try:
-            mesh = self._engine.submit(request).result().mesh  # remembered, unless many others came after it
+            mesh = self._engine.submit(request).result().mesh  # from the engine's cache, as a rule
             for name in FORMATS:
                 if name not in entry.files:
                     data = self._engine.encode(mesh, name, entry.name, self._placement)
                     shelf.attach(entry.id, name, data)
         except (UserError, Cancelled, EngineClosedError):
-            pass  # nobody is there to be told
+            pass  # the page is closed

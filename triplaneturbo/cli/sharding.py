@@ -1,9 +1,10 @@
-"""Which part of a batch is this process's, where several were launched for it.
+"""Sharding of a batch over several processes.
 
     accelerate launch --multi_gpu -m triplaneturbo generate --prompts prompts.txt -o meshes
     torchrun --nproc-per-node 2 -m triplaneturbo generate --prompts prompts.txt -o meshes
 
-Both tell every process its number and how many there are; several machines share the folder of the meshes.
+Both launchers pass each process its rank and the number of processes; several machines share the output
+folder.
 """
 
 from __future__ import annotations
@@ -19,33 +20,33 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Share:
-    """Process `rank` of `size`, which on its machine is number `local`."""
+class Shard:
+    """The shard of process `rank` of `size`; `local` is its rank on its machine."""
 
     rank: int = 0
     size: int = 1
     local: int = 0
 
-    def of(self, items: Sequence[Item], prompt: Callable[[Item], str]) -> list[Item]:
-        """The items of every size-th prompt from the rank-th on, so that a prompt's stay together."""
+    def select(self, items: Sequence[Item], prompt: Callable[[Item], str]) -> list[Item]:
+        """Return this process's items: every size-th prompt from the rank-th on, with all its items."""
         number = {text: i for i, text in enumerate(dict.fromkeys(map(prompt, items)))}
         return [item for item in items if number[prompt(item)] % self.size == self.rank]
 
-    def device(self, asked: str | None) -> str | None:
-        """The device to use: where none was asked for, a GPU for each process of a machine."""
-        if asked is not None or self.size == 1:
-            return asked
+    def device(self, requested: str | None) -> str | None:
+        """Return the device to use: the requested one, otherwise one GPU per process of a machine."""
+        if requested is not None or self.size == 1:
+            return requested
         import torch
 
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         return f"cuda:{self.local % gpus}" if gpus else None
 
 
-def share() -> Share:
-    """What the launcher says in RANK, WORLD_SIZE and LOCAL_RANK; the whole batch where there is none.
+def shard_from_environment() -> Shard:
+    """Read RANK, WORLD_SIZE and LOCAL_RANK of the launcher; one process if they are not set.
 
     Raises:
-        UserError: it says what cannot be.
+        UserError: a value is invalid.
     """
     try:
         rank, size, local = (
@@ -55,5 +56,5 @@ def share() -> Share:
     except ValueError:
         rank, size, local = -1, 1, 0
     if not 0 <= rank < size or local < 0:
-        raise UserError("RANK, WORLD_SIZE or LOCAL_RANK cannot be; unset them, or use accelerate launch.")
-    return Share(rank, size, local)
+        raise UserError("Invalid RANK, WORLD_SIZE or LOCAL_RANK; unset them, or use accelerate launch.")
+    return Shard(rank, size, local)

@@ -1,4 +1,4 @@
-"""A result is in the history as soon as the page says that it is done, whatever becomes of the page."""
+"""A result is saved as soon as the page shows it, even if the page is closed afterwards."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.helpers.pace import until
 from triplaneturbo.mesh.placement import AS_MODELLED
 from triplaneturbo.request import Request
 from triplaneturbo.serving.engine import Engine
+from triplaneturbo.serving.history_writer import HistoryWriter
 from triplaneturbo.serving.jobs import MeshReady, follow
-from triplaneturbo.serving.keeping import HistoryWriter
 from triplaneturbo.serving.output_files import FORMATS
 from triplaneturbo.serving.sessions import Session
 from triplaneturbo.serving.user_history import History
@@ -31,19 +31,19 @@ def engine() -> Iterator[Engine]:
 def _made(
     engine: Engine, history: History, session: Session, prompt: str, passing: bool = False
 ) -> Iterator[MeshReady]:
-    """What the page is told of once it is kept, as the Generate tab does it."""
-    keeping = HistoryWriter(engine, history, TOKEN, AS_MODELLED, passing)
+    """Follow a request and save its result, as the Generate tab does."""
+    writer = HistoryWriter(engine, history, TOKEN, AS_MODELLED, passing)
     patience = 0.5 if passing else 0
-    with keeping.following():
+    with writer.following():
         for event in follow(engine, session, Request(prompt, **QUICK), patience=patience):
             if isinstance(event, MeshReady):
-                keeping.keep(event)
-                assert not keeping.refused
+                writer.keep(event)
+                assert not writer.refused
                 yield event
 
 
 def _files_in_the_end(history: History) -> set[str]:
-    """The formats of the one result, once all of them are there."""
+    """Wait for all files of the only result and return their formats."""
     until(lambda: len(history.of(TOKEN).entries()[0].files) == len(FORMATS))
     (entry,) = history.of(TOKEN).entries()
     return set(entry.files)
@@ -91,12 +91,10 @@ def test_what_somebody_types_past_is_not_kept(engine: Engine, tmp_path: Path) ->
 
 
 def test_a_result_that_cannot_be_kept_is_told(engine: Engine, tmp_path: Path) -> None:
-    keeping = HistoryWriter(
-        engine, History(tmp_path / "history", quota=10), TOKEN, AS_MODELLED, passing=False
-    )
-    with keeping.following():
+    writer = HistoryWriter(engine, History(tmp_path / "history", quota=10), TOKEN, AS_MODELLED, passing=False)
+    with writer.following():
         for event in follow(engine, Session(tmp_path / "page"), Request("a cup", **QUICK)):
             if isinstance(event, MeshReady):
-                assert not keeping.keep(event)
-                assert keeping.refused.startswith("The mesh is ready but is not in the history: ")
-    assert keeping.refused.count("\n") == 0
+                assert not writer.keep(event)
+                assert writer.refused.startswith("The mesh is ready, but could not be saved to the history: ")
+    assert writer.refused.count("\n") == 0
