@@ -36,14 +36,14 @@ from benchmarks.gpu import Subject
 from tests.helpers.full_size import SCHEDULER
 from triplaneturbo.__main__ import guarded
 from triplaneturbo.distill import losses, prd
-from triplaneturbo.distill.memory.counting import Live
-from triplaneturbo.distill.memory.estimate import TEXT_1_5, Facts
+from triplaneturbo.distill.memory.counting import MemoryCounter
+from triplaneturbo.distill.memory.estimate import TEXT_1_5, ModelSizes
 from triplaneturbo.distill.memory.plan import Plan, plan
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.distill.student import around
 from triplaneturbo.finetune.config import PRESETS, FinetuneConfig
-from triplaneturbo.finetune.memory_plan import frozen_in
+from triplaneturbo.finetune.memory_plan import frozen_dtype
 from triplaneturbo.finetune.prepare import prepare
 from triplaneturbo.finetune.setup import TrainingSetup, precision
 from triplaneturbo.finetune.setup_full import draw_views
@@ -53,7 +53,7 @@ from triplaneturbo.models.text_encoder import TextEncoder
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.teachers import mvdream, richdreamer
 from triplaneturbo.teachers.mvdream import MVDream
-from triplaneturbo.teachers.offload import Movable, offload_sequentially
+from triplaneturbo.teachers.offload import OffloadableTeacher, offload_sequentially
 from triplaneturbo.teachers.richdreamer import RichDreamer
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 from triplaneturbo.utils.devices import be_deterministic, choose_device, device_name, free_memory, wait_for
@@ -75,7 +75,7 @@ class Parts:
     """
 
     device: torch.device
-    live: Live | None = None
+    live: MemoryCounter | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     bytes: dict[str, int] = field(default_factory=dict)
     _inside: bool = False
@@ -162,7 +162,7 @@ def measure(training_setup: TrainingSetup, repeats: int, device: torch.device) -
         sized = runs[-1]
         if device.type != "cuda":
             # Taking note of each tensor takes time, so that this iteration is not timed.
-            with Live() as live:
+            with MemoryCounter() as live:
                 sized = Parts(device, live)
                 with watched(trainer, sized):
                     trainer.step()
@@ -179,7 +179,7 @@ def measure(training_setup: TrainingSetup, repeats: int, device: torch.device) -
     return max(sized.bytes.values())
 
 
-def small_lesson(folder: Path, device: torch.device, tiny: bool) -> TrainingSetup:
+def setup_small(folder: Path, device: torch.device, tiny: bool) -> TrainingSetup:
     """The built-in model on prompts of its world, as the shortest preset has it."""
     order = FinetuneConfig("benchmark", prompts=PROMPTS[: 1 if tiny else None], **PRESETS["try"](True))
     order = replace(order, batch=1 if tiny else order.batch)
@@ -191,7 +191,7 @@ def small_lesson(folder: Path, device: torch.device, tiny: bool) -> TrainingSetu
             return end.value
 
 
-def full_lesson(subject: Subject, how: Plan, device: torch.device) -> TrainingSetup:
+def setup_full(subject: Subject, how: Plan, device: torch.device) -> TrainingSetup:
     """The full model and its teachers with random weights, made as a plan says."""
     torch.manual_seed(0)
     sizes, saved = subject.sizes, how.savings
@@ -204,7 +204,7 @@ def full_lesson(subject: Subject, how: Plan, device: torch.device) -> TrainingSe
     )
     student = around(
         generator, random_text(subject.text), device, frozen=how.frozen, checkpointing=saved.checkpointing,
-        texts_aside=saved.texts,
+        text_on_cpu=saved.texts,
     )  # fmt: skip
     words = random_text({**TEXT_1_5, "hidden_size": richdreamer.UNET["cross_attention_dim"]})
     if not saved.texts:
@@ -213,7 +213,7 @@ def full_lesson(subject: Subject, how: Plan, device: torch.device) -> TrainingSe
         UNet2DConditionModel(**kind.UNET).eval().requires_grad_(False) for kind in (mvdream, richdreamer)
     ]
     vae = AutoencoderKL(**mvdream.VAE).eval().requires_grad_(False)
-    place = torch.device("cpu") if saved.in_turn else device
+    place = torch.device("cpu") if saved.offload_teachers else device
     for network in (*unets, vae):
         nn.Module.to(network, device=place, dtype=how.frozen)
     views = MVDream(unets[0], vae, student.embed, autocast=autocast)
@@ -228,9 +228,9 @@ def full_lesson(subject: Subject, how: Plan, device: torch.device) -> TrainingSe
         autocast,
     )
     views.view_by_view = own.view_by_view = saved.views
-    teachers: list[Movable] = [views, shapes, own]
+    teachers: list[OffloadableTeacher] = [views, shapes, own]
     return TrainingSetup(
-        student, sizes.config, offload_sequentially(teachers, device) if saved.in_turn else list(teachers),
+        student, sizes.config, offload_sequentially(teachers, device) if saved.offload_teachers else list(teachers),
         draw_views(PROMPTS, 0, device), full_settings(subject, device), autocast, {}, SMALL,
     )  # fmt: skip
 
@@ -274,15 +274,15 @@ def _shrunk(kind: type, size: int) -> tuple[Any, ...]:
 def show_full(subject: Subject, device: torch.device, repeats: int, memory: float) -> None:
     """The full model's plan, its table, and how the two agree."""
     sizes: Sizes = subject.sizes
-    facts = Facts.of(sizes.unet, sizes.vae, subject.text, sizes.config)
+    facts = ModelSizes.of(sizes.unet, sizes.vae, subject.text, sizes.config)
     free = int(memory * GB) if memory else free_memory(device) or 0
     with small_teachers(sizes.unet["cross_attention_dim"]) if subject is TINY_SUBJECT else nullcontext():
         how = plan(
-            facts, full_settings(subject, device), free, frozen=frozen_in(device),
+            facts, full_settings(subject, device), free, frozen=frozen_dtype(device),
             cuda=device.type == "cuda", serving=False, apart=device.type != "cpu", picture=subject.picture,
         )  # fmt: skip
         print(f"\nfull size, random weights, as it is planned\n{how.table()}\n")
-        most = measure(full_lesson(subject, how, device), repeats, device)
+        most = measure(setup_full(subject, how, device), repeats, device)
     if device.type == "cuda":
         print(f"planned {how.total / GB:.2f} GB, of which the allocator had {most / GB:.2f} GB at most")
 
@@ -304,7 +304,7 @@ def main() -> int:
     if not arguments.full:
         print("\nthe built-in model, as the preset try has it")
         with tempfile.TemporaryDirectory() as folder:
-            measure(small_lesson(Path(folder), device, arguments.tiny), arguments.repeats, device)
+            measure(setup_small(Path(folder), device, arguments.tiny), arguments.repeats, device)
     if arguments.full or arguments.tiny or device.type == "cuda":
         subject = TINY_SUBJECT if arguments.tiny else Subject()
         show_full(subject, device, arguments.repeats, arguments.memory)

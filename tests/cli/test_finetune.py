@@ -16,7 +16,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.helpers import toy
-from tests.helpers.lessons import ORDER, toy_lesson
+from tests.helpers.training_setups import ORDER, setup_toy
 from tests.helpers.pace import patience
 from tests.helpers.paths import ROOT
 from triplaneturbo.__main__ import main
@@ -38,7 +38,7 @@ Cli = Callable[..., tuple[int, str, str]]
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Run the command in an empty folder with a library of its own: exit code, output, errors."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runner, "prepare", toy_lesson)
+    monkeypatch.setattr(runner, "prepare", setup_toy)
     shelf = tmp_path / "library"
     monkeypatch.setattr(Run.keep, "__defaults__", (shelf,))
     monkeypatch.setattr(run_module.Order.check, "__defaults__", (shelf,))

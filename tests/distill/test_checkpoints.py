@@ -12,7 +12,7 @@ import torch
 
 from tests.helpers import toy
 from tests.helpers.runs import learned, newest, same, trainer
-from triplaneturbo.distill.checkpoints import Checkpoints, smoothed
+from triplaneturbo.distill.checkpoints import Checkpoints, smoothed_error
 from triplaneturbo.errors import UserError
 from triplaneturbo.utils.distributed import DistributedContext
 
@@ -104,9 +104,9 @@ def test_a_state_of_an_older_version_is_named_and_left(tmp_path: Path) -> None:
 
 def test_one_iteration_alone_does_not_make_the_best() -> None:
     log = {"rgb volume": 0.3, "rgb surface": 0.5, "sd volume": 0.1, "eikonal": 9.0, "gradient": 200.0}
-    assert smoothed(log, {"rgb", "sd"}) == pytest.approx(0.3)
-    assert smoothed(log, {"rgb"}) == pytest.approx(0.4)
-    assert smoothed({"eikonal": 1.0}, {"rgb"}) == float("inf")
+    assert smoothed_error(log, {"rgb", "sd"}) == pytest.approx(0.3)
+    assert smoothed_error(log, {"rgb"}) == pytest.approx(0.4)
+    assert smoothed_error({"eikonal": 1.0}, {"rgb"}) == float("inf")
 
 
 def test_a_full_disk_is_one_sentence_and_nothing_is_lost(

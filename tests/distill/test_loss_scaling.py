@@ -13,18 +13,18 @@ from tests.distill.test_student import stirred
 from tests.helpers import toy
 from tests.helpers.runs import trainer
 from triplaneturbo.distill import loss_scaling
-from triplaneturbo.distill.loss_scaling import FIRST, MOST_SKIPPED, LossScale
+from triplaneturbo.distill.loss_scaling import INITIAL_FACTOR, MAX_SKIPPED, LossScaler
 from triplaneturbo.errors import UserError
 
 
-def through_half(scale: LossScale, weight: nn.Parameter, size: float) -> None:
+def through_half(scale: LossScaler, weight: nn.Parameter, size: float) -> None:
     """A backward pass whose gradient of `size` goes through float16."""
     scale.up((weight.half().float() * size).sum()).backward()
 
 
 def test_gradients_too_small_for_float16_survive() -> None:
     weights = [nn.Parameter(torch.ones(3)) for _ in range(2)]
-    for weight, scale in zip(weights, (LossScale(on=False), LossScale(on=True)), strict=True):
+    for weight, scale in zip(weights, (LossScaler(on=False), LossScaler(on=True)), strict=True):
         through_half(scale, weight, 1e-9)
         assert scale.down([weight])
     assert weights[0].grad is not None
@@ -33,8 +33,8 @@ def test_gradients_too_small_for_float16_survive() -> None:
 
 
 def test_what_overflows_is_skipped_and_the_factor_finds_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss_scaling, "GROWS_AFTER", 3)
-    scale, weight = LossScale(on=True), nn.Parameter(torch.ones(3))
+    monkeypatch.setattr(loss_scaling, "GROWTH_INTERVAL", 3)
+    scale, weight = LossScaler(on=True), nn.Parameter(torch.ones(3))
     outcomes = []
     for _ in range(6):
         weight.grad = None
@@ -42,24 +42,24 @@ def test_what_overflows_is_skipped_and_the_factor_finds_its_place(monkeypatch: p
         outcomes.append(scale.down([weight]))
         assert (weight.grad is not None) == outcomes[-1]
     assert outcomes == [False, False, False, True, True, True]
-    assert (scale.skipped, scale.factor) == (3, FIRST / 4)
+    assert (scale.skipped, scale.factor) == (3, INITIAL_FACTOR / 4)
 
 
 def test_it_goes_on_from_its_state() -> None:
-    scale, weight = LossScale(on=True), nn.Parameter(torch.ones(3))
+    scale, weight = LossScaler(on=True), nn.Parameter(torch.ones(3))
     through_half(scale, weight, 1e9)
     assert not scale.down([weight])
-    other = LossScale(on=True)
+    other = LossScaler(on=True)
     other.load(scale.state())
-    assert (other.factor, other.skipped, other.state()) == (FIRST / 2, 1, scale.state())
-    exact = LossScale(on=False)
+    assert (other.factor, other.skipped, other.state()) == (INITIAL_FACTOR / 2, 1, scale.state())
+    exact = LossScaler(on=False)
     exact.load(scale.state())
     assert exact.factor == 1
 
 
 def test_overflows_without_end_are_an_error() -> None:
-    scale, weight = LossScale(on=True), nn.Parameter(torch.ones(3))
-    for _ in range(MOST_SKIPPED - 1):
+    scale, weight = LossScaler(on=True), nn.Parameter(torch.ones(3))
+    for _ in range(MAX_SKIPPED - 1):
         weight.grad = torch.full((3,), torch.nan)
         assert not scale.down([weight])
     weight.grad = torch.full((3,), torch.nan)
@@ -73,7 +73,7 @@ def test_a_run_skips_a_step_and_learns_in_the_next(tmp_path: Path) -> None:
     assert (
         not running.scale.on
     )  # bfloat16 has the range of float32; a CPU is quicker with it than with float16
-    running.scale = LossScale(on=True)
+    running.scale = LossScaler(on=True)
     running.scale.factor = 2.0**126
     named = {name: p for name, p in running.student.generator.named_parameters() if p.requires_grad}
     before = {name: p.detach().clone() for name, p in named.items()}
@@ -89,4 +89,4 @@ def test_a_run_skips_a_step_and_learns_in_the_next(tmp_path: Path) -> None:
 
 def test_float16_alone_is_scaled_beside() -> None:
     kinds = (torch.float16, torch.bfloat16, torch.float32)
-    assert [LossScale.beside(kind).on for kind in kinds] == [True, False, False]
+    assert [LossScaler.beside(kind).on for kind in kinds] == [True, False, False]

@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.helpers import toy
 from triplaneturbo.distill import rendering
 from triplaneturbo.distill.losses import rendering_loss
-from triplaneturbo.distill.rendering import ask_colors, surface, volume
+from triplaneturbo.distill.rendering import query_colors, surface, volume
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.representations.triplane import FieldDecoder
 from triplaneturbo.teachers.base import SceneBatch
@@ -114,7 +114,7 @@ def test_colours_are_asked_where_they_are_wanted(ball: tuple[FieldDecoder, Tenso
     fields, planes = ball
     points = torch.rand(2, 50, 3) * 2 - 1
     where = torch.rand(2, 50) < 0.5
-    rgb = ask_colors(fields, planes, points, where)
+    rgb = query_colors(fields, planes, points, where)
     assert torch.allclose(rgb[where], fields.rgb(planes, points)[where], atol=1e-6)
     assert rgb[~where].abs().max() == 0
 
@@ -215,9 +215,9 @@ def test_pieces_leave_colours_and_their_gradients_as_they_are(
     points = torch.rand(2, 300, 3) * 2 - 1
     where = torch.rand(2, 300) < 0.7
     outcomes = []
-    for piece in (rendering.PIECE, 64):
-        monkeypatch.setattr(rendering, "PIECE", piece)
-        rgb = ask_colors(fields, planes, points, where)
+    for piece in (rendering.CHUNK, 64):
+        monkeypatch.setattr(rendering, "CHUNK", piece)
+        rgb = query_colors(fields, planes, points, where)
         gradients = torch.autograd.grad(rgb.square().sum(), [planes, *fields.color.parameters()])
         outcomes.append((rgb.detach(), *gradients))
     for found, wanted in zip(*outcomes, strict=True):

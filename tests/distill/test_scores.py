@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from triplaneturbo.distill.scores import ScoreSettings, direction, draw, score_gradients, shifted
+from triplaneturbo.distill.scores import ScoreSettings, direction, draw, score_gradients, shift_timesteps
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.closed_form import ClosedFormRGB
@@ -229,13 +229,13 @@ def test_shifts_are_the_public_implementation_s(parity: Path, monkeypatch: pytes
         settings = ScoreSettings(shift=RATIO if row["module"] == "rd" else 0.0, low=row["min_step"])
         drawn = torch.tensor(row["u"])
         monkeypatch.setattr(torch, "rand", lambda *_, drawn=drawn, **__: drawn)
-        assert shifted(torch.tensor(row["t"]), settings, 999, seeded()).tolist() == row["t_plus"]
+        assert shift_timesteps(torch.tensor(row["t"]), settings, 999, seeded()).tolist() == row["t_plus"]
 
 
 def test_shifts_stay_among_the_timesteps() -> None:
     settings = ScoreSettings(shift=5.0, low=20)
     times = torch.arange(1000).repeat(20)
-    later = shifted(times, settings, 999, seeded())
+    later = shift_timesteps(times, settings, 999, seeded())
     assert (later >= times.clamp_min(1)).all()
     assert int(later.max()) <= 999
     assert torch.equal(later[times <= 20], times[times <= 20].clamp_min(1))

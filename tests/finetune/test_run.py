@@ -19,9 +19,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.helpers import toy
-from tests.helpers.lessons import FOUND, ORDER, toy_lesson
 from tests.helpers.pace import patience
 from tests.helpers.paths import ROOT
+from tests.helpers.training_setups import FOUND, ORDER, setup_toy
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune import runner as work
 from triplaneturbo.finetune.config import PRESETS, FinetuneConfig
@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True, scope="module")
 def _toys() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work, "prepare", toy_lesson)
+        patch.setattr(work, "prepare", setup_toy)
         yield
 
 
@@ -197,11 +197,11 @@ def test_a_killed_process_leaves_a_run_that_is_stopped(tmp_path: Path) -> None:
     run = Run.begin(tmp_path / "mine", ORDER)
     code = (
         "import os, signal, sys\nfrom pathlib import Path\n"
-        "from tests.helpers.lessons import FOUND, toy_lesson\n"
+        "from tests.helpers.training_setups import FOUND, setup_toy\n"
         "from triplaneturbo.distill import work\nfrom triplaneturbo.finetune.run import Run\n"
         "from triplaneturbo.finetune.runner import train\n"
         "import torch; torch.set_num_threads(1)\n"
-        "work.prepare = toy_lesson\n"
+        "work.prepare = setup_toy\n"
         "for report in train(Run.open(Path(sys.argv[1])), FOUND, torch.device('cpu')):\n"
         "    if report.iteration == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -17,8 +17,8 @@ from tests.helpers.pace import until
 from triplaneturbo.__main__ import main
 from triplaneturbo.distill import prd
 from triplaneturbo.distill import student as student_module
-from triplaneturbo.distill.loss_scaling import MOST_SKIPPED, LossScale
-from triplaneturbo.distill.memory.plan import LADDER, Plan, Savings
+from triplaneturbo.distill.loss_scaling import MAX_SKIPPED, LossScaler
+from triplaneturbo.distill.memory.plan import LADDER, MemorySavings, Plan
 from triplaneturbo.distill.prd import Student
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune import memory_plan as full_plan_module
@@ -26,7 +26,7 @@ from triplaneturbo.finetune import run as run_module
 from triplaneturbo.finetune import setup_full as full_lesson_module
 from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.forecast import COUNTING, Forecast
-from triplaneturbo.finetune.memory_plan import computed_in, frozen_in, full_plan, full_settings
+from triplaneturbo.finetune.memory_plan import autocast_dtype, frozen_dtype, full_plan, full_settings
 from triplaneturbo.finetune.run import Run
 from triplaneturbo.finetune.setup_full import draw_views, load_parts
 from triplaneturbo.models import adapters
@@ -64,7 +64,7 @@ def found(model: Path) -> ModelFiles:
 @pytest.fixture(scope="module")
 def unsaved(found: ModelFiles) -> tuple[dict[str, float], dict[str, Tensor], Student]:
     """An iteration of `ORDER` that saves no memory."""
-    return one_iteration(found, Savings())
+    return one_iteration(found, MemorySavings())
 
 
 @pytest.fixture
@@ -155,12 +155,15 @@ def test_a_corpus_is_judged_by_what_it_holds_out(cli: Callable, tmp_path: Path) 
     assert (scores["after"]["held out"]["count"], scores["after"]["learned"]["count"]) == (4, 2)
 
 
-def plan_with(savings: Savings, frozen: torch.dtype = torch.float32) -> Plan:
+def plan_with(savings: MemorySavings, frozen: torch.dtype = torch.float32) -> Plan:
     return Plan({}, savings, GB, frozen)
 
 
 def one_iteration(
-    found: ModelFiles, savings: Savings, frozen: torch.dtype = torch.float32, order: FinetuneConfig = ORDER
+    found: ModelFiles,
+    savings: MemorySavings,
+    frozen: torch.dtype = torch.float32,
+    order: FinetuneConfig = ORDER,
 ) -> tuple[dict[str, float], dict[str, Tensor], Student]:
     """The log and the gradients of an iteration of K = 1, computed in the weights' precision."""
     config = GeneratorConfig.load(found.folder)
@@ -170,14 +173,14 @@ def one_iteration(
     for teacher in teachers:
         inner = teacher.teacher if isinstance(teacher, SequentialOffload) else teacher
         inner.autocast = None
-        assert isinstance(teacher, SequentialOffload) == savings.in_turn
+        assert isinstance(teacher, SequentialOffload) == savings.offload_teachers
         assert getattr(inner, "view_by_view", savings.views) == savings.views
     settings = full_settings(order, config, CPU)
     draw = draw_views(ORDER.prompts, 0, CPU)
-    scale = LossScale.beside(student.generator.dtype)
+    scale = LossScaler.beside(student.generator.dtype)
     scale.factor = min(scale.factor, 2.0**6)  # from where a few steps are skipped
     named = {n: p for n, p in student.generator.named_parameters() if p.requires_grad}
-    for _ in range(MOST_SKIPPED):  # as a run does
+    for _ in range(MAX_SKIPPED):  # as a run does
         log = prd.iteration(student, teachers, draw, settings, prd.Place(), None, scale=scale)
         if scale.down(named.values()):
             break
@@ -196,7 +199,7 @@ def test_what_is_saved_reaches_the_parts_and_leaves_the_gradients(found: ModelFi
     size = sum(float(value.norm()) ** 2 for value in wanted.values()) ** 0.5
     assert size > 0
     for saved in ("texts", "views", "checkpointing", "in_turn"):
-        same_log, gradients, student = one_iteration(found, replace(Savings(), **{saved: True}))
+        same_log, gradients, student = one_iteration(found, replace(MemorySavings(), **{saved: True}))
         assert student.generator._recomputing == (saved == "checkpointing")
         assert same_log == pytest.approx(log, rel=1e-3), saved
         assert gradients.keys() == wanted.keys()
@@ -219,9 +222,9 @@ def test_halves_with_a_scaled_loss_learn_what_float32_learns(found: ModelFiles, 
 
 def test_full_tuning_learns_the_base_and_is_taught_by_another(found: ModelFiles) -> None:
     order, config = replace(ORDER, tuning="full"), GeneratorConfig.load(found.folder)
-    _, gradients, student = one_iteration(found, Savings(), order=order)
+    _, gradients, student = one_iteration(found, MemorySavings(), order=order)
     assert gradients["unet.conv_in.weight"].any()
-    _, teachers = load_parts(order, found, config, DistributedContext(), plan_with(Savings()), files())
+    _, teachers = load_parts(order, found, config, DistributedContext(), plan_with(MemorySavings()), files())
     (sd,) = (teacher for teacher in teachers if isinstance(teacher, StableDiffusion))
     plain = load_base(found.base or found.folder)[0].state_dict()
     with sd.base() as unet:
@@ -252,7 +255,7 @@ def test_texts_aside_stay_in_the_main_memory(
     meta = torch.device("meta")
     student, _ = load_parts(
         ORDER, found, GeneratorConfig.load(found.folder), DistributedContext(device=meta),
-        plan_with(Savings(texts=aside)), files(),
+        plan_with(MemorySavings(texts=aside)), files(),
     )  # fmt: skip
     assert student.generator.device == meta
     assert [text.model.device.type for text in loaded] == ["cpu" if aside else "meta"] * 2
@@ -263,12 +266,12 @@ def test_the_plan_follows_the_memory_that_is_given(
 ) -> None:
     config = GeneratorConfig.load(found.folder)
     free = full_plan(ORDER, found, config, CPU)
-    assert free.savings == Savings()
+    assert free.savings == MemorySavings()
     assert "mvdream: weights" in free.table()
     less = full_plan(replace(ORDER, memory=(free.total - 1) / GB), found, config, CPU)
     assert less.total < free.total
     # The main memory is the device's: nothing is won by what lies there.
-    assert less.savings in (Savings(views=True), Savings(checkpointing=True), LADDER[-2])
+    assert less.savings in (MemorySavings(views=True), MemorySavings(checkpointing=True), LADDER[-2])
     with pytest.raises(UserError, match=r"This run needs .* and the device has 0\.0 GB: take a device with"):
         full_plan(replace(ORDER, memory=1e-3), found, config, CPU)
     with monkeypatch.context() as patch:
@@ -309,9 +312,9 @@ def test_a_gpu_computes_in_the_halves_that_it_keeps(monkeypatch: pytest.MonkeyPa
     gpu = torch.device("cuda", 0)
     for capability, kept in (((8, 0), torch.float16), ((6, 1), torch.float32)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, has=capability: has)
-        assert (frozen_in(gpu), computed_in(gpu)) == (kept, None)
-    assert LossScale.beside(torch.float16).on
-    assert frozen_in(CPU) == torch.float32
+        assert (frozen_dtype(gpu), autocast_dtype(gpu)) == (kept, None)
+    assert LossScaler.beside(torch.float16).on
+    assert frozen_dtype(CPU) == torch.float32
 
 
 def test_a_new_adapter_has_all_of_the_schedules_before_it(found: ModelFiles) -> None:

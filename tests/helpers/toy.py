@@ -14,13 +14,13 @@ from torch import Tensor
 
 from triplaneturbo.distill.prd import Place, Student
 from triplaneturbo.distill.settings import Settings, TeacherSettings
-from triplaneturbo.distill.student import unfreeze
+from triplaneturbo.distill.student import unfreeze_base
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.merged_lora import MergedLora
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.render.cameras import Cameras, orbit
 from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
-from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB, Sets
+from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB, ReferenceImages
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 from triplaneturbo.toyworld.scene.solid import Builder
 from triplaneturbo.toyworld.scene.view_renderer import NOTHING, Views, see
@@ -120,7 +120,7 @@ def student(settings: Settings = SETTINGS) -> Student:
     )  # fmt: skip
     generator = TriplaneGenerator(unet, vae, make_scheduler(), settings.fitted(config))
     if settings.tuning == "full":
-        unfreeze(generator)
+        unfreeze_base(generator)
     return Student(generator, MergedLora(generator), embed)
 
 
@@ -148,7 +148,7 @@ class Broken(ClosedFormRGB):
             math.nan if self.where == "encode" and self.left < 1 else 1
         )
 
-    def predict(self, noisy: Tensor, times: Tensor, condition: Sets, guided: bool):
+    def predict(self, noisy: Tensor, times: Tensor, condition: ReferenceImages, guided: bool):
         self.left -= 1
         if self.where == "predict" and self.left < 0:
             return torch.full_like(noisy, math.inf), None

@@ -13,7 +13,7 @@ from torch import Tensor
 from triplaneturbo.models.schedule import shifted_timesteps
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.teachers.base import Renderings, SceneBatch
-from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB, levels, posterior_mean
+from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB, alpha_sigma, posterior_mean
 from triplaneturbo.toyworld.training.sizes import make_scheduler
 
 ALPHAS = torch.tensor([0.98, 0.7, 0.3, 0.02], dtype=torch.float64)
@@ -139,7 +139,7 @@ def test_exact_in_float32_at_all_timesteps_of_stable_diffusion(time: int, apart:
     data = shared + apart * torch.randn(1, 6, size, dtype=torch.float64) * (torch.rand(1, 6, size) < 0.05)
     times = torch.tensor([time])
     exact = data.mean(1)
-    alpha, sigma = levels(alphas, times, exact.float())
+    alpha, sigma = alpha_sigma(alphas, times, exact.float())
     noisy = (alpha * exact + sigma * torch.randn(1, size)).float()
     found = posterior_mean(noisy, alpha, sigma, data.float())
     wanted = posterior_mean(noisy.double(), alpha.double(), sigma.double(), data.float().double())
@@ -154,7 +154,7 @@ def test_exact_in_float32_at_all_timesteps_of_stable_diffusion(time: int, apart:
 def test_the_student_s_own_timesteps_have_finite_levels() -> None:
     scheduler = make_scheduler()
     times = torch.tensor(shifted_timesteps(scheduler, 4))
-    alpha, sigma = levels(scheduler.alphas_cumprod, times, torch.zeros(4, 2, 3))
+    alpha, sigma = alpha_sigma(scheduler.alphas_cumprod, times, torch.zeros(4, 2, 3))
     assert alpha.shape == sigma.shape == (4, 1, 1)
     torch.testing.assert_close(alpha**2 + sigma**2, torch.ones(4, 1, 1))
     assert (alpha > 0).all()

@@ -26,7 +26,7 @@ DECAY = 0.95  # of the log's moving averages: they look back some 20 iterations
 SETTLED = 20  # iterations before which moving averages are no more than the first few
 
 
-def smoothed(log: Mapping[str, float], teachers: Collection[str]) -> float:
+def smoothed_error(log: Mapping[str, float], teachers: Collection[str]) -> float:
     """What checkpoints are judged by, less being better: the mean of the teachers' errors, each averaged
     over some 20 iterations.
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.teachers.base import Teacher
-from triplaneturbo.teachers.closed_form import levels
+from triplaneturbo.teachers.closed_form import alpha_sigma
 from triplaneturbo.utils.distributed import DistributedContext, fill_gradients
 from triplaneturbo.utils.random_streams import RandomStreams, normal, whole
 
@@ -26,7 +26,7 @@ _TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
 @runtime_checkable
-class Networked(Teacher, Protocol):
+class UNetTeacher(Teacher, Protocol):
     """A teacher that is a network, and can be had twice on the same weights."""
 
     def twin(self) -> tuple[Teacher, UNet2DConditionModel]:
@@ -43,7 +43,7 @@ class LoraCritic:
         rate: learning rate of its AdamW.
     """
 
-    def __init__(self, teacher: Networked, rank: int = 4, rate: float = 1e-4) -> None:
+    def __init__(self, teacher: UNetTeacher, rank: int = 4, rate: float = 1e-4) -> None:
         self.teacher, unet = teacher.twin()
         inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=_TARGETS), unet, "critic")
         self.parameters: list[nn.Parameter] = [p for p in unet.parameters() if p.requires_grad]
@@ -61,7 +61,7 @@ class LoraCritic:
         """Add the gradients of its loss on what was rendered, z [B, n, ...]; returns the loss."""
         times = whole(rng, 0, len(self.teacher.alphas), len(z)).to(z.device)
         noise = normal(rng, z.shape).to(z)
-        alpha, sigma = levels(self.teacher.alphas, times, z)
+        alpha, sigma = alpha_sigma(self.teacher.alphas, times, z)
         found, _ = self.teacher.predict(alpha * z.detach() + sigma * noise, times, condition, False)
         loss = F.mse_loss(found, noise)
         loss.backward()
@@ -85,7 +85,7 @@ class LoraCritic:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def make_critics(teachers: Sequence[Teacher], settings: Settings) -> dict[str, LoraCritic]:
+def build_critics(teachers: Sequence[Teacher], settings: Settings) -> dict[str, LoraCritic]:
     """A critic for each teacher that is to be listened to by "vsd".
 
     Raises:
@@ -96,7 +96,7 @@ def make_critics(teachers: Sequence[Teacher], settings: Settings) -> dict[str, L
         how = settings.teachers.get(teacher.name)
         if how is None or how.kind != "vsd":
             continue
-        if not isinstance(teacher, Networked):
+        if not isinstance(teacher, UNetTeacher):
             raise ValueError(f"{teacher.name} is no network, so vsd cannot train a critic beside it")
         critics[teacher.name] = LoraCritic(teacher, settings.critic_rank, settings.critic_rate)
     return critics

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from triplaneturbo.utils.distributed import CollectiveError
 
-FIRST = 2.0**14
-GROWS_AFTER = 500  # good steps
-MOST_SKIPPED = 20  # in a row: from FIRST down to a 64th
+INITIAL_FACTOR = 2.0**14
+GROWTH_INTERVAL = 500  # good steps
+MAX_SKIPPED = 20  # in a row: from FIRST down to a 64th
 
 
-class LossScale:
+class LossScaler:
     """The factor of a run.
 
     Args:
@@ -34,12 +34,12 @@ class LossScale:
 
     def __init__(self, on: bool) -> None:
         self.on = on
-        self.factor = FIRST if on else 1.0
+        self.factor = INITIAL_FACTOR if on else 1.0
         self.skipped = 0
         self._good = self._bad = 0  # in a row
 
     @classmethod
-    def beside(cls, dtype: torch.dtype) -> LossScale:
+    def beside(cls, dtype: torch.dtype) -> LossScaler:
         """The one that frozen parts of this precision need."""
         return cls(dtype == torch.float16)
 
@@ -66,16 +66,16 @@ class LossScale:
         size = sum(p.grad.abs().sum(dtype=torch.float64) for p in learning if p.grad is not None)
         if math.isfinite(float(size)):
             self._good, self._bad = self._good + 1, 0
-            if self._good == GROWS_AFTER:
+            if self._good == GROWTH_INTERVAL:
                 self.factor, self._good = self.factor * 2, 0
             return True
         self.factor, self._good, self._bad = self.factor / 2, 0, self._bad + 1
         self.skipped += 1
         for p in learning:
             p.grad = None
-        if self._bad == MOST_SKIPPED:
+        if self._bad == MAX_SKIPPED:
             raise CollectiveError(  # as gradients were shared, too
-                f"The gradients overflow float16 in {MOST_SKIPPED} steps in a row: go on from the last "
+                f"The gradients overflow float16 in {MAX_SKIPPED} steps in a row: go on from the last "
                 f"checkpoint with a lower rate, or keep the frozen parts in bfloat16 or float32."
             )
         return False
@@ -91,4 +91,4 @@ class LossScale:
             self._good, self._bad = state["good"], state["bad"]
 
 
-UNSCALED = LossScale(on=False)
+NO_SCALING = LossScaler(on=False)

@@ -10,10 +10,10 @@ from torch import Tensor
 from triplaneturbo.distill.critic import LoraCritic
 from triplaneturbo.distill.rendering import surface, volume
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
-from triplaneturbo.distill.settings import Settings, Span, between
+from triplaneturbo.distill.settings import Schedule, Settings, interpolate
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
-from triplaneturbo.teachers.offload import attending
+from triplaneturbo.teachers.offload import on_device
 from triplaneturbo.utils.random_streams import RandomStreams
 
 
@@ -40,8 +40,8 @@ def rendering_loss(
         critics: of the teachers that have one, by name; their gradients are accumulated, too.
     """
 
-    def now(span: Span) -> float:
-        return between(span, progress)
+    def now(span: Schedule) -> float:
+        return interpolate(span, progress)
 
     fields = generator.heads[generator.active].fields
     first, other = (
@@ -70,7 +70,7 @@ def rendering_loss(
         how = settings.teachers.get(teacher.name)
         if how is None or rng.random() >= how.share:
             continue
-        with attending(teacher):
+        with on_device(teacher):
             for name, seen in shown.items():
                 if name not in how.renderings or any(getattr(seen, part) is None for part in teacher.reads):
                     continue

@@ -32,9 +32,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from triplaneturbo.distill.checkpoints import DECAY, Checkpoints, smoothed
-from triplaneturbo.distill.critic import LoraCritic, make_critics
-from triplaneturbo.distill.loss_scaling import UNSCALED, LossScale
+from triplaneturbo.distill.checkpoints import DECAY, Checkpoints, smoothed_error
+from triplaneturbo.distill.critic import LoraCritic, build_critics
+from triplaneturbo.distill.loss_scaling import NO_SCALING, LossScaler
 from triplaneturbo.distill.losses import rendering_loss
 from triplaneturbo.distill.optimizer import make_optimizer
 from triplaneturbo.distill.settings import Settings, flat
@@ -90,7 +90,7 @@ def iteration(
     place: Place,
     autocast: torch.dtype | None,
     critics: Mapping[str, LoraCritic] | None = None,
-    scale: LossScale = UNSCALED,
+    scale: LossScaler = NO_SCALING,
 ) -> dict[str, float]:
     """Accumulate the gradients of one iteration in the student's parameters; returns what to log.
 
@@ -186,14 +186,14 @@ class Trainer:
         self.autocast, self.save_every = autocast, save_every
         self._named = {name: p for name, p in student.generator.named_parameters() if p.requires_grad}
         self._parameters = list(self._named.values())
-        self.critics = make_critics(teachers, settings)
+        self.critics = build_critics(teachers, settings)
         # A critic's pairs are drawn by torch's own generator, and so may be a new adapter's.
         team.take_from_leader(self._parameters)
         for critic in self.critics.values():
             team.take_from_leader(critic.parameters)
         self.optimizer = make_optimizer(settings.optimizer, self._parameters, settings.rate)
         self.average = {name: p.detach().clone() for name, p in self._named.items()}
-        self.scale = LossScale.beside(student.generator.dtype)
+        self.scale = LossScaler.beside(student.generator.dtype)
         self.iteration, self.saved = 0, -1
         self.log: dict[str, float] = {}
         self._torn = False  # whether an update of the weights was begun and not ended
@@ -289,7 +289,7 @@ class Trainer:
         failed: UserError | None = None
         if self.team.is_main_process:
             try:
-                self.checkpoints.save(self.iteration, state, smoothed(self.log, self.settings.teachers))
+                self.checkpoints.save(self.iteration, state, smoothed_error(self.log, self.settings.teachers))
             except UserError as error:
                 failed = error
         if self.team.any(failed is not None):  # all stop together

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from triplaneturbo.distill.settings import Settings, Span, TeacherSettings
+from triplaneturbo.distill.settings import Schedule, Settings, TeacherSettings
 
 
 def full_recipe(iterations: int = 15_000, released: bool = False, device: str = "cuda") -> Settings:
@@ -19,10 +19,10 @@ def full_recipe(iterations: int = 15_000, released: bool = False, device: str = 
     """
     end = 0.75 if released else 1.0
 
-    def until(span: Span) -> Span:
+    def until(span: Schedule) -> Schedule:
         return span[0], span[0] + (span[1] - span[0]) * end
 
-    def listen(guidance: Span, shift: float) -> TeacherSettings:
+    def listen(guidance: Schedule, shift: float) -> TeacherSettings:
         return TeacherSettings(guidance=guidance, shift=shift, clean_weight=released, sum_scenes=released)
 
     sd = 7.5 if released else 5.0

@@ -21,7 +21,7 @@ from triplaneturbo.representations.triplane import FieldDecoder
 from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.utils.random_streams import RandomStreams
 
-PIECE = 2**17  # points whose colours are asked for at a time, where there are more
+CHUNK = 2**17  # points whose colours are asked for at a time, where there are more
 _SEEN = 0.02  # opacity from which a ray's colour is asked for
 
 
@@ -88,7 +88,7 @@ def _shown(
     origins: Tensor, directions: Tensor, side: int, stride: int, first: tuple[int, int], color_shrink: float,
 ) -> Volume:  # fmt: skip
     points = (origins + directions * (view.distance.detach() * half)[..., None]).clamp(-1, 1)
-    rgb = ask_colors(fields, planes, points, view.opacity.detach() > _SEEN)
+    rgb = query_colors(fields, planes, points, view.opacity.detach() > _SEEN)
     rgb = color_shrink * rgb + (1 - color_shrink) * rgb.detach()
     opacity = view.opacity[..., None]
     rgb = rgb * opacity + scenes.background[:, None] * (1 - opacity)
@@ -106,15 +106,15 @@ def _shown(
     return Volume(seen, sdf, half, eikonal(sdf / half).mean(), sparsity(view.opacity))
 
 
-def ask_colors(fields: FieldDecoder, planes: Tensor, points: Tensor, where: Tensor) -> Tensor:
+def query_colors(fields: FieldDecoder, planes: Tensor, points: Tensor, where: Tensor) -> Tensor:
     """Colours at points [B, N, 3] where `where` [B, N] holds, 0 elsewhere: [B, N, 3]."""
     colors = []
     for one, at, mask in zip(planes.split(1), points, where, strict=True):
         seen = at[mask]  # [M, 3]
-        if len(seen) > PIECE:
+        if len(seen) > CHUNK:
             # In the backward pass a piece's features are sampled again and not kept.
             parts = [
-                checkpoint(fields.rgb, one, part[None], use_reentrant=False) for part in seen.split(PIECE)
+                checkpoint(fields.rgb, one, part[None], use_reentrant=False) for part in seen.split(CHUNK)
             ]
             rgb = torch.cat(parts, 1)[0]
         else:
@@ -157,8 +157,8 @@ def surface(
         if shape_shrink:
             shown = torch.full_like(raster.triangle, -1)
             shown[pick] = raster.triangle[pick]
-            shapes.append(see_shape(lattice, half, vertices, faces, cameras, shown, pick))
-    rgb = ask_colors(fields, planes, points.clamp(-1, 1), covered)
+            shapes.append(surface_geometry(lattice, half, vertices, faces, cameras, shown, pick))
+    rgb = query_colors(fields, planes, points.clamp(-1, 1), covered)
     mask = covered[..., None].float()
     rgb = rgb + scenes.background[:, None] * (1 - mask)
     shape = (views, side, side)
@@ -166,7 +166,7 @@ def surface(
     return Renderings(rgb.unflatten(1, shape), mask[..., 0].unflatten(1, shape), normal, depth, stride, first)
 
 
-def see_shape(
+def surface_geometry(
     lattice: Tensor, half: float, vertices: Tensor, faces: Tensor, cameras: Cameras, triangle: Tensor,
     pick: tuple[slice, slice, slice],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip

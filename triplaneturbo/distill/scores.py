@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
-from triplaneturbo.teachers.closed_form import levels
+from triplaneturbo.teachers.closed_form import alpha_sigma
 from triplaneturbo.utils.random_streams import RandomStreams, normal, uniform, whole
 
 Kind = Literal["asd", "sds", "csd", "vsd", "ism"]
@@ -85,7 +85,7 @@ class Gradients:
     error: float
 
 
-def shifted(times: Tensor, settings: ScoreSettings, last: int, rng: RandomStreams) -> Tensor:
+def shift_timesteps(times: Tensor, settings: ScoreSettings, last: int, rng: RandomStreams) -> Tensor:
     """t + delta for timesteps [B]: delta = u * shift * (t - low), u uniform; whole, at most `last`."""
     room = (last - times).clamp_min(0)
     furthest = torch.minimum((settings.shift * (times - settings.low)).clamp_min(0), room.float())
@@ -99,7 +99,7 @@ def draw(z: Tensor, settings: ScoreSettings, last: int, rng: RandomStreams) -> D
     noise = normal(rng, z.shape).to(z)
     later = times
     if settings.kind == "asd" and settings.shift != 0:
-        later = shifted(times, settings, last, rng)
+        later = shift_timesteps(times, settings, last, rng)
     return Draws(times, noise, later)
 
 
@@ -152,7 +152,7 @@ def direction(
         ValueError: "vsd" is asked for without a critic.
     """
     times = draws.times
-    alpha, sigma = levels(teacher.alphas, times, z)
+    alpha, sigma = alpha_sigma(teacher.alphas, times, z)
     if settings.kind == "ism":
         noisy, second = _inverted(teacher, z, times, condition, settings)
     else:
@@ -169,7 +169,7 @@ def direction(
     elif settings.kind == "asd" and settings.shift == 0:
         second = text
     elif settings.kind == "asd":
-        a, s = levels(teacher.alphas, draws.later, z)
+        a, s = alpha_sigma(teacher.alphas, draws.later, z)
         second, _ = teacher.predict(a * z + s * draws.noise, draws.later, condition, False)
     x_first = ((z if settings.clean_weight else noisy) - sigma * first) / alpha
     error = (z - x_first).abs().flatten(2).mean(2)  # [B, n]
@@ -194,9 +194,9 @@ def _inverted(
     while bool((at < turn).any()):
         there = (at == turn).view(-1, *[1] * (z.ndim - 1))  # scenes that have arrived stay as they are
         at = torch.minimum(at + settings.stride, turn)
-        alpha, sigma = levels(teacher.alphas, at, z)
+        alpha, sigma = alpha_sigma(teacher.alphas, at, z)
         x = alpha * clean + sigma * noise
         noise = torch.where(there, noise, free(x, at))
         clean = torch.where(there, clean, (x - sigma * noise) / alpha)
-    alpha, sigma = levels(teacher.alphas, times, z)
+    alpha, sigma = alpha_sigma(teacher.alphas, times, z)
     return alpha * clean + sigma * noise, noise

@@ -13,7 +13,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.models.config import GeneratorConfig
 
 Tuning = Literal["peta", "lora", "full"]
-Span = tuple[float, float]  # a value at the beginning and at the end of a run, linear between
+Schedule = tuple[float, float]  # a value at the beginning and at the end of a run, linear between
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class TeacherSettings:
 
     kind: Kind = "asd"
     weight: float = 1.0
-    guidance: Span = (1.0, 1.0)
+    guidance: Schedule = (1.0, 1.0)
     shift: float = 0.1
     renderings: tuple[str, ...] = ("volume", "surface")
     share: float = 1.0
@@ -87,13 +87,13 @@ class Settings:
     stride: int = 4
     surface_stride: int = 1
     nodes: int = 128
-    sharpness: Span = (100.0, 100.0)
-    low: Span = (500.0, 20.0)
+    sharpness: Schedule = (100.0, 100.0)
+    low: Schedule = (500.0, 20.0)
     high: int = 980
-    color_shrink: Span = (1.0, 0.01)
+    color_shrink: Schedule = (1.0, 0.01)
     shape_shrink: float = 0.001
-    eikonal: Span = (1.0, 0.0)
-    sparsity: Span = (1.0, 0.0)
+    eikonal: Schedule = (1.0, 0.0)
+    sparsity: Schedule = (1.0, 0.0)
     average: float = 0.995
     tuning: Tuning = "peta"
     rank: int | None = None
@@ -139,7 +139,7 @@ class Settings:
         return replace(self, teachers={name: how for name, how in self.teachers.items() if name in names})
 
 
-def between(span: Span, progress: float) -> float:
+def interpolate(span: Schedule, progress: float) -> float:
     """A scheduled value when `progress` of the run, 0 to 1, is done."""
     return span[0] + (span[1] - span[0]) * progress
 

@@ -37,7 +37,7 @@ def load_student(
     tuning: Tuning = "peta",
     adapter: Path | None = None,
     checkpointing: bool = False,
-    texts_aside: bool = False,
+    text_on_cpu: bool = False,
     config: GeneratorConfig | None = None,
 ) -> Student:
     """A student of any model.
@@ -74,7 +74,7 @@ def load_student(
     text = load_text(base or folder, None if trained else own.untrained_seed)
     return around(
         generator, text, device, frozen=frozen, tuning=tuning, checkpointing=checkpointing,
-        texts_aside=texts_aside,
+        text_on_cpu=text_on_cpu,
     )  # fmt: skip
 
 
@@ -86,11 +86,11 @@ def around(
     frozen: torch.dtype = torch.float32,
     tuning: Tuning = "peta",
     checkpointing: bool = False,
-    texts_aside: bool = False,
+    text_on_cpu: bool = False,
 ) -> Student:
     """A student around a generator with live adapters, both moved to `device`; see `load_student`."""
     if tuning == "full":
-        unfreeze(generator)
+        unfreeze_base(generator)
     # Nothing teaches the offset: renderings show the grid as it is.
     for head in generator.heads.values():
         head.fields.offset.requires_grad_(False)
@@ -104,7 +104,7 @@ def around(
     if checkpointing:
         generator.recompute()
     # As for generating: a CPU embeds few texts, and in float32.
-    if not texts_aside:
+    if not text_on_cpu:
         text.model.to(device, frozen if device.type == "cuda" else torch.float32)
     return Student(generator, MergedLora(generator, live=half), TextEmbeddingCache(text.embed, device))
 
@@ -132,7 +132,7 @@ def unbend(generator: TriplaneGenerator) -> None:
             torch.nn.init.zeros_(head.fields.offset[-1].bias)
 
 
-def unfreeze(generator: TriplaneGenerator) -> None:
+def unfreeze_base(generator: TriplaneGenerator) -> None:
     """Have the base learn and not the adapter's pairs, which stay zero and out of the way."""
     generator.requires_grad_(False)
     for part in (

@@ -6,7 +6,7 @@ import json
 
 import torch
 
-from triplaneturbo.distill.memory.estimate import Facts
+from triplaneturbo.distill.memory.estimate import ModelSizes
 from triplaneturbo.distill.memory.plan import Plan, plan
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings
@@ -39,7 +39,7 @@ def full_plan(
         UserError: it does not fit; the base is none that MVDream can teach; or the order cannot be.
     """
     settings = full_settings(order, config, device)
-    facts = Facts.read(found.folder, found.base)
+    facts = ModelSizes.read(found.folder, found.base)
     width, wanted = json.loads(facts.unet)["cross_attention_dim"], mvdream.UNET["cross_attention_dim"]
     if "mvdream" in settings.teachers and width != wanted:
         raise UserError(
@@ -50,17 +50,17 @@ def full_plan(
     if not known:
         raise UserError("This system does not tell how much memory is free: give it in GB, as --memory 16.")
     return plan(
-        facts, settings, min(known), frozen=frozen_in(device), cuda=device.type == "cuda", serving=False,
+        facts, settings, min(known), frozen=frozen_dtype(device), cuda=device.type == "cuda", serving=False,
         apart=device.type != "cpu", picture=full.SIZE,
     )  # fmt: skip
 
 
-def frozen_in(device: torch.device) -> torch.dtype:
+def frozen_dtype(device: torch.device) -> torch.dtype:
     """Precision of what does not learn: a half on a GPU that is quick in it, whose loss is then scaled."""
     return choose_precision("auto", device, small=False).dtype if device.type == "cuda" else torch.float32
 
 
-def computed_in(device: torch.device) -> torch.dtype | None:
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """What float32 weights are computed in; None: in the weights' own precision.
 
     On a GPU there is no autocast: beside halves it would keep another copy of each weight for the backward

@@ -74,7 +74,7 @@ def check_fit(order: FinetuneConfig, world: bool, model: str) -> None:
 
 def make_student(
     order: FinetuneConfig, found: ModelFiles, config: GeneratorConfig, team: DistributedContext,
-    frozen: torch.dtype, *, checkpointing: bool = False, texts_aside: bool = False,
+    frozen: torch.dtype, *, checkpointing: bool = False, text_on_cpu: bool = False,
 ) -> Student:  # fmt: skip
     """The student that a run begins with.
 
@@ -88,7 +88,7 @@ def make_student(
         torch.manual_seed(order.seed)
         student = load_student(
             found.folder, found.base, team.device, frozen=frozen, tuning=order.tuning,  # type: ignore[arg-type]
-            adapter=start, checkpointing=checkpointing, texts_aside=texts_aside, config=asked,
+            adapter=start, checkpointing=checkpointing, text_on_cpu=text_on_cpu, config=asked,
         )  # fmt: skip
     if not order.embeddings:
         return student

@@ -13,7 +13,7 @@ from triplaneturbo.distill.corpora.shuffle import drawn
 from triplaneturbo.distill.memory.plan import Plan
 from triplaneturbo.distill.prd import Draw, Place, Student
 from triplaneturbo.finetune.config import FinetuneConfig
-from triplaneturbo.finetune.memory_plan import computed_in, full_plan, full_settings
+from triplaneturbo.finetune.memory_plan import autocast_dtype, full_plan, full_settings
 from triplaneturbo.finetune.setup import (
     CORPUS,
     TrainingSetup,
@@ -25,7 +25,7 @@ from triplaneturbo.models.catalog import ModelFiles, TeacherFiles, get_teachers
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.teachers.base import SceneBatch, Teacher
-from triplaneturbo.teachers.full import full_teachers
+from triplaneturbo.teachers.full import load_full_teachers
 from triplaneturbo.teachers.stable_diffusion import Base, plain_base
 from triplaneturbo.utils.distributed import DistributedContext
 
@@ -53,7 +53,7 @@ def setup_full(
     student, teachers = load_parts(order, found, config, team, how, files)
     return TrainingSetup(
         student, config, teachers, draw_views(prompts, order.seed, team.device), settings,
-        computed_in(team.device), resume_fingerprint(order, found), found.folder,
+        autocast_dtype(team.device), resume_fingerprint(order, found), found.folder,
     )  # fmt: skip
 
 
@@ -72,16 +72,16 @@ def load_parts(
     """
     saved, settings = how.savings, full_settings(order, config, team.device)
     student = make_student(
-        order, found, config, team, how.frozen, checkpointing=saved.checkpointing, texts_aside=saved.texts
+        order, found, config, team, how.frozen, checkpointing=saved.checkpointing, text_on_cpu=saved.texts
     )
     sd = "sd" in settings.teachers
     base: Base = student.folded.base
     if sd and order.tuning == "full":  # the student's base learns, and teaches nothing
         base = plain_base(found.base or found.folder, team.device, how.frozen)
-    teachers = full_teachers(
+    teachers = load_full_teachers(
         student.generator, base, student.embed, files.mvdream, files.richdreamer, files.text,
-        sd=sd, texts_aside=saved.texts,
-        view_by_view=saved.views, moving=saved.in_turn, autocast=computed_in(team.device),
+        sd=sd, text_on_cpu=saved.texts,
+        view_by_view=saved.views, offload=saved.offload_teachers, autocast=autocast_dtype(team.device),
     )  # fmt: skip
     return student, teachers
 

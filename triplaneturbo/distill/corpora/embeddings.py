@@ -120,7 +120,7 @@ class Embeddings:
         return torch.stack([(next(made) if row is None else row).to(self._device).float() for row in rows])
 
     def _find(self, prompt: str) -> Tensor | None:
-        mark = prompt_mark(prompt)
+        mark = prompt_hash(prompt)
         at = int(np.searchsorted(self._marks, mark))
         if at == len(self._marks) or self._marks[at] != mark:
             return None
@@ -135,13 +135,13 @@ class Embeddings:
             raise UserError(f"{path} is broken ({error}): delete it and embed again.") from None
 
 
-def prompt_mark(prompt: str) -> np.uint64:
+def prompt_hash(prompt: str) -> np.uint64:
     """64 bits of a hash of a prompt."""
     return np.frombuffer(hashlib.blake2b(prompt.encode(), digest_size=8).digest(), dtype=np.uint64)[0]
 
 
 def _index(corpus: Corpus, folder: Path) -> None:
-    marks = np.fromiter((prompt_mark(corpus[i]) for i in range(len(corpus))), np.uint64, len(corpus))
+    marks = np.fromiter((prompt_hash(corpus[i]) for i in range(len(corpus))), np.uint64, len(corpus))
     order = np.argsort(marks, kind="stable")
     buffer = BytesIO()
     np.save(buffer, np.stack((marks[order], order.astype(np.uint64))))

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class Live(TorchDispatchMode):
+class MemoryCounter(TorchDispatchMode):
     """While it is entered, counts the bytes of all tensors that come into being and are still there.
 
     Attributes:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from triplaneturbo.distill.memory.counting import Live, fused_attention, size_of
-from triplaneturbo.distill.rendering import PIECE
+from triplaneturbo.distill.memory.counting import MemoryCounter, fused_attention, size_of
+from triplaneturbo.distill.rendering import CHUNK
 from triplaneturbo.distill.settings import Settings, Tuning
 from triplaneturbo.distill.student import around
 from triplaneturbo.errors import UserError
@@ -46,7 +46,7 @@ _PIXEL = 700  # bytes that a pixel's triangle, corners and their gradients take 
 
 
 @dataclass(frozen=True)
-class Facts:
+class ModelSizes:
     """A model's sizes: the configurations of its base as JSON, and its own."""
 
     unet: str
@@ -55,7 +55,7 @@ class Facts:
     config: GeneratorConfig
 
     @classmethod
-    def read(cls, folder: Path, base: Path | None = None) -> Facts:
+    def read(cls, folder: Path, base: Path | None = None) -> ModelSizes:
         """Of a model's folder, whose base may lie elsewhere.
 
         Raises:
@@ -72,7 +72,7 @@ class Facts:
         return cls(unet, vae, text, GeneratorConfig.load(folder))
 
     @classmethod
-    def of(cls, unet: dict, vae: dict, text: dict, config: GeneratorConfig) -> Facts:
+    def of(cls, unet: dict, vae: dict, text: dict, config: GeneratorConfig) -> ModelSizes:
         """Of configurations at hand."""
         return cls(json.dumps(unet), json.dumps(vae), json.dumps(text), config)
 
@@ -101,7 +101,7 @@ class Student:
 
 
 @dataclass(frozen=True)
-class Asked:
+class TeacherMemory:
     """What a teacher takes, in bytes: its weights, its own text encoder's, and the most while it is asked."""
 
     weights: int = 0
@@ -110,7 +110,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Rendered:
+class RenderingMemory:
     """What renderings take, in bytes of one prompt: until the backward pass, and the most in that."""
 
     held: int
@@ -119,7 +119,7 @@ class Rendered:
 
 @lru_cache(maxsize=32)
 def student(
-    facts: Facts, config: GeneratorConfig, tuning: Tuning, frozen: torch.dtype, checkpointing: bool
+    facts: ModelSizes, config: GeneratorConfig, tuning: Tuning, frozen: torch.dtype, checkpointing: bool
 ) -> Student:
     """Count a student with adapters of `config` in one step that learns."""
     with META:
@@ -142,7 +142,7 @@ def student(
             p.grad = torch.empty_like(p)  # counted apart
         sizes = size_of(generator.unet, learning=False), size_of(generator.vae, learning=False)
         learns = size_of(generator, learning=True)
-        with fused_attention(), Live() as live:
+        with fused_attention(), MemoryCounter() as live:
             made.folded.fold()
             folded = live.now
             planes = generator.decode(generator.predict(latents, torch.empty(()), words))
@@ -156,7 +156,7 @@ def student(
 
 
 @lru_cache(maxsize=32)
-def base(facts: Facts, frozen: torch.dtype) -> int:
+def base(facts: ModelSizes, frozen: torch.dtype) -> int:
     """Bytes of the base's U-Net, where it is not the student's own."""
     with META:
         return size_of(nn.Module.to(_unet(facts), frozen))
@@ -164,8 +164,8 @@ def base(facts: Facts, frozen: torch.dtype) -> int:
 
 @lru_cache(maxsize=32)
 def teacher(
-    name: str, facts: Facts, frozen: torch.dtype, side: int, picture: int, view_by_view: bool
-) -> Asked:
+    name: str, facts: ModelSizes, frozen: torch.dtype, side: int, picture: int, view_by_view: bool
+) -> TeacherMemory:
     """Count a teacher that is shown four views of side^2; `picture`: the side that "sd" encodes.
 
     Closed forms take next to nothing.
@@ -190,7 +190,7 @@ def teacher(
                 lambda: nullcontext(unet), vae, DDIMScheduler(), _embed(dict(unet.config), frozen), picture
             )
         else:
-            return Asked()
+            return TeacherMemory()
         for network in asked.networks:
             network.requires_grad_(False)
         if not isinstance(asked, RichDreamer):
@@ -198,18 +198,20 @@ def teacher(
         seen = Renderings(
             *(torch.empty(1, VIEWS, side, side, *more, requires_grad=True) for more in ((3,), (), (3,), ())),
         )
-        with fused_attention(), Live() as live:
+        with fused_attention(), MemoryCounter() as live:
             z = asked.encode(seen, scenes, torch.Generator())
             with torch.no_grad():
                 told = asked.condition(seen, scenes)
                 asked.predict(z.detach(), torch.empty(1, dtype=torch.int64), told, True)
             z.backward(torch.empty_like(z))
     # Stable Diffusion's networks are the student's own.
-    return Asked(0 if name == "sd" else size_of(*asked.networks), text, live.peak)
+    return TeacherMemory(0 if name == "sd" else size_of(*asked.networks), text, live.peak)
 
 
 @lru_cache(maxsize=32)
-def rendering(facts: Facts, settings_key: tuple[int, int, int, int], renderings: tuple[str, ...]) -> Rendered:
+def rendering(
+    facts: ModelSizes, settings_key: tuple[int, int, int, int], renderings: tuple[str, ...]
+) -> RenderingMemory:
     """Count both renderings where everything is covered; key: size, stride, surface stride, nodes."""
     size, stride, surface_stride, nodes = settings_key
     side = facts.config.latent_size * 2 ** (len(json.loads(facts.vae)["block_out_channels"]) - 1)
@@ -219,14 +221,14 @@ def rendering(facts: Facts, settings_key: tuple[int, int, int, int], renderings:
         for p in fields.parameters():
             p.grad = torch.empty_like(p)
         planes = torch.empty(1, PLANES, facts.config.plane_channels, side, side, requires_grad=True)
-        with Live() as live:
+        with MemoryCounter() as live:
             sdf = fields.sdf_lattice(planes, torch.empty(nodes))
             ends = torch.empty(1, rays, 3)
             view = render_grid(sdf, ends, ends, 100.0, nodes)
             total = view.opacity.sum() + view.depth.sum() + view.normal.sum() + eikonal(sdf).mean()
             for name, count in (("volume", rays), ("surface", pixels)):
                 if name in renderings:
-                    for part in torch.empty(count, 3).split(PIECE):
+                    for part in torch.empty(count, 3).split(CHUNK):
                         points = part[None]
                         total = total + checkpoint(
                             fields.rgb, planes, points, use_reentrant=False
@@ -235,7 +237,7 @@ def rendering(facts: Facts, settings_key: tuple[int, int, int, int], renderings:
             live.reset()
             total.backward()
     shape = _PIXEL * pixels // VIEWS if "surface" in renderings else 0
-    return Rendered(held, max(live.peak, held + shape))
+    return RenderingMemory(held, max(live.peak, held + shape))
 
 
 def text_model(config: dict[str, Any]) -> CLIPTextModel:
@@ -248,15 +250,15 @@ def key(settings: Settings) -> tuple[int, int, int, int]:
     return settings.size, settings.stride, settings.surface_stride, settings.nodes
 
 
-def _unet(facts: Facts) -> UNet2DConditionModel:
+def _unet(facts: ModelSizes) -> UNet2DConditionModel:
     return UNet2DConditionModel.from_config(json.loads(facts.unet))
 
 
-def _vae(facts: Facts) -> AutoencoderKL:
+def _vae(facts: ModelSizes) -> AutoencoderKL:
     return AutoencoderKL.from_config(json.loads(facts.vae))
 
 
-def _width(facts: Facts) -> int:
+def _width(facts: ModelSizes) -> int:
     return json.loads(facts.unet)["cross_attention_dim"]
 
 

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 
 from triplaneturbo.distill.memory import estimate
-from triplaneturbo.distill.memory.estimate import Facts
+from triplaneturbo.distill.memory.estimate import ModelSizes
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.errors import UserError
 from triplaneturbo.teachers import full
@@ -26,7 +26,7 @@ _LARGEST = 256  # of SOAP's matrices; see `make_optimizer`
 
 
 @dataclass(frozen=True)
-class Savings:
+class MemorySavings:
     """What a run does to take less memory, the cheapest first.
 
     Attributes:
@@ -39,7 +39,7 @@ class Savings:
     texts: bool = False
     views: bool = False
     checkpointing: bool = False
-    in_turn: bool = False
+    offload_teachers: bool = False
 
     @property
     def words(self) -> list[str]:
@@ -55,11 +55,11 @@ class Savings:
 
 
 LADDER = (
-    Savings(),
-    Savings(texts=True),
-    Savings(texts=True, views=True),
-    Savings(texts=True, views=True, checkpointing=True),
-    Savings(texts=True, views=True, checkpointing=True, in_turn=True),
+    MemorySavings(),
+    MemorySavings(texts=True),
+    MemorySavings(texts=True, views=True),
+    MemorySavings(texts=True, views=True, checkpointing=True),
+    MemorySavings(texts=True, views=True, checkpointing=True, offload_teachers=True),
 )
 
 
@@ -75,7 +75,7 @@ class Plan:
     """
 
     parts: dict[str, int]
-    savings: Savings
+    savings: MemorySavings
     memory: int
     frozen: torch.dtype
 
@@ -100,7 +100,7 @@ class Plan:
 
 
 def plan(
-    facts: Facts,
+    facts: ModelSizes,
     settings: Settings,
     memory: int,
     *,
@@ -128,7 +128,7 @@ def plan(
     how = partial(_parts, facts, frozen=frozen, cuda=cuda, picture=picture)
     ladder = _steps(settings, apart)
 
-    def fits(savings: Savings, settings: Settings = settings, serving: bool = serving) -> bool:
+    def fits(savings: MemorySavings, settings: Settings = settings, serving: bool = serving) -> bool:
         return sum(how(settings, savings=savings, serving=serving).values()) <= memory
 
     for savings in ladder:
@@ -161,10 +161,10 @@ def plan(
     )
 
 
-def _steps(settings: Settings, apart: bool) -> tuple[Savings, ...]:
+def _steps(settings: Settings, apart: bool) -> tuple[MemorySavings, ...]:
     """The savings that a run can make: a critic shares its teacher's weights, which then cannot move."""
     if not apart:
-        return tuple(dict.fromkeys(replace(step, texts=False, in_turn=False) for step in LADDER))
+        return tuple(dict.fromkeys(replace(step, texts=False, offload_teachers=False) for step in LADDER))
     if any(how.kind == "vsd" for how in settings.teachers.values()):
         return LADDER[:-1]
     return LADDER
@@ -176,7 +176,7 @@ def _without(settings: Settings, name: str) -> Settings:
 
 
 def _parts(
-    facts: Facts, settings: Settings, *, savings: Savings, frozen: torch.dtype, cuda: bool, serving: bool,
+    facts: ModelSizes, settings: Settings, *, savings: MemorySavings, frozen: torch.dtype, cuda: bool, serving: bool,
     picture: int,
 ) -> dict[str, int]:  # fmt: skip
     """Bytes by part when most is needed: while teachers are asked, or in the backward pass."""
@@ -198,7 +198,7 @@ def _parts(
         student.held + rendered.backward, max(student.backward, student.held + rendered.held)
     )
     here = {name: asked.weights for name, asked in teachers.items()}
-    if savings.in_turn:
+    if savings.offload_teachers:
         one = max(here, key=lambda name: here[name], default="")
         # On the device only while they are asked.
         working += here.get(one, 0)

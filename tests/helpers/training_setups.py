@@ -20,7 +20,7 @@ ORDER = FinetuneConfig(
 )
 
 
-def toy_lesson(
+def setup_toy(
     order: FinetuneConfig, found: ModelFiles, team: DistributedContext, folder: Path
 ) -> Generator[str, None, TrainingSetup]:
     """In the place of `prepare.prepare`."""
