@@ -45,7 +45,7 @@ from triplaneturbo.distill.student import around
 from triplaneturbo.finetune.config import PRESETS, FinetuneConfig
 from triplaneturbo.finetune.memory_plan import frozen_dtype
 from triplaneturbo.finetune.prepare import prepare
-from triplaneturbo.finetune.setup import TrainingSetup, precision
+from triplaneturbo.finetune.setup import TrainingSetup, compute_dtype
 from triplaneturbo.finetune.setup_full import draw_views
 from triplaneturbo.models.catalog import SMALL, find_model
 from triplaneturbo.models.text_embedding_cache import TextEmbeddingCache
@@ -195,7 +195,7 @@ def setup_full(subject: Subject, how: Plan, device: torch.device) -> TrainingSet
     """The full model and its teachers with random weights, made as a plan says."""
     torch.manual_seed(0)
     sizes, saved = subject.sizes, how.savings
-    autocast = precision(device) if device.type == "cpu" else None
+    autocast = compute_dtype(device) if device.type == "cpu" else None
     generator = TriplaneGenerator(
         UNet2DConditionModel(**sizes.unet),
         AutoencoderKL(**sizes.vae),

@@ -52,7 +52,7 @@ def test_an_untaught_critic_says_what_its_teacher_says(kind: str) -> None:
     times = torch.tensor([30, 700])
     wanted = teacher.predict(noisy, times, told, False)[0].detach()
     torch.testing.assert_close(critic.predict(noisy, times, told), wanted, rtol=1e-5, atol=1e-5)
-    # Each step begins anew from the same noise, so the loss falls.
+    # Each step draws the same noise, so the loss falls.
     z = torch.randn(2, *noisy.shape[1:])
     critic.optimizer.param_groups[0]["lr"] = 1e-2
     losses = []
@@ -108,7 +108,7 @@ def test_a_critic_goes_on_from_its_state() -> None:
     torch.manual_seed(1)
     half = run(LoraCritic(teacher), range(2))
     other = LoraCritic(teacher)
-    other.load(half.state())
+    other.load_state_dict(half.state_dict())
     run(other, range(2, 4))
     for one, two in zip(whole.parameters, other.parameters, strict=True):
         assert torch.equal(one, two)

@@ -1,4 +1,4 @@
-"""PRD learns, goes on where it was killed, and refuses what cannot be."""
+"""PRD learns, resumes exactly, and rejects invalid settings."""
 
 from __future__ import annotations
 
@@ -141,14 +141,14 @@ def test_a_run_that_is_done_does_no_more(tmp_path: Path) -> None:
 
 
 def test_other_settings_and_marks_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
-    """A lower rate is what a run that has lost its way is told to take: it alone may be given anew."""
+    """Only the learning rate may change, to a lower one: the remedy for a run that diverged."""
     run(tmp_path, replace(toy.SETTINGS, iterations=2))
     before = {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
     for change in ({"rate": 0.5}, {"steps": 1}, {"seed": 3}, {"batch": 3}):
         with pytest.raises(UserError, match=f"{next(iter(change))} .*not {next(iter(change.values()))}"):
             trainer(tmp_path, replace(toy.SETTINGS, iterations=2, **change))
     with pytest.raises(UserError, match="prompts None, not 'abc'"):
-        trainer(tmp_path, replace(toy.SETTINGS, iterations=2), mark={"prompts": "abc"})
+        trainer(tmp_path, replace(toy.SETTINGS, iterations=2), fingerprint={"prompts": "abc"})
     assert {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before
     assert trainer(tmp_path, replace(toy.SETTINGS, iterations=2, rate=1e-5)).finished
 
@@ -176,7 +176,7 @@ def test_a_critic_learns_along_and_is_taken_up_again(tmp_path: Path) -> None:
 
 
 def test_a_closed_form_has_no_critic(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no network"):
+    with pytest.raises(ValueError, match="needs a U-Net"):
         run(tmp_path, replace(SHORT, teachers={"rgb": TeacherSettings(kind="vsd")}))
 
 
@@ -197,7 +197,7 @@ def test_a_scored_step_counts_as_it_does_among_all(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(prd, "rendering_loss", loss)
         for p in parameters:
             p.grad = None
-        prd.iteration(student, [], toy.draw, settings, prd.Place(1), None)
+        prd.accumulate_gradients(student, [], toy.draw, settings, prd.Place(1), None)
         return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
 
     one = gradients(replace(settings, scored=1), [1.0])

@@ -43,7 +43,7 @@ def test_the_papers_schedules_end_with_the_run() -> None:
     assert settings.color_shrink == pytest.approx((1, 0.01))
     assert settings.teachers["mvdream"].guidance == (20, 10)
     assert settings.teachers["sd"].guidance == (5, 5)
-    assert {name: how.shift for name, how in settings.teachers.items()} == {
+    assert {name: teacher_settings.shift for name, teacher_settings in settings.teachers.items()} == {
         "mvdream": 0.0,
         "richdreamer": 0.1,
         "sd": 0.0,

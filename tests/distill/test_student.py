@@ -168,7 +168,10 @@ def test_another_adapter_to_begin_with(tmp_path: Path) -> None:
     ("how", "said"),
     [
         ({"adapter": Path("nowhere.safetensors")}, "There is no file nowhere"),
-        ({"adapter": Path("nowhere.safetensors"), "tuning": "full"}, "Full tuning has no adapter"),
+        (
+            {"adapter": Path("nowhere.safetensors"), "tuning": "full"},
+            "Full tuning cannot start from an adapter",
+        ),
     ],
 )
 def test_what_cannot_be_begun_with(how: dict, said: str) -> None:
@@ -179,7 +182,7 @@ def test_what_cannot_be_begun_with(how: dict, said: str) -> None:
 def test_an_adapter_without_planes_of_its_own_is_not_gone_on_with_as_peta(tmp_path: Path) -> None:
     model = tiny_model(tmp_path / "model", world=False)
     replace(GeneratorConfig.load(model), plane_lora=False).save(model)
-    with pytest.raises(UserError, match="choose lora tuning"):
+    with pytest.raises(UserError, match="use lora tuning"):
         load_student(model, None, CPU)
     assert load_student(model, None, CPU, tuning="lora").generator.adapter_layers()
 

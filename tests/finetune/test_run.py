@@ -1,4 +1,4 @@
-"""A run's folder: begun, gone on with after whatever ended it, kept in the library, thrown away."""
+"""A run's folder: started, resumed after interruptions, saved to the library, discarded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.helpers.pace import patience
 from tests.helpers.paths import ROOT
 from tests.helpers.training_setups import FOUND, ORDER, setup_toy
 from triplaneturbo.errors import UserError
-from triplaneturbo.finetune import runner as work
+from triplaneturbo.finetune import runner
 from triplaneturbo.finetune.config import PRESETS, FinetuneConfig
 from triplaneturbo.finetune.duration import estimate
 from triplaneturbo.finetune.run import Report, Run, runs
@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True, scope="module")
 def _toys() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work, "prepare", setup_toy)
+        patch.setattr(runner, "prepare", setup_toy)
         yield
 
 
@@ -73,8 +73,8 @@ def test_a_run_from_its_order_to_the_library(tmp_path: Path) -> None:
     assert run.status["state"] == "ready"
     reports = finish(run)
     assert [report.iteration for report in reports if report.losses] == [1, 2, 3, 4]
-    assert reports[0].doing == "drawing the toys"
-    assert {report.doing for report in reports if report.iteration == 4} > {"judging a flat blue box"}
+    assert reports[0].doing == "rendering the toys"
+    assert {report.doing for report in reports if report.iteration == 4} > {"evaluating a flat blue box"}
     learning = [report for report in reports if report.losses]
     assert all(report.seconds > 0 for report in learning)
     assert learning[0].left > 0 == learning[-1].left
@@ -104,9 +104,9 @@ def test_a_run_from_its_order_to_the_library(tmp_path: Path) -> None:
     assert scores["after"]["learned"]["count"] == 4
     sheet = np.asarray(Image.open(path.with_name("sheet.png")))
     assert sheet.min() < 100 < sheet.max()
-    with pytest.raises(UserError, match="There is an adapter mine already"):
+    with pytest.raises(UserError, match="An adapter named mine already exists"):
         ORDER.check(library)
-    with pytest.raises(UserError, match="There is an adapter mine already"):
+    with pytest.raises(UserError, match="An adapter named mine already exists"):
         Run(run.folder, replace(ORDER, seed=5)).keep(library)
     run.discard()
     assert not run.folder.exists()
@@ -122,7 +122,7 @@ def test_full_tuning_s_adapter_brings_the_base_that_was_learned(tmp_path: Path) 
     before = base_parameters(student)
     assert set(base) == set(before)
     (tmp_path / "library" / "mine" / "order.json").write_text("what lies beside it may be broken")
-    with pytest.raises(UserError, match="mine comes of full tuning, which cannot be gone on with"):
+    with pytest.raises(UserError, match="mine was trained with full tuning"):
         replace(ORDER, name="more", start="mine").check(tmp_path / "library")
     moved = {name for name, value in base.items() if not torch.equal(value, before[name])}
     assert {"unet.conv_in.weight", "decoder.conv_in.weight"} <= moved
@@ -181,15 +181,15 @@ def test_a_run_is_in_one_place_at_a_time(tmp_path: Path) -> None:
     work = train(run, FOUND, CPU)
     next(work)
     assert run.status["state"] == "running"
-    with pytest.raises(UserError, match="is under way"):
+    with pytest.raises(UserError, match="is in use"):
         next(train(Run.open(tmp_path / "mine"), FOUND, CPU))
-    with pytest.raises(UserError, match="is under way"):
+    with pytest.raises(UserError, match="is in use"):
         run.discard()
     assert run.status["state"] == "running"
     work.close()
-    with pytest.raises(UserError, match="has learned nothing yet"):
+    with pytest.raises(UserError, match="has no result yet"):
         run.keep(tmp_path / "library")
-    with pytest.raises(UserError, match="There is a run mine already"):
+    with pytest.raises(UserError, match="A run named mine already exists"):
         Run.begin(tmp_path / "mine", ORDER)
 
 
@@ -198,10 +198,10 @@ def test_a_killed_process_leaves_a_run_that_is_stopped(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\nfrom pathlib import Path\n"
         "from tests.helpers.training_setups import FOUND, setup_toy\n"
-        "from triplaneturbo.distill import work\nfrom triplaneturbo.finetune.run import Run\n"
+        "from triplaneturbo.finetune import runner\nfrom triplaneturbo.finetune.run import Run\n"
         "from triplaneturbo.finetune.runner import train\n"
         "import torch; torch.set_num_threads(1)\n"
-        "work.prepare = setup_toy\n"
+        "runner.prepare = setup_toy\n"
         "for report in train(Run.open(Path(sys.argv[1])), FOUND, torch.device('cpu')):\n"
         "    if report.iteration == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -276,10 +276,10 @@ def test_an_order_of_a_newer_version_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"name": "a/b"}, "The name 'a/b' cannot be"),
-        ({"name": "../mine"}, "cannot be"),
-        ({"name": ""}, "cannot be"),
-        ({"prompts": ()}, "No usable prompt is left"),
+        ({"name": "a/b"}, "The name 'a/b' is invalid"),
+        ({"name": "../mine"}, "is invalid"),
+        ({"name": ""}, "is invalid"),
+        ({"prompts": ()}, "There is no usable prompt"),
         ({"iterations": 0}, "1 to 1,000,000, not 0"),
         ({"iterations": 10**9}, "not 1000000000"),
         ({"rate": 0}, "above 0 and at most 0.1, not 0"),
@@ -289,10 +289,10 @@ def test_an_order_of_a_newer_version_is_read(tmp_path: Path) -> None:
         ({"batch": 0}, "The batch"),
         ({"batch": True}, "The batch"),
         ({"teachers": ("rgb", "owl")}, "not 'owl'"),
-        ({"renderings": ()}, "No rendering is left"),
+        ({"renderings": ()}, "No rendering is selected"),
         ({"renderings": ("hologram",)}, "volume or surface"),
         ({"tuning": "guitar"}, "peta, lora or full"),
-        ({"tuning": "full", "start": "mine"}, "Full tuning has no adapter to begin with"),
+        ({"tuning": "full", "start": "mine"}, "Full tuning cannot start from an adapter"),
         ({"optimizer": "luck"}, "adamw, soap or adan"),
         ({"rank": 7}, "The rank"),
         ({"steps": -1}, "denoising steps"),

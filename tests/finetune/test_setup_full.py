@@ -73,7 +73,7 @@ def cli(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) ->
     monkeypatch.chdir(tmp_path)
     shelf = tmp_path / "library"
     monkeypatch.setattr(Run.keep, "__defaults__", (shelf,))
-    monkeypatch.setattr(run_module.Order.check, "__defaults__", (shelf,))
+    monkeypatch.setattr(run_module.FinetuneConfig.check, "__defaults__", (shelf,))
     for function in (adapters.adapter, adapters.adapters):
         monkeypatch.setattr(function, "__defaults__", (shelf,))
 
@@ -112,7 +112,7 @@ def test_prompts_become_an_adapter_that_generates(cli: Callable, model: Path, tm
     resume = ["finetune", "--resume", "--name", "mine", "--runs", "runs"]
     code, _, err = cli(*resume, "--rate", "1e-2")
     assert code == 2
-    assert "A run can go on with a lower rate than its 0.0002, not with 0.01" in err
+    assert "can only be lowered from 0.0002, not raised to 0.01" in err
     code, _, err = cli(*resume, "--memory", "0.001")
     assert code == 2
     assert err.startswith("This run needs")
@@ -177,12 +177,12 @@ def one_iteration(
         assert getattr(inner, "view_by_view", savings.views) == savings.views
     settings = full_settings(order, config, CPU)
     draw = draw_views(ORDER.prompts, 0, CPU)
-    scale = LossScaler.beside(student.generator.dtype)
-    scale.factor = min(scale.factor, 2.0**6)  # from where a few steps are skipped
+    scaler = LossScaler.for_dtype(student.generator.dtype)
+    scaler.factor = min(scaler.factor, 2.0**6)  # from where a few steps are skipped
     named = {n: p for n, p in student.generator.named_parameters() if p.requires_grad}
     for _ in range(MAX_SKIPPED):  # as a run does
-        log = prd.iteration(student, teachers, draw, settings, prd.Place(), None, scale=scale)
-        if scale.down(named.values()):
+        log = prd.accumulate_gradients(student, teachers, draw, settings, prd.Place(), None, scaler=scaler)
+        if scaler.unscale(named.values()):
             break
     return log, {n: p.grad for n, p in named.items() if p.grad is not None}, student
 
@@ -276,7 +276,7 @@ def test_the_plan_follows_the_memory_that_is_given(
         full_plan(replace(ORDER, memory=1e-3), found, config, CPU)
     with monkeypatch.context() as patch:
         patch.setattr(full_plan_module, "free_memory", lambda _: None)
-        with pytest.raises(UserError, match="does not tell how much memory is free: give it in GB"):
+        with pytest.raises(UserError, match="free memory is unknown on this system: give it in GB"):
             full_plan(ORDER, found, config, CPU)
         assert full_plan(replace(ORDER, memory=20), found, config, CPU).memory == 20 * GB
     alone = full_plan(replace(ORDER, teachers=("sd",)), found, config, CPU)
@@ -296,14 +296,14 @@ def test_a_forecast_is_the_plan_told_later_and_kept(found: ModelFiles) -> None:
     # Neither its name nor its length takes memory.
     assert forecast.of(replace(ORDER, name="other", prompts=("a hat",), iterations=700)) == told
     assert forecast.of(replace(ORDER, batch=2)) == COUNTING
-    assert forecast.of(nothing).words == "not here"
+    assert forecast.of(nothing).words == "does not fit"
     assert forecast.of(nothing).sentence.startswith("This run needs")
 
 
 def test_what_the_full_model_cannot_be_taught(found: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     config = GeneratorConfig.load(found.folder)
     monkeypatch.setitem(mvdream.UNET, "cross_attention_dim", 8)
-    with pytest.raises(UserError, match=r"have 64 numbers, and MVDream reads 8: .*leave mvdream out"):
+    with pytest.raises(UserError, match=r"have 64 dimensions, but MVDream needs 8:.*leave mvdream out"):
         full_plan(ORDER, found, config, CPU)
     assert full_plan(replace(ORDER, teachers=("sd",)), found, config, CPU)
 
@@ -313,7 +313,7 @@ def test_a_gpu_computes_in_the_halves_that_it_keeps(monkeypatch: pytest.MonkeyPa
     for capability, kept in (((8, 0), torch.float16), ((6, 1), torch.float32)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, has=capability: has)
         assert (frozen_dtype(gpu), autocast_dtype(gpu)) == (kept, None)
-    assert LossScaler.beside(torch.float16).on
+    assert LossScaler.for_dtype(torch.float16).enabled
     assert frozen_dtype(CPU) == torch.float32
 
 

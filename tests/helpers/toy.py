@@ -143,8 +143,8 @@ class Broken(ClosedFormRGB):
         super().__init__(make_scheduler().alphas_cumprod, data)
         self.where, self.left = where, answers
 
-    def encode(self, seen: Renderings, scenes: SceneBatch, chance: RandomStreams) -> Tensor:
-        return super().encode(seen, scenes, chance) * (
+    def encode(self, seen: Renderings, scenes: SceneBatch, rng: RandomStreams) -> Tensor:
+        return super().encode(seen, scenes, rng) * (
             math.nan if self.where == "encode" and self.left < 1 else 1
         )
 

@@ -1,4 +1,4 @@
-"""A run's lesson in the toy world: all of a run in a second."""
+"""The training setup of a run with the toy model: a whole run takes a second."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ ORDER = FinetuneConfig(
 
 
 def setup_toy(
-    order: FinetuneConfig, found: ModelFiles, team: DistributedContext, folder: Path
+    config: FinetuneConfig, model_files: ModelFiles, context: DistributedContext, folder: Path
 ) -> Generator[str, None, TrainingSetup]:
-    """In the place of `prepare.prepare`."""
-    yield "drawing the toys"
+    """Replace `prepare.prepare`."""
+    yield "rendering the toys"
     settings = replace(
-        toy.SETTINGS, iterations=order.iterations, batch=order.batch, rate=order.rate, tuning=order.tuning
+        toy.SETTINGS, iterations=config.iterations, batch=config.batch, rate=config.rate, tuning=config.tuning
     )
     with torch.random.fork_rng():
         student = toy.student(settings)
-    config = replace(student.generator.config, grid_resolution=24)
+    model_config = replace(student.generator.config, grid_resolution=24)
     return TrainingSetup(
-        student, config, toy.teachers(), toy.draw, settings, None, {"prompts": "a hash"}, folder
+        student, model_config, toy.teachers(), toy.draw, settings, None, {"prompts": "a hash"}, folder
     )  # fmt: skip

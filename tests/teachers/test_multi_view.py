@@ -212,7 +212,7 @@ def test_files_that_are_no_checkpoints(parity: Path, tmp_path: Path) -> None:
         ("none.ckpt", "There is no file"),
         ("half.ckpt", "download it again"),
         ("runs.ckpt", "weights alone"),
-        ("list.ckpt", "holds no names with tensors; give the file"),
+        ("list.ckpt", "contains no named tensors. Use the file"),
     ):
         with pytest.raises(UserError, match=match):
             read_ldm(tmp_path / name)
