@@ -16,7 +16,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.helpers import toy
-from tests.helpers.training_setups import ORDER, setup_toy
+from tests.helpers.training_setups import CONFIG, setup_toy
 from tests.helpers.pace import patience
 from tests.helpers.paths import ROOT
 from triplaneturbo.__main__ import main
@@ -58,7 +58,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def test_prompts_become_an_adapter(cli: Cli, tmp_path: Path) -> None:
     code, out, err = cli("--prompts", "mine.txt", *QUICK, "--rate", "2e-3", "--held-out", "0.3")
     assert code == 0, err
-    assert "4 prompts; left out: 1 blank, 1 twice" in err
+    assert "4 prompts; left out: 1 blank, 1 duplicate" in err
     assert "cannot express 2 of the prompts" in err
     assert "'mauve', 'dragon'" in err
     assert "'wise'" in err
@@ -212,7 +212,7 @@ def test_what_all_processes_say_is_told_by_the_leading_one(
         yield Report(0, 4)
         raise CollectiveError("The rgb volume is not finite at iteration 4: give a lower rate.")
 
-    Run.begin(tmp_path / "runs" / "mine", ORDER)
+    Run.begin(tmp_path / "runs" / "mine", CONFIG)
     monkeypatch.setattr(distributed, "launched", launched)
     monkeypatch.setattr(Run, "train", train)
     code, _, err = cli("--resume", "--name", "mine", "--model", "small", "--device", "cpu")
@@ -221,15 +221,15 @@ def test_what_all_processes_say_is_told_by_the_leading_one(
 
 
 def test_a_run_goes_on_with_a_lower_rate_alone(cli: Cli, tmp_path: Path) -> None:
-    run = Run.begin(tmp_path / "runs" / "mine", ORDER)
+    run = Run.begin(tmp_path / "runs" / "mine", CONFIG)
     with pytest.raises(UserError, match=r"lowered from 0\.001, not raised to 0\.01"):
         run.change(rate=0.01)
     with pytest.raises(UserError, match="The learning rate"):
         run.change(rate=0)
-    assert Run.open(run.folder).order == ORDER
+    assert Run.open(run.folder).order == CONFIG
     run.change()
     run.change(rate=1e-4, memory=12)
-    assert run.order == Run.open(run.folder).order == replace(ORDER, rate=1e-4, memory=12)
+    assert run.order == Run.open(run.folder).order == replace(CONFIG, rate=1e-4, memory=12)
     code, _, err = cli("--resume", "--name", "mine", "--rate", "5e-5", "--model", "small", "--device", "cpu")
     assert code == 0, err
     assert Run.open(run.folder).order.rate == 5e-5

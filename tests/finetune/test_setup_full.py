@@ -198,13 +198,15 @@ def test_what_is_saved_reaches_the_parts_and_leaves_the_gradients(found: ModelFi
     assert {"mvdream surface", "richdreamer volume", "sd volume"} <= log.keys()
     size = sum(float(value.norm()) ** 2 for value in wanted.values()) ** 0.5
     assert size > 0
-    for saved in ("texts", "views", "checkpointing", "in_turn"):
+    for saved in ("texts", "views", "checkpointing", "offload_teachers"):
         same_log, gradients, student = one_iteration(found, replace(MemorySavings(), **{saved: True}))
         assert student.generator._recomputing == (saved == "checkpointing")
         assert same_log == pytest.approx(log, rel=1e-3), saved
         assert gradients.keys() == wanted.keys()
-        apart = sum(float((gradients[name] - value).norm()) ** 2 for name, value in wanted.items()) ** 0.5
-        assert apart < 1e-3 * size, saved
+        difference = (
+            sum(float((gradients[name] - value).norm()) ** 2 for name, value in wanted.items()) ** 0.5
+        )
+        assert difference < 1e-3 * size, saved
 
 
 @pytest.mark.slow
@@ -216,8 +218,8 @@ def test_halves_with_a_scaled_loss_learn_what_float32_learns(found: ModelFiles, 
     assert found_.keys() == wanted.keys()
     assert {value.dtype for value in found_.values()} == {torch.float32}
     size = sum(float(value.norm()) ** 2 for value in wanted.values()) ** 0.5
-    apart = sum(float((found_[name] - value).norm()) ** 2 for name, value in wanted.items()) ** 0.5
-    assert apart < 0.05 * size
+    difference = sum(float((found_[name] - value).norm()) ** 2 for name, value in wanted.items()) ** 0.5
+    assert difference < 0.05 * size
 
 
 def test_full_tuning_learns_the_base_and_is_taught_by_another(found: ModelFiles) -> None:
@@ -234,8 +236,8 @@ def test_full_tuning_learns_the_base_and_is_taught_by_another(found: ModelFiles)
     asked = {
         names: full_plan(replace(order, teachers=names), found, config, CPU) for names in ((), ("mvdream",))
     }
-    assert "the base, as a teacher" in asked[()].table()
-    assert "the base, as a teacher" not in asked["mvdream",].table()
+    assert "separate base, as a teacher" in asked[()].table()
+    assert "separate base, as a teacher" not in asked["mvdream",].table()
     assert student.generator.unet.conv_in.weight.requires_grad
 
 
@@ -272,7 +274,7 @@ def test_the_plan_follows_the_memory_that_is_given(
     assert less.total < free.total
     # The main memory is the device's: nothing is won by what lies there.
     assert less.savings in (MemorySavings(views=True), MemorySavings(checkpointing=True), LADDER[-2])
-    with pytest.raises(UserError, match=r"This run needs .* and the device has 0\.0 GB: take a device with"):
+    with pytest.raises(UserError, match=r"This run needs .* and the device has 0\.0 GB: use a device with"):
         full_plan(replace(ORDER, memory=1e-3), found, config, CPU)
     with monkeypatch.context() as patch:
         patch.setattr(full_plan_module, "free_memory", lambda _: None)

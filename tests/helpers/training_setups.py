@@ -14,8 +14,8 @@ from triplaneturbo.finetune.setup import TrainingSetup
 from triplaneturbo.models.catalog import SMALL, ModelFiles
 from triplaneturbo.utils.distributed import DistributedContext
 
-FOUND = ModelFiles("toy", SMALL, "for a test")
-ORDER = FinetuneConfig(
+MODEL_FILES = ModelFiles("toy", SMALL, "for a test")
+CONFIG = FinetuneConfig(
     "mine", prompts=toy.CAPTIONS, iterations=4, batch=2, preview_every=2, optimizer="adamw"
 )
 

@@ -44,7 +44,8 @@ def full_plan(
     if "mvdream" in settings.teachers and width != expected:
         raise UserError(
             f"The text embeddings of {model_files.name} have {width} dimensions, but MVDream needs"
-            f" {expected}: use a model based on Stable Diffusion 2.1-base, or leave mvdream out of the teachers."
+            f" {expected}: use a model based on Stable Diffusion 2.1-base, or"
+            " leave mvdream out of the teachers."
         )
     limits = [size for size in (free_memory(device), int(run_config.memory * GB)) if size]
     if not limits:
@@ -53,7 +54,7 @@ def full_plan(
         )
     return plan(
         model_sizes, settings, min(limits), frozen=frozen_dtype(device), cuda=device.type == "cuda",
-        serving=False, apart=device.type != "cpu", picture=full.SIZE,
+        serving=False, separate_memory=device.type != "cpu", picture=full.SIZE,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from triplaneturbo.distill.corpora.corpus import make_corpus
-from triplaneturbo.distill.corpora.shuffle import drawn
+from triplaneturbo.distill.corpora.shuffle import sample_indices
 from triplaneturbo.distill.memory.plan import Plan
 from triplaneturbo.distill.prd import Draw, Place, Student
 from triplaneturbo.finetune.config import FinetuneConfig
@@ -105,9 +105,9 @@ def draw_views(prompts: Sequence[str], seed: int, device: torch.device) -> Draw:
     degrees) and distance; see docs/teachers.md, "Cameras".
     """
 
-    def draw(rng: np.random.Generator, count: int, steps: int, place: Place) -> list[SceneBatch]:
-        total, own = count * place.size, place.own(count)
-        numbers = drawn(len(prompts), seed, place.iteration * total, total)[own]
+    def draw(rng: np.random.Generator, count: int, steps: int, position: Place) -> list[SceneBatch]:
+        total, own = count * position.size, position.own(count)
+        numbers = sample_indices(len(prompts), seed, position.iteration * total, total)[own]
         texts = [prompts[number] for number in numbers]
         out = []
         for _ in range(steps):

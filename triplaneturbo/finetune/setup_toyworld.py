@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from triplaneturbo.distill.corpora.shuffle import drawn
+from triplaneturbo.distill.corpora.shuffle import sample_indices
 from triplaneturbo.distill.prd import Draw, Place
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.config import FinetuneConfig
@@ -72,9 +72,9 @@ def setup_toyworld(
 def draw_prompts(pool: ViewCache, prompts: Sequence[str], seed: int, device: torch.device) -> Draw:
     """Return a `Draw` that samples prompts equally often, and a rig and background per step."""
 
-    def draw(rng: np.random.Generator, count: int, steps: int, place: Place) -> list[SceneBatch]:
-        total, own = count * place.size, place.own(count)
-        numbers = drawn(len(prompts), seed, place.iteration * total, total)
+    def draw(rng: np.random.Generator, count: int, steps: int, position: Place) -> list[SceneBatch]:
+        total, own = count * position.size, position.own(count)
+        numbers = sample_indices(len(prompts), seed, position.iteration * total, total)
         texts = [_paraphrase(prompts[number], rng) for number in numbers]
         rigs = [int(rng.permutation(RIGS)[step % RIGS]) for step in range(steps)]
         backgrounds = [torch.from_numpy(rng.random((total, 3), dtype=np.float32)) for _ in rigs]

@@ -1,4 +1,4 @@
-"""The planner: it counts as real tensors count, and saves in order, no more than is needed."""
+"""The memory plan: counts match real tensors, and savings are minimal."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def planned(memory: int, settings: Settings | None = None, **how) -> Plan:
 def test_no_more_is_saved_than_is_needed(small_teachers: None) -> None:
     free = planned(64 * GB)
     assert free.savings == MemorySavings()
-    assert "nothing is given up" in free.sentence
+    assert "without savings" in free.sentence
     assert free.total == sum(free.parts.values())
     memory, seen = free.total, [free.savings]
     while True:
@@ -171,13 +171,13 @@ def test_no_more_is_saved_than_is_needed(small_teachers: None) -> None:
             with_it = found.total
             without = replace(found.savings, **{name: False})
             assert sum(_parts_of(without).values()) > memory - 1 >= with_it
-        assert len(found.savings.words) == sum(vars(found.savings).values())
+        assert len(found.savings.descriptions) == sum(vars(found.savings).values())
         seen.append(found.savings)
         memory = found.total
     assert seen[-1].offload_teachers
     assert not seen[1].offload_teachers
     assert refusal.count(".") >= 1
-    assert "it would fit with nothing served beside it" in refusal
+    assert "it would fit without a model loaded for generation" in refusal
 
 
 def _parts_of(savings: MemorySavings, serving: bool = True) -> dict[str, int]:
@@ -193,7 +193,7 @@ def test_what_cannot_fit_is_refused_with_what_would(small_teachers: None) -> Non
     with pytest.raises(UserError, match="it would fit with a batch of 1") as error:
         planned(least, heavy, serving=False)
     assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match=r"take a device with \d"):
+    with pytest.raises(UserError, match=r"use a device with \d"):
         planned(1000)
     one = replace(heavy, batch=1)
     least = sum(_parts_of(LADDER[-1], serving=False).values())
@@ -213,12 +213,12 @@ def test_the_table_names_each_part(small_teachers: None) -> None:
     lines = found.table().splitlines()
     assert len(lines) == sum(size > 0 for size in found.parts.values()) + 2
     assert lines[-1] == found.sentence
-    for name in ("U-Net, frozen", "mvdream: weights", "the optimiser's state", "in all"):
+    for name in ("U-Net, frozen", "mvdream: weights", "optimizer state", "total"):
         assert any(line.startswith(name) for line in lines)
 
 
 def test_the_full_size_fits_24_gb_and_with_a_stated_loss_16() -> None:
-    """One prompt, four views of 512^2, K = 4, all three teachers, the model served beside it."""
+    """One prompt, four views of 512^2, K = 4, all three teachers, with a model loaded for generation."""
     settings = replace(full_recipe(), batch=1)
     assert (settings.size, settings.steps, len(settings.teachers)) == (512, 4, 3)
     large, small = (plan(FULL, settings, size * GB) for size in (24, 16))
