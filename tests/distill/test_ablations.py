@@ -1,4 +1,4 @@
-"""Every ablation of the paper is a setting, and does what it says."""
+"""Every ablation of the paper is available as a setting and has an effect."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RANKS = ("plane_rank", "cross_rank", "vae_rank", "conv_rank")
 
 
 def parts(folder: Path, settings: Settings, teachers: Sequence = ()) -> set[str]:
-    """The parts of the log of one iteration in which something was learned."""
+    """Do one iteration that changes weights; return the parts of its log."""
     running = trainer(folder, settings, teachers=list(teachers))
     before = {name: p.clone() for name, p in running.average.items()}
     log = running.step()
@@ -50,7 +50,7 @@ def test_the_number_of_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, st
     ("renderings", "expected"),
     [
         (("volume",), {"rgb volume", "geometry volume"}),
-        (("surface",), {"rgb surface"}),  # which shows no normals here
+        (("surface",), {"rgb surface"}),  # without normals here
         (("volume", "surface"), {"rgb volume", "rgb surface", "geometry volume"}),
     ],
 )
@@ -60,7 +60,7 @@ def test_the_renderings(tmp_path: Path, renderings: tuple[str, ...], expected: s
 
 @pytest.mark.parametrize("without", ["mvdream", "richdreamer", "sd"])
 def test_the_full_recipe_without_one_of_its_teachers(tmp_path: Path, without: str) -> None:
-    """The toy's teachers stand in for the networks under their names."""
+    """The toy teachers replace the networks under their names."""
 
     class Named:
         def __init__(self, teacher, name: str) -> None:

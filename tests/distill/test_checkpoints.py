@@ -121,9 +121,9 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(
     before = {path: path.read_bytes() for path in (tmp_path / "full" / "checkpoints").iterdir()}
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(UserError, match="free space") as told:
+        with pytest.raises(UserError, match="free space") as error:
             running.step()
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
     assert {path: path.read_bytes() for path in (tmp_path / "full" / "checkpoints").iterdir()} == before
     other = trainer(tmp_path / "full", SETTINGS, save_every=2)  # resumes from the last one
     assert other.iteration == 2

@@ -1,4 +1,4 @@
-"""Loss scaling: gradients survive float16, steps that overflow are skipped and counted."""
+"""Loss scaling: gradients survive float16, and overflowing steps are skipped and counted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from triplaneturbo.errors import UserError
 
 
 def through_half(scaler: LossScaler, weight: nn.Parameter, size: float) -> None:
-    """A backward pass whose gradient of `size` goes through float16."""
+    """Run a backward pass whose gradient of `size` passes through float16."""
     scaler.scale((weight.half().float() * size).sum()).backward()
 
 

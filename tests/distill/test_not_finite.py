@@ -23,10 +23,10 @@ def test_it_stops_at_the_last_good_checkpoint(tmp_path: Path, where: str, what: 
         running.step()
     with pytest.raises(
         UserError, match=rf"The {what} is not finite at iteration 4: lower the learning rate"
-    ) as told:
+    ) as error:
         running.step()
-    assert "resumes from iteration 2" in str(told.value)
-    assert "\n" not in str(told.value)
+    assert "resumes from iteration 2" in str(error.value)
+    assert "\n" not in str(error.value)
     assert newest(tmp_path)["iteration"] == running.iteration == running.saved == 2
     named = {name: p for name, p in running.student.generator.named_parameters() if p.requires_grad}
     assert same(named, newest(tmp_path)["weights"])

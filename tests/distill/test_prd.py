@@ -27,7 +27,7 @@ SHORT = replace(toy.SETTINGS, iterations=4)
 
 @torch.no_grad()
 def error(student: prd.Student) -> float:
-    """How far the student's renderings are from the two objects, in colour on a grey ground."""
+    """Return the mean colour error of the student's renderings of the two objects on grey."""
     scenes = toy.draw(np.random.default_rng(0), 2, 1)[0]
     scenes = replace(scenes, background=torch.full((2, 3), 0.5))
     generator = student.generator
@@ -42,7 +42,7 @@ def error(student: prd.Student) -> float:
 
 
 def run(folder: Path, settings: Settings = toy.SETTINGS, **how) -> dict[str, Tensor]:
-    """Train a new student in `folder`; its weights and their averages."""
+    """Train a new student in `folder`; return its weights and their averages."""
     prd.train(
         DistributedContext(), toy.student(), toy.teachers(), toy.draw, settings, folder, save_every=2, **how
     )
@@ -69,7 +69,7 @@ def test_it_learns_two_objects(tmp_path: Path, optimizer: OptimizerName, rate: f
         save_every=5,
         progress=keep,
     )
-    # The base is random and frozen: colours and the rough size are what twenty iterations can teach.
+    # The base is random and frozen, so 20 iterations learn only colours and rough sizes.
     assert error(student) < 0.88 * before
     for name in ("rgb volume", "rgb surface", "geometry volume"):
         assert logs[-1][name] < 0.9 * logs[0][name]
@@ -167,12 +167,12 @@ def test_a_critic_learns_along_and_is_taken_up_again(tmp_path: Path) -> None:
         return newest(folder)
 
     whole = run(tmp_path / "whole")
-    begun = run(tmp_path / "parts", stop=True)["critics"]["sd"]["weights"]
+    interrupted = run(tmp_path / "parts", stop=True)["critics"]["sd"]["weights"]
     parts = run(tmp_path / "parts")
     assert same(parts["weights"], whole["weights"])
     learned = whole["critics"]["sd"]["weights"]
     assert all(torch.equal(a, b) for a, b in zip(learned, parts["critics"]["sd"]["weights"], strict=True))
-    assert any(not torch.equal(a, b) for a, b in zip(learned, begun, strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(learned, interrupted, strict=True))
 
 
 def test_a_closed_form_has_no_critic(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_closed_form_has_no_critic(tmp_path: Path) -> None:
 
 
 def test_a_scored_step_counts_as_it_does_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one step of K scored, the gradient is K times that step's part of Algorithm 1's."""
+    """With one of K steps scored, the gradient is K times that step's part of Algorithm 1."""
     student = toy.student()
     parameters = [p for p in student.generator.parameters() if p.requires_grad]
     settings = replace(toy.SETTINGS, steps=3)

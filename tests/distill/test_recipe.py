@@ -1,4 +1,4 @@
-"""The full model's recipe: its schedules and its optimiser are the released ones where that is asked for."""
+"""The full model's recipe: released schedules and optimizer on request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_released_schedules(parity: Path) -> None:
     assert len(rows) > 5
     for row in rows:
         along = row["step"] / settings.iterations
-        # Rounding may fall to the other side of a whole number.
+        # Rounding may differ by one.
         assert interpolate(settings.low, along) == pytest.approx(row["min_step_int"], abs=1)
         guidance = interpolate(settings.teachers["mvdream"].guidance, along)
         assert guidance == pytest.approx(row["mv_guidance_scale[0,20,10,20000]"], abs=1e-4)

@@ -317,13 +317,15 @@ def test_presets_are_orders(tmp_path: Path, preset: str, world: bool) -> None:
 
 
 def test_try_is_estimated_at_less_than_five_minutes_of_two_cores() -> None:
-    order = replace(CONFIG, prompts=tuple(f"a cup {letter}" for letter in "abcdefgh"), **PRESETS["try"](True))
-    told = estimate(order, True)
+    config = replace(
+        CONFIG, prompts=tuple(f"a cup {letter}" for letter in "abcdefgh"), **PRESETS["try"](True)
+    )
+    told = estimate(config, True)
     assert told.seconds is not None
     assert 200 < told.seconds < 300
     assert told.sentence == "About 4 min on two cores, and 2.2 GB."
-    assert estimate(replace(order, scored=0), True).seconds > 2 * told.seconds  # type: ignore[operator]
-    assert estimate(order, False).seconds is None
+    assert estimate(replace(config, scored=0), True).seconds > 2 * told.seconds  # type: ignore[operator]
+    assert estimate(config, False).seconds is None
 
 
 def test_listing_runs_loads_nothing_heavy() -> None:

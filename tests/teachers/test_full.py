@@ -1,4 +1,4 @@
-"""All three teachers of the full model from their files, at small sizes."""
+"""Loading of the full model's three teachers, at small sizes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def files(parity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict
 
 @pytest.fixture
 def generator(parity: Path) -> TriplaneGenerator:
-    """A student whose base has the width of text that the small MVDream has."""
+    """A student whose text embedding width matches the small MVDream."""
     width = sizes(parity / "mvdream")["cross_attention_dim"]
     blocks = {
         "block_out_channels": (32, 32),

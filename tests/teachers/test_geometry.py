@@ -1,4 +1,4 @@
-"""What teachers of geometry are shown of a rasterised mesh, on the public numbers."""
+"""Input of the geometry teachers for a rasterized mesh, against the public implementation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MVDream and RichDreamer from files in released naming, against the public implementation's numbers."""
+"""MVDream and RichDreamer from checkpoints in released naming, against the public implementation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CASES = [(name, case) for name in FILES for case in range(4)]
 
 
 def config(parity: Path, name: str) -> dict[str, Any]:
-    """The small network's sizes over the full one's settings."""
+    """Return the configuration of the small network."""
     return json.loads((parity / name / "config.json").read_text())["diffusers_config"]
 
 
@@ -51,32 +51,32 @@ def teacher(parity: Path, name: str, texts: Callable[[list[str]], Tensor], relea
 
 
 def cameras(case: dict[str, Tensor]) -> Cameras:
-    """A case's cameras: their relative distance is that for a field of view of 60 degrees."""
+    """Return a case's cameras, with a field of view of 60 degrees."""
     c2w = case["c2w_raw"] if "c2w_raw" in case else case["c2w"]
     return Cameras(c2w, torch.full((len(c2w),), torch.pi / 3))
 
 
 def placed_texts(case: dict[str, Tensor]) -> Callable[[list[str]], Tensor]:
-    """An encoder that knows a case's texts only: one a scene."""
+    """Return a text encoder that returns a case's embeddings, one per scene."""
     return lambda prompts: case["context"][::VIEWS][: len(prompts)]
 
 
 def asked(asking: MultiView, case: dict[str, Tensor]) -> Tensor:
-    """The network's answer to a case, guided or not the same."""
+    """Return the prediction for a case, after checking that guided and unguided calls agree."""
     scenes = SceneBatch(["a"] * (len(case["x"]) // VIEWS), cameras(case), VIEWS, torch.ones(1, 3))
     nothing = Renderings(torch.empty(0), torch.empty(0))
     noisy = case["x"].unflatten(0, (-1, VIEWS))
-    told = asking.condition(nothing, scenes)
+    condition = asking.condition(nothing, scenes)
     with torch.no_grad():
-        alone, none = asking.predict(noisy, case["t"][::VIEWS], told, False)
-        text, free = asking.predict(noisy, case["t"][::VIEWS], told, True)
+        alone, none = asking.predict(noisy, case["t"][::VIEWS], condition, False)
+        text, free = asking.predict(noisy, case["t"][::VIEWS], condition, True)
     assert none is None
     assert free is not None
     torch.testing.assert_close(text, alone, atol=2e-5, rtol=0)
     return alone.flatten(0, 1)
 
 
-# The views of case 3 have timesteps of their own: it is asked of the network alone, below.
+# Case 3 has a different timestep per view, so it is tested on the U-Net alone, below.
 @pytest.mark.parametrize(("name", "number"), [(name, number) for name, number in CASES if number < 3])
 def test_the_public_implementations_noise(parity: Path, name: str, number: int) -> None:
     case = load_file(parity / name / f"case_{number}.safetensors")
@@ -110,7 +110,7 @@ def test_released_camera_conditions(parity: Path, name: str, number: int) -> Non
 
 
 def test_both_teachers_stand_in_their_own_frame_by_default(parity: Path) -> None:
-    # Our front, +x, is looked at from azimuth 0; theirs is -y, where their authors' azimuth 0 stands.
+    # Our front is +x, at azimuth 0; theirs is -y.
     front = orbit(0.0, 0.0, 1.5, 60.0)
     for name in FILES:
         c2w = teacher(parity, name, lambda _: torch.zeros(1), released=False)._cameras(front).view(4, 4)
@@ -184,7 +184,7 @@ def test_every_key_of_mvdreams_autoencoder_has_its_place(facts: Path) -> None:
 def test_a_teacher_of_another_kind_is_refused(parity: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match="is not a checkpoint of this teacher"
-    ):  # 2.1's kind given where 1's is expected
+    ):  # architecture of 2.1 instead of 1.5
         MVDream.load(parity / "nd_mv" / FILES["nd_mv"], lambda _: torch.zeros(1))
     with pytest.raises(UserError, match="is not a checkpoint of this teacher"):
         RichDreamer.load(parity / "mvdream" / FILES["mvdream"], lambda _: torch.zeros(1))

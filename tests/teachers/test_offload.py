@@ -106,8 +106,8 @@ def test_asked_by_itself_it_comes_for_that_call() -> None:
     for one in (whole, teacher):
         with torch.no_grad():
             z = one.encode(seen(), SCENES, torch.Generator().manual_seed(0))
-            told = one.condition(seen(), SCENES)
-            answers.append(one.predict(z, torch.tensor([300]), told, True))
+            condition = one.condition(seen(), SCENES)
+            answers.append(one.predict(z, torch.tensor([300]), condition, True))
     assert all(torch.equal(a, b) for a, b in zip(*answers, strict=True))
     assert (teacher.name, teacher.reads) == (whole.name, whole.reads)
 

@@ -44,7 +44,7 @@ def test_a_file_is_cleaned_and_what_is_left_out_is_counted(tmp_path: Path) -> No
     "name", ["a.jsonl", "b.jsonl", "a.json", "b.json", "c.json", "d.json", "a.csv", "b.csv", "c.csv", "a.txt"]
 )
 def test_kinds_of_files(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "_CHUNK", 7)  # every token is cut somewhere
+    monkeypatch.setattr(streams, "_CHUNK", 7)  # every token spans several chunks
     contents = {
         "a.jsonl": '{"id": 1, "text": "a \\"cup\\""}\n{"text": "a hat, red"}\nno json\n',
         "b.jsonl": '"a \\"cup\\""\n\n"a hat, red"\n',
@@ -161,7 +161,7 @@ def test_what_is_held_out_is_not_learned(tmp_path: Path) -> None:
     corpus = make(path, tmp_path / "corpus", without=held)
     assert corpus[:] == [f"a cup {letter}" for letter in "defghij"]
     assert corpus.counts.held_out == 4
-    assert make(path, tmp_path / "corpus")[:2] == ["a cup a", "a cup b"]  # the folder was made for others
+    assert make(path, tmp_path / "corpus")[:2] == ["a cup a", "a cup b"]  # created again: the options changed
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_what_is_held_out_is_not_learned(tmp_path: Path) -> None:
     [
         ({"train": ["a", "b"], "val": ["c", "a"], "test": ["d"]}, None, ["c", "a"], ["b"]),
         ({"train": ["a", "b"], "test": ["d", "e", "f"]}, None, ["d", "e"], ["a", "b"]),
-        ({"train": ["a", "b"], "val": ["c", "d"]}, "val", ["c"], ["d"]),  # what is learned is not held out
+        ({"train": ["a", "b"], "val": ["c", "d"]}, "val", ["c"], ["d"]),  # training prompts are not held out
         ({"train": ["a", "b", "c"]}, None, ["a"], ["b", "c"]),
         ({"train": ["a"]}, None, [], ["a"]),
     ],
@@ -185,7 +185,7 @@ def test_the_lists_of_a_library_say_what_is_held_out(
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak of a process")
 def test_1_700_000_prompts_take_less_than_200_mb(tmp_path: Path) -> None:
-    """In a process of its own: the file is made, indexed, and read from in a random order."""
+    """In a subprocess: a file is created, indexed, and read in random order."""
     code = """
 import sys
 from pathlib import Path
@@ -212,7 +212,7 @@ print(int(peak.split()[1]) // 1024)
 
 
 def embed(prompts: list[str]) -> torch.Tensor:
-    """A fixed embedding of each prompt, float16 to the bit."""
+    """Return a fixed embedding of each prompt, exactly representable in float16."""
     rows = [torch.randn(4, 3, generator=torch.Generator().manual_seed(sum(map(ord, p)))) for p in prompts]
     return torch.stack(rows).half().float()
 

@@ -170,12 +170,12 @@ def test_a_huge_file_is_refused_and_not_read(tmp_path: Path) -> None:
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)\n"
         "assert not {'torch', 'numpy'} & set(sys.modules)\n"
     )
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True,
         cwd=ROOT, timeout=patience(60),
     ).stdout.splitlines()  # fmt: skip
-    assert "is larger than 16 MB" in told[0]
-    assert int(told[1]) < 64
+    assert "is larger than 16 MB" in output[0]
+    assert int(output[1]) < 64
 
 
 def test_too_many_prompts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,8 +121,8 @@ def test_a_teacher_s_count_on_meta_is_that_of_real_tensors(small_teachers: None,
     with MemoryCounter() as live:
         z = teacher.encode(Renderings(rgb, rgb[..., 0]), SCENES, torch.Generator())
         with torch.no_grad():
-            told = teacher.condition(Renderings(rgb, rgb[..., 0]), SCENES)
-            teacher.predict(z.detach(), torch.tensor([300]), told, True)
+            condition = teacher.condition(Renderings(rgb, rgb[..., 0]), SCENES)
+            teacher.predict(z.detach(), torch.tensor([300]), condition, True)
         z.backward(torch.ones_like(z))
     assert wanted.weights == sum(4 * p.numel() for network in networks for p in network.parameters())
     assert live.peak == pytest.approx(wanted.working, rel=0.15)
