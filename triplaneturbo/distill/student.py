@@ -96,9 +96,8 @@ def around(
         head.fields.offset.requires_grad_(False)
     lay_out_for_training(generator)
     if device.type == "cpu":
-        generator.vae.set_attn_processor(
-            AttnProcessor()
-        )  # its backward pass is faster than that of fused attention on a CPU
+        # Its backward pass is faster than that of fused attention on a CPU.
+        generator.vae.set_attn_processor(AttnProcessor())
     generator.to(device)
     half = frozen != torch.float32
     if half:

@@ -125,9 +125,9 @@ class Embeddings:
         )
 
     def _find(self, prompt: str) -> Tensor | None:
-        mark = prompt_hash(prompt)
-        at = int(np.searchsorted(self._hashes, mark))
-        if at == len(self._hashes) or self._hashes[at] != mark:
+        key = prompt_hash(prompt)
+        at = int(np.searchsorted(self._hashes, key))
+        if at == len(self._hashes) or self._hashes[at] != key:
             return None
         number = int(self._numbers[at])
         path = _shard(self._folder, number // PER_SHARD * PER_SHARD)

@@ -263,9 +263,9 @@ def _text_of(path: Path, too_large: str = "use fewer prompts") -> tuple[str, str
 
 def _of_text(text: str, batch: bool) -> PromptList:
     """Parse text with one prompt per line; in a batch, ids are names."""
-    lines_ = text.splitlines()
-    uncommented = without_comments(lines_)
-    collector, templates = _Collector(comments=len(lines_) - len(uncommented)), Templates(uncommented)
+    all_lines = text.splitlines()
+    uncommented = without_comments(all_lines)
+    collector, templates = _Collector(comments=len(all_lines) - len(uncommented)), Templates(uncommented)
     lines, notes = with_ids(templates.lines)
     for line in lines:
         prompts = templates.expand(line.text)

@@ -131,7 +131,7 @@ def student(
         generator = TriplaneGenerator(_unet(model_sizes), _vae(model_sizes), DDIMScheduler(), config)
         text = text_model(json.loads(model_sizes.text)).to(dtype=frozen)
         text_size = size_of(text)
-        student_ = around(
+        trained = around(
             generator,
             TextEncoder(None, text),
             META,
@@ -148,7 +148,7 @@ def student(
         sizes = size_of(generator.unet, learning=False), size_of(generator.vae, learning=False)
         learns = size_of(generator, learning=True)
         with fused_attention(), MemoryCounter() as live:
-            student_.folded.fold()
+            trained.folded.fold()
             folded = live.now
             planes = generator.decode(generator.predict(latents, torch.empty(()), text_embeddings))
             held = live.now - folded
@@ -180,38 +180,38 @@ def teacher(
         cameras = Cameras(torch.empty(VIEWS, 4, 4), torch.empty(VIEWS))
         scenes = SceneBatch(["a"], cameras, VIEWS, torch.empty(1, 3))
         text = 0
-        teacher_: Any
+        module: Any
         if name == "mvdream":
             unet = nn.Module.to(UNet2DConditionModel(**mvdream.UNET), frozen)
-            teacher_ = MVDream(
+            module = MVDream(
                 unet, nn.Module.to(AutoencoderKL(**mvdream.VAE), frozen), _embed(mvdream.UNET, frozen)
             )
         elif name == "richdreamer":
             unet = nn.Module.to(UNet2DConditionModel(**richdreamer.UNET), frozen)
-            teacher_ = RichDreamer(unet, _embed(richdreamer.UNET, frozen))
+            module = RichDreamer(unet, _embed(richdreamer.UNET, frozen))
             text = size_of(text_model(TEXT_1_5).to(frozen))
         elif name == "sd":
             unet, vae = (nn.Module.to(network, frozen) for network in (_unet(model_sizes), _vae(model_sizes)))
-            teacher_ = StableDiffusion(
+            module = StableDiffusion(
                 lambda: nullcontext(unet), vae, DDIMScheduler(), _embed(dict(unet.config), frozen), picture
             )
         else:
             return TeacherMemory()
-        for network in teacher_.networks:
+        for network in module.networks:
             network.requires_grad_(False)
-        if not isinstance(teacher_, RichDreamer):
-            teacher_.view_by_view = view_by_view
+        if not isinstance(module, RichDreamer):
+            module.view_by_view = view_by_view
         seen = Renderings(
             *(torch.empty(1, VIEWS, side, side, *more, requires_grad=True) for more in ((3,), (), (3,), ())),
         )
         with fused_attention(), MemoryCounter() as live:
-            z = teacher_.encode(seen, scenes, torch.Generator())
+            z = module.encode(seen, scenes, torch.Generator())
             with torch.no_grad():
-                condition = teacher_.condition(seen, scenes)
-                teacher_.predict(z.detach(), torch.empty(1, dtype=torch.int64), condition, True)
+                condition = module.condition(seen, scenes)
+                module.predict(z.detach(), torch.empty(1, dtype=torch.int64), condition, True)
             z.backward(torch.empty_like(z))
     # Stable Diffusion shares the student's networks.
-    return TeacherMemory(0 if name == "sd" else size_of(*teacher_.networks), text, live.peak)
+    return TeacherMemory(0 if name == "sd" else size_of(*module.networks), text, live.peak)
 
 
 @lru_cache(maxsize=32)

@@ -43,14 +43,14 @@ class MemorySavings:
     @property
     def descriptions(self) -> list[str]:
         """Descriptions for users."""
-        texts = {
+        descriptions = {
             "texts": "text encoders run on the CPU (1 s per new prompt)",
             "views": "teachers encode one view at a time (a third more encoder time)",
             "checkpointing": "the U-Net and the decoder use gradient checkpointing (a third more time of the"
             " student)",
             "offload_teachers": "teachers are offloaded to CPU memory (1 to 2 s per iteration)",
         }
-        return [text for name, text in texts.items() if getattr(self, name)]
+        return [text for name, text in descriptions.items() if getattr(self, name)]
 
 
 LADDER = (
@@ -87,10 +87,10 @@ class Plan:
     def sentence(self) -> str:
         """Summary of the memory and the savings."""
         takes = f"The run takes {self.total / GB:.1f} of {self.memory / GB:.1f} GB"
-        given = self.savings.descriptions
-        if not given:
+        used = self.savings.descriptions
+        if not used:
             return f"{takes} without savings."
-        return f"{takes}, because {', and '.join(given)}."
+        return f"{takes} with these savings: {'; '.join(used)}."
 
     def table(self) -> str:
         """Table of the parts, followed by the summary."""
@@ -125,11 +125,11 @@ def plan(
     Raises:
         UserError: if the run does not fit; the message says how much it needs and what would fit.
     """
-    teacher_settings = partial(_parts, model_sizes, frozen=frozen, cuda=cuda, picture=picture)
+    count_parts = partial(_parts, model_sizes, frozen=frozen, cuda=cuda, picture=picture)
     ladder = _steps(settings, separate_memory)
 
     def fits(savings: MemorySavings, settings: Settings = settings, serving: bool = serving) -> bool:
-        return sum(teacher_settings(settings, savings=savings, serving=serving).values()) <= memory
+        return sum(count_parts(settings, savings=savings, serving=serving).values()) <= memory
 
     for savings in ladder:
         if fits(savings):
@@ -137,8 +137,8 @@ def plan(
             for name in [field.name for field in fields(savings)]:
                 less = replace(savings, **{name: False})
                 savings = less if fits(less) else savings
-            return Plan(teacher_settings(settings, savings=savings, serving=serving), savings, memory, frozen)
-    least = sum(teacher_settings(settings, savings=ladder[-1], serving=serving).values())
+            return Plan(count_parts(settings, savings=savings, serving=serving), savings, memory, frozen)
+    least = sum(count_parts(settings, savings=ladder[-1], serving=serving).values())
     one, adapters = replace(settings, batch=1), replace(settings, tuning="peta")
     lighter = {
         "with a batch of 1": (one, serving),
@@ -152,8 +152,8 @@ def plan(
     }
     advice = next(
         (
-            f"it would fit {descriptions}"
-            for descriptions, other in lighter.items()
+            f"it would fit {change}"
+            for change, other in lighter.items()
             if other[0].teachers and other != (settings, serving) and fits(ladder[-1], *other)
         ),
         f"use a device with {least / GB + 0.05:.1f} GB",
