@@ -197,7 +197,7 @@ def test_what_cannot_fit_is_refused_with_what_would(small_teachers: None) -> Non
         planned(1000)
     one = replace(heavy, batch=1)
     least = sum(_parts_of(LADDER[-1], serving=False).values())
-    with pytest.raises(UserError, match="it would fit with adapters and not the whole base"):
+    with pytest.raises(UserError, match="it would fit with adapters instead of full tuning"):
         planned(least, replace(one, tuning="full"), serving=False)
 
 
@@ -226,8 +226,8 @@ def test_the_full_size_fits_24_gb_and_with_a_stated_loss_16() -> None:
     assert small.total < 16 * GB
     assert large.savings == MemorySavings()
     assert small.savings == MemorySavings(checkpointing=True)
-    assert "computed again in the backward pass" in small.sentence
-    # A number of each part that is known: 866 million weights of two bytes.
+    assert "gradient checkpointing" in small.sentence
+    # Known parameter counts, at two and four bytes each.
     assert large.parts["U-Net, frozen"] == pytest.approx(2 * 865_910_724, rel=1e-3)
     assert large.parts["adapters and heads"] == pytest.approx(4 * 22_684_160, rel=1e-3)
     assert large.parts["richdreamer: weights"] == 2 * 861_182_404
