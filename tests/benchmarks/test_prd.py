@@ -16,8 +16,8 @@ def test_it_runs_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
     small, full = printed.split("full size, random weights")
     for table, teachers in ((small, ("rgb", "geometry")), (full, ("mvdream", "richdreamer", "sd"))):
         parts = ["the student's steps", "decoding", "rendering the volume", "rendering the surface"]
-        parts += ["the backward pass", "the optimiser", *(f"teacher {name}" for name in teachers)]
+        parts += ["the backward pass", "the optimizer", *(f"teacher {name}" for name in teachers)]
         for part in parts:
             assert re.search(rf"^{part}.* [0-9.]+%  +[0-9.]+$", table, re.MULTILINE), part
-        assert " a second, batch 1" in table
+        assert " per second, batch 1" in table
     assert "The run takes" in full

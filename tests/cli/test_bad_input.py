@@ -127,7 +127,7 @@ def test_bad_arguments(refused: Refused, argv: list[str], sentence: str) -> None
             "'prompts.txt' contains no prompt (left out: 1 longer than 1000 characters)",
         ),
         (b"a cup\n\0\0\n", "'prompts.txt' holds NUL bytes"),
-        (b"a cup\n\xff\xfe\n", "'prompts.txt' is no UTF-8 text"),
+        (b"a cup\n\xff\xfe\n", "'prompts.txt' is not UTF-8 text"),
         (b" \n\t\n", "'prompts.txt' contains no prompt (left out: 2 blank); write one per line"),
         (b"", "'prompts.txt' contains no prompt; write one per line"),
         (b"x" * (16 * 2**20 + 1), "'prompts.txt' is larger than 16 MB: give fewer prompts."),

@@ -174,7 +174,7 @@ def test_a_table_with_seeds_and_names(cli: Cli, tmp_path: Path) -> None:
     ]
     assert (prompt, seed) == ("a hat", 9)
     assert re.fullmatch(r"out/a-hat-9-[0-9a-f]{8}\.glb", path)
-    assert "p.csv: 4 prompts; left out: 1 blank, 1 twice\n" in err
+    assert "p.csv: 4 prompts; left out: 1 blank, 1 duplicate\n" in err
     assert "Names changed to safe, unique ones: '../../up': up; 'Con': _Con; 'con': _con-2." in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "p.csv"]
 

@@ -16,9 +16,9 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.helpers import toy
-from tests.helpers.lessons import ORDER, toy_lesson
 from tests.helpers.pace import patience
 from tests.helpers.paths import ROOT
+from tests.helpers.training_setups import CONFIG, setup_toy
 from triplaneturbo.__main__ import main
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune import run as run_module
@@ -38,7 +38,7 @@ Cli = Callable[..., tuple[int, str, str]]
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Run the command in an empty folder with its own folder of adapters: exit code, output, errors."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runner, "prepare", toy_lesson)
+    monkeypatch.setattr(runner, "prepare", setup_toy)
     shelf = tmp_path / "library"
     monkeypatch.setattr(Run.keep, "__defaults__", (shelf,))
     monkeypatch.setattr(run_module.Order.check, "__defaults__", (shelf,))
@@ -58,7 +58,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def test_prompts_become_an_adapter(cli: Cli, tmp_path: Path) -> None:
     code, out, err = cli("--prompts", "mine.txt", *QUICK, "--rate", "2e-3", "--held-out", "0.3")
     assert code == 0, err
-    assert "4 prompts; left out: 1 blank, 1 twice" in err
+    assert "4 prompts; left out: 1 blank, 1 duplicate" in err
     assert "Skipped 2 prompts that the model cannot express" in err
     assert "'mauve', 'dragon'" in err
     assert "'wise'" in err
@@ -72,7 +72,7 @@ def test_prompts_become_an_adapter(cli: Cli, tmp_path: Path) -> None:
 
     code, _, err = cli("--prompts", "mine.txt", *QUICK)
     assert code == 2
-    assert "There is an adapter mine already" in err
+    assert "An adapter named mine already exists" in err
     code, _, err = cli(
         "--resume", "--name", "mine", *QUICK
     )  # nothing is left to be done, and it says so again
@@ -117,7 +117,7 @@ def test_one_prompt_is_enough(cli: Cli, tmp_path: Path) -> None:
     [
         ([], "Give either --prompts FILE or --corpus FILE"),
         (["--prompts", "none.txt"], "Cannot read 'none.txt'"),
-        (["--prompts", "mine.txt", "--name", "a/b"], "The name 'a/b' cannot be"),
+        (["--prompts", "mine.txt", "--name", "a/b"], "The name 'a/b' is invalid"),
         (["--prompts", "mine.txt", "--steps", "0"], "not 0"),
         (["--prompts", "mine.txt", "--steps", "1000000000"], "not 1000000000"),
         (["--prompts", "mine.txt", "--steps", "many"], "whole number"),
@@ -129,10 +129,10 @@ def test_one_prompt_is_enough(cli: Cli, tmp_path: Path) -> None:
         (["--prompts", "mine.txt", "--teachers", "owl"], "'owl'"),
         (["--prompts", "mine.txt", "--from", "nobody"], "There is no adapter 'nobody'"),
         (["--prompts", "mine.txt", "--column", "b"], "has no columns"),
-        (["--prompts", "blank.txt"], "No usable prompt is left"),
+        (["--prompts", "blank.txt"], "There is no usable prompt"),
         (["--prompts", "mine.txt", "--memory=-1"], "The memory in GB should be 0 to 10000, not -1.0"),
         (["--corpus", "mine.txt", "--held-out", "0.1"], "--held-out applies to --prompts only"),
-        (["--corpus", "mine.txt", "--model", "small"], "The model small knows a small world"),
+        (["--corpus", "mine.txt", "--model", "small"], "model small cannot be trained on a corpus"),
         (
             ["--prompts", "mine.txt", "--model", "small", "--teachers", "mvdream"],
             "small has no teacher mvdream",
@@ -156,7 +156,7 @@ def test_a_world_that_can_express_none_of_the_prompts(cli: Cli, tmp_path: Path) 
     (tmp_path / "far.txt").write_text("a mauve dragon\n")
     code, _, err = cli("--prompts", "far.txt", *QUICK)
     assert code == 2
-    assert err.splitlines()[-1].startswith("No usable prompt is left")
+    assert err.splitlines()[-1].startswith("There is no usable prompt")
     assert not (tmp_path / "runs").exists()
 
 
@@ -212,7 +212,7 @@ def test_what_all_processes_say_is_told_by_the_leading_one(
         yield Report(0, 4)
         raise CollectiveError("The rgb volume is not finite at iteration 4: give a lower rate.")
 
-    Run.begin(tmp_path / "runs" / "mine", ORDER)
+    Run.begin(tmp_path / "runs" / "mine", CONFIG)
     monkeypatch.setattr(distributed, "launched", launched)
     monkeypatch.setattr(Run, "train", train)
     code, _, err = cli("--resume", "--name", "mine", "--model", "small", "--device", "cpu")
@@ -221,15 +221,15 @@ def test_what_all_processes_say_is_told_by_the_leading_one(
 
 
 def test_a_run_goes_on_with_a_lower_rate_alone(cli: Cli, tmp_path: Path) -> None:
-    run = Run.begin(tmp_path / "runs" / "mine", ORDER)
-    with pytest.raises(UserError, match=r"lower rate than its 0\.001, not with 0\.01"):
+    run = Run.begin(tmp_path / "runs" / "mine", CONFIG)
+    with pytest.raises(UserError, match=r"lowered from 0\.001, not raised to 0\.01"):
         run.change(rate=0.01)
     with pytest.raises(UserError, match="The learning rate"):
         run.change(rate=0)
-    assert Run.open(run.folder).order == ORDER
+    assert Run.open(run.folder).order == CONFIG
     run.change()
     run.change(rate=1e-4, memory=12)
-    assert run.order == Run.open(run.folder).order == replace(ORDER, rate=1e-4, memory=12)
+    assert run.order == Run.open(run.folder).order == replace(CONFIG, rate=1e-4, memory=12)
     code, _, err = cli("--resume", "--name", "mine", "--rate", "5e-5", "--model", "small", "--device", "cpu")
     assert code == 0, err
     assert Run.open(run.folder).order.rate == 5e-5

@@ -1,4 +1,4 @@
-"""What all tests of this folder have."""
+"""Fixtures of the distillation tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Two threads on small tensors wait for each other more than they work where anything else runs."""
+    """Use one thread: on small tensors, synchronization costs more than it saves."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""The critic shares its teacher's weights, leaves the teacher alone, and learns what the student renders."""
+"""Critics share their teacher's weights, leave the teacher unchanged, and learn the student's renderings."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ def test_an_untaught_critic_says_what_its_teacher_says(kind: str) -> None:
     teacher = make()[2] if kind == "sd" else mvdream()
     given, shown = (scenes(), seen()) if kind == "sd" else four_views()
     critic = LoraCritic(teacher)
-    told = teacher.condition(shown, given)
+    condition = teacher.condition(shown, given)
     noisy = torch.randn(2, 1 if kind == "sd" else 4, 4, 8, 8)
     times = torch.tensor([30, 700])
-    wanted = teacher.predict(noisy, times, told, False)[0].detach()
-    torch.testing.assert_close(critic.predict(noisy, times, told), wanted, rtol=1e-5, atol=1e-5)
-    # Each step begins anew from the same noise, so the loss falls.
+    wanted = teacher.predict(noisy, times, condition, False)[0].detach()
+    torch.testing.assert_close(critic.predict(noisy, times, condition), wanted, rtol=1e-5, atol=1e-5)
+    # Each step draws the same noise, so the loss falls.
     z = torch.randn(2, *noisy.shape[1:])
     critic.optimizer.param_groups[0]["lr"] = 1e-2
     losses = []
     for _ in range(12):
-        losses.append(critic.accumulate(z, told, seeded()))
+        losses.append(critic.accumulate(z, condition, seeded()))
         critic.step(DistributedContext())
     assert losses[-1] < 0.9 * losses[0]
-    assert not torch.equal(critic.predict(noisy, times, told), wanted)
-    assert torch.equal(teacher.predict(noisy, times, told, False)[0], wanted)
+    assert not torch.equal(critic.predict(noisy, times, condition), wanted)
+    assert torch.equal(teacher.predict(noisy, times, condition, False)[0], wanted)
 
 
 def test_weights_are_shared_and_students_untouched() -> None:
@@ -78,7 +78,7 @@ def test_weights_are_shared_and_students_untouched() -> None:
 
 
 def test_vsd_is_nothing_where_the_critic_is_the_teacher_and_teaches_it() -> None:
-    """At first both say the same, so that guidance 1 gives no gradient; the critic gathers what to learn."""
+    """An untrained critic equals its teacher, so the gradient is zero at guidance 1; then it learns."""
     teacher = make()[2]
     critic = LoraCritic(teacher)
     found = score_gradients(teacher, seen(), scenes(), ScoreSettings("vsd"), seeded(), critic)
@@ -94,12 +94,12 @@ def test_vsd_is_nothing_where_the_critic_is_the_teacher_and_teaches_it() -> None
 def test_a_critic_goes_on_from_its_state() -> None:
     teacher = mvdream()
     given, shown = four_views()
-    told = teacher.condition(shown, given)
+    condition = teacher.condition(shown, given)
     z = torch.randn(2, 4, 4, 8, 8)
 
     def run(critic: LoraCritic, steps: range) -> LoraCritic:
         for i in steps:
-            critic.accumulate(z, told, seeded(i))
+            critic.accumulate(z, condition, seeded(i))
             critic.step(DistributedContext())
         return critic
 
@@ -108,7 +108,7 @@ def test_a_critic_goes_on_from_its_state() -> None:
     torch.manual_seed(1)
     half = run(LoraCritic(teacher), range(2))
     other = LoraCritic(teacher)
-    other.load(half.state())
+    other.load_state_dict(half.state_dict())
     run(other, range(2, 4))
     for one, two in zip(whole.parameters, other.parameters, strict=True):
         assert torch.equal(one, two)

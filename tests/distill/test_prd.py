@@ -1,4 +1,4 @@
-"""PRD learns, goes on where it was killed, and refuses what cannot be."""
+"""PRD learns, resumes exactly, and rejects invalid settings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHORT = replace(toy.SETTINGS, iterations=4)
 
 @torch.no_grad()
 def error(student: prd.Student) -> float:
-    """How far the student's renderings are from the two objects, in colour on a grey ground."""
+    """Return the mean colour error of the student's renderings of the two objects on grey."""
     scenes = toy.draw(np.random.default_rng(0), 2, 1)[0]
     scenes = replace(scenes, background=torch.full((2, 3), 0.5))
     generator = student.generator
@@ -42,7 +42,7 @@ def error(student: prd.Student) -> float:
 
 
 def run(folder: Path, settings: Settings = toy.SETTINGS, **how) -> dict[str, Tensor]:
-    """Train a new student in `folder`; its weights and their averages."""
+    """Train a new student in `folder`; return its weights and their averages."""
     prd.train(
         DistributedContext(), toy.student(), toy.teachers(), toy.draw, settings, folder, save_every=2, **how
     )
@@ -69,7 +69,7 @@ def test_it_learns_two_objects(tmp_path: Path, optimizer: OptimizerName, rate: f
         save_every=5,
         progress=keep,
     )
-    # The base is random and frozen: colours and the rough size are what twenty iterations can teach.
+    # The base is random and frozen, so 20 iterations learn only colours and rough sizes.
     assert error(student) < 0.88 * before
     for name in ("rgb volume", "rgb surface", "geometry volume"):
         assert logs[-1][name] < 0.9 * logs[0][name]
@@ -141,14 +141,14 @@ def test_a_run_that_is_done_does_no_more(tmp_path: Path) -> None:
 
 
 def test_other_settings_and_marks_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
-    """A lower rate is what a run that has lost its way is told to take: it alone may be given anew."""
+    """Only the learning rate may change, to a lower one: the remedy for a run that diverged."""
     run(tmp_path, replace(toy.SETTINGS, iterations=2))
     before = {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
     for change in ({"rate": 0.5}, {"steps": 1}, {"seed": 3}, {"batch": 3}):
         with pytest.raises(UserError, match=f"{next(iter(change))} .*not {next(iter(change.values()))}"):
             trainer(tmp_path, replace(toy.SETTINGS, iterations=2, **change))
     with pytest.raises(UserError, match="prompts None, not 'abc'"):
-        trainer(tmp_path, replace(toy.SETTINGS, iterations=2), mark={"prompts": "abc"})
+        trainer(tmp_path, replace(toy.SETTINGS, iterations=2), fingerprint={"prompts": "abc"})
     assert {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before
     assert trainer(tmp_path, replace(toy.SETTINGS, iterations=2, rate=1e-5)).finished
 
@@ -167,21 +167,21 @@ def test_a_critic_learns_along_and_is_taken_up_again(tmp_path: Path) -> None:
         return newest(folder)
 
     whole = run(tmp_path / "whole")
-    begun = run(tmp_path / "parts", stop=True)["critics"]["sd"]["weights"]
+    interrupted = run(tmp_path / "parts", stop=True)["critics"]["sd"]["weights"]
     parts = run(tmp_path / "parts")
     assert same(parts["weights"], whole["weights"])
     learned = whole["critics"]["sd"]["weights"]
     assert all(torch.equal(a, b) for a, b in zip(learned, parts["critics"]["sd"]["weights"], strict=True))
-    assert any(not torch.equal(a, b) for a, b in zip(learned, begun, strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(learned, interrupted, strict=True))
 
 
 def test_a_closed_form_has_no_critic(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no network"):
+    with pytest.raises(ValueError, match="needs a U-Net"):
         run(tmp_path, replace(SHORT, teachers={"rgb": TeacherSettings(kind="vsd")}))
 
 
 def test_a_scored_step_counts_as_it_does_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one step of K scored, the gradient is K times that step's part of Algorithm 1's."""
+    """With one of K steps scored, the gradient is K times that step's part of Algorithm 1."""
     student = toy.student()
     parameters = [p for p in student.generator.parameters() if p.requires_grad]
     settings = replace(toy.SETTINGS, steps=3)
@@ -197,7 +197,7 @@ def test_a_scored_step_counts_as_it_does_among_all(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(prd, "rendering_loss", loss)
         for p in parameters:
             p.grad = None
-        prd.iteration(student, [], toy.draw, settings, prd.Place(1), None)
+        prd.accumulate_gradients(student, [], toy.draw, settings, prd.Place(1), None)
         return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
 
     one = gradients(replace(settings, scored=1), [1.0])

@@ -1,4 +1,4 @@
-"""Several processes learn what one does, and no run is lost with a process, whenever that is killed."""
+"""Distributed training equals training in one process, and runs survive killed processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HALF = replace(SETTINGS, batch=1)
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
-    """All that a finished run has learned."""
+    """Return everything that a finished run has learned."""
     state = newest(folder)
     assert state["iteration"] == SETTINGS.iterations
     assert len(state["critics"]) == 1
@@ -44,21 +44,21 @@ def free_port() -> int:
 
 
 def two(folder: Path, *how: int) -> list:
-    """Two started processes, each with half of the batch; `how` as for `workers.train`."""
+    """Start two processes, each with half of the batch; `how` as for `workers.train`."""
     folder.mkdir(exist_ok=True)
     port = free_port()
     return [forked(workers.member, rank, 2, port, folder, HALF, *how) for rank in range(2)]
 
 
 def wait_for(path: Path) -> str:
-    """What stands in a file, as soon as something does."""
+    """Return the content of a file as soon as it has any."""
     until(lambda: path.exists() and path.read_text(), seconds=200)
     return path.read_text()
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Uninterrupted runs: by one process, and by two in `two`."""
+    """Uninterrupted runs with one process and, in `two`, with two."""
     folder = tmp_path_factory.mktemp("whole")
     for process in [forked(workers.train, folder), *two(folder / "two")]:
         process.join()
@@ -71,7 +71,7 @@ def test_two_processes_learn_what_one_learns_with_twice_the_batch(whole: Path) -
     for rank in range(2):
         for alone, shared in zip(one, logs(whole / "two", f"{rank}-of-2"), strict=True):
             assert alone.keys() == shared.keys()
-            # Adam makes a step of what is no more than rounding where there is no gradient.
+            # Where the gradient is zero, Adam turns rounding errors into full steps.
             exact = 1e-5 if alone["iteration"] == 0 else 2e-3
             assert shared == pytest.approx(alone, rel=exact)
     assert {"sd volume", "rgb surface"} <= {key for log in one for key in log}
@@ -117,19 +117,19 @@ def test_where_one_is_killed_the_others_end_and_the_run_goes_on(whole: Path, tmp
 
 
 def test_both_stop_for_one_whose_loss_is_not_finite(tmp_path: Path) -> None:
-    for process in two(tmp_path, -1, 12):  # an iteration has two answers on each rendering
+    for process in two(tmp_path, -1, 12):  # an iteration takes two answers per rendering
         process.join()
         assert process.exitcode == 1
-    told = [(tmp_path / f"told-{rank}").read_text() for rank in range(2)]
-    assert told[0] == told[1]
-    assert "The rgb volume is not finite at iteration 4: " in told[0]
+    messages = [(tmp_path / f"told-{rank}").read_text() for rank in range(2)]
+    assert messages[0] == messages[1]
+    assert "The rgb volume is not finite at iteration 4: " in messages[0]
     assert newest(tmp_path)["iteration"] == 2
 
 
 def test_a_launcher_ends_with_the_worker_that_is_killed(tmp_path: Path) -> None:
-    """torch.distributed.run is what `accelerate launch` calls, and starts sooner.
+    """Uses torch.distributed.run, which `accelerate launch` calls, because it starts faster.
 
-    That a run goes on after it is shown above, with processes that have the launcher's environment.
+    The tests above show that runs resume afterwards.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port"]
     command += [str(free_port()), "-m", "tests.helpers.standing_worker", str(tmp_path)]

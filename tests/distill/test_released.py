@@ -1,4 +1,4 @@
-"""Whole calls of the released guidance, all three teachers with their networks, on the public numbers."""
+"""The full released guidance with all three teachers, against the public implementation."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ Case = dict[str, Tensor]
 
 
 def smaller(images: Tensor) -> Tensor:
-    """Pictures [N, H, W, 4] that are taken for latents: [N, 4, 8, 8]."""
+    """Resize images [N, H, W, 4] that serve as latents to [N, 4, 8, 8]."""
     return F.interpolate(images.movedim(-1, 1), (8, 8), mode="bilinear", align_corners=False)
 
 
 class LatentMVDream(MVDream):
-    """Takes pictures of four channels for latents."""
+    """MVDream that uses four-channel images as latents."""
 
     def encode(self, seen: Renderings, scenes: SceneBatch, generator: torch.Generator) -> Tensor:
         return smaller(seen.rgb.flatten(0, 1)).unflatten(0, (-1, 4))
 
 
 class LatentStableDiffusion(StableDiffusion):
-    """The same, of the views that it is told, counted over all scenes."""
+    """Stable Diffusion that uses four-channel images as latents, with given view indices."""
 
     view: Tensor
 
@@ -49,13 +49,13 @@ class LatentStableDiffusion(StableDiffusion):
 
 
 class MadeRichDreamer(RichDreamer):
-    """Is shown pictures of normals and disparity that were made already."""
+    """RichDreamer that reads precomputed normals and disparity."""
 
     reads: tuple[str, ...] = ("normal", "depth")
 
 
 def embedding(case: Case, kind: str, otherwise: str):
-    """The encoder of a case: its captions, and one text for all else."""
+    """Return a text encoder with a case's embeddings of its captions and of any other text."""
     return lambda texts: case[f"text_{kind}"] if len(texts) == 2 else case[otherwise]
 
 
@@ -83,7 +83,7 @@ def test_whole_calls(parity: Path, number: int, monkeypatch: pytest.MonkeyPatch)
     )
     rgb, normal, near = (case[name].unflatten(0, (2, 4)) for name in ("rgb", "normal", "disparity"))
     seen = Renderings(rgb, torch.ones(2, 4, 16, 16), normal, near)
-    # The pictures of normals and disparity were made already.
+    # Normals and disparity are precomputed.
     monkeypatch.setattr(
         richdreamer, "normals_and_disparity", lambda given, _: torch.cat((given.normal, given.depth), -1)
     )

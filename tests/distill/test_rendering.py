@@ -1,4 +1,4 @@
-"""The student's renderings: what they show of a known field, and that shapes can be learned through them."""
+"""The student's renderings: correctness on a known field, and gradients to shape and colour."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.helpers import toy
 from triplaneturbo.distill import rendering
 from triplaneturbo.distill.losses import rendering_loss
-from triplaneturbo.distill.rendering import ask_colors, surface, volume
+from triplaneturbo.distill.rendering import query_colors, surface, volume
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.representations.triplane import FieldDecoder
 from triplaneturbo.teachers.base import SceneBatch
@@ -22,7 +22,7 @@ RADIUS = 0.6
 
 @pytest.fixture
 def ball() -> tuple[FieldDecoder, Tensor]:
-    """A field whose sdf is that of a ball, whatever the planes are; its colour varies."""
+    """A field with the SDF of a ball for any planes, and varying colours."""
     fields = FieldDecoder(GeneratorConfig(plane_channels=4, mlp_width=8, mlp_bias=True, sphere_radius=RADIUS))
     torch.nn.init.zeros_(fields.sdf[-1].weight)
     torch.nn.init.zeros_(fields.sdf[-1].bias)
@@ -40,7 +40,7 @@ def see(fields: FieldDecoder, planes: Tensor, where: SceneBatch, **how):
 
 
 def hits(where: SceneBatch, size: int = 32) -> tuple[Tensor, Tensor]:
-    """Where rays meet the ball, by the quadratic formula (nan: nowhere): points [B, V, h, w, 3], depth."""
+    """Return analytic ray intersections (nan if none): points [B, V, h, w, 3] and depth."""
     origins, directions = where.cameras.rays(size, size)
     along = -(origins * directions).sum(-1)
     aside = (origins.square().sum(-1) - along**2) - RADIUS**2
@@ -55,7 +55,7 @@ def test_volume_and_surface_see_a_ball(ball: tuple[FieldDecoder, Tensor]) -> Non
     where = scenes()
     points, depth = hits(where)
     inside = ~torch.isnan(depth)
-    inner = inside & (depth < depth[inside].quantile(0.8))  # away from the rim
+    inner = inside & (depth < depth[inside].quantile(0.8))  # away from the silhouette
     with torch.no_grad():
         seen = see(fields, planes, where).seen
         drawn = surface(fields, planes, where, see(fields, planes, where).sdf, 0.9, 32)
@@ -114,13 +114,13 @@ def test_colours_are_asked_where_they_are_wanted(ball: tuple[FieldDecoder, Tenso
     fields, planes = ball
     points = torch.rand(2, 50, 3) * 2 - 1
     where = torch.rand(2, 50) < 0.5
-    rgb = ask_colors(fields, planes, points, where)
+    rgb = query_colors(fields, planes, points, where)
     assert torch.allclose(rgb[where], fields.rgb(planes, points)[where], atol=1e-6)
     assert rgb[~where].abs().max() == 0
 
 
 def test_planes_learn_two_objects_from_their_teachers() -> None:
-    """Without a generator in between: scores, renderers and the field together find shapes and colours."""
+    """Scores, renderers and the field learn shapes and colours without a generator."""
     student = toy.student()
     fields = student.generator.heads["default"].fields
     planes = torch.nn.Parameter(torch.randn(2, 6, 8, 16, 16) * 0.1)
@@ -146,7 +146,7 @@ def test_planes_learn_two_objects_from_their_teachers() -> None:
 
 
 def bumpy(nodes: int = 40) -> Tensor:
-    """An uneven ball's sdf on a lattice over [-0.9, 0.9]^3, twice [2, R, R, R]."""
+    """Return the SDF grid of a bumpy ball over [-0.9, 0.9]^3, repeated [2, R, R, R]."""
     axis = torch.linspace(-0.9, 0.9, nodes)
     x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
     away = (x**2 + y**2 + z**2).sqrt()
@@ -177,7 +177,7 @@ def test_the_surface_shows_normals_and_depths(ball: tuple[FieldDecoder, Tensor])
 
 
 def test_the_lattice_learns_from_the_surface_s_normals_and_depths(ball: tuple[FieldDecoder, Tensor]) -> None:
-    """Against finite differences, away from the rim, where pixels are won and lost."""
+    """Against finite differences, away from the silhouette, where coverage changes."""
     fields, planes = ball
     where, sdf = scenes(), bumpy()
     draw = torch.Generator().manual_seed(1)
@@ -187,7 +187,7 @@ def test_the_lattice_learns_from_the_surface_s_normals_and_depths(ball: tuple[Fi
     kept = surface(fields, planes, where, sdf, 0.9, 32).opacity.flatten(0, 1)[:, None]
     inner = -torch.nn.functional.max_pool2d(-kept, 5, 1, 2).unflatten(0, (2, 4))[
         :, :, 0
-    ]  # five pixels' worth
+    ]  # eroded by two pixels
 
     def shown(sdf: Tensor, shrink: float) -> tuple[Tensor, Tensor]:
         drawn = surface(fields, planes, where, sdf, 0.9, 32, shape_shrink=shrink)
@@ -215,9 +215,9 @@ def test_pieces_leave_colours_and_their_gradients_as_they_are(
     points = torch.rand(2, 300, 3) * 2 - 1
     where = torch.rand(2, 300) < 0.7
     outcomes = []
-    for piece in (rendering.PIECE, 64):
-        monkeypatch.setattr(rendering, "PIECE", piece)
-        rgb = ask_colors(fields, planes, points, where)
+    for piece in (rendering.CHUNK, 64):
+        monkeypatch.setattr(rendering, "CHUNK", piece)
+        rgb = query_colors(fields, planes, points, where)
         gradients = torch.autograd.grad(rgb.square().sum(), [planes, *fields.color.parameters()])
         outcomes.append((rgb.detach(), *gradients))
     for found, wanted in zip(*outcomes, strict=True):

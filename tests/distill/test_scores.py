@@ -1,4 +1,4 @@
-"""Score distillation against a plain transcription of its formulas and the public numbers."""
+"""Score distillation against a plain float64 implementation and the public implementation."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from triplaneturbo.distill.scores import ScoreSettings, direction, draw, score_gradients, shifted
+from triplaneturbo.distill.scores import ScoreSettings, direction, draw, score_gradients, shift_timesteps
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.closed_form import ClosedFormRGB
 from triplaneturbo.toyworld.training.sizes import make_scheduler
 
 ALPHAS = make_scheduler().alphas_cumprod
-RATIO = 0.1  # RichDreamer's, which alone has one
+RATIO = 0.1  # shift of RichDreamer; the other teachers use 0
 
 
 class Formula:
-    """A denoiser of colours that is a formula in what it is shown; counts its calls."""
+    """A teacher with an analytic prediction that records its calls."""
 
     name, alphas = "formula", ALPHAS
     reads: tuple[str, ...] = ("rgb",)
@@ -47,14 +47,14 @@ class Formula:
 
 
 class Cosine:
-    """A critic that is a formula."""
+    """A critic with an analytic prediction."""
 
     def predict(self, noisy: Tensor, times: Tensor, condition: Any) -> Tensor:
         return torch.cos(noisy) * condition
 
 
 class Told:
-    """A denoiser that answers what it was told, whatever it is shown: with the caption, without, later."""
+    """A teacher with fixed predictions: conditional, unconditional and at the later timestep."""
 
     name, alphas = "told", ALPHAS
     reads: tuple[str, ...] = ("rgb",)
@@ -85,7 +85,7 @@ def seeded(seed: int = 5) -> torch.Generator:
 
 
 def transcribed(z: Tensor, teacher: Formula, settings: ScoreSettings) -> Tensor:
-    """g for z [B, n, ...], one image after the other in float64, drawn as `draw` draws."""
+    """Compute g for z [B, n, ...] image by image in float64, with the random draws of `draw`."""
     rng = seeded()
     times = torch.randint(settings.low, settings.high, (len(z),), generator=rng)
     noise = torch.randn(z.shape, generator=rng).double()
@@ -143,7 +143,7 @@ def test_the_direction_is_the_transcription_s(
     torch.testing.assert_close(g.double(), transcribed(z, teacher, settings), rtol=2e-4, atol=2e-5)
     assert error > 0
     assert len(teacher.calls) == (2 if kind == "asd" and shift else 1)
-    assert teacher.calls[0][1] == (guidance != 1 or kind == "csd")  # what is not needed is not asked for
+    assert teacher.calls[0][1] == (guidance != 1 or kind == "csd")  # unneeded predictions are skipped
     assert all(100 <= t < 980 for t in teacher.calls[0][0])
 
 
@@ -164,7 +164,7 @@ def test_gradients_are_means_over_scenes_and_views_times_the_weight() -> None:
 
 
 def test_ism_follows_the_path_of_inversion() -> None:
-    """Against the same path walked for one image after the other, in float64."""
+    """Against image-by-image inversion in float64."""
     settings = ScoreSettings("ism", guidance=7.5, low=30, high=900, stride=150, interval=60)
     z = torch.randn(4, 2, 3, 4, 4)
     draws = draw(z, settings, 999, seeded())
@@ -207,7 +207,7 @@ def test_scores_repeat_and_follow_their_seed() -> None:
 
 @pytest.mark.parametrize("kind", ["asd", "sds"])
 def test_a_single_picture_is_what_the_scores_lead_to(kind: Any) -> None:
-    """With one picture as data, both lead straight from what is rendered to that picture."""
+    """With a single data point, gradients point from the rendering to that image."""
     picture = torch.rand(1, 2, 4, 4, 3)
 
     def data(captions: Any, scenes: SceneBatch, seen: Renderings, reads: Any) -> list[Renderings]:
@@ -217,7 +217,7 @@ def test_a_single_picture_is_what_the_scores_lead_to(kind: Any) -> None:
     scenes, seen = where(1, 2), Renderings(torch.rand(1, 2, 4, 4, 3), torch.ones(1, 2, 4, 4))
     settings = ScoreSettings(kind, shift=0.5, low=20)
     slope = score_gradients(teacher, seen, scenes, settings, seeded()).by_field["rgb"]
-    # Views weigh differently, w(t) being theirs.
+    # Per view, as w differs between views.
     same = torch.cosine_similarity(slope.flatten(2), (seen.rgb - picture).flatten(2), dim=2)
     assert (same > 0.999).all()
 
@@ -229,13 +229,13 @@ def test_shifts_are_the_public_implementation_s(parity: Path, monkeypatch: pytes
         settings = ScoreSettings(shift=RATIO if row["module"] == "rd" else 0.0, low=row["min_step"])
         drawn = torch.tensor(row["u"])
         monkeypatch.setattr(torch, "rand", lambda *_, drawn=drawn, **__: drawn)
-        assert shifted(torch.tensor(row["t"]), settings, 999, seeded()).tolist() == row["t_plus"]
+        assert shift_timesteps(torch.tensor(row["t"]), settings, 999, seeded()).tolist() == row["t_plus"]
 
 
 def test_shifts_stay_among_the_timesteps() -> None:
     settings = ScoreSettings(shift=5.0, low=20)
     times = torch.arange(1000).repeat(20)
-    later = shifted(times, settings, 999, seeded())
+    later = shift_timesteps(times, settings, 999, seeded())
     assert (later >= times.clamp_min(1)).all()
     assert int(later.max()) <= 999
     assert torch.equal(later[times <= 20], times[times <= 20].clamp_min(1))
@@ -245,7 +245,7 @@ def test_shifts_stay_among_the_timesteps() -> None:
 @pytest.mark.parametrize("number", [0, 1, 2])
 @pytest.mark.parametrize("name", ["mv", "sd", "rd"])
 def test_released_gradients(parity: Path, name: str, number: int) -> None:
-    """The released variant, scene by scene: our mean over B scenes is 1 / B of its sum over them."""
+    """The released variant, scene by scene: it sums over scenes where ours averages."""
     case = load_file(parity / "asd" / f"{name}_case_{number}.safetensors")
     views = 1 if name == "sd" else 4
     z, wanted, text, free, later = (

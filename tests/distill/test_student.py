@@ -1,4 +1,4 @@
-"""A student of any model: what learns is float32, and savings of memory leave its gradients as they are."""
+"""Preparation of students: trained parameters are float32, and memory savings preserve gradients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 
 def gradients(student: Student, count: int = 2) -> tuple[Tensor, dict[str, Tensor]]:
-    """Planes of two prompts and the gradients of all that learns, of a fixed loss."""
+    """Return planes of two prompts and the gradients of a fixed loss."""
     generator = student.generator
     draw = torch.Generator().manual_seed(1)
     latents = generator.draw_latents(count, draw)
@@ -40,7 +40,7 @@ def gradients(student: Student, count: int = 2) -> tuple[Tensor, dict[str, Tenso
 
 
 def stirred(frozen: torch.dtype = torch.float32, checkpointing: bool = False) -> Student:
-    """The toy's student, an adapter that changes something in it."""
+    """Create the toy student with a nonzero adapter."""
     student = toy.student()
     generator = student.generator
     draw = torch.Generator().manual_seed(2)
@@ -56,7 +56,7 @@ def stirred(frozen: torch.dtype = torch.float32, checkpointing: bool = False) ->
 
 
 def apart(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
-    """The largest distance between gradients of the same parameter, relative to its gradient's length."""
+    """Return the largest relative error between gradients of the same parameter."""
     assert found.keys() == wanted.keys()
     return max(float((found[name] - value).norm() / value.norm()) for name, value in wanted.items())
 
@@ -87,7 +87,7 @@ def test_halves_that_are_frozen_leave_gradients_close(
 
 
 def test_a_change_smaller_than_a_half_can_hold_is_felt() -> None:
-    """Merged into weights of half precision it would be lost."""
+    """Merging into half-precision weights would lose the change."""
     students = [stirred(torch.bfloat16) for _ in range(2)]
     with torch.no_grad():
         for name, parameter in students[1].generator.named_parameters():
@@ -168,7 +168,10 @@ def test_another_adapter_to_begin_with(tmp_path: Path) -> None:
     ("how", "said"),
     [
         ({"adapter": Path("nowhere.safetensors")}, "File not found: nowhere"),
-        ({"adapter": Path("nowhere.safetensors"), "tuning": "full"}, "Full tuning has no adapter"),
+        (
+            {"adapter": Path("nowhere.safetensors"), "tuning": "full"},
+            "Full tuning cannot start from an adapter",
+        ),
     ],
 )
 def test_what_cannot_be_begun_with(how: dict, said: str) -> None:
@@ -179,7 +182,7 @@ def test_what_cannot_be_begun_with(how: dict, said: str) -> None:
 def test_an_adapter_without_planes_of_its_own_is_not_gone_on_with_as_peta(tmp_path: Path) -> None:
     model = tiny_model(tmp_path / "model", world=False)
     replace(GeneratorConfig.load(model), plane_lora=False).save(model)
-    with pytest.raises(UserError, match="choose lora tuning"):
+    with pytest.raises(UserError, match="use lora tuning"):
         load_student(model, None, CPU)
     assert load_student(model, None, CPU, tuning="lora").generator.adapter_layers()
 

@@ -66,13 +66,13 @@ def test_the_card_tells_of_prompts_only_how_many(hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("repository", "token", "said"),
     [
-        ("ducks", TOKEN, "The repository 'ducks' cannot be"),
-        ("you/../x", TOKEN, "cannot be"),
-        ("you/my--ducks", TOKEN, "cannot be"),
-        ("you/ducks", "", "Give a token"),
-        ("you/ducks", "two words", "Give a token"),
-        ("you/ducks", "hf_Wrong", "does not know this token"),
-        ("another/ducks", TOKEN, "may not write to another/ducks"),
+        ("ducks", TOKEN, "The repository name 'ducks' is invalid"),
+        ("you/../x", TOKEN, "is invalid"),
+        ("you/my--ducks", TOKEN, "is invalid"),
+        ("you/ducks", "", "Give an access token"),
+        ("you/ducks", "two words", "Give an access token"),
+        ("you/ducks", "hf_Wrong", "rejected this token"),
+        ("another/ducks", TOKEN, "no write permission for another/ducks"),
     ],
 )
 def test_what_is_refused_is_one_sentence_without_the_token(
@@ -90,8 +90,8 @@ def test_what_is_refused_is_one_sentence_without_the_token(
 def test_a_hub_that_refuses_everything_or_is_gone(hub: Hub, adapter: Path) -> None:
     hub.repos["you/ducks"] = Repo({})
     gone = adapter.with_name("gone.safetensors")
-    with pytest.raises(UserError, match="The adapter is gone"):
+    with pytest.raises(UserError, match="The adapter file no longer exists"):
         push("you/ducks", TOKEN, gone, "# ducks\n")
     hub.__exit__()
-    with pytest.raises(UserError, match="cannot be reached"):
+    with pytest.raises(UserError, match="is unreachable"):
         push("you/ducks", TOKEN, adapter, "# ducks\n")

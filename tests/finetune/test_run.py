@@ -1,4 +1,4 @@
-"""A run's folder: begun, gone on with after whatever ended it, kept in the library, thrown away."""
+"""A run's folder: started, resumed after interruptions, saved to the library, discarded."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.helpers import toy
-from tests.helpers.lessons import FOUND, ORDER, toy_lesson
 from tests.helpers.pace import patience
 from tests.helpers.paths import ROOT
+from tests.helpers.training_setups import CONFIG, MODEL_FILES, setup_toy
 from triplaneturbo.errors import UserError
-from triplaneturbo.finetune import runner as work
+from triplaneturbo.finetune import runner
 from triplaneturbo.finetune.config import PRESETS, FinetuneConfig
 from triplaneturbo.finetune.duration import estimate
 from triplaneturbo.finetune.run import Report, Run, runs
@@ -37,27 +37,27 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True, scope="module")
 def _toys() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work, "prepare", toy_lesson)
+        patch.setattr(runner, "prepare", setup_toy)
         yield
 
 
 def finish(run: Run) -> list[Report]:
-    return list(train(run, FOUND, CPU))
+    return list(train(run, MODEL_FILES, CPU))
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A finished run of `ORDER`, to be read or copied."""
-    run = Run.begin(tmp_path_factory.mktemp("finished") / "mine", ORDER)
+    """A finished run of `CONFIG`, to be read or copied."""
+    run = Run.begin(tmp_path_factory.mktemp("finished") / "mine", CONFIG)
     finish(run)
     return run
 
 
 @pytest.fixture(scope="module")
 def halfway(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run of `ORDER` that was closed when its second iteration had ended, to be copied."""
-    run = Run.begin(tmp_path_factory.mktemp("halfway") / "mine", ORDER)
-    training = train(run, FOUND, CPU)
+    """A run of `CONFIG` that was closed when its second iteration had ended, to be copied."""
+    run = Run.begin(tmp_path_factory.mktemp("halfway") / "mine", CONFIG)
+    training = train(run, MODEL_FILES, CPU)
     while next(training).iteration < 2:
         pass
     training.close()
@@ -69,12 +69,12 @@ def copied(run: Run, folder: Path) -> Run:
 
 
 def test_a_run_from_its_order_to_the_library(tmp_path: Path) -> None:
-    run = Run.begin(tmp_path / "runs" / "mine", replace(ORDER, held_out=("a flat blue box",)))
+    run = Run.begin(tmp_path / "runs" / "mine", replace(CONFIG, held_out=("a flat blue box",)))
     assert run.status["state"] == "ready"
     reports = finish(run)
     assert [report.iteration for report in reports if report.losses] == [1, 2, 3, 4]
-    assert reports[0].doing == "drawing the toys"
-    assert {report.doing for report in reports if report.iteration == 4} > {"judging a flat blue box"}
+    assert reports[0].doing == "rendering the toys"
+    assert {report.doing for report in reports if report.iteration == 4} > {"evaluating a flat blue box"}
     learning = [report for report in reports if report.losses]
     assert all(report.seconds > 0 for report in learning)
     assert learning[0].left > 0 == learning[-1].left
@@ -104,17 +104,17 @@ def test_a_run_from_its_order_to_the_library(tmp_path: Path) -> None:
     assert scores["after"]["learned"]["count"] == 4
     sheet = np.asarray(Image.open(path.with_name("sheet.png")))
     assert sheet.min() < 100 < sheet.max()
-    with pytest.raises(UserError, match="There is an adapter mine already"):
-        ORDER.check(library)
-    with pytest.raises(UserError, match="There is an adapter mine already"):
-        Run(run.folder, replace(ORDER, seed=5)).keep(library)
+    with pytest.raises(UserError, match="An adapter named mine already exists"):
+        CONFIG.check(library)
+    with pytest.raises(UserError, match="An adapter named mine already exists"):
+        Run(run.folder, replace(CONFIG, seed=5)).keep(library)
     run.discard()
     assert not run.folder.exists()
     assert path.is_file()
 
 
 def test_full_tuning_s_adapter_brings_the_base_that_was_learned(tmp_path: Path) -> None:
-    run = Run.begin(tmp_path / "mine", replace(ORDER, tuning="full", preview_every=0))
+    run = Run.begin(tmp_path / "mine", replace(CONFIG, tuning="full", preview_every=0))
     finish(run)
     tensors, base = split_base_tensors(load_file(run.keep(tmp_path / "library")))
     student = toy.student(replace(toy.SETTINGS, tuning="full")).generator
@@ -122,16 +122,16 @@ def test_full_tuning_s_adapter_brings_the_base_that_was_learned(tmp_path: Path) 
     before = base_parameters(student)
     assert set(base) == set(before)
     (tmp_path / "library" / "mine" / "order.json").write_text("what lies beside it may be broken")
-    with pytest.raises(UserError, match="mine comes from full fine-tuning and cannot be used as a starting"):
-        replace(ORDER, name="more", start="mine").check(tmp_path / "library")
+    with pytest.raises(UserError, match="mine was trained with full tuning"):
+        replace(CONFIG, name="more", start="mine").check(tmp_path / "library")
     moved = {name for name, value in base.items() if not torch.equal(value, before[name])}
     assert {"unet.conv_in.weight", "decoder.conv_in.weight"} <= moved
 
 
 def test_what_was_closed_goes_on_as_if_it_had_not_been(finished: Run, tmp_path: Path) -> None:
-    parts = Run.begin(tmp_path / "parts", ORDER)
+    parts = Run.begin(tmp_path / "parts", CONFIG)
     for stop in (1, 3):
-        work = train(parts, FOUND, CPU)
+        work = train(parts, MODEL_FILES, CPU)
         while next(work).iteration < stop:
             pass
         work.close()
@@ -149,8 +149,8 @@ def test_what_was_closed_goes_on_as_if_it_had_not_been(finished: Run, tmp_path: 
 
 
 def test_a_run_that_is_ended_early_is_judged_and_finished(tmp_path: Path) -> None:
-    run = Run.begin(tmp_path / "mine", ORDER)
-    for report in train(run, FOUND, CPU):
+    run = Run.begin(tmp_path / "mine", CONFIG)
+    for report in train(run, MODEL_FILES, CPU):
         run.ending = report.iteration == 1
     assert (run.status["state"], run.status["iteration"], run.status["iterations"]) == ("finished", 1, 4)
     assert run.sheet is not None
@@ -177,32 +177,32 @@ def test_a_preview_that_was_stopped_is_drawn_when_the_run_goes_on(halfway: Run, 
 
 
 def test_a_run_is_in_one_place_at_a_time(tmp_path: Path) -> None:
-    run = Run.begin(tmp_path / "mine", ORDER)
-    work = train(run, FOUND, CPU)
+    run = Run.begin(tmp_path / "mine", CONFIG)
+    work = train(run, MODEL_FILES, CPU)
     next(work)
     assert run.status["state"] == "running"
-    with pytest.raises(UserError, match="is under way"):
-        next(train(Run.open(tmp_path / "mine"), FOUND, CPU))
-    with pytest.raises(UserError, match="is under way"):
+    with pytest.raises(UserError, match="is in use"):
+        next(train(Run.open(tmp_path / "mine"), MODEL_FILES, CPU))
+    with pytest.raises(UserError, match="is in use"):
         run.discard()
     assert run.status["state"] == "running"
     work.close()
-    with pytest.raises(UserError, match="has learned nothing yet"):
+    with pytest.raises(UserError, match="has no result yet"):
         run.keep(tmp_path / "library")
-    with pytest.raises(UserError, match="There is a run mine already"):
-        Run.begin(tmp_path / "mine", ORDER)
+    with pytest.raises(UserError, match="A run named mine already exists"):
+        Run.begin(tmp_path / "mine", CONFIG)
 
 
 def test_a_killed_process_leaves_a_run_that_is_stopped(tmp_path: Path) -> None:
-    run = Run.begin(tmp_path / "mine", ORDER)
+    run = Run.begin(tmp_path / "mine", CONFIG)
     code = (
         "import os, signal, sys\nfrom pathlib import Path\n"
-        "from tests.helpers.lessons import FOUND, toy_lesson\n"
-        "from triplaneturbo.distill import work\nfrom triplaneturbo.finetune.run import Run\n"
+        "from tests.helpers.training_setups import MODEL_FILES, setup_toy\n"
+        "from triplaneturbo.finetune import runner\nfrom triplaneturbo.finetune.run import Run\n"
         "from triplaneturbo.finetune.runner import train\n"
         "import torch; torch.set_num_threads(1)\n"
-        "work.prepare = toy_lesson\n"
-        "for report in train(Run.open(Path(sys.argv[1])), FOUND, torch.device('cpu')):\n"
+        "runner.prepare = setup_toy\n"
+        "for report in train(Run.open(Path(sys.argv[1])), MODEL_FILES, torch.device('cpu')):\n"
         "    if report.iteration == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(run.folder)], cwd=ROOT, check=False)
@@ -214,7 +214,7 @@ def test_a_killed_process_leaves_a_run_that_is_stopped(tmp_path: Path) -> None:
 
 
 def test_an_error_is_told_and_what_was_learned_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run.begin(tmp_path / "mine", ORDER)
+    run = Run.begin(tmp_path / "mine", CONFIG)
 
     def vanished(rng: np.random.Generator, count: int, steps: int, place) -> list:
         if place.iteration == 2:
@@ -253,7 +253,7 @@ def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(
 
 def test_runs_are_listed_newest_first_and_broken_ones_left_out(tmp_path: Path) -> None:
     for number, name in enumerate(("first", "second")):
-        Run.begin(tmp_path / name, replace(ORDER, name=name))
+        Run.begin(tmp_path / name, replace(CONFIG, name=name))
         os.utime(tmp_path / name / "order.json", (number, number))
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "order.json").write_text("{")
@@ -267,19 +267,19 @@ def test_runs_are_listed_newest_first_and_broken_ones_left_out(tmp_path: Path) -
 
 
 def test_an_order_of_a_newer_version_is_read(tmp_path: Path) -> None:
-    ORDER.save(tmp_path)
+    CONFIG.save(tmp_path)
     told = json.loads((tmp_path / "order.json").read_text())
     (tmp_path / "order.json").write_text(json.dumps({**told, "fashion": 1}))
-    assert asdict(FinetuneConfig.load(tmp_path)) == asdict(ORDER)
+    assert asdict(FinetuneConfig.load(tmp_path)) == asdict(CONFIG)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"name": "a/b"}, "The name 'a/b' cannot be"),
-        ({"name": "../mine"}, "cannot be"),
-        ({"name": ""}, "cannot be"),
-        ({"prompts": ()}, "No usable prompt is left"),
+        ({"name": "a/b"}, "The name 'a/b' is invalid"),
+        ({"name": "../mine"}, "is invalid"),
+        ({"name": ""}, "is invalid"),
+        ({"prompts": ()}, "There is no usable prompt"),
         ({"iterations": 0}, "1 to 1,000,000, not 0"),
         ({"iterations": 10**9}, "not 1000000000"),
         ({"rate": 0}, "above 0 and at most 0.1, not 0"),
@@ -289,10 +289,10 @@ def test_an_order_of_a_newer_version_is_read(tmp_path: Path) -> None:
         ({"batch": 0}, "The batch"),
         ({"batch": True}, "The batch"),
         ({"teachers": ("rgb", "owl")}, "not 'owl'"),
-        ({"renderings": ()}, "No rendering is left"),
+        ({"renderings": ()}, "No rendering is selected"),
         ({"renderings": ("hologram",)}, "volume or surface"),
         ({"tuning": "guitar"}, "peta, lora or full"),
-        ({"tuning": "full", "start": "mine"}, "Full tuning has no adapter to begin with"),
+        ({"tuning": "full", "start": "mine"}, "Full tuning cannot start from an adapter"),
         ({"optimizer": "luck"}, "adamw, soap or adan"),
         ({"rank": 7}, "The rank"),
         ({"steps": -1}, "denoising steps"),
@@ -303,9 +303,9 @@ def test_an_order_of_a_newer_version_is_read(tmp_path: Path) -> None:
     ],
 )
 def test_orders_that_cannot_be_are_one_sentence(tmp_path: Path, change: dict, said: str) -> None:
-    ORDER.check(tmp_path)
+    CONFIG.check(tmp_path)
     with pytest.raises(UserError) as error:
-        replace(ORDER, **change).check(tmp_path)
+        replace(CONFIG, **change).check(tmp_path)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -313,17 +313,19 @@ def test_orders_that_cannot_be_are_one_sentence(tmp_path: Path, change: dict, sa
 @pytest.mark.parametrize("world", [True, False])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_are_orders(tmp_path: Path, preset: str, world: bool) -> None:
-    replace(ORDER, **PRESETS[preset](world)).check(tmp_path)
+    replace(CONFIG, **PRESETS[preset](world)).check(tmp_path)
 
 
 def test_try_is_estimated_at_less_than_five_minutes_of_two_cores() -> None:
-    order = replace(ORDER, prompts=tuple(f"a cup {letter}" for letter in "abcdefgh"), **PRESETS["try"](True))
-    told = estimate(order, True)
+    config = replace(
+        CONFIG, prompts=tuple(f"a cup {letter}" for letter in "abcdefgh"), **PRESETS["try"](True)
+    )
+    told = estimate(config, True)
     assert told.seconds is not None
     assert 200 < told.seconds < 300
     assert told.sentence == "About 4 min on two cores, and 2.2 GB."
-    assert estimate(replace(order, scored=0), True).seconds > 2 * told.seconds  # type: ignore[operator]
-    assert estimate(order, False).seconds is None
+    assert estimate(replace(config, scored=0), True).seconds > 2 * told.seconds  # type: ignore[operator]
+    assert estimate(config, False).seconds is None
 
 
 def test_listing_runs_loads_nothing_heavy() -> None:

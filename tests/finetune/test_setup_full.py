@@ -1,4 +1,4 @@
-"""The full model's fine-tuning, all of it at small sizes: three teachers, a run, an adapter, savings."""
+"""Fine-tuning of the full model at small sizes: teachers, runs, adapters, memory savings."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tests.helpers.pace import until
 from triplaneturbo.__main__ import main
 from triplaneturbo.distill import prd
 from triplaneturbo.distill import student as student_module
-from triplaneturbo.distill.loss_scaling import MOST_SKIPPED, LossScale
-from triplaneturbo.distill.memory.plan import LADDER, Plan, Savings
+from triplaneturbo.distill.loss_scaling import MAX_SKIPPED, LossScaler
+from triplaneturbo.distill.memory.plan import LADDER, MemorySavings, Plan
 from triplaneturbo.distill.prd import Student
 from triplaneturbo.errors import UserError
-from triplaneturbo.finetune import memory_plan as full_plan_module
+from triplaneturbo.finetune import memory_plan as memory_plan_module
 from triplaneturbo.finetune import run as run_module
-from triplaneturbo.finetune import setup_full as full_lesson_module
+from triplaneturbo.finetune import setup_full as setup_full_module
 from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.forecast import COUNTING, Forecast
-from triplaneturbo.finetune.memory_plan import computed_in, frozen_in, full_plan, full_settings
+from triplaneturbo.finetune.memory_plan import autocast_dtype, frozen_dtype, full_plan, full_settings
 from triplaneturbo.finetune.run import Run
 from triplaneturbo.finetune.setup_full import draw_views, load_parts
 from triplaneturbo.models import adapters
@@ -42,7 +42,7 @@ from triplaneturbo.utils.distributed import DistributedContext
 from triplaneturbo.utils.units import GB
 
 CPU = torch.device("cpu")
-ORDER = FinetuneConfig(
+CONFIG = FinetuneConfig(
     "mine", prompts=("a red cup", "a blue hat"), iterations=2, batch=1, steps=1, rate=2e-4, optimizer="adan",
     preview_every=0,
 )  # fmt: skip
@@ -55,25 +55,25 @@ def model(parity: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
 
 
 @pytest.fixture(scope="module")
-def found(model: Path) -> ModelFiles:
-    found = find_model(str(model), False)
-    convert_if_needed(found)
-    return found
+def model_files(model: Path) -> ModelFiles:
+    model_files = find_model(str(model), False)
+    convert_if_needed(model_files)
+    return model_files
 
 
 @pytest.fixture(scope="module")
-def unsaved(found: ModelFiles) -> tuple[dict[str, float], dict[str, Tensor], Student]:
-    """An iteration of `ORDER` that saves no memory."""
-    return one_iteration(found, Savings())
+def unsaved(model_files: ModelFiles) -> tuple[dict[str, float], dict[str, Tensor], Student]:
+    """An iteration of `CONFIG` that saves no memory."""
+    return one_iteration(model_files, MemorySavings())
 
 
 @pytest.fixture
 def cli(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Callable:
-    """Run a command in an empty folder with a library of its own: exit code, output, errors."""
+    """Run a command in an empty folder with its own adapter library: exit code, output, errors."""
     monkeypatch.chdir(tmp_path)
     shelf = tmp_path / "library"
     monkeypatch.setattr(Run.keep, "__defaults__", (shelf,))
-    monkeypatch.setattr(run_module.Order.check, "__defaults__", (shelf,))
+    monkeypatch.setattr(run_module.FinetuneConfig.check, "__defaults__", (shelf,))
     for function in (adapters.adapter, adapters.adapters):
         monkeypatch.setattr(function, "__defaults__", (shelf,))
 
@@ -112,7 +112,7 @@ def test_prompts_become_an_adapter_that_generates(cli: Callable, model: Path, tm
     resume = ["finetune", "--resume", "--name", "mine", "--runs", "runs"]
     code, _, err = cli(*resume, "--rate", "1e-2")
     assert code == 2
-    assert "A run can go on with a lower rate than its 0.0002, not with 0.01" in err
+    assert "can only be lowered from 0.0002, not raised to 0.01" in err
     code, _, err = cli(*resume, "--memory", "0.001")
     assert code == 2
     assert err.startswith("This run needs")
@@ -137,7 +137,7 @@ def test_prompts_become_an_adapter_that_generates(cli: Callable, model: Path, tm
 
 @pytest.mark.slow
 def test_a_corpus_is_judged_by_what_it_holds_out(cli: Callable, tmp_path: Path) -> None:
-    """Its column is chosen, and the prompts that it keeps for judging are not learned."""
+    """A column is chosen, and held-out prompts are not used for training."""
     learned = ["a red cup a", "a red cup b"]
     held = ["a blue hat", "a red cup b"]
     (tmp_path / "many.json").write_text(json.dumps({"mine": learned, "train": ["a cap"], "val": held}))
@@ -155,92 +155,104 @@ def test_a_corpus_is_judged_by_what_it_holds_out(cli: Callable, tmp_path: Path) 
     assert (scores["after"]["held out"]["count"], scores["after"]["learned"]["count"]) == (4, 2)
 
 
-def plan_with(savings: Savings, frozen: torch.dtype = torch.float32) -> Plan:
+def plan_with(savings: MemorySavings, frozen: torch.dtype = torch.float32) -> Plan:
     return Plan({}, savings, GB, frozen)
 
 
 def one_iteration(
-    found: ModelFiles, savings: Savings, frozen: torch.dtype = torch.float32, order: FinetuneConfig = ORDER
+    model_files: ModelFiles,
+    savings: MemorySavings,
+    frozen: torch.dtype = torch.float32,
+    run_config: FinetuneConfig = CONFIG,
 ) -> tuple[dict[str, float], dict[str, Tensor], Student]:
     """The log and the gradients of an iteration of K = 1, computed in the weights' precision."""
-    config = GeneratorConfig.load(found.folder)
+    config = GeneratorConfig.load(model_files.folder)
     student, teachers = load_parts(
-        order, found, config, DistributedContext(), plan_with(savings, frozen), files()
+        run_config, model_files, config, DistributedContext(), plan_with(savings, frozen), files()
     )
     for teacher in teachers:
         inner = teacher.teacher if isinstance(teacher, SequentialOffload) else teacher
         inner.autocast = None
-        assert isinstance(teacher, SequentialOffload) == savings.in_turn
+        assert isinstance(teacher, SequentialOffload) == savings.offload_teachers
         assert getattr(inner, "view_by_view", savings.views) == savings.views
-    settings = full_settings(order, config, CPU)
-    draw = draw_views(ORDER.prompts, 0, CPU)
-    scale = LossScale.beside(student.generator.dtype)
-    scale.factor = min(scale.factor, 2.0**6)  # from where a few steps are skipped
+    settings = full_settings(run_config, config, CPU)
+    draw = draw_views(CONFIG.prompts, 0, CPU)
+    scaler = LossScaler.for_dtype(student.generator.dtype)
+    scaler.factor = min(scaler.factor, 2.0**6)  # low enough that only a few steps are skipped
     named = {n: p for n, p in student.generator.named_parameters() if p.requires_grad}
-    for _ in range(MOST_SKIPPED):  # as a run does
-        log = prd.iteration(student, teachers, draw, settings, prd.Place(), None, scale=scale)
-        if scale.down(named.values()):
+    for _ in range(MAX_SKIPPED):  # as a run does
+        log = prd.accumulate_gradients(student, teachers, draw, settings, prd.Place(), None, scaler=scaler)
+        if scaler.unscale(named.values()):
             break
     return log, {n: p.grad for n, p in named.items() if p.grad is not None}, student
 
 
 def files() -> TeacherFiles:
-    return full_lesson_module.get_teachers(("mvdream", "richdreamer"))
+    return setup_full_module.get_teachers(("mvdream", "richdreamer"))
 
 
 @pytest.mark.slow
-def test_what_is_saved_reaches_the_parts_and_leaves_the_gradients(found: ModelFiles, unsaved: tuple) -> None:
+def test_what_is_saved_reaches_the_parts_and_leaves_the_gradients(
+    model_files: ModelFiles, unsaved: tuple
+) -> None:
     log, wanted, plain = unsaved
     assert not plain.generator._recomputing
     assert {"mvdream surface", "richdreamer volume", "sd volume"} <= log.keys()
     size = sum(float(value.norm()) ** 2 for value in wanted.values()) ** 0.5
     assert size > 0
-    for saved in ("texts", "views", "checkpointing", "in_turn"):
-        same_log, gradients, student = one_iteration(found, replace(Savings(), **{saved: True}))
+    for saved in ("texts", "views", "checkpointing", "offload_teachers"):
+        same_log, gradients, student = one_iteration(model_files, replace(MemorySavings(), **{saved: True}))
         assert student.generator._recomputing == (saved == "checkpointing")
         assert same_log == pytest.approx(log, rel=1e-3), saved
         assert gradients.keys() == wanted.keys()
-        apart = sum(float((gradients[name] - value).norm()) ** 2 for name, value in wanted.items()) ** 0.5
-        assert apart < 1e-3 * size, saved
+        difference = (
+            sum(float((gradients[name] - value).norm()) ** 2 for name, value in wanted.items()) ** 0.5
+        )
+        assert difference < 1e-3 * size, saved
 
 
 @pytest.mark.slow
-def test_halves_with_a_scaled_loss_learn_what_float32_learns(found: ModelFiles, unsaved: tuple) -> None:
-    """The precision of a GPU, all of it: student, teachers and savings."""
+def test_halves_with_a_scaled_loss_learn_what_float32_learns(model_files: ModelFiles, unsaved: tuple) -> None:
+    """The precision of a GPU for student, teachers and savings."""
     _, wanted, _ = unsaved
-    _, found_, student = one_iteration(found, LADDER[-1], torch.float16)
+    _, half_gradients, student = one_iteration(model_files, LADDER[-1], torch.float16)
     assert student.generator.dtype == torch.float16
-    assert found_.keys() == wanted.keys()
-    assert {value.dtype for value in found_.values()} == {torch.float32}
+    assert half_gradients.keys() == wanted.keys()
+    assert {value.dtype for value in half_gradients.values()} == {torch.float32}
     size = sum(float(value.norm()) ** 2 for value in wanted.values()) ** 0.5
-    apart = sum(float((found_[name] - value).norm()) ** 2 for name, value in wanted.items()) ** 0.5
-    assert apart < 0.05 * size
+    difference = (
+        sum(float((half_gradients[name] - value).norm()) ** 2 for name, value in wanted.items()) ** 0.5
+    )
+    assert difference < 0.05 * size
 
 
-def test_full_tuning_learns_the_base_and_is_taught_by_another(found: ModelFiles) -> None:
-    order, config = replace(ORDER, tuning="full"), GeneratorConfig.load(found.folder)
-    _, gradients, student = one_iteration(found, Savings(), order=order)
+def test_full_tuning_learns_the_base_and_is_taught_by_another(model_files: ModelFiles) -> None:
+    run_config, config = replace(CONFIG, tuning="full"), GeneratorConfig.load(model_files.folder)
+    _, gradients, student = one_iteration(model_files, MemorySavings(), run_config=run_config)
     assert gradients["unet.conv_in.weight"].any()
-    _, teachers = load_parts(order, found, config, DistributedContext(), plan_with(Savings()), files())
+    _, teachers = load_parts(
+        run_config, model_files, config, DistributedContext(), plan_with(MemorySavings()), files()
+    )
     (sd,) = (teacher for teacher in teachers if isinstance(teacher, StableDiffusion))
-    plain = load_base(found.base or found.folder)[0].state_dict()
+    plain = load_base(model_files.base or model_files.folder)[0].state_dict()
     with sd.base() as unet:
         assert not any(parameter.requires_grad for parameter in unet.parameters())
         assert unet.state_dict().keys() == plain.keys()
         assert all(torch.equal(value, plain[name]) for name, value in unet.state_dict().items())
     asked = {
-        names: full_plan(replace(order, teachers=names), found, config, CPU) for names in ((), ("mvdream",))
+        names: full_plan(replace(run_config, teachers=names), model_files, config, CPU)
+        for names in ((), ("mvdream",))
     }
-    assert "the base, as a teacher" in asked[()].table()
-    assert "the base, as a teacher" not in asked["mvdream",].table()
+    assert "separate base, as a teacher" in asked[()].table()
+    assert "separate base, as a teacher" not in asked["mvdream",].table()
     assert student.generator.unet.conv_in.weight.requires_grad
 
 
 @pytest.mark.parametrize("aside", [False, True])
 def test_texts_aside_stay_in_the_main_memory(
-    found: ModelFiles, aside: bool, monkeypatch: pytest.MonkeyPatch
+    model_files: ModelFiles, aside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The meta device stands in for another one."""
+    """The meta device replaces a GPU."""
     loaded = []
 
     def load(*args) -> TextEncoder:
@@ -251,76 +263,78 @@ def test_texts_aside_stay_in_the_main_memory(
     monkeypatch.setattr(student_module, "load_text", load)
     meta = torch.device("meta")
     student, _ = load_parts(
-        ORDER, found, GeneratorConfig.load(found.folder), DistributedContext(device=meta),
-        plan_with(Savings(texts=aside)), files(),
+        CONFIG, model_files, GeneratorConfig.load(model_files.folder), DistributedContext(device=meta),
+        plan_with(MemorySavings(texts=aside)), files(),
     )  # fmt: skip
     assert student.generator.device == meta
     assert [text.model.device.type for text in loaded] == ["cpu" if aside else "meta"] * 2
 
 
 def test_the_plan_follows_the_memory_that_is_given(
-    found: ModelFiles, monkeypatch: pytest.MonkeyPatch
+    model_files: ModelFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = GeneratorConfig.load(found.folder)
-    free = full_plan(ORDER, found, config, CPU)
-    assert free.savings == Savings()
+    config = GeneratorConfig.load(model_files.folder)
+    free = full_plan(CONFIG, model_files, config, CPU)
+    assert free.savings == MemorySavings()
     assert "mvdream: weights" in free.table()
-    less = full_plan(replace(ORDER, memory=(free.total - 1) / GB), found, config, CPU)
+    less = full_plan(replace(CONFIG, memory=(free.total - 1) / GB), model_files, config, CPU)
     assert less.total < free.total
-    # The main memory is the device's: nothing is won by what lies there.
-    assert less.savings in (Savings(views=True), Savings(checkpointing=True), LADDER[-2])
-    with pytest.raises(UserError, match=r"This run needs .* and the device has 0\.0 GB: take a device with"):
-        full_plan(replace(ORDER, memory=1e-3), found, config, CPU)
+    # The device's memory is the CPU's, so offloading saves nothing.
+    assert less.savings in (MemorySavings(views=True), MemorySavings(checkpointing=True), LADDER[-2])
+    with pytest.raises(UserError, match=r"This run needs .* and the device has 0\.0 GB: use a device with"):
+        full_plan(replace(CONFIG, memory=1e-3), model_files, config, CPU)
     with monkeypatch.context() as patch:
-        patch.setattr(full_plan_module, "free_memory", lambda _: None)
-        with pytest.raises(UserError, match="does not tell how much memory is free: give it in GB"):
-            full_plan(ORDER, found, config, CPU)
-        assert full_plan(replace(ORDER, memory=20), found, config, CPU).memory == 20 * GB
-    alone = full_plan(replace(ORDER, teachers=("sd",)), found, config, CPU)
+        patch.setattr(memory_plan_module, "free_memory", lambda _: None)
+        with pytest.raises(UserError, match="free memory is unknown on this system: give it in GB"):
+            full_plan(CONFIG, model_files, config, CPU)
+        assert full_plan(replace(CONFIG, memory=20), model_files, config, CPU).memory == 20 * GB
+    alone = full_plan(replace(CONFIG, teachers=("sd",)), model_files, config, CPU)
     assert "mvdream: weights" not in alone.table()
     assert alone.total < free.total
 
 
-def test_a_forecast_is_the_plan_told_later_and_kept(found: ModelFiles) -> None:
-    forecast = Forecast(found, CPU)
-    nothing = replace(ORDER, memory=1e-3)
-    assert forecast.of(ORDER) == forecast.of(nothing) == COUNTING
-    until(lambda: COUNTING not in (forecast.of(ORDER), forecast.of(nothing)), seconds=120)
-    plan = full_plan(ORDER, found, GeneratorConfig.load(found.folder), CPU)
-    told = forecast.of(ORDER)
+def test_a_forecast_is_the_plan_told_later_and_kept(model_files: ModelFiles) -> None:
+    forecast = Forecast(model_files, CPU)
+    nothing = replace(CONFIG, memory=1e-3)
+    assert forecast.of(CONFIG) == forecast.of(nothing) == COUNTING
+    until(lambda: COUNTING not in (forecast.of(CONFIG), forecast.of(nothing)), seconds=120)
+    plan = full_plan(CONFIG, model_files, GeneratorConfig.load(model_files.folder), CPU)
+    told = forecast.of(CONFIG)
     assert told.bytes == plan.total
     assert told.sentence.startswith("The run takes")
-    # Neither its name nor its length takes memory.
-    assert forecast.of(replace(ORDER, name="other", prompts=("a hat",), iterations=700)) == told
-    assert forecast.of(replace(ORDER, batch=2)) == COUNTING
-    assert forecast.of(nothing).words == "not here"
+    # Name and length do not affect the memory.
+    assert forecast.of(replace(CONFIG, name="other", prompts=("a hat",), iterations=700)) == told
+    assert forecast.of(replace(CONFIG, batch=2)) == COUNTING
+    assert forecast.of(nothing).words == "does not fit"
     assert forecast.of(nothing).sentence.startswith("This run needs")
 
 
-def test_what_the_full_model_cannot_be_taught(found: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = GeneratorConfig.load(found.folder)
+def test_what_the_full_model_cannot_be_taught(
+    model_files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = GeneratorConfig.load(model_files.folder)
     monkeypatch.setitem(mvdream.UNET, "cross_attention_dim", 8)
-    with pytest.raises(UserError, match=r"have 64 numbers, and MVDream reads 8: .*leave mvdream out"):
-        full_plan(ORDER, found, config, CPU)
-    assert full_plan(replace(ORDER, teachers=("sd",)), found, config, CPU)
+    with pytest.raises(UserError, match=r"have 64 dimensions, but MVDream needs 8:.*leave mvdream out"):
+        full_plan(CONFIG, model_files, config, CPU)
+    assert full_plan(replace(CONFIG, teachers=("sd",)), model_files, config, CPU)
 
 
 def test_a_gpu_computes_in_the_halves_that_it_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = torch.device("cuda", 0)
     for capability, kept in (((8, 0), torch.float16), ((6, 1), torch.float32)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, has=capability: has)
-        assert (frozen_in(gpu), computed_in(gpu)) == (kept, None)
-    assert LossScale.beside(torch.float16).on
-    assert frozen_in(CPU) == torch.float32
+        assert (frozen_dtype(gpu), autocast_dtype(gpu)) == (kept, None)
+    assert LossScaler.for_dtype(torch.float16).enabled
+    assert frozen_dtype(CPU) == torch.float32
 
 
-def test_a_new_adapter_has_all_of_the_schedules_before_it(found: ModelFiles) -> None:
-    config = GeneratorConfig.load(found.folder)
-    for order, begun in (
-        (ORDER, 1.0),
-        (replace(ORDER, rank=4), 1.0),  # the model's own
-        (replace(ORDER, rank=8), 0.0),
-        (replace(ORDER, tuning="lora"), 0.0),
-        (replace(ORDER, begun=0.5), 0.5),
+def test_a_new_adapter_has_all_of_the_schedules_before_it(model_files: ModelFiles) -> None:
+    config = GeneratorConfig.load(model_files.folder)
+    for run_config, begun in (
+        (CONFIG, 1.0),
+        (replace(CONFIG, rank=4), 1.0),  # the model's own
+        (replace(CONFIG, rank=8), 0.0),
+        (replace(CONFIG, tuning="lora"), 0.0),
+        (replace(CONFIG, begun=0.5), 0.5),
     ):
-        assert full_settings(order, config, CPU).begun == begun
+        assert full_settings(run_config, config, CPU).begun == begun

@@ -1,7 +1,7 @@
-"""Draw the axes that each teacher believes in beside an object with a face: python -m tests.helpers.frames
+"""Draw the world axes of each teacher over an object with a face: python -m tests.helpers.frames
 
-A row for our own space and one for each teacher that is told where its cameras stand; a column for each of
-four views, from azimuth 0 (our front) on. Red, green and blue are that teacher's x, y and z.
+One row for our own space and one for each camera-conditioned teacher; one column for each of four views,
+starting at azimuth 0 (our front). Red, green and blue are the teacher's x, y and z.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _COLORS = ("tab:red", "tab:green", "tab:blue")
 
 
 def views() -> Cameras:
-    """From the front, our left-hand side of it, behind and the other side, a little from above."""
+    """Four cameras at azimuths 0, 90, 180 and 270 degrees, slightly from above."""
     return orbit([0.0, 90.0, 180.0, 270.0], 20.0, 2.6, 40.0)
 
 
 def frames() -> dict[str, Tensor]:
-    """World axes as columns, in our coordinates [3, 3], of our own space and of each teacher's."""
+    """Return world axes as columns [3, 3] in our coordinates, for our own space and each teacher's."""
     kinds: dict[str, tuple[type[MultiView], bool]] = {
         "MVDream": (MVDream, False),
         "RichDreamer": (RichDreamer, False),
@@ -41,17 +41,17 @@ def frames() -> dict[str, Tensor]:
     }
     found = {"ours": torch.eye(3)}
     for name, (kind, released) in kinds.items():
-        teacher = kind.__new__(kind)  # where its cameras stand has nothing to do with its weights
+        teacher = kind.__new__(kind)  # camera conventions do not depend on the weights
         teacher.released = released  # type: ignore[attr-defined]
         told = teacher._cameras(views()).view(-1, 4, 4)[:, :3, :3]
-        turns = told @ views().c2w[:, :3, :3].mT  # from ours to its own, the same for all views
+        turns = told @ views().c2w[:, :3, :3].mT  # from our frame to the teacher's, the same for all views
         torch.testing.assert_close(turns, turns[:1].expand_as(turns), atol=1e-5, rtol=0)
         found[name] = turns[0].mT
     return found
 
 
 def draw() -> np.ndarray:
-    """The picture, uint8 [H, W, 3]."""
+    """Render the figure as uint8 [H, W, 3]."""
     cameras = views()
     thing = OBJECT_CLASSES["robot"]
     pictures = picture(thing.instance(0).placed(), thing.color, thing.accent_color, "", cameras, SIZE)

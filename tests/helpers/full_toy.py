@@ -1,4 +1,4 @@
-"""A full model and its three teachers, laid out as their authors lay them out: small, of random weights."""
+"""A small full model and its three teachers with random weights, in the released file layout."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ CONFIG = GeneratorConfig(
 
 
 def small_full(parity: Path, folder: Path, patch: pytest.MonkeyPatch) -> Path:
-    """A folder with a base in diffusers' layout and a released adapter; `get_teachers` finds the teachers.
+    """Create a folder with a diffusers base and a released adapter.
 
-    Pictures, lattices and what teachers look at are small, too.
+    Patches `get_teachers` to return small teachers, and reduces image and grid sizes.
     """
     torch.manual_seed(3)
     model = folder / "model"
@@ -67,5 +67,5 @@ def small_full(parity: Path, folder: Path, patch: pytest.MonkeyPatch) -> Path:
     for kind, size in ((MVDream, 32), (RichDreamer, 8)):
         text, _, *others = kind.__init__.__defaults__
         patch.setattr(kind.__init__, "__defaults__", (text, size, *others))
-    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))  # where the adapter is converted to
+    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))  # the converted adapter is cached there
     return model

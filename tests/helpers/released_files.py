@@ -1,4 +1,4 @@
-"""The full model's teachers as files in released naming, small ones."""
+"""Small checkpoints of the full model's teachers in released naming."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from triplaneturbo.teachers import full, mvdream, richdreamer
 
 
 def sizes(folder: Path) -> dict:
-    """The sizes of a network of the parity data."""
+    """Return the configuration of a network of the parity data."""
     return json.loads((folder / "config.json").read_text())["diffusers_config"]
 
 
 def small_text(folder: Path, width: int) -> None:
-    """A folder with a text encoder of random weights and the built-in model's tokenizer."""
+    """Create a folder with a random text encoder and the built-in model's tokenizer."""
     (folder / "tokenizer").mkdir(parents=True)
     for file in (SMALL / "tokenizer").iterdir():
         (folder / "tokenizer" / file.name).write_bytes(file.read_bytes())
@@ -36,7 +36,7 @@ def small_text(folder: Path, width: int) -> None:
 
 
 def small_teachers(parity: Path, folder: Path, patch: pytest.MonkeyPatch) -> dict[str, Path]:
-    """Small checkpoints, and a text encoder that fits RichDreamer's; the package takes their sizes."""
+    """Create small checkpoints and RichDreamer's text encoder, and patch the package's sizes to match."""
     patch.setattr(mvdream, "UNET", sizes(parity / "mvdream"))
     patch.setattr(mvdream, "VAE", sizes(parity / "mvdream_vae"))
     patch.setattr(richdreamer, "UNET", sizes(parity / "nd_mv"))

@@ -1,4 +1,4 @@
-"""Short runs of the toy, and what they leave."""
+"""Short runs of the toy problem, and access to their checkpoints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from triplaneturbo.utils.distributed import DistributedContext
 
 
 def trainer(folder: Path, settings: Settings = toy.SETTINGS, **how: Any) -> prd.Trainer:
-    """A trainer of a new student in `folder`; `how` may replace the student and its teachers."""
+    """Create a trainer in `folder`; keyword arguments may replace the student and its teachers."""
     student, teachers = how.pop("student", None), how.pop("teachers", None)
     return prd.Trainer(
         DistributedContext(),
@@ -29,12 +29,12 @@ def trainer(folder: Path, settings: Settings = toy.SETTINGS, **how: Any) -> prd.
 
 
 def newest(folder: Path) -> dict[str, Any]:
-    """The newest checkpoint of the run in `folder`."""
+    """Load the newest checkpoint of the run in `folder`."""
     return torch.load(max((folder / "checkpoints").glob("*.pt")), weights_only=True)
 
 
 def learned(state: dict[str, Any]) -> dict[str, Tensor]:
-    """All tensors of a checkpoint that learn, critics and averages among them."""
+    """Return all trained tensors of a checkpoint, including critics and averages."""
     critics = {
         f"critic {name} {i}": value
         for name, critic in state["critics"].items()
@@ -44,5 +44,5 @@ def learned(state: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    """Whether both have the same tensors by the same names, bit for bit."""
+    """Return whether both have the same names and bit-identical tensors."""
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

@@ -1,6 +1,6 @@
-"""A worker that a launcher starts: it meets the others, and the last one then stands still.
+"""Worker process for the test of the launcher: joins the others; the last one then hangs.
 
-It imports little, so that the launcher's test is not mostly spent on that: python -m ... FOLDER
+Imports little to keep the test fast. Usage: python -m tests.helpers.standing_worker FOLDER
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from triplaneturbo.utils.distributed import launched
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    with launched(os.environ) as team:
-        assert float(team.mean(torch.tensor(float(team.rank)))) == (team.size - 1) / 2
-        (folder / f"pid-{team.rank}.part").write_text(str(os.getpid()))
-        os.replace(folder / f"pid-{team.rank}.part", folder / f"pid-{team.rank}")
-        if team.rank == team.size - 1:
+    with launched(os.environ) as context:
+        assert float(context.mean(torch.tensor(float(context.rank)))) == (context.size - 1) / 2
+        (folder / f"pid-{context.rank}.part").write_text(str(os.getpid()))
+        os.replace(folder / f"pid-{context.rank}.part", folder / f"pid-{context.rank}")
+        if context.rank == context.size - 1:
             time.sleep(3600)  # until it is killed
-        team.wait()
+        context.wait()
         (folder / "passed").touch()

@@ -1,4 +1,4 @@
-"""A world of two objects and a student small enough to learn them while a test waits."""
+"""A toy problem: two objects, and a student small enough to learn them within a test."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch import Tensor
 
 from triplaneturbo.distill.prd import Place, Student
 from triplaneturbo.distill.settings import Settings, TeacherSettings
-from triplaneturbo.distill.student import unfreeze
+from triplaneturbo.distill.student import unfreeze_base
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.merged_lora import MergedLora
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.render.cameras import Cameras, orbit
 from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
-from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB, Sets
+from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB, ReferenceImages
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 from triplaneturbo.toyworld.scene.solid import Builder
 from triplaneturbo.toyworld.scene.view_renderer import NOTHING, Views, see
@@ -38,7 +38,7 @@ SETTINGS = Settings(
     eikonal=(30.0, 30.0), sparsity=(0.0, 0.0), average=0.5,
 )  # fmt: skip
 
-# As little as an iteration can be: what it learns does not matter.
+# The cheapest possible iteration, for tests in which the result does not matter.
 CHEAP = replace(
     SETTINGS, batch=1, steps=1, stride=2, nodes=12, renderings=("volume",),
     teachers={"rgb": TeacherSettings()},
@@ -46,13 +46,13 @@ CHEAP = replace(
 
 
 def cameras() -> Cameras:
-    """Four sides, a little from above."""
+    """Four sides, slightly from above."""
     return orbit([10.0, 100.0, 190.0, 280.0], 20.0, 2.5)
 
 
 @lru_cache(maxsize=2)
 def views(caption: str) -> Views:
-    """What the cameras see of the object that a caption names."""
+    """Views of the object that a caption names."""
     builder = Builder()
     if caption == CAPTIONS[0]:
         builder.box((0.7, 0.7, 0.25), paint="red")
@@ -64,7 +64,7 @@ def views(caption: str) -> Views:
 def data(
     captions: Sequence[str], scenes: SceneBatch, seen: Renderings, reads: tuple[str, ...]
 ) -> list[Renderings]:
-    """The one instance of each caption (`teachers.closed_form.Data`)."""
+    """Return the single instance of each caption (`teachers.closed_form.Data`)."""
     shown = [views(caption) for caption in captions]
     pick = (slice(None), slice(seen.first[0], None, seen.stride), slice(seen.first[1], None, seen.stride))
     paint, normal, depth = (
@@ -86,7 +86,7 @@ def data(
 
 
 def draw(rng: np.random.Generator, count: int, steps: int, place: Place = Place()) -> list[SceneBatch]:  # noqa: B008
-    """Both captions in turn, on random backgrounds."""
+    """Draw both captions alternately, on random backgrounds."""
     everyone, mine = count * place.size, place.own(count)
     texts = [CAPTIONS[i % 2] for i in range(everyone)][mine]
     one = cameras()
@@ -96,13 +96,13 @@ def draw(rng: np.random.Generator, count: int, steps: int, place: Place = Place(
 
 
 def embed(captions: list[str]) -> Tensor:
-    """A fixed random embedding of each caption [B, 4, 16]."""
+    """Return a fixed random embedding of each caption [B, 4, 16]."""
     rows = [torch.randn(4, 16, generator=torch.Generator().manual_seed(len(text))) for text in captions]
     return torch.stack(rows)
 
 
 def student(settings: Settings = SETTINGS) -> Student:
-    """A small student, the same at every call; what learns of it, and its ranks, are the settings'."""
+    """Create a small student, the same at every call, with the tuning and rank of the settings."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=8, block_out_channels=(16, 32), layers_per_block=1, attention_head_dim=(2, 4),
@@ -120,35 +120,35 @@ def student(settings: Settings = SETTINGS) -> Student:
     )  # fmt: skip
     generator = TriplaneGenerator(unet, vae, make_scheduler(), settings.fitted(config))
     if settings.tuning == "full":
-        unfreeze(generator)
+        unfreeze_base(generator)
     return Student(generator, MergedLora(generator), embed)
 
 
 def diffusion(student: Student) -> StableDiffusion:
-    """The student's own base as a teacher; random, as that is."""
+    """Create a Stable Diffusion teacher from the student's own (random) base."""
     generator = student.generator
     return StableDiffusion(student.folded.base, generator.vae, generator.scheduler, embed, 16)
 
 
 def teachers() -> list[Teacher]:
-    """Both closed forms."""
+    """Create both closed-form teachers."""
     alphas = make_scheduler().alphas_cumprod
     return [ClosedFormRGB(alphas, data), ClosedFormGeometry(alphas, data)]
 
 
 class Broken(ClosedFormRGB):
-    """Tells nonsense after some answers: `where` it encodes what it is shown, or where it predicts."""
+    """A teacher whose `encode` or `predict` (`where`) returns non-finite values after some answers."""
 
     def __init__(self, where: str, answers: int) -> None:
         super().__init__(make_scheduler().alphas_cumprod, data)
         self.where, self.left = where, answers
 
-    def encode(self, seen: Renderings, scenes: SceneBatch, chance: RandomStreams) -> Tensor:
-        return super().encode(seen, scenes, chance) * (
+    def encode(self, seen: Renderings, scenes: SceneBatch, rng: RandomStreams) -> Tensor:
+        return super().encode(seen, scenes, rng) * (
             math.nan if self.where == "encode" and self.left < 1 else 1
         )
 
-    def predict(self, noisy: Tensor, times: Tensor, condition: Sets, guided: bool):
+    def predict(self, noisy: Tensor, times: Tensor, condition: ReferenceImages, guided: bool):
         self.left -= 1
         if self.where == "predict" and self.left < 0:
             return torch.full_like(noisy, math.inf), None

@@ -1,7 +1,7 @@
-"""What processes of their own do in tests: runs of the toy, alone or as one of several.
+"""Subprocesses of tests: runs of the toy problem with one or several processes.
 
-They are forked from a server that has imported everything once (`forked`), as importing takes longer than
-training does.
+They are forked from a server that has imported everything once (`forked`), because imports take longer than
+training.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from triplaneturbo.distill.settings import Settings, TeacherSettings
 from triplaneturbo.errors import UserError
 from triplaneturbo.utils.distributed import DistributedContext, launched
 
-# Whatever draws random numbers is in it.
+# Includes every component that draws random numbers.
 SETTINGS = replace(
     toy.SETTINGS, iterations=6, rate=1e-3, scored=1, stride=2, surface_stride=2,
     teachers={
@@ -37,7 +37,7 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 
 
 def forked(function: Callable[..., None], *arguments: Any) -> ForkServerProcess:
-    """A started process that calls a function of a module; it has one thread."""
+    """Start a single-threaded process that calls a module-level function."""
     _CONTEXT.set_forkserver_preload(["tests.helpers.workers"])
     process = _CONTEXT.Process(target=function, args=arguments, daemon=True)
     process.start()
@@ -47,27 +47,27 @@ def forked(function: Callable[..., None], *arguments: Any) -> ForkServerProcess:
 def train(
     folder: Path,
     settings: Settings = SETTINGS,
-    team: DistributedContext | None = None,
+    context: DistributedContext | None = None,
     stuck: int = -1,
     mad: int = 99,
 ) -> None:
-    """Do or go on with a run of the toy; each iteration's log goes to a file for each process.
+    """Run or resume the toy problem; log each iteration to one file per process.
 
     Args:
-        stuck: the last process stands still before this iteration.
-        mad: how many answers the last process's teacher of colours gives before it tells nonsense.
+        stuck: the last process hangs before this iteration.
+        mad: number of answers of the last process's colour teacher before it returns non-finite values.
     """
     torch.set_num_threads(1)
     student = toy.student()
-    team = team or DistributedContext()
+    context = context or DistributedContext()
     colors, normals = toy.teachers()
-    if team.rank == team.size - 1:
+    if context.rank == context.size - 1:
         colors = toy.Broken("predict", mad)
     teachers = [colors, normals, toy.diffusion(student)]
-    trainer = prd.Trainer(team, student, teachers, toy.draw, settings, folder, save_every=2)
-    logs = folder / f"log-{team.rank}-of-{team.size}.jsonl"
+    trainer = prd.Trainer(context, student, teachers, toy.draw, settings, folder, save_every=2)
+    logs = folder / f"log-{context.rank}-of-{context.size}.jsonl"
     while not trainer.finished:
-        if trainer.iteration == stuck and team.rank == team.size - 1:
+        if trainer.iteration == stuck and context.rank == context.size - 1:
             (folder / "stuck").write_text(str(os.getpid()))
             time.sleep(3600)  # until it is killed
         log = {"iteration": trainer.iteration, **trainer.step()}
@@ -76,7 +76,7 @@ def train(
 
 
 def die_writing(folder: Path, write: int) -> None:
-    """The same, killed in the middle of that file which it writes, counted from 1."""
+    """Run `train`, killed while it writes the given file, counted from 1."""
     real, calls = os.fsync, iter(range(1, write + 1))
 
     def fsync(descriptor: int) -> None:
@@ -89,12 +89,12 @@ def die_writing(folder: Path, write: int) -> None:
 
 
 def member(rank: int, size: int, port: int, folder: Path, settings: Settings, *how: int) -> None:
-    """One of several processes that train; its environment is what a launcher gives it."""
+    """Run `train` as one of several processes, with the environment of a launcher."""
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in place.items()}}
     try:
-        with launched(os.environ) as team:
-            train(folder, settings, team, *how)
+        with launched(os.environ) as context:
+            train(folder, settings, context, *how)
     except UserError as error:
         (folder / f"told-{os.environ['RANK']}").write_text(str(error))
         raise SystemExit(1) from None

@@ -188,7 +188,7 @@ def test_a_run_is_stopped_and_kept_or_discarded(
 def test_there_is_one_run_at_a_time_and_what_cannot_be_is_no_run(engine: Engine, setup: Lesson) -> None:
     with pytest.raises(UserError, match="cannot express these prompts: 'a dragon'"):
         engine.begin_run(FinetuneConfig("ducks", ("a red duck", "a dragon")))
-    with pytest.raises(UserError, match=r"name '\.\./x' cannot be"):
+    with pytest.raises(UserError, match=r"name '\.\./x' is invalid"):
         engine.begin_run(order("../x"))
     assert engine.run_state() is None
     engine.begin_run(order())
@@ -200,7 +200,7 @@ def test_there_is_one_run_at_a_time_and_what_cannot_be_is_no_run(engine: Engine,
     engine.pause_run()
     setup.allowed.release()
     state_when(engine, lambda state: state.state == "paused")
-    with pytest.raises(UserError, match="There is a run ducks already"):
+    with pytest.raises(UserError, match="A run named ducks already exists"):
         engine.begin_run(order())
     engine.begin_run(order("cups", 1))
     setup.allowed.release()

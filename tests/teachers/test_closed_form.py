@@ -1,4 +1,4 @@
-"""The closed forms against Bayes' rule written out, numerical integration and slopes of the log density."""
+"""Closed-form teachers against Bayes' rule, numerical integration and the score of the log density."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor
 from triplaneturbo.models.schedule import shifted_timesteps
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.teachers.base import Renderings, SceneBatch
-from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB, levels, posterior_mean
+from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB, alpha_sigma, posterior_mean
 from triplaneturbo.toyworld.training.sizes import make_scheduler
 
 ALPHAS = torch.tensor([0.98, 0.7, 0.3, 0.02], dtype=torch.float64)
 
 
 class Shelf:
-    """Random pictures [I, V, H, W, 3] of captions, the same for every scene."""
+    """Random images [I, V, H, W, 3] by caption, the same for every scene."""
 
     def __init__(self, captions: Sequence[str], instances: int, views: int, side: int) -> None:
         draw = torch.Generator().manual_seed(3)
@@ -35,7 +35,7 @@ class Shelf:
         return [Renderings(one, torch.ones(one.shape[:-1])) for one in rgb]
 
     def data(self, *captions: str) -> Tensor:
-        """What a teacher of colours diffuses of these captions, one row a picture [I, V * 3 * H * W]."""
+        """Encoded images of captions, one row per image [I, V * 3 * H * W]."""
         return torch.cat([self.pictures[text] for text in captions]).movedim(-1, 2).flatten(1) * 2 - 1
 
 
@@ -50,7 +50,7 @@ def nothing_seen(where: SceneBatch, side: int) -> Renderings:
 
 
 def bayes(noisy: Tensor, kept: float, data: Tensor) -> Tensor:
-    """E[x0 | noisy] for one scene, written out with numbers alone: noisy [D], data [I, D]."""
+    """Return E[x0 | noisy] for one scene in scalar arithmetic: noisy [D], data [I, D]."""
     a, s = math.sqrt(kept), math.sqrt(1 - kept)
     exponents = [
         -sum((float(x) - a * float(y)) ** 2 for x, y in zip(noisy, row, strict=True)) for row in data
@@ -63,7 +63,7 @@ def bayes(noisy: Tensor, kept: float, data: Tensor) -> Tensor:
 def test_posterior_mean_is_an_integral() -> None:
     data = np.array([-0.8, -0.1, 0.05, 0.9])
     x0 = np.linspace(-1.5, 1.5, 60001)
-    narrow = 2e-3  # each picture a thin bump, so that there is a density to integrate
+    narrow = 2e-3  # width of the data points' densities, for numerical integration
     prior = np.exp(-((x0[:, None] - data) ** 2) / (2 * narrow**2)).sum(1)
     for kept in (0.9, 0.5, 0.05):
         a, s = math.sqrt(kept), math.sqrt(1 - kept)
@@ -132,19 +132,19 @@ def test_guidance_needs_a_world() -> None:
 @pytest.mark.parametrize("time", [0, 1, 20, 500, 980, 999])
 @pytest.mark.parametrize("apart", [2e-3, 2e-2, 1.0])
 def test_exact_in_float32_at_all_timesteps_of_stable_diffusion(time: int, apart: float) -> None:
-    """Pictures of a real size, differing a little or altogether, seen through noise from between them."""
+    """Realistic image sizes, with small and large differences between images."""
     alphas = make_scheduler().alphas_cumprod
     size = 4 * 3 * 32 * 32
     shared = torch.rand(1, 1, size, dtype=torch.float64) * 2 - 1
     data = shared + apart * torch.randn(1, 6, size, dtype=torch.float64) * (torch.rand(1, 6, size) < 0.05)
     times = torch.tensor([time])
     exact = data.mean(1)
-    alpha, sigma = levels(alphas, times, exact.float())
+    alpha, sigma = alpha_sigma(alphas, times, exact.float())
     noisy = (alpha * exact + sigma * torch.randn(1, size)).float()
     found = posterior_mean(noisy, alpha, sigma, data.float())
     wanted = posterior_mean(noisy.double(), alpha.double(), sigma.double(), data.float().double())
     assert torch.isfinite(found).all()
-    # Relative to what there is to be told apart. (At the least noise all depends on the last digits.)
+    # Relative to the differences between images. (At the lowest noise the last digits decide.)
     assert float((found - wanted).abs().max()) < 2e-3 * apart
     far = posterior_mean(100 * noisy, alpha, sigma, data.float())
     assert torch.isfinite(far).all()
@@ -154,7 +154,7 @@ def test_exact_in_float32_at_all_timesteps_of_stable_diffusion(time: int, apart:
 def test_the_student_s_own_timesteps_have_finite_levels() -> None:
     scheduler = make_scheduler()
     times = torch.tensor(shifted_timesteps(scheduler, 4))
-    alpha, sigma = levels(scheduler.alphas_cumprod, times, torch.zeros(4, 2, 3))
+    alpha, sigma = alpha_sigma(scheduler.alphas_cumprod, times, torch.zeros(4, 2, 3))
     assert alpha.shape == sigma.shape == (4, 1, 1)
     torch.testing.assert_close(alpha**2 + sigma**2, torch.ones(4, 1, 1))
     assert (alpha > 0).all()
@@ -181,7 +181,7 @@ def test_scenes_do_not_mix() -> None:
 
 
 def test_views_of_a_scene_are_weighed_together() -> None:
-    """What the first view gives away decides about the second, where both pictures fit equally well."""
+    """The first view decides between two images that fit the second view equally well."""
     shelf = Shelf(["a"], instances=2, views=2, side=2)
     teacher = ClosedFormRGB(ALPHAS, shelf)
     where = scenes(["a"], 2)

@@ -1,4 +1,4 @@
-"""Each teacher looks at our front from where its authors put azimuth 0; the picture beside shows it."""
+"""Coordinate frames of the teachers: our front is at their azimuth 0; see frames.png."""
 
 from __future__ import annotations
 

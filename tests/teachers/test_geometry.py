@@ -1,4 +1,4 @@
-"""What teachers of geometry are shown of a rasterised mesh, on the public numbers."""
+"""Input of the geometry teachers for a rasterized mesh, against the public implementation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def test_normals_and_disparity_of_a_raster(parity: Path, number: int) -> None:
     cameras = Cameras(case["c2w"], torch.full((8,), torch.pi / 3))
     mask = case["mask"][..., 0].unflatten(0, (2, 4))
     normal = case["gb_normal_world"].unflatten(0, (2, 4))
-    # The released rasteriser takes clip z for the depth; ours takes the depth itself (facts/teachers.md 12).
+    # The released rasterizer uses clip-space z as the depth; ours uses the depth itself (docs/teachers.md,
+    # "Recipe of the released trainer").
     depth = case["depth"][..., 0].unflatten(0, (2, 4))
     seen = Renderings(torch.empty(0), mask, normal, depth)
     found = normals_and_disparity(seen, SceneBatch(["a", "b"], cameras, 4, torch.ones(2, 3))).flatten(0, 1)

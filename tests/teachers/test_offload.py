@@ -13,7 +13,7 @@ from triplaneturbo.distill.scores import ScoreSettings, score_gradients
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.mvdream import MVDream
-from triplaneturbo.teachers.offload import SequentialOffload, attending, offload_sequentially
+from triplaneturbo.teachers.offload import SequentialOffload, offload_sequentially, on_device
 from triplaneturbo.teachers.richdreamer import RichDreamer
 
 CPU = torch.device("cpu")
@@ -66,7 +66,7 @@ def seen() -> Renderings:
 
 def opinion(teacher) -> tuple[dict[str, Tensor], float]:
     draw = torch.Generator().manual_seed(3)
-    with attending(teacher):
+    with on_device(teacher):
         found = score_gradients(teacher, seen(), SCENES, ScoreSettings(guidance=5.0), draw)
     return found.by_field, found.error
 
@@ -86,16 +86,16 @@ def test_what_came_is_let_go_and_what_lives_in_memory_stays() -> None:
     network = teacher.teacher.networks[0]
     weight = network.conv_in.weight
     home = weight.data_ptr()
-    with attending(teacher):
+    with on_device(teacher):
         there = weight.data_ptr()
         assert there != home
-        with teacher.attending():  # once more: nothing moves
+        with teacher.on_device():  # once more: nothing moves
             assert weight.data_ptr() == there
         assert weight.data_ptr() == there
         gone = weakref.ref(weight.data.untyped_storage())
     assert weight.data_ptr() == home
     assert gone() is None
-    with pytest.raises(ZeroDivisionError), teacher.attending():
+    with pytest.raises(ZeroDivisionError), teacher.on_device():
         raise ZeroDivisionError
     assert weight.data_ptr() == home
 
@@ -106,8 +106,8 @@ def test_asked_by_itself_it_comes_for_that_call() -> None:
     for one in (whole, teacher):
         with torch.no_grad():
             z = one.encode(seen(), SCENES, torch.Generator().manual_seed(0))
-            told = one.condition(seen(), SCENES)
-            answers.append(one.predict(z, torch.tensor([300]), told, True))
+            condition = one.condition(seen(), SCENES)
+            answers.append(one.predict(z, torch.tensor([300]), condition, True))
     assert all(torch.equal(a, b) for a, b in zip(*answers, strict=True))
     assert (teacher.name, teacher.reads) == (whole.name, whole.reads)
 

@@ -89,7 +89,7 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
         says(page, "#train-counted", "“a dragon”: it does not know 'dragon'")
         says(page, "#train-estimate", r"Try\d+ min")
         page.click("#train-begin")
-        says(page, "#train-status", "The name '' cannot be")
+        says(page, "#train-status", "The name '' is invalid")
         page.get_by_label("Name", exact=True).fill("cups")
         page.get_by_text("Settings", exact=True).click()
         for label, value in {
@@ -160,7 +160,7 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
         )
 
         page.get_by_text("Push to the Hub", exact=True).click()
-        for token, said in (("hf_wrong", "The hub does not know this token"), (TOKEN, "Published at http")):
+        for token, said in (("hf_wrong", "The hub rejected this token"), (TOKEN, "Published at http")):
             page.get_by_label("Repository").fill("you/cups")
             page.get_by_label("Token").fill(token)
             page.click("#hub-push")

@@ -1,4 +1,4 @@
-"""From planes to a loss: rendered both ways, shown to the teachers, who say what they would change."""
+"""The loss of triplanes: volume and surface renderings, scored by the teachers, plus regularizers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 from triplaneturbo.distill.critic import LoraCritic
 from triplaneturbo.distill.rendering import surface, volume
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
-from triplaneturbo.distill.settings import Settings, Span, between
+from triplaneturbo.distill.settings import Schedule, Settings, interpolate
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
-from triplaneturbo.teachers.offload import attending
+from triplaneturbo.teachers.offload import on_device
 from triplaneturbo.utils.random_streams import RandomStreams
 
 
@@ -24,64 +24,74 @@ def rendering_loss(
     scenes: SceneBatch,
     settings: Settings,
     progress: float,
-    rng: np.random.Generator,
-    chance: RandomStreams,
+    shared_rng: np.random.Generator,
+    rng: RandomStreams,
     log: dict[str, float],
     critics: Mapping[str, LoraCritic] | None = None,
 ) -> Tensor:
-    """Render planes [B, 6, C, H, W] both ways and ask the teachers; a scalar whose gradient is theirs.
+    """Render planes both ways and return a scalar loss whose gradient is that of the teachers' scores.
 
     Args:
-        progress: how much of the schedules is done, 0 to 1.
-        rng: draws what all scenes share.
-        chance: draws what differs from scene to scene.
-        log: gets the regularisers and, by teacher and rendering, what the teachers' weights were computed
-            from, added to what it has.
-        critics: of the teachers that have one, by name; their gradients are accumulated, too.
+        generator: provides the field decoder.
+        planes: triplanes [B, 6, C, H, W].
+        teachers: teachers with an entry in `settings.teachers` are used.
+        progress: position in the schedules, 0 to 1.
+        shared_rng: draws what all scenes share.
+        rng: draws what differs between scenes.
+        log: receives the regularizers and, as "<teacher> <rendering>", the mean errors of the scores; values
+            are added to existing entries.
+        critics: critics by teacher name; their gradients are accumulated, too.
     """
 
-    def now(span: Span) -> float:
-        return between(span, progress)
+    def now(schedule: Schedule) -> float:
+        return interpolate(schedule, progress)
 
     fields = generator.heads[generator.active].fields
-    first, other = (
-        (int(rng.integers(stride)), int(rng.integers(stride)))
+    volume_offset, surface_offset = (
+        (int(shared_rng.integers(stride)), int(shared_rng.integers(stride)))
         for stride in (settings.stride, settings.surface_stride)
     )
-    # The lattice's size varies, so that the field is learned between nodes and in the corners, too.
-    half = float(rng.uniform(0.86, 1.0))
-    view = volume(fields, planes, scenes, size=settings.size, stride=settings.stride, first=first,
+    # Vary the grid's extent, so that the field is trained between nodes and in the corners, too.
+    half = float(shared_rng.uniform(0.86, 1.0))
+    view = volume(fields, planes, scenes, size=settings.size, stride=settings.stride, first=volume_offset,
                   nodes=settings.nodes, half=half, sharpness=now(settings.sharpness),
-                  color_shrink=now(settings.color_shrink), jitter=chance)  # fmt: skip
-    shown: dict[str, Renderings] = {}
+                  color_shrink=now(settings.color_shrink), jitter=rng)  # fmt: skip
+    renderings: dict[str, Renderings] = {}
     if "volume" in settings.renderings:
-        shown["volume"] = view.seen
+        renderings["volume"] = view.seen
     if "surface" in settings.renderings:
-        told = (settings.teachers.get(teacher.name) for teacher in teachers if "depth" in teacher.reads)
-        wanted = any(how is not None and "surface" in how.renderings for how in told)
-        shown["surface"] = surface(
-            fields, planes, scenes, view.sdf, half, settings.size, settings.surface_stride, other,
-            settings.shape_shrink if wanted else 0.0,
+        geometry_settings = (settings.teachers.get(t.name) for t in teachers if "depth" in t.reads)
+        needs_geometry = any(s is not None and "surface" in s.renderings for s in geometry_settings)
+        renderings["surface"] = surface(
+            fields, planes, scenes, view.sdf, half, settings.size, settings.surface_stride, surface_offset,
+            settings.shape_shrink if needs_geometry else 0.0,
         )  # fmt: skip
     loss = now(settings.eikonal) * view.eikonal + now(settings.sparsity) * view.sparsity
     for key, value in (("eikonal", view.eikonal), ("opacity", view.seen.opacity.mean())):
         log[key] = log.get(key, 0.0) + float(value.detach())
     for teacher in teachers:
-        how = settings.teachers.get(teacher.name)
-        if how is None or rng.random() >= how.share:
+        teacher_settings = settings.teachers.get(teacher.name)
+        if teacher_settings is None or shared_rng.random() >= teacher_settings.share:
             continue
-        with attending(teacher):
-            for name, seen in shown.items():
-                if name not in how.renderings or any(getattr(seen, part) is None for part in teacher.reads):
+        score = ScoreSettings(
+            kind=teacher_settings.kind,
+            guidance=now(teacher_settings.guidance),
+            shift=teacher_settings.shift,
+            low=int(now(settings.low)),
+            high=settings.high,
+            weight=teacher_settings.weight / teacher_settings.share,
+            clean_weight=teacher_settings.clean_weight,
+            sum_scenes=teacher_settings.sum_scenes,
+        )
+        critic = critics.get(teacher.name) if critics else None
+        with on_device(teacher):
+            for name, rendering in renderings.items():
+                missing = any(getattr(rendering, field) is None for field in teacher.reads)
+                if name not in teacher_settings.renderings or missing:
                     continue
-                score = ScoreSettings(kind=how.kind, guidance=now(how.guidance), shift=how.shift,
-                                      low=int(now(settings.low)), high=settings.high,
-                                      weight=how.weight / how.share, clean_weight=how.clean_weight,
-                                      sum_scenes=how.sum_scenes)  # fmt: skip
-                critic = critics.get(teacher.name) if critics else None
-                gradients = score_gradients(teacher, seen, scenes, score, chance, critic)
-                for where, gradient in gradients.by_field.items():
-                    loss = loss + (getattr(seen, where) * gradient).sum()
+                gradients = score_gradients(teacher, rendering, scenes, score, rng, critic)
+                for field, gradient in gradients.by_field.items():
+                    loss = loss + (getattr(rendering, field) * gradient).sum()
                 key = f"{teacher.name} {name}"
                 log[key] = log.get(key, 0.0) + gradients.error
     return loss

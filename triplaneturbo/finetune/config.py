@@ -1,4 +1,4 @@
-"""What a user asks of a fine-tuning run, checked before any work starts. Imports nothing heavy."""
+"""FinetuneConfig: the options of a fine-tuning run and their validation. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -23,38 +23,37 @@ TUNINGS = ("peta", "lora", "full")
 OPTIMIZERS = ("adamw", "soap", "adan")
 RENDERINGS = ("volume", "surface")
 RANKS = (0, 4, 8, 16, 32)
-# By whether the model is one of the small world; in the order in which they are asked.
+# Teachers by whether the model is a toy-world model, in the order of evaluation.
 TEACHERS = {True: ("rgb", "geometry", "sd"), False: ("mvdream", "richdreamer", "sd")}
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """A run, as its user says it; kept as `order.json` in the run's folder.
+    """Options of a fine-tuning run, saved as `order.json` in the run's folder.
 
     Attributes:
-        name: of the adapter that comes of it, as the library has names.
-        prompts: what is learned.
-        held_out: what is only judged by.
-        corpus: a file of very many prompts, which is streamed and takes the place of `prompts`; "": none.
-        column: of the corpus, where it has several; "": the one that is called prompt or the like.
-        embeddings: a folder of text embeddings that `python -m triplaneturbo embed` has made; "": none.
-        iterations: optimiser steps.
-        batch: prompts an iteration and process.
-        rate: the highest learning rate.
+        name: name of the resulting adapter.
+        prompts: training prompts.
+        held_out: prompts that are used for evaluation only.
+        corpus: file with a large number of prompts that is streamed instead of `prompts`; "" for none.
+        column: column of the corpus; "" for the one named prompt or similar.
+        embeddings: folder of text embeddings computed by `python -m triplaneturbo embed`; "" for none.
+        iterations: optimizer steps.
+        batch: prompts per iteration and process.
+        rate: maximum learning rate.
         optimizer: "adamw", "soap" or "adan".
-        teachers: those that are asked, by name; (): all of the model's.
-        start: the library's adapter that the run begins with; "": the model's own.
-        tuning: what learns: "peta", "lora" or "full".
-        rank: of a new adapter that begins from nothing; 0: the model's own rank, so that its adapter is begun
-            with.
-        steps: K; 0: the model's own.
-        scored: how many of the K steps are rendered in an iteration; 0: all.
+        teachers: names of the teachers; () for all teachers of the model.
+        start: adapter to start from; "" for the model's own.
+        tuning: what is trained: "peta", "lora" or "full".
+        rank: rank of a new adapter; 0 for the model's own rank, so that its adapter can be the start.
+        steps: number of denoising steps K; 0 for the model's own.
+        scored: number of the K steps that are scored per iteration; 0 for all.
         renderings: "volume", "surface" or both.
-        begun: how much of the schedules lies behind the trained adapter that the run begins with, 0 to 1.
-        seed: of all random numbers.
-        preview_every: iterations between pictures; 0: none are drawn.
-        preview_prompts: what they show; (): held-out prompts, then learned ones, eight in all.
-        memory: GB (2^30 bytes) of the device that a run of the full model may have; 0: what is free of it.
+        begun: position in the schedules of the adapter that the run starts from, 0 to 1.
+        seed: seed of all random numbers.
+        preview_every: iterations between previews; 0 for none.
+        preview_prompts: prompts of the previews; () for up to eight held-out, then training prompts.
+        memory: GB (2^30 bytes) of device memory for a run of the full model; 0 for all that is free.
     """
 
     name: str
@@ -81,40 +80,40 @@ class FinetuneConfig:
     memory: float = 0.0
 
     def check(self, library: Path = ADAPTERS) -> None:
-        """Nothing, if a run can be made of it.
+        """Validate the configuration for a new run.
 
         Args:
-            library: the folder of adapters.
+            library: folder of adapters.
 
         Raises:
-            UserError: a value cannot be, there is no such adapter to start from, or the name is taken.
+            UserError: if a value is invalid, the adapter to start from is not found, or the name is taken.
         """
         check_name(self.name)
         if self.name in adapters(library):
-            raise UserError(f"There is an adapter {self.name} already: choose another name for the new one.")
+            raise UserError(f"An adapter named {self.name} already exists: choose another name.")
         self.check_values()
         if not self.prompts and not self.corpus:
-            raise UserError("No usable prompt is left: give at least one, such as 'a red mushroom'.")
+            raise UserError("There is no usable prompt: give at least one, such as 'a red mushroom'.")
         if self.start and has_base_weights(adapter(self.start, library)):
             raise UserError(
-                f"The adapter {self.start} comes of full tuning, which cannot be gone on with: begin with"
-                " another one."
+                f"The adapter {self.start} was trained with full tuning and cannot be a starting point:"
+                " choose another one."
             )
 
     def check_values(self) -> None:
-        """Nothing, if each value can be, whatever is in the library and among the prompts.
+        """Validate the values that depend neither on the adapter library nor on the prompts.
 
         Raises:
-            UserError: one cannot.
+            UserError: if a value is invalid.
         """
-        _whole("The number of optimiser steps", self.iterations, 1, MOST_ITERATIONS)
+        _whole("The number of optimizer steps", self.iterations, 1, MOST_ITERATIONS)
         _whole("The batch", self.batch, 1, MOST_BATCH)
         _number("The learning rate", self.rate, 0, HIGHEST_RATE, "above 0 and at most")
-        _number("What is begun of the schedules", self.begun, -1e-9, 1, "0 to")
-        _one_of("The optimiser", self.optimizer, OPTIMIZERS)
-        _one_of("What learns", self.tuning, TUNINGS)
+        _number("The starting position in the schedules", self.begun, -1e-9, 1, "0 to")
+        _one_of("The optimizer", self.optimizer, OPTIMIZERS)
+        _one_of("The tuning", self.tuning, TUNINGS)
         if self.tuning == "full" and self.start:
-            raise UserError("Full tuning has no adapter to begin with: choose peta or lora tuning.")
+            raise UserError("Full tuning cannot start from an adapter: choose peta or lora tuning.")
         _one_of("The rank", self.rank, RANKS)
         _whole("The number of denoising steps", self.steps, 0, 50)
         _whole("The number of scored steps", self.scored, 0, self.steps or 50)
@@ -124,7 +123,7 @@ class FinetuneConfig:
         for rendering in self.renderings:
             _one_of("A rendering", rendering, RENDERINGS)
         if not self.renderings:
-            raise UserError(f"No rendering is left: choose {' or '.join(RENDERINGS)}, or both.")
+            raise UserError(f"No rendering is selected: choose {' or '.join(RENDERINGS)}, or both.")
         known = dict.fromkeys(name for names in TEACHERS.values() for name in names)
         for teacher in self.teachers:
             _one_of("A teacher", teacher, tuple(known))
@@ -133,27 +132,27 @@ class FinetuneConfig:
         """Write `order.json` into a run's folder.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: if it cannot be written.
         """
         write_whole(folder / FILE, (json.dumps(asdict(self), indent=1) + "\n").encode())
 
     @classmethod
     def load(cls, folder: Path) -> FinetuneConfig:
-        """Read a run's `order.json`; keys of a newer version are ignored.
+        """Load a run's `order.json`; unknown keys (of a newer version) are ignored.
 
         Raises:
-            UserError: it is missing or broken.
+            UserError: if it is missing or broken.
         """
         path = folder / FILE
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            known: dict[str, Any] = {one.name: told[one.name] for one in fields(cls) if one.name in told}
+            values = json.loads(path.read_text(encoding="utf-8"))
+            known: dict[str, Any] = {f.name: values[f.name] for f in fields(cls) if f.name in values}
             known |= {key: tuple(value) for key, value in known.items() if isinstance(value, list)}
             return cls(**known)
         except FileNotFoundError:
-            raise UserError(f"There is no run in {folder}: begin one.") from None
+            raise UserError(f"There is no run in {folder}: start one.") from None
         except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{path} is broken ({error}): begin the run anew.") from None
+            raise UserError(f"{path} is broken ({error}): start the run again.") from None
 
 
 def _try(world: bool) -> dict[str, Any]:
@@ -181,7 +180,7 @@ def _thorough(world: bool) -> dict[str, Any]:
     return {**_try(False), "iterations": 5000, "batch": 2, "preview_every": 250}
 
 
-# How long a run takes -> the fields of its `FinetuneConfig`, by whether the model is one of the toy world.
+# Preset -> function from whether the model is a toy-world model to fields of `FinetuneConfig`.
 PRESETS: Mapping[str, Callable[[bool], dict[str, Any]]] = {
     "try": _try,
     "short": _short,
@@ -190,14 +189,14 @@ PRESETS: Mapping[str, Callable[[bool], dict[str, Any]]] = {
 
 
 def check_name(name: str) -> None:
-    """Nothing, if the library can have an adapter of that name.
+    """Validate the name of an adapter.
 
     Raises:
-        UserError: it cannot.
+        UserError: if it is invalid.
     """
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise UserError(
-            f"The name {shown(name)} cannot be: use up to 64 of a-z, 0-9, - and _, the first no - or _."
+            f"The name {shown(name)} is invalid: use up to 64 of a-z, 0-9, - and _, starting with a-z or 0-9."
         )
 
 

@@ -1,6 +1,6 @@
-"""How long a run will take and how much memory, said before it begins. Imports nothing heavy.
+"""Estimates of a run's duration and memory before it starts. Imports nothing heavy.
 
-Counted on two cores of a Xeon with AMX, with nothing beside it.
+The constants were measured on two otherwise idle cores of a Xeon with AMX.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.utils.units import GB
 
-SHOWN = 8  # prompts that previews and the sheet show
-_STEP, _SCORED = 0.35, 0.36  # seconds of an iteration, and more of each prompt and scored step
-_DRAWN, _JUDGED, _PREVIEWED, _LOADED = 3.1, 4.0, 0.6, 20.0  # seconds a prompt; of the beginning
-_BYTES, _BYTES_EACH = 1.6e9, 0.1e9  # of the process, and more of each prompt of a batch
+SHOWN = 8  # number of prompts in previews and the evaluation sheet
+_STEP, _SCORED = 0.35, 0.36  # seconds per iteration, and per prompt and scored step
+_DRAWN, _JUDGED, _PREVIEWED, _LOADED = 3.1, 4.0, 0.6, 20.0  # seconds per prompt; _LOADED: seconds once
+_BYTES, _BYTES_EACH = 1.6e9, 0.1e9  # bytes of the process, and per prompt of a batch
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will take.
+    """Estimated duration and memory of a run.
 
     Attributes:
-        seconds: from its beginning to its end; None: its first steps will tell.
-        bytes: of memory at most; None likewise.
-        sentence: for a person.
-        words: what stands where there would be the bytes, "" if nothing is to be said.
+        seconds: total duration; None if unknown.
+        bytes: peak memory; None if unknown.
+        sentence: text for users.
+        words: label to show instead of `bytes`; "" for none.
     """
 
     seconds: float | None
@@ -33,28 +33,28 @@ class Estimate:
     words: str = ""
 
 
-UNKNOWN = Estimate(None, None, "How long it takes, the first steps will tell.")
+UNKNOWN = Estimate(None, None, "The duration is known after the first steps.")
 
 
-def estimate(order: FinetuneConfig, world: bool, steps: int = 4) -> Estimate:
-    """Of a run on a CPU.
+def estimate(config: FinetuneConfig, world: bool, steps: int = 4) -> Estimate:
+    """Estimate a run on a CPU.
 
     Args:
-        world: whether the model is one of the small world; for others nothing is known beforehand.
-        steps: K of the model, where the order names none.
+        world: whether the model is a toy-world model; others cannot be estimated in advance.
+        steps: number of denoising steps of the model, used if the configuration has none.
     """
     if not world:
         return UNKNOWN
-    scored = order.scored or order.steps or steps
-    shown = min(SHOWN, len(order.prompts) + len(order.held_out))
-    pictures = 1 + -(-order.iterations // order.preview_every) if order.preview_every else 0
+    scored = config.scored or config.steps or steps
+    evaluated = min(SHOWN, len(config.prompts) + len(config.held_out))
+    previews = 1 + -(-config.iterations // config.preview_every) if config.preview_every else 0
     seconds = (
-        order.iterations * (_STEP + _SCORED * order.batch * scored)
-        + _DRAWN * len(order.prompts)
-        + shown * (_JUDGED + _PREVIEWED * pictures)
+        config.iterations * (_STEP + _SCORED * config.batch * scored)
+        + _DRAWN * len(config.prompts)
+        + evaluated * (_JUDGED + _PREVIEWED * previews)
         + _LOADED
     )
-    size = int(_BYTES + _BYTES_EACH * order.batch)
+    memory = int(_BYTES + _BYTES_EACH * config.batch)
     return Estimate(
-        seconds, size, f"About {max(1, round(seconds / 60))} min on two cores, and {size / GB:.1f} GB."
+        seconds, memory, f"About {max(1, round(seconds / 60))} min on two cores, and {memory / GB:.1f} GB."
     )

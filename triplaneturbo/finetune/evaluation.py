@@ -1,7 +1,7 @@
-"""A run judged: what the model made of some prompts before it and after it, as a sheet and in figures.
+"""Evaluation of a run: meshes of some prompts before and after training, as an image sheet and as scores.
 
-A model of the world is compared with the world's truth (world/score.py); any other by a CLIP, where one lies
-in the model's folder, by how often it finds an object's own prompt among all that are judged.
+Toy-world models are compared with the ground truth (toyworld/scoring/score.py). Other models are scored by
+CLIP retrieval among the evaluated prompts, if the model's folder contains a CLIP.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from triplaneturbo.evaluate.clip import CONFIG_NAME, Clip, rank
-from triplaneturbo.finetune.preview import make, png
+from triplaneturbo.finetune.preview import encode_grid, generate
 from triplaneturbo.finetune.run import SCORES, SHEET
 from triplaneturbo.finetune.setup import TrainingSetup
 from triplaneturbo.render.cameras import orbit
@@ -29,16 +29,18 @@ from triplaneturbo.toyworld.training.data import meaning
 from triplaneturbo.utils.atomic_files import write_whole
 
 SEEDS = (0, 1)
-_PAIRS = 2  # a row of the sheet
+_PAIRS = 2  # prompts per row of the sheet
 _GREY = (0.8, 0.8, 0.8)
 
 
 class Evaluation:
-    """Judges the student of a lesson by some prompts, into a run's folder.
+    """Evaluates a student on some prompts and writes the results to the run's folder.
 
     Args:
-        prompts: those that are judged by.
-        held_out: how many of them, from the first on, are not learned.
+        training_setup: the run's student and model.
+        prompts: evaluation prompts, held-out ones first.
+        held_out: number of held-out prompts.
+        folder: folder of the run.
     """
 
     def __init__(
@@ -50,38 +52,38 @@ class Evaluation:
             held_out,
             folder,
         )
-        place = training_setup.folder / "clip"
-        self._clip = Clip.load(place) if (place / CONFIG_NAME).is_file() else None
+        clip_folder = training_setup.folder / "clip"
+        self._clip = Clip.load(clip_folder) if (clip_folder / CONFIG_NAME).is_file() else None
         self._judge = Judge(self._clip) if self._clip is not None and training_setup.config.world else None
 
-    def look(self, when: str) -> Iterator[str]:
-        """Judge the student as it is now; yields what is done after each piece of work.
+    def evaluate(self, when: str) -> Iterator[str]:
+        """Evaluate the current student; yield a progress message after each mesh.
 
         Args:
-            when: "before" or "after".
+            when: "before" or "after" training; part of the file names.
 
         Raises:
-            UserError: the folder cannot be written.
+            UserError: if the folder cannot be written.
         """
         entries, tiles = [], []
         for number, prompt in enumerate(self.prompts):
             for seed in SEEDS:
-                made = make(self.training_setup, prompt, seed)
+                made = generate(self.training_setup, prompt, seed)
                 entry = self._entry(made, prompt)
                 entries.append({**entry, "prompt": prompt, "seed": seed, "held_out": number < self.held_out})
                 if seed == SEEDS[0]:
                     tiles.append(portrait(made))
-                yield f"judging {prompt}"
+                yield f"evaluating {prompt}"
         buffer = BytesIO()
         np.save(buffer, np.stack(tiles))
         write_whole(self.folder / f"{when}.npy", buffer.getvalue())
         write_whole(self.folder / f"{when}.json", (json.dumps(entries) + "\n").encode())
 
-    def conclude(self) -> dict[str, Any]:
-        """Write the sheet and the scores of before and after; returns the scores.
+    def write_results(self) -> dict[str, Any]:
+        """Write the sheet and the scores of before and after training; return the scores.
 
         Raises:
-            UserError: they cannot be written.
+            UserError: if they cannot be written.
         """
         before, after = (np.load(self.folder / f"{when}.npy") for when in ("before", "after"))
         tiles = []
@@ -90,7 +92,7 @@ class Evaluation:
             if self.training_setup.config.world:
                 row.append(portrait(ground_truth.generated(meaning(prompt), 0)))
             tiles.append(with_caption(np.concatenate(row, 1), prompt))
-        write_whole(self.folder / SHEET, png(tiles, _PAIRS))
+        write_whole(self.folder / SHEET, encode_grid(tiles, _PAIRS))
         scores: dict[str, Any] = {"prompts": list(self.prompts), "seeds": list(SEEDS)}
         for when in ("before", "after"):
             entries = json.loads((self.folder / f"{when}.json").read_text(encoding="utf-8"))
@@ -106,18 +108,18 @@ class Evaluation:
         if self.training_setup.config.world:
             spec = meaning(prompt)
             return compare(made, spec, ground_truth.occupancy(spec), self._judge)[0]
-        place = None
+        clip_rank = None
         if self._clip is not None:
-            place = len(self.prompts) - 1 if made is None else self._place(made, prompt)
-        return {"rank": place, "empty": made is None}
+            clip_rank = len(self.prompts) - 1 if made is None else self._retrieval_rank(made, prompt)
+        return {"rank": clip_rank, "empty": made is None}
 
-    def _place(self, made: Generated, prompt: str) -> int:
-        """How many of the other prompts a CLIP finds nearer to what was made."""
+    def _retrieval_rank(self, made: Generated, prompt: str) -> int:
+        """Return how many other prompts CLIP finds closer to the mesh; 0 is best."""
         assert self._clip is not None
-        around = orbit([45.0, 135.0, 225.0, 315.0], 20.0, 2.45)
-        seen = photograph(made, around, self._clip.size, _GREY)[None]
-        right = torch.tensor([self.prompts.index(prompt)])
-        return int(rank(self._clip.embed_views(seen), self._clip.embed_texts(self.prompts), right))
+        cameras = orbit([45.0, 135.0, 225.0, 315.0], 20.0, 2.45)
+        photos = photograph(made, cameras, self._clip.size, _GREY)[None]
+        target = torch.tensor([self.prompts.index(prompt)])
+        return int(rank(self._clip.embed_views(photos), self._clip.embed_texts(self.prompts), target))
 
     def _summary(self, entries: list[dict[str, Any]]) -> dict[str, Any] | None:
         if not entries:
@@ -125,12 +127,12 @@ class Evaluation:
         if self.training_setup.config.world:
             return summary(entries)
         ranks = [entry["rank"] for entry in entries]
-        hits = None if None in ranks else sum(place < 1 for place in ranks) / len(ranks)
+        hits = None if None in ranks else sum(r < 1 for r in ranks) / len(ranks)
         return {"count": len(entries), "r_at_1": hits, "empty": sum(entry["empty"] for entry in entries)}
 
 
 def told(scores: dict[str, Any]) -> list[str]:
-    """The scores of before and after in lines: "learned: volume IoU 0.82 -> 0.86, ..."."""
+    """Format the scores as lines such as "learned: volume IoU 0.82 -> 0.86, ..."."""
     names = {"volume_iou": "volume IoU", "silhouette_iou": "silhouette IoU", "color_error": "colour error",
              "r_at_1": "R@1", "empty": "empty"}  # fmt: skip
     lines = []

@@ -1,7 +1,7 @@
-"""What runs of a full model will take of memory, counted in the background: that takes half a minute.
+"""Background estimates of the memory of full-model runs, which take about 30 seconds each.
 
-forecast = Forecast(found, device)
-forecast.of(order)  # COUNTING, and half a minute later what is known
+forecast = Forecast(model_files, device)
+forecast.of(config)  # COUNTING at first, the estimate once it is computed
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.utils.lru_cache import LRUCache
 
 REMEMBERED = 64
-COUNTING = Estimate(None, None, "It is being counted.", "counting")
+COUNTING = Estimate(None, None, "The memory is being estimated.", "estimating")
 
 
 class Forecast:
-    """Plans of runs, by what of them changes the memory that they take; see `full_plan`.
+    """Cache of memory estimates, computed in a background thread; see `full_plan`.
 
     Args:
-        found: the model's files.
-        device: where it would learn.
+        model_files: files of the model.
+        device: device of the training.
     """
 
-    def __init__(self, found: ModelFiles, device: torch.device) -> None:
-        self._found, self._device = found, device
+    def __init__(self, model_files: ModelFiles, device: torch.device) -> None:
+        self._model_files, self._device = model_files, device
         self._known: LRUCache[Estimate] = LRUCache(REMEMBERED)
         self._wanted: dict[FinetuneConfig, None] = {}
-        self._counts = False
+        self._counting = False
         self._lock = threading.Lock()
 
-    def of(self, order: FinetuneConfig) -> Estimate:
-        """What is known of such a run, at once; what is not will be known later."""
-        # One name, one prompt: neither these nor the schedules' length change what it takes.
-        asked = replace(order, name="x", prompts=("a",), held_out=(), iterations=1, preview_every=0, seed=0)
+    def of(self, config: FinetuneConfig) -> Estimate:
+        """Return the estimate of a run, or COUNTING if it is still to be computed; does not block."""
+        # Normalize the fields that do not change the memory, so that cache keys match.
+        key = replace(config, name="x", prompts=("a",), held_out=(), iterations=1, preview_every=0, seed=0)
         with self._lock:
-            known = self._known.get(asked)
+            known = self._known.get(key)
             if known is not None:
                 return known
-            self._wanted.setdefault(asked)
-            if not self._counts:
-                self._counts = True
+            self._wanted.setdefault(key)
+            if not self._counting:
+                self._counting = True
                 threading.Thread(target=self._count, daemon=True, name="forecast").start()
         return COUNTING
 
@@ -55,22 +55,24 @@ class Forecast:
         while True:
             with self._lock:
                 if not self._wanted:
-                    self._counts = False
+                    self._counting = False
                     return
-                # What was asked for last is what is looked at now.
-                order, _ = self._wanted.popitem()
-            found = UNKNOWN
+                # The latest request is the one on screen.
+                config, _ = self._wanted.popitem()
+            estimate = UNKNOWN
             try:
-                found = self._planned(order)
+                estimate = self._estimate(config)
             finally:
-                self._known.put(order, found)
+                self._known.put(config, estimate)
 
-    def _planned(self, order: FinetuneConfig) -> Estimate:
+    def _estimate(self, config: FinetuneConfig) -> Estimate:
         from triplaneturbo.finetune.memory_plan import full_plan
 
         try:
-            order.check_values()
-            plan = full_plan(order, self._found, GeneratorConfig.load(self._found.folder), self._device)
+            config.check_values()
+            plan = full_plan(
+                config, self._model_files, GeneratorConfig.load(self._model_files.folder), self._device
+            )
         except UserError as error:
-            return Estimate(None, None, str(error), "not here")
+            return Estimate(None, None, str(error), "does not fit")
         return Estimate(None, plan.total, plan.sentence)

@@ -1,4 +1,4 @@
-"""How the full model is taught on this machine: its settings, its precision, and what is saved to fit."""
+"""Settings, precision and memory plan of full-model training on a device."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 
 import torch
 
-from triplaneturbo.distill.memory.estimate import Facts
+from triplaneturbo.distill.memory.estimate import ModelSizes
 from triplaneturbo.distill.memory.plan import Plan, plan
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.config import FinetuneConfig
-from triplaneturbo.finetune.setup import precision, resolve_settings
+from triplaneturbo.finetune.setup import compute_dtype, resolve_settings
 from triplaneturbo.models.adapters import adapter
 from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import GeneratorConfig
@@ -21,49 +21,52 @@ from triplaneturbo.utils.devices import choose_precision, free_memory
 from triplaneturbo.utils.units import GB
 
 
-def full_settings(order: FinetuneConfig, config: GeneratorConfig, device: torch.device) -> Settings:
-    """The full model's recipe with what the user asks for."""
-    start = adapter(order.start) if order.start else None
-    return resolve_settings(full_recipe(order.iterations, device=device.type), order, config, start)
+def full_settings(run_config: FinetuneConfig, config: GeneratorConfig, device: torch.device) -> Settings:
+    """Return the full model's recipe with the user's options."""
+    start = adapter(run_config.start) if run_config.start else None
+    return resolve_settings(full_recipe(run_config.iterations, device=device.type), run_config, config, start)
 
 
 def full_plan(
-    order: FinetuneConfig, found: ModelFiles, config: GeneratorConfig, device: torch.device
+    run_config: FinetuneConfig, model_files: ModelFiles, config: GeneratorConfig, device: torch.device
 ) -> Plan:
-    """What a run of the full model takes of a device, and what is given up for it to fit.
+    """Plan the memory of a full-model run and the savings that make it fit.
 
-    The device gives what is free of it now, or the order's `memory` where that is less. So a model that
-    stands beside it already, for generating, is counted.
+    The limit is the free memory of the device or the configured `memory`, whichever is less. A model that is
+    already loaded for serving is thereby accounted for.
 
     Raises:
-        UserError: it does not fit; the base is none that MVDream can teach; or the order cannot be.
+        UserError: if the run does not fit, the base is incompatible with MVDream, or a value is invalid.
     """
-    settings = full_settings(order, config, device)
-    facts = Facts.read(found.folder, found.base)
-    width, wanted = json.loads(facts.unet)["cross_attention_dim"], mvdream.UNET["cross_attention_dim"]
-    if "mvdream" in settings.teachers and width != wanted:
+    settings = full_settings(run_config, config, device)
+    model_sizes = ModelSizes.read(model_files.folder, model_files.base)
+    width, expected = json.loads(model_sizes.unet)["cross_attention_dim"], mvdream.UNET["cross_attention_dim"]
+    if "mvdream" in settings.teachers and width != expected:
         raise UserError(
-            f"The text embeddings of {found.name} have {width} numbers, and MVDream reads {wanted}: fine-tune"
-            " a model on Stable Diffusion 2.1-base, or leave mvdream out of the teachers."
+            f"The text embeddings of {model_files.name} have {width} dimensions, but MVDream needs"
+            f" {expected}: use a model based on Stable Diffusion 2.1-base, or"
+            " leave mvdream out of the teachers."
         )
-    known = [size for size in (free_memory(device), int(order.memory * GB)) if size]
-    if not known:
-        raise UserError("This system does not tell how much memory is free: give it in GB, as --memory 16.")
+    limits = [size for size in (free_memory(device), int(run_config.memory * GB)) if size]
+    if not limits:
+        raise UserError(
+            "The amount of free memory is unknown on this system: give it in GB, such as --memory 16."
+        )
     return plan(
-        facts, settings, min(known), frozen=frozen_in(device), cuda=device.type == "cuda", serving=False,
-        apart=device.type != "cpu", picture=full.SIZE,
+        model_sizes, settings, min(limits), frozen=frozen_dtype(device), cuda=device.type == "cuda",
+        serving=False, separate_memory=device.type != "cpu", picture=full.SIZE,
     )  # fmt: skip
 
 
-def frozen_in(device: torch.device) -> torch.dtype:
-    """Precision of what does not learn: a half on a GPU that is quick in it, whose loss is then scaled."""
+def frozen_dtype(device: torch.device) -> torch.dtype:
+    """Return the dtype of frozen weights: float16 with loss scaling on GPUs that are fast in it."""
     return choose_precision("auto", device, small=False).dtype if device.type == "cuda" else torch.float32
 
 
-def computed_in(device: torch.device) -> torch.dtype | None:
-    """What float32 weights are computed in; None: in the weights' own precision.
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return the autocast dtype; None for the precision of the weights.
 
-    On a GPU there is no autocast: beside halves it would keep another copy of each weight for the backward
-    pass, which no plan counts.
+    There is no autocast on a GPU: with half-precision weights it would keep another copy of each weight for
+    the backward pass, which the plan does not count.
     """
-    return precision(device) if device.type == "cpu" else None
+    return compute_dtype(device) if device.type == "cpu" else None

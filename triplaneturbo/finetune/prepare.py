@@ -1,4 +1,4 @@
-"""Set up a run: the small world's models and the full one learn from different teachers."""
+"""Set-up of a run by kind of model: toy-world models and the full model have different teachers."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ from triplaneturbo.utils.distributed import DistributedContext
 
 
 def prepare(
-    order: FinetuneConfig, found: ModelFiles, team: DistributedContext, folder: Path
+    run_config: FinetuneConfig, model_files: ModelFiles, context: DistributedContext, folder: Path
 ) -> Generator[str, None, TrainingSetup]:
-    """Set up a run for its kind of model; yield what is being done between the pieces of that work.
+    """Set up a run; a generator that yields progress messages and returns the setup.
 
     Args:
-        folder: of the run; what has to be drawn or cleaned is kept there.
+        run_config: options of the run.
+        model_files: files of the model.
+        context: processes of the run.
+        folder: folder of the run; rendered views and cleaned prompts are kept there.
 
     Raises:
-        UserError: prompts that the model's world cannot express, a file that is missing or broken, or a
-            teacher that the model does not have.
+        UserError: if the toy world cannot express a prompt, a file is missing or broken, or the model does
+            not have a requested teacher.
     """
-    config = GeneratorConfig.load(found.folder)
-    check_fit(order, config.world, found.name)
+    config = GeneratorConfig.load(model_files.folder)
+    check_fit(run_config, config.world, model_files.name)
     if config.world:
-        return (yield from setup_toyworld(order, found, config, team, folder))
-    return (yield from setup_full(order, found, config, team, folder))
+        return (yield from setup_toyworld(run_config, model_files, config, context, folder))
+    return (yield from setup_full(run_config, model_files, config, context, folder))

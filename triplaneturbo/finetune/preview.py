@@ -1,4 +1,4 @@
-"""What a student makes of prompts while it learns, and pictures of that."""
+"""Previews: meshes and images of a student's current state."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ from triplaneturbo.request import DEFAULT_FACES
 from triplaneturbo.toyworld.scoring.generated import Generated
 from triplaneturbo.toyworld.scoring.score_report import portrait, with_caption
 
-_COARSE = 64  # nodes along each side of a preview's surface
+_PREVIEW_RESOLUTION = 64  # grid resolution of a preview's mesh
 
 
 @torch.no_grad()
-def make(training_setup: TrainingSetup, prompt: str, seed: int = 0, coarse: bool = False) -> Generated | None:
-    """What the student makes of a prompt now, as a user would get it; None: there is no surface.
+def generate(
+    training_setup: TrainingSetup, prompt: str, seed: int = 0, coarse: bool = False
+) -> Generated | None:
+    """Generate a mesh with the current student; None if the surface is empty.
 
     Args:
-        coarse: for a picture alone, on a coarser grid.
+        coarse: use a coarser grid, sufficient for previews.
     """
     generator, grid = training_setup.student.generator, training_setup.config.grid_resolution
     noise = generator.draw_latents(1, torch.Generator().manual_seed(seed))
@@ -37,7 +39,7 @@ def make(training_setup: TrainingSetup, prompt: str, seed: int = 0, coarse: bool
     )
     field = generator.field(generator.decode(latents)[0])
     try:
-        surface = extract(field, min(_COARSE, grid) if coarse else grid)
+        surface = extract(field, min(_PREVIEW_RESOLUTION, grid) if coarse else grid)
     except EmptySurfaceError:
         return None
     raw = Mesh(surface.vertices.float().cpu(), surface.faces.cpu())
@@ -51,11 +53,11 @@ def make(training_setup: TrainingSetup, prompt: str, seed: int = 0, coarse: bool
     return Generated(mesh, raw, rgb)
 
 
-def tile(training_setup: TrainingSetup, prompt: str) -> np.ndarray:
-    """A picture [H, W, 3] of what the student makes of a prompt now, with the prompt below."""
-    return with_caption(portrait(make(training_setup, prompt, coarse=True)), prompt)
+def preview_tile(training_setup: TrainingSetup, prompt: str) -> np.ndarray:
+    """Render the student's current mesh of a prompt with the prompt below: [H, W, 3]."""
+    return with_caption(portrait(generate(training_setup, prompt, coarse=True)), prompt)
 
 
-def png(tiles: Sequence[np.ndarray], columns: int) -> bytes:
-    """Pictures [H, W, 3] of one size, so many a row."""
+def encode_grid(tiles: Sequence[np.ndarray], columns: int) -> bytes:
+    """Encode images [H, W, 3] of the same size as a PNG grid."""
     return encode_image(sheet(list(tiles), columns=min(columns, len(tiles)), gap=4), "png")

@@ -1,15 +1,15 @@
-"""A fine-tuning run: a folder with what was asked, how far it is, and what came of it.
+"""Run: the folder of a fine-tuning run, with its options, status and results.
 
-    order.json             what the user asked for
-    run.json               where it stands
-    log.jsonl              a line of losses an iteration
-    previews/              pictures of the same prompts, by iteration
-    checkpoints/           the trainer's states
-    learned.safetensors    the adapter, averaged, as it was at the last checkpoint
-    before.*, after.*      what the judged prompts were before and after; sheet.png and scores.json of both
-    pool/, corpus/         the solids of the world's prompts, drawn; a corpus, cleaned
+    order.json             the options (FinetuneConfig)
+    run.json               the status
+    log.jsonl              losses, one line per iteration
+    previews/              images of fixed prompts, by iteration
+    checkpoints/           states of the trainer
+    learned.safetensors    the averaged adapter of the last checkpoint
+    before.*, after.*      evaluation before and after training; sheet.png and scores.json combine both
+    pool/, corpus/         rendered views of the toy world's prompts; a cleaned corpus
 
-This file imports nothing heavy, so that a page may list runs; `Run.train` does.
+Imports nothing heavy, so that a page can list runs; training is in runner.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -33,9 +33,6 @@ from triplaneturbo.models.adapters import FILE as ADAPTER_FILE
 from triplaneturbo.models.catalog import RUNS
 from triplaneturbo.utils.atomic_files import write_whole
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["PRESETS", "RUNS", "FinetuneConfig", "Report", "Run", "runs"]
 
 LEARNED = "learned.safetensors"
@@ -45,16 +42,16 @@ SCORES = "scores.json"
 
 @dataclass(frozen=True)
 class Report:
-    """What a piece of a run's work came to: an iteration, or a part of what goes before and after them.
+    """Progress of a run: one iteration, or one unit of work before or after training.
 
     Attributes:
-        iteration: how many are done.
-        iterations: of how many.
-        losses: by part, of the iteration that was just done; {} where the piece was none.
-        seconds: that it took.
-        left: seconds that are still to go, an estimate; 0 where nothing is known yet.
-        doing: what is being done beside iterations, such as "drawing the world's duck"; "" while it learns.
-        preview: a new picture of the fixed prompts, if one was drawn now.
+        iteration: iterations done.
+        iterations: total number of iterations.
+        losses: losses by part of the iteration just done; {} for other work.
+        seconds: duration of this unit of work.
+        left: estimated remaining seconds; 0 if unknown.
+        doing: description of work other than iterations, such as "loading the model"; "" for iterations.
+        preview: a new preview image, if one was rendered.
     """
 
     iteration: int
@@ -67,54 +64,54 @@ class Report:
 
 
 class Run:
-    """A run in its folder; made by `Run.begin` and `Run.open`.
+    """A run in its folder; create it with `Run.begin` or `Run.open`.
 
     Attributes:
-        folder: where it lies.
-        order: what was asked for.
-        ending: may be set from any thread: no other iteration is begun, what was learned is judged, and the
-            run is finished.
+        folder: folder of the run.
+        order: options of the run.
+        ending: set to True (from any thread) to end training early; the run is then evaluated and finished.
     """
 
-    def __init__(self, folder: Path, order: FinetuneConfig) -> None:
+    def __init__(self, folder: Path, config: FinetuneConfig) -> None:
         self.folder = folder
-        self.order = order
+        self.order = config
         self.ending = False
 
     @classmethod
-    def begin(cls, folder: Path, order: FinetuneConfig) -> Run:
-        """A new run in a folder that has none.
+    def begin(cls, folder: Path, config: FinetuneConfig) -> Run:
+        """Create a run in a folder.
 
         Raises:
-            UserError: the order cannot be, there is a run in the folder, or it cannot be written.
+            UserError: if the configuration is invalid, the folder already has a run, or it cannot be written.
         """
-        order.check()
+        config.check()
         if (folder / FILE).exists():
             raise UserError(
-                f"There is a run {order.name} already: go on with it (--resume), discard it, or choose"
+                f"A run named {config.name} already exists: resume it (--resume), discard it, or choose"
                 " another name."
             )
-        order.save(folder)
-        return cls(folder, order)
+        config.save(folder)
+        return cls(folder, config)
 
     @classmethod
     def open(cls, folder: Path) -> Run:
-        """The run in a folder.
+        """Open the run in a folder.
 
         Raises:
-            UserError: there is none, or its order is broken.
+            UserError: if there is none, or its configuration is broken.
         """
         return cls(folder, FinetuneConfig.load(folder))
 
     @property
     def status(self) -> dict[str, Any]:
-        """Where it stands.
+        """Current status.
 
-        "state": "ready" (nothing done yet), "running", "paused", "stopped" (its process was killed),
-        "finished" or "failed"; "iteration" of "iterations"; "sentence": why it failed, else ""; "seconds"
-        that it has taken; "left": seconds that it will still take, an estimate.
+        "state" is "ready" (not started), "running", "paused", "stopped" (process killed), "finished" or
+        "failed". "iteration" and "iterations" are counts, "sentence" is the error of a failed run, "seconds"
+        the time spent, "left" the estimated remaining seconds and "doing" the current work besides
+        iterations.
         """
-        told = {
+        status = {
             "state": "ready",
             "iteration": 0,
             "iterations": self.order.iterations,
@@ -124,26 +121,26 @@ class Run:
             "doing": "",
         }
         with contextlib.suppress(OSError, ValueError):
-            told |= json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
-        if told["state"] == "running" and not self._is_held():
-            told["state"] = "stopped"
-        return told
+            status |= json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+        if status["state"] == "running" and not self._is_locked():
+            status["state"] = "stopped"
+        return status
 
     def log(self) -> list[dict[str, Any]]:
-        """The losses by part of every iteration that was logged, with its "iteration", in order."""
+        """Return the logged losses by part, one dictionary per "iteration", in order."""
         lines: dict[int, dict[str, Any]] = {}
         with contextlib.suppress(OSError), (self.folder / "log.jsonl").open(encoding="utf-8") as file:
             for line in file:
-                with contextlib.suppress(ValueError):  # the last one, where the process was killed
+                with contextlib.suppress(ValueError):  # an incomplete last line of a killed process
                     entry = json.loads(line)
-                    lines[entry["iteration"]] = entry  # gone on with from a checkpoint: the newest counts
+                    lines[entry["iteration"]] = entry  # repeated after a resume: the newest counts
         return [lines[number] for number in sorted(lines)]
 
     def rewind(self, iteration: int) -> None:
-        """Forget what was logged and drawn after an iteration, that of a checkpoint which is gone back to.
+        """Remove log entries and previews after an iteration, to which training returned.
 
         Raises:
-            UserError: the log cannot be written.
+            UserError: if the log cannot be written.
         """
         log = self.log()
         if log and log[-1]["iteration"] > iteration:
@@ -154,20 +151,20 @@ class Run:
                 path.unlink(missing_ok=True)
 
     def preview_at(self, iteration: int) -> Path:
-        """Where the picture is or would be that is drawn after so many iterations."""
+        """Return the path of the preview of an iteration."""
         return self.folder / "previews" / f"{iteration:07}.png"
 
     def previews(self) -> list[Path]:
-        """The pictures that were drawn so far, in order."""
+        """Return the existing previews, in order."""
         return sorted((self.folder / "previews").glob("*.png"))
 
     def preview_prompts(self) -> tuple[str, ...]:
-        """What the previews and the sheet show: held-out prompts first."""
-        order = self.order
-        return order.preview_prompts or (order.held_out[:SHOWN] + order.prompts[:SHOWN])[:SHOWN]
+        """Return the prompts of the previews and the sheet, held-out prompts first."""
+        config = self.order
+        return config.preview_prompts or (config.held_out[:SHOWN] + config.prompts[:SHOWN])[:SHOWN]
 
     def scores(self) -> dict[str, Any] | None:
-        """What judging.py found before and after; None: the run has not come to that."""
+        """Return the scores before and after training (see evaluation.py); None before the end."""
         try:
             return json.loads((self.folder / SCORES).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -175,104 +172,112 @@ class Run:
 
     @property
     def learned(self) -> Path | None:
-        """The adapter as it was learned so far, the averaged one; None where nothing was learned yet."""
+        """File of the averaged adapter; None before the first checkpoint."""
         path = self.folder / LEARNED
         return path if path.is_file() else None
 
     @property
     def sheet(self) -> Path | None:
-        """The picture of before and after; None where the run has not come to that."""
+        """Image of the evaluation before and after training; None before the end."""
         path = self.folder / SHEET
         return path if path.is_file() else None
 
     def change(self, rate: float | None = None, memory: float | None = None) -> None:
-        """Have the run go on with a lower learning rate, or another memory; None: the one that it has.
+        """Lower the learning rate or change the memory limit before a resume; None keeps a value.
 
         Raises:
-            UserError: the rate is higher than before, either cannot be, or the run is under way.
+            UserError: if the rate is higher than before, a value is invalid, or the run is in use.
         """
-        order = replace(
+        config = replace(
             self.order,
             rate=self.order.rate if rate is None else rate,
             memory=self.order.memory if memory is None else memory,
         )
-        order.check_values()
-        if order.rate > self.order.rate:
+        config.check_values()
+        if config.rate > self.order.rate:
             raise UserError(
-                f"A run can go on with a lower rate than its {self.order.rate:g}, not with {order.rate:g}:"
-                " begin another run for a higher one."
+                f"The learning rate of a run can only be lowered from {self.order.rate:g}, not raised to"
+                f" {config.rate:g}: start another run for a higher one."
             )
-        if order != self.order:
-            with self.held():
-                order.save(self.folder)
-            self.order = order
+        if config != self.order:
+            with self.locked():
+                config.save(self.folder)
+            self.order = config
 
     def keep(self, library: Path = ADAPTERS) -> Path:
-        """Put what was learned so far into the library, under the run's name; returns the adapter's file.
+        """Save the averaged adapter to the library under the run's name; return its file.
 
-        Beside it lie the order, and, of a run that was finished, sheet.png and scores.json.
+        The configuration and, for finished runs, sheet.png and scores.json are saved beside it.
 
         Raises:
-            UserError: nothing was learned yet, the name was taken meanwhile, or it cannot be written.
+            UserError: if there is no checkpoint yet, the name is taken, or the library cannot be written.
         """
-        name, place = self.order.name, library / self.order.name
+        name, target = self.order.name, library / self.order.name
         if not (self.folder / LEARNED).is_file():
-            raise UserError(f"The run {name} has learned nothing yet: let it go on.")
-        if name in adapters(library) and not self._is_own(place):
-            raise UserError(f"There is an adapter {name} already: remove it or begin a run of another name.")
+            raise UserError(f"The run {name} has no result yet: resume it first.")
+        if name in adapters(library) and not self._is_own(target):
+            raise UserError(
+                f"An adapter named {name} already exists: remove it or start a run with another name."
+            )
         for file in (FILE, SHEET, SCORES):
             if (self.folder / file).is_file():
-                write_whole(place / file, (self.folder / file).read_bytes())
-        return write_whole(place / ADAPTER_FILE, (self.folder / LEARNED).read_bytes())
+                write_whole(target / file, (self.folder / file).read_bytes())
+        return write_whole(target / ADAPTER_FILE, (self.folder / LEARNED).read_bytes())
 
-    def _is_own(self, place: Path) -> bool:
-        """Whether the adapter in a place is what this run has left there before."""
+    def _is_own(self, target: Path) -> bool:
+        """Return whether the adapter in a folder was saved by this run."""
         try:
-            # A run may have gone on with another rate or memory; see `change`.
-            other = replace(FinetuneConfig.load(place), rate=self.order.rate, memory=self.order.memory)
+            # The rate and the memory may have changed since; see `change`.
+            other = replace(FinetuneConfig.load(target), rate=self.order.rate, memory=self.order.memory)
             return asdict(other) == asdict(self.order)
         except UserError:
             return False
 
     def discard(self) -> None:
-        """Remove the run's folder; what is in the library stays.
+        """Delete the run's folder; adapters in the library stay.
 
         Raises:
-            UserError: the run is under way, or its folder cannot be removed.
+            UserError: if the run is in use, or its folder cannot be deleted.
         """
-        with self.held():
+        with self.locked():
             pass
         try:
             shutil.rmtree(self.folder)
         except OSError as error:
-            raise UserError(f"Cannot remove {self.folder}: {error.strerror}; remove it by hand.") from None
+            raise UserError(f"Cannot delete {self.folder}: {error.strerror}; delete it manually.") from None
 
-    def tell(self, state: str, at: Report, seconds: float, sentence: str = "") -> None:
-        told = {
+    def write_status(self, state: str, report: Report, seconds: float, sentence: str = "") -> None:
+        """Write run.json."""
+        status = {
             "state": state,
-            "iteration": at.iteration,
+            "iteration": report.iteration,
             "iterations": self.order.iterations,
             "sentence": sentence,
             "seconds": round(seconds, 2),
-            "left": round(at.left, 1),
-            "doing": at.doing,
+            "left": round(report.left, 1),
+            "doing": report.doing,
         }
-        write_whole(self.folder / "run.json", (json.dumps(told) + "\n").encode())
+        write_whole(self.folder / "run.json", (json.dumps(status) + "\n").encode())
 
     def _lock(self) -> FileLock:
         return FileLock(self.folder / "lock", blocking=False)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
+        """Hold the run's lock, which only one process can.
+
+        Raises:
+            UserError: if another process holds it.
+        """
         try:
             with self._lock():
                 yield
         except Timeout:
             raise UserError(
-                f"The run {self.order.name} is under way in another process: wait for it, or stop it."
+                f"The run {self.order.name} is in use by another process: wait for it, or stop it."
             ) from None
 
-    def _is_held(self) -> bool:
+    def _is_locked(self) -> bool:
         try:
             with self._lock():
                 return False
@@ -283,10 +288,10 @@ class Run:
 
 
 def runs(root: Path = RUNS) -> list[Run]:
-    """The runs in a folder, the newest first; what is no run, or a broken one, is left out."""
-    found = []
-    for place in sorted(root.iterdir()) if root.is_dir() else []:
+    """Return the runs in a folder, newest first; other folders and broken runs are skipped."""
+    result = []
+    for folder in sorted(root.iterdir()) if root.is_dir() else []:
         with contextlib.suppress(UserError):
-            check_name(place.name)
-            found.append(Run.open(place))
-    return sorted(found, key=lambda run: os.path.getmtime(run.folder / FILE), reverse=True)
+            check_name(folder.name)
+            result.append(Run.open(folder))
+    return sorted(result, key=lambda run: os.path.getmtime(run.folder / FILE), reverse=True)

@@ -1,7 +1,7 @@
-"""What a run learns from: the student, its teachers, what is drawn of the prompts, the trainer's settings.
+"""TrainingSetup: student, teachers, batch sampling and trainer settings of a run.
 
-A model of the small world is taught by the world's closed forms (world_lesson.py), the full one by MVDream,
-RichDreamer and Stable Diffusion (full_lesson.py).
+Toy-world models are trained with closed-form teachers (setup_toyworld.py), the full model with MVDream,
+RichDreamer and Stable Diffusion (setup_full.py).
 """
 
 from __future__ import annotations
@@ -29,18 +29,22 @@ from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.utils.devices import bfloat16_unit
 from triplaneturbo.utils.distributed import DistributedContext
 
-CORPUS = "corpus"  # the folder of a run's own cleaned copy of its corpus
+CORPUS = "corpus"  # subfolder of a run with a cleaned copy of its corpus
 
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """All that a trainer is given.
+    """Everything that training needs.
 
     Attributes:
-        config: of the student's model.
-        autocast: precision of the U-Net and the decoder; None: that of their weights.
-        mark: plain values that a run must have again to be gone on with.
-        folder: of the model, where a CLIP that judges may lie.
+        student: the trained model.
+        config: configuration of the model.
+        teachers: teachers of the run.
+        draw: samples prompts, cameras and backgrounds.
+        settings: settings of the trainer.
+        autocast: autocast precision of the U-Net and the decoder; None for the precision of the weights.
+        fingerprint: further values that must match on resume.
+        folder: folder of the model, which may contain a CLIP for evaluation.
     """
 
     student: Student
@@ -49,96 +53,101 @@ class TrainingSetup:
     draw: Draw
     settings: Settings
     autocast: torch.dtype | None
-    mark: dict[str, Any]
+    fingerprint: dict[str, Any]
     folder: Path
 
 
-def check_fit(order: FinetuneConfig, world: bool, model: str) -> None:
-    """Nothing, if the model has the teachers that are asked for, and can learn from so many prompts.
+def check_fit(run_config: FinetuneConfig, world: bool, model: str) -> None:
+    """Check that a model supports the teachers and the kind of prompts of a run.
 
     Args:
-        world: whether the model is one of the small world.
-        model: what to call it.
+        world: whether the model is a toy-world model.
+        model: name of the model in messages.
 
     Raises:
-        UserError: it has not, or cannot.
+        UserError: if it does not.
     """
-    if world and order.corpus:
+    if world and run_config.corpus:
         raise UserError(
-            f"The model {model} knows a small world: give its prompts as a list, not as a corpus."
+            f"The toy-world model {model} cannot be trained on a corpus: give its prompts as a list."
         )
-    wrong = [name for name in order.teachers if name not in TEACHERS[world]]
-    if wrong:
-        raise UserError(f"{model} has no teacher {wrong[0]}: choose from {', '.join(TEACHERS[world])}.")
+    unknown = [name for name in run_config.teachers if name not in TEACHERS[world]]
+    if unknown:
+        raise UserError(f"{model} has no teacher {unknown[0]}: choose from {', '.join(TEACHERS[world])}.")
 
 
 def make_student(
-    order: FinetuneConfig, found: ModelFiles, config: GeneratorConfig, team: DistributedContext,
-    frozen: torch.dtype, *, checkpointing: bool = False, texts_aside: bool = False,
+    run_config: FinetuneConfig, model_files: ModelFiles, config: GeneratorConfig, context: DistributedContext,
+    frozen: torch.dtype, *, checkpointing: bool = False, text_on_cpu: bool = False,
 ) -> Student:  # fmt: skip
-    """The student that a run begins with.
+    """Load the student at the start of a run.
 
     Args:
-        frozen: precision of what does not learn.
-        checkpointing, texts_aside: see `load_student`.
+        frozen: dtype of frozen weights.
+        checkpointing, text_on_cpu: see `load_student`.
     """
-    start = adapter(order.start) if order.start else None
-    asked = resolve_settings(Settings(), order, config, start).fitted(config)
-    with torch.random.fork_rng(devices=[]):  # a new adapter is drawn from torch's seed
-        torch.manual_seed(order.seed)
+    start = adapter(run_config.start) if run_config.start else None
+    adapted_config = resolve_settings(Settings(), run_config, config, start).fitted(config)
+    with torch.random.fork_rng(devices=[]):  # new adapters are initialized from torch's global generator
+        torch.manual_seed(run_config.seed)
         student = load_student(
-            found.folder, found.base, team.device, frozen=frozen, tuning=order.tuning,  # type: ignore[arg-type]
-            adapter=start, checkpointing=checkpointing, texts_aside=texts_aside, config=asked,
+            model_files.folder, model_files.base, context.device, frozen=frozen, tuning=run_config.tuning,  # type: ignore[arg-type]
+            adapter=start, checkpointing=checkpointing, text_on_cpu=text_on_cpu, config=adapted_config,
         )  # fmt: skip
-    if not order.embeddings:
+    if not run_config.embeddings:
         return student
-    mark = encoder_mark(found.base or found.folder)
-    return replace(student, embed=Embeddings(Path(order.embeddings), student.embed, mark, team.device))
-
-
-def resolve_settings(
-    settings: Settings, order: FinetuneConfig, config: GeneratorConfig, start: Path | None
-) -> Settings:
-    """A recipe with what the user asks for; `start`: the adapter that is begun with, None: the model's.
-
-    Where a new adapter takes the place of the model's own one (`load_student`), nothing of the schedules lies
-    behind it, whatever the order says.
-    """
-    tuned = replace(settings, tuning=order.tuning, rank=order.rank or None)  # type: ignore[arg-type]
-    anew = start is None and (order.tuning == "full" or tuned.fitted(config) != config)
+    fingerprint = encoder_mark(model_files.base or model_files.folder)
     return replace(
-        tuned,
-        iterations=order.iterations,
-        batch=order.batch,
-        steps=order.steps or config.steps,
-        scored=order.scored or None,
-        rate=order.rate,
-        optimizer=order.optimizer,  # type: ignore[arg-type]
-        teachers={
-            name: how
-            for name, how in settings.teachers.items()
-            if name in order.teachers or not order.teachers
-        },
-        renderings=order.renderings,
-        start=str(start or ""),
-        begun=0.0 if anew else order.begun,
-        seed=order.seed,
+        student, embed=Embeddings(Path(run_config.embeddings), student.embed, fingerprint, context.device)
     )
 
 
-def resume_fingerprint(order: FinetuneConfig, found: ModelFiles) -> dict[str, Any]:
-    """What a run must have again to be gone on with: its prompts, and what it began with."""
-    start = adapter(order.start) if order.start else found.folder / ADAPTER_NAME
+def resolve_settings(
+    settings: Settings, run_config: FinetuneConfig, config: GeneratorConfig, start: Path | None
+) -> Settings:
+    """Return a recipe with the user's options.
+
+    If a new adapter replaces the model's own (see `load_student`), the schedules start at 0 regardless of
+    `run_config.begun`.
+
+    Args:
+        start: file of the adapter to start from; None for the model's own.
+    """
+    tuned = replace(settings, tuning=run_config.tuning, rank=run_config.rank or None)  # type: ignore[arg-type]
+    is_new = start is None and (run_config.tuning == "full" or tuned.fitted(config) != config)
+    return replace(
+        tuned,
+        iterations=run_config.iterations,
+        batch=run_config.batch,
+        steps=run_config.steps or config.steps,
+        scored=run_config.scored or None,
+        rate=run_config.rate,
+        optimizer=run_config.optimizer,  # type: ignore[arg-type]
+        teachers={
+            name: teacher_settings
+            for name, teacher_settings in settings.teachers.items()
+            if name in run_config.teachers or not run_config.teachers
+        },
+        renderings=run_config.renderings,
+        start=str(start or ""),
+        begun=0.0 if is_new else run_config.begun,
+        seed=run_config.seed,
+    )
+
+
+def resume_fingerprint(run_config: FinetuneConfig, model_files: ModelFiles) -> dict[str, Any]:
+    """Return values that must match on resume: hashes of the prompts and of the initial adapter."""
+    start = adapter(run_config.start) if run_config.start else model_files.folder / ADAPTER_NAME
     digest = hashlib.sha256(start.read_bytes()).hexdigest()[:16] if start.is_file() else ""
-    texts = "\n".join((*order.prompts, "", order.corpus))
+    texts = "\n".join((*run_config.prompts, "", run_config.corpus))
     return {"prompts": hashlib.sha256(texts.encode()).hexdigest()[:16], "began with": digest}
 
 
-def precision(device: torch.device) -> torch.dtype | None:
-    """What the U-Net and the decoder are computed in; None: in their weights' own precision."""
+def compute_dtype(device: torch.device) -> torch.dtype | None:
+    """Return bfloat16 where the device is fast in it; None for the precision of the weights."""
     return torch.bfloat16 if device.type == "cuda" or bfloat16_unit() is not None else None
 
 
-def learned_prompts(order: FinetuneConfig, folder: Path) -> Sequence[str]:
-    """The prompts that a run learns: a list, or those of a corpus that are not held out."""
-    return Corpus(folder / CORPUS) if order.corpus else order.prompts
+def learned_prompts(run_config: FinetuneConfig, folder: Path) -> Sequence[str]:
+    """Return the training prompts: the list, or the corpus without held-out prompts."""
+    return Corpus(folder / CORPUS) if run_config.corpus else run_config.prompts

@@ -1,4 +1,4 @@
-"""Corpora of millions: streamed, cleaned, shuffled without a table, in little memory; kept embeddings."""
+"""Corpora of millions of prompts: streaming, cleaning, shuffling, memory; precomputed embeddings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.helpers.paths import ROOT
 from triplaneturbo.distill.corpora import embeddings, streams
 from triplaneturbo.distill.corpora.corpus import Corpus, Counts, hold_out, make_corpus
 from triplaneturbo.distill.corpora.embeddings import Embeddings, encoder_mark, make_embeddings
-from triplaneturbo.distill.corpora.shuffle import drawn, shuffled
+from triplaneturbo.distill.corpora.shuffle import permuted_index, sample_indices
 from triplaneturbo.distill.corpora.streams import stream
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.catalog import SMALL
@@ -44,7 +44,7 @@ def test_a_file_is_cleaned_and_what_is_left_out_is_counted(tmp_path: Path) -> No
     "name", ["a.jsonl", "b.jsonl", "a.json", "b.json", "c.json", "d.json", "a.csv", "b.csv", "c.csv", "a.txt"]
 )
 def test_kinds_of_files(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "_PIECE", 7)  # every token is cut somewhere
+    monkeypatch.setattr(streams, "_CHUNK", 7)  # every token spans several chunks
     contents = {
         "a.jsonl": '{"id": 1, "text": "a \\"cup\\""}\n{"text": "a hat, red"}\nno json\n',
         "b.jsonl": '"a \\"cup\\""\n\n"a hat, red"\n',
@@ -78,15 +78,15 @@ def bomb(path: Path) -> None:
 BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "missing": ("a.txt", lambda path: None, "Cannot read"),
     "another kind": ("a.pdf", lambda path: path.write_bytes(b"%PDF"), "should end in .txt, .jsonl, .csv"),
-    "a zip bomb": ("a.csv", bomb, "packed archive"),
+    "a zip bomb": ("a.csv", bomb, "compressed archive"),
     "UTF-16": ("a.txt", lambda path: path.write_text("a cup", encoding="utf-16"), "UTF-16"),
     "NUL bytes": ("a.txt", lambda path: path.write_bytes(b"a\0cup"), "NUL bytes"),
-    "no prompt": ("a.txt", lambda path: path.write_text("\n12\n"), "holds no usable prompt"),
-    "half a JSON": ("a.json", lambda path: path.write_text('{"train": ["a cup", "a'), "no valid JSON"),
-    "a JSON's end": ("a.json", lambda path: path.write_text('{"train": ["a cup"}'), "no valid JSON"),
+    "no prompt": ("a.txt", lambda path: path.write_text("\n12\n"), "contains no usable prompt"),
+    "half a JSON": ("a.json", lambda path: path.write_text('{"train": ["a cup", "a'), "not valid JSON"),
+    "a JSON's end": ("a.json", lambda path: path.write_text('{"train": ["a cup"}'), "not valid JSON"),
     "other JSON": ("a.json", lambda path: path.write_text('{"a": 1}'), "no list of prompts"),
     "columns": ("a.jsonl", lambda path: path.write_text('{"x": "a cup", "y": "a hat"}'), "Choose the column"),
-    "no parquet": ("a.parquet", lambda path: path.write_text("a cup"), "is no parquet file"),
+    "no parquet": ("a.parquet", lambda path: path.write_text("a cup"), "is not a parquet file"),
 }
 
 
@@ -133,22 +133,22 @@ def test_a_corpus_is_made_once_and_again_when_the_file_changes(tmp_path: Path) -
 
 @pytest.mark.parametrize("count", [1, 2, 5, 16, 17, 1000])
 def test_every_epoch_is_an_order_of_its_own_of_all(count: int) -> None:
-    epochs = [drawn(count, 3, epoch * count, count) for epoch in range(3)]
+    epochs = [sample_indices(count, 3, epoch * count, count) for epoch in range(3)]
     assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
     if count > 4:
         assert epochs[0] != epochs[1] != epochs[2]
-        assert drawn(count, 4, 0, count) != epochs[0]
+        assert sample_indices(count, 4, 0, count) != epochs[0]
         assert epochs[0] != sorted(epochs[0])
 
 
 def test_positions_follow_from_where_a_run_is_alone() -> None:
-    whole = drawn(1_700_000, 0, 0, 48)
-    assert [number for start in range(0, 48, 8) for number in drawn(1_700_000, 0, start, 8)] == whole
+    whole = sample_indices(1_700_000, 0, 0, 48)
+    assert [number for start in range(0, 48, 8) for number in sample_indices(1_700_000, 0, start, 8)] == whole
     assert len(set(whole)) == 48
 
 
 def test_neighbours_are_not_drawn_together() -> None:
-    numbers = torch.tensor([shuffled(i, 10_000, 1) for i in range(2000)], dtype=torch.float64)
+    numbers = torch.tensor([permuted_index(i, 10_000, 1) for i in range(2000)], dtype=torch.float64)
     assert abs(float(torch.corrcoef(torch.stack((numbers[1:], numbers[:-1])))[0, 1])) < 0.1
     assert float(numbers.mean()) == pytest.approx(5000, rel=0.06)
 
@@ -161,7 +161,7 @@ def test_what_is_held_out_is_not_learned(tmp_path: Path) -> None:
     corpus = make(path, tmp_path / "corpus", without=held)
     assert corpus[:] == [f"a cup {letter}" for letter in "defghij"]
     assert corpus.counts.held_out == 4
-    assert make(path, tmp_path / "corpus")[:2] == ["a cup a", "a cup b"]  # the folder was made for others
+    assert make(path, tmp_path / "corpus")[:2] == ["a cup a", "a cup b"]  # created again: the options changed
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_what_is_held_out_is_not_learned(tmp_path: Path) -> None:
     [
         ({"train": ["a", "b"], "val": ["c", "a"], "test": ["d"]}, None, ["c", "a"], ["b"]),
         ({"train": ["a", "b"], "test": ["d", "e", "f"]}, None, ["d", "e"], ["a", "b"]),
-        ({"train": ["a", "b"], "val": ["c", "d"]}, "val", ["c"], ["d"]),  # what is learned is not held out
+        ({"train": ["a", "b"], "val": ["c", "d"]}, "val", ["c"], ["d"]),  # training prompts are not held out
         ({"train": ["a", "b", "c"]}, None, ["a"], ["b", "c"]),
         ({"train": ["a"]}, None, [], ["a"]),
     ],
@@ -185,12 +185,12 @@ def test_the_lists_of_a_library_say_what_is_held_out(
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak of a process")
 def test_1_700_000_prompts_take_less_than_200_mb(tmp_path: Path) -> None:
-    """In a process of its own: the file is made, indexed, and read from in a random order."""
+    """In a subprocess: a file is created, indexed, and read in random order."""
     code = """
 import sys
 from pathlib import Path
 from triplaneturbo.distill.corpora.corpus import Corpus, make_corpus
-from triplaneturbo.distill.corpora.shuffle import drawn
+from triplaneturbo.distill.corpora.shuffle import sample_indices
 path, folder = Path(sys.argv[1]) / "a.txt", Path(sys.argv[1]) / "corpus"
 with path.open("w") as file:
     for i in range(1_700_000):
@@ -200,7 +200,7 @@ for _ in make_corpus(path, folder):
 corpus = Corpus(folder)
 assert len(corpus) == 1_700_000
 for iteration in range(100):
-    prompts = [corpus[i] for i in drawn(len(corpus), 0, iteration * 8, 8)]
+    prompts = [corpus[i] for i in sample_indices(len(corpus), 0, iteration * 8, 8)]
 assert all(prompt.startswith("a toy of kind") for prompt in prompts)
 (peak,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
 print(int(peak.split()[1]) // 1024)
@@ -212,7 +212,7 @@ print(int(peak.split()[1]) // 1024)
 
 
 def embed(prompts: list[str]) -> torch.Tensor:
-    """A fixed embedding of each prompt, float16 to the bit."""
+    """Return a fixed embedding of each prompt, exactly representable in float16."""
     rows = [torch.randn(4, 3, generator=torch.Generator().manual_seed(sum(map(ord, p)))) for p in prompts]
     return torch.stack(rows).half().float()
 

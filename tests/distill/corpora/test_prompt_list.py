@@ -1,4 +1,4 @@
-"""Lists of prompts, pasted and from files of every kind; what is no prompt is counted, no file is named."""
+"""Prompt lists from pasted text and all file types; everything left out is counted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_everything_that_is_no_prompt_is_counted() -> None:
     assert found.prompts == ("a red duck", "🍄", "猫")
     assert (found.blanks, found.duplicates, found.wrong, found.too_long) == (2, 2, 3, 1)
     assert found.summary == (
-        "3 prompts; left out: 2 blank, 2 twice, 3 no text, 1 longer than 1000 characters"
+        "3 prompts; left out: 2 blank, 2 duplicate, 3 not text, 1 longer than 1000 characters"
     )
     assert len(text.splitlines()) == len(found.prompts) + 2 + 2 + 3 + 1
 
@@ -105,11 +105,11 @@ def test_what_was_decided_is_told(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "id,caption\n1,a cup\n,\n3,\n")
     found = read_file(path)
     assert (found.prompts, found.blanks) == (("a cup",), 2)
-    assert "names the columns: id, caption" in found.notes[0]
-    assert "taken from caption; there is also id" in found.notes[1]
+    assert "is the header: id, caption" in found.notes[0]
+    assert "taken from caption; other columns: id" in found.notes[1]
     broken = read_file(write(tmp_path / "a.jsonl", '"a cup"\n{"a": \n[1, 2]\n'))
     assert (broken.prompts, broken.wrong) == (("a cup",), 1)
-    assert broken.notes == ("1 line is no valid JSON and left out.",)
+    assert broken.notes == ("1 line is not valid JSON and left out.",)
 
 
 def a_zip(path: Path) -> None:
@@ -121,20 +121,20 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "missing": ("a.txt", lambda path: None, "Cannot read"),
     "a folder": ("a.txt", lambda path: path.mkdir(), "Cannot read"),
     "another kind": ("a.docx", lambda path: path.write_text("a cup"), "should end in .txt, .csv"),
-    "half of UTF-16": ("a.txt", lambda path: path.write_bytes(b"\xff\xfea\0 "), "is no UTF-16 text"),
+    "half of UTF-16": ("a.txt", lambda path: path.write_bytes(b"\xff\xfea\0 "), "is not UTF-16 text"),
     "UTF-16 with NULs": ("a.txt", lambda path: path.write_text("a\0", encoding="utf-16"), "NUL characters"),
     "Latin-1": ("a.csv", lambda path: path.write_text("prompt\na chaîse", encoding="latin-1"), "CSV UTF-8"),
     "UTF-16 unmarked": ("a.csv", lambda path: path.write_text("a cup", encoding="utf-16-le"), "NUL bytes"),
     "NUL bytes": ("a.json", lambda path: path.write_bytes(b'["a\0cup"]'), "NUL bytes"),
-    "a zip bomb": ("a.csv", a_zip, "packed archive"),
-    "gzip": ("a.jsonl", lambda path: path.write_bytes(b"\x1f\x8b\x08 and more"), "packed archive"),
-    "a picture": ("a.txt", lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe"), "is no UTF-8 text"),
-    "half of a JSON": ("a.json", lambda path: path.write_text('["a cup", '), "is no valid JSON"),
-    "a deep JSON": ("a.json", lambda path: path.write_text("[" * 200_000), "is no valid JSON"),
-    "a JSON number": ("a.json", lambda path: path.write_text("5"), "holds no list of prompts"),
+    "a zip bomb": ("a.csv", a_zip, "compressed archive"),
+    "gzip": ("a.jsonl", lambda path: path.write_bytes(b"\x1f\x8b\x08 and more"), "compressed archive"),
+    "a picture": ("a.txt", lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe"), "is not UTF-8 text"),
+    "half of a JSON": ("a.json", lambda path: path.write_text('["a cup", '), "is not valid JSON"),
+    "a deep JSON": ("a.json", lambda path: path.write_text("[" * 200_000), "is not valid JSON"),
+    "a JSON number": ("a.json", lambda path: path.write_text("5"), "contains no list of prompts"),
     "no JSON lines": ("a.jsonl", lambda path: path.write_text("a cup\na hat"), "no valid JSON on any line"),
     "no column": ("a.csv", lambda path: path.write_text("x1,x2\na cup,a hat\n"), "Choose the column"),
-    "a broken CSV": ("a.csv", lambda path: path.write_text('prompt,n\n"' + "x" * 200_000), "no valid CSV"),
+    "a broken CSV": ("a.csv", lambda path: path.write_text('prompt,n\n"' + "x" * 200_000), "not valid CSV"),
 }  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def test_bad_files_are_one_sentence(tmp_path: Path, name: str) -> None:
 def test_a_column_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="choose from id, caption"):
         read_file(write(tmp_path / "a.csv", "id,caption\n1,a cup\n"), "title")
-    with pytest.raises(UserError, match="has no columns"):
+    with pytest.raises(UserError, match="without columns"):
         read_file(write(tmp_path / "a.txt", "a cup\n"), "title")
 
 
@@ -170,12 +170,12 @@ def test_a_huge_file_is_refused_and_not_read(tmp_path: Path) -> None:
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)\n"
         "assert not {'torch', 'numpy'} & set(sys.modules)\n"
     )
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True,
         cwd=ROOT, timeout=patience(60),
     ).stdout.splitlines()  # fmt: skip
-    assert "is larger than 16 MB" in told[0]
-    assert int(told[1]) < 64
+    assert "is larger than 16 MB" in output[0]
+    assert int(output[1]) < 64
 
 
 def test_too_many_prompts(monkeypatch: pytest.MonkeyPatch) -> None:

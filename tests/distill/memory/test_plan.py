@@ -1,4 +1,4 @@
-"""The planner: it counts as real tensors count, and saves in order, no more than is needed."""
+"""The memory plan: counts match real tensors, and savings are minimal."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.helpers import toy
 from tests.helpers.full_size import UNET, VAE
 from tests.teachers.test_offload import BLOCKS, SCENES, embed
 from triplaneturbo.distill.memory import estimate
-from triplaneturbo.distill.memory.counting import Live
-from triplaneturbo.distill.memory.estimate import Facts
-from triplaneturbo.distill.memory.plan import LADDER, Plan, Savings, _optimizer_state, _parts, plan
+from triplaneturbo.distill.memory.counting import MemoryCounter
+from triplaneturbo.distill.memory.estimate import ModelSizes
+from triplaneturbo.distill.memory.plan import LADDER, MemorySavings, Plan, _optimizer_state, _parts, plan
 from triplaneturbo.distill.optimizer import OptimizerName, make_optimizer
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings, TeacherSettings
@@ -30,8 +30,8 @@ from triplaneturbo.teachers.mvdream import MVDream
 from triplaneturbo.utils.units import GB
 
 CPU = torch.device("cpu")
-SMALL_FACTS = Facts.read(SMALL)
-FULL = Facts.of(
+SMALL_FACTS = ModelSizes.read(SMALL)
+FULL = ModelSizes.of(
     UNET, VAE,
     {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16},
     GeneratorConfig(),
@@ -41,7 +41,7 @@ FULL = Facts.of(
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_what_is_alive_is_counted(device: str) -> None:
     before = torch.ones(1000, device=device)
-    with Live() as live:
+    with MemoryCounter() as live:
         kept = before * 2  # 4000 bytes
         assert (live.now, live.peak) == (4000, 4000)
         view = kept.view(10, 100)
@@ -69,7 +69,7 @@ def test_a_student_s_count_on_meta_is_that_of_real_tensors(
         p.grad = torch.zeros_like(p) if p.requires_grad else None
     latents = generator.draw_latents(1, torch.Generator())
     words = student.embed(["a red mushroom"])
-    with Live() as live:
+    with MemoryCounter() as live:
         student.folded.fold()
         folded = live.now
         planes = generator.decode(generator.predict(latents, 749, words))
@@ -118,11 +118,11 @@ def test_a_teacher_s_count_on_meta_is_that_of_real_tensors(small_teachers: None,
     teacher = MVDream(*networks, embed)
     teacher.view_by_view = view_by_view
     rgb = torch.rand(1, 4, 64, 64, 3, requires_grad=True)
-    with Live() as live:
+    with MemoryCounter() as live:
         z = teacher.encode(Renderings(rgb, rgb[..., 0]), SCENES, torch.Generator())
         with torch.no_grad():
-            told = teacher.condition(Renderings(rgb, rgb[..., 0]), SCENES)
-            teacher.predict(z.detach(), torch.tensor([300]), told, True)
+            condition = teacher.condition(Renderings(rgb, rgb[..., 0]), SCENES)
+            teacher.predict(z.detach(), torch.tensor([300]), condition, True)
         z.backward(torch.ones_like(z))
     assert wanted.weights == sum(4 * p.numel() for network in networks for p in network.parameters())
     assert live.peak == pytest.approx(wanted.working, rel=0.15)
@@ -156,8 +156,8 @@ def planned(memory: int, settings: Settings | None = None, **how) -> Plan:
 
 def test_no_more_is_saved_than_is_needed(small_teachers: None) -> None:
     free = planned(64 * GB)
-    assert free.savings == Savings()
-    assert "nothing is given up" in free.sentence
+    assert free.savings == MemorySavings()
+    assert "without savings" in free.sentence
     assert free.total == sum(free.parts.values())
     memory, seen = free.total, [free.savings]
     while True:
@@ -171,16 +171,16 @@ def test_no_more_is_saved_than_is_needed(small_teachers: None) -> None:
             with_it = found.total
             without = replace(found.savings, **{name: False})
             assert sum(_parts_of(without).values()) > memory - 1 >= with_it
-        assert len(found.savings.words) == sum(vars(found.savings).values())
+        assert len(found.savings.descriptions) == sum(vars(found.savings).values())
         seen.append(found.savings)
         memory = found.total
-    assert seen[-1].in_turn
-    assert not seen[1].in_turn
+    assert seen[-1].offload_teachers
+    assert not seen[1].offload_teachers
     assert refusal.count(".") >= 1
-    assert "it would fit with nothing served beside it" in refusal
+    assert "it would fit without a model loaded for generation" in refusal
 
 
-def _parts_of(savings: Savings, serving: bool = True) -> dict[str, int]:
+def _parts_of(savings: MemorySavings, serving: bool = True) -> dict[str, int]:
     return _parts(
         SMALL_FACTS, replace(full_recipe(), batch=1, size=64), savings=savings, frozen=torch.float32,
         cuda=False, serving=serving, picture=64,
@@ -193,11 +193,11 @@ def test_what_cannot_fit_is_refused_with_what_would(small_teachers: None) -> Non
     with pytest.raises(UserError, match="it would fit with a batch of 1") as error:
         planned(least, heavy, serving=False)
     assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match=r"take a device with \d"):
+    with pytest.raises(UserError, match=r"use a device with \d"):
         planned(1000)
     one = replace(heavy, batch=1)
     least = sum(_parts_of(LADDER[-1], serving=False).values())
-    with pytest.raises(UserError, match="it would fit with adapters and not the whole base"):
+    with pytest.raises(UserError, match="it would fit with adapters instead of full tuning"):
         planned(least, replace(one, tuning="full"), serving=False)
 
 
@@ -205,7 +205,7 @@ def test_a_critic_keeps_its_teacher_on_the_device(small_teachers: None) -> None:
     settings = replace(full_recipe(), batch=1, size=64, teachers={"mvdream": TeacherSettings(kind="vsd")})
     with pytest.raises(UserError, match="This run needs"):
         planned(planned(64 * GB, settings).total // 4, settings)
-    assert LADDER[-1].in_turn
+    assert LADDER[-1].offload_teachers
 
 
 def test_the_table_names_each_part(small_teachers: None) -> None:
@@ -213,21 +213,21 @@ def test_the_table_names_each_part(small_teachers: None) -> None:
     lines = found.table().splitlines()
     assert len(lines) == sum(size > 0 for size in found.parts.values()) + 2
     assert lines[-1] == found.sentence
-    for name in ("U-Net, frozen", "mvdream: weights", "the optimiser's state", "in all"):
+    for name in ("U-Net, frozen", "mvdream: weights", "optimizer state", "total"):
         assert any(line.startswith(name) for line in lines)
 
 
 def test_the_full_size_fits_24_gb_and_with_a_stated_loss_16() -> None:
-    """One prompt, four views of 512^2, K = 4, all three teachers, the model served beside it."""
+    """One prompt, four views of 512^2, K = 4, all three teachers, with a model loaded for generation."""
     settings = replace(full_recipe(), batch=1)
     assert (settings.size, settings.steps, len(settings.teachers)) == (512, 4, 3)
     large, small = (plan(FULL, settings, size * GB) for size in (24, 16))
     assert large.total < 24 * GB
     assert small.total < 16 * GB
-    assert large.savings == Savings()
-    assert small.savings == Savings(checkpointing=True)
-    assert "computed again in the backward pass" in small.sentence
-    # A number of each part that is known: 866 million weights of two bytes.
+    assert large.savings == MemorySavings()
+    assert small.savings == MemorySavings(checkpointing=True)
+    assert "gradient checkpointing" in small.sentence
+    # Known parameter counts, at two and four bytes each.
     assert large.parts["U-Net, frozen"] == pytest.approx(2 * 865_910_724, rel=1e-3)
     assert large.parts["adapters and heads"] == pytest.approx(4 * 22_684_160, rel=1e-3)
     assert large.parts["richdreamer: weights"] == 2 * 861_182_404

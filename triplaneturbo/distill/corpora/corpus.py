@@ -1,12 +1,12 @@
-"""Corpora of millions of prompts, of which no list is ever in memory.
+"""Corpora with millions of prompts that are read from disk instead of being held in memory.
 
-One pass over the file, whatever its kind (streams.py), leaves a cleaned copy and its index in a folder:
+One pass over the source file (streams.py) writes a cleaned copy and its index to a folder:
 
-    corpus.txt     a tidied prompt a line
-    corpus.npy     where each begins: uint64 [N + 1]; of prompts that are there twice, the first alone
-    corpus.json    of which file, and what was left out
+    corpus.txt     one normalized prompt per line
+    corpus.npy     byte offsets of the prompts without duplicates: uint64 [N]
+    corpus.json    the source file, and counts of what was left out
 
-From then on a prompt is read where it stands; which ones an iteration sees says shuffle.py.
+Prompts are then read by index; shuffle.py defines the order of training.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.request import PROMPT_LIMIT, shown, tidy_prompt
 from triplaneturbo.utils.atomic_files import rename_over, write_whole
 
-TEXT, INDEX, ABOUT = "corpus.txt", "corpus.npy", "corpus.json"
-_TOLD_EVERY = 100_000  # prompts
-_JUDGED_BY = ("val", "validation", "test")  # lists of a file that are not for learning
+TEXT, INDEX, METADATA = "corpus.txt", "corpus.npy", "corpus.json"
+_REPORT_EVERY = 100_000  # prompts
+_EVALUATION_SPLITS = ("val", "validation", "test")  # lists of a JSON file that are not training data
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What was left out of a corpus."""
+    """Counts of the values that were left out of a corpus, by reason."""
 
     blanks: int = 0
     duplicates: int = 0
@@ -47,25 +47,25 @@ class Counts:
 
 
 class Corpus(Sequence[str]):
-    """The prompts of a folder that `make_corpus` has filled, by number.
+    """Random access to the prompts of a folder that `make_corpus` has filled.
 
     Attributes:
-        counts: what was left out.
-        source: the file that it was made of.
+        counts: counts of what was left out.
+        source: path of the source file.
     """
 
     def __init__(self, folder: Path) -> None:
         """
         Raises:
-            UserError: the folder holds no whole corpus.
+            UserError: if the folder contains no complete corpus.
         """
         try:
-            about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-            self.source, self.counts = about["source"], Counts(**about["counts"])
+            metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+            self.source, self.counts = metadata["source"], Counts(**metadata["counts"])
             self._starts = np.load(folder / INDEX, mmap_mode="r")
             self._file = (folder / TEXT).open("rb")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{folder} holds no whole corpus ({error}): make it anew.") from None
+            raise UserError(f"{folder} contains no complete corpus ({error}): create it again.") from None
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -75,22 +75,22 @@ class Corpus(Sequence[str]):
     @overload
     def __getitem__(self, number: slice) -> list[str]: ...
     def __getitem__(self, number: int | slice) -> str | list[str]:
-        """A prompt, or several.
+        """Return one prompt or a list of prompts.
 
         Raises:
-            UserError: the file has changed since it was indexed.
+            UserError: if the file has changed since it was indexed.
         """
         if isinstance(number, slice):
             return [self[i] for i in range(len(self))[number]]
         self._file.seek(int(self._starts[number]))
         line = self._file.readline()
         if not line.endswith(b"\n"):
-            raise UserError(f"{self._file.name} has changed: make the corpus anew.")
+            raise UserError(f"{self._file.name} has changed: create the corpus again.")
         return line[:-1].decode("utf-8")
 
     @property
     def summary(self) -> str:
-        """One line on what is in it and what is not."""
+        """One line with the number of prompts and of what was left out."""
         out = ", ".join(
             f"{count:,} {what.replace('_', ' ')}" for what, count in asdict(self.counts).items() if count
         )
@@ -98,33 +98,35 @@ class Corpus(Sequence[str]):
 
 
 def hold_out(path: Path, column: str | None, most: int) -> tuple[list[str], list[str]]:
-    """Prompts of a file to judge a run by: some that it is not to learn, and the first that it learns.
+    """Return evaluation prompts of a file: held-out prompts, and the first training prompts.
 
-    The first are those of the file's own list for it ("val" or "test" of a .json), else the file's first.
+    Held-out prompts come from the file's own evaluation list ("val" or "test" of a .json), or else from its
+    beginning.
 
     Args:
+        path: file of prompts.
         column: see `stream`.
-        most: how many of each; held out is at most half of what the file has.
+        most: maximum number of each; at most half of the file's prompts are held out.
 
     Raises:
-        UserError: the file cannot be read or holds no prompt.
+        UserError: if the file cannot be read or contains no prompt.
     """
     held: list[str] = []
     if path.suffix.lower() == ".json":
-        for name in _JUDGED_BY:
+        for name in _EVALUATION_SPLITS:
             if name != column and not held:
-                with suppress(UserError):  # there is no such list
+                with suppress(UserError):  # no such list
                     held = _first(path, name, most)
     first = _first(path, column, 3 * most)
     if not first:
-        raise UserError(f"{shown(str(path))} holds no usable prompt: give at least one.")
+        raise UserError(f"{shown(str(path))} contains no usable prompt: give at least one.")
     held = held or first[: min(most, len(first) // 2)]
     taken = {prompt.casefold() for prompt in held}
     return held, [prompt for prompt in first if prompt.casefold() not in taken][:most]
 
 
 def _first(path: Path, column: str | None, most: int) -> list[str]:
-    """The first different prompts of a file."""
+    """Return the first distinct prompts of a file."""
     found: dict[str, str] = {}
     with closing(stream(path, column)) as values:  # type: ignore[type-var]
         for value in values:
@@ -139,29 +141,31 @@ def _first(path: Path, column: str | None, most: int) -> list[str]:
 def make_corpus(
     path: Path, folder: Path, column: str | None = None, without: Collection[str] = ()
 ) -> Iterator[int]:
-    """Fill a folder from a file, unless it was filled from that very file; yields how much was read.
+    """Create a corpus in a folder, unless it is up to date; yield the number of values read so far.
 
     Args:
+        path: source file.
+        folder: folder of the corpus.
         column: see `stream`.
-        without: prompts that are held out.
+        without: held-out prompts to exclude.
 
     Raises:
-        UserError: the file cannot be read, holds no prompt, or the folder cannot be written.
+        UserError: if the file cannot be read or contains no prompt, or the folder cannot be written.
     """
     held = {prompt.casefold() for prompt in without}
-    about = _about(path, column, held)
-    if _is_made(folder, about):
+    metadata = _source_metadata(path, column, held)
+    if _is_current(folder, metadata):
         return
     counts = dict.fromkeys(Counts.__dataclass_fields__, 0)
-    starts, marks = array("Q"), array("q")
-    at = 0
+    starts, hashes = array("Q"), array("q")
+    offset = 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f".{TEXT}.{os.getpid()}.part"
         try:
             with part.open("wb") as out, closing(stream(path, column)) as values:  # type: ignore[type-var]
                 for number, value in enumerate(values):
-                    if number % _TOLD_EVERY == 0:
+                    if number % _REPORT_EVERY == 0:
                         yield number
                     line = _cleaned(value, counts)
                     if line is None:
@@ -169,31 +173,33 @@ def make_corpus(
                     if line[:-1].casefold() in held:
                         counts["held_out"] += 1
                         continue
-                    marks.append(hash(line.casefold()))
-                    starts.append(at)
-                    at += out.write(line.encode())
+                    hashes.append(hash(line.casefold()))
+                    starts.append(offset)
+                    offset += out.write(line.encode())
                 out.flush()
                 os.fsync(out.fileno())
             rename_over(part, folder / TEXT)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"Cannot write in {folder}: {error.strerror}; free space or go elsewhere.") from error
+        raise UserError(
+            f"Cannot write to {folder}: {error.strerror}; free space or choose another folder."
+        ) from error
     if not starts:
-        raise UserError(f"{shown(str(path))} holds no usable prompt: give at least one.")
-    # Of equal marks the first is taken. That two of a million prompts share one by chance is one in 10^7.
-    _, first = np.unique(np.frombuffer(marks, dtype=np.int64), return_index=True)
+        raise UserError(f"{shown(str(path))} contains no usable prompt: give at least one.")
+    # Keep the first of equal hashes. The chance of a collision among a million prompts is about 1 in 10^7.
+    _, first = np.unique(np.frombuffer(hashes, dtype=np.int64), return_index=True)
     first.sort()
     kept = np.frombuffer(starts, dtype=np.uint64)[first]
     counts["duplicates"] = len(starts) - len(kept)
     buffer = BytesIO()
     np.save(buffer, kept)
     write_whole(folder / INDEX, buffer.getvalue())
-    write_whole(folder / ABOUT, (json.dumps({**about, "counts": counts}) + "\n").encode())
+    write_whole(folder / METADATA, (json.dumps({**metadata, "counts": counts}) + "\n").encode())
 
 
 def _cleaned(value: Any, counts: dict[str, int]) -> str | None:
-    """A prompt as a line of the copy, or None; what it is instead is counted."""
+    """Normalize a value to a line of the copy; if it is no prompt, count the reason and return None."""
     if value is None or (isinstance(value, str) and not value.strip()):
         counts["blanks"] += 1
     elif value is COMMENT:
@@ -204,13 +210,13 @@ def _cleaned(value: Any, counts: dict[str, int]) -> str | None:
         counts["wrong"] += 1
     else:
         text = value.strip()
-        # Most prompts are tidy already, which is quickly seen.
+        # Fast path: most prompts are normalized already.
         return (text if text.isprintable() and "  " not in text else tidy_prompt(text)) + "\n"
     return None
 
 
-def _about(path: Path, column: str | None, held: Collection[str]) -> dict[str, Any]:
-    """Tells one state of a file from another."""
+def _source_metadata(path: Path, column: str | None, held: Collection[str]) -> dict[str, Any]:
+    """Return metadata that identifies the state of the source file and the options."""
     try:
         state = path.stat()
     except OSError as error:
@@ -223,9 +229,9 @@ def _about(path: Path, column: str | None, held: Collection[str]) -> dict[str, A
     }  # fmt: skip
 
 
-def _is_made(folder: Path, about: dict[str, Any]) -> bool:
+def _is_current(folder: Path, metadata: dict[str, Any]) -> bool:
     try:
-        told = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        stored = json.loads((folder / METADATA).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(told, dict) and all(told.get(key) == value for key, value in about.items())
+    return isinstance(stored, dict) and all(stored.get(key) == value for key, value in metadata.items())

@@ -1,11 +1,11 @@
-"""Text embeddings of a corpus, computed once and kept: what `python -m triplaneturbo embed` makes.
+"""Precomputed text embeddings of a corpus, written by `python -m triplaneturbo embed`.
 
     corpus.*                     the prompts (corpus.py)
-    embeds-000000.safetensors    of `PER_SHARD` prompts in their order: "embeds" [N, 77, D], float16
-    embeds.json                  by which text encoder
-    embeds.npy                   where a prompt is found: marks uint64 [N], sorted, and their numbers [N]
+    embeds-000000.safetensors    embeddings of `PER_SHARD` prompts in order: "embeds" [N, 77, D], float16
+    embeds.json                  the text encoder
+    embeds.npy                   index: sorted hashes of the prompts, uint64 [N], and their numbers [N]
 
-Made a shard at a time, each whole or not there, so that what was stopped or killed is gone on with.
+Shards are written atomically, so an interrupted computation resumes with the first missing shard.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.utils.atomic_files import write_whole
 
 PER_SHARD = 512
-ABOUT, FOUND_BY = "embeds.json", "embeds.npy"
+METADATA, PROMPT_INDEX = "embeds.json", "embeds.npy"
 Embed = Callable[[list[str]], Tensor]
 
 
 def encoder_mark(base: Path) -> str:
-    """Tells one text encoder from another: a hash of its files.
+    """Return a hash of a text encoder's files.
 
     Raises:
-        UserError: they cannot be read.
+        UserError: if they cannot be read.
     """
     digest = hashlib.sha256()
     try:
@@ -52,20 +52,23 @@ def encoder_mark(base: Path) -> str:
 
 
 def make_embeddings(corpus: Corpus, embed: Embed, mark: str, folder: Path, batch: int = 32) -> Iterator[int]:
-    """Embed all prompts of the corpus in `folder`; yields how many are done after each shard.
+    """Embed all prompts of a corpus; yield the number of embedded prompts after each shard.
 
     Args:
+        embed: text encoder.
         mark: see `encoder_mark`.
-        batch: prompts at a time.
+        folder: output folder.
+        batch: prompts per call of `embed`.
 
     Raises:
-        UserError: the folder has embeddings of another encoder, cannot be written, or the disk is too small.
+        UserError: if the folder has embeddings of another encoder or file, cannot be written, or the disk is
+            too small.
     """
     width = embed([corpus[0]]).shape[1:].numel()
-    about = {"encoder": mark, "prompts": len(corpus), "source": corpus.source}
-    told = _told(folder)
-    if told is not None and told != about:
-        raise UserError(f"{folder} has embeddings of another model or file: give another folder.")
+    metadata = {"encoder": mark, "prompts": len(corpus), "source": corpus.source}
+    stored = _read_metadata(folder)
+    if stored is not None and stored != metadata:
+        raise UserError(f"{folder} contains embeddings of another model or file: choose another folder.")
     shards = [range(start, min(start + PER_SHARD, len(corpus))) for start in range(0, len(corpus), PER_SHARD)]
     missing = [numbers for numbers in shards if not _shard(folder, numbers[0]).exists()]
     needed = sum(map(len, missing)) * width * 2
@@ -73,10 +76,10 @@ def make_embeddings(corpus: Corpus, embed: Embed, mark: str, folder: Path, batch
     if needed > free:
         raise UserError(
             f"The embeddings of {len(corpus):,} prompts take {needed / 1e9:.1f} GB, and {folder} has"
-            f" {free / 1e9:.1f} GB: give a folder with more, or finetune without them."
+            f" {free / 1e9:.1f} GB free: choose another folder, or fine-tune without precomputed embeddings."
         )
-    write_whole(folder / ABOUT, (json.dumps(about) + "\n").encode())
-    if not (folder / FOUND_BY).exists():
+    write_whole(folder / METADATA, (json.dumps(metadata) + "\n").encode())
+    if not (folder / PROMPT_INDEX).exists():
         _index(corpus, folder)
     done = len(corpus) - sum(map(len, missing))
     yield done
@@ -91,38 +94,40 @@ def make_embeddings(corpus: Corpus, embed: Embed, mark: str, folder: Path, batch
 
 
 class Embeddings:
-    """The embeddings of a folder; what is not in it is embedded on the fly.
+    """Lookup of precomputed embeddings; missing prompts are embedded on the fly.
 
     Args:
-        folder: that `make_embeddings` has filled.
-        embed: embeds what is missing.
-        mark: of the encoder that `embed` is.
-        device: where embeddings are wanted.
+        folder: folder that `make_embeddings` has filled.
+        embed: text encoder for missing prompts.
+        mark: see `encoder_mark`.
+        device: device of the returned embeddings.
 
     Raises:
-        UserError: the folder has none, or those of another encoder.
+        UserError: if the folder has no embeddings, or those of another encoder.
     """
 
     def __init__(self, folder: Path, embed: Embed, mark: str, device: torch.device) -> None:
-        told = _told(folder)
-        if told is None or not (folder / FOUND_BY).exists():
-            raise UserError(f"There are no embeddings in {folder}: make them with triplaneturbo embed.")
-        if told["encoder"] != mark:
-            raise UserError(f"The embeddings in {folder} are those of another model: make them anew.")
+        stored = _read_metadata(folder)
+        if stored is None or not (folder / PROMPT_INDEX).exists():
+            raise UserError(f"There are no embeddings in {folder}: compute them with `triplaneturbo embed`.")
+        if stored["encoder"] != mark:
+            raise UserError(f"The embeddings in {folder} are those of another model: compute them again.")
         self._folder, self._embed, self._device = folder, embed, device
-        self._marks, self._numbers = np.load(folder / FOUND_BY, mmap_mode="r")
+        self._hashes, self._numbers = np.load(folder / PROMPT_INDEX, mmap_mode="r")
 
     def __call__(self, prompts: list[str]) -> Tensor:
-        """Embeddings [B, 77, D] of prompts, float32."""
+        """Return embeddings [B, 77, D] of prompts, float32."""
         rows = [self._find(prompt) for prompt in prompts]
         missing = [prompt for prompt, row in zip(prompts, rows, strict=True) if row is None]
-        made = iter(self._embed(missing)) if missing else iter(())
-        return torch.stack([(next(made) if row is None else row).to(self._device).float() for row in rows])
+        embedded = iter(self._embed(missing)) if missing else iter(())
+        return torch.stack(
+            [(next(embedded) if row is None else row).to(self._device).float() for row in rows]
+        )
 
     def _find(self, prompt: str) -> Tensor | None:
-        mark = prompt_mark(prompt)
-        at = int(np.searchsorted(self._marks, mark))
-        if at == len(self._marks) or self._marks[at] != mark:
+        key = prompt_hash(prompt)
+        at = int(np.searchsorted(self._hashes, key))
+        if at == len(self._hashes) or self._hashes[at] != key:
             return None
         number = int(self._numbers[at])
         path = _shard(self._folder, number // PER_SHARD * PER_SHARD)
@@ -130,30 +135,30 @@ class Embeddings:
             with safe_open(path, "pt") as file:
                 return file.get_slice("embeds")[number % PER_SHARD]
         except FileNotFoundError:
-            return None  # it was stopped before it came to that
+            return None  # embedding was stopped before this shard
         except (SafetensorError, OSError) as error:
             raise UserError(f"{path} is broken ({error}): delete it and embed again.") from None
 
 
-def prompt_mark(prompt: str) -> np.uint64:
-    """64 bits of a hash of a prompt."""
+def prompt_hash(prompt: str) -> np.uint64:
+    """Return a 64-bit hash of a prompt."""
     return np.frombuffer(hashlib.blake2b(prompt.encode(), digest_size=8).digest(), dtype=np.uint64)[0]
 
 
 def _index(corpus: Corpus, folder: Path) -> None:
-    marks = np.fromiter((prompt_mark(corpus[i]) for i in range(len(corpus))), np.uint64, len(corpus))
-    order = np.argsort(marks, kind="stable")
+    hashes = np.fromiter((prompt_hash(corpus[i]) for i in range(len(corpus))), np.uint64, len(corpus))
+    order = np.argsort(hashes, kind="stable")
     buffer = BytesIO()
-    np.save(buffer, np.stack((marks[order], order.astype(np.uint64))))
-    write_whole(folder / FOUND_BY, buffer.getvalue())
+    np.save(buffer, np.stack((hashes[order], order.astype(np.uint64))))
+    write_whole(folder / PROMPT_INDEX, buffer.getvalue())
 
 
-def _told(folder: Path) -> dict | None:
+def _read_metadata(folder: Path) -> dict | None:
     try:
-        told = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        stored = json.loads((folder / METADATA).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return told if isinstance(told, dict) and "encoder" in told else None
+    return stored if isinstance(stored, dict) and "encoder" in stored else None
 
 
 def _shard(folder: Path, first: int) -> Path:

@@ -1,12 +1,12 @@
-"""Lists of prompts as people have them: pasted, or in .txt, .csv, .json and .jsonl files.
+"""Prompt lists: pasted text, and .txt, .csv, .json and .jsonl files.
 
-Nothing is dropped silently: blanks, comments, duplicates, what is no text and what is too long are counted,
-and what was decided for the user is told in `notes`. Files are read up to `MOST_BYTES`; larger ones are for
-corpus.py. Nothing heavy is imported.
+Nothing is dropped silently: blank values, comments, duplicates, values that are not text and prompts that are
+too long are counted, and automatic decisions are described in `notes`. Files are limited to `MOST_BYTES`;
+larger ones need corpus.py. Imports nothing heavy.
 
-Pasted text and .txt files have a prompt a line. They may hold templates (templates.py), such as
-"a {red|blue} {animal}" with {animal: cat, dog} on a line of its own; comments, which begin with "#"; and an
-id before each prompt, as in "17|a red duck". A batch to generate (`read_batch`) takes seeds and names, too.
+Pasted text and .txt files have one prompt per line. They may contain templates (templates.py), such as
+"a {red|blue} {animal}" with {animal: cat, dog} on a line of its own; comments starting with "#"; and an id
+before each prompt, as in "17|a red duck". Batches for generation (`read_batch`) also have seeds and names.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 @dataclass(frozen=True)
 class Line:
-    """A prompt, tidied, and in a batch its seed (None: not given) and its name ("": not given)."""
+    """A normalized prompt and, in a batch, its optional seed and name (None and "" if not given)."""
 
     prompt: str
     seed: int | None = None
@@ -42,18 +42,17 @@ class Line:
 
 @dataclass(frozen=True)
 class PromptList:
-    """Prompts, and what became of everything else.
+    """Distinct prompts, and counts of everything that was left out.
 
     Attributes:
-        lines: each once, in their order.
-        blanks: lines or cells with nothing in them.
-        duplicates: what was there before, but for the case of its letters; in a batch with the same seed and
-            name.
-        wrong: what is no text: numbers, lines without a letter, with control characters or with a template
-            that means nothing.
-        too_long: longer than 1000 characters.
-        comments: lines that begin with "#".
-        notes: sentences on what was decided for the user.
+        lines: the prompts, in order.
+        blanks: empty lines or cells.
+        duplicates: repeated prompts (ignoring case); in a batch, with the same seed and name.
+        wrong: values that are not text: numbers, text without letters or with control characters, and invalid
+            templates.
+        too_long: prompts longer than 1000 characters.
+        comments: lines starting with "#".
+        notes: descriptions of automatic decisions.
     """
 
     lines: tuple[Line, ...]
@@ -66,29 +65,29 @@ class PromptList:
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """The prompts of all lines."""
+        """All prompts."""
         return tuple(line.prompt for line in self.lines)
 
     @property
     def summary(self) -> str:
-        """One line: "30 prompts; left out: 2 blank, 1 twice, 1 no text, 1 too long"."""
+        """One line: "30 prompts; left out: 2 blank, 1 duplicate, 1 not text"."""
         out = {
             "blank": self.blanks,
-            "twice": self.duplicates,
-            "no text": self.wrong,
+            "duplicate": self.duplicates,
+            "not text": self.wrong,
             f"longer than {PROMPT_LIMIT} characters": self.too_long,
             "commented out": self.comments,
         }
-        told = ", ".join(f"{count} {what}" for what, count in out.items() if count)
+        parts = ", ".join(f"{count} {what}" for what, count in out.items() if count)
         count = how_many(len(self.prompts))
-        return f"{count}; left out: {told}" if told else count
+        return f"{count}; left out: {parts}" if parts else count
 
 
 @dataclass
-class _Sieve:
-    """Takes one thing after another for a prompt, and counts what is none."""
+class _Collector:
+    """Collects prompts and counts values that are not prompts."""
 
-    lines: dict[tuple[Any, ...], Line] = field(default_factory=dict)  # by what makes a line another
+    lines: dict[tuple[Any, ...], Line] = field(default_factory=dict)  # by the key that makes a line distinct
     comments: int = 0
     blanks: int = 0
     duplicates: int = 0
@@ -123,12 +122,12 @@ class _Sieve:
 
 
 def how_many(number: int) -> str:
-    """So many prompts, in words: "1 prompt", "1,200 prompts"."""
+    """Format a count: "1 prompt", "1,200 prompts"."""
     return f"{number:,} prompt{'' if number == 1 else 's'}"
 
 
 def is_text(value: str) -> bool:
-    """Whether a text can be a prompt: it has a letter or a symbol such as an emoji, nothing unprintable."""
+    """Return whether a text can be a prompt: it has a letter or emoji and no control characters."""
     if value.isprintable() and _LETTER.search(value):
         return True
     kinds = {unicodedata.category(character) for character in value if character not in "\t\r\n"}
@@ -136,10 +135,10 @@ def is_text(value: str) -> bool:
 
 
 def read_text(text: str) -> PromptList:
-    """The prompts of a pasted text, one a line, templates expanded.
+    """Parse pasted text with one prompt per line, expanding templates.
 
     Raises:
-        UserError: it is too long.
+        UserError: if it is too long.
     """
     if len(text) > MOST_BYTES:
         raise UserError(f"The text has {len(text):,} characters; paste at most {MOST_BYTES:,}.")
@@ -147,65 +146,66 @@ def read_text(text: str) -> PromptList:
 
 
 def read_file(path: Path, column: str | None = None) -> PromptList:
-    """The prompts of a .txt, .csv, .json or .jsonl file.
+    """Read the prompts of a .txt, .csv, .json or .jsonl file.
 
     Args:
-        column: of a table, or the key of a list; None: the one that is called prompt, caption or the like, or
-            the only one. See `columns`.
+        path: the file.
+        column: column of a table or key of a list; None for the one named prompt, caption or similar, or the
+            only one. See `columns`.
 
     Raises:
-        UserError: the file cannot be read, is no such file, is too large, or a column has to be chosen.
+        UserError: if the file is unreadable, of another type or too large, or a column must be chosen.
     """
     kind, text = _text_of(path, _STREAMED)
     if kind == ".txt":
         _no_column(path, column)
         return _of_text(text, batch=False)
     values, notes = tables.values(kind, text, column, str(path))
-    sieve = _Sieve()
+    collector = _Collector()
     for value in values:
-        sieve.add(value)
-        _check_count(sieve)
-    return sieve.list(notes)
+        collector.add(value)
+        _check_count(collector)
+    return collector.list(notes)
 
 
 def read_batch(path: Path, column: str | None = None) -> PromptList:
-    """The lines of a batch to generate, with their seeds and names: the same files as `read_file` takes.
+    """Read a batch for generation, with seeds and names, from the file types of `read_file`.
 
-    A seed comes from the column "seed"; a name from the column "name" or else "id", from the ids of a JSON
-    object, or from lines of the form id|prompt.
+    Seeds come from the column "seed"; names from the column "name" or "id", from the keys of a JSON object,
+    or from lines of the form id|prompt.
 
     Args:
-        path: "-": standard input, a prompt a line.
-        column: as for `read_file`.
+        path: the file, or "-" for standard input with one prompt per line.
+        column: see `read_file`.
 
     Raises:
-        UserError: as `read_file`, or a seed is no whole number.
+        UserError: see `read_file`; also if a seed is not an integer.
     """
     kind, text = _text_of(path)
     if kind == ".txt":
         _no_column(path, column)
         return _of_text(text, batch=True)
     rows, notes = tables.batch(kind, text, column, str(path))
-    sieve = _Sieve()
+    collector = _Collector()
     for row in rows:
-        sieve.add(row.prompt, _seed(row, str(path)), _name(row.name))
-    return sieve.list(notes)
+        collector.add(row.prompt, _seed(row, str(path)), _name(row.name))
+    return collector.list(notes)
 
 
 def text_of(path: Path) -> str:
-    """The text of a list, as it stands in its file.
+    """Return the unparsed text of a file.
 
     Raises:
-        UserError: it cannot be read, or is no text.
+        UserError: if it cannot be read or is not text.
     """
     return _text_of(path)[1]
 
 
 def columns(path: Path) -> list[str]:
-    """The columns of a file that can be chosen from; [] where there is no choice.
+    """Return the columns of a file to choose from; [] if there is no choice.
 
     Raises:
-        UserError: as `read_file`.
+        UserError: see `read_file`.
     """
     kind, text = _text_of(path, _STREAMED)
     names = [] if kind == ".txt" else tables.columns(kind, text, str(path))
@@ -213,14 +213,15 @@ def columns(path: Path) -> list[str]:
 
 
 def split(prompts: Sequence[str], share: float, seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What is learned, and what is held out for judging, both in the order of `prompts`.
+    """Split prompts into training and held-out prompts, both in the order of `prompts`.
 
     Args:
-        share: of the prompts to hold out, 0 to 0.9; where it is not 0 and there are two prompts or more, at
-            least one of each.
+        share: fraction to hold out, 0 to 0.9; if it is above 0 and there are at least two prompts, both parts
+            have at least one.
+        seed: seed of the random choice.
 
     Raises:
-        UserError: the share cannot be.
+        UserError: if the share is invalid.
     """
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 0.9:
         raise UserError(f"The held-out share should be 0 to 0.9, not {shown(share)}.")
@@ -234,25 +235,25 @@ def split(prompts: Sequence[str], share: float, seed: int) -> tuple[tuple[str, .
     )
 
 
-def _check_count(sieve: _Sieve) -> None:
-    if len(sieve.lines) > MOST_PROMPTS:
+def _check_count(collector: _Collector) -> None:
+    if len(collector.lines) > MOST_PROMPTS:
         raise UserError(
-            f"There are more than {MOST_PROMPTS:,} prompts: give them to `python -m triplaneturbo finetune"
-            " --corpus`, which streams them."
+            f"There are more than {MOST_PROMPTS:,} prompts: use `python -m triplaneturbo finetune --corpus`,"
+            " which streams them."
         )
 
 
 _STREAMED = (
-    "give fewer prompts, or a .txt or .jsonl file to `python -m triplaneturbo finetune --corpus`, which"
+    "use fewer prompts, or a .txt or .jsonl file with `python -m triplaneturbo finetune --corpus`, which"
     " streams it"
 )
 
 
-def _text_of(path: Path, too_large: str = "give fewer prompts") -> tuple[str, str]:
-    """The kind of a file and its text; a name without a suffix, as of a pipe, is that of a list of lines.
+def _text_of(path: Path, too_large: str = "use fewer prompts") -> tuple[str, str]:
+    """Return the type and text of a file; names without a suffix (such as pipes) are lists of lines.
 
     Raises:
-        UserError: it cannot be read, or is no text of that kind.
+        UserError: if it cannot be read, or is not text of a supported type.
     """
     kind = path.suffix.lower() or ".txt"
     if kind not in SUFFIXES:
@@ -261,28 +262,28 @@ def _text_of(path: Path, too_large: str = "give fewer prompts") -> tuple[str, st
 
 
 def _of_text(text: str, batch: bool) -> PromptList:
-    """The prompts of a text, one a line; in a batch, ids are names."""
-    every = text.splitlines()
-    kept = without_comments(every)
-    sieve, templates = _Sieve(comments=len(every) - len(kept)), Templates(kept)
+    """Parse text with one prompt per line; in a batch, ids are names."""
+    all_lines = text.splitlines()
+    uncommented = without_comments(all_lines)
+    collector, templates = _Collector(comments=len(all_lines) - len(uncommented)), Templates(uncommented)
     lines, notes = with_ids(templates.lines)
     for line in lines:
         prompts = templates.expand(line.text)
         if not prompts:
-            sieve.wrong += 1
+            collector.wrong += 1
         for prompt in prompts:
-            sieve.add(prompt, name=line.id if batch else "")
-        _check_count(sieve)
-    return sieve.list([*notes, *templates.notes])
+            collector.add(prompt, name=line.id if batch else "")
+        _check_count(collector)
+    return collector.list([*notes, *templates.notes])
 
 
 def _no_column(path: Path, column: str | None) -> None:
     if column is not None:
-        raise UserError(f"{shown(str(path))} is a list of lines and has no columns: choose none.")
+        raise UserError(f"{shown(str(path))} is a list of lines without columns: do not choose a column.")
 
 
 def _seed(row: tables.Row, file: str) -> int | None:
-    """A cell as a seed: also "7", and "7.0" as spreadsheets write it."""
+    """Parse a cell as a seed; also "7", and "7.0" as spreadsheets write it."""
     if row.seed is None or (isinstance(row.seed, str) and not row.seed.strip()):
         return None
     try:
@@ -292,12 +293,12 @@ def _seed(row: tables.Row, file: str) -> int | None:
     except (TypeError, ValueError, OverflowError):
         pass
     raise UserError(
-        f"The seed of {shown(row.prompt)} in {shown(file)} should be a whole number, not {shown(row.seed)}."
+        f"The seed of {shown(row.prompt)} in {shown(file)} should be an integer, not {shown(row.seed)}."
     )
 
 
 def _name(value: object) -> str:
-    """A cell as a name; what is neither text nor a number is none."""
+    """Parse a cell as a name; "" if it is neither text nor a number."""
     if isinstance(value, str):
         return value.strip()
     return str(value)[:100] if isinstance(value, (int, float)) and not isinstance(value, bool) else ""

@@ -1,8 +1,7 @@
-"""Which of N prompts an iteration sees: a pseudo-random order of any length that takes no memory.
+"""Pseudo-random permutations of any length without a table, for shuffling prompts.
 
-Each epoch visits every prompt once, in an order of its own. Where a run is in it follows from the seed and
-the iteration, so that nothing has to be kept to go on at the exact position, and the processes of a team
-share an epoch without seeing anything twice.
+Each epoch visits every prompt once, in a different order. The position follows from the seed and the
+iteration, so resuming needs no state, and processes share an epoch without overlap.
 """
 
 from __future__ import annotations
@@ -11,38 +10,40 @@ _ROUNDS = 6
 _WORD = 2**64 - 1
 
 
-def drawn(count: int, seed: int, start: int, many: int) -> list[int]:
-    """The numbers, 0 to count - 1, at the places [start, start + many) of an endless order.
+def sample_indices(count: int, seed: int, start: int, many: int) -> list[int]:
+    """Return the prompt indices at positions [start, start + many) of an endless shuffled sequence.
 
     Args:
-        count: how many there are; at least 1.
-        start: how many were drawn before.
+        count: number of prompts, at least 1.
+        seed: seed of the order.
+        start: number of prompts drawn before.
+        many: number of indices to return.
     """
     return [
-        shuffled(place % count, count, seed * 1_000_003 + place // count)
-        for place in range(start, start + many)
+        permuted_index(position % count, count, seed * 1_000_003 + position // count)
+        for position in range(start, start + many)
     ]
 
 
-def shuffled(place: int, count: int, seed: int) -> int:
-    """What stands at a place of the order of 0 to count - 1 that a seed gives.
+def permuted_index(position: int, count: int, seed: int) -> int:
+    """Return the element at a position of the permutation of 0 to count - 1 given by a seed.
 
-    A Feistel network permutes the next larger power of four; what it gives beyond `count` is permuted again
-    until it lies below (Black and Rogaway 2002, cycle walking): a permutation without a table.
+    A Feistel network permutes the next larger power of four; results of at least `count` are permuted again
+    (cycle walking; Black and Rogaway 2002).
     """
     half = ((count - 1).bit_length() + 1) // 2
     mask = (1 << half) - 1
     while True:
-        left, right = place >> half, place & mask
+        left, right = position >> half, position & mask
         for number in range(_ROUNDS):
-            left, right = right, left ^ (_mixed(right + (seed * _ROUNDS + number << 32)) & mask)
-        place = left << half | right
-        if place < count:
-            return place
+            left, right = right, left ^ (_splitmix64(right + (seed * _ROUNDS + number << 32)) & mask)
+        position = left << half | right
+        if position < count:
+            return position
 
 
-def _mixed(value: int) -> int:
-    """64 bits in which every bit of the value tells (splitmix64's finaliser, Vigna 2015)."""
+def _splitmix64(value: int) -> int:
+    """Mix 64 bits with the finalizer of splitmix64 (Vigna 2015)."""
     value = (value + 0x9E3779B97F4A7C15) & _WORD
     value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & _WORD
     value = ((value ^ value >> 27) * 0x94D049BB133111EB) & _WORD

@@ -1,7 +1,7 @@
-"""Very long files of prompts, read a piece at a time: .txt, .jsonl, .csv, .json and .parquet.
+"""Streaming readers of large prompt files: .txt, .jsonl, .csv, .json and .parquet.
 
-Whatever a file holds, no more than a few MiB of it are in memory. The values are what stands there, texts or
-not; corpus.py says which of them are prompts.
+Memory is limited to a few MiB for any input. All values are returned, whether they are text or not; corpus.py
+decides which are prompts.
 """
 
 from __future__ import annotations
@@ -15,30 +15,31 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-from triplaneturbo.distill.corpora.tables import KNOWN, delimiter, said_delimiter
+from triplaneturbo.distill.corpora.tables import KNOWN, declared_delimiter, delimiter
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import shown
 
-_PIECE = 2**20  # bytes at a time
-_LONGEST = 2**16  # bytes of a line; what is longer is no prompt
-TOO_LONG, NO_TEXT, COMMENT = object(), object(), object()  # in the place of what cannot be told as a value
+_CHUNK = 2**20  # bytes per read
+_LONGEST = 2**16  # bytes of a line; longer lines are not prompts
+TOO_LONG, NO_TEXT, COMMENT = object(), object(), object()  # sentinels for lines without a value
 
 
 def stream(path: Path, column: str | None = None) -> Iterator[Any]:
-    """All values of a file, in order.
+    """Yield all values of a file, in order.
 
     Args:
-        column: of a table, or the key of a list; None: the first that is called prompt, caption, train or the
-            like.
+        path: the file.
+        column: column of a table or key of a list; None for the first named prompt, caption, train or
+            similar.
 
     Raises:
-        UserError: the file cannot be read, is of no such kind, or a column has to be chosen.
+        UserError: if the file is unreadable or of another type, or a column must be chosen.
     """
     kind = path.suffix.lower()
     if kind not in _READERS:
         raise UserError(f"{shown(str(path))} should end in {', '.join(_READERS)}.")
     if kind == ".txt" and column is not None:
-        raise UserError(f"{shown(str(path))} is a list of lines and has no columns: choose none.")
+        raise UserError(f"{shown(str(path))} is a list of lines without columns: do not choose a column.")
     try:
         with path.open("rb") as file:
             check_head(file.read(4096), path, kind)
@@ -51,26 +52,26 @@ def stream(path: Path, column: str | None = None) -> Iterator[Any]:
 
 
 def check_head(head: bytes, path: Path, kind: str) -> None:
-    """Nothing, if a file that begins so may be UTF-8 text, or whatever else its kind is.
+    """Check that the first bytes of a file are consistent with its type.
 
     Raises:
-        UserError: it is not.
+        UserError: if they are not.
     """
     name = shown(str(path))
     if kind == ".parquet":
         if head[:4] != b"PAR1":
-            raise UserError(f"{name} is no parquet file, whatever its name says.")
+            raise UserError(f"{name} is not a parquet file, despite its name.")
         return
     if head[:4] == b"PK\x03\x04" or head[:2] == b"\x1f\x8b":
-        raise UserError(f"{name} is a packed archive, whatever its name says: unpack it first.")
+        raise UserError(f"{name} is a compressed archive, despite its name: unpack it first.")
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise UserError(f"{name} is UTF-16 text: save it as UTF-8.")
     if b"\0" in head:
-        raise UserError(f"{name} holds NUL bytes, so it is no UTF-8 text: save it as UTF-8.")
+        raise UserError(f"{name} contains NUL bytes, so it is not UTF-8 text: save it as UTF-8.")
 
 
 def _lines(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]:
-    """Lines as texts."""
+    """Yield lines."""
     first = True
     while line := file.readline(_LONGEST):
         if len(line) == _LONGEST and not line.endswith(b"\n"):
@@ -87,13 +88,13 @@ def _lines(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]:
 
 
 def _text(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]:
-    """Lines as texts, but for comments."""
+    """Yield lines, with COMMENT for comments."""
     for line in _lines(file, column, name):
         yield COMMENT if isinstance(line, str) and line.lstrip().startswith("#") else line
 
 
 def _json_lines(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]:
-    """The column of each line's object, or each line's text."""
+    """Yield the column of each line's object, or each line's text."""
     for line in _lines(file, None, name):
         if not isinstance(line, str) or not line.strip():
             yield line
@@ -110,12 +111,12 @@ def _json_lines(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]
 
 
 def _csv(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]:
-    """A column; the first row names them."""
+    """Yield a column; the first row is the header."""
     texts = (line if isinstance(line, str) else "\n" for line in _lines(file, None, name))
     first = next(texts, "")
-    said = said_delimiter(first)
-    parts = said or delimiter(first)
-    rows = csv.reader(chain([first], texts) if said is None else texts, delimiter=parts)
+    declared = declared_delimiter(first)
+    parts = declared or delimiter(first)
+    rows = csv.reader(chain([first], texts) if declared is None else texts, delimiter=parts)
     try:
         head = [cell.strip() for cell in next(rows, [])]
         column = column or (head[0] if len(head) == 1 else _known(head, name))
@@ -123,46 +124,46 @@ def _csv(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]:
             raise UserError(f"{name} has no column {shown(column)}: choose from {', '.join(head)[:300]}.")
         at = head.index(column)
         for row in rows:
-            # A comma in a sentence that is not quoted parts nothing where there is one column.
+            # In a single column, unquoted delimiters are part of the text.
             yield parts.join(row) if len(head) == 1 else row[at] if at < len(row) else ""
     except csv.Error as error:
-        raise UserError(f"{name} is no valid CSV ({error}): mend it or use a .txt file.") from None
+        raise UserError(f"{name} is not valid CSV ({error}): fix it or use a .txt file.") from None
 
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}:,]|[^\s"\[\]{}:,]+', re.DOTALL)
 
 
 def _json(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]:
-    """The texts of a list, of the list under a key, or under a key of the objects in a list or an object."""
-    broken = UserError(f"{name} is no valid JSON: mend it or use a .txt file.")
+    """Yield the texts of a list, of the list under a key, or under a key of objects."""
+    broken = UserError(f"{name} is not valid JSON: fix it or use a .txt file.")
     decode = codecs.getincrementaldecoder("utf-8-sig")().decode
-    inside: list[str] = []  # the brackets that are open
-    key, rest, met = "", "", False
+    brackets: list[str] = []  # open brackets
+    key, rest, found_any = "", "", False
     expects_key = False
     while True:
-        piece = file.read(_PIECE)
+        chunk = file.read(_CHUNK)
         try:
-            text = rest + decode(piece, not piece)
+            text = rest + decode(chunk, not chunk)
         except UnicodeDecodeError:
-            raise UserError(f"{name} is no UTF-8 text: save it as UTF-8.") from None
+            raise UserError(f"{name} is not UTF-8 text: save it as UTF-8.") from None
         end = 0
         for found in _TOKEN.finditer(text):
-            if piece and found.end() == len(text):
-                break  # it may go on in the next piece
+            if chunk and found.end() == len(text):
+                break  # may continue in the next chunk
             if text[end : found.start()].strip():
-                if piece:
-                    break  # half of a text: so does that
+                if chunk:
+                    break  # an incomplete string continues in the next chunk
                 raise broken
             end, token = found.end(), found[0]
             if token in "[{":
-                inside.append(token)
+                brackets.append(token)
                 expects_key = token == "{"
             elif token in "]}":
-                if not inside or inside.pop() != {"]": "[", "}": "{"}[token]:
+                if not brackets or brackets.pop() != {"]": "[", "}": "{"}[token]:
                     raise broken
                 expects_key = False
             elif token == ",":
-                expects_key = bool(inside) and inside[-1] == "{"
+                expects_key = bool(brackets) and brackets[-1] == "{"
             elif token == ":":
                 continue
             elif expects_key:
@@ -170,32 +171,32 @@ def _json(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]:
                     key, expects_key = json.loads(token), False
                 except ValueError:
                     raise broken from None
-            elif "".join(inside) == "[" or ("".join(inside) in ("{[", "[{", "{{") and _wanted(key, column)):
-                column = column or (key if len(inside) == 2 else None)
-                met = True
+            elif "".join(brackets) == "[" or (
+                "".join(brackets) in ("{[", "[{", "{{") and _wanted(key, column)
+            ):
+                column = column or (key if len(brackets) == 2 else None)
+                found_any = True
                 try:
                     yield json.loads(token)
                 except ValueError:
                     raise broken from None
         rest = text[end:]
-        if not piece:
-            if rest.strip() or inside:
+        if not chunk:
+            if rest.strip() or brackets:
                 raise broken
             break
-        if len(rest) > 4 * _PIECE:
+        if len(rest) > 4 * _CHUNK:
             raise broken
-    if not met:
-        raise UserError(f"{name} holds no list of prompts{f' under {shown(column)}' if column else ''}.")
+    if not found_any:
+        raise UserError(f"{name} contains no list of prompts{f' under {shown(column)}' if column else ''}.")
 
 
 def _parquet(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]:
-    """A column, a batch of rows at a time."""
+    """Yield a column, reading rows in batches."""
     try:
         from pyarrow import ArrowInvalid, parquet
     except ImportError:
-        raise UserError(
-            f"{name} is a parquet file, for which pyarrow is wanted: pip install pyarrow."
-        ) from None
+        raise UserError(f"{name} is a parquet file, which requires pyarrow: pip install pyarrow.") from None
     try:
         table = parquet.ParquetFile(file)
         names = table.schema_arrow.names
@@ -205,7 +206,7 @@ def _parquet(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]:
         for batch in table.iter_batches(batch_size=4096, columns=[column]):
             yield from batch.column(0).to_pylist()
     except ArrowInvalid as error:
-        raise UserError(f"{name} is broken ({str(error)[:80]}): write it anew.") from None
+        raise UserError(f"{name} is broken ({str(error)[:80]}): create it again.") from None
 
 
 _READERS: dict[str, Callable[[IO[bytes], str | None, str], Iterator[Any]]] = {
@@ -226,5 +227,5 @@ def _known(names: list[str], name: str) -> str:
     folded = {one.casefold(): one for one in reversed(names)}
     known = next((folded[word] for word in KNOWN if word in folded), None)
     if known is None:
-        raise UserError(f"Choose the column of {name} that holds the prompts: {', '.join(names)[:300]}.")
+        raise UserError(f"Choose the column of {name} that contains the prompts: {', '.join(names)[:300]}.")
     return known

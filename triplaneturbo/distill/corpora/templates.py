@@ -1,8 +1,8 @@
-"""Templates in lists of prompts: one line that stands for several prompts.
+"""Templates in prompt lists: lines that expand to several prompts.
 
 a {red|blue} duck            alternatives: a red duck, a blue duck
-{animal: cat, dog}           a line of its own: what {animal} stands for, on any other line
-a {animal} on a {animal}     the same name is the same word: a cat on a cat, a dog on a dog
+{animal: cat, dog}           definition on a line of its own: the values of {animal}
+a {animal} on a {animal}     a repeated name has the same value: a cat on a cat, a dog on a dog
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from math import prod
 
 from triplaneturbo.request import shown
 
-MOST_EACH = 1000  # prompts that one line may stand for
+MOST_EACH = 1000  # maximum number of prompts per line
 _DEFINITION = re.compile(r"\s*\{\s*(\w[\w -]*?)\s*:([^{}]*)\}\s*")
 _SLOT = re.compile(r"\{([^{}]*)\}")
 
 
 class Templates:
-    """The lines of a text, with their templates.
+    """Lines of a text and the template definitions among them.
 
     Attributes:
-        lines: those that are no definitions.
-        notes: a sentence on each line that stands for nothing, as `expand` comes to it.
+        lines: the lines that are not definitions.
+        notes: messages about lines that `expand` could not expand.
     """
 
     def __init__(self, lines: Iterable[str]) -> None:
@@ -40,7 +40,7 @@ class Templates:
                 self.lines.append(line)
 
     def expand(self, line: str) -> list[str]:
-        """All prompts that a line stands for: itself where it is no template, none where it means nothing."""
+        """Expand a line to all its prompts: [line] if it is not a template, [] if it is invalid."""
         slots: dict[str, list[str]] = {}
         for number, found in enumerate(_SLOT.finditer(line)):
             name = found[1].strip().casefold()
@@ -50,14 +50,14 @@ class Templates:
                 slots[name] = self._words[name]
             else:
                 self.notes.append(
-                    f"{shown(line.strip())} is left out, since no line says what {shown(found[0])} is:"
-                    " add one such as {animal: cat, dog}."
+                    f"{shown(line.strip())} is left out because {shown(found[0])} is not defined:"
+                    " add a line such as {animal: cat, dog}."
                 )
                 return []
         count = prod(len(words) for words in slots.values())
         if count > MOST_EACH:
             self.notes.append(
-                f"{shown(line.strip())} is left out, since it stands for {count:,} prompts, more than"
+                f"{shown(line.strip())} is left out because it expands to {count:,} prompts; the limit is"
                 f" {MOST_EACH:,}."
             )
             return []

@@ -1,8 +1,7 @@
-"""Memory counted and not measured: which tensors are alive while something runs, on any device.
+"""MemoryCounter: counts the bytes of live tensors on any device.
 
-On the meta device, where tensors have shapes and no numbers, this costs neither memory nor arithmetic, and
-tells what a machine would need that is not at hand. What kernels take for themselves while they run (a
-convolution's workspace) is not seen.
+On the meta device, where tensors have no data, this costs neither memory nor arithmetic, so that the memory
+of a run can be estimated on any machine. Workspaces of kernels are not counted.
 """
 
 from __future__ import annotations
@@ -19,25 +18,25 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class Live(TorchDispatchMode):
-    """While it is entered, counts the bytes of all tensors that come into being and are still there.
+class MemoryCounter(TorchDispatchMode):
+    """Context that counts the bytes of all tensors created in it that are still alive.
 
     Attributes:
-        now: bytes alive; those of tensors from before do not count.
-        peak: the most that were alive at once since it was entered, or since `reset`.
+        now: live bytes, without tensors created before.
+        peak: maximum of `now` since entering the context or since `reset`.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self._known: dict[int, int] = {}  # bytes of each storage by its address; 0 for those from before
+        self._known: dict[int, int] = {}  # bytes by storage address; 0 for storages created before
 
     def reset(self) -> None:
-        """Let the peak begin anew."""
+        """Reset the peak to the current value."""
         self.peak = self.now
 
     def __torch_dispatch__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run one operation and take note of what comes of it."""
+        """Run one operation and count its outputs."""
         for leaf in tree_leaves((args, kwargs)):
             if isinstance(leaf, Tensor):
                 self._note(leaf, from_before=True)
@@ -63,10 +62,10 @@ class Live(TorchDispatchMode):
 
 @contextmanager
 def fused_attention() -> Iterator[None]:
-    """While it is entered, attention on the meta device takes what a GPU's fused kernel takes.
+    """Context in which attention on the meta device takes as much memory as a GPU's fused kernel.
 
-    Otherwise it would be counted with all its scores: 0.4 GB at the full size, and more than once. (A mode of
-    torch's own would not reach what a backward pass computes again. Other devices are served as ever.)
+    The default implementation would count the attention scores, several times 0.4 GB at full size. A torch
+    function mode would not apply to checkpointed recomputation. Other devices are unaffected.
     """
     plain = F.scaled_dot_product_attention
 
@@ -83,7 +82,7 @@ def fused_attention() -> Iterator[None]:
 
 
 class _Fused(torch.autograd.Function):
-    """Shapes alone: the result and, for the backward pass, one number a query and head."""
+    """Allocates the output and, for the backward pass, one number per query and head."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -97,10 +96,10 @@ class _Fused(torch.autograd.Function):
 
 
 def size_of(*modules: nn.Module, learning: bool | None = None) -> int:
-    """Bytes of the parameters and buffers of some modules, each tensor once.
+    """Return the bytes of the parameters and buffers of modules, counting shared tensors once.
 
     Args:
-        learning: only of parameters that learn (True), or of all else (False).
+        learning: True for trainable parameters only, False for everything else, None for all.
     """
     tensors = {id(p): p for module in modules for p in [*module.parameters(), *module.buffers()]}
     return sum(

@@ -1,9 +1,8 @@
-"""Before a run: how much memory it will take, by part, what is given up for it to fit, or that it cannot.
+"""Memory plan of a run: memory by part, and the cheapest savings that make it fit.
 
-    plan(Facts.read(folder, base), full_recipe(), memory=24 * GB).table()
+    plan(ModelSizes.read(folder, base), full_recipe(), memory=24 * GB).table()
 
-What is given up is time, never a result; savings are taken in the order of what they cost, and no more of
-them than are needed.
+Savings cost time but never change results. They are applied in order of their cost, and only as needed.
 """
 
 from __future__ import annotations
@@ -14,232 +13,240 @@ from functools import partial
 import torch
 
 from triplaneturbo.distill.memory import estimate
-from triplaneturbo.distill.memory.estimate import Facts
+from triplaneturbo.distill.memory.estimate import ModelSizes
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.errors import UserError
 from triplaneturbo.teachers import full
 from triplaneturbo.utils.units import GB
 
-# CUDA's own context with its libraries; and what gaps and kernels' workspaces add to activations.
+# CUDA context with libraries, and the fraction added to activations for fragmentation and workspaces.
 CONTEXT, GAPS = GB * 3 // 4, 0.1
-_LARGEST = 256  # of SOAP's matrices; see `make_optimizer`
+_LARGEST = 256  # maximum dimension of SOAP's matrices; see `make_optimizer`
 
 
 @dataclass(frozen=True)
-class Savings:
-    """What a run does to take less memory, the cheapest first.
+class MemorySavings:
+    """Memory savings, cheapest first.
 
     Attributes:
-        texts: text encoders work in the main memory, a prompt once.
-        views: teachers encode a view at a time; see `sample_latents`.
-        checkpointing: see `Generator.recompute`.
-        in_turn: teachers come from the main memory one after another; see `teachers.offload`.
+        texts: keep text encoders on the CPU.
+        views: teachers encode one view at a time; see `sample_latents`.
+        checkpointing: gradient checkpointing; see `TriplaneGenerator.recompute`.
+        offload_teachers: teachers move to the device one at a time; see `teachers.offload`.
     """
 
     texts: bool = False
     views: bool = False
     checkpointing: bool = False
-    in_turn: bool = False
+    offload_teachers: bool = False
 
     @property
-    def words(self) -> list[str]:
-        """What is given up, for a person."""
-        told = {
-            "texts": "text encoders work in the main memory (a second a new prompt)",
-            "views": "teachers encode one view at a time (a third more of their encoders' time)",
-            "checkpointing": "the U-Net and the decoder are computed again in the backward pass (a third more"
-            " of the student's time)",
-            "in_turn": "teachers come from the main memory in turn (a second or two an iteration)",
+    def descriptions(self) -> list[str]:
+        """Descriptions for users."""
+        descriptions = {
+            "texts": "text encoders run on the CPU (1 s per new prompt)",
+            "views": "teachers encode one view at a time (a third more encoder time)",
+            "checkpointing": "the U-Net and the decoder use gradient checkpointing (a third more time of the"
+            " student)",
+            "offload_teachers": "teachers are offloaded to CPU memory (1 to 2 s per iteration)",
         }
-        return [text for name, text in told.items() if getattr(self, name)]
+        return [text for name, text in descriptions.items() if getattr(self, name)]
 
 
 LADDER = (
-    Savings(),
-    Savings(texts=True),
-    Savings(texts=True, views=True),
-    Savings(texts=True, views=True, checkpointing=True),
-    Savings(texts=True, views=True, checkpointing=True, in_turn=True),
+    MemorySavings(),
+    MemorySavings(texts=True),
+    MemorySavings(texts=True, views=True),
+    MemorySavings(texts=True, views=True, checkpointing=True),
+    MemorySavings(texts=True, views=True, checkpointing=True, offload_teachers=True),
 )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that fits.
+    """The plan of a run that fits.
 
     Attributes:
-        parts: bytes by name, as they stand when most is needed.
-        savings: what is given up.
-        memory: bytes of the device.
-        frozen: precision of what does not learn.
+        parts: bytes by part at the peak.
+        savings: savings that are needed.
+        memory: available bytes.
+        frozen: dtype of frozen weights.
     """
 
     parts: dict[str, int]
-    savings: Savings
+    savings: MemorySavings
     memory: int
     frozen: torch.dtype
 
     @property
     def total(self) -> int:
-        """Bytes in all."""
+        """Total bytes."""
         return sum(self.parts.values())
 
     @property
     def sentence(self) -> str:
-        """How much it takes, and what is given up."""
+        """Summary of the memory and the savings."""
         takes = f"The run takes {self.total / GB:.1f} of {self.memory / GB:.1f} GB"
-        given = self.savings.words
-        if not given:
-            return f"{takes}, and nothing is given up."
-        return f"{takes}, for which {', and '.join(given)}."
+        used = self.savings.descriptions
+        if not used:
+            return f"{takes} without savings."
+        return f"{takes} with these savings: {'; '.join(used)}."
 
     def table(self) -> str:
-        """The parts, a line each, and the sentence."""
+        """Table of the parts, followed by the summary."""
         lines = [f"{name:44}{size / GB:8.2f} GB" for name, size in self.parts.items() if size]
-        return "\n".join([*lines, f"{'in all':44}{self.total / GB:8.2f} GB", self.sentence])
+        return "\n".join([*lines, f"{'total':44}{self.total / GB:8.2f} GB", self.sentence])
 
 
 def plan(
-    facts: Facts,
+    model_sizes: ModelSizes,
     settings: Settings,
     memory: int,
     *,
     frozen: torch.dtype = torch.float16,
     cuda: bool = True,
     serving: bool = True,
-    apart: bool = True,
+    separate_memory: bool = True,
     picture: int = full.SIZE,
 ) -> Plan:
-    """The run with no more savings than it needs.
+    """Plan a run with as few savings as possible.
 
     Args:
-        facts: the model's.
-        settings: the run's; its teachers are those that they name.
-        memory: bytes of the device that it may have.
-        frozen: precision of what does not learn.
-        cuda: whether the device is a GPU, which needs some memory for itself.
-        serving: whether a second copy of the model stands beside it, for generating.
-        apart: whether the device has a memory of its own; else nothing is won by what lies in the main one.
-        picture: side of the pictures that the base is asked with as a teacher.
+        model_sizes: sizes of the model.
+        settings: settings of the run.
+        memory: available bytes.
+        frozen: dtype of frozen weights.
+        cuda: whether the device is a CUDA GPU, which needs memory for its context.
+        serving: whether a second copy of the model is loaded for generation.
+        separate_memory: whether the device's memory is separate from CPU memory; else offloading saves
+            nothing.
+        picture: image size of the "sd" teacher's VAE encoder.
 
     Raises:
-        UserError: it does not fit; the sentence says how much it needs, and what would fit.
+        UserError: if the run does not fit; the message says how much it needs and what would fit.
     """
-    how = partial(_parts, facts, frozen=frozen, cuda=cuda, picture=picture)
-    ladder = _steps(settings, apart)
+    count_parts = partial(_parts, model_sizes, frozen=frozen, cuda=cuda, picture=picture)
+    ladder = _steps(settings, separate_memory)
 
-    def fits(savings: Savings, settings: Settings = settings, serving: bool = serving) -> bool:
-        return sum(how(settings, savings=savings, serving=serving).values()) <= memory
+    def fits(savings: MemorySavings, settings: Settings = settings, serving: bool = serving) -> bool:
+        return sum(count_parts(settings, savings=savings, serving=serving).values()) <= memory
 
     for savings in ladder:
         if fits(savings):
-            # A costly one may have made a cheap one needless.
+            # A costly saving may have made a cheap one unnecessary.
             for name in [field.name for field in fields(savings)]:
                 less = replace(savings, **{name: False})
                 savings = less if fits(less) else savings
-            return Plan(how(settings, savings=savings, serving=serving), savings, memory, frozen)
-    least = sum(how(settings, savings=ladder[-1], serving=serving).values())
+            return Plan(count_parts(settings, savings=savings, serving=serving), savings, memory, frozen)
+    least = sum(count_parts(settings, savings=ladder[-1], serving=serving).values())
     one, adapters = replace(settings, batch=1), replace(settings, tuning="peta")
     lighter = {
         "with a batch of 1": (one, serving),
-        "with adapters and not the whole base": (adapters, serving),
-        "with nothing served beside it": (settings, False),
+        "with adapters instead of full tuning": (adapters, serving),
+        "without a model loaded for generation": (settings, False),
         **{f"without {name}": (_without(settings, name), serving) for name in settings.teachers},
-        "with a batch of 1, adapters, and nothing served beside it": (replace(one, tuning="peta"), False),
+        "with a batch of 1, adapters, and no model loaded for generation": (
+            replace(one, tuning="peta"),
+            False,
+        ),
     }
     advice = next(
         (
-            f"it would fit {words}"
-            for words, other in lighter.items()
+            f"it would fit {change}"
+            for change, other in lighter.items()
             if other[0].teachers and other != (settings, serving) and fits(ladder[-1], *other)
         ),
-        f"take a device with {least / GB + 0.05:.1f} GB",
+        f"use a device with {least / GB + 0.05:.1f} GB",
     )
     raise UserError(
-        f"This run needs {least / GB:.1f} GB, whatever is saved, and the device has {memory / GB:.1f} GB:"
+        f"This run needs {least / GB:.1f} GB with all savings, and the device has {memory / GB:.1f} GB:"
         f" {advice}."
     )
 
 
-def _steps(settings: Settings, apart: bool) -> tuple[Savings, ...]:
-    """The savings that a run can make: a critic shares its teacher's weights, which then cannot move."""
-    if not apart:
-        return tuple(dict.fromkeys(replace(step, texts=False, in_turn=False) for step in LADDER))
-    if any(how.kind == "vsd" for how in settings.teachers.values()):
+def _steps(settings: Settings, separate_memory: bool) -> tuple[MemorySavings, ...]:
+    """Return the applicable savings; teachers that share weights with critics cannot be offloaded."""
+    if not separate_memory:
+        return tuple(dict.fromkeys(replace(step, texts=False, offload_teachers=False) for step in LADDER))
+    if any(teacher_settings.kind == "vsd" for teacher_settings in settings.teachers.values()):
         return LADDER[:-1]
     return LADDER
 
 
 def _without(settings: Settings, name: str) -> Settings:
-    teachers = {other: how for other, how in settings.teachers.items() if other != name}
+    teachers = {
+        other: teacher_settings for other, teacher_settings in settings.teachers.items() if other != name
+    }
     return replace(settings, teachers=teachers)
 
 
 def _parts(
-    facts: Facts, settings: Settings, *, savings: Savings, frozen: torch.dtype, cuda: bool, serving: bool,
-    picture: int,
+    model_sizes: ModelSizes, settings: Settings, *, savings: MemorySavings, frozen: torch.dtype, cuda: bool,
+    serving: bool, picture: int,
 ) -> dict[str, int]:  # fmt: skip
-    """Bytes by part when most is needed: while teachers are asked, or in the backward pass."""
+    """Return the bytes by part at the peak: teacher evaluation or backward pass, whichever is larger."""
     student = estimate.student(
-        facts, settings.fitted(facts.config), settings.tuning, frozen, savings.checkpointing
+        model_sizes, settings.fitted(model_sizes.config), settings.tuning, frozen, savings.checkpointing
     )
-    rendered = estimate.rendering(facts, estimate.key(settings), settings.renderings)
-    # Else the student's own, with its adapters off.
-    second = estimate.base(facts, frozen) if settings.tuning == "full" and "sd" in settings.teachers else 0
+    rendered = estimate.rendering(model_sizes, estimate.key(settings), settings.renderings)
+    # Without full tuning, the student's own base is used with the adapters disabled.
+    second = (
+        estimate.base(model_sizes, frozen) if settings.tuning == "full" and "sd" in settings.teachers else 0
+    )
     teachers = {}
-    for name, how in settings.teachers.items():
+    for name, teacher_settings in settings.teachers.items():
         strides = {"volume": settings.stride, "surface": settings.surface_stride}
-        side = settings.size // min(strides[shown] for shown in how.renderings)
-        teachers[name] = estimate.teacher(name, facts, frozen, side, picture, savings.views)
-    # Teachers are asked one after another, and before the backward pass.
-    working = max((asked.working for asked in teachers.values()), default=0) * settings.batch
+        side = settings.size // min(strides[shown] for shown in teacher_settings.renderings)
+        teachers[name] = estimate.teacher(name, model_sizes, frozen, side, picture, savings.views)
+    # Teachers run one after another, before the backward pass.
+    working = max((t.working for t in teachers.values()), default=0) * settings.batch
     held = (student.held + rendered.held) * settings.batch
     backward = settings.batch * max(
         student.held + rendered.backward, max(student.backward, student.held + rendered.held)
     )
-    here = {name: asked.weights for name, asked in teachers.items()}
-    if savings.in_turn:
-        one = max(here, key=lambda name: here[name], default="")
-        # On the device only while they are asked.
-        working += here.get(one, 0)
-        here = {}
-    asking = held + working
+    teacher_weights = {name: t.weights for name, t in teachers.items()}
+    if savings.offload_teachers:
+        largest = max(teacher_weights, key=lambda name: teacher_weights[name], default="")
+        # One teacher at a time is on the device.
+        working += teacher_weights.get(largest, 0)
+        teacher_weights = {}
+    evaluation = held + working
     parts = {
         "U-Net, frozen": student.unet,
         "VAE, frozen": student.vae,
-        "the base, as a teacher": second,
+        "separate base, as a teacher": second,
         "adapters and heads": student.learning,
-        "their gradients": student.learning,
-        "the optimiser's state": _optimizer_state(settings, student.shapes),
-        "their moving average": student.learning,
-        "weights that adapters are folded into": student.folded,
-        **{f"{name}: weights": size for name, size in here.items()},
-        "text encoders": 0 if savings.texts else student.text + sum(a.text for a in teachers.values()),
-        "the student's activations": student.held * settings.batch,
+        "gradients": student.learning,
+        "optimizer state": _optimizer_state(settings, student.shapes),
+        "moving average": student.learning,
+        "weights with merged adapters": student.folded,
+        **{f"{name}: weights": size for name, size in teacher_weights.items()},
+        "text encoders": 0 if savings.texts else student.text + sum(t.text for t in teachers.values()),
+        "student activations": student.held * settings.batch,
         "renderings": rendered.held * settings.batch,
-        "a teacher at work": working if asking >= backward else 0,
-        "the backward pass": backward - held if backward > asking else 0,
+        "teacher activations": working if evaluation >= backward else 0,
+        "backward pass": backward - held if backward > evaluation else 0,
     }
     if serving:
-        # Half of the VAE, its decoder, generates; between the steps, so that activations share their place.
-        parts["the model that serves beside"] = student.unet + student.vae + student.text
+        # The served model runs between training steps, so activations need no additional memory.
+        parts["model for generation"] = student.unet + student.vae + student.text
     if cuda:
-        parts["CUDA's own, and gaps"] = CONTEXT + int(GAPS * max(asking, backward))
+        parts["CUDA context and fragmentation"] = CONTEXT + int(GAPS * max(evaluation, backward))
     return parts
 
 
 def _optimizer_state(settings: Settings, shapes: tuple[tuple[int, ...], ...]) -> int:
-    """Bytes that the optimiser keeps of parameters of these shapes; it works in float32."""
+    """Return the bytes of the optimizer state for float32 parameters of these shapes."""
     total = 0
     for shape in shapes:
         size = 1
         for side in shape:
             size *= side
         if settings.optimizer == "adan":
-            total += 4 * size  # three moments and the last gradient
+            total += 4 * size  # three moments and the previous gradient
         else:
             total += 2 * size
         if settings.optimizer == "soap":
-            # Of each side a covariance and its eigenvectors.
+            # A covariance and its eigenvectors per dimension.
             total += sum(2 * side**2 for side in shape if side <= _LARGEST)
     return 4 * total

@@ -1,4 +1,4 @@
-"""The one thing that a multi-view teacher has and a vanilla U-Net has not: views that see each other."""
+"""Multi-view self-attention: the one difference between a multi-view U-Net and a vanilla one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor
 
 
-class JoinedViews:
-    """Self-attention over the tokens of all views of a scene, in one sequence.
+class MultiViewAttnProcessor:
+    """diffusers attention processor: self-attention over the tokens of all views of a scene.
 
-    Called by diffusers with hidden states [B * V, N, C], a scene's V views one after the other; returns the
-    same shape. Facts: MVDream, section 3.1; facts/teachers.md 1.1.
+    Hidden states have shape [B * V, N, C], with the V views of a scene adjacent. MVDream (arXiv 2308.16512),
+    section 3.1; docs/teachers.md, "Cameras".
     """
 
     def __init__(self, views: int) -> None:
@@ -29,11 +29,11 @@ class JoinedViews:
         return attn.to_out[0](mixed.reshape(rows, tokens, -1))
 
 
-def join_views(unet: UNet2DConditionModel, views: int) -> None:
-    """Give all self-attentions of a U-Net JoinedViews; cross-attentions stay each view's own."""
+def use_multi_view_attention(unet: UNet2DConditionModel, views: int) -> None:
+    """Use `MultiViewAttnProcessor` for all self-attentions of a U-Net; cross-attention stays per view."""
     unet.set_attn_processor(
         {
-            name: JoinedViews(views) if ".attn1." in name else AttnProcessor2_0()
+            name: MultiViewAttnProcessor(views) if ".attn1." in name else AttnProcessor2_0()
             for name in unet.attn_processors
         }
     )

@@ -1,4 +1,4 @@
-"""A run's lesson in the toy world: all of a run in a second."""
+"""The training setup of a run with the toy model: a whole run takes a second."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from triplaneturbo.finetune.setup import TrainingSetup
 from triplaneturbo.models.catalog import SMALL, ModelFiles
 from triplaneturbo.utils.distributed import DistributedContext
 
-FOUND = ModelFiles("toy", SMALL, "for a test")
-ORDER = FinetuneConfig(
+MODEL_FILES = ModelFiles("toy", SMALL, "for a test")
+CONFIG = FinetuneConfig(
     "mine", prompts=toy.CAPTIONS, iterations=4, batch=2, preview_every=2, optimizer="adamw"
 )
 
 
-def toy_lesson(
-    order: FinetuneConfig, found: ModelFiles, team: DistributedContext, folder: Path
+def setup_toy(
+    config: FinetuneConfig, model_files: ModelFiles, context: DistributedContext, folder: Path
 ) -> Generator[str, None, TrainingSetup]:
-    """In the place of `prepare.prepare`."""
-    yield "drawing the toys"
+    """Replace `prepare.prepare`."""
+    yield "rendering the toys"
     settings = replace(
-        toy.SETTINGS, iterations=order.iterations, batch=order.batch, rate=order.rate, tuning=order.tuning
+        toy.SETTINGS, iterations=config.iterations, batch=config.batch, rate=config.rate, tuning=config.tuning
     )
     with torch.random.fork_rng():
         student = toy.student(settings)
-    config = replace(student.generator.config, grid_resolution=24)
+    model_config = replace(student.generator.config, grid_resolution=24)
     return TrainingSetup(
-        student, config, toy.teachers(), toy.draw, settings, None, {"prompts": "a hash"}, folder
+        student, model_config, toy.teachers(), toy.draw, settings, None, {"prompts": "a hash"}, folder
     )  # fmt: skip
