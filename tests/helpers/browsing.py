@@ -1,6 +1,6 @@
-"""The page in headless Chromium, served by app.py itself with the built-in model.
+"""Browser test helpers: app.py as a server, and its page in headless Chromium.
 
-Screenshots go to the folder named by TRIPLANETURBO_SCREENSHOTS, if any.
+Screenshots are written to the folder in TRIPLANETURBO_SCREENSHOTS, if it is set.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
-    "--host-resolver-rules=MAP toys.example.com 127.0.0.1",  # a name that is not this machine's
+    "--host-resolver-rules=MAP toys.example.com 127.0.0.1",  # a host name other than localhost
 ]
 DESK, TABLET, PHONE = (1440, 900), (1024, 768), (390, 844)
 PLACES = ("#prompt", "#generate", "#status", "#viewer", "#facts", "#downloads")
@@ -52,17 +52,17 @@ def milliseconds(seconds: float) -> float:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens at."""
+    """Return an unused port of this machine."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return free.getsockname()[1]
 
 
 class Server:
-    """app.py at 127.0.0.1, behind a proxy that leads nowhere, as in many an office.
+    """app.py at 127.0.0.1, with proxy variables that point to a dead proxy.
 
     Attributes:
-        url: its address.
-        said: what it has printed.
+        url: address of the page.
+        said: lines that it has printed.
     """
 
     def __init__(self, model: str, folder: Path, port: int, *flags: str) -> None:
@@ -77,7 +77,7 @@ class Server:
             text=True,
             encoding="utf-8",
         )
-        atexit.register(self.process.kill)  # where a test fails before it stops it
+        atexit.register(self.process.kill)  # in case a test fails before it stops the server
         self.url = f"http://127.0.0.1:{port}/"
         self.said: list[str] = []
         assert self.process.stdout is not None
@@ -87,16 +87,16 @@ class Server:
                 break
         else:
             pytest.fail("app.py ended: " + "".join(self.said))
-        # What it says later is read on, so that it never waits for a reader.
+        # Keep reading its output, so that the pipe never fills up.
         threading.Thread(target=lambda: self.said.extend(self.process.stdout or ()), daemon=True).start()
 
     def die(self) -> None:
-        """As in a power cut."""
+        """Kill the server, as a power cut does."""
         self.process.kill()
         self.process.wait(patience(20))
 
     def stop(self) -> None:
-        """As Docker stops it; nothing may have gone wrong."""
+        """Stop the server as Docker does, and assert that it exits cleanly."""
         self.process.terminate()
         self.process.wait(patience(20))
         assert "Traceback" not in "".join(self.said)
@@ -105,7 +105,7 @@ class Server:
 
 @contextmanager
 def served(model: str, folder: Path, *flags: str) -> Iterator[str]:
-    """The address of a server, as long as it is entered."""
+    """Run a server and yield its address."""
     server = Server(model, folder, free_port(), *flags)
     try:
         yield server.url
@@ -116,18 +116,18 @@ def served(model: str, folder: Path, *flags: str) -> Iterator[str]:
 
 @contextmanager
 def watched(browser: Any, url: str, mortal: bool = False, prefix: str = "") -> Iterator[OpenPage]:
-    """Open the page at a size, in a theme and at a display scale; at the end nothing may have gone wrong.
+    """Yield a function that opens the page; at the end assert that there were no errors.
 
-    Whatever a test waits for in the page has a minute, or more on a slow machine.
+    Waits time out after a minute, or later on a slow machine.
 
     Args:
-        mortal: the server may die meanwhile, of which the browser complains.
-        prefix: the path below `url` at which the page is.
+        mortal: ignore console errors, as when the server is killed during the test.
+        prefix: path of the page below `url`.
     """
     contexts, wrong, hosts = [], [], set()
 
     def note(message: Any) -> None:
-        if message.type == "error" and "WebGPU" not in message.text:  # there is none here: WebGL it is
+        if message.type == "error" and "WebGPU" not in message.text:  # unavailable here: WebGL is used
             wrong.append(f"{message.text} {message.location}")
 
     def open_page(size: tuple[int, int] = DESK, theme: str = "light", scale: float = 1) -> Any:
@@ -172,7 +172,7 @@ def done(page: Any) -> None:
 
 
 def set_steps(page: Any, steps: int) -> None:
-    """Set the number of steps in the unfolded options, which get their values some time after they appear."""
+    """Set the number of steps in the open options, whose values are filled in after they appear."""
     page.wait_for_function(
         "() => { const [text, range] = ['number', 'range'].map("
         "(type) => document.querySelector(`#options input[type=${type}]`));"
@@ -185,7 +185,7 @@ def set_steps(page: Any, steps: int) -> None:
 
 
 def still(page: Any) -> None:
-    """Wait until the viewer's picture no longer changes."""
+    """Wait until the viewer's image no longer changes."""
     shown = [pixels(page)]
 
     def same() -> bool:
@@ -201,12 +201,12 @@ def places(page: Any) -> list[tuple[str, dict[str, float]]]:
 
 
 def pixels(page: Any) -> np.ndarray:
-    """The viewer as it looks [H, W, 3]."""
+    """Return the viewer's pixels [H, W, 3]."""
     return np.asarray(Image.open(io.BytesIO(page.locator("#viewer").screenshot())).convert("RGB"), np.int16)
 
 
 def shape_in(page: Any, empty: np.ndarray) -> np.ndarray:
-    """The colours [N, 3] of the viewer's pixels that are not background, once there are many."""
+    """Wait for a mesh in the viewer and return the colours of its pixels [N, 3]."""
 
     def shape() -> np.ndarray:
         seen = pixels(page)

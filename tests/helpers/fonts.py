@@ -1,4 +1,4 @@
-"""Chromium with the fonts of one system only, whatever fonts this machine has."""
+"""Environment for Chromium with the fonts of one family only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 PACKAGES = {"Noto Sans": "fonts-noto-core", "DejaVu Sans": "fonts-dejavu-core"}  # of Debian
 
-# As Debian has it: with slight hinting letters are fractions of a pixel wide, and whole pixels without.
+# Debian's default: with slight hinting, glyph widths are fractions of a pixel; without, whole pixels.
 _CONFIG = """<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">
 <fontconfig>
@@ -22,7 +22,7 @@ _CONFIG = """<?xml version="1.0"?>
 
 
 def only(family: str, folder: Path) -> dict[str, str]:
-    """Return the environment of a browser that finds one family only; skip the test where that is missing.
+    """Return the environment of a browser that finds only one font family; skip the test if it is missing.
 
     Args:
         folder: an empty folder for the configuration, the fonts and their cache.

@@ -1,4 +1,4 @@
-"""A prompt's way through the page in a browser: see browsing.py."""
+"""Browser tests of the Generate tab: from a prompt to the viewer and downloads."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_cancel(open_page: OpenPage) -> None:
     keep(page, "desk-options")
     page.click("#cancel")
     page.wait_for_selector("text=Cancelled.")
-    assert page.locator("#download-glb").is_disabled()  # a sketch is nothing to take home
+    assert page.locator("#download-glb").is_disabled()  # previews cannot be downloaded
     assert page.locator("#generate").is_enabled()
 
 
@@ -131,7 +131,7 @@ def test_what_the_model_does_not_know_stands_below_the_prompt(
     name = f"world-{'phone' if size == PHONE else 'desk'}"
 
     def places() -> list[float]:
-        """Where things stand on the page, wherever it is scrolled to."""
+        """Return vertical positions on the page, independent of scrolling."""
         scrolled = page.evaluate("scrollY")
         return [page.locator(place).bounding_box()["y"] + scrolled for place in ("#reading", *PLACES)]
 

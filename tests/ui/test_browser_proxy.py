@@ -1,4 +1,4 @@
-"""The page in a browser that reaches it through a real nginx under another name."""
+"""Browser test of the page behind nginx under another host name."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.helpers.nginx import nginx
 
 @pytest.fixture
 def proxied(url: str, tmp_path: Path) -> Iterator[str]:
-    """Of an nginx with nothing but proxy_pass, at the top and under a path."""
+    """Address of an nginx with plain proxy_pass, at the root and under a path."""
     port = free_port()
     server = url.rstrip("/")
     locations = (
         f"location / {{ proxy_pass {server}; }} location /app/ {{ proxy_pass {server}/; }}"
-        " location = /favicon.ico { return 204; }"  # which browsers ask for at the top
+        " location = /favicon.ico { return 204; }"  # which browsers request at the root
     )
     with nginx(tmp_path, port, locations):
         yield f"http://toys.example.com:{port}/"

@@ -1,4 +1,4 @@
-"""The Advanced tab in headless Chromium: a run from a pasted list to a mesh made with what was learned."""
+"""Browser tests of the Advanced tab: from a prompt list to a mesh made with the trained adapter."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def training(page: Any) -> None:
 
 
 def says(page: Any, place: str, words: str, seconds: float = 60) -> None:
-    """Wait until an element has words that a pattern finds."""
+    """Wait until the text of an element matches a pattern."""
     page.wait_for_function(
         "([place, words]) => new RegExp(words).test(document.querySelector(place)?.textContent ?? '')",
         arg=[place, words],
@@ -103,7 +103,7 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
         page.click("#train-begin")
         says(page, "#train-status", "learning rate should be above 0")
         fill(page, "Learning rate", 0.001)
-        other = open_page(PHONE)  # learns of the run, too
+        other = open_page(PHONE)  # also shows the run
         training(other)
         says(other, "#run-status", "No run yet")
         page.click("#train-begin")
@@ -111,7 +111,7 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
         says(other, RUN, "cups")
         assert other.locator("#train-begin").is_disabled()
         other.context.close()
-        # The page asks every two seconds, and may see none of the first.
+        # The page polls every two seconds and may miss the first iterations.
         says(page, "#run-status .tt-numbers", "Iterations[1-9][0-9]* of 12", MINUTES)
         page.click("#run-pause")
         says(page, RUN, "cups is paused and saved")
@@ -119,7 +119,7 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
         assert 1 <= paused < 12
         keep(page, "training-paused")
 
-        page.reload()  # and the tab is the same
+        page.reload()  # keeps the same tab open
         says(page, RUN, "cups is paused and saved")
         assert iterations(page) == paused
         assert page.input_value("#train-prompts textarea").splitlines()[-1].endswith("cup")

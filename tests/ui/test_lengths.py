@@ -1,4 +1,4 @@
-"""How long presets take, as the Advanced tab says it."""
+"""Time and memory estimates of the Advanced tab."""
 
 from __future__ import annotations
 

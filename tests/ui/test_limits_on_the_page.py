@@ -1,4 +1,4 @@
-"""The limits through the page's endpoint: each is one sentence, and what is refused costs nothing."""
+"""Limits at the API endpoints: each error is one sentence, and rejected requests cost nothing."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _served(engine: Engine, folder: Path, limits: Limits) -> Iterator[str]:
 
 
 def _ask(client: Client, prompt: str = "a cup", **settings: Any) -> str:
-    """What is said: nothing if there is a mesh."""
+    """Return the error message, or "" on success."""
     try:
         client.predict(prompt, api_name="/generate", **(QUICK | settings))
     except AppError as error:
@@ -108,5 +108,5 @@ def test_a_full_disk_is_one_sentence_and_nothing_more_is_written(
         for client in clients[1:]:
             assert "used by other pages; try again in a minute" in _ask(client, "a hat")
         assert {path: path.stat().st_size for path in (tmp_path / "served").rglob("*.glb")} == before
-        assert _ask(clients[0], "a hat") == ""  # its own make way
+        assert _ask(clients[0], "a hat") == ""  # its own older files are deleted
         assert len(list((tmp_path / "served").rglob("*.glb"))) == 1

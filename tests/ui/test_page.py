@@ -1,4 +1,4 @@
-"""The page without a browser: its floor, its endpoints, what it serves."""
+"""Tests of the page without a browser: imports, endpoints, served files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page's own bits of HTML: strangers' words are text, and numbers read well."""
+"""Tests of the page's HTML fragments: escaping, status lines, number formats."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NASTY = "<img src=x onerror=alert(1)> \"' ${value} {{value}} `x` </p><script>ale
 
 
 class Reader(HTMLParser):
-    """The tags and the text of a piece of HTML."""
+    """Collects the tags and the text of an HTML fragment."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def _made(
 def test_words_from_outside_are_text(html: str) -> None:
     assert not {"img", "script"} & set(Reader(html).tags)
     assert "alert(2)" in Reader(html).words
-    assert not {"{", "$", "`"} & set(html)  # nothing for Gradio's templates to fill in
+    assert not {"{", "$", "`"} & set(html)  # nothing for Gradio's templates
 
 
 def test_the_same_places_before_and_after() -> None:

@@ -1,4 +1,4 @@
-"""What the Advanced tab says of a run, and of a list of prompts, without a page."""
+"""Tests of the Advanced tab's texts about a run and a prompt list, without a page."""
 
 from __future__ import annotations
 
