@@ -16,7 +16,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.utils.distributed import (
     DistributedContext,
     WorkerLost,
-    _follow,
+    _exit_with_parent,
     is_launched,
     launched,
     run,
@@ -131,7 +131,7 @@ def test_a_process_ends_when_its_parent_has_ended() -> None:
         if os.fork() == 0:
             os.close(read)
             os.write(write, b"x")
-            _follow(mine)
+            _exit_with_parent(mine)
         time.sleep(0.2)
         os._exit(0)  # as if killed: its child is told nothing
     os.close(write)
