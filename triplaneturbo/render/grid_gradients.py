@@ -17,7 +17,7 @@ _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
 @kernel
 def _difference(line, at, scale):
-    """Return the difference quotient of `line` [R] at a node, one-sided at the ends."""
+    """Return the derivative of `line` [R] at a node, one-sided at the ends; scale: nodes per unit."""
     if at == 0:
         return (line[1] - line[0]) * scale
     if at == len(line) - 1:
