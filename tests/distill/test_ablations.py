@@ -74,8 +74,8 @@ def test_the_full_recipe_without_one_of_its_teachers(tmp_path: Path, without: st
     colors, normals = toy.teachers()
     teachers = [Named(colors, "mvdream"), Named(normals, "richdreamer"), Named(colors, "sd")]
     unguided = {name: replace(how, guidance=(1.0, 1.0), shift=0.3) for name, how in left.items()}
-    found = parts(tmp_path, replace(SETTINGS, teachers=unguided), teachers)
-    assert {part.partition(" ")[0] for part in found} == set(recipe.teachers) - {without}
+    actual = parts(tmp_path, replace(SETTINGS, teachers=unguided), teachers)
+    assert {part.partition(" ")[0] for part in actual} == set(recipe.teachers) - {without}
 
 
 @pytest.mark.parametrize("kind", ["asd", "sds", "csd"])

@@ -50,8 +50,8 @@ def test_an_untaught_critic_says_what_its_teacher_says(kind: str) -> None:
     condition = teacher.condition(shown, given)
     noisy = torch.randn(2, 1 if kind == "sd" else 4, 4, 8, 8)
     times = torch.tensor([30, 700])
-    wanted = teacher.predict(noisy, times, condition, False)[0].detach()
-    torch.testing.assert_close(critic.predict(noisy, times, condition), wanted, rtol=1e-5, atol=1e-5)
+    expected = teacher.predict(noisy, times, condition, False)[0].detach()
+    torch.testing.assert_close(critic.predict(noisy, times, condition), expected, rtol=1e-5, atol=1e-5)
     # Each step draws the same noise, so the loss falls.
     z = torch.randn(2, *noisy.shape[1:])
     critic.optimizer.param_groups[0]["lr"] = 1e-2
@@ -60,8 +60,8 @@ def test_an_untaught_critic_says_what_its_teacher_says(kind: str) -> None:
         losses.append(critic.accumulate(z, condition, seeded()))
         critic.step(DistributedContext())
     assert losses[-1] < 0.9 * losses[0]
-    assert not torch.equal(critic.predict(noisy, times, condition), wanted)
-    assert torch.equal(teacher.predict(noisy, times, condition, False)[0], wanted)
+    assert not torch.equal(critic.predict(noisy, times, condition), expected)
+    assert torch.equal(teacher.predict(noisy, times, condition, False)[0], expected)
 
 
 def test_weights_are_shared_and_students_untouched() -> None:
@@ -81,14 +81,14 @@ def test_vsd_is_nothing_where_the_critic_is_the_teacher_and_teaches_it() -> None
     """An untrained critic equals its teacher, so the gradient is zero at guidance 1; then it learns."""
     teacher = make()[2]
     critic = LoraCritic(teacher)
-    found = score_gradients(teacher, seen(), scenes(), ScoreSettings("vsd"), seeded(), critic)
-    assert float(found.by_field["rgb"].abs().max()) < 1e-4
+    actual = score_gradients(teacher, seen(), scenes(), ScoreSettings("vsd"), seeded(), critic)
+    assert float(actual.by_field["rgb"].abs().max()) < 1e-4
     assert any(p.grad is not None and float(p.grad.abs().max()) > 0 for p in critic.parameters)
     for _ in range(4):
         critic.optimizer.param_groups[0]["lr"] = 1e-2
         critic.step(DistributedContext())
-        found = score_gradients(teacher, seen(), scenes(), ScoreSettings("vsd"), seeded(), critic)
-    assert float(found.by_field["rgb"].abs().max()) > 1e-4
+        actual = score_gradients(teacher, seen(), scenes(), ScoreSettings("vsd"), seeded(), critic)
+    assert float(actual.by_field["rgb"].abs().max()) > 1e-4
 
 
 def test_a_critic_goes_on_from_its_state() -> None:

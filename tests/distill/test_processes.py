@@ -77,9 +77,9 @@ def test_two_processes_learn_what_one_learns_with_twice_the_batch(whole: Path) -
     assert {"sd volume", "rgb surface"} <= {key for log in one for key in log}
     assert any("sd volume" not in log for log in one)
     before = torch.load(whole / "checkpoints" / "00000002.pt", weights_only=True)["weights"]
-    found, shared = weights(whole), weights(whole / "two")
-    moved = sum(float((found[name] - p).abs().sum()) for name, p in before.items())
-    apart = sum(float((found[name] - shared[name]).abs().sum()) for name in before)
+    actual, shared = weights(whole), weights(whole / "two")
+    moved = sum(float((actual[name] - p).abs().sum()) for name, p in before.items())
+    apart = sum(float((actual[name] - shared[name]).abs().sum()) for name in before)
     assert apart < 0.02 * moved
 
 
@@ -108,7 +108,7 @@ def test_where_one_is_killed_the_others_end_and_the_run_goes_on(whole: Path, tmp
     members[1].kill()
     members[0].join(timeout=patience(200))
     assert members[0].exitcode == 1
-    assert "start it again the same way" in (tmp_path / "told-0").read_text()
+    assert "start it again the same way" in (tmp_path / "error-0").read_text()
     assert max(path.name for path in (tmp_path / "checkpoints").iterdir()) == "00000002.pt"
     for process in two(tmp_path):
         process.join()
@@ -120,7 +120,7 @@ def test_both_stop_for_one_whose_loss_is_not_finite(tmp_path: Path) -> None:
     for process in two(tmp_path, -1, 12):  # an iteration takes two answers per rendering
         process.join()
         assert process.exitcode == 1
-    messages = [(tmp_path / f"told-{rank}").read_text() for rank in range(2)]
+    messages = [(tmp_path / f"error-{rank}").read_text() for rank in range(2)]
     assert messages[0] == messages[1]
     assert "The rgb volume is not finite at iteration 4: " in messages[0]
     assert newest(tmp_path)["iteration"] == 2

@@ -90,7 +90,7 @@ def test_whole_calls(parity: Path, number: int, monkeypatch: pytest.MonkeyPatch)
     report = json.loads((parity / "asd" / "report.json").read_text())["runs"][number]
     assert report["step"] == STEPS[number]
     guidance = {"mv": report["hyper"]["mv_guidance_scale"], "sd": 7.5, "rd": 20.0}
-    found: dict[str, Tensor] = {}
+    actual: dict[str, Tensor] = {}
     for name, teacher in teachers(parity, case).items():
         teacher.alphas = case["alphas_cumprod"]
         views = 1 if name == "sd" else 4
@@ -108,7 +108,7 @@ def test_whole_calls(parity: Path, number: int, monkeypatch: pytest.MonkeyPatch)
         for field, gradient in score_gradients(
             teacher, seen, scenes, settings, torch.Generator()
         ).by_field.items():
-            found[field] = found.get(field, torch.zeros(())) + gradient.flatten(0, 1)
-    torch.testing.assert_close(found["rgb"], case["grad_rgb"], rtol=0, atol=1e-5)
-    torch.testing.assert_close(found["normal"], case["grad_normal"], rtol=0, atol=1e-5)
-    torch.testing.assert_close(found["depth"], case["grad_disparity"], rtol=0, atol=1e-5)
+            actual[field] = actual.get(field, torch.zeros(())) + gradient.flatten(0, 1)
+    torch.testing.assert_close(actual["rgb"], case["grad_rgb"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(actual["normal"], case["grad_normal"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(actual["depth"], case["grad_disparity"], rtol=0, atol=1e-5)

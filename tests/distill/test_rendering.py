@@ -220,5 +220,5 @@ def test_pieces_leave_colours_and_their_gradients_as_they_are(
         rgb = query_colors(fields, planes, points, where)
         gradients = torch.autograd.grad(rgb.square().sum(), [planes, *fields.color.parameters()])
         outcomes.append((rgb.detach(), *gradients))
-    for found, wanted in zip(*outcomes, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    for actual, expected in zip(*outcomes, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)

@@ -151,16 +151,16 @@ def test_gradients_are_means_over_scenes_and_views_times_the_weight() -> None:
     settings = ScoreSettings(guidance=2.0, weight=0.7)
     scenes, seen = where(3, 2), Renderings(torch.rand(3, 2, 4, 4, 3), torch.ones(3, 2, 4, 4))
     teacher = Formula()
-    found = score_gradients(teacher, seen, scenes, settings, seeded())
+    actual = score_gradients(teacher, seen, scenes, settings, seeded())
     z = teacher.encode(seen, scenes, seeded())
     g, error = direction(teacher, z, 0.4, settings, draw(z, settings, 999, seeded()))
-    assert list(found.by_field) == ["rgb"]
+    assert list(actual.by_field) == ["rgb"]
     # z = 3 rgb - 1, so a gradient on z counts three times.
-    torch.testing.assert_close(found.by_field["rgb"], g.movedim(2, -1) * (3 * 0.7 / (3 * 2)))
-    assert found.error == error
+    torch.testing.assert_close(actual.by_field["rgb"], g.movedim(2, -1) * (3 * 0.7 / (3 * 2)))
+    assert actual.error == error
     assert not seen.rgb.requires_grad
     summed = score_gradients(teacher, seen, scenes, replace(settings, sum_scenes=True), seeded())
-    torch.testing.assert_close(summed.by_field["rgb"], found.by_field["rgb"] * 3)
+    torch.testing.assert_close(summed.by_field["rgb"], actual.by_field["rgb"] * 3)
 
 
 def test_ism_follows_the_path_of_inversion() -> None:
@@ -169,7 +169,7 @@ def test_ism_follows_the_path_of_inversion() -> None:
     z = torch.randn(4, 2, 3, 4, 4)
     draws = draw(z, settings, 999, seeded())
     draws = replace(draws, times=torch.tensor([40, 350, 360, 861]))  # no step, some, one that just fits
-    found, _ = direction(Formula(), z, 0.4, settings, draws)
+    actual, _ = direction(Formula(), z, 0.4, settings, draws)
     for b, t in enumerate(draws.times.tolist()):
         turn = max(t - 60, 0)
         stops = [*range(150, turn, 150), turn] if turn else []
@@ -186,7 +186,7 @@ def test_ism_follows_the_path_of_inversion() -> None:
             first = torch.sin(noisy) + 7.5 * (torch.tanh(noisy * 0.4 + t / 1000) - torch.sin(noisy))
             w = (z[b, v] - (noisy - sigma * first) / alpha).abs().mean()
             g = sigma / alpha * (first - noise) / (w + 0.1)
-            torch.testing.assert_close(found[b, v].double(), g, rtol=2e-4, atol=2e-5)
+            torch.testing.assert_close(actual[b, v].double(), g, rtol=2e-4, atol=2e-5)
 
 
 def test_vsd_asks_for_a_critic() -> None:
@@ -248,7 +248,7 @@ def test_released_gradients(parity: Path, name: str, number: int) -> None:
     """The released variant, scene by scene: it sums over scenes where ours averages."""
     case = load_file(parity / "asd" / f"{name}_case_{number}.safetensors")
     views = 1 if name == "sd" else 4
-    z, wanted, text, free, later = (
+    z, expected, text, free, later = (
         case[
             f"{name}_latents" if key == "z" else key if key == "grad_latents" else f"{name}_{key}"
         ].unflatten(0, (-1, views))
@@ -262,7 +262,7 @@ def test_released_gradients(parity: Path, name: str, number: int) -> None:
         teacher.alphas = case["alphas_cumprod"]
         at = replace(settings, low=t, high=t + 1)
         seen = Renderings(z[i : i + 1], torch.ones(1, views, 1, 1))
-        found = score_gradients(teacher, seen, where(1, views), at, seeded())
-        torch.testing.assert_close(found.by_field["rgb"], wanted[i : i + 1], rtol=1e-5, atol=1e-5)
+        actual = score_gradients(teacher, seen, where(1, views), at, seeded())
+        torch.testing.assert_close(actual.by_field["rgb"], expected[i : i + 1], rtol=1e-5, atol=1e-5)
         error = case["dmd_weight_w"].unflatten(0, (-1, views))[i].mean()
-        assert found.error == pytest.approx(float(error), rel=1e-5, abs=1e-5)
+        assert actual.error == pytest.approx(float(error), rel=1e-5, abs=1e-5)

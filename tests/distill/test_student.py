@@ -55,19 +55,19 @@ def stirred(frozen: torch.dtype = torch.float32, checkpointing: bool = False) ->
     return Student(generator, MergedLora(generator, live=frozen != torch.float32), toy.embed)
 
 
-def apart(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
+def apart(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     """Return the largest relative error between gradients of the same parameter."""
-    assert found.keys() == wanted.keys()
-    return max(float((found[name] - value).norm() / value.norm()) for name, value in wanted.items())
+    assert actual.keys() == expected.keys()
+    return max(float((actual[name] - value).norm() / value.norm()) for name, value in expected.items())
 
 
 def test_checkpointing_leaves_gradients_as_they_are() -> None:
-    planes, wanted = gradients(stirred())
-    other, found = gradients(stirred(checkpointing=True))
+    planes, expected = gradients(stirred())
+    other, actual = gradients(stirred(checkpointing=True))
     torch.testing.assert_close(other, planes, rtol=0, atol=1e-5)
-    assert apart(found, wanted) < 1e-4
-    assert any("lora_A" in name for name in found)
-    assert any("embedding" in name for name in found)
+    assert apart(actual, expected) < 1e-4
+    assert any("lora_A" in name for name in actual)
+    assert any("embedding" in name for name in actual)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -75,14 +75,14 @@ def test_checkpointing_leaves_gradients_as_they_are() -> None:
 def test_halves_that_are_frozen_leave_gradients_close(
     frozen: torch.dtype, near: float, checkpointing: bool
 ) -> None:
-    _, wanted = gradients(stirred())
+    _, expected = gradients(stirred())
     student = stirred(frozen, checkpointing)
-    _, found = gradients(student)
-    assert apart(found, wanted) < near
+    _, actual = gradients(student)
+    assert apart(actual, expected) < near
     for name, parameter in student.generator.named_parameters():
         if parameter.requires_grad:
             assert parameter.dtype == torch.float32, name
-    assert {value.dtype for value in found.values()} == {torch.float32}
+    assert {value.dtype for value in actual.values()} == {torch.float32}
     assert student.generator.dtype == frozen
 
 
@@ -109,10 +109,10 @@ def test_what_learns_is_not_rounded_on_the_way() -> None:
 @pytest.mark.parametrize("frozen", [torch.float32, torch.bfloat16])
 def test_the_built_in_model_goes_on_from_its_own_adapter(frozen: torch.dtype) -> None:
     student = load_student(SMALL, None, CPU, frozen=frozen, checkpointing=True)
-    wanted = {name: value.float() for name, value in load_file(SMALL / ADAPTER_NAME).items()}
-    found = adapter_tensors(student.generator)
-    assert found.keys() == wanted.keys()
-    assert all(torch.equal(found[name].float(), value) for name, value in wanted.items())
+    expected = {name: value.float() for name, value in load_file(SMALL / ADAPTER_NAME).items()}
+    actual = adapter_tensors(student.generator)
+    assert actual.keys() == expected.keys()
+    assert all(torch.equal(actual[name].float(), value) for name, value in expected.items())
     _, learned = gradients(student, 1)
     assert all(value.isfinite().all() for value in learned.values())
     learning = {name for name, p in student.generator.named_parameters() if p.requires_grad}

@@ -96,5 +96,5 @@ def member(rank: int, size: int, port: int, folder: Path, settings: Settings, *h
         with launched(os.environ) as context:
             train(folder, settings, context, *how)
     except UserError as error:
-        (folder / f"told-{os.environ['RANK']}").write_text(str(error))
+        (folder / f"error-{os.environ['RANK']}").write_text(str(error))
         raise SystemExit(1) from None

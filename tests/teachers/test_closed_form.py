@@ -69,14 +69,14 @@ def test_posterior_mean_is_an_integral() -> None:
         a, s = math.sqrt(kept), math.sqrt(1 - kept)
         for noisy in (-1.2, -0.4, 0.0, 0.3, 2.0):
             belief = prior * np.exp(-((noisy - a * x0) ** 2) / (2 * s**2))
-            wanted = (x0 * belief).sum() / belief.sum()
-            found = posterior_mean(
+            expected = (x0 * belief).sum() / belief.sum()
+            actual = posterior_mean(
                 torch.full((1, 1), noisy, dtype=torch.float64),
                 torch.full((1, 1), a, dtype=torch.float64),
                 torch.full((1, 1), s, dtype=torch.float64),
                 torch.from_numpy(data)[None, :, None],
             )
-            assert abs(found.item() - wanted) < 1e-4
+            assert abs(actual.item() - expected) < 1e-4
 
 
 @pytest.mark.parametrize("time", range(len(ALPHAS)))
@@ -92,9 +92,9 @@ def test_noise_is_that_of_bayes_rule_with_and_without_caption(time: int) -> None
     for i, caption in enumerate(where.prompts):
         kept = float(ALPHAS[times[i]])
         flat = noisy[i].flatten()
-        for found, data in ((text, shelf.data(caption)), (free, shelf.data("a", "b", "c"))):
-            wanted = (flat - math.sqrt(kept) * bayes(flat, kept, data)) / math.sqrt(1 - kept)
-            torch.testing.assert_close(found[i].flatten(), wanted)
+        for actual, data in ((text, shelf.data(caption)), (free, shelf.data("a", "b", "c"))):
+            expected = (flat - math.sqrt(kept) * bayes(flat, kept, data)) / math.sqrt(1 - kept)
+            torch.testing.assert_close(actual[i].flatten(), expected)
 
 
 def test_noise_is_minus_sigma_times_the_slope_of_the_log_density() -> None:
@@ -116,9 +116,9 @@ def test_noise_is_minus_sigma_times_the_slope_of_the_log_density() -> None:
                 for move in step * torch.eye(3, dtype=torch.float64)
             ]
         )
-        found, free = teacher.predict(noisy.view(1, 1, 3, 1, 1), torch.tensor([time]), condition, False)
+        actual, free = teacher.predict(noisy.view(1, 1, 3, 1, 1), torch.tensor([time]), condition, False)
         assert free is None
-        torch.testing.assert_close(found.flatten(), -math.sqrt(1 - kept) * slope, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(actual.flatten(), -math.sqrt(1 - kept) * slope, rtol=1e-6, atol=1e-7)
 
 
 def test_guidance_needs_a_world() -> None:
@@ -141,14 +141,14 @@ def test_exact_in_float32_at_all_timesteps_of_stable_diffusion(time: int, apart:
     exact = data.mean(1)
     alpha, sigma = alpha_sigma(alphas, times, exact.float())
     noisy = (alpha * exact + sigma * torch.randn(1, size)).float()
-    found = posterior_mean(noisy, alpha, sigma, data.float())
-    wanted = posterior_mean(noisy.double(), alpha.double(), sigma.double(), data.float().double())
-    assert torch.isfinite(found).all()
+    actual = posterior_mean(noisy, alpha, sigma, data.float())
+    expected = posterior_mean(noisy.double(), alpha.double(), sigma.double(), data.float().double())
+    assert torch.isfinite(actual).all()
     # Relative to the differences between images. (At the lowest noise the last digits decide.)
-    assert float((found - wanted).abs().max()) < 2e-3 * apart
+    assert float((actual - expected).abs().max()) < 2e-3 * apart
     far = posterior_mean(100 * noisy, alpha, sigma, data.float())
     assert torch.isfinite(far).all()
-    assert float((noisy - alpha * found).div(sigma).abs().max()) < 1e4
+    assert float((noisy - alpha * actual).div(sigma).abs().max()) < 1e4
 
 
 def test_the_student_s_own_timesteps_have_finite_levels() -> None:
@@ -174,10 +174,10 @@ def test_scenes_do_not_mix() -> None:
     both = predict(["a", "b"], slice(None))
     for i, prompt in enumerate("ab"):
         alone = predict([prompt], slice(i, i + 1))
-        for found, wanted in zip(both, alone, strict=True):
-            assert found is not None
-            assert wanted is not None
-            torch.testing.assert_close(found[i : i + 1], wanted)
+        for actual, expected in zip(both, alone, strict=True):
+            assert actual is not None
+            assert expected is not None
+            torch.testing.assert_close(actual[i : i + 1], expected)
 
 
 def test_views_of_a_scene_are_weighed_together() -> None:

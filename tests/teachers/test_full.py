@@ -63,9 +63,9 @@ def test_each_gives_a_gradient_on_what_it_reads(files: dict[str, Path], generato
         depth=1 + torch.rand(1, VIEWS, 64, 64, generator=draw),
     )
     for teacher in teachers:
-        found = score_gradients(teacher, seen, scenes, ScoreSettings(guidance=5.0), draw)
-        assert set(found.by_field) == set(teacher.reads)
-        for name, gradient in found.by_field.items():
+        actual = score_gradients(teacher, seen, scenes, ScoreSettings(guidance=5.0), draw)
+        assert set(actual.by_field) == set(teacher.reads)
+        for name, gradient in actual.by_field.items():
             assert gradient.shape == getattr(seen, name).shape
             assert gradient.isfinite().all()
             assert gradient.abs().max() > 0

@@ -23,8 +23,8 @@ def test_normals_and_disparity_of_a_raster(parity: Path, number: int) -> None:
     # "Recipe of the released trainer").
     depth = case["depth"][..., 0].unflatten(0, (2, 4))
     seen = Renderings(torch.empty(0), mask, normal, depth)
-    found = normals_and_disparity(seen, SceneBatch(["a", "b"], cameras, 4, torch.ones(2, 3))).flatten(0, 1)
-    torch.testing.assert_close(found[..., :3], case["comp_normal_cam_vis"], rtol=0, atol=1e-5)
-    torch.testing.assert_close(found[..., 3:], case["disparity"], rtol=0, atol=1e-5)
+    actual = normals_and_disparity(seen, SceneBatch(["a", "b"], cameras, 4, torch.ones(2, 3))).flatten(0, 1)
+    torch.testing.assert_close(actual[..., :3], case["comp_normal_cam_vis"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(actual[..., 3:], case["disparity"], rtol=0, atol=1e-5)
     apart = (case["view_depth_true"] - case["depth"])[case["mask"] > 0]
     assert 0.1994 < float(apart.min()) <= float(apart.max()) < 0.2001

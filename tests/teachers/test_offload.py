@@ -67,18 +67,18 @@ def seen() -> Renderings:
 def opinion(teacher) -> tuple[dict[str, Tensor], float]:
     draw = torch.Generator().manual_seed(3)
     with on_device(teacher):
-        found = score_gradients(teacher, seen(), SCENES, ScoreSettings(guidance=5.0), draw)
-    return found.by_field, found.error
+        actual = score_gradients(teacher, seen(), SCENES, ScoreSettings(guidance=5.0), draw)
+    return actual.by_field, actual.error
 
 
 @pytest.mark.parametrize("make", [mvdream, richdreamer])
 def test_in_turn_they_say_the_same(make) -> None:
-    wanted, error = opinion(make())
+    expected, error = opinion(make())
     (teacher,) = offload_sequentially([make()], CPU)
-    found, also = opinion(teacher)
+    actual, also = opinion(teacher)
     assert also == error
-    assert found.keys() == wanted.keys()
-    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+    assert actual.keys() == expected.keys()
+    assert all(torch.equal(actual[name], value) for name, value in expected.items())
 
 
 def test_what_came_is_let_go_and_what_lives_in_memory_stays() -> None:

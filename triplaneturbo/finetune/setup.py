@@ -96,9 +96,9 @@ def make_student(
         )  # fmt: skip
     if not run_config.embeddings:
         return student
-    fingerprint = encoder_mark(model_files.base or model_files.folder)
+    encoder_id = encoder_mark(model_files.base or model_files.folder)
     return replace(
-        student, embed=Embeddings(Path(run_config.embeddings), student.embed, fingerprint, context.device)
+        student, embed=Embeddings(Path(run_config.embeddings), student.embed, encoder_id, context.device)
     )
 
 

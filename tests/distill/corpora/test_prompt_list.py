@@ -36,31 +36,33 @@ def test_everything_that_is_no_prompt_is_counted() -> None:
             "猫",
         ]
     )
-    found = read_text(text)
-    assert found.prompts == ("a red duck", "🍄", "猫")
-    assert (found.blanks, found.duplicates, found.wrong, found.too_long) == (2, 2, 3, 1)
-    assert found.summary == (
+    actual = read_text(text)
+    assert actual.prompts == ("a red duck", "🍄", "猫")
+    assert (actual.blanks, actual.duplicates, actual.wrong, actual.too_long) == (2, 2, 3, 1)
+    assert actual.summary == (
         "3 prompts; left out: 2 blank, 2 duplicate, 3 not text, 1 longer than 1000 characters"
     )
-    assert len(text.splitlines()) == len(found.prompts) + 2 + 2 + 3 + 1
+    assert len(text.splitlines()) == len(actual.prompts) + 2 + 2 + 3 + 1
 
 
 def test_templates() -> None:
-    found = read_text("{animal: cat, dog,}\na {red|blue} {animal}\na {Animal} on a {animal}\n{|very }old hat")
-    assert found.prompts == (
+    actual = read_text(
+        "{animal: cat, dog,}\na {red|blue} {animal}\na {Animal} on a {animal}\n{|very }old hat"
+    )
+    assert actual.prompts == (
         "a red cat", "a red dog", "a blue cat", "a blue dog", "a cat on a cat", "a dog on a dog", "old hat",
         "very old hat",
     )  # fmt: skip
-    assert not found.notes
+    assert not actual.notes
 
 
 def test_templates_that_mean_nothing_or_too_much_are_told() -> None:
     many = "".join("{a|b|c|d|e|f|g|h|i|j}" for _ in range(4))
-    found = read_text(f"a {{dragon}}\n{many}\na cup")
-    assert found.prompts == ("a cup",)
-    assert found.wrong == 2
-    assert "'a {dragon}'" in found.notes[0]
-    assert "10,000 prompts" in found.notes[1]
+    actual = read_text(f"a {{dragon}}\n{many}\na cup")
+    assert actual.prompts == ("a cup",)
+    assert actual.wrong == 2
+    assert "'a {dragon}'" in actual.notes[0]
+    assert "10,000 prompts" in actual.notes[1]
 
 
 def write(path: Path, content: object) -> Path:
@@ -103,10 +105,10 @@ def test_files(tmp_path: Path, name: str) -> None:
 
 def test_what_was_decided_is_told(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "id,caption\n1,a cup\n,\n3,\n")
-    found = read_file(path)
-    assert (found.prompts, found.blanks) == (("a cup",), 2)
-    assert "is the header: id, caption" in found.notes[0]
-    assert "taken from caption; other columns: id" in found.notes[1]
+    actual = read_file(path)
+    assert (actual.prompts, actual.blanks) == (("a cup",), 2)
+    assert "is the header: id, caption" in actual.notes[0]
+    assert "taken from caption; other columns: id" in actual.notes[1]
     broken = read_file(write(tmp_path / "a.jsonl", '"a cup"\n{"a": \n[1, 2]\n'))
     assert (broken.prompts, broken.wrong) == (("a cup",), 1)
     assert broken.notes == ("1 line is not valid JSON and left out.",)

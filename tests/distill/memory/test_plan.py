@@ -64,7 +64,7 @@ def test_a_student_s_count_on_meta_is_that_of_real_tensors(
     student = load_student(SMALL, None, CPU, checkpointing=checkpointing)
     generator = student.generator
     generator.vae.set_attn_processor(AttnProcessor2_0())
-    wanted = estimate.student(SMALL_FACTS, SMALL_FACTS.config, "peta", torch.float32, checkpointing)
+    expected = estimate.student(SMALL_FACTS, SMALL_FACTS.config, "peta", torch.float32, checkpointing)
     for p in generator.parameters():
         p.grad = torch.zeros_like(p) if p.requires_grad else None
     latents = generator.draw_latents(1, torch.Generator())
@@ -77,11 +77,11 @@ def test_a_student_s_count_on_meta_is_that_of_real_tensors(
         live.reset()
         planes.backward(torch.ones_like(planes))
         peak = live.peak - 2 * folded
-    assert 2 * folded == wanted.folded
-    assert held == pytest.approx(wanted.held, rel=0.1)
-    assert max(held, peak) == pytest.approx(wanted.backward, rel=0.15)
+    assert 2 * folded == expected.folded
+    assert held == pytest.approx(expected.held, rel=0.1)
+    assert max(held, peak) == pytest.approx(expected.backward, rel=0.15)
     student.folded.unfold()
-    assert wanted.learning == sum(4 * p.numel() for p in generator.parameters() if p.requires_grad)
+    assert expected.learning == sum(4 * p.numel() for p in generator.parameters() if p.requires_grad)
 
 
 def test_checkpointing_keeps_far_less() -> None:
@@ -110,7 +110,7 @@ def small_teachers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("view_by_view", [False, True])
 def test_a_teacher_s_count_on_meta_is_that_of_real_tensors(small_teachers: None, view_by_view: bool) -> None:
-    wanted = estimate.teacher("mvdream", SMALL_FACTS, torch.float32, 64, 64, view_by_view)
+    expected = estimate.teacher("mvdream", SMALL_FACTS, torch.float32, 64, 64, view_by_view)
     networks = UNet2DConditionModel(**mvdream.UNET), AutoencoderKL(**mvdream.VAE)
     networks[1].set_attn_processor(AttnProcessor2_0())
     for network in networks:
@@ -124,8 +124,8 @@ def test_a_teacher_s_count_on_meta_is_that_of_real_tensors(small_teachers: None,
             condition = teacher.condition(Renderings(rgb, rgb[..., 0]), SCENES)
             teacher.predict(z.detach(), torch.tensor([300]), condition, True)
         z.backward(torch.ones_like(z))
-    assert wanted.weights == sum(4 * p.numel() for network in networks for p in network.parameters())
-    assert live.peak == pytest.approx(wanted.working, rel=0.15)
+    assert expected.weights == sum(4 * p.numel() for network in networks for p in network.parameters())
+    assert live.peak == pytest.approx(expected.working, rel=0.15)
 
 
 def test_a_view_at_a_time_needs_less(small_teachers: None) -> None:
@@ -162,18 +162,18 @@ def test_no_more_is_saved_than_is_needed(small_teachers: None) -> None:
     memory, seen = free.total, [free.savings]
     while True:
         try:
-            found = planned(memory - 1)
+            actual = planned(memory - 1)
         except UserError as error:
             refusal = str(error)
             break
-        assert found.total < memory
-        for name in (name for name, on in vars(found.savings).items() if on):
-            with_it = found.total
-            without = replace(found.savings, **{name: False})
+        assert actual.total < memory
+        for name in (name for name, on in vars(actual.savings).items() if on):
+            with_it = actual.total
+            without = replace(actual.savings, **{name: False})
             assert sum(_parts_of(without).values()) > memory - 1 >= with_it
-        assert len(found.savings.descriptions) == sum(vars(found.savings).values())
-        seen.append(found.savings)
-        memory = found.total
+        assert len(actual.savings.descriptions) == sum(vars(actual.savings).values())
+        seen.append(actual.savings)
+        memory = actual.total
     assert seen[-1].offload_teachers
     assert not seen[1].offload_teachers
     assert refusal.count(".") >= 1
@@ -209,10 +209,10 @@ def test_a_critic_keeps_its_teacher_on_the_device(small_teachers: None) -> None:
 
 
 def test_the_table_names_each_part(small_teachers: None) -> None:
-    found = planned(64 * GB)
-    lines = found.table().splitlines()
-    assert len(lines) == sum(size > 0 for size in found.parts.values()) + 2
-    assert lines[-1] == found.sentence
+    actual = planned(64 * GB)
+    lines = actual.table().splitlines()
+    assert len(lines) == sum(size > 0 for size in actual.parts.values()) + 2
+    assert lines[-1] == actual.sentence
     for name in ("U-Net, frozen", "mvdream: weights", "optimizer state", "total"):
         assert any(line.startswith(name) for line in lines)
 
