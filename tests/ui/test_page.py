@@ -67,9 +67,10 @@ def client(page: Any, tmp_path_factory: pytest.TempPathFactory) -> Client:
 
 def test_the_page_imports_no_torch() -> None:
     block = "import sys; sys.modules['torch'] = None; "
-    names = sorted(path.stem for path in (ROOT / "triplaneturbo" / "ui").glob("*.py"))
-    imports = "; ".join(f"import triplaneturbo.ui.{name}" for name in names if name != "__init__")
-    assert "triplaneturbo.ui.blocks" in imports
+    paths = sorted((ROOT / "triplaneturbo" / "ui").rglob("*.py"))
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
+    imports = "; ".join(f"import {name.removesuffix('.__init__')}" for name in names)
+    assert "triplaneturbo.ui.generate.controls" in imports
     subprocess.run([sys.executable, "-c", block + imports], check=True, cwd=ROOT)
 
 
