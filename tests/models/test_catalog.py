@@ -101,7 +101,7 @@ class Refusal(HfHubHTTPError):
     [
         (
             LocalEntryNotFoundError("no connection"),
-            "There is no folder 'someone/a-model', and the hub cannot be",
+            "There is no folder 'someone/a-model', and the hub is unreachable",
         ),
         (ConnectionError("refused"), "and the hub is unreachable"),
         (Refusal(404), "Cannot download 'someone/a-model' from the hub (HTTP 404); check the name"),
