@@ -402,9 +402,7 @@ def test_doctor_tells_of_adapters_that_cannot_be_chosen(cli: Cli, tmp_path: Path
     finally:
         shutil.rmtree(ADAPTERS / "My LoRA")
     assert code == 1
-    assert re.search(
-        r"MEND  adapter .*'My LoRA' is invalid\n +-> rename it to my-lora", out
-    )
+    assert re.search(r"MEND  adapter .*'My LoRA' is invalid\n +-> rename it to my-lora", out)
 
 
 def test_doctor_knows_every_requirement() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from triplaneturbo.utils.random_streams import RandomStreams, normal, streams, uniform, randint
+from triplaneturbo.utils.random_streams import RandomStreams, normal, randint, streams, uniform
 
 SEED = (3, 12)
 DRAWS: list[Callable[[RandomStreams, int], Tensor]] = [
