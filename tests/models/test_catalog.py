@@ -60,7 +60,9 @@ def test_a_released_adapter_beside_its_base_makes_a_mesh(
     assert len(kept) == 1
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(UserError, match=r"Cannot save .* in \S+ \(.*\); set XDG_CACHE_HOME to a folder"):
+    with pytest.raises(
+        UserError, match=r"Cannot save .* in \S+ \(.*\); set XDG_CACHE_HOME to a writable folder"
+    ):
         Engine(str(folder), "cpu")
 
 
@@ -101,7 +103,7 @@ class Refusal(HfHubHTTPError):
     [
         (
             LocalEntryNotFoundError("no connection"),
-            "There is no folder 'someone/a-model', and the hub cannot be",
+            "There is no folder 'someone/a-model', and the hub is unreachable",
         ),
         (ConnectionError("refused"), "and the hub is unreachable"),
         (Refusal(404), "Cannot download 'someone/a-model' from the hub (HTTP 404); check the name"),

@@ -80,7 +80,7 @@ def test_whole_precision_where_half_is_not_offered(serve: Serve) -> None:
         (whole(status=403, code="GatedRepo"), "first/thing is gated"),
         (whole(status=503), "first/thing responds with HTTP 503"),
         (Repo({"config.json": b"{}"}, {"a" * 40}), "first/thing has no weights/whole.bin"),
-        (whole(short=1000), "first/thing sends weights/half.bin broken"),
+        (whole(short=1000), "first/thing sent a corrupt or incomplete weights/half.bin"),
     ],
 )
 def test_the_next_source_is_asked(serve: Serve, monkeypatch, first: Repo | None, why: str) -> None:

@@ -152,7 +152,7 @@ def test_a_base_with_another_text_encoder_is_refused(released: Path) -> None:
     vae = AutoencoderKL.from_config(json.loads((released / "base" / "vae" / "config.json").read_text()))
     config = infer_config(read_released(released / "adapter.pth"))
     generator = TriplaneGenerator(unet, vae, DDIMScheduler(**full_size.SCHEDULER), config)
-    _refused(lambda: load_adapter(generator, released / "adapter.pth"), "for Stable Diffusion 2.1-base")
+    _refused(lambda: load_adapter(generator, released / "adapter.pth"), "needs Stable Diffusion 2.1-base")
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown", "shape", "box"])
@@ -244,7 +244,7 @@ def test_a_broken_folder_is_refused(whole: Path) -> None:
     (whole / "triplaneturbo.json").write_text("{")
     _refused(lambda: load_model(whole), "triplaneturbo.json")
     (whole / "triplaneturbo.json").unlink()
-    _refused(lambda: load_model(whole), "no triplaneturbo.json")
+    _refused(lambda: load_model(whole), "triplaneturbo.json not found")
     _refused(lambda: load_model(whole / "nowhere"), "nowhere")
 
 

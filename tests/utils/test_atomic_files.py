@@ -34,7 +34,7 @@ def test_a_full_disk_leaves_what_stood_there(
 ) -> None:
     path = write_whole(tmp_path / "mesh.glb", b"old")
     monkeypatch.setattr(os, call, _full)
-    with pytest.raises(UserError, match="No space left on device; free space"):
+    with pytest.raises(UserError, match="No space left on device; free some space"):
         write_whole(path, b"new")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["mesh.glb"]

@@ -138,7 +138,7 @@ def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch, unw
 def test_where_nothing_can_be_kept_numba_keeps_nothing_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a home, its own folder would be one called ~ in the working folder."""
     for kept in (True, False):
-        monkeypatch.setattr(kernels, "_kept", lambda kept=kept: kept)
+        monkeypatch.setattr(kernels, "_cache_enabled", lambda kept=kept: kept)
         assert (kernels.kernel(_half).stats.cache_path is not None) == kept
 
 

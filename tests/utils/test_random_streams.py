@@ -61,5 +61,5 @@ def test_numbers_are_what_they_are_called() -> None:
 
 
 def test_rows_that_cannot_be_shared_are_refused() -> None:
-    with pytest.raises(ValueError, match="5 rows cannot be shared by 2 scenes"):
+    with pytest.raises(ValueError, match="5 rows are not divisible by 2 scenes"):
         normal(streams(SEED, range(2)), (5, 3))
