@@ -1,6 +1,6 @@
 """The generator written slowly: a loop over planes, attention matrices in full, text repeated, no merging.
 
-It is made from facts/generator.md alone and shares no code with the package but the schedule's numbers: the
+It is made from docs/released-weights.md alone and shares no code with the package but the schedule's numbers: the
 twin of the fast path in the tests, and the baseline of benchmarks/generator.py.
 """
 
@@ -118,7 +118,7 @@ class PlainGenerator(nn.Module):
         return output.view_as(latents)
 
     def denoise(self, latents: Tensor, text: Tensor, times: list[int]) -> Tensor:
-        """The last clean estimate, by the formulas of facts/generator.md 5 for epsilon prediction."""
+        """The last clean estimate, by the formulas of docs/released-weights.md for epsilon prediction."""
         alphas = self.scheduler.alphas_cumprod
         clean = latents
         for time in times:
