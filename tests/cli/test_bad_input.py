@@ -126,17 +126,17 @@ def test_bad_arguments(refused: Refused, argv: list[str], sentence: str) -> None
             b"x" * 100_000 + b"\n",
             "'prompts.txt' contains no prompt (left out: 1 longer than 1000 characters)",
         ),
-        (b"a cup\n\0\0\n", "'prompts.txt' holds NUL bytes"),
+        (b"a cup\n\0\0\n", "'prompts.txt' contains NUL bytes"),
         (b"a cup\n\xff\xfe\n", "'prompts.txt' is not UTF-8 text"),
         (b" \n\t\n", "'prompts.txt' contains no prompt (left out: 2 blank); write one per line"),
         (b"", "'prompts.txt' contains no prompt; write one per line"),
-        (b"x" * (16 * 2**20 + 1), "'prompts.txt' is larger than 16 MB: give fewer prompts."),
+        (b"x" * (16 * 2**20 + 1), "'prompts.txt' is larger than 16 MB: use fewer prompts."),
         (b"a cup\n", "--prompts requires an output folder"),
     ],
 )
 def test_bad_files_of_prompts(refused: Refused, tmp_path: Path, content: bytes, sentence: str) -> None:
     (tmp_path / "prompts.txt").write_bytes(content)
-    folder = [] if "Give the folder" in sentence else ["-o", "out"]
+    folder = [] if "requires an output folder" in sentence else ["-o", "out"]
     assert sentence in refused("--prompts", "prompts.txt", *folder)
 
 
@@ -172,7 +172,7 @@ def test_a_folder_without_weights(refused: Refused, copy: Path) -> None:
     GeneratorConfig(**{**config.__dict__, "untrained_seed": None}).save(copy)
     for path in [*copy.rglob("*.safetensors"), *copy.rglob("*.bin")]:
         path.unlink()
-    assert re.search(r"broken|no file|missing", refused("a cup", "--model", "model", "--quiet"))
+    assert re.search(r"broken|not found|missing", refused("a cup", "--model", "model", "--quiet"))
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "scheduler", "text_encoder", "tokenizer"])
@@ -252,7 +252,7 @@ def test_an_interrupt_at_any_moment(
     """Ctrl-C at the start of each stage, and while the second of two files is written."""
     monkeypatch.setattr(engine, "_load", load_once)
     monkeypatch.chdir(tmp_path)
-    add, synchronise = Job.add, os.fsync
+    add, synchronise = Job.add_event, os.fsync
     written = 0
     moments = [moment]  # one interrupt alone: a stage can have several events, the last after `main` is done
 
@@ -269,7 +269,7 @@ def test_an_interrupt_at_any_moment(
         if moment == "writing" and written == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(Job, "add", add_and_interrupt)
+    monkeypatch.setattr(Job, "add_event", add_and_interrupt)
     monkeypatch.setattr(os, "fsync", write_and_interrupt)
     code = main(["generate", "a cup", "-o", "cup.glb", "--format", "glb,stl", "--json", "--quiet", *QUICK])
     out, err = capsys.readouterr()

@@ -88,7 +88,7 @@ def test_what_is_read_from_where_is_told(tmp_path: Path) -> None:
     assert listed.notes == ("Read: prompts from caption, names from the keys.",)
     listed = read_text("# a comment\n1|a cup\n")
     assert (listed.prompts, listed.comments) == (("a cup",), 1)
-    assert listed.notes == ("The lines are read as id|prompt.",)
+    assert listed.notes == ("The lines have the form id|prompt.",)
     assert listed.summary == "1 prompt; left out: 1 commented out"
     assert 'has a "|" and others do not' in read_text("a cup\nred|blue hat").notes[0]
 
@@ -96,7 +96,7 @@ def test_what_is_read_from_where_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", ['"x"', "1.5", "[1]", "true", "1e400"])
 def test_a_seed_that_is_no_whole_number_is_one_sentence(tmp_path: Path, seed: str) -> None:
     path = write(tmp_path / "a.jsonl", f'{{"prompt": "a cup", "seed": {seed}}}\n')
-    with pytest.raises(UserError, match=r"The seed of 'a cup' in .* should be a whole number, not"):
+    with pytest.raises(UserError, match=r"The seed of 'a cup' in .* should be an integer, not"):
         read_batch(path)
 
 
@@ -207,7 +207,7 @@ def test_standard_input(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("prompt,seed\na cup,-1\n", [], "'a cup' in 'p.csv': The seed should be 0 to 4294967295, not -1"),
         ("prompt,seed\na cup,4294967295\n", ["--count", "2"], "'a cup' in 'p.csv': The seed should be"),
-        ("prompt,seed\na cup,x\n", [], "The seed of 'a cup' in 'p.csv' should be a whole number, not 'x'"),
+        ("prompt,seed\na cup,x\n", [], "The seed of 'a cup' in 'p.csv' should be an integer, not 'x'"),
         ("x1,x2\na cup,a hat\n", [], "Choose the column of 'p.csv'"),
         ("x1,x2\na cup,a hat\n", ["--column", "x3"], "'p.csv' has no column 'x3'"),
         ("prompt,seed\n", [], "'p.csv' contains no prompt; write one per line"),

@@ -188,8 +188,8 @@ def test_a_unit_is_for_the_formats_that_have_none_of_their_own(cli: Cli) -> None
 
 
 def test_an_stl_without_a_size_is_told_to_be_two_metres_long(cli: Cli) -> None:
-    assert "needs a --size" in cli("generate", "a cup", "-o", "cup.stl", *QUICK)[2]
-    assert "needs a --size" not in cli("generate", "a cup", "-o", "cup.stl", "--size", "0.1", *QUICK)[2]
+    assert "set --size to print" in cli("generate", "a cup", "-o", "cup.stl", *QUICK)[2]
+    assert "set --size to print" not in cli("generate", "a cup", "-o", "cup.stl", "--size", "0.1", *QUICK)[2]
 
 
 def test_a_batch_placed_otherwise_is_made_again(cli: Cli, tmp_path: Path) -> None:

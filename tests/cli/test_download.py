@@ -147,7 +147,7 @@ def test_the_teachers(hub: Hub, tmp_path: Path, capsys) -> None:
     assert "RichDreamer's normal-depth model, from http" in out
     assert remote_file.url_file(remote_file.RICHDREAMER).read_bytes() == ND
     assert main(["download", "--what", "teachers"]) == 0
-    assert "already" in capsys.readouterr().out
+    assert "Already" in capsys.readouterr().out
     hub.__exit__()  # what is here is found without a network
     files = catalog.get_teachers()
     assert files.mvdream.read_bytes() == b"mv"
@@ -188,7 +188,7 @@ def test_two_at_once_at_an_address(hub: Hub) -> None:
 def test_an_address_cut_short_keeps_what_came(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
     hub.repos["nd/mv"] = Repo({"nd.ckpt": ND}, short=5000)
-    with pytest.raises(UserError, match="run the same again to go on"):
+    with pytest.raises(UserError, match="run the command again to resume"):
         fetch_url(remote_file.RICHDREAMER)
     assert not remote_file.url_file(remote_file.RICHDREAMER).exists()
     hub.repos["nd/mv"].short = None

@@ -41,7 +41,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.setattr(runner, "prepare", setup_toy)
     shelf = tmp_path / "library"
     monkeypatch.setattr(Run.keep, "__defaults__", (shelf,))
-    monkeypatch.setattr(run_module.Order.check, "__defaults__", (shelf,))
+    monkeypatch.setattr(run_module.FinetuneConfig.check, "__defaults__", (shelf,))
     monkeypatch.setattr(adapters, "ADAPTERS", shelf)
     (tmp_path / "mine.txt").write_text(PROMPTS)
 
@@ -128,7 +128,7 @@ def test_one_prompt_is_enough(cli: Cli, tmp_path: Path) -> None:
         (["--prompts", "mine.txt", "--preset", "forever"], "try, short, thorough"),
         (["--prompts", "mine.txt", "--teachers", "owl"], "'owl'"),
         (["--prompts", "mine.txt", "--from", "nobody"], "There is no adapter 'nobody'"),
-        (["--prompts", "mine.txt", "--column", "b"], "has no columns"),
+        (["--prompts", "mine.txt", "--column", "b"], "without columns"),
         (["--prompts", "blank.txt"], "There is no usable prompt"),
         (["--prompts", "mine.txt", "--memory=-1"], "The memory in GB should be 0 to 10000, not -1.0"),
         (["--corpus", "mine.txt", "--held-out", "0.1"], "--held-out applies to --prompts only"),
@@ -214,7 +214,7 @@ def test_what_all_processes_say_is_told_by_the_leading_one(
 
     Run.begin(tmp_path / "runs" / "mine", CONFIG)
     monkeypatch.setattr(distributed, "launched", launched)
-    monkeypatch.setattr(Run, "train", train)
+    monkeypatch.setattr(runner, "train", train)
     code, _, err = cli("--resume", "--name", "mine", "--model", "small", "--device", "cpu")
     assert code == 2
     assert err == ("" if rank else "The rgb volume is not finite at iteration 4: give a lower rate.\n")
