@@ -84,7 +84,7 @@ def test_one_at_a_time_and_a_full_queue(
         assert begun.wait(patience(60))
         assert "This session already has an active request" in _ask(clients[0], "a house")
         waiting = pool.submit(_ask, clients[1], "a car")
-        until(lambda: engine._line._waiting)
+        until(lambda: engine._queue._waiting)
         assert re.fullmatch(r"The queue is full; try again in \d+ s\.", _ask(clients[2], "a duck"))
         go.set()
         assert (running.result(patience(60)), waiting.result(patience(60))) == ("", "")
@@ -93,7 +93,7 @@ def test_one_at_a_time_and_a_full_queue(
 def test_a_queue_of_the_engine_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("triplaneturbo.serving.engine._load", load)
     with Engine("small", device="cpu", queue=7) as engine:
-        assert engine._line._size == 7
+        assert engine._queue._size == 7
 
 
 def test_a_full_disk_is_one_sentence_and_nothing_more_is_written(
