@@ -94,7 +94,7 @@ def _enter(page: Any, visitor: Visitor, headers: dict[str, str] | None = None, p
     return stream.decode()
 
 
-REFUSED = "own machine may train here"
+REFUSED = "limited to the machine on which the server runs"
 KEY = re.compile(r'"[0-9a-f]{64}"')
 
 

@@ -273,7 +273,7 @@ def test_gradio_is_imported_with_a_folder_of_this_process(tmp_path: Path) -> Non
     """For every way to start the page."""
     (tmp_path / "gradio").write_text("somebody else's")
     program = (
-        "import triplaneturbo.serving.history_entry, os, gradio.routes, tempfile\n"
+        "import triplaneturbo.ui.generate.panels, os, gradio.routes, tempfile\n"
         "assert gradio.routes.DEFAULT_TEMP_DIR == os.environ['GRADIO_TEMP_DIR']\n"
         "assert os.path.isdir(gradio.routes.DEFAULT_TEMP_DIR)\n"
         "print(os.path.dirname(gradio.routes.DEFAULT_TEMP_DIR) == tempfile.gettempdir())\n"
@@ -295,17 +295,17 @@ def test_no_folder_for_temporary_files_is_one_sentence(
     for command, code in ((["generate", "a cup"], 2), (["serve"], 2), (["doctor"], 1)):
         assert main(command) == code
         out, err = capsys.readouterr()
-        assert "set TMPDIR to one that is" in out + err
+        assert "set TMPDIR to one" in out + err
         assert "No problems found" not in out
 
 
 UNWELL = [
-    ("GRADIO_SERVER_PORT", "abc", "correct it or give --port"),
-    ("GRADIO_SERVER_PORT", "70000", "correct it or give --port"),
-    ("GRADIO_SERVER_NAME", "http://127.0.0.1:8000", "write --host 127.0.0.1 --port 8000"),
+    ("GRADIO_SERVER_PORT", "abc", "or set --port"),
+    ("GRADIO_SERVER_PORT", "70000", "or set --port"),
+    ("GRADIO_SERVER_NAME", "http://127.0.0.1:8000", "use --host 127.0.0.1 --port 8000"),
     ("GRADIO_SERVER_NAME", "192.0.2.77", "use --host 127.0.0.1"),
     ("ALL_PROXY", "socks5://127.0.0.1:1", "socks"),
-    ("all_proxy", "gopher://127.0.0.1:1", "correct or unset it"),
+    ("all_proxy", "gopher://127.0.0.1:1", "correct the variable"),
 ]
 
 
@@ -332,7 +332,7 @@ def test_doctor_finds_what_is_wrong_with_the_environment(
 def test_this_machine_is_reached_without_a_proxy() -> None:
     program = (
         "import os\n"
-        "from triplaneturbo.gradio_environment import prepare\n"
+        "from triplaneturbo.serving.gradio_environment import prepare\n"
         "prepare()\n"
         "assert os.environ['no_proxy'] == os.environ['NO_PROXY'] == 'example.org,localhost,127.0.0.1,::1'\n"
     )
