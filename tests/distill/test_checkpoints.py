@@ -121,7 +121,7 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(
     before = {path: path.read_bytes() for path in (tmp_path / "full" / "checkpoints").iterdir()}
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(UserError, match="free space") as error:
+        with pytest.raises(UserError, match="free some space") as error:
             running.step()
     assert "\n" not in str(error.value)
     assert {path: path.read_bytes() for path in (tmp_path / "full" / "checkpoints").iterdir()} == before
@@ -138,7 +138,7 @@ def test_a_disk_that_is_full_from_the_beginning_is_named_before_anything_is_lear
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="free space"):
+    with pytest.raises(UserError, match="free some space"):
         trainer(tmp_path, SETTINGS)
     assert list((tmp_path / "checkpoints").iterdir()) == []
 

@@ -108,7 +108,7 @@ def test_where_one_is_killed_the_others_end_and_the_run_goes_on(whole: Path, tmp
     members[1].kill()
     members[0].join(timeout=patience(200))
     assert members[0].exitcode == 1
-    assert "start it again the same way" in (tmp_path / "error-0").read_text()
+    assert "start the run again with the same command" in (tmp_path / "error-0").read_text()
     assert max(path.name for path in (tmp_path / "checkpoints").iterdir()) == "00000002.pt"
     for process in two(tmp_path):
         process.join()

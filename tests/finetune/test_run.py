@@ -243,7 +243,7 @@ def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(UserError, match="free space"):
+        with pytest.raises(UserError, match="free some space"):
             finish(run)
     assert (run.status["state"], run.status["iteration"]) == ("paused", 2)
     assert not list(run.folder.rglob("*.part"))

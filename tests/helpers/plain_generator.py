@@ -1,7 +1,7 @@
 """The generator written slowly: a loop over planes, attention matrices in full, text repeated, no merging.
 
-It is made from docs/released-weights.md alone and shares no code with the package but the schedule's numbers: the
-twin of the fast path in the tests, and the baseline of benchmarks/generator.py.
+It follows docs/released-weights.md alone and shares only the schedule's numbers with the package: the twin of
+the fast path in the tests, and the baseline of benchmarks/generator.py.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def slowly(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 @pytest.mark.parametrize("small", [True, False])
 @pytest.mark.parametrize("trains", [True, False])
 def test_attention_is_that_of_the_formula(small: bool, trains: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "_SMALL", 2**20 if small else 1)
+    monkeypatch.setattr(attention, "_EAGER_LIMIT", 2**20 if small else 1)
     draw = [torch.randn(2, 3, n, 4, requires_grad=trains) for n in (5, 7, 7)]
     found, wanted = attend(*draw), slowly(*draw)
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)

@@ -17,7 +17,7 @@ import torch
 from tests.helpers.pace import patience, until
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune import run as run_module
-from triplaneturbo.finetune import runner as work_module
+from triplaneturbo.finetune import runner
 from triplaneturbo.finetune.run import LEARNED, FinetuneConfig, Report, Run
 from triplaneturbo.models import adapters
 from triplaneturbo.models.catalog import SMALL
@@ -65,7 +65,7 @@ class Lesson:
 @pytest.fixture
 def setup(monkeypatch: pytest.MonkeyPatch) -> Lesson:
     setup = Lesson()
-    monkeypatch.setattr(work_module, "work", setup.work)
+    monkeypatch.setattr(runner, "run_steps", setup.work)
     return setup
 
 

@@ -211,7 +211,7 @@ def test_files_that_are_no_checkpoints(parity: Path, tmp_path: Path) -> None:
     for name, match in (
         ("none.ckpt", "File not found"),
         ("half.ckpt", "download it again"),
-        ("runs.ckpt", "weights alone"),
+        ("runs.ckpt", "contains more than weights"),
         ("list.ckpt", "contains no named tensors. Use the file"),
     ):
         with pytest.raises(UserError, match=match):

@@ -125,6 +125,6 @@ def test_a_failure_leaves_no_part_of_a_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("triplaneturbo.utils.atomic_files.os.fsync", fail)
-    with pytest.raises(UserError, match="No space left on device; free space"):
+    with pytest.raises(UserError, match="No space left on device; free some space"):
         make_view_cache(tmp_path, KEYS[:1], lambda _: None)
     assert list(tmp_path.iterdir()) == []

@@ -90,7 +90,7 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
         says(page, "#train-estimate", r"Try\d+ min")
         page.click("#train-begin")
         says(page, "#train-status", "The name '' is invalid")
-        page.get_by_label("Name", exact=True).fill("cups")
+        page.locator("#train-name").locator("textarea, input").fill("cups")
         page.get_by_text("Settings", exact=True).click()
         for label, value in {
             "Iterations": 12,

@@ -60,7 +60,7 @@ def _ask(client: Client, prompt: str = "a cup", **settings: Any) -> str:
 def test_too_large_and_too_often(engine: Engine, tmp_path: Path) -> None:
     with _served(engine, tmp_path / "served", Limits(per_minute=1, resolution=64)) as url:
         program, other = (api_client(url, tmp_path / name) for name in ("one", "other"))
-        assert "at most 64; ask for less" in _ask(program, resolution=80)
+        assert "use at most 64" in _ask(program, resolution=80)
         assert _ask(program) == ""
         assert re.search(r"Too many requests \(limit: 1 per minute\); try again in \d+ s\.", _ask(program))
         assert _ask(other) == ""

@@ -60,7 +60,7 @@ def test_what_is_alive_is_counted(device: str) -> None:
 def test_a_student_s_count_on_meta_is_that_of_real_tensors(
     checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "_SMALL", 0)  # a CPU alone keeps the scores of small attentions
+    monkeypatch.setattr(attention, "_EAGER_LIMIT", 0)  # a CPU alone keeps the scores of small attentions
     student = load_student(SMALL, None, CPU, checkpointing=checkpointing)
     generator = student.generator
     generator.vae.set_attn_processor(AttnProcessor2_0())
