@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 import trimesh
 
-from tests.ui.browsing import STEPS, Server, done, download, free_port, generate, keep, set_steps, watched
+from tests.ui.browsing import (
+    STEPS,
+    Requests,
+    Server,
+    done,
+    download,
+    free_port,
+    generate,
+    keep,
+    set_steps,
+    watched,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -24,6 +35,7 @@ def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any
     server = Server("small", tmp_path, port)
     with watched(browser, server.url, mortal=True) as open_page:
         page = open_page()
+        requests = Requests(page)
         page.click("#options button")
         set_steps(page, 2)
         generate(page, "a red mushroom")
@@ -72,6 +84,7 @@ def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any
             assert captions == ["a tall green cactus, typed on", "a red mushroom"]
 
             # Now it sleeps through a restart.
+            requests.end()
             server.stop()
             server = Server("small", tmp_path, port)
             page.locator("#history .thumbnail-item").first.click()
