@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -196,8 +197,49 @@ def still(page: Any) -> None:
     until(same)
 
 
-def places(page: Any) -> list[tuple[str, dict[str, float]]]:
-    return [(place, page.locator(place).bounding_box()) for place in PLACES]
+def places(page: Any, *more: str) -> dict[str, dict[str, float]]:
+    """Return the bounding box of each of `PLACES` and `more`, independent of scrolling, once nothing moves."""
+
+    def boxes() -> dict[str, dict[str, float]]:
+        x, y = page.evaluate("[scrollX, scrollY]")
+        found = {place: page.locator(place).bounding_box() for place in (*PLACES, *more)}
+        return {
+            place: {**box, "x": round(box["x"] + x, 1), "y": round(box["y"] + y, 1)}
+            for place, box in found.items()
+        }
+
+    seen = [boxes()]
+
+    def same() -> bool:
+        page.wait_for_timeout(200)
+        seen.append(boxes())
+        return seen[-2] == seen[-1]
+
+    until(same)
+    return seen[-1]
+
+
+class Requests:
+    """Open requests of a page, counted from now on."""
+
+    def __init__(self, page: Any) -> None:
+        self._page = page
+        self._open: set[Any] = set()
+        page.on("request", lambda request: self._open.add(request))
+        page.on("requestfinished", lambda request: self._open.discard(request))
+        page.on("requestfailed", lambda request: self._open.discard(request))
+
+    def end(self) -> None:
+        """Wait until none has been open for a second, so that the page does not notice the server's end."""
+        quiet_since = [time.monotonic()]
+
+        def ended() -> bool:
+            self._page.wait_for_timeout(100)
+            if any("/queue/" in request.url for request in self._open):
+                quiet_since[0] = time.monotonic()
+            return time.monotonic() - quiet_since[0] > 1
+
+        until(ended)
 
 
 def pixels(page: Any) -> np.ndarray:

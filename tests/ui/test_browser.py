@@ -13,7 +13,6 @@ import trimesh
 from tests.helpers.browsing import (
     DESK,
     PHONE,
-    PLACES,
     TABLET,
     OpenPage,
     done,
@@ -130,25 +129,20 @@ def test_what_the_model_does_not_know_stands_below_the_prompt(
     page = open_world(size)
     name = f"world-{'phone' if size == PHONE else 'desk'}"
 
-    def places() -> list[float]:
-        """Return vertical positions on the page, independent of scrolling."""
-        scrolled = page.evaluate("scrollY")
-        return [page.locator(place).bounding_box()["y"] + scrolled for place in ("#reading", *PLACES)]
-
     said = page.locator("#reading p")
     assert "The model knows " in said.inner_text()
-    before = places()
+    before = places(page, "#reading")
     keep(page, f"{name}-before")
     page.fill("#prompt textarea", "a red dragon <b>zebra</b> ${7*7}")
     page.press("#prompt textarea", "Tab")
     page.wait_for_selector("#reading [data-state=told]")
     assert said.inner_text().startswith("This model does not know: 'dragon', 'b', 'zebra', '7'. ")
     assert said.evaluate("p => p.scrollHeight <= p.clientHeight")  # all of it is seen
-    assert places() == before
+    assert places(page, "#reading") == before
     page.click("#generate")
     done(page)
     assert "'dragon'" in said.inner_text()
-    assert places() == before
+    assert places(page, "#reading") == before
     keep(page, f"{name}-told")
 
     page.fill("#prompt textarea", "red")
@@ -158,7 +152,7 @@ def test_what_the_model_does_not_know_stands_below_the_prompt(
     page.click("#examples button >> text=a tall green cactus")
     page.wait_for_selector("#reading [data-state=hint]")
     assert page.input_value("#prompt textarea") == "a tall green cactus"
-    assert places() == before
+    assert places(page, "#reading") == before
 
     page.click("#vocabulary button")
     page.wait_for_selector(".tt-vocabulary", state="visible")

@@ -11,6 +11,7 @@ import trimesh
 
 from tests.helpers.browsing import (
     STEPS,
+    Requests,
     Server,
     done,
     download,
@@ -34,6 +35,7 @@ def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any
     server = Server("small", tmp_path, port)
     with watched(browser, server.url, mortal=True) as open_page:
         page = open_page()
+        requests = Requests(page)
         page.click("#options button")
         set_steps(page, 2)
         generate(page, "a red mushroom")
@@ -81,7 +83,8 @@ def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any
             captions = page.locator("#history .caption-label").all_inner_texts()
             assert captions == ["a tall green cactus, typed on", "a red mushroom"]
 
-            # The page does not notice this restart.
+            # The page does not notice this restart, as none of its requests is open.
+            requests.end()
             server.stop()
             server = Server("small", tmp_path, port)
             page.locator("#history .thumbnail-item").first.click()
