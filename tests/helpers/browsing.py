@@ -198,7 +198,7 @@ def still(page: Any) -> None:
 
 
 def places(page: Any, *more: str) -> dict[str, dict[str, float]]:
-    """Return the bounding box of each of `PLACES` and `more`, independent of scrolling, once nothing moves."""
+    """Return the box of each of `PLACES` and `more`, independent of scrolling, once nothing moves."""
 
     def boxes() -> dict[str, dict[str, float]]:
         x, y = page.evaluate("[scrollX, scrollY]")
