@@ -180,9 +180,15 @@ def set_steps(page: Any, steps: int) -> None:
         " return text && range && text.value && text.value === range.value; }"
     )
     field = page.locator(STEPS).first
-    field.fill(str(steps))
-    field.press("Tab")
-    page.wait_for_function(f"document.querySelector('#options input[type=range]')?.value === '{steps}'")
+
+    def accepted() -> bool:
+        # Values that a reloaded page restores may arrive after what is typed here and replace it.
+        field.fill(str(steps))
+        field.press("Tab")
+        page.wait_for_timeout(500)
+        return page.input_value("#options input[type=range] >> nth=0") == str(steps)
+
+    until(accepted)
 
 
 def still(page: Any) -> None:

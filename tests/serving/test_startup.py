@@ -134,6 +134,7 @@ def test_two_servers_on_one_folder_whatever_surrounds_them(serve: Serve, tmp_pat
         "PYTHONIOENCODING": "ascii",
     }
     log = tmp_path / "log"
+    log.touch()
     host, local = _family()
     first = serve(["--host", host, "--port", "0"], folder, f'>"{log}" 2>&1', **hostile)
     port = _free_port()
