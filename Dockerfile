@@ -1,9 +1,9 @@
 # docker build -t triplaneturbo .                            with nvdiffrast: --build-arg NVDIFFRAST=1
 # docker run -p 7860:7860 -v triplaneturbo:/cache triplaneturbo                    on a GPU: --gpus all
 #
-# Weights that are fetched stay in /cache. nvdiffrast's licence is for non-commercial use only. It also runs
-# as a Docker Space on Hugging Face, which wants user 1000 and port 7860.
-# The compiler has to be of the same generation as the CUDA that torch is built with.
+# Downloaded weights stay in /cache. nvdiffrast's licence allows non-commercial use only. The image also runs as
+# a Docker Space on Hugging Face, which requires user 1000 and port 7860.
+# The CUDA compiler must have the same major version as the CUDA that torch is built with.
 ARG CUDA=13.0.1-runtime-ubuntu24.04
 ARG CUDA_COMPILER=13.0.1-devel-ubuntu24.04
 ARG NVDIFFRAST=0
@@ -16,7 +16,7 @@ RUN apt-get update \
 COPY requirements.txt /tmp/requirements.txt
 RUN python3 -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir -r /tmp/requirements.txt
 
-# What is copied from here is nothing, or a wheel of nvdiffrast.
+# The final stage copies /wheels: empty, or with a wheel of nvdiffrast.
 FROM packages AS nvdiffrast-0
 RUN mkdir /wheels
 
@@ -27,7 +27,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=packages /opt/venv /opt/venv
 COPY requirements-cuda.txt /tmp/requirements-cuda.txt
-# No GPU is there to ask what to compile for.
+# The build has no GPU whose architecture could be detected.
 ENV TORCH_CUDA_ARCH_LIST="7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"
 # hadolint ignore=DL3013
 RUN /opt/venv/bin/pip install --no-cache-dir setuptools wheel \
@@ -40,7 +40,7 @@ FROM nvdiffrast-${NVDIFFRAST} AS nvdiffrast
 FROM packages
 COPY --from=nvdiffrast /wheels /wheels
 RUN find /wheels -name '*.whl' -exec /opt/venv/bin/pip install --no-cache-dir --no-deps {} +
-# Ubuntu's image has a user 1000 of its own.
+# The image of Ubuntu already has a user 1000.
 RUN userdel --remove ubuntu \
     && useradd --create-home --uid 1000 user \
     && install --directory --owner=user /cache
@@ -49,7 +49,7 @@ WORKDIR /home/user/app
 ENV HF_HOME=/cache/huggingface XDG_CACHE_HOME=/cache PYTHONUNBUFFERED=1
 VOLUME /cache
 COPY --chown=user . .
-RUN /opt/venv/bin/python -m triplaneturbo.mesh.warm
+RUN /opt/venv/bin/python -m triplaneturbo.mesh.warmup
 
 EXPOSE 7860
 HEALTHCHECK --interval=30s --timeout=10s --start-period=300s \

@@ -1,7 +1,7 @@
-# make app    the page, at http://127.0.0.1:7860         make app ARGS="--model small --port 8000"
-# make test   the tests                                  make test ARGS="tests/mesh -k unwrap"
-# make lint   ruff (lint and format) and mypy
-# make setup  only the .venv that the others run in      make setup PYTHON=python3.12
+# make app    serve the page at http://127.0.0.1:7860    make app ARGS="--model small --port 8000"
+# make test   run the tests                              make test ARGS="tests/mesh -k unwrap"
+# make lint   run ruff (lint and format) and mypy
+# make setup  create .venv, in which the others run      make setup PYTHON=python3.12
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,9 +14,9 @@ ARGS ?=
 app: setup
 	@$(RUN) app.py $(ARGS)
 
-# All of them in two processes; what is named by hand in one, so that --pdb and the like work. Tests of programs
-# that are missing are skipped; for all of them on Debian and Ubuntu: apt install chromium fontconfig
-# fonts-noto-core fonts-dejavu-core blender python3-numpy assimp-utils nginx-light nodejs npm && npm ci --prefix tests
+# The whole suite runs in two processes; tests named in ARGS run in one, so that --pdb works. Tests of missing
+# programs are skipped. To run them all on Debian and Ubuntu: apt install chromium fontconfig fonts-noto-core
+# fonts-dejavu-core blender python3-numpy assimp-utils nginx-light nodejs npm && npm ci --prefix tests
 test: setup
 	@$(RUN) -m pytest $(or $(ARGS),-n 2)
 
@@ -27,7 +27,7 @@ lint: setup
 
 setup: $(STAMP)
 
-# The stamp is touched last: an interrupted set-up is taken up again where it stopped.
+# The stamp is touched last, so that an interrupted set-up is resumed by the next call.
 $(STAMP): requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
 	  echo "triplaneturbo needs Python 3.10 or newer, and '$(PYTHON)' is not: install one and name it, as in 'make $(firstword $(MAKECMDGOALS) setup) PYTHON=python3.12'." >&2; exit 1; }
@@ -36,5 +36,5 @@ $(STAMP): requirements.txt requirements-dev.txt
 	@echo "Installing into $(VENV) (several GB the first time) ..."
 	@$(RUN) -m pip install -qq --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
 	@echo "Compiling its loops ..."
-	@$(RUN) -m triplaneturbo.mesh.warm
+	@$(RUN) -m triplaneturbo.mesh.warmup
 	@touch $@

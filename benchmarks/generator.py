@@ -1,11 +1,11 @@
-"""Time the generator at full size beside a plain one and beside the machine's floor.
+"""Benchmark of the full-size generator against a plain implementation and the machine's peak rate.
 
     python -m benchmarks.generator [--repeats 2] [--skip-plain]
 
-Random weights of the real sizes (Stable Diffusion 2.1-base, rank 16), one prompt. "plain" is the slow twin of
-the tests (tests/generator/plain.py): adapters live, planes in a loop, attention matrices in full, as the
-public implementation computes. The floor is a prompt's products at the rate that this machine reaches, in
-the same run, on one large convolution.
+It uses random weights of the real sizes (Stable Diffusion 2.1-base, rank 16) and one prompt. "plain" is the
+reference implementation of the tests (tests/helpers/plain_generator.py), with unmerged adapters, a loop over
+planes and explicit attention matrices, as in the public implementation. "floor" is the time of the required
+floating-point operations at the rate that one large convolution reaches on this machine.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
-from tests.generator.full_size import SCHEDULER, UNET, VAE
-from tests.generator.plain import PlainGenerator
-from triplaneturbo.devices import bfloat16_unit
-from triplaneturbo.generator import peta
-from triplaneturbo.generator.adapter import adapter_tensors
-from triplaneturbo.generator.config import GeneratorConfig
-from triplaneturbo.generator.generator import Generator
-from triplaneturbo.generator.released import released_places, to_released
+from tests.helpers.full_size import SCHEDULER, UNET, VAE
+from tests.helpers.plain_generator import PlainGenerator
+from triplaneturbo.models import peta
+from triplaneturbo.models.adapter import adapter_tensors
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.models.released_checkpoint import released_key_map, to_released
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.teachers.twin import base_weights
+from triplaneturbo.utils.devices import bfloat16_unit
 
 STEP_TFLOP, DECODE_TFLOP = 1.31, 3.73
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a generator with random weights is built from: the arguments of diffusers' classes, and ours."""
+    """Sizes of a random generator: arguments of the diffusers classes, and the generator's config."""
 
     unet: dict[str, Any] = field(default_factory=lambda: dict(UNET))
     vae: dict[str, Any] = field(default_factory=lambda: dict(VAE))
     config: GeneratorConfig = field(default_factory=GeneratorConfig)
 
 
-def random_generator(sizes: Sizes) -> Generator:
-    """A generator of these sizes with random weights, adapters drawn so that they matter."""
+def random_generator(sizes: Sizes) -> TriplaneGenerator:
+    """Create a generator with random weights, including nonzero adapters."""
     torch.manual_seed(0)
     unet, vae = UNet2DConditionModel(**sizes.unet), AutoencoderKL(**sizes.vae)
     vae.encoder = None
     vae.quant_conv = None
-    generator = Generator(unet, vae, DDIMScheduler(**SCHEDULER), sizes.config).eval()
+    generator = TriplaneGenerator(unet, vae, DDIMScheduler(**SCHEDULER), sizes.config).eval()
     for name, value in generator.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(value, std=0.02)
@@ -56,7 +56,7 @@ def random_generator(sizes: Sizes) -> Generator:
 
 
 def best(call: Callable[[], object], repeats: int) -> float:
-    """Seconds of the fastest of `repeats` calls, after one that does not count."""
+    """Return the seconds of the fastest of `repeats` calls, after one warm-up call."""
     call()
     times = []
     for _ in range(repeats):
@@ -67,23 +67,23 @@ def best(call: Callable[[], object], repeats: int) -> float:
 
 
 def machine_rate(dtype: torch.dtype) -> float:
-    """TFLOP/s of one large convolution (256 channels, 128 x 128, 3 x 3)."""
+    """Return the TFLOP/s of one large convolution (256 channels, 128 x 128, 3 x 3)."""
     conv = torch.nn.Conv2d(256, 256, 3, padding=1).to(dtype=dtype, memory_format=torch.channels_last)
     x = torch.randn(1, 256, 128, 128).to(dtype=dtype, memory_format=torch.channels_last)
     return 2 * 9 * 256 * 256 * 128 * 128 / best(lambda: conv(x), 5) / 1e12
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:
-    """Root of the mean squared difference over that of the wanted values."""
+    """Return the relative L2 error of `found`."""
     return ((found.float() - wanted).norm() / wanted.norm()).item()
 
 
 @torch.inference_mode()
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description="Time the generator at full size.")
-    parser.add_argument("--repeats", type=int, default=2, help="timed calls of each; the fastest counts")
-    parser.add_argument("--skip-plain", action="store_true", help="leave the plain twin out")
+    """Run the benchmark and print a table."""
+    parser = argparse.ArgumentParser(description="Benchmark of the full-size generator.")
+    parser.add_argument("--repeats", type=int, default=2, help="timed calls; the fastest one is reported")
+    parser.add_argument("--skip-plain", action="store_true", help="skip the plain implementation")
     arguments = parser.parse_args()
 
     sizes = Sizes()
@@ -124,15 +124,15 @@ def main() -> None:
         )
 
 
-def plain_twin(generator: Generator, sizes: Sizes) -> PlainGenerator:
-    """The slow generator with the same weights, its adapters live; before they are merged in `generator`."""
-    places = released_places(peta.adapted_layers(generator.unet, generator.vae.decoder), generator.config)
+def plain_twin(generator: TriplaneGenerator, sizes: Sizes) -> PlainGenerator:
+    """Create the plain generator with the weights of `generator`, whose adapters must not be merged yet."""
+    key_map = released_key_map(peta.adapted_layers(generator.unet, generator.vae.decoder), generator.config)
     tensors = {name: value.detach() for name, value in adapter_tensors(generator).items()}
     unet, vae = UNet2DConditionModel(**sizes.unet), AutoencoderKL(**sizes.vae)
     for model, source in ((unet, generator.unet), (vae.decoder, generator.vae.decoder)):
         model.load_state_dict(base_weights(source))
     vae.post_quant_conv.load_state_dict(generator.vae.post_quant_conv.state_dict())
-    return PlainGenerator(unet, vae, DDIMScheduler(**SCHEDULER), to_released(tensors, places)).eval()
+    return PlainGenerator(unet, vae, DDIMScheduler(**SCHEDULER), to_released(tensors, key_map)).eval()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Everything that is asked of a GPU, in one run of some minutes: python -m benchmarks.gpu [--repeats 20]
+"""GPU benchmarks, in one run of some minutes: python -m benchmarks.gpu [--repeats 20]
 
-Prints four tables: the generator by precision, beside a plain one; a prompt to the bytes of a GLB, by stage,
-with the memory that it takes; float16 against float32 on the built-in model; the rasterisers. Sizes are those
-of Stable Diffusion 2.1-base with random weights, which make no shape: from the planes on, a field of the same
-sizes that was fitted to a chair takes their place. Medians of `--repeats` calls.
+Prints four tables: the generator by precision, compared with a reference implementation; prompt to GLB by
+stage, with peak memory; float16 compared with float32 on the built-in model; the rasterizers. The sizes are
+those of Stable Diffusion 2.1-base. Its weights are random and generate no shape, so after decoding a field of
+the same sizes that was fitted to a chair is used. Times are medians of `--repeats` calls.
 
-`--tiny --device cpu` is the tests' dry run: the same code on small sizes.
+`--tiny --device cpu` runs the same code on small sizes, as a dry run for the tests.
 """
 
 from __future__ import annotations
@@ -26,35 +26,41 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from benchmarks.generator import Sizes, plain_twin, random_generator, relative
 from benchmarks.surface import chair, fit
-from tests.generator.plain import PlainGenerator
-from tests.generator.small_mesh import planes_and_mesh
-from tests.mesh.distance import cells_apart
-from triplaneturbo.__main__ import guarded
-from triplaneturbo.devices import be_deterministic, choose_device, choose_precision, device_name, wait_for
-from triplaneturbo.generator.config import GeneratorConfig
-from triplaneturbo.generator.fields import Field
-from triplaneturbo.generator.generator import Generator
-from triplaneturbo.generator.text import TextEncoder
-from triplaneturbo.generator.weights import Model, load_model
-from triplaneturbo.mesh.clean import tidy
-from triplaneturbo.mesh.formats import encode
+from tests.helpers.distance import cells_apart
+from tests.helpers.plain_generator import PlainGenerator
+from tests.helpers.small_mesh import planes_and_mesh
+from triplaneturbo.__main__ import run_reporting_errors
+from triplaneturbo.mesh.extraction.sparse_extraction import extract
+from triplaneturbo.mesh.io import encode
 from triplaneturbo.mesh.mesh import Mesh
-from triplaneturbo.mesh.simplify import simplify
-from triplaneturbo.mesh.sparse import extract
+from triplaneturbo.mesh.processing.clean import tidy
+from triplaneturbo.mesh.processing.simplify import simplify
 from triplaneturbo.mesh.texture import bake
-from triplaneturbo.mesh.unwrap import unwrap
-from triplaneturbo.models import SMALL
+from triplaneturbo.mesh.uv.unwrap import unwrap
+from triplaneturbo.models.catalog import SMALL
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.models.text_encoder import TextEncoder
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
+from triplaneturbo.models.weights import Model, load_model
 from triplaneturbo.pipeline import Pipeline, Result
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.render.raster import Raster, rasterize, rasterizer
+from triplaneturbo.render.rasterizer import Raster, rasterize, rasterizer
+from triplaneturbo.representations.triplane import TriplaneField
 from triplaneturbo.request import Request
+from triplaneturbo.utils.devices import (
+    be_deterministic,
+    choose_device,
+    choose_precision,
+    device_name,
+    wait_for,
+)
 
 PROMPT = "a red mushroom"
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: the generator's sizes, its text encoder's, and what is asked of it."""
+    """Model sizes, text encoder sizes and request of a benchmark."""
 
     sizes: Sizes = field(default_factory=Sizes)
     text: dict[str, int] = field(
@@ -100,7 +106,7 @@ TINY = Subject(
 
 
 def timed(call: Callable[[], Any], repeats: int, device: torch.device) -> float:
-    """Seconds: the median of `repeats` calls, each waited for, after two that do not count."""
+    """Return the median time of `repeats` synchronized calls in seconds, after two warm-up calls."""
     seconds = []
     for number in range(repeats + 2):
         wait_for(device)
@@ -113,13 +119,13 @@ def timed(call: Callable[[], Any], repeats: int, device: torch.device) -> float:
 
 
 def as_graph(call: Callable[[], Any]) -> tuple[Callable[[], None], float]:
-    """A CUDA graph of what `call` asks of the GPU, and the seconds that it took to capture."""
+    """Capture `call` as a CUDA graph; returns its replay function and the capture time in seconds."""
     start = time.perf_counter()
-    beside = torch.cuda.Stream()
-    beside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(beside):
+    side_stream = torch.cuda.Stream()
+    side_stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side_stream):
         call()
-    torch.cuda.current_stream().wait_stream(beside)
+    torch.cuda.current_stream().wait_stream(side_stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         call()
@@ -129,7 +135,7 @@ def as_graph(call: Callable[[], Any]) -> tuple[Callable[[], None], float]:
 
 @torch.inference_mode()
 def by_precision(subject: Subject, device: torch.device, repeats: int) -> tuple[float, float]:
-    """The first table; returns the seconds of the plain generator's step and decoding."""
+    """Print the first table; returns the seconds of a step and of decoding of the reference generator."""
     config = subject.sizes.config
     side = config.latent_size
     generator = random_generator(subject.sizes)
@@ -139,19 +145,19 @@ def by_precision(subject: Subject, device: torch.device, repeats: int) -> tuple[
 
     plain = plain_twin(generator, subject.sizes).to(device)
     plain.state = {name: value.to(device) for name, value in plain.state.items()}
-    slow = _both(plain, noise, words, min(repeats, 5))
-    rows.append(("plain, float32", *slow, ""))
+    reference_seconds = _time_step_and_decode(plain, noise, words, min(repeats, 5))
+    rows.append(("reference, float32", *reference_seconds, ""))
     del plain
 
     generator.to(device).merge()
     full: Tensor | None = None
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        if generator.dtype == torch.float16:  # what was rounded does not come back
+        if generator.dtype == torch.float16:  # rounded weights cannot be restored
             generator = random_generator(subject.sizes).to(device)
             generator.merge()
         generator.cast(dtype)
         name = f"ours, {str(dtype)[6:]}"
-        seconds = _both(generator, noise, words, repeats)
+        seconds = _time_step_and_decode(generator, noise, words, repeats)
         *_, clean = generator.denoise(noise, words)
         planes = generator.decode(clean)
         full = planes if full is None else full
@@ -159,35 +165,37 @@ def by_precision(subject: Subject, device: torch.device, repeats: int) -> tuple[
         if device.type == "cuda" and dtype == torch.float16:
             rows.append(_graphed(generator, noise, words, repeats))
     print(f"\n{'six latents of ' + str(side) + '^2':28}{'step ms':>9}{'decode ms':>11}{'4 + 1 ms':>10}")
-    for name, step, decode, word in rows:
-        print(f"{name:28}{1e3 * step:9.2f}{1e3 * decode:11.2f}{1e3 * (4 * step + decode):10.2f}  {word}")
-    return slow
+    for name, step, decode, remark in rows:
+        print(f"{name:28}{1e3 * step:9.2f}{1e3 * decode:11.2f}{1e3 * (4 * step + decode):10.2f}  {remark}")
+    return reference_seconds
 
 
-def _both(
-    generator: Generator | PlainGenerator, noise: Tensor, words: Tensor, repeats: int
+def _time_step_and_decode(
+    generator: TriplaneGenerator | PlainGenerator, noise: Tensor, words: Tensor, repeats: int
 ) -> tuple[float, float]:
-    """Seconds of a step and of a decoding."""
+    """Return the seconds of one denoising step and of decoding."""
     step = timed(partial(generator.predict, noise, 999, words), repeats, noise.device)
     return step, timed(partial(generator.decode, noise), repeats, noise.device)
 
 
 def _graphed(
-    generator: Generator, noise: Tensor, words: Tensor, repeats: int
+    generator: TriplaneGenerator, noise: Tensor, words: Tensor, repeats: int
 ) -> tuple[str, float, float, str]:
-    """The row of a step and a decoding as CUDA graphs."""
-    # Made in the graph it would be copied from the host.
-    time_of_step = torch.tensor(999, device=noise.device)
-    step, took = as_graph(lambda: generator.predict(noise, time_of_step, words))
-    decode, more = as_graph(lambda: generator.decode(noise))
+    """Return the table row of a step and of decoding as CUDA graphs."""
+    # Created outside the graph: inside, it would be a copy from the host.
+    timestep = torch.tensor(999, device=noise.device)
+    step, step_capture = as_graph(lambda: generator.predict(noise, timestep, words))
+    decode, decode_capture = as_graph(lambda: generator.decode(noise))
     seconds = timed(step, repeats, noise.device), timed(decode, repeats, noise.device)
-    return "the same as CUDA graphs", *seconds, f"captured in {took + more:.1f} s"
+    return "  with CUDA graphs", *seconds, f"captured in {step_capture + decode_capture:.1f} s"
 
 
-def prompt_to_glb(subject: Subject, device: torch.device, repeats: int, plain: tuple[float, float]) -> Field:
-    """The second table; returns the field."""
+def prompt_to_glb(
+    subject: Subject, device: torch.device, repeats: int, plain: tuple[float, float]
+) -> TriplaneField:
+    """Print the second table; returns the field."""
     shape = fit(chair, subject.fit_steps, 0)
-    shape = Field(shape.planes.to(device), shape.fields.to(device))
+    shape = TriplaneField(shape.planes.to(device), shape.fields.to(device))
     dtype = choose_precision("auto", device, small=False).dtype
     generator = random_generator(subject.sizes)
     generator.merge()
@@ -213,18 +221,18 @@ def prompt_to_glb(subject: Subject, device: torch.device, repeats: int, plain: t
 
     print(f"\n{PROMPT!r} to a GLB in {str(dtype)[6:]}: {subject.request.resolution}^3 grid, at most", end=" ")
     print(f"{subject.request.faces} faces, {subject.request.texture_size}^2 texture")
-    with patch.object(generator, "field", lambda planes: Field(shape.planes, shape.fields)):
+    with patch.object(generator, "field", lambda planes: TriplaneField(shape.planes, shape.fields)):
         pipeline = Pipeline(model)
         runs = [glb(pipeline) for _ in range(repeats + 2)][2:]
         for stage in runs[0]:
             if stage != "total":
                 print(f"  {stage:12}{1e3 * median(run[stage] for run in runs):9.1f} ms")
         total = median(run["total"] + run["glb"] for run in runs)
-        print(f"  {'in all':12}{1e3 * total:9.1f} ms")
-        for word, together in (("one after the other", False), ("in one batch", True)):
-            several = Pipeline(model, together=together)
-            four = timed(partial(glbs, several, 4), max(1, repeats // 4), device)
-            print(f"  {'four seeds':12}{1e3 * four:9.1f} ms, {word}: {four / total:.2f} times one")
+        print(f"  {'total':12}{1e3 * total:9.1f} ms")
+        for mode, together in (("sequential", False), ("batched", True)):
+            batch_pipeline = Pipeline(model, together=together)
+            four = timed(partial(glbs, batch_pipeline, 4), max(1, repeats // 4), device)
+            print(f"  {'four seeds':12}{1e3 * four:9.1f} ms, {mode}: {four / total:.2f} x one seed")
         if device.type == "cuda":
             for low in (False, True):
                 torch.cuda.empty_cache()
@@ -232,18 +240,20 @@ def prompt_to_glb(subject: Subject, device: torch.device, repeats: int, plain: t
                 glb(Pipeline(model, low_memory=low))
                 peak = torch.cuda.max_memory_allocated(device) / 2**30
                 print(f"  peak memory{', --low-vram' if low else ''}: {peak:.2f} GB")
-    steps = subject.sizes.config.steps * plain[0] + plain[1] + _plain_mesh(subject, shape, device)
-    print(f"  a plain pipeline's own steps: {1e3 * steps:.0f} ms, {steps / total:.1f} times as long")
+    reference = (
+        subject.sizes.config.steps * plain[0] + plain[1] + _time_reference_mesh(subject, shape, device)
+    )
+    print(f"  the reference pipeline: {1e3 * reference:.0f} ms, {reference / total:.1f} x as long")
     return shape
 
 
-def _plain_mesh(subject: Subject, shape: Field, device: torch.device) -> float:
-    """Seconds from planes to a textured mesh with the dense grid and xatlas."""
+def _time_reference_mesh(subject: Subject, shape: TriplaneField, device: torch.device) -> float:
+    """Return the seconds from planes to a textured mesh with the dense grid and xatlas."""
     request = subject.request
     assert request.resolution is not None
     assert request.faces is not None
     start = time.perf_counter()
-    fresh = Field(shape.planes, shape.fields)
+    fresh = TriplaneField(shape.planes, shape.fields)
     surface = extract(fresh, request.resolution, "dense")
     mesh, _ = simplify(tidy(Mesh(surface.vertices.cpu(), surface.faces.cpu())), request.faces)
     bake(unwrap(mesh, "xatlas", request.texture_size), fresh, request.texture_size, normal_map=False)
@@ -251,9 +261,9 @@ def _plain_mesh(subject: Subject, shape: Field, device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def half_against_full(device: torch.device) -> None:
-    """The third table."""
-    print("\nthe built-in model, float16 against float32")
+def compare_precisions(device: torch.device) -> None:
+    """Print the third table."""
+    print("\nbuilt-in model, float16 compared with float32")
     models = [load_model(SMALL, device=device, dtype=dtype) for dtype in (torch.float32, torch.float16)]
     for prompt in (PROMPT, "a blue chair"):
         (exact, mesh), (rough, other) = (planes_and_mesh(model, prompt) for model in models)
@@ -261,8 +271,8 @@ def half_against_full(device: torch.device) -> None:
         print(f"  {prompt:20}planes {100 * relative(rough, exact):.2f} %, meshes {cells:.2f} cells apart")
 
 
-def rasterisers(subject: Subject, shape: Field, device: torch.device, repeats: int) -> None:
-    """The last table: the device's rasteriser beside the CPU's."""
+def benchmark_rasterizers(subject: Subject, shape: TriplaneField, device: torch.device, repeats: int) -> None:
+    """Print the last table: the device's rasterizer compared with the CPU's."""
     assert subject.request.resolution is not None
     surface = extract(shape, subject.request.resolution)
     size = subject.picture
@@ -275,32 +285,33 @@ def rasterisers(subject: Subject, shape: Field, device: torch.device, repeats: i
         print(f"  {rasterizer(place) + ', ' + place.type:20}{1e3 * seconds:9.1f} ms")
         drawn.append(rasterize(vertices, faces, cameras, size, size))
     same = drawn[0].triangle == drawn[1].triangle.cpu()
-    apart = (drawn[0].bary - drawn[1].bary.cpu()).abs()[same].max().item()
+    difference = (drawn[0].bary - drawn[1].bary.cpu()).abs()[same].max().item()
     print(
-        f"  the same triangle at {100 * same.float().mean():.3f} % of pixels, barycentrics {apart:.1e} apart"
+        f"  same triangle in {100 * same.float().mean():.3f} % of pixels, "
+        f"barycentric coordinates differ by at most {difference:.1e}"
     )
 
 
 def main() -> int:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description="Measure what is asked of a GPU.")
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--tiny", action="store_true", help="small sizes, to see that it runs")
+    """Run the benchmarks and print the tables."""
+    parser = argparse.ArgumentParser(description="Run the GPU benchmarks.")
+    parser.add_argument("--device", default="cuda", help="torch device")
+    parser.add_argument("--repeats", type=int, default=20, help="timed calls per measurement")
+    parser.add_argument("--tiny", action="store_true", help="small sizes, for a dry run")
     arguments = parser.parse_args()
     device = choose_device(arguments.device).device
     if device.type == "cuda":
         torch.cuda.set_device(device)
         be_deterministic()
-        torch.backends.cudnn.allow_tf32 = False  # float32 is what the others are held against
+        torch.backends.cudnn.allow_tf32 = False  # float32 is the reference of the comparisons
     subject = TINY if arguments.tiny else Subject()
     print(f"torch {torch.__version__}, {device_name(device)}")
     plain = by_precision(subject, device, arguments.repeats)
     shape = prompt_to_glb(subject, device, arguments.repeats, plain)
-    half_against_full(device)
-    rasterisers(subject, shape, device, arguments.repeats)
+    compare_precisions(device)
+    benchmark_rasterizers(subject, shape, device, arguments.repeats)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main, "Stopped."))
+    sys.exit(run_reporting_errors(main, "Stopped."))

@@ -1,10 +1,10 @@
-"""Seconds from the last keystroke to the quick shape and to the textured one, as the browser draws them.
+"""Latency of Live mode: seconds from the last keystroke to the preview and to the textured mesh on screen.
 
     python -m benchmarks.live [--repeats 5]
 
-Starts app.py on the built-in model and types into its page with Live switched on, in a Chromium that draws in
-software on the same cores: the shapes alone, as it does on a machine without a GPU, then the whole page, as
-the tests have it. With a real GPU to draw, all times are shorter.
+Starts app.py with the built-in model and types into its page with Live enabled, in a Chromium that renders in
+software on the same cores: first only WebGL, as on a machine without a GPU, then the whole page, as in the
+tests. With a GPU in the browser, all times are shorter.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-from tests.ui.browsing import CHROMIUM, DESK, FLAGS, Server, free_port, milliseconds
+from tests.helpers.browsing import CHROMIUM, DESK, FLAGS, Server, free_port, milliseconds
 
 PROMPTS = (
     "a red mushroom",
@@ -31,8 +31,8 @@ PROMPTS = (
 DONE = "#download-usdz:not([disabled])"
 
 
-def _typed(page: Any, prompt: str) -> tuple[float, float]:
-    """Seconds to the first and to the last file that is drawn after the prompt is typed."""
+def _type_prompt(page: Any, prompt: str) -> tuple[float, float]:
+    """Type a prompt; returns the seconds to the first and to the last file that the viewer shows."""
     page.fill("#prompt textarea", "")
     page.evaluate("window.ttViewer.shown.length = 0")
     page.locator("#prompt textarea").press_sequentially(prompt, delay=40)
@@ -47,27 +47,27 @@ def _typed(page: Any, prompt: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description="Time Live.")
-    parser.add_argument("--repeats", type=int, default=5, help="prompts, at most 5")
+    """Run the benchmark and print the medians."""
+    parser = argparse.ArgumentParser(description="Measure the latency of Live mode.")
+    parser.add_argument("--repeats", type=int, default=5, help="number of prompts, at most 5")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         server = Server("small", Path(folder), free_port())
-        print(f"{'since the last keystroke, 0.25 s of pause':46}quick   textured")
-        for forming, whole in product((False, True), repeat=2):
-            flags = FLAGS if whole else [*FLAGS, "--disable-gpu-compositing"]
+        print(f"{'since the last keystroke, incl. 0.25 s pause':46}preview textured")
+        for forming, whole_page in product((False, True), repeat=2):
+            flags = FLAGS if whole_page else [*FLAGS, "--disable-gpu-compositing"]
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
             page = browser.new_page(viewport={"width": DESK[0], "height": DESK[1]})
             page.goto(server.url)
             page.wait_for_selector(".tt-status")
             page.check("#live input")
             page.set_checked("#forming input", forming)
-            page.fill("#seed input", str(2 * forming + whole))
-            _typed(page, PROMPTS[0])  # starts the viewer
-            times = [_typed(page, prompt) for prompt in PROMPTS[1 : 1 + arguments.repeats]]
-            name = f"{'every' if forming else 'the first'} step shown, {'the page' if whole else 'shapes'}"
-            quick, textured = (median(each) for each in zip(*times, strict=True))
-            print(f"{name + ' in software':44}{quick:7.2f} s{textured:9.2f} s", flush=True)
+            page.fill("#seed input", str(2 * forming + whole_page))
+            _type_prompt(page, PROMPTS[0])  # starts the viewer
+            times = [_type_prompt(page, prompt) for prompt in PROMPTS[1 : 1 + arguments.repeats]]
+            name = f"{'every' if forming else 'first'} step shown, {'page' if whole_page else 'WebGL'}"
+            preview, textured = (median(each) for each in zip(*times, strict=True))
+            print(f"{name + ' in software':44}{preview:7.2f} s{textured:9.2f} s", flush=True)
             browser.close()
         server.stop()
 

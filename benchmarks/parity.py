@@ -1,7 +1,7 @@
-"""Print how far we are from the public implementation's numbers: python -m benchmarks.parity
+"""Numerical parity with the public implementation: python -m benchmarks.parity
 
-For each kind of tensor, over all cases in `TRIPLANETURBO_PARITY` (default ../shared/parity), the largest
-difference as a fraction of the tensor's largest magnitude, with the adapters live and merged.
+Prints, for each kind of tensor, the largest difference over all cases in `TRIPLANETURBO_PARITY` (default
+../shared/parity) as a fraction of the tensor's largest magnitude, with live and with merged adapters.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 import re
 
 from tests.conftest import PARITY
-from tests.generator.cases import case_files, differences
+from tests.helpers.parity_cases import case_files, differences
 
 
 def main() -> None:
-    """Measure and print."""
+    """Compare all cases and print the table."""
     files = case_files(PARITY)
     if not files:
-        raise SystemExit(f"No cases below {PARITY}/generator; set TRIPLANETURBO_PARITY.")
+        raise SystemExit(
+            f"No cases found in {PARITY}/generator: set TRIPLANETURBO_PARITY to the folder with the cases."
+        )
     table: dict[str, list[float]] = {}
     for column, merged in enumerate((False, True)):
         for file in files:
@@ -25,8 +27,8 @@ def main() -> None:
                 row = table.setdefault(kind, [0.0, 0.0])
                 row[column] = max(row[column], value)
     print(f"{len(files)} cases\n{'':24}{'live':>10}{'merged':>10}")
-    for kind, (live, merged_) in table.items():
-        print(f"{kind:24}{live:10.1e}{merged_:10.1e}")
+    for kind, (live_error, merged_error) in table.items():
+        print(f"{kind:24}{live_error:10.1e}{merged_error:10.1e}")
 
 
 if __name__ == "__main__":

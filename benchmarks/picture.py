@@ -1,7 +1,7 @@
-"""Make the README's pictures from the built-in model: python -m benchmarks.picture [assets]
+"""Create the README's images with the built-in model: python -m benchmarks.picture [assets]
 
-`gallery.png`: what some prompts become. `stairs.png`, from left to right: the surface on its grid, simplified
-to a sixth of its faces with the normal map that keeps its look, the textured result from two sides, and its
+`gallery.png`: results of some prompts. `stairs.png`, from left to right: the extracted surface, simplified
+to a sixth of its faces with a normal map, the textured result from two sides, and its
 texture.
 """
 
@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from triplaneturbo.files import write_whole
-from triplaneturbo.generator.weights import load_model
-from triplaneturbo.mesh.formats.common import encode_image
+from triplaneturbo.mesh.io.common import encode_image
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.preview import frame, render, sheet, thumbnail
-from triplaneturbo.models import SMALL
+from triplaneturbo.models.catalog import SMALL
+from triplaneturbo.models.weights import load_model
 from triplaneturbo.pipeline import Pipeline
-from triplaneturbo.world.score_report import with_caption
+from triplaneturbo.toyworld.scoring.score_report import with_caption
+from triplaneturbo.utils.atomic_files import write_whole
 
 PROMPTS = (
     "a red mushroom",
@@ -44,7 +44,7 @@ THUMBNAIL, SIDE = 150, 300
 
 
 def main() -> None:
-    """Make the pictures and write them."""
+    """Render the images and write them."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "assets")
     pipeline = Pipeline(load_model(SMALL))
     tiles = [with_caption(thumbnail(pipeline(prompt), THUMBNAIL), prompt) for prompt in PROMPTS]

@@ -1,6 +1,6 @@
-"""Time a prompt to a GLB, textured and coarse, by stage: python -m benchmarks.pipeline [--model small]
+"""Time the stages from a prompt to a GLB, textured and coarse: python -m benchmarks.pipeline [--model small]
 
-The first mesh includes what torch sets up at a first call; the others are what a page feels like.
+The first mesh includes torch's initialisation; the others are representative of requests of the page.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import argparse
 import time
 from typing import Any
 
-from triplaneturbo.engine import Engine
 from triplaneturbo.request import Request
+from triplaneturbo.serving.engine import Engine
 
 COARSE = 48  # nodes along each side of the grid
 KINDS: dict[str, dict[str, Any]] = {
@@ -21,14 +21,14 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="Time a prompt to a GLB.")
+    parser = argparse.ArgumentParser(description="Time the stages from a prompt to a GLB.")
     parser.add_argument("--model", default="small")
-    parser.add_argument("--count", type=int, default=5, help="meshes, with seeds 0, 1, ...")
+    parser.add_argument("--count", type=int, default=5, help="number of meshes, with seeds 0, 1, ...")
     arguments = parser.parse_args()
     start = time.perf_counter()
     with Engine(arguments.model) as engine:
         print(engine.report())
-        print(f"{'loaded in':14} {time.perf_counter() - start:.1f} s, imports left out\n")
+        print(f"{'loaded in':14} {time.perf_counter() - start:.1f} s, without imports\n")
         for name, settings in KINDS.items():
             print(name)
             for seed in range(arguments.count):

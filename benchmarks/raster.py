@@ -1,7 +1,8 @@
-"""The rasteriser on this machine: `python -m benchmarks.raster [faces] [size]`.
+"""Benchmark of the rasterizer: `python -m benchmarks.raster [faces] [size]`.
 
-Prints the numba kernel's first call (compiling, or reading what numba kept on disk), its best time for one
-view and for eight, and Embree's for the same picture where embreex is installed; last a thumbnail.
+It prints the time of the numba kernel's first call (with compilation or loading from the cache), its best
+time for one view and for eight, the time of Embree for the same image if embreex is installed, and that of a
+thumbnail.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import torch
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.preview import thumbnail
 from triplaneturbo.render.cameras import Cameras, orbit
-from triplaneturbo.render.raster import rasterize
+from triplaneturbo.render.rasterizer import rasterize
 
 
 def torus(faces: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A torus of about that many faces: vertices [N, 3] and faces [F, 3]."""
+    """Create a torus with about `faces` faces: vertices [N, 3] and faces [F, 3]."""
     n = max(3, round((faces / 2) ** 0.5))
     angle = torch.arange(n) * (2 * torch.pi / n)
     u, v = torch.meshgrid(angle, angle, indexing="ij")
@@ -34,7 +35,7 @@ def torus(faces: int) -> tuple[torch.Tensor, torch.Tensor]:
 def embree(
     vertices: torch.Tensor, faces: torch.Tensor, camera: Cameras, size: int
 ) -> Callable[[], torch.Tensor]:
-    """A function that gives the triangle index of each pixel [H, W] by casting rays, these being at hand."""
+    """Return a function that casts precomputed rays and returns the triangle index of each pixel [H, W]."""
     from embreex.mesh_construction import TriangleMesh
     from embreex.rtcore_scene import EmbreeScene
 
@@ -51,7 +52,7 @@ def embree(
 
 
 def best(work: Callable[[], object], repeats: int = 10) -> float:
-    """The shortest of several runs, in milliseconds."""
+    """Return the shortest time of several runs, in milliseconds."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()

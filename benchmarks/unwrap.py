@@ -1,10 +1,10 @@
-"""Unwrapping and baking on this machine: `python -m benchmarks.unwrap [faces ...] [--no-xatlas]`.
+"""Time unwrapping and baking: `python -m benchmarks.unwrap [faces ...] [--no-xatlas]`.
 
-The mesh is a ball with waves in all directions (folds, bays, overhangs), simplified to about 10,000, 20,000
-and 80,000 faces unless other numbers are given. For each it prints the seconds of `fast` (best of five) and
-of `xatlas` (once), the number of charts, how much of the atlas they use and the ratio of texel densities over
-95 % of the area; then the stages of baking a texture of 1024 with a normal map from a field that costs next
-to nothing.
+The mesh is a ball with waves in all directions (folds and overhangs), simplified to about 10,000, 20,000
+and 80,000 faces unless other numbers are given. For each mesh it prints the time of `fast` (best of five) and
+`xatlas` (one run), the number of charts, the used part of the atlas in percent and the ratio of texel
+densities over 95 % of the area; then the stages of baking a 1024 x 1024 texture with a normal map from a
+field of negligible cost.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from triplaneturbo.mesh.atlas import lay_out
-from triplaneturbo.mesh.charts import components, face_neighbours
-from triplaneturbo.mesh.clean import tidy
+from triplaneturbo.mesh.extraction.marching_cubes import marching_cubes
 from triplaneturbo.mesh.mesh import Mesh
-from triplaneturbo.mesh.nearest import nearest_covered
-from triplaneturbo.mesh.simplify import simplify
-from triplaneturbo.mesh.surface import marching_cubes
-from triplaneturbo.mesh.tangents import vertex_tangents
+from triplaneturbo.mesh.processing.clean import tidy
+from triplaneturbo.mesh.processing.simplify import simplify
 from triplaneturbo.mesh.texture import bake
-from triplaneturbo.mesh.unwrap import unwrap
+from triplaneturbo.mesh.uv.atlas import rasterize_atlas
+from triplaneturbo.mesh.uv.charts import components, face_neighbours
+from triplaneturbo.mesh.uv.dilation import nearest_covered
+from triplaneturbo.mesh.uv.tangents import vertex_tangents
+from triplaneturbo.mesh.uv.unwrap import unwrap
 
 
 class Waves:
@@ -44,14 +44,14 @@ class Waves:
         return points.norm(dim=-1) - 0.6 + (points @ self.waves + self.phases).sin() @ self.heights
 
     def mesh(self, faces: int) -> Mesh:
-        """The surface with that many faces."""
+        """Return the surface with about `faces` faces."""
         axis = torch.linspace(-1, 1, 128)
         grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
         return simplify(tidy(Mesh(*marching_cubes(self.sdf(grid)))), faces)[0]
 
 
 class Still:
-    """A field that answers at once, so that baking is timed without it."""
+    """A field of negligible cost, so that the time of baking does not include it."""
 
     def sdf(self, points: Tensor) -> Tensor:
         """[N, 3] -> [N]"""
@@ -63,7 +63,7 @@ class Still:
 
 
 def best(work: Callable[[], Any], repeats: int = 5) -> tuple[float, Any]:
-    """The shortest of several runs, in seconds, and what the last one returned."""
+    """Return the minimum time of several runs, in seconds, and the result of the last one."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -73,7 +73,7 @@ def best(work: Callable[[], Any], repeats: int = 5) -> tuple[float, Any]:
 
 
 def describe(mesh: Mesh) -> str:
-    """Charts, used part and density ratio of an unwrapped mesh."""
+    """Format the charts, the used part of the atlas and the density ratio of an unwrapped mesh."""
     assert mesh.uv is not None
     neighbours = face_neighbours(mesh.faces.numpy().astype(np.int32), len(mesh.vertices))
     charts = int(components(np.zeros(len(mesh.faces), np.int8), neighbours).max()) + 1
@@ -96,7 +96,7 @@ def main() -> None:
     waves = Waves()
     start = time.perf_counter()
     unwrap(waves.mesh(2000))
-    print(f"first call: {time.perf_counter() - start:.1f} s (compiles, or reads what numba kept on disk)")
+    print(f"first call: {time.perf_counter() - start:.1f} s (compiles or loads kernels)")
     print("  faces method  seconds charts used % density")
     for count in arguments.faces:
         mesh = waves.mesh(count)
@@ -108,17 +108,17 @@ def main() -> None:
     assert mesh.uv is not None
     assert mesh.normals is not None
     uv, normals = mesh.uv, mesh.normals
-    atlas = lay_out(uv, mesh.faces, 1024)
+    atlas = rasterize_atlas(uv, mesh.faces, 1024)
     covered = torch.zeros(1024 * 1024, dtype=torch.bool)
     covered[atlas.texels] = True
     stages: dict[str, Callable[[], Any]] = {
-        "lay out (with the search for the nearest)": lambda: lay_out(uv, mesh.faces, 1024),
-        "  of which the search for the nearest": lambda: nearest_covered(covered.view(1024, 1024)),
+        "atlas (including dilation)": lambda: rasterize_atlas(uv, mesh.faces, 1024),
+        "  of which dilation": lambda: nearest_covered(covered.view(1024, 1024)),
         "tangents": lambda: vertex_tangents(mesh.vertices, mesh.faces, uv, normals),
-        "whole, colour only": lambda: bake(mesh, Still(), normal_map=False),
-        "whole, with normal map": lambda: bake(mesh, Still()),
+        "total, colour only": lambda: bake(mesh, Still(), normal_map=False),
+        "total, with normal map": lambda: bake(mesh, Still()),
     }
-    print(f"baking 1024 x 1024, {len(mesh.faces)} faces, {len(atlas.texels)} texels ask the field")
+    print(f"baking 1024 x 1024, {len(mesh.faces)} faces, {len(atlas.texels)} covered texels")
     for name, work in stages.items():
         work()
         print(f"  {best(work)[0]:6.3f} s  {name}")

@@ -12,7 +12,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 PARITY = Path(os.environ.get("TRIPLANETURBO_PARITY", ROOT.parent / "shared" / "parity"))
-# Read when triplaneturbo.library is imported: adapters that somebody has made here are not the tests' own.
+# Read when triplaneturbo.models.adapters is imported, so that tests do not see adapters that were made here.
 _LIBRARY = tempfile.TemporaryDirectory(prefix="triplaneturbo-adapters-")
 os.environ["TRIPLANETURBO_ADAPTERS"] = _LIBRARY.name
 # Where pytest runs in several processes (-n), each has its share of the cores.

@@ -1,4 +1,4 @@
-"""The whole stairs with the built-in model."""
+"""Text-to-mesh pipeline with the built-in model."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import trimesh
 
 from triplaneturbo import pipeline as pipeline_module
 from triplaneturbo.errors import EmptySurfaceError, UserError
-from triplaneturbo.generator.weights import Model, load_model
-from triplaneturbo.mesh.formats import to_glb
-from triplaneturbo.mesh.sparse import extract
-from triplaneturbo.models import SMALL
+from triplaneturbo.mesh.extraction.sparse_extraction import extract
+from triplaneturbo.mesh.io.gltf import to_glb
+from triplaneturbo.models.catalog import SMALL
+from triplaneturbo.models.weights import Model, load_model
 from triplaneturbo.pipeline import SKETCH_RESOLUTION, STAGES, Outcome, Pipeline, Progress, Result
 from triplaneturbo.request import Request
 
@@ -64,7 +64,7 @@ def test_one_call_gives_a_textured_mesh(pipeline: Pipeline) -> None:
 def test_the_same_request_gives_the_same_bytes(pipeline: Pipeline) -> None:
     again = Pipeline(load_model(SMALL))  # nothing shared but the files
     first = to_glb(pipeline("a red mushroom", seed=3, **QUICK))
-    torch.rand(5)  # the global random state is no part of it
+    torch.rand(5)  # the global random state has no effect
     assert to_glb(again("  a red\tmushroom ", seed=3, **QUICK)) == first
     assert to_glb(pipeline("a red mushroom", seed=4, **QUICK)) != first
     assert to_glb(pipeline("a blue chair", seed=3, **QUICK)) != first
@@ -105,7 +105,7 @@ def test_the_shares_of_the_stages_make_a_whole() -> None:
 
 @torch.no_grad()
 def test_the_surface_is_that_of_the_last_estimate(pipeline: Pipeline) -> None:
-    """The plain way: decode what the last event showed and ask every node."""
+    """Reference: decode the last event's estimate and evaluate every node."""
     *events, result = pipeline.stream(Request("a red mushroom", seed=3, faces=None, **QUICK))
     assert isinstance(result, Result)
     estimate = [event.estimate for event in events if event.estimate is not None][-1]
@@ -167,8 +167,8 @@ def test_the_end_of_a_long_prompt_is_said_to_be_unread(pipeline: Pipeline) -> No
     *_, short = pipeline.stream(Request("a red mushroom", **QUICK))
     assert isinstance(long, Result)
     assert isinstance(short, Result)
-    assert "mushroom" in long.unread
-    assert short.unread == ""
+    assert "mushroom" in long.truncated_text
+    assert short.truncated_text == ""
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def test_several_together_are_those_made_alone_but_for_rounding(model: Model) ->
     requests = [
         Request("a cup", seed=1, faces=None, **QUICK),
         Request("a red mushroom", seed=2, faces=None, **QUICK),
-        Request("a cup", seed=1, steps=2, faces=None, **QUICK),  # of other steps: not in the same batch
+        Request("a cup", seed=1, steps=2, faces=None, **QUICK),  # other steps: another batch
     ]
     batches: list[int] = []
     predict = model.generator.predict
@@ -278,7 +278,7 @@ def test_sketches_show_each_step_and_the_last_is_the_shape(pipeline: Pipeline) -
     (first,) = [e.sketch for e in pipeline.stream(request, sketches="first") if getattr(e, "sketch", None)]
     assert torch.equal(first.vertices, sketches[0].vertices)
     single = replace(request, steps=1)
-    for which in ("first", "last", "all"):  # of a single step the three are one
+    for which in ("first", "last", "all"):  # with a single step the three are the same
         (only,) = [e.sketch for e in pipeline.stream(single, sketches=which) if getattr(e, "sketch", None)]
         assert len(only.faces) > 100
     *plain, alone = pipeline.stream(request)
@@ -324,8 +324,8 @@ def test_a_variation_goes_from_one_seed_s_noise_to_the_other_s(pipeline: Pipelin
 
     second = noise(variation=0.1, variation_seed=3, variation_path="2:0.7")
     apart = [float((second - one).norm() / own.norm()) for one in (far, own)]
-    assert apart[0] == pytest.approx(2 * math.sin(0.1 * math.pi / 4), rel=0.2)  # round that variation
-    assert apart[1] > 0.7  # and not round the seed's own noise
+    assert apart[0] == pytest.approx(2 * math.sin(0.1 * math.pi / 4), rel=0.2)  # around that variation
+    assert apart[1] > 0.7  # and not around the seed's own noise
     assert abs(float(second.std()) - 1) < 0.1
     assert torch.equal(noise(variation_path="2:0.7"), far)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh import clean, unwrap
+from triplaneturbo.mesh.processing import clean
+from triplaneturbo.mesh.uv import unwrap
 from triplaneturbo.request import PROMPT_LIMIT, TEXTURE_SIZES, UNWRAPS, Request, tidy_prompt
 
 CHANGES = [
@@ -25,11 +26,11 @@ CHANGES = [
     ({"texture_size": 8192}, "texture size should be 512 to 4096, not 8192"),
     ({"texture_size": float("nan")}, "texture size should be a whole number"),
     ({"unwrap": "smart"}, "unwrap should be fast, xatlas or none, not 'smart'"),
-    ({"floaters": -0.1}, "floaters should be a share, 0 to 1, not -0.1"),
-    ({"floaters": 1.01}, "floaters should be a share"),
-    ({"floaters": float("nan")}, "floaters should be a share, 0 to 1, not nan"),
-    ({"floaters": "0.1"}, "floaters should be a share"),
-    ({"floaters": True}, "floaters should be a share"),
+    ({"floaters": -0.1}, "floaters should be a fraction, 0 to 1, not -0.1"),
+    ({"floaters": 1.01}, "floaters should be a fraction"),
+    ({"floaters": float("nan")}, "floaters should be a fraction, 0 to 1, not nan"),
+    ({"floaters": "0.1"}, "floaters should be a fraction"),
+    ({"floaters": True}, "floaters should be a fraction"),
     ({"smoothing": -1}, "smoothing should be 0 to 50, not -1"),
     ({"smoothing": 51}, "smoothing should be 0 to 50, not 51"),
     ({"smoothing": 0.5}, "smoothing should be a whole number"),
@@ -40,21 +41,21 @@ CHANGES = [
     ({"prompt": "\udcff"}, "not valid UTF-8"),
     ({"prompt": 5}, "prompt should be text"),
     ({"prompt": None}, "prompt should be text"),
-    ({"variation": 1.1}, "variation should be a share, 0 to 1, not 1.1"),
-    ({"variation": float("nan")}, "variation should be a share, 0 to 1, not nan"),
-    ({"variation": "much"}, "variation should be a share, 0 to 1, not 'much'"),
+    ({"variation": 1.1}, "variation should be a fraction, 0 to 1, not 1.1"),
+    ({"variation": float("nan")}, "variation should be a fraction, 0 to 1, not nan"),
+    ({"variation": "much"}, "variation should be a fraction, 0 to 1, not 'much'"),
     ({"variation_seed": -1}, "variation's seed should be 0 to 4294967295"),
     ({"variation_path": "3"}, "path should be seed:strength, as in 3:0.2,17:0.1, not '3'"),
     ({"variation_path": "3:0.2,,"}, "path should be seed:strength"),
     ({"variation_path": "x:0.2"}, "path should be seed:strength"),
-    ({"variation_path": "3:1.5"}, "strength of a variation should be a share, 0 to 1, not 1.5"),
-    ({"variation_path": "3:nan"}, "strength of a variation should be a share, 0 to 1, not nan"),
+    ({"variation_path": "3:1.5"}, "strength of a variation should be a fraction, 0 to 1, not 1.5"),
+    ({"variation_path": "3:nan"}, "strength of a variation should be a fraction, 0 to 1, not nan"),
     ({"variation_path": "-1:0.5"}, "seed of a variation should be 0 to 4294967295"),
-    ({"variation_path": ",".join(["3:0.2"] * 33)}, "at most 32 before it; begin anew"),
+    ({"variation_path": ",".join(["3:0.2"] * 33)}, "at most 32 variations; start from another"),
     ({"variation_path": 5}, "path should be text, not 5"),
     ({"blend": "x" * (PROMPT_LIMIT + 1)}, "prompt has 1001 characters"),
     ({"blend": 5}, "prompt should be text"),
-    ({"blend_weight": -0.1}, "blend's weight should be a share, 0 to 1"),
+    ({"blend_weight": -0.1}, "blend's weight should be a fraction, 0 to 1"),
 ]
 
 

@@ -1,9 +1,9 @@
-"""The command line: `python -m triplaneturbo generate "a red mushroom" -o mushroom.glb`.
+"""Command line: `triplaneturbo generate "a red mushroom" -o mushroom.glb`, or `python -m triplaneturbo`.
 
-Exit codes: 0 done; 1 doctor found something to mend, standard output could not be written, or a bug (with its
-traceback); 2 bad input, one sentence on standard error; 3 the model found no surface; 130 interrupted; 141
-(killed by SIGPIPE) the reader of the output has gone. Nothing heavy is imported before a command's arguments
-are known to be good.
+Exit codes: 0 success; 1 doctor found a problem, standard output could not be written, or a bug (with a
+traceback); 2 invalid input, one sentence on standard error; 3 the model found no surface; 130 interrupted;
+141 (SIGPIPE) the reader of the output has exited. Heavy modules are imported only after the arguments of a
+command have been checked.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
-from triplaneturbo import __version__, standard_streams
-from triplaneturbo.commands import (
+from triplaneturbo import __version__
+from triplaneturbo.cli import (
     BAD_INPUT,
     DONE,
     INTERRUPTED,
@@ -28,14 +29,15 @@ from triplaneturbo.commands import (
     finetune,
     generate,
     serve,
+    standard_streams,
     words,
 )
+from triplaneturbo.cli.standard_streams import BROKEN_PIPE, OutputError
 from triplaneturbo.errors import EmptySurfaceError, UserError
-from triplaneturbo.standard_streams import BROKEN_PIPE, OutputError
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one sentence."""
+    """ArgumentParser that reports errors in one sentence."""
 
     def error(self, message: str) -> NoReturn:
         message = " ".join(message.split())
@@ -43,11 +45,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser() -> Parser:
-    """The parser of all commands; each sets `run`, a function of its arguments that gives the exit code."""
+    """Return the parser of all commands; each sets `run`, a function from its arguments to an exit code."""
     top = Parser(
-        prog="python -m triplaneturbo",
-        description="A sentence becomes a UV-textured mesh.",
-        epilog="Exit codes: 0 done, 1 something to mend, 2 bad input, 3 no surface found, 130 interrupted.",
+        prog=_program(),
+        description="Generate UV-textured 3D meshes from text prompts.",
+        epilog="Exit codes: 0 success, 1 problem found, 2 invalid input, 3 no surface, 130 interrupted.",
     )
     top.add_argument("--version", action="version", version=f"triplaneturbo {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -60,29 +62,40 @@ def parser() -> Parser:
     return top
 
 
+def _program() -> str:
+    """Return how the command line was called: by the console script's name or as a module."""
+    name = Path(sys.argv[0]).stem
+    return name if name == "triplaneturbo" else "python -m triplaneturbo"
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and give its exit code; bad usage, --help and --version leave by SystemExit."""
+    """Run a command and return its exit code; usage errors, --help and --version raise SystemExit."""
     arguments = parser().parse_args(argv)
-    wait_politely()
-    return guarded(lambda: arguments.run(arguments), "Interrupted; nothing was left half-written.")
+    limit_openmp_spinning()
+    return run_reporting_errors(lambda: arguments.run(arguments), "Interrupted; no incomplete file was left.")
 
 
-def wait_politely() -> None:
-    """Let torch's threads wait for each other but briefly before they sleep; to be called before its import.
+def limit_openmp_spinning() -> None:
+    """Limit the time that OpenMP threads spin at barriers. Call this before importing torch.
 
-    Left alone, OpenMP's threads spin for milliseconds at every barrier: where something else wants a core too
-    (a browser that draws the page, say) a mesh takes six times as long. On idle cores this costs a tenth.
+    By default they spin for milliseconds at every barrier: if another program needs a core (a browser that
+    draws the page, for example), a mesh takes six times as long. On idle cores the limit costs 10 %.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
-def guarded(action: Callable[[], int], farewell: str) -> int:
-    """Do `action` and give its exit code; what a person can mend is said in one sentence."""
+def run_reporting_errors(action: Callable[[], int], farewell: str) -> int:
+    """Run `action` and return its exit code; report user errors and interrupts in one sentence.
+
+    Args:
+        action: returns an exit code.
+        farewell: printed after an interrupt.
+    """
 
     def interrupt(*_: object) -> NoReturn:
         if _torch_is_imported():
             print(farewell, file=sys.stderr)
-            leave(INTERRUPTED)
+            exit_process(INTERRUPTED)
         _interrupt()
 
     before = signal.signal(signal.SIGINT, interrupt)
@@ -98,7 +111,7 @@ def guarded(action: Callable[[], int], farewell: str) -> int:
         print(farewell, file=sys.stderr)
         return INTERRUPTED
     except Terminated:
-        leave(DONE, at_once=True)
+        exit_process(DONE, at_once=True)
     finally:
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -106,15 +119,16 @@ def guarded(action: Callable[[], int], farewell: str) -> int:
 
 
 def _torch_is_imported() -> bool:
-    """Whether that is under way: what is raised meanwhile may pass through C++, and end in an abort."""
+    """Whether torch is being imported: an exception raised now may pass through C++ and abort the process."""
     loaded = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == "torch"]
     return any(getattr(getattr(module, "__spec__", None), "_initializing", False) for module in loaded)
 
 
 def _interrupt(*_: object) -> NoReturn:
-    """Raise KeyboardInterrupt, and again in half a second unless `guarded` has stopped that.
+    """Raise KeyboardInterrupt, and again after half a second unless `run_reporting_errors` cancels the timer.
 
-    One alone can be lost: Python drops what is raised in a destructor, and importing torch calls many.
+    A single one can get lost: Python drops exceptions raised in destructors, of which importing torch calls
+    many.
     """
     if hasattr(signal, "setitimer"):
         signal.signal(signal.SIGALRM, _interrupt)
@@ -127,21 +141,26 @@ def enter(action: Callable[[], int]) -> NoReturn:
     standard_streams.prepare()
     try:
         code = action()
-    except SystemExit as leaving:  # by argparse, whose --help may have lost its reader too
-        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except SystemExit as error:  # by argparse; the reader of its --help may have exited, too
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except OutputError as error:
         code = standard_streams.explain(error)
-    leave(code)
+    exit_process(code)
 
 
-def leave(code: int, at_once: bool = False) -> NoReturn:
-    """End the process.
+def console_script() -> NoReturn:
+    """Run the command `triplaneturbo` that the installation puts on the path."""
+    enter(main)
+
+
+def exit_process(code: int, at_once: bool = False) -> NoReturn:
+    """Flush the standard streams and exit.
 
     Args:
-        at_once: without waiting for threads, as after an interrupt: one may be in the middle of a long
-            product, and to end it would abort.
+        code: the exit code.
+        at_once: exit without joining threads, as after an interrupt: one may be inside a long computation.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # there is nothing left to interrupt
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to interrupt
     code = standard_streams.exit_code(code)
     sys.stderr.flush()
     if code == BROKEN_PIPE:
@@ -152,4 +171,4 @@ def leave(code: int, at_once: bool = False) -> NoReturn:
 
 
 if __name__ == "__main__":
-    enter(main)
+    console_script()

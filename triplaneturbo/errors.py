@@ -1,18 +1,18 @@
-"""The errors that a person can mend."""
+"""Exceptions that users can act on, and control-flow exceptions of the engine."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something that the user can mend.
+    """An error that the user can correct.
 
-    The message is one sentence that says what is wrong and what to do; the command line prints it and
-    exits non-zero, the page shows it as it is. Anything else that is raised is a bug.
+    The message says what is wrong and what to do. The command line prints it and exits with a non-zero
+    status; the page shows it. Any other exception is a bug.
     """
 
 
 class EmptySurfaceError(UserError):
-    """The field has no surface: an honest result of a generation, not a failure of the program."""
+    """The generated field has no surface, which can happen for a valid prompt."""
 
     def __init__(self) -> None:
         super().__init__("The model found no surface for this prompt; try another seed.")
@@ -22,10 +22,10 @@ class EmptySurfaceError(UserError):
 
 
 class QueueFullError(UserError):
-    """So many requests wait already that one more is refused.
+    """The queue has reached its limit of waiting requests.
 
     Attributes:
-        seconds: in which those that wait now will have begun, an estimate.
+        seconds: estimated time in seconds until the waiting requests have started.
     """
 
     def __init__(self, seconds: int) -> None:
@@ -37,11 +37,11 @@ class QueueFullError(UserError):
 
 
 class Cancelled(Exception):
-    """The request was cancelled by whoever asked for it."""
+    """The request was cancelled by its user."""
 
 
 class EngineClosedError(RuntimeError):
-    """The engine is closed, because its server ends, and takes no more requests."""
+    """The engine is closed because its server is shutting down, and accepts no more requests."""
 
     def __init__(self) -> None:
         super().__init__("the engine is closed")

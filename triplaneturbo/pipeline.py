@@ -1,46 +1,57 @@
-"""From words to a textured mesh in one pass.
+"""Text-to-mesh pipeline: from a prompt to a textured mesh in one pass.
 
-    from triplaneturbo.generator.weights import load_model
-    from triplaneturbo.pipeline import Pipeline
+    from triplaneturbo import Pipeline
 
-    pipeline = Pipeline(load_model(Path("checkpoints/small")))
+    pipeline = Pipeline.from_pretrained("small")
     mesh = pipeline("a red mushroom", seed=1)
+    mesh.save("mushroom.glb")
 
-A pipeline keeps nothing between calls: the same request on the same device and version gives the same mesh.
+A pipeline has no state between calls: the same request on the same device and version gives the same mesh.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from triplaneturbo.devices import wait_for
 from triplaneturbo.errors import Cancelled, EmptySurfaceError, UserError
-from triplaneturbo.generator.fields import Field
-from triplaneturbo.generator.generator import Generator as Denoiser
-from triplaneturbo.generator.weights import Model
-from triplaneturbo.mesh.clean import Dropped, drop_floaters, tidy
+from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.mesh.mesh import Mesh
-from triplaneturbo.mesh.simplify import simplify
-from triplaneturbo.mesh.smooth import smooth
-from triplaneturbo.mesh.sparse import extract
+from triplaneturbo.mesh.processing.clean import Dropped, drop_floaters, tidy
+from triplaneturbo.mesh.processing.simplify import simplify
+from triplaneturbo.mesh.processing.smooth import smooth
+from triplaneturbo.mesh.processing.watertight import watertight
 from triplaneturbo.mesh.texture import bake, paint
-from triplaneturbo.mesh.unwrap import TEXTURE_SIZES, unwrap
-from triplaneturbo.mesh.watertight import watertight
+from triplaneturbo.mesh.uv.unwrap import TEXTURE_SIZES, unwrap
+from triplaneturbo.models.catalog import ModelFiles, base_or_default, find_model
+from triplaneturbo.models.convert import convert_if_needed
+from triplaneturbo.models.triplane_generator import TriplaneGenerator as Denoiser
+from triplaneturbo.models.weights import Model, load_model, save_model
+from triplaneturbo.representations.triplane import TriplaneField
 from triplaneturbo.request import Request
-from triplaneturbo.world.reading import Reading, parse
+from triplaneturbo.toyworld.captions.caption_parser import Reading, parse
+from triplaneturbo.utils.devices import (
+    be_deterministic,
+    choose_device,
+    choose_precision,
+    is_out_of_memory,
+    wait_for,
+)
 
-# How much of the whole each stage is taken to be, for the progress bar.
+# Assumed share of the total time of each stage, for the progress bar.
 STAGES = {
     "text": 0.02,
     "denoise": 0.50,
@@ -54,18 +65,18 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Progress:
-    """A stage begins, or one of the denoising steps has ended.
+    """Progress event: a stage begins, or a denoising step has ended.
 
     Attributes:
         stage: one of STAGES.
-        fraction: how much of the whole is done, in [0, 1).
-        seconds: since the request was begun.
-        step: denoising steps that have ended.
-        steps: denoising steps in all.
-        estimate: the clean latents [6, 4, h, h] as the step that has just ended sees them; None elsewhere.
-        sketch: those as a coarse mesh with colours at its vertices, where sketches were asked for and there
-            is a surface.
-        glb: the sketch as a file, where it comes from an engine.
+        fraction: fraction of the total work that is done, in [0, 1).
+        seconds: time since the start of the request.
+        step: number of finished denoising steps.
+        steps: total number of denoising steps.
+        estimate: estimate of the clean latents [6, 4, h, h] by the step that has just ended, else None.
+        sketch: this estimate as a coarse mesh with vertex colours, if sketches were requested and it has a
+            surface.
+        glb: the sketch as a GLB file; set by the engine.
     """
 
     stage: str
@@ -80,20 +91,21 @@ class Progress:
 
 @dataclass(frozen=True)
 class Result:
-    """A mesh and how it came about.
+    """A generated mesh and information about its generation.
 
     Attributes:
-        mesh: on the CPU, textured or, with `unwrap` "none", with colours at its vertices.
-        request: as it was carried out, no value left open.
-        seconds: of each stage, in order, and "total"; a stage done for a whole batch counts whole.
-        surface_faces: faces of the surface before anything was dropped or simplified.
-        dropped: the loose pieces that were dropped.
-        unread: the end of the prompt that was too long for the model to read; "" if it read all.
-        cached: whether it was made earlier, for an equal request.
-        reading: what a model of the world makes of the prompt, with the words that it does not know; None
-            where the model reads any words.
-        frugal: whether memory was short, so that it has a smaller texture than was asked for.
-        unsimplified: whether it has more faces than were asked for, since fewer could not be made watertight.
+        mesh: on the CPU, with a texture or, with `unwrap` "none", with vertex colours.
+        request: the request with all defaults filled in.
+        seconds: time of each stage, in order, and "total"; a stage that ran for a whole batch counts in full.
+        surface_faces: number of faces of the extracted surface, before cleaning and simplification.
+        dropped: the floaters that were removed.
+        truncated_text: the end of the prompt that exceeds the model's context length; "" if there is none.
+        cached: whether the result comes from a cache of earlier requests.
+        reading: the interpretation of the prompt by a toy-world model, with the words that it does not know;
+            None for a model with an open vocabulary.
+        frugal: whether memory was low, so that the texture is smaller than requested.
+        unsimplified: whether the mesh has more faces than requested, because the simplified mesh could not
+            be made watertight.
     """
 
     mesh: Mesh
@@ -101,30 +113,30 @@ class Result:
     seconds: dict[str, float] = field(hash=False)
     surface_faces: int
     dropped: Dropped
-    unread: str = ""
+    truncated_text: str = ""
     cached: bool = False
     reading: Reading | None = None
     frugal: bool = False
     unsimplified: bool = False
 
 
-# Which steps' estimates are shown as a coarse mesh; the last one's is the shape that is then made fine.
+# The denoising steps whose estimate is shown as a coarse mesh; that of the last step is the final shape.
 Sketches = Literal["none", "first", "last", "all"]
-MOST_TOGETHER = 4  # requests in one batch: what they take of a GPU's memory grows with it
+MOST_TOGETHER = 4  # maximum requests per batch: GPU memory grows with it
 SKETCH_RESOLUTION = 48  # nodes along each side of a sketch's grid
 
-# What a request comes to; an error only where others were asked for beside it.
+# The outcome of one request of several: a failed request does not stop the others.
 Outcome = Result | UserError
 
 
 class Pipeline:
-    """The stairs from a prompt to a mesh, with one model.
+    """Text-to-mesh pipeline with one model.
 
     Args:
         model: the model.
-        low_memory: decode the planes one by one, which takes a little longer and gives the same mesh.
-        together: denoise several requests in one batch, and make their meshes in threads side by side. None:
-            on a CUDA device; a CPU has no more to give than one request takes.
+        low_memory: decode the planes one by one, which is slightly slower and gives the same mesh.
+        together: denoise several requests in one batch and create their meshes in parallel threads. None: on
+            CUDA devices only, since a single request saturates a CPU.
     """
 
     def __init__(self, model: Model, low_memory: bool = False, together: bool | None = None) -> None:
@@ -133,20 +145,81 @@ class Pipeline:
         self.together = model.generator.device.type == "cuda" if together is None else together
 
     def __call__(self, prompt: str, **settings: Any) -> Mesh:
-        """One textured mesh; `settings` are Request's.
+        """Generate one textured mesh.
+
+        Args:
+            prompt: description of the object.
+            settings: other fields of `Request`.
 
         Raises:
             EmptySurfaceError: the field has no surface.
-            UserError: the prompt or a setting cannot be.
+            UserError: the prompt or a setting is invalid.
         """
         *_, result = self.stream(Request(prompt, **settings))
         assert isinstance(result, Result)
         return result.mesh
 
-    def settle(self, request: Request) -> Request:
-        """The request checked, with the model's own numbers where it left them open.
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str] = "auto",
+        *,
+        device: str | None = None,
+        precision: str = "auto",
+        base: str | os.PathLike[str] | None = None,
+        low_memory: bool = False,
+    ) -> Pipeline:
+        """Load a model by name and return its pipeline.
 
-        With smoothing the normal map is left out: it would put back what was smoothed away.
+        Args:
+            name: "small" (the built-in model), "full", "auto" (the full model on a CUDA device, otherwise
+                the small one), a model's folder, or a hub id such as "someone/a-model".
+            device: "cpu", "cuda", "cuda:1" or "mps"; None: the best one available.
+            precision: "auto", "float32", "float16" or "bfloat16".
+            base: folder of Stable Diffusion 2.1-base, for a model without its own; None: the one that
+                TRIPLANETURBO_BASE names, or the hub's.
+            low_memory: see `Pipeline`.
+
+        Warns:
+            UserWarning: for "auto", the full model is unavailable and the small one is used.
+
+        Raises:
+            UserError: the model, device or precision is unavailable, or memory is too short.
+        """
+        name, base = os.fspath(name), None if base is None else os.fspath(base)
+        place = choose_device(device).device
+        if place.type == "cuda":
+            be_deterministic()
+        found = find_model(name, place.type == "cuda", base_or_default(base))
+        try:
+            model = _load(found, place, precision)
+        except UserError as error:
+            if name != "auto" or found.name == "small":
+                raise
+            found = replace(find_model("small", False), notice=f"{error} The small model is used.")
+            model = _load(found, place, precision)
+        if found.notice:
+            warnings.warn(found.notice, stacklevel=2)
+        return cls(model, low_memory)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the model as a folder that `from_pretrained` reads, with its base; returns the folder.
+
+        The files that the model was loaded from are copied as they are: see
+        `triplaneturbo.models.weights.save_model`.
+
+        Raises:
+            UserError: a file of the model is gone, or the folder cannot be written.
+        """
+        return save_model(self.model, Path(folder).expanduser())
+
+    def settle(self, request: Request) -> Request:
+        """Validate a request and fill in the defaults of the model.
+
+        With smoothing, the normal map is disabled: it would restore the detail that smoothing removes.
+
+        Raises:
+            UserError: a value is invalid.
         """
         config = self.model.config
         request = request.checked()
@@ -158,11 +231,11 @@ class Pipeline:
         )
 
     def read(self, prompt: str) -> Reading | None:
-        """What a model of the world makes of a prompt, at once; None where the model reads any words."""
+        """Return a toy-world model's interpretation of a prompt; None for an open-vocabulary model."""
         return parse(prompt) if self.model.config.world else None
 
     def embed(self, prompt: str) -> Tensor:
-        """The prompt's embedding [1, 77, D]."""
+        """Return the text embedding of a prompt [1, 77, D]."""
         return self.model.text.embed([prompt])
 
     def stream(
@@ -172,19 +245,19 @@ class Pipeline:
         frugal: bool = False,
         sketches: Sketches = "none",
     ) -> Generator[Progress | Result, None, None]:
-        """Make a mesh, yielding Progress as each stage begins and as each step ends, and Result at the end.
+        """Generate a mesh; yield Progress when a stage begins or a step ends, and Result at the end.
 
-        Closing the generator stops the work at the last event.
+        Closing the generator cancels the work at the current event.
 
         Args:
-            request: what to make.
-            embed: used in the place of `self.embed`, to keep embeddings.
-            frugal: spare memory: planes decoded one by one, and a texture of half the side (512 at least).
-            sketches: which of the steps' Progress have one.
+            request: the request.
+            embed: replaces `self.embed`, for example to cache embeddings.
+            frugal: save memory: decode planes one by one and halve the side of the texture (512 at least).
+            sketches: the steps whose Progress has a sketch.
 
         Raises:
             EmptySurfaceError: the field has no surface.
-            UserError: a value of the request cannot be.
+            UserError: a value of the request is invalid.
         """
         for event in self.stream_all([request], embed, frugal, sketches):
             if isinstance(event, UserError):
@@ -200,11 +273,11 @@ class Pipeline:
         sketches: Sketches = "none",
         together: bool = True,
     ) -> Generator[Progress | Outcome, None, None]:
-        """Make several meshes: as `stream`, with a Result for each request, in their order.
+        """Generate several meshes: like `stream`, with one outcome per request, in order.
 
-        A request whose field has no surface gets the error in that place, and the others are made. Where
-        they are made together (where the pipeline does so, unless `together` is False or `frugal` is True),
-        rounding may differ from that of one made alone.
+        The outcome of a failed request is its error; the other requests continue. Requests are batched if the
+        pipeline batches them, `together` is True and `frugal` is False; rounding may then differ from that of
+        a single request.
         """
         requests = [self.settle(request) for request in requests]
         if frugal:
@@ -224,7 +297,7 @@ class Pipeline:
     def _stream_group(
         self, group: list[Request], embed: Callable[[str], Tensor], frugal: bool, sketches: Sketches
     ) -> Generator[Progress | Outcome, None, None]:
-        """Requests of as many steps each, denoised in one batch. Of several there are no sketches."""
+        """Generate requests of equally many steps in one batch; sketches only for a single request."""
         generator = self.model.generator
         clock = _Clock(generator.device, group[0].steps or 1)
 
@@ -244,7 +317,7 @@ class Pipeline:
                 yield clock.step(estimate[0])
 
         yield clock.begin("decode")
-        # One prompt's planes fill a GPU, and take the most memory of all stages.
+        # One by one: the planes of one prompt saturate a GPU, and decoding needs the most memory.
         fields = [self._field(latents, frugal) for latents in estimate]
         if steps in shown:
             yield clock.sketched(self._sketch(fields[0]))
@@ -260,13 +333,13 @@ class Pipeline:
             yield replace(news, fraction=news.fraction + (1 - news.fraction) * number / len(works))
             yield outcome
 
-    def _field(self, latents: Tensor, frugal: bool) -> Field:
-        """One prompt's field, from latents [6, 4, h, h]."""
+    def _field(self, latents: Tensor, frugal: bool) -> TriplaneField:
+        """Decode the latents of one prompt [6, 4, h, h] to a field."""
         generator = self.model.generator
         return generator.field(generator.decode(latents[None], frugal or self.low_memory)[0])
 
-    def _sketch(self, field: Field) -> Mesh | None:
-        """A coarse mesh, None where there is no surface."""
+    def _sketch(self, field: TriplaneField) -> Mesh | None:
+        """Extract a coarse mesh with vertex colours; None if there is no surface."""
         try:
             surface = extract(field, SKETCH_RESOLUTION)
         except EmptySurfaceError:
@@ -275,9 +348,9 @@ class Pipeline:
         return paint(mesh, field)
 
     def _stream_mesh(
-        self, field: Field, request: Request, clock: _Clock, frugal: bool
+        self, field: TriplaneField, request: Request, clock: _Clock, frugal: bool
     ) -> Generator[Progress | Outcome, None, None]:
-        """From the field on."""
+        """Generate the mesh of one request from its field."""
         yield clock.begin("surface")
         try:
             surface = extract(field, request.resolution)
@@ -285,7 +358,7 @@ class Pipeline:
             yield error
             return
 
-        # From here on the CPU: sums over faces are in a fixed order there, and so the mesh is the same again.
+        # From here on the CPU, where sums over faces have a fixed order: results are reproducible.
         yield clock.begin("clean")
         mesh = Mesh(surface.vertices.float().cpu(), surface.faces.cpu())
         surface_faces = len(mesh.faces)
@@ -323,36 +396,51 @@ class Pipeline:
             seconds=clock.end(),
             surface_faces=surface_faces,
             dropped=dropped,
-            unread=self.model.text.cut(request.prompt),
+            truncated_text=self.model.text.truncated_text(request.prompt),
             reading=self.read(request.prompt),
             frugal=frugal,
             unsimplified=unsimplified,
         )
 
 
+def _load(found: ModelFiles, device: torch.device, precision: str) -> Model:
+    """Load a model's files; raise UserError if they are broken or memory is too short."""
+    try:
+        convert_if_needed(found)
+        dtype = choose_precision(precision, device, found.small).dtype
+        return load_model(found.folder, base=found.base, device=device, dtype=dtype)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"Out of memory while loading {found.name} on {device}; close other programs or use the small"
+            " model."
+        ) from None
+
+
 def _words(request: Request, embed: Callable[[str], Tensor]) -> Tensor:
-    """The request's embedding [1, 77, D]: of its prompt, or mixed with the other's (as in ATT3D)."""
+    """Embed a request [1, 77, D], interpolating between its two prompts if it blends (as in ATT3D)."""
     words = embed(request.prompt)
     return torch.lerp(words, embed(request.blend), request.blend_weight) if request.blend else words
 
 
 def _noise(generator: Denoiser, request: Request) -> Tensor:
-    """The request's pure noise [1, 6, 4, h, h]."""
+    """Draw the initial noise of a request [1, 6, 4, h, h]."""
 
     def drawn(seed: int) -> Tensor:
-        # On the CPU whatever the device, so that a seed means the same everywhere.
+        # On the CPU for every device, so that a seed gives the same noise everywhere.
         return generator.draw_latents(1, torch.Generator().manual_seed(seed))
 
     noise = drawn(request.seed)
     for seed, strength in request.turns():
-        # Along the arc between the two, on which every point is noise of variance 1, too.
+        # Spherical interpolation: every point on the arc is noise of variance 1, too.
         angle = strength * math.pi / 2
         noise = math.cos(angle) * noise + math.sin(angle) * drawn(seed)
     return noise
 
 
 def _groups(requests: Sequence[Request], together: bool) -> list[list[Request]]:
-    """What is denoised in one batch each, in order: requests of equal steps that follow each other."""
+    """Split requests into batches: consecutive requests with the same number of steps, in order."""
     if not together:
         return [[request] for request in requests]
     groups = [list(group) for _, group in groupby(requests, key=lambda request: request.steps)]
@@ -360,17 +448,17 @@ def _groups(requests: Sequence[Request], together: bool) -> list[list[Request]]:
 
 
 def _side_by_side(works: Sequence[Generator[Progress | Outcome, None, None]]) -> Iterator[Outcome]:
-    """What each of the generators ends in, in order, each in a thread of its own."""
+    """Run each generator in its own thread; yield their outcomes in order."""
     stopped = threading.Event()
 
-    @torch.no_grad()  # it holds for the thread that it was said in
+    @torch.no_grad()  # the gradient mode is local to a thread
     def run(work: Generator[Progress | Outcome, None, None]) -> Outcome:
         for event in work:
             if not isinstance(event, Progress):
                 return event
             if stopped.is_set():
                 raise Cancelled
-        raise RuntimeError("the work ended without a result")
+        raise RuntimeError("generator ended without a result")
 
     with ThreadPoolExecutor(len(works)) as pool:
         futures = [pool.submit(run, work) for work in works]
@@ -382,7 +470,7 @@ def _side_by_side(works: Sequence[Generator[Progress | Outcome, None, None]]) ->
 
 
 class _Clock:
-    """Times the stages of one request, or a batch's, and makes its Progress events."""
+    """Measure the stages of one request or batch and create its Progress events."""
 
     def __init__(self, device: torch.device, steps: int) -> None:
         self._device = device
@@ -393,7 +481,7 @@ class _Clock:
         self._seconds: dict[str, float] = {}
 
     def branch(self) -> _Clock:
-        """A clock for one mesh of the batch, whose stages so far are the batch's."""
+        """Return a clock for one mesh of the batch that includes the stages of the batch so far."""
         self._finish_stage()
         self._stage = ""
         other = copy(self)
@@ -406,7 +494,7 @@ class _Clock:
         return self._progress()
 
     def step(self, estimate: Tensor, sketch: Mesh | None = None) -> Progress:
-        # A GPU may still be at it: to wait here would keep it from being given the next step in time.
+        # A GPU may still be busy: synchronising here would delay the launch of the next step.
         self._step += 1
         return replace(self._progress(), estimate=estimate, sketch=sketch)
 

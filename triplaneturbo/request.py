@@ -1,4 +1,4 @@
-"""What is asked of a generation, checked before any work starts. Imports nothing heavy."""
+"""Request: the validated options of one generation. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ SMOOTHING_LIMIT = 50
 PATH_LIMIT = 32
 DEFAULT_FLOATERS = 0.01
 UNWRAPS = ("fast", "xatlas", "none")
-# With a normal map of the field's own gradient, 40,000 faces look as the 80,000 to 100,000 of a full-size
-# surface do; a small model's surface has fewer and is left as it is.
+# With a normal map, 40,000 faces look like the 80,000 to 100,000 of the full model. The small model's
+# surface has fewer faces and is not simplified.
 DEFAULT_FACES = 40_000
 
 
 @dataclass(frozen=True)
 class Request:
-    """One mesh to make. Hashable, so that equal requests can share a result.
+    """Options of one mesh. Hashable, so that equal requests can share a cached result.
 
     Attributes:
-        prompt: what to make; at most 1000 characters.
-        seed: the latents are drawn from it; 0 to 2^32 - 1.
-        steps: denoising steps, 1 to 50; None: as many as the model was trained for.
-        resolution: nodes along each side of the surface's grid, 16 to 512; None: the model's own.
-        faces: the most faces that the mesh may have, at least 100; None: as the surface comes.
-        texture_size: side of the texture, 512 to 4096.
-        unwrap: "fast" (box projection), "xatlas" (better charts, slower) or "none" (colours at the vertices
-            in the place of a texture: the quickest, for a look at a coarse mesh).
-        normal_map: whether to bake the field's fine shape into a normal map. With smoothing there is none: it
-            would put back what was smoothed away.
-        floaters: loose pieces with less than this fraction of the largest piece's area are dropped, 0 (keep
-            all) to 1.
-        smoothing: passes of a filter that evens the surface out without shrinking it, 0 to 50.
-        watertight: whether the mesh has to be a solid for printing: closed, with two faces at every edge.
-        variation: how far the noise of `seed` is turned toward that of `variation_seed`, 0 (not at all) to 1
-            (it is that one's): a little of it gives meshes much like the seed's own.
-        variation_seed: 0 to 2^32 - 1.
-        blend: another prompt, with whose embedding the prompt's is mixed; "": none.
-        blend_weight: its share, 0 (the prompt alone) to 1 (the other alone).
-        adapter: of the library, by name; "": the model's own.
-        variation_path: variations that come before it, each one of what the one before gives: seed:strength,
-            as in "3:0.2,17:0.1"; at most 32.
+        prompt: text prompt, at most 1000 characters.
+        seed: seed of the latents, 0 to 2^32 - 1.
+        steps: denoising steps, 1 to 50; None: the model's default.
+        resolution: nodes along each side of the marching cubes grid, 16 to 512; None: the model's default.
+        faces: maximum number of faces, at least 100; None: no simplification.
+        texture_size: width and height of the texture in pixels, 512 to 4096.
+        unwrap: "fast" (box projection), "xatlas" (better charts, slower) or "none" (vertex colours instead of
+            a texture: the fastest, for previews of coarse meshes).
+        normal_map: whether to bake the gradient of the field into a normal map. Not used with smoothing, as
+            it would restore the smoothed detail.
+        floaters: remove components whose area is less than this fraction of the largest one's, 0 (keep all)
+            to 1.
+        smoothing: passes of a smoothing filter that preserves volume, 0 to 50.
+        watertight: whether to make the mesh a closed solid for printing, with two faces at every edge.
+        variation: interpolation of the noise of `seed` toward that of `variation_seed`, 0 to 1; small values
+            give similar meshes.
+        variation_seed: seed of the variation, 0 to 2^32 - 1.
+        blend: a second prompt whose embedding is mixed with that of the prompt; "": none.
+        blend_weight: weight of the second prompt, 0 to 1.
+        adapter: name of a fine-tuned adapter; "": the model's own.
+        variation_path: variations to apply before `variation`, in order, as seed:strength pairs, for example
+            "3:0.2,17:0.1"; at most 32.
     """
 
     prompt: str
@@ -71,45 +71,45 @@ class Request:
     variation_path: str = ""
 
     def turns(self) -> list[tuple[int, float]]:
-        """Toward which seeds the noise is turned, one after the other, and how far; none by 0.
+        """Return all variations as (seed, strength) in order, without those of strength 0.
 
         Raises:
-            UserError: the path or the last variation cannot be.
+            UserError: a variation is invalid.
         """
-        _whole("The variation's seed", self.variation_seed, 0, SEED_LIMIT)
-        last = (self.variation_seed, _share("The variation", self.variation))
-        return [(seed, strength) for seed, strength in [*_path(self.variation_path), last] if strength]
+        _check_integer("The variation's seed", self.variation_seed, 0, SEED_LIMIT)
+        last = (self.variation_seed, _check_fraction("The variation", self.variation))
+        return [(seed, strength) for seed, strength in [*_parse_path(self.variation_path), last] if strength]
 
     def checked(self) -> Request:
-        """The same request with its prompt tidied.
+        """Validate all values and return a normalised request with a tidied prompt.
 
         Raises:
-            UserError: a value cannot be.
+            UserError: a value is invalid.
         """
-        _whole("The seed", self.seed, 0, SEED_LIMIT)
+        _check_integer("The seed", self.seed, 0, SEED_LIMIT)
         if self.steps is not None:
-            _whole("The number of steps", self.steps, 1, STEP_LIMIT)
+            _check_integer("The number of steps", self.steps, 1, STEP_LIMIT)
         if self.resolution is not None:
-            _whole("The resolution", self.resolution, *RESOLUTIONS)
+            _check_integer("The resolution", self.resolution, *RESOLUTIONS)
         if self.faces is not None:
-            _whole("The number of faces", self.faces, LEAST_FACES, None)
-        _whole("The texture size", self.texture_size, *TEXTURE_SIZES)
+            _check_integer("The number of faces", self.faces, LEAST_FACES, None)
+        _check_integer("The texture size", self.texture_size, *TEXTURE_SIZES)
         if self.unwrap not in UNWRAPS:
             raise UserError(
                 f"The unwrap should be {', '.join(UNWRAPS[:-1])} or {UNWRAPS[-1]}, not {shown(self.unwrap)}."
             )
         if not isinstance(self.adapter, str):
-            raise UserError(f"The adapter should be named by text, not {shown(self.adapter)}.")
-        _whole("The smoothing", self.smoothing, 0, SMOOTHING_LIMIT)
+            raise UserError(f"The adapter should be a name, not {shown(self.adapter)}.")
+        _check_integer("The smoothing", self.smoothing, 0, SMOOTHING_LIMIT)
         blend = tidy_prompt(self.blend) if self.blend else ""
         *before, (variation_seed, variation) = self.turns() or [(0, 0.0)]
-        weight = _share("The blend's weight", self.blend_weight)
-        # What has no effect is the same for all, so that such requests are equal.
+        weight = _check_fraction("The blend's weight", self.blend_weight)
+        # Values without an effect are normalised, so that equivalent requests are equal.
         return replace(
             self,
             prompt=tidy_prompt(self.prompt),
             normal_map=bool(self.normal_map),
-            floaters=_share("The floaters", self.floaters),
+            floaters=_check_fraction("The floaters", self.floaters),
             watertight=bool(self.watertight),
             variation=variation,
             variation_seed=variation_seed,
@@ -119,18 +119,18 @@ class Request:
         )
 
 
-def path_text(turns: list[tuple[int, float]]) -> str:
-    """A path of variations as a request holds it."""
-    return ",".join(f"{seed}:{strength!r}" for seed, strength in turns)
+def path_text(variations: list[tuple[int, float]]) -> str:
+    """Format variations as the `variation_path` of a request."""
+    return ",".join(f"{seed}:{strength!r}" for seed, strength in variations)
 
 
 def tidy_prompt(prompt: str) -> str:
-    """The prompt in one line: control characters and runs of blanks become one blank, ends are stripped.
+    """Normalise the whitespace of a prompt: control characters and runs of spaces become one space.
 
-    Emoji, accents and right-to-left text stay as they are.
+    Emoji, accents and right-to-left text are unchanged.
 
     Raises:
-        UserError: it is no text, is blank or is longer than 1000 characters.
+        UserError: the prompt is not text, is blank, or is longer than 1000 characters.
     """
     if not isinstance(prompt, str):
         raise UserError(f"The prompt should be text, not {shown(prompt)}.")
@@ -141,51 +141,53 @@ def tidy_prompt(prompt: str) -> str:
         )
     if any(unicodedata.category(character) == "Cs" for character in prompt):
         raise UserError("The prompt is not valid UTF-8 text; type it again.")
-    blanked = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in prompt)
-    tidy = re.sub(r"\s+", " ", blanked).strip()
-    # Only marks that nobody sees (a lone zero-width joiner, say) are as blank as spaces.
+    spaced = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in prompt)
+    tidy = re.sub(r"\s+", " ", spaced).strip()
+    # Invisible characters alone (for example a zero-width joiner) count as blank.
     if all(unicodedata.category(character) in ("Cf", "Cn", "Zs") for character in tidy):
         raise UserError("The prompt is blank; say what to make, such as 'a red mushroom'.")
     return tidy
 
 
 def shown(value: object) -> str:
-    """`value` as an error sentence may quote it: escaped, one line, not long."""
+    """Return `value` for an error message: escaped, on one line, at most 60 characters."""
     text = ascii(value)
     return text if len(text) <= 60 else text[:50] + "..."
 
 
-def _whole(name: str, value: object, least: int, most: int | None) -> None:
-    wanted = f"{least} to {most}" if most is not None else f"{least} or more"
+def _check_integer(name: str, value: object, minimum: int, maximum: int | None) -> None:
+    expected = f"{minimum} to {maximum}" if maximum is not None else f"{minimum} or more"
     if isinstance(value, bool) or not isinstance(value, int):
-        raise UserError(f"{name} should be a whole number, {wanted}, not {shown(value)}.")
-    if value < least or (most is not None and value > most):
-        raise UserError(f"{name} should be {wanted}, not {_short_number(value)}.")
+        raise UserError(f"{name} should be a whole number, {expected}, not {shown(value)}.")
+    if value < minimum or (maximum is not None and value > maximum):
+        raise UserError(f"{name} should be {expected}, not {_short_number(value)}.")
 
 
-def _path(text: object) -> list[tuple[int, float]]:
+def _parse_path(text: object) -> list[tuple[int, float]]:
     if not isinstance(text, str):
         raise UserError(f"The variation's path should be text, not {shown(text)}.")
-    turns = []
+    variations = []
     for part in text.split(",") if text.strip() else []:
         try:
             first, second = part.split(":")
-            turns.append((int(first), float(second)))
+            variations.append((int(first), float(second)))
         except ValueError:
             raise UserError(
                 f"The variation's path should be seed:strength, as in 3:0.2,17:0.1, not {shown(part)}."
             ) from None
-    if len(turns) > PATH_LIMIT:
-        raise UserError(f"A variation has at most {PATH_LIMIT} before it; begin anew from another seed.")
-    for seed, strength in turns:
-        _whole("The seed of a variation", seed, 0, SEED_LIMIT)
-        _share("The strength of a variation", strength)
-    return turns
+    if len(variations) > PATH_LIMIT:
+        raise UserError(
+            f"A variation path can have at most {PATH_LIMIT} variations; start from another seed instead."
+        )
+    for seed, strength in variations:
+        _check_integer("The seed of a variation", seed, 0, SEED_LIMIT)
+        _check_fraction("The strength of a variation", strength)
+    return variations
 
 
-def _share(name: str, value: object) -> float:
+def _check_fraction(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise UserError(f"{name} should be a share, 0 to 1, not {shown(value)}.")
+        raise UserError(f"{name} should be a fraction, 0 to 1, not {shown(value)}.")
     return float(value)
 
 

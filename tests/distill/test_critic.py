@@ -1,4 +1,4 @@
-"""The critic shares its teacher's weights, leaves the teacher alone, and learns what the student renders."""
+"""Critics share their teacher's weights, leave the teacher unchanged, and learn the student's renderings."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tests.distill.test_scores import seeded
 from tests.teachers.test_stable_diffusion import make, scenes, seen
 from triplaneturbo.distill.critic import LoraCritic
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
-from triplaneturbo.parallel import Team
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.mvdream import MVDream
+from triplaneturbo.utils.distributed import DistributedContext
 
 TINY = {
     "block_out_channels": (32, 32),
@@ -37,9 +37,9 @@ def mvdream() -> MVDream:
     return MVDream(unet, AutoencoderKL(), embed)
 
 
-def four_views() -> tuple[Scenes, Seen]:
-    given = Scenes(["a", "b"], orbit(torch.arange(8) * 90.0, 10.0, 2.0), 4, torch.ones(2, 3))
-    return given, Seen(torch.rand(2, 4, 16, 16, 3), torch.ones(2, 4, 16, 16))
+def four_views() -> tuple[SceneBatch, Renderings]:
+    given = SceneBatch(["a", "b"], orbit(torch.arange(8) * 90.0, 10.0, 2.0), 4, torch.ones(2, 3))
+    return given, Renderings(torch.rand(2, 4, 16, 16, 3), torch.ones(2, 4, 16, 16))
 
 
 @pytest.mark.parametrize("kind", ["sd", "mvdream"])
@@ -47,21 +47,21 @@ def test_an_untaught_critic_says_what_its_teacher_says(kind: str) -> None:
     teacher = make()[2] if kind == "sd" else mvdream()
     given, shown = (scenes(), seen()) if kind == "sd" else four_views()
     critic = LoraCritic(teacher)
-    told = teacher.condition(shown, given)
+    condition = teacher.condition(shown, given)
     noisy = torch.randn(2, 1 if kind == "sd" else 4, 4, 8, 8)
     times = torch.tensor([30, 700])
-    wanted = teacher.predict(noisy, times, told, False)[0].detach()
-    torch.testing.assert_close(critic.predict(noisy, times, told), wanted, rtol=1e-5, atol=1e-5)
-    # Each step begins anew from the same noise, so the loss falls.
+    expected = teacher.predict(noisy, times, condition, False)[0].detach()
+    torch.testing.assert_close(critic.predict(noisy, times, condition), expected, rtol=1e-5, atol=1e-5)
+    # Each step draws the same noise, so the loss falls.
     z = torch.randn(2, *noisy.shape[1:])
     critic.optimizer.param_groups[0]["lr"] = 1e-2
     losses = []
     for _ in range(12):
-        losses.append(critic.accumulate(z, told, seeded()))
-        critic.step(Team())
+        losses.append(critic.accumulate(z, condition, seeded()))
+        critic.step(DistributedContext())
     assert losses[-1] < 0.9 * losses[0]
-    assert not torch.equal(critic.predict(noisy, times, told), wanted)
-    assert torch.equal(teacher.predict(noisy, times, told, False)[0], wanted)
+    assert not torch.equal(critic.predict(noisy, times, condition), expected)
+    assert torch.equal(teacher.predict(noisy, times, condition, False)[0], expected)
 
 
 def test_weights_are_shared_and_students_untouched() -> None:
@@ -78,29 +78,29 @@ def test_weights_are_shared_and_students_untouched() -> None:
 
 
 def test_vsd_is_nothing_where_the_critic_is_the_teacher_and_teaches_it() -> None:
-    """At first both say the same, so that guidance 1 gives no gradient; the critic gathers what to learn."""
+    """An untrained critic equals its teacher, so the gradient is zero at guidance 1; then it learns."""
     teacher = make()[2]
     critic = LoraCritic(teacher)
-    found = score_gradients(teacher, seen(), scenes(), ScoreSettings("vsd"), seeded(), critic)
-    assert float(found.by_field["rgb"].abs().max()) < 1e-4
+    actual = score_gradients(teacher, seen(), scenes(), ScoreSettings("vsd"), seeded(), critic)
+    assert float(actual.by_field["rgb"].abs().max()) < 1e-4
     assert any(p.grad is not None and float(p.grad.abs().max()) > 0 for p in critic.parameters)
     for _ in range(4):
         critic.optimizer.param_groups[0]["lr"] = 1e-2
-        critic.step(Team())
-        found = score_gradients(teacher, seen(), scenes(), ScoreSettings("vsd"), seeded(), critic)
-    assert float(found.by_field["rgb"].abs().max()) > 1e-4
+        critic.step(DistributedContext())
+        actual = score_gradients(teacher, seen(), scenes(), ScoreSettings("vsd"), seeded(), critic)
+    assert float(actual.by_field["rgb"].abs().max()) > 1e-4
 
 
 def test_a_critic_goes_on_from_its_state() -> None:
     teacher = mvdream()
     given, shown = four_views()
-    told = teacher.condition(shown, given)
+    condition = teacher.condition(shown, given)
     z = torch.randn(2, 4, 4, 8, 8)
 
     def run(critic: LoraCritic, steps: range) -> LoraCritic:
         for i in steps:
-            critic.accumulate(z, told, seeded(i))
-            critic.step(Team())
+            critic.accumulate(z, condition, seeded(i))
+            critic.step(DistributedContext())
         return critic
 
     torch.manual_seed(1)
@@ -108,7 +108,7 @@ def test_a_critic_goes_on_from_its_state() -> None:
     torch.manual_seed(1)
     half = run(LoraCritic(teacher), range(2))
     other = LoraCritic(teacher)
-    other.load(half.state())
+    other.load_state_dict(half.state_dict())
     run(other, range(2, 4))
     for one, two in zip(whole.parameters, other.parameters, strict=True):
         assert torch.equal(one, two)

@@ -1,4 +1,4 @@
-"""What is not finite stops a run at its last good checkpoint, in all processes, and is never written."""
+"""Non-finite values return a run to its last good checkpoint and are never written."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.distill import toy
-from tests.distill.runs import learned, newest, same, trainer
+from tests.helpers import toy
+from tests.helpers.runs import learned, newest, same, trainer
 from triplaneturbo.errors import UserError
 
 SETTINGS = replace(toy.CHEAP, iterations=6, teachers={"rgb": replace(toy.CHEAP.teachers["rgb"], kind="sds")})
@@ -22,17 +22,17 @@ def test_it_stops_at_the_last_good_checkpoint(tmp_path: Path, where: str, what: 
     for _ in range(3):
         running.step()
     with pytest.raises(
-        UserError, match=rf"The {what} is not finite at iteration 4: give a lower rate"
-    ) as told:
+        UserError, match=rf"The {what} is not finite at iteration 4: lower the learning rate"
+    ) as error:
         running.step()
-    assert "goes on from iteration 2" in str(told.value)
-    assert "\n" not in str(told.value)
+    assert "resumes from iteration 2" in str(error.value)
+    assert "\n" not in str(error.value)
     assert newest(tmp_path)["iteration"] == running.iteration == running.saved == 2
     named = {name: p for name, p in running.student.generator.named_parameters() if p.requires_grad}
     assert same(named, newest(tmp_path)["weights"])
     assert same(running.average, newest(tmp_path)["average"])
     assert all(p.grad is None for p in named.values())
-    running.save()  # as an engine does when it stops
+    running.save()  # as a server does when it stops
     before = learned(newest(tmp_path))
     lower = trainer(tmp_path, replace(SETTINGS, rate=SETTINGS.rate / 2), save_every=2)
     assert lower.iteration == 2
@@ -45,7 +45,7 @@ def test_a_checkpoint_from_which_nothing_finite_follows_is_dropped(tmp_path: Pat
     running = trainer(tmp_path, SETTINGS, teachers=[toy.Broken("predict", 2)], save_every=1)
     running.step()
     running.step()
-    with pytest.raises(UserError, match=r"at iteration 3: .*goes on from iteration 1"):
+    with pytest.raises(UserError, match=r"at iteration 3: .*resumes from iteration 1"):
         running.step()
     assert newest(tmp_path)["iteration"] == 1
 
@@ -53,14 +53,16 @@ def test_a_checkpoint_from_which_nothing_finite_follows_is_dropped(tmp_path: Pat
 def test_the_first_checkpoint_stays_whatever_comes(tmp_path: Path) -> None:
     running = trainer(tmp_path, SETTINGS, teachers=[toy.Broken("encode", 0)])
     for _ in range(2):
-        with pytest.raises(UserError, match=r"at iteration 1: .*goes on from iteration 0"):
+        with pytest.raises(UserError, match=r"at iteration 1: .*resumes from iteration 0"):
             running.step()
     assert newest(tmp_path)["iteration"] == 0
 
 
 def test_weights_that_are_not_finite_are_never_written(tmp_path: Path) -> None:
     running = trainer(tmp_path, replace(SETTINGS, rate=math.inf), save_every=1)
-    with pytest.raises(UserError, match="What was learned is not finite at iteration 1: give a lower rate"):
+    with pytest.raises(
+        UserError, match="What was learned is not finite at iteration 1: lower the learning rate"
+    ):
         running.step()
     assert newest(tmp_path)["iteration"] == running.iteration == 0
     assert all(bool(torch.isfinite(p).all()) for p in running.student.generator.parameters())

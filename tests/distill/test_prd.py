@@ -1,4 +1,4 @@
-"""PRD learns, goes on where it was killed, and refuses what cannot be."""
+"""PRD learns, resumes exactly, and rejects invalid settings."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.distill import toy
-from tests.distill.runs import learned, newest, same, trainer
+from tests.helpers import toy
+from tests.helpers.runs import learned, newest, same, trainer
 from triplaneturbo.distill import prd
 from triplaneturbo.distill.optimizer import OptimizerName
 from triplaneturbo.distill.rendering import volume
 from triplaneturbo.distill.settings import Settings, TeacherSettings
 from triplaneturbo.errors import UserError
-from triplaneturbo.parallel import Team
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
+from triplaneturbo.utils.distributed import DistributedContext
 
 SHORT = replace(toy.SETTINGS, iterations=4)
 
 
 @torch.no_grad()
 def error(student: prd.Student) -> float:
-    """How far the student's renderings are from the two objects, in colour on a grey ground."""
+    """Return the mean colour error of the student's renderings of the two objects on grey."""
     scenes = toy.draw(np.random.default_rng(0), 2, 1)[0]
     scenes = replace(scenes, background=torch.full((2, 3), 0.5))
     generator = student.generator
@@ -42,8 +42,10 @@ def error(student: prd.Student) -> float:
 
 
 def run(folder: Path, settings: Settings = toy.SETTINGS, **how) -> dict[str, Tensor]:
-    """Train a new student in `folder`; its weights and their averages."""
-    prd.train(Team(), toy.student(), toy.teachers(), toy.draw, settings, folder, save_every=2, **how)
+    """Train a new student in `folder`; return its weights and their averages."""
+    prd.train(
+        DistributedContext(), toy.student(), toy.teachers(), toy.draw, settings, folder, save_every=2, **how
+    )
     return learned(newest(folder))
 
 
@@ -57,8 +59,17 @@ def test_it_learns_two_objects(tmp_path: Path, optimizer: OptimizerName, rate: f
     def keep(trainer: prd.Trainer) -> None:
         logs.append(dict(trainer.log))
 
-    prd.train(Team(), student, toy.teachers(), toy.draw, settings, tmp_path, save_every=5, progress=keep)
-    # The base is random and frozen: colours and the rough size are what twenty iterations can teach.
+    prd.train(
+        DistributedContext(),
+        student,
+        toy.teachers(),
+        toy.draw,
+        settings,
+        tmp_path,
+        save_every=5,
+        progress=keep,
+    )
+    # The base is random and frozen, so 20 iterations learn only colours and rough sizes.
     assert error(student) < 0.88 * before
     for name in ("rgb volume", "rgb surface", "geometry volume"):
         assert logs[-1][name] < 0.9 * logs[0][name]
@@ -67,7 +78,9 @@ def test_it_learns_two_objects(tmp_path: Path, optimizer: OptimizerName, rate: f
 def test_the_base_never_learns(tmp_path: Path) -> None:
     student = toy.student()
     frozen = {n: p.clone() for n, p in student.generator.named_parameters() if not p.requires_grad}
-    prd.train(Team(), student, toy.teachers(), toy.draw, replace(toy.SETTINGS, iterations=2), tmp_path)
+    prd.train(
+        DistributedContext(), student, toy.teachers(), toy.draw, replace(toy.SETTINGS, iterations=2), tmp_path
+    )
     after = dict(student.generator.named_parameters())
     assert frozen
     assert all(torch.equal(value, after[name]) for name, value in frozen.items())
@@ -93,11 +106,17 @@ def test_it_stops_when_time_is_over_and_goes_on(tmp_path: Path) -> None:
     settings = replace(toy.SETTINGS, iterations=3)
     student = toy.student()
     over = prd.train(
-        Team(), student, toy.teachers(), toy.draw, settings, tmp_path, until=time.monotonic() - 1
+        DistributedContext(),
+        student,
+        toy.teachers(),
+        toy.draw,
+        settings,
+        tmp_path,
+        until=time.monotonic() - 1,
     )
     assert not over
     assert newest(tmp_path)["iteration"] == 1
-    assert prd.train(Team(), toy.student(), toy.teachers(), toy.draw, settings, tmp_path)
+    assert prd.train(DistributedContext(), toy.student(), toy.teachers(), toy.draw, settings, tmp_path)
 
 
 def test_a_generator_with_the_averaged_weights_is_itself_again(tmp_path: Path) -> None:
@@ -122,14 +141,14 @@ def test_a_run_that_is_done_does_no_more(tmp_path: Path) -> None:
 
 
 def test_other_settings_and_marks_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
-    """A lower rate is what a run that has lost its way is told to take: it alone may be given anew."""
+    """Only the learning rate may change, to a lower one: the remedy for a run that diverged."""
     run(tmp_path, replace(toy.SETTINGS, iterations=2))
     before = {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
     for change in ({"rate": 0.5}, {"steps": 1}, {"seed": 3}, {"batch": 3}):
         with pytest.raises(UserError, match=f"{next(iter(change))} .*not {next(iter(change.values()))}"):
             trainer(tmp_path, replace(toy.SETTINGS, iterations=2, **change))
     with pytest.raises(UserError, match="prompts None, not 'abc'"):
-        trainer(tmp_path, replace(toy.SETTINGS, iterations=2), mark={"prompts": "abc"})
+        trainer(tmp_path, replace(toy.SETTINGS, iterations=2), fingerprint={"prompts": "abc"})
     assert {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before
     assert trainer(tmp_path, replace(toy.SETTINGS, iterations=2, rate=1e-5)).finished
 
@@ -144,25 +163,25 @@ def test_a_critic_learns_along_and_is_taken_up_again(tmp_path: Path) -> None:
         generator = student.generator
         base = StableDiffusion(student.folded.base, generator.vae, generator.scheduler, student.embed, 16)
         until = time.monotonic() - 1 if stop else math.inf
-        prd.train(Team(), student, [base], toy.draw, settings, folder, until=until)
+        prd.train(DistributedContext(), student, [base], toy.draw, settings, folder, until=until)
         return newest(folder)
 
     whole = run(tmp_path / "whole")
-    begun = run(tmp_path / "parts", stop=True)["critics"]["sd"]["weights"]
+    interrupted = run(tmp_path / "parts", stop=True)["critics"]["sd"]["weights"]
     parts = run(tmp_path / "parts")
     assert same(parts["weights"], whole["weights"])
     learned = whole["critics"]["sd"]["weights"]
     assert all(torch.equal(a, b) for a, b in zip(learned, parts["critics"]["sd"]["weights"], strict=True))
-    assert any(not torch.equal(a, b) for a, b in zip(learned, begun, strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(learned, interrupted, strict=True))
 
 
 def test_a_closed_form_has_no_critic(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no network"):
+    with pytest.raises(ValueError, match="needs a U-Net"):
         run(tmp_path, replace(SHORT, teachers={"rgb": TeacherSettings(kind="vsd")}))
 
 
 def test_a_scored_step_counts_as_it_does_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one step of K scored, the gradient is K times that step's part of Algorithm 1's."""
+    """With one of K steps scored, the gradient is K times that step's part of Algorithm 1."""
     student = toy.student()
     parameters = [p for p in student.generator.parameters() if p.requires_grad]
     settings = replace(toy.SETTINGS, steps=3)
@@ -178,7 +197,7 @@ def test_a_scored_step_counts_as_it_does_among_all(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(prd, "rendering_loss", loss)
         for p in parameters:
             p.grad = None
-        prd.iteration(student, [], toy.draw, settings, prd.Place(1), None)
+        prd.accumulate_gradients(student, [], toy.draw, settings, prd.Place(1), None)
         return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
 
     one = gradients(replace(settings, scored=1), [1.0])

@@ -1,4 +1,4 @@
-"""Several processes learn what one does, and no run is lost with a process, whenever that is killed."""
+"""Distributed training equals training in one process, and runs survive killed processes."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.distill import workers
-from tests.distill.runs import learned, newest, same
-from tests.distill.workers import SETTINGS, forked
-from tests.pace import patience, until
+from tests.helpers import workers
+from tests.helpers.pace import patience, until
+from tests.helpers.paths import ROOT
+from tests.helpers.runs import learned, newest, same
+from tests.helpers.workers import SETTINGS, forked
 
-ROOT = Path(__file__).parents[2]
 HALF = replace(SETTINGS, batch=1)
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
-    """All that a finished run has learned."""
+    """Return everything that a finished run has learned."""
     state = newest(folder)
     assert state["iteration"] == SETTINGS.iterations
     assert len(state["critics"]) == 1
@@ -44,21 +44,21 @@ def free_port() -> int:
 
 
 def two(folder: Path, *how: int) -> list:
-    """Two started processes, each with half of the batch; `how` as for `workers.train`."""
+    """Start two processes, each with half of the batch; `how` as for `workers.train`."""
     folder.mkdir(exist_ok=True)
     port = free_port()
     return [forked(workers.member, rank, 2, port, folder, HALF, *how) for rank in range(2)]
 
 
 def wait_for(path: Path) -> str:
-    """What stands in a file, as soon as something does."""
+    """Return the content of a file as soon as it has any."""
     until(lambda: path.exists() and path.read_text(), seconds=200)
     return path.read_text()
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Uninterrupted runs: by one process, and by two in `two`."""
+    """Uninterrupted runs with one process and, in `two`, with two."""
     folder = tmp_path_factory.mktemp("whole")
     for process in [forked(workers.train, folder), *two(folder / "two")]:
         process.join()
@@ -71,15 +71,15 @@ def test_two_processes_learn_what_one_learns_with_twice_the_batch(whole: Path) -
     for rank in range(2):
         for alone, shared in zip(one, logs(whole / "two", f"{rank}-of-2"), strict=True):
             assert alone.keys() == shared.keys()
-            # Adam makes a step of what is no more than rounding where there is no gradient.
+            # Where the gradient is zero, Adam turns rounding errors into full steps.
             exact = 1e-5 if alone["iteration"] == 0 else 2e-3
             assert shared == pytest.approx(alone, rel=exact)
     assert {"sd volume", "rgb surface"} <= {key for log in one for key in log}
     assert any("sd volume" not in log for log in one)
     before = torch.load(whole / "checkpoints" / "00000002.pt", weights_only=True)["weights"]
-    found, shared = weights(whole), weights(whole / "two")
-    moved = sum(float((found[name] - p).abs().sum()) for name, p in before.items())
-    apart = sum(float((found[name] - shared[name]).abs().sum()) for name in before)
+    actual, shared = weights(whole), weights(whole / "two")
+    moved = sum(float((actual[name] - p).abs().sum()) for name, p in before.items())
+    apart = sum(float((actual[name] - shared[name]).abs().sum()) for name in before)
     assert apart < 0.02 * moved
 
 
@@ -89,10 +89,10 @@ def test_a_run_killed_at_any_moment_is_gone_on_with_bit_for_bit(whole: Path, tmp
         process.join()
         assert process.exitcode == -signal.SIGKILL
         assert list((tmp_path / "checkpoints").glob(".*.part"))
-    chance = Random(3)
+    rng = Random(3)
     for _ in range(3):
         process = forked(workers.train, tmp_path)
-        process.join(timeout=chance.uniform(0.2, 2.0))
+        process.join(timeout=rng.uniform(0.2, 2.0))
         process.kill()
         process.join()
     last = forked(workers.train, tmp_path)
@@ -108,7 +108,7 @@ def test_where_one_is_killed_the_others_end_and_the_run_goes_on(whole: Path, tmp
     members[1].kill()
     members[0].join(timeout=patience(200))
     assert members[0].exitcode == 1
-    assert "start it again the same way" in (tmp_path / "told-0").read_text()
+    assert "start the run again with the same command" in (tmp_path / "error-0").read_text()
     assert max(path.name for path in (tmp_path / "checkpoints").iterdir()) == "00000002.pt"
     for process in two(tmp_path):
         process.join()
@@ -117,22 +117,22 @@ def test_where_one_is_killed_the_others_end_and_the_run_goes_on(whole: Path, tmp
 
 
 def test_both_stop_for_one_whose_loss_is_not_finite(tmp_path: Path) -> None:
-    for process in two(tmp_path, -1, 12):  # an iteration has two answers on each rendering
+    for process in two(tmp_path, -1, 12):  # an iteration takes two answers per rendering
         process.join()
         assert process.exitcode == 1
-    told = [(tmp_path / f"told-{rank}").read_text() for rank in range(2)]
-    assert told[0] == told[1]
-    assert "The rgb volume is not finite at iteration 4: " in told[0]
+    messages = [(tmp_path / f"error-{rank}").read_text() for rank in range(2)]
+    assert messages[0] == messages[1]
+    assert "The rgb volume is not finite at iteration 4: " in messages[0]
     assert newest(tmp_path)["iteration"] == 2
 
 
 def test_a_launcher_ends_with_the_worker_that_is_killed(tmp_path: Path) -> None:
-    """torch.distributed.run is what `accelerate launch` calls, and starts sooner.
+    """Uses torch.distributed.run, which `accelerate launch` calls, because it starts faster.
 
-    That a run goes on after it is shown above, with processes that have the launcher's environment.
+    The tests above show that runs resume afterwards.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port"]
-    command += [str(free_port()), "-m", "tests.distill.standing_worker", str(tmp_path)]
+    command += [str(free_port()), "-m", "tests.helpers.standing_worker", str(tmp_path)]
     launcher = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     waiting, standing = (int(wait_for(tmp_path / f"pid-{rank}")) for rank in range(2))
     os.kill(standing, signal.SIGKILL)

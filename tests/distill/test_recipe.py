@@ -1,4 +1,4 @@
-"""The full model's recipe: its schedules and its optimiser are the released ones where that is asked for."""
+"""The full model's recipe: released schedules and optimizer on request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from triplaneturbo.distill.optimizer import make_optimizer
 from triplaneturbo.distill.recipe import full_recipe
-from triplaneturbo.distill.settings import between
+from triplaneturbo.distill.settings import interpolate
 
 
 def test_the_released_schedules(parity: Path) -> None:
@@ -24,15 +24,15 @@ def test_the_released_schedules(parity: Path) -> None:
     assert len(rows) > 5
     for row in rows:
         along = row["step"] / settings.iterations
-        # Rounding may fall to the other side of a whole number.
-        assert between(settings.low, along) == pytest.approx(row["min_step_int"], abs=1)
-        guidance = between(settings.teachers["mvdream"].guidance, along)
+        # Rounding may differ by one.
+        assert interpolate(settings.low, along) == pytest.approx(row["min_step_int"], abs=1)
+        guidance = interpolate(settings.teachers["mvdream"].guidance, along)
         assert guidance == pytest.approx(row["mv_guidance_scale[0,20,10,20000]"], abs=1e-4)
-        assert between(settings.color_shrink, along) == pytest.approx(
+        assert interpolate(settings.color_shrink, along) == pytest.approx(
             row["rgb_grad_shrink[0,1,0.01,20000]"], abs=1e-5
         )
         for weight in (settings.sparsity, settings.eikonal):
-            assert between(weight, along) == pytest.approx(row["sparsity_eikonal[0,1,0,20000]"], abs=1e-5)
+            assert interpolate(weight, along) == pytest.approx(row["sparsity_eikonal[0,1,0,20000]"], abs=1e-5)
     assert settings.teachers["sd"].guidance == (7.5, 7.5)
     assert (settings.anneal, settings.clip) == (False, float("inf"))
 
@@ -43,7 +43,7 @@ def test_the_papers_schedules_end_with_the_run() -> None:
     assert settings.color_shrink == pytest.approx((1, 0.01))
     assert settings.teachers["mvdream"].guidance == (20, 10)
     assert settings.teachers["sd"].guidance == (5, 5)
-    assert {name: how.shift for name, how in settings.teachers.items()} == {
+    assert {name: teacher_settings.shift for name, teacher_settings in settings.teachers.items()} == {
         "mvdream": 0.0,
         "richdreamer": 0.1,
         "sd": 0.0,

@@ -1,4 +1,4 @@
-"""Whole calls of the released guidance, all three teachers with their networks, on the public numbers."""
+"""The full released guidance with all three teachers, against the public implementation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from triplaneturbo.distill import scores
 from triplaneturbo.distill.scores import Draws, ScoreSettings, score_gradients
 from triplaneturbo.render.cameras import Cameras
 from triplaneturbo.teachers import richdreamer
-from triplaneturbo.teachers.base import Scenes, Seen, Teacher
+from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
 from triplaneturbo.teachers.mvdream import MVDream
 from triplaneturbo.teachers.richdreamer import RichDreamer
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
@@ -28,34 +28,34 @@ Case = dict[str, Tensor]
 
 
 def smaller(images: Tensor) -> Tensor:
-    """Pictures [N, H, W, 4] that are taken for latents: [N, 4, 8, 8]."""
+    """Resize images [N, H, W, 4] that serve as latents to [N, 4, 8, 8]."""
     return F.interpolate(images.movedim(-1, 1), (8, 8), mode="bilinear", align_corners=False)
 
 
 class LatentMVDream(MVDream):
-    """Takes pictures of four channels for latents."""
+    """MVDream that uses four-channel images as latents."""
 
-    def encode(self, seen: Seen, scenes: Scenes, generator: torch.Generator) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, generator: torch.Generator) -> Tensor:
         return smaller(seen.rgb.flatten(0, 1)).unflatten(0, (-1, 4))
 
 
 class LatentStableDiffusion(StableDiffusion):
-    """The same, of the views that it is told, counted over all scenes."""
+    """Stable Diffusion that uses four-channel images as latents, with given view indices."""
 
     view: Tensor
 
-    def encode(self, seen: Seen, scenes: Scenes, generator: torch.Generator) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, generator: torch.Generator) -> Tensor:
         return smaller(seen.rgb.flatten(0, 1)[self.view])[:, None]
 
 
 class MadeRichDreamer(RichDreamer):
-    """Is shown pictures of normals and disparity that were made already."""
+    """RichDreamer that reads precomputed normals and disparity."""
 
     reads: tuple[str, ...] = ("normal", "depth")
 
 
 def embedding(case: Case, kind: str, otherwise: str):
-    """The encoder of a case: its captions, and one text for all else."""
+    """Return a text encoder with a case's embeddings of its captions and of any other text."""
     return lambda texts: case[f"text_{kind}"] if len(texts) == 2 else case[otherwise]
 
 
@@ -78,19 +78,19 @@ def teachers(parity: Path, case: Case) -> dict[str, Teacher]:
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_whole_calls(parity: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     case = load_file(parity / "asd" / f"full_case_{number}.safetensors")
-    scenes = Scenes(
+    scenes = SceneBatch(
         ["one", "other"], Cameras(case["c2w"], torch.full((8,), torch.pi / 3)), 4, torch.ones(2, 3)
     )
     rgb, normal, near = (case[name].unflatten(0, (2, 4)) for name in ("rgb", "normal", "disparity"))
-    seen = Seen(rgb, torch.ones(2, 4, 16, 16), normal, near)
-    # The pictures of normals and disparity were made already.
+    seen = Renderings(rgb, torch.ones(2, 4, 16, 16), normal, near)
+    # Normals and disparity are precomputed.
     monkeypatch.setattr(
         richdreamer, "normals_and_disparity", lambda given, _: torch.cat((given.normal, given.depth), -1)
     )
     report = json.loads((parity / "asd" / "report.json").read_text())["runs"][number]
     assert report["step"] == STEPS[number]
     guidance = {"mv": report["hyper"]["mv_guidance_scale"], "sd": 7.5, "rd": 20.0}
-    found: dict[str, Tensor] = {}
+    actual: dict[str, Tensor] = {}
     for name, teacher in teachers(parity, case).items():
         teacher.alphas = case["alphas_cumprod"]
         views = 1 if name == "sd" else 4
@@ -108,7 +108,7 @@ def test_whole_calls(parity: Path, number: int, monkeypatch: pytest.MonkeyPatch)
         for field, gradient in score_gradients(
             teacher, seen, scenes, settings, torch.Generator()
         ).by_field.items():
-            found[field] = found.get(field, torch.zeros(())) + gradient.flatten(0, 1)
-    torch.testing.assert_close(found["rgb"], case["grad_rgb"], rtol=0, atol=1e-5)
-    torch.testing.assert_close(found["normal"], case["grad_normal"], rtol=0, atol=1e-5)
-    torch.testing.assert_close(found["depth"], case["grad_disparity"], rtol=0, atol=1e-5)
+            actual[field] = actual.get(field, torch.zeros(())) + gradient.flatten(0, 1)
+    torch.testing.assert_close(actual["rgb"], case["grad_rgb"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(actual["normal"], case["grad_normal"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(actual["depth"], case["grad_disparity"], rtol=0, atol=1e-5)

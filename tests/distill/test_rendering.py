@@ -1,4 +1,4 @@
-"""The student's renderings: what they show of a known field, and that shapes can be learned through them."""
+"""The student's renderings: correctness on a known field, and gradients to shape and colour."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.distill import toy
+from tests.helpers import toy
 from triplaneturbo.distill import rendering
-from triplaneturbo.distill.loss import rendering_loss
-from triplaneturbo.distill.rendering import ask_colors, surface, volume
-from triplaneturbo.generator.config import GeneratorConfig
-from triplaneturbo.generator.fields import Fields
-from triplaneturbo.teachers.base import Scenes
+from triplaneturbo.distill.losses import rendering_loss
+from triplaneturbo.distill.rendering import query_colors, surface, volume
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.representations.triplane import FieldDecoder
+from triplaneturbo.teachers.base import SceneBatch
 
 RADIUS = 0.6
 
 
 @pytest.fixture
-def ball() -> tuple[Fields, Tensor]:
-    """A field whose sdf is that of a ball, whatever the planes are; its colour varies."""
-    fields = Fields(GeneratorConfig(plane_channels=4, mlp_width=8, mlp_bias=True, sphere_radius=RADIUS))
+def ball() -> tuple[FieldDecoder, Tensor]:
+    """A field with the SDF of a ball for any planes, and varying colours."""
+    fields = FieldDecoder(GeneratorConfig(plane_channels=4, mlp_width=8, mlp_bias=True, sphere_radius=RADIUS))
     torch.nn.init.zeros_(fields.sdf[-1].weight)
     torch.nn.init.zeros_(fields.sdf[-1].bias)
     return fields, torch.randn(2, 6, 4, 8, 8)
 
 
-def scenes() -> Scenes:
+def scenes() -> SceneBatch:
     return toy.draw(np.random.default_rng(0), 2, 1)[0]
 
 
-def see(fields: Fields, planes: Tensor, where: Scenes, **how):
+def see(fields: FieldDecoder, planes: Tensor, where: SceneBatch, **how):
     settings = {"size": 32, "stride": 1, "first": (0, 0), "nodes": 48, "half": 0.9, "sharpness": 200.0,
                 "color_shrink": 1.0, "jitter": torch.Generator().manual_seed(0)}  # fmt: skip
     return volume(fields, planes, where, **{**settings, **how})
 
 
-def hits(where: Scenes, size: int = 32) -> tuple[Tensor, Tensor]:
-    """Where rays meet the ball, by the quadratic formula (nan: nowhere): points [B, V, h, w, 3], depth."""
+def hits(where: SceneBatch, size: int = 32) -> tuple[Tensor, Tensor]:
+    """Return analytic ray intersections (nan if none): points [B, V, h, w, 3] and depth."""
     origins, directions = where.cameras.rays(size, size)
     along = -(origins * directions).sum(-1)
     aside = (origins.square().sum(-1) - along**2) - RADIUS**2
@@ -50,12 +50,12 @@ def hits(where: Scenes, size: int = 32) -> tuple[Tensor, Tensor]:
     return points.unflatten(0, (2, 4)), depth.unflatten(0, (2, 4))
 
 
-def test_volume_and_surface_see_a_ball(ball: tuple[Fields, Tensor]) -> None:
+def test_volume_and_surface_see_a_ball(ball: tuple[FieldDecoder, Tensor]) -> None:
     fields, planes = ball
     where = scenes()
     points, depth = hits(where)
     inside = ~torch.isnan(depth)
-    inner = inside & (depth < depth[inside].quantile(0.8))  # away from the rim
+    inner = inside & (depth < depth[inside].quantile(0.8))  # away from the silhouette
     with torch.no_grad():
         seen = see(fields, planes, where).seen
         drawn = surface(fields, planes, where, see(fields, planes, where).sdf, 0.9, 32)
@@ -73,7 +73,7 @@ def test_volume_and_surface_see_a_ball(ball: tuple[Fields, Tensor]) -> None:
     assert (normal - points / RADIUS)[inner].abs().max() < 0.05
 
 
-def test_strided_pixels_are_those_of_the_whole_image(ball: tuple[Fields, Tensor]) -> None:
+def test_strided_pixels_are_those_of_the_whole_image(ball: tuple[FieldDecoder, Tensor]) -> None:
     fields, planes = ball
     where = scenes()
     whole, part = (see(fields, planes, where, stride=s, first=f).seen for s, f in ((1, (0, 0)), (4, (3, 1))))
@@ -88,7 +88,7 @@ def test_strided_pixels_are_those_of_the_whole_image(ball: tuple[Fields, Tensor]
     assert (strided.rgb - drawn.rgb[:, :, 3::4, 1::4]).abs().max() < 1e-5
 
 
-def test_the_colours_gradient_can_be_shrunk(ball: tuple[Fields, Tensor]) -> None:
+def test_the_colours_gradient_can_be_shrunk(ball: tuple[FieldDecoder, Tensor]) -> None:
     fields, planes = ball
     where = scenes()
     gradients = []
@@ -100,7 +100,7 @@ def test_the_colours_gradient_can_be_shrunk(ball: tuple[Fields, Tensor]) -> None
         assert torch.allclose(less, 0.25 * full, rtol=1e-4, atol=1e-5)
 
 
-def test_the_surface_teaches_colours_only(ball: tuple[Fields, Tensor]) -> None:
+def test_the_surface_teaches_colours_only(ball: tuple[FieldDecoder, Tensor]) -> None:
     fields, planes = ball
     planes.requires_grad_()
     view = see(fields, planes, scenes())
@@ -110,17 +110,17 @@ def test_the_surface_teaches_colours_only(ball: tuple[Fields, Tensor]) -> None:
     assert gradient[:, 3:].abs().max() > 0
 
 
-def test_colours_are_asked_where_they_are_wanted(ball: tuple[Fields, Tensor]) -> None:
+def test_colours_are_asked_where_they_are_wanted(ball: tuple[FieldDecoder, Tensor]) -> None:
     fields, planes = ball
     points = torch.rand(2, 50, 3) * 2 - 1
     where = torch.rand(2, 50) < 0.5
-    rgb = ask_colors(fields, planes, points, where)
+    rgb = query_colors(fields, planes, points, where)
     assert torch.allclose(rgb[where], fields.rgb(planes, points)[where], atol=1e-6)
     assert rgb[~where].abs().max() == 0
 
 
 def test_planes_learn_two_objects_from_their_teachers() -> None:
-    """Without a generator in between: scores, renderers and the field together find shapes and colours."""
+    """Scores, renderers and the field learn shapes and colours without a generator."""
     student = toy.student()
     fields = student.generator.heads["default"].fields
     planes = torch.nn.Parameter(torch.randn(2, 6, 8, 16, 16) * 0.1)
@@ -146,14 +146,14 @@ def test_planes_learn_two_objects_from_their_teachers() -> None:
 
 
 def bumpy(nodes: int = 40) -> Tensor:
-    """An uneven ball's sdf on a lattice over [-0.9, 0.9]^3, twice [2, R, R, R]."""
+    """Return the SDF grid of a bumpy ball over [-0.9, 0.9]^3, repeated [2, R, R, R]."""
     axis = torch.linspace(-0.9, 0.9, nodes)
     x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
     away = (x**2 + y**2 + z**2).sqrt()
     return (away - RADIUS + 0.03 * torch.sin(5 * x + 3 * y) * torch.cos(4 * z)).expand(2, -1, -1, -1)
 
 
-def test_the_surface_shows_normals_and_depths(ball: tuple[Fields, Tensor]) -> None:
+def test_the_surface_shows_normals_and_depths(ball: tuple[FieldDecoder, Tensor]) -> None:
     fields, planes = ball
     where = scenes()
     points, depth = hits(where)
@@ -176,8 +176,8 @@ def test_the_surface_shows_normals_and_depths(ball: tuple[Fields, Tensor]) -> No
     torch.testing.assert_close(strided.normal, drawn.normal[:, :, 3::4, 1::4], rtol=0, atol=1e-5)
 
 
-def test_the_lattice_learns_from_the_surface_s_normals_and_depths(ball: tuple[Fields, Tensor]) -> None:
-    """Against finite differences, away from the rim, where pixels are won and lost."""
+def test_the_lattice_learns_from_the_surface_s_normals_and_depths(ball: tuple[FieldDecoder, Tensor]) -> None:
+    """Against finite differences, away from the silhouette, where coverage changes."""
     fields, planes = ball
     where, sdf = scenes(), bumpy()
     draw = torch.Generator().manual_seed(1)
@@ -187,7 +187,7 @@ def test_the_lattice_learns_from_the_surface_s_normals_and_depths(ball: tuple[Fi
     kept = surface(fields, planes, where, sdf, 0.9, 32).opacity.flatten(0, 1)[:, None]
     inner = -torch.nn.functional.max_pool2d(-kept, 5, 1, 2).unflatten(0, (2, 4))[
         :, :, 0
-    ]  # five pixels' worth
+    ]  # eroded by two pixels
 
     def shown(sdf: Tensor, shrink: float) -> tuple[Tensor, Tensor]:
         drawn = surface(fields, planes, where, sdf, 0.9, 32, shape_shrink=shrink)
@@ -208,17 +208,17 @@ def test_the_lattice_learns_from_the_surface_s_normals_and_depths(ball: tuple[Fi
 
 
 def test_pieces_leave_colours_and_their_gradients_as_they_are(
-    ball: tuple[Fields, Tensor], monkeypatch: pytest.MonkeyPatch
+    ball: tuple[FieldDecoder, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fields, planes = ball
     planes.requires_grad_()
     points = torch.rand(2, 300, 3) * 2 - 1
     where = torch.rand(2, 300) < 0.7
     outcomes = []
-    for piece in (rendering.PIECE, 64):
-        monkeypatch.setattr(rendering, "PIECE", piece)
-        rgb = ask_colors(fields, planes, points, where)
+    for piece in (rendering.CHUNK, 64):
+        monkeypatch.setattr(rendering, "CHUNK", piece)
+        rgb = query_colors(fields, planes, points, where)
         gradients = torch.autograd.grad(rgb.square().sum(), [planes, *fields.color.parameters()])
         outcomes.append((rgb.detach(), *gradients))
-    for found, wanted in zip(*outcomes, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    for actual, expected in zip(*outcomes, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)

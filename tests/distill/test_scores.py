@@ -1,4 +1,4 @@
-"""Score distillation against a plain transcription of its formulas and the public numbers."""
+"""Score distillation against a plain float64 implementation and the public implementation."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from triplaneturbo.distill.scores import ScoreSettings, direction, draw, score_gradients, shifted
+from triplaneturbo.distill.scores import ScoreSettings, direction, draw, score_gradients, shift_timesteps
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.closed_form import ClosedFormRGB
-from triplaneturbo.world.sizes import make_scheduler
+from triplaneturbo.toyworld.training.sizes import make_scheduler
 
 ALPHAS = make_scheduler().alphas_cumprod
-RATIO = 0.1  # RichDreamer's, which alone has one
+RATIO = 0.1  # shift of RichDreamer; the other teachers use 0
 
 
 class Formula:
-    """A denoiser of colours that is a formula in what it is shown; counts its calls."""
+    """A teacher with an analytic prediction that records its calls."""
 
     name, alphas = "formula", ALPHAS
     reads: tuple[str, ...] = ("rgb",)
@@ -32,10 +32,10 @@ class Formula:
     def __init__(self) -> None:
         self.calls: list[tuple[list[int], bool]] = []
 
-    def encode(self, seen: Seen, scenes: Scenes, generator: torch.Generator) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, generator: torch.Generator) -> Tensor:
         return seen.rgb.movedim(-1, 2) * 3 - 1
 
-    def condition(self, seen: Seen, scenes: Scenes) -> float:
+    def condition(self, seen: Renderings, scenes: SceneBatch) -> float:
         return 0.4
 
     def predict(
@@ -47,14 +47,14 @@ class Formula:
 
 
 class Cosine:
-    """A critic that is a formula."""
+    """A critic with an analytic prediction."""
 
     def predict(self, noisy: Tensor, times: Tensor, condition: Any) -> Tensor:
         return torch.cos(noisy) * condition
 
 
 class Told:
-    """A denoiser that answers what it was told, whatever it is shown: with the caption, without, later."""
+    """A teacher with fixed predictions: conditional, unconditional and at the later timestep."""
 
     name, alphas = "told", ALPHAS
     reads: tuple[str, ...] = ("rgb",)
@@ -62,10 +62,10 @@ class Told:
     def __init__(self, text: Tensor, free: Tensor, later: Tensor) -> None:
         self.text, self.free, self.later = text, free, later
 
-    def encode(self, seen: Seen, scenes: Scenes, generator: torch.Generator) -> Tensor:
+    def encode(self, seen: Renderings, scenes: SceneBatch, generator: torch.Generator) -> Tensor:
         return seen.rgb
 
-    def condition(self, seen: Seen, scenes: Scenes) -> None:
+    def condition(self, seen: Renderings, scenes: SceneBatch) -> None:
         return None
 
     def predict(
@@ -74,8 +74,10 @@ class Told:
         return (self.text, self.free) if guided else (self.later, None)
 
 
-def where(batch: int, views: int) -> Scenes:
-    return Scenes(["x"] * batch, orbit(torch.zeros(batch * views), 0.0, 2.0), views, torch.zeros(batch, 3))
+def where(batch: int, views: int) -> SceneBatch:
+    return SceneBatch(
+        ["x"] * batch, orbit(torch.zeros(batch * views), 0.0, 2.0), views, torch.zeros(batch, 3)
+    )
 
 
 def seeded(seed: int = 5) -> torch.Generator:
@@ -83,11 +85,11 @@ def seeded(seed: int = 5) -> torch.Generator:
 
 
 def transcribed(z: Tensor, teacher: Formula, settings: ScoreSettings) -> Tensor:
-    """g for z [B, n, ...], one image after the other in float64, drawn as `draw` draws."""
-    chance = seeded()
-    times = torch.randint(settings.low, settings.high, (len(z),), generator=chance)
-    noise = torch.randn(z.shape, generator=chance).double()
-    u = torch.rand(len(z), generator=chance).tolist()
+    """Compute g for z [B, n, ...] image by image in float64, with the random draws of `draw`."""
+    rng = seeded()
+    times = torch.randint(settings.low, settings.high, (len(z),), generator=rng)
+    noise = torch.randn(z.shape, generator=rng).double()
+    u = torch.rand(len(z), generator=rng).tolist()
     out = torch.zeros_like(z, dtype=torch.float64)
     for b, t in enumerate(times.tolist()):
         delta = settings.shift * (t - settings.low)
@@ -141,33 +143,33 @@ def test_the_direction_is_the_transcription_s(
     torch.testing.assert_close(g.double(), transcribed(z, teacher, settings), rtol=2e-4, atol=2e-5)
     assert error > 0
     assert len(teacher.calls) == (2 if kind == "asd" and shift else 1)
-    assert teacher.calls[0][1] == (guidance != 1 or kind == "csd")  # what is not needed is not asked for
+    assert teacher.calls[0][1] == (guidance != 1 or kind == "csd")  # unneeded predictions are skipped
     assert all(100 <= t < 980 for t in teacher.calls[0][0])
 
 
 def test_gradients_are_means_over_scenes_and_views_times_the_weight() -> None:
     settings = ScoreSettings(guidance=2.0, weight=0.7)
-    scenes, seen = where(3, 2), Seen(torch.rand(3, 2, 4, 4, 3), torch.ones(3, 2, 4, 4))
+    scenes, seen = where(3, 2), Renderings(torch.rand(3, 2, 4, 4, 3), torch.ones(3, 2, 4, 4))
     teacher = Formula()
-    found = score_gradients(teacher, seen, scenes, settings, seeded())
+    actual = score_gradients(teacher, seen, scenes, settings, seeded())
     z = teacher.encode(seen, scenes, seeded())
     g, error = direction(teacher, z, 0.4, settings, draw(z, settings, 999, seeded()))
-    assert list(found.by_field) == ["rgb"]
+    assert list(actual.by_field) == ["rgb"]
     # z = 3 rgb - 1, so a gradient on z counts three times.
-    torch.testing.assert_close(found.by_field["rgb"], g.movedim(2, -1) * (3 * 0.7 / (3 * 2)))
-    assert found.error == error
+    torch.testing.assert_close(actual.by_field["rgb"], g.movedim(2, -1) * (3 * 0.7 / (3 * 2)))
+    assert actual.error == error
     assert not seen.rgb.requires_grad
     summed = score_gradients(teacher, seen, scenes, replace(settings, sum_scenes=True), seeded())
-    torch.testing.assert_close(summed.by_field["rgb"], found.by_field["rgb"] * 3)
+    torch.testing.assert_close(summed.by_field["rgb"], actual.by_field["rgb"] * 3)
 
 
 def test_ism_follows_the_path_of_inversion() -> None:
-    """Against the same path walked for one image after the other, in float64."""
+    """Against image-by-image inversion in float64."""
     settings = ScoreSettings("ism", guidance=7.5, low=30, high=900, stride=150, interval=60)
     z = torch.randn(4, 2, 3, 4, 4)
     draws = draw(z, settings, 999, seeded())
     draws = replace(draws, times=torch.tensor([40, 350, 360, 861]))  # no step, some, one that just fits
-    found, _ = direction(Formula(), z, 0.4, settings, draws)
+    actual, _ = direction(Formula(), z, 0.4, settings, draws)
     for b, t in enumerate(draws.times.tolist()):
         turn = max(t - 60, 0)
         stops = [*range(150, turn, 150), turn] if turn else []
@@ -184,17 +186,17 @@ def test_ism_follows_the_path_of_inversion() -> None:
             first = torch.sin(noisy) + 7.5 * (torch.tanh(noisy * 0.4 + t / 1000) - torch.sin(noisy))
             w = (z[b, v] - (noisy - sigma * first) / alpha).abs().mean()
             g = sigma / alpha * (first - noise) / (w + 0.1)
-            torch.testing.assert_close(found[b, v].double(), g, rtol=2e-4, atol=2e-5)
+            torch.testing.assert_close(actual[b, v].double(), g, rtol=2e-4, atol=2e-5)
 
 
 def test_vsd_asks_for_a_critic() -> None:
-    scenes, seen = where(1, 2), Seen(torch.rand(1, 2, 4, 4, 3), torch.ones(1, 2, 4, 4))
+    scenes, seen = where(1, 2), Renderings(torch.rand(1, 2, 4, 4, 3), torch.ones(1, 2, 4, 4))
     with pytest.raises(ValueError, match="needs a critic"):
         score_gradients(Formula(), seen, scenes, ScoreSettings("vsd"), seeded())
 
 
 def test_scores_repeat_and_follow_their_seed() -> None:
-    scenes, seen = where(2, 2), Seen(torch.rand(2, 2, 4, 4, 3), torch.ones(2, 2, 4, 4))
+    scenes, seen = where(2, 2), Renderings(torch.rand(2, 2, 4, 4, 3), torch.ones(2, 2, 4, 4))
     first, again, other = (
         score_gradients(Formula(), seen, scenes, ScoreSettings(), seeded(s)).by_field["rgb"]
         for s in (1, 1, 2)
@@ -205,17 +207,17 @@ def test_scores_repeat_and_follow_their_seed() -> None:
 
 @pytest.mark.parametrize("kind", ["asd", "sds"])
 def test_a_single_picture_is_what_the_scores_lead_to(kind: Any) -> None:
-    """With one picture as data, both lead straight from what is rendered to that picture."""
+    """With a single data point, gradients point from the rendering to that image."""
     picture = torch.rand(1, 2, 4, 4, 3)
 
-    def data(captions: Any, scenes: Scenes, seen: Seen, reads: Any) -> list[Seen]:
-        return [Seen(picture, torch.ones(1, 2, 4, 4))]
+    def data(captions: Any, scenes: SceneBatch, seen: Renderings, reads: Any) -> list[Renderings]:
+        return [Renderings(picture, torch.ones(1, 2, 4, 4))]
 
     teacher = ClosedFormRGB(ALPHAS, data)
-    scenes, seen = where(1, 2), Seen(torch.rand(1, 2, 4, 4, 3), torch.ones(1, 2, 4, 4))
+    scenes, seen = where(1, 2), Renderings(torch.rand(1, 2, 4, 4, 3), torch.ones(1, 2, 4, 4))
     settings = ScoreSettings(kind, shift=0.5, low=20)
     slope = score_gradients(teacher, seen, scenes, settings, seeded()).by_field["rgb"]
-    # Views weigh differently, w(t) being theirs.
+    # Per view, as w differs between views.
     same = torch.cosine_similarity(slope.flatten(2), (seen.rgb - picture).flatten(2), dim=2)
     assert (same > 0.999).all()
 
@@ -227,13 +229,13 @@ def test_shifts_are_the_public_implementation_s(parity: Path, monkeypatch: pytes
         settings = ScoreSettings(shift=RATIO if row["module"] == "rd" else 0.0, low=row["min_step"])
         drawn = torch.tensor(row["u"])
         monkeypatch.setattr(torch, "rand", lambda *_, drawn=drawn, **__: drawn)
-        assert shifted(torch.tensor(row["t"]), settings, 999, seeded()).tolist() == row["t_plus"]
+        assert shift_timesteps(torch.tensor(row["t"]), settings, 999, seeded()).tolist() == row["t_plus"]
 
 
 def test_shifts_stay_among_the_timesteps() -> None:
     settings = ScoreSettings(shift=5.0, low=20)
     times = torch.arange(1000).repeat(20)
-    later = shifted(times, settings, 999, seeded())
+    later = shift_timesteps(times, settings, 999, seeded())
     assert (later >= times.clamp_min(1)).all()
     assert int(later.max()) <= 999
     assert torch.equal(later[times <= 20], times[times <= 20].clamp_min(1))
@@ -243,10 +245,10 @@ def test_shifts_stay_among_the_timesteps() -> None:
 @pytest.mark.parametrize("number", [0, 1, 2])
 @pytest.mark.parametrize("name", ["mv", "sd", "rd"])
 def test_released_gradients(parity: Path, name: str, number: int) -> None:
-    """The released variant, scene by scene: our mean over B scenes is 1 / B of its sum over them."""
+    """The released variant, scene by scene: it sums over scenes where ours averages."""
     case = load_file(parity / "asd" / f"{name}_case_{number}.safetensors")
     views = 1 if name == "sd" else 4
-    z, wanted, text, free, later = (
+    z, expected, text, free, later = (
         case[
             f"{name}_latents" if key == "z" else key if key == "grad_latents" else f"{name}_{key}"
         ].unflatten(0, (-1, views))
@@ -259,8 +261,8 @@ def test_released_gradients(parity: Path, name: str, number: int) -> None:
         teacher = Told(text[i : i + 1], free[i : i + 1], later[i : i + 1])
         teacher.alphas = case["alphas_cumprod"]
         at = replace(settings, low=t, high=t + 1)
-        seen = Seen(z[i : i + 1], torch.ones(1, views, 1, 1))
-        found = score_gradients(teacher, seen, where(1, views), at, seeded())
-        torch.testing.assert_close(found.by_field["rgb"], wanted[i : i + 1], rtol=1e-5, atol=1e-5)
+        seen = Renderings(z[i : i + 1], torch.ones(1, views, 1, 1))
+        actual = score_gradients(teacher, seen, where(1, views), at, seeded())
+        torch.testing.assert_close(actual.by_field["rgb"], expected[i : i + 1], rtol=1e-5, atol=1e-5)
         error = case["dmd_weight_w"].unflatten(0, (-1, views))[i].mean()
-        assert found.error == pytest.approx(float(error), rel=1e-5, abs=1e-5)
+        assert actual.error == pytest.approx(float(error), rel=1e-5, abs=1e-5)

@@ -1,4 +1,4 @@
-"""A student of any model: what learns is float32, and savings of memory leave its gradients as they are."""
+"""Preparation of students: trained parameters are float32, and memory savings preserve gradients."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.distill import toy
-from tests.tiny import tiny_model
+from tests.helpers import toy
+from tests.helpers.tiny import tiny_model
 from triplaneturbo.distill.prd import Student
 from triplaneturbo.distill.settings import Tuning
 from triplaneturbo.distill.student import cast_frozen, load_student
 from triplaneturbo.errors import UserError
-from triplaneturbo.generator.adapter import ADAPTER_NAME, adapter_tensors, save_adapter, set_adapter_tensors
-from triplaneturbo.generator.config import GeneratorConfig
-from triplaneturbo.generator.folded import Folded
-from triplaneturbo.generator.remembered import Remembered
-from triplaneturbo.models import SMALL
+from triplaneturbo.models.adapter import ADAPTER_NAME, adapter_tensors, save_adapter, set_adapter_tensors
+from triplaneturbo.models.catalog import SMALL
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.models.merged_lora import MergedLora
+from triplaneturbo.models.text_embedding_cache import TextEmbeddingCache
 
 CPU = torch.device("cpu")
 
 
 def gradients(student: Student, count: int = 2) -> tuple[Tensor, dict[str, Tensor]]:
-    """Planes of two prompts and the gradients of all that learns, of a fixed loss."""
+    """Return planes of two prompts and the gradients of a fixed loss."""
     generator = student.generator
     draw = torch.Generator().manual_seed(1)
     latents = generator.draw_latents(count, draw)
@@ -40,7 +40,7 @@ def gradients(student: Student, count: int = 2) -> tuple[Tensor, dict[str, Tenso
 
 
 def stirred(frozen: torch.dtype = torch.float32, checkpointing: bool = False) -> Student:
-    """The toy's student, an adapter that changes something in it."""
+    """Create the toy student with a nonzero adapter."""
     student = toy.student()
     generator = student.generator
     draw = torch.Generator().manual_seed(2)
@@ -52,22 +52,22 @@ def stirred(frozen: torch.dtype = torch.float32, checkpointing: bool = False) ->
     if frozen != torch.float32:
         cast_frozen(generator, frozen)
     generator.recompute(checkpointing)
-    return Student(generator, Folded(generator, live=frozen != torch.float32), toy.embed)
+    return Student(generator, MergedLora(generator, live=frozen != torch.float32), toy.embed)
 
 
-def apart(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
-    """The largest distance between gradients of the same parameter, relative to its gradient's length."""
-    assert found.keys() == wanted.keys()
-    return max(float((found[name] - value).norm() / value.norm()) for name, value in wanted.items())
+def apart(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """Return the largest relative error between gradients of the same parameter."""
+    assert actual.keys() == expected.keys()
+    return max(float((actual[name] - value).norm() / value.norm()) for name, value in expected.items())
 
 
 def test_checkpointing_leaves_gradients_as_they_are() -> None:
-    planes, wanted = gradients(stirred())
-    other, found = gradients(stirred(checkpointing=True))
+    planes, expected = gradients(stirred())
+    other, actual = gradients(stirred(checkpointing=True))
     torch.testing.assert_close(other, planes, rtol=0, atol=1e-5)
-    assert apart(found, wanted) < 1e-4
-    assert any("lora_A" in name for name in found)
-    assert any("embedding" in name for name in found)
+    assert apart(actual, expected) < 1e-4
+    assert any("lora_A" in name for name in actual)
+    assert any("embedding" in name for name in actual)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -75,19 +75,19 @@ def test_checkpointing_leaves_gradients_as_they_are() -> None:
 def test_halves_that_are_frozen_leave_gradients_close(
     frozen: torch.dtype, near: float, checkpointing: bool
 ) -> None:
-    _, wanted = gradients(stirred())
+    _, expected = gradients(stirred())
     student = stirred(frozen, checkpointing)
-    _, found = gradients(student)
-    assert apart(found, wanted) < near
+    _, actual = gradients(student)
+    assert apart(actual, expected) < near
     for name, parameter in student.generator.named_parameters():
         if parameter.requires_grad:
             assert parameter.dtype == torch.float32, name
-    assert {value.dtype for value in found.values()} == {torch.float32}
+    assert {value.dtype for value in actual.values()} == {torch.float32}
     assert student.generator.dtype == frozen
 
 
 def test_a_change_smaller_than_a_half_can_hold_is_felt() -> None:
-    """Merged into weights of half precision it would be lost."""
+    """Merging into half-precision weights would lose the change."""
     students = [stirred(torch.bfloat16) for _ in range(2)]
     with torch.no_grad():
         for name, parameter in students[1].generator.named_parameters():
@@ -109,10 +109,10 @@ def test_what_learns_is_not_rounded_on_the_way() -> None:
 @pytest.mark.parametrize("frozen", [torch.float32, torch.bfloat16])
 def test_the_built_in_model_goes_on_from_its_own_adapter(frozen: torch.dtype) -> None:
     student = load_student(SMALL, None, CPU, frozen=frozen, checkpointing=True)
-    wanted = {name: value.float() for name, value in load_file(SMALL / ADAPTER_NAME).items()}
-    found = adapter_tensors(student.generator)
-    assert found.keys() == wanted.keys()
-    assert all(torch.equal(found[name].float(), value) for name, value in wanted.items())
+    expected = {name: value.float() for name, value in load_file(SMALL / ADAPTER_NAME).items()}
+    actual = adapter_tensors(student.generator)
+    assert actual.keys() == expected.keys()
+    assert all(torch.equal(actual[name].float(), value) for name, value in expected.items())
     _, learned = gradients(student, 1)
     assert all(value.isfinite().all() for value in learned.values())
     learning = {name for name, p in student.generator.named_parameters() if p.requires_grad}
@@ -167,8 +167,11 @@ def test_another_adapter_to_begin_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"adapter": Path("nowhere.safetensors")}, "There is no file nowhere"),
-        ({"adapter": Path("nowhere.safetensors"), "tuning": "full"}, "Full tuning has no adapter"),
+        ({"adapter": Path("nowhere.safetensors")}, "File not found: nowhere"),
+        (
+            {"adapter": Path("nowhere.safetensors"), "tuning": "full"},
+            "Full tuning cannot start from an adapter",
+        ),
     ],
 )
 def test_what_cannot_be_begun_with(how: dict, said: str) -> None:
@@ -179,7 +182,7 @@ def test_what_cannot_be_begun_with(how: dict, said: str) -> None:
 def test_an_adapter_without_planes_of_its_own_is_not_gone_on_with_as_peta(tmp_path: Path) -> None:
     model = tiny_model(tmp_path / "model", world=False)
     replace(GeneratorConfig.load(model), plane_lora=False).save(model)
-    with pytest.raises(UserError, match="choose lora tuning"):
+    with pytest.raises(UserError, match="use lora tuning"):
         load_student(model, None, CPU)
     assert load_student(model, None, CPU, tuning="lora").generator.adapter_layers()
 
@@ -191,7 +194,7 @@ def test_texts_are_encoded_once_and_the_oldest_are_forgotten() -> None:
         asked.append(texts)
         return torch.stack([torch.full((3, 2), float(len(text))) for text in texts])
 
-    remembered = Remembered(embed, CPU, most=2)
+    remembered = TextEmbeddingCache(embed, CPU, max_size=2)
     assert remembered(["a", "bb", "a"])[:, 0, 0].tolist() == [1, 2, 1]
     assert remembered(["bb"]).shape == (1, 3, 2)
     assert asked == [["a"], ["bb"]]

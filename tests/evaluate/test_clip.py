@@ -1,4 +1,4 @@
-"""Retrieval with a CLIP of open_clip's classes: ranks, averaged views, its folder."""
+"""CLIP evaluation: ranks, averaged views, saving and loading."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import CLIPTokenizer
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.evaluate.clip import Clip, rank
-from triplaneturbo.world.tokenizer import train_tokenizer
+from triplaneturbo.toyworld.captions.tokenizer import train_tokenizer
 
 TEXTS = ["a red mushroom", "a blue mushroom", "a tall green chair on a box"]
 
@@ -31,7 +31,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
 
 
 def plain_rank(embeds: torch.Tensor, captions: torch.Tensor, right: torch.Tensor) -> list[int]:
-    """The slow twin: captions sorted by nearness, the right one last among equals."""
+    """Slow reference: captions sorted by similarity, the right one last among equals."""
     ranks = []
     for embed, one in zip(embeds, right.tolist(), strict=True):
         near = [(-float(embed @ caption), i == one) for i, caption in enumerate(captions)]
@@ -85,15 +85,15 @@ def test_a_saved_clip_judges_the_same(clip: Clip, tmp_path: Path) -> None:
 
 
 def test_a_missing_or_broken_folder_is_told(clip: Clip, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no CLIP in"):
+    with pytest.raises(UserError, match="No CLIP model found in"):
         Clip.load(tmp_path / "nowhere")
     clip.save(tmp_path)
     config = tmp_path / "clip.json"
     other = json.loads(config.read_text())
     other["embed_dim"] = 30
     config.write_text(json.dumps(other))
-    with pytest.raises(UserError, match="broken"):
+    with pytest.raises(UserError, match="is invalid"):
         Clip.load(tmp_path)
     config.write_text("{")
-    with pytest.raises(UserError, match="broken"):
+    with pytest.raises(UserError, match="is invalid"):
         Clip.load(tmp_path)

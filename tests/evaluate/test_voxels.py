@@ -1,4 +1,4 @@
-"""What a mesh fills, against geometry known in closed form and against a slow twin."""
+"""Voxelization against geometry in closed form and against a slow reference."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from triplaneturbo.evaluate.voxels import centres, filled, overlap
-from triplaneturbo.mesh.surface import marching_cubes
+from triplaneturbo.mesh.extraction.marching_cubes import marching_cubes
 
 
 def ball(centre: tuple[float, float, float], radius: float, resolution: int = 80) -> tuple[Tensor, Tensor]:
@@ -20,7 +20,7 @@ def ball(centre: tuple[float, float, float], radius: float, resolution: int = 80
 
 
 def by_solid_angle(vertices: Tensor, faces: Tensor, size: int) -> np.ndarray:
-    """The slow twin: how often the surface encloses each voxel's middle, by the solid angles of its faces."""
+    """Slow reference: the winding number of each voxel's centre, by the solid angles of the faces."""
     axis = centres(size)
     corners = vertices.double().numpy()[faces.numpy()]  # [F, 3, 3]
     inside = np.zeros((size, size, size), dtype=bool)
@@ -51,7 +51,7 @@ def test_two_balls_overlap_as_the_closed_form_says() -> None:
 
 @pytest.mark.parametrize(
     "resolution", [13, 16, 25]
-)  # 13 and 25: nodes that coincide with voxels' middles or lie in their planes
+)  # 13 and 25: nodes that coincide with voxel centres or are in their planes
 def test_parity_with_solid_angles(resolution: int) -> None:
     axis = torch.linspace(-1, 1, resolution)
     x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")

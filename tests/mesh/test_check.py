@@ -1,4 +1,4 @@
-"""The check for printing, against trimesh and a plain count of edges."""
+"""Printability check against trimesh and a brute-force count of edges."""
 
 from collections import Counter
 
@@ -7,15 +7,15 @@ import pytest
 import torch
 import trimesh
 
-from tests.mesh.shapes import textured
-from tests.mesh.solids import blob, chair, surface, torus
-from tests.mesh.test_clean import ball, from_trimesh, joined, to_trimesh
-from tests.mesh.voxels import random_voxels, voxel_surface
+from tests.helpers.shapes import textured
+from tests.helpers.solids import blob, chair, surface, torus
+from tests.helpers.voxel_sets import random_voxels, voxel_surface
+from tests.mesh.processing.test_clean import ball, from_trimesh, joined, to_trimesh
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.check import Check, check, edge_faults
-from triplaneturbo.mesh.clean import tidy
-from triplaneturbo.mesh.formats import Placement
+from triplaneturbo.mesh.io import Placement
 from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.mesh.processing.clean import tidy
 
 
 def slow_faults(faces):
@@ -57,7 +57,7 @@ def test_a_solid_against_trimesh(solid):
 
 def test_seams_of_an_atlas_count_as_joined_and_far_away_is_as_good_as_here():
     mesh = textured()
-    shape = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy())  # it joins, too
+    shape = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy())  # it welds vertices, too
     for move in (0.0, 50.0):
         found = check(mesh.replace(vertices=mesh.vertices + move))
         assert found.printable
@@ -88,16 +88,16 @@ def broken():
         trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2], [2, 1, 0]], process=False)
     )
     return {
-        "hole": (mesh.replace(faces=mesh.faces[1:]), "3 edges have no second face"),
+        "hole": (mesh.replace(faces=mesh.faces[1:]), "3 edges border a hole"),
         "crowded": (mesh.replace(faces=double), "3 edges have more than two faces"),
         "turned": (
             mesh.replace(faces=torch.cat((mesh.faces[:1].flip(1), mesh.faces[1:]))),
-            "3 edges have faces that disagree on what is outside",
+            "3 edges join faces of opposite orientation",
         ),
         "flat": (mesh.replace(vertices=flat), "1 face has no area"),
         "inside out": (mesh.replace(faces=mesh.faces.flip(1)), "it is inside out"),
         "no volume": (sheet, "it encloses no volume"),
-        "empty": (mesh.replace(faces=mesh.faces[:0]), "there are no faces"),
+        "empty": (mesh.replace(faces=mesh.faces[:0]), "the mesh has no faces"),
     }
 
 

@@ -1,4 +1,4 @@
-"""Files as other programs open them: Blender, headless, with its importers as they are set, and assimp.
+"""Import of the files in other programs: headless Blender with default import settings, and assimp.
 
 Both come with Debian (apt install blender python3-numpy assimp-utils). What is missing skips the tests that
 need it.
@@ -19,19 +19,19 @@ import pytest
 import trimesh
 from PIL import Image
 
-from tests.pace import patience
-from triplaneturbo.generator.weights import load_model
-from triplaneturbo.mesh.clean import weld
-from triplaneturbo.mesh.formats import SUFFIXES, Placement, save
+from tests.helpers.pace import patience
+from tests.helpers.paths import HELPERS
+from triplaneturbo.mesh.io import Placement, save
+from triplaneturbo.mesh.io.registry import suffixes
 from triplaneturbo.mesh.mesh import Mesh
-from triplaneturbo.models import SMALL
+from triplaneturbo.mesh.processing.clean import weld
+from triplaneturbo.models.catalog import SMALL
+from triplaneturbo.models.weights import load_model
 from triplaneturbo.pipeline import Pipeline
 
 SIZE = 0.25  # metres
-NUMBERS = {
-    "stl": 1000
-}  # by how much an STL's are larger: it is in millimetres, and Blender and assimp ask no unit
-SCRIPT = Path(__file__).with_name("blender_import.py")
+NUMBERS = {"stl": 1000}  # an STL is in millimetres, and Blender and assimp ignore units
+SCRIPT = HELPERS / "blender_import.py"
 
 Files = dict[tuple[str, str], Path]
 Report = dict[str, dict[str, Any]]
@@ -48,7 +48,7 @@ def files(mushroom: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Files:
     folder = tmp_path_factory.mktemp("files")
     found = {}
     for up in "yz":
-        for kind, suffix in SUFFIXES.items():
+        for kind, suffix in suffixes().items():
             path = save(mushroom, folder / f"{up}{suffix}", placement=Placement(SIZE, up, "ground"))
             if kind == "obj":
                 with zipfile.ZipFile(path) as archive:
@@ -60,7 +60,7 @@ def files(mushroom: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 @pytest.fixture(scope="module")
 def blender(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Report:
-    """What Blender has after importing each file, by path; the GLB's "picture" is the path of a rendering."""
+    """Blender's description of each imported file by path; the GLB's "picture" is the path of a rendering."""
     program = shutil.which("blender")
     if program is None:
         pytest.skip("Blender is not installed (apt install blender python3-numpy)")
@@ -80,7 +80,7 @@ def blender(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 
 def imported(blender: Report, path: Path) -> dict[str, Any]:
-    """Return what Blender has of a file; skip the test if this Blender cannot import it."""
+    """Return Blender's description of a file; skip the test if this Blender cannot import it."""
     found = blender[str(path)]
     if "missing" in found:
         pytest.skip(found["missing"])
@@ -88,14 +88,14 @@ def imported(blender: Report, path: Path) -> dict[str, Any]:
 
 
 def extents(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
-    """Where the object should stand with z up and its front toward -y: lowest and highest corner."""
+    """Expected bounding box with z up and the front toward -y."""
     low, high = mesh.bounds.double().numpy()
     x, y, z = (high - low) * SIZE / max(high - low)
     return np.array([-y / 2, -x / 2, 0]), np.array([y / 2, x / 2, z])
 
 
 UPRIGHT = [("glb", "y"), ("glb", "z"), ("obj", "y"), ("ply", "z"), ("stl", "z")]
-# Without an axis of their own, PLY and STL lie as they are; and an OBJ is taken to have y up.
+# PLY and STL declare no up axis and are imported unchanged; an OBJ is assumed to have y up.
 LYING = [("obj", "z"), ("ply", "y"), ("stl", "y")]
 
 
@@ -117,11 +117,11 @@ def test_what_the_other_axis_is_for(
 ) -> None:
     found = imported(blender, files[kind, up])
     sides = np.subtract(found["high"], found["low"]) / NUMBERS.get(kind, 1)
-    assert sides[2] == pytest.approx(extents(mushroom)[1][1] * 2, abs=1e-6)  # it is the depth that stands up
+    assert sides[2] == pytest.approx(extents(mushroom)[1][1] * 2, abs=1e-6)  # the depth points up
     assert max(sides) == pytest.approx(SIZE)
 
 
-@pytest.mark.parametrize("kind", SUFFIXES)
+@pytest.mark.parametrize("kind", suffixes())
 def test_blender_has_all_of_it(blender: Report, files: Files, mushroom: Mesh, kind: str) -> None:
     found = imported(blender, files[kind, "y"])
     assert mushroom.texture is not None
@@ -136,7 +136,7 @@ def test_blender_has_all_of_it(blender: Report, files: Files, mushroom: Mesh, ki
     assert found["colors"] == int(kind == "ply")
     image = {"size": list(mushroom.texture.shape[1::-1]), "space": "sRGB"}
     assert found["base"] == (image if textured else None)
-    if split:  # of an OBJ's normal map (norm) Blender takes no notice
+    if split:  # Blender ignores the normal map of an OBJ (norm)
         assert found["normal"] == {"size": list(mushroom.normal_map.shape[1::-1]), "space": "Non-Color"}
 
 
@@ -200,7 +200,7 @@ def test_assimp_makes_the_same_solid_of_it(files: Files, mushroom: Mesh, kind: s
 
 @pytest.mark.parametrize("unwrap", ["fast", "xatlas"])
 def test_tangents_are_those_of_blender(tmp_path: Path, unwrap: str) -> None:
-    """MikkTSpace's, up to the bits that Blender keeps of a normal."""
+    """Tangents match MikkTSpace's, up to the precision of Blender's normals."""
     program = shutil.which("blender")
     if program is None:
         pytest.skip("Blender is not installed (apt install blender)")
@@ -212,7 +212,7 @@ def test_tangents_are_those_of_blender(tmp_path: Path, unwrap: str) -> None:
     lists = {"vertices": mesh.vertices, "normals": mesh.normals, "uv": upward, "faces": mesh.faces}
     source, target = tmp_path / "mesh.json", tmp_path / "tangents.json"
     source.write_text(json.dumps({name: part.tolist() for name, part in lists.items()}))
-    script = Path(__file__).with_name("blender_tangents.py")
+    script = HELPERS / "blender_tangents.py"
     done = subprocess.run(
         [program, "-b", "--factory-startup", "--python-exit-code", "1", "-P", str(script)]
         + ["--", str(source), str(target)],

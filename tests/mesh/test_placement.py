@@ -1,13 +1,14 @@
-"""Size, up axis and origin of files, as trimesh reads them and against plain arithmetic."""
+"""Placement: size, up axis and origin of files read by trimesh, against explicit formulas."""
 
 import numpy as np
 import pytest
 import torch
 
-from tests.mesh.shapes import TURN, colored, textured
-from tests.mesh.test_formats import read, read_obj
+from tests.helpers.shapes import TURN, colored, textured
+from tests.mesh.io.test_formats import read, read_obj
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.formats import AS_MODELLED, SUFFIXES, Placement, encode, save
+from triplaneturbo.mesh.io import AS_MODELLED, Placement, encode, save
+from triplaneturbo.mesh.io.registry import suffixes, unit_of
 from triplaneturbo.mesh.mesh import Mesh
 
 KINDS = ["glb", "obj", "ply", "stl"]
@@ -16,7 +17,7 @@ OWN = {"glb": "m", "obj": "m", "ply": "m", "stl": "mm", "usdz": "m"}
 
 
 def extents(data, kind, unit=None):
-    """Lowest and highest corner [2, 3] of what is in the file, in metres."""
+    """Return the bounding box [2, 3] of a file's contents, in metres."""
     return (read_obj(data) if kind == "obj" else read(data, kind)).bounds / PER_METRE[unit or OWN[kind]]
 
 
@@ -26,7 +27,7 @@ def off_centre():
 
 
 def placed(mesh, size, up, pivot):
-    """The plain way: corner by corner of the bounding box, in a file's axes."""
+    """Reference: the corners of the bounding box, in the axes of a file."""
     low, high = (np.array(corner.tolist()) for corner in mesh.bounds)
     scale = 1 if size is None else size / max(high - low)
     move = {
@@ -74,7 +75,7 @@ def test_nothing_asked_for_is_the_file_as_it_always_was(kind):
 def test_the_unit_changes_the_numbers_and_not_the_object(kind, unit):
     mesh, placement = off_centre(), Placement(0.12, "y", "ground", unit)
     written = "m" if kind == "glb" else unit
-    assert placement.unit_in(kind) == written
+    assert unit_of(kind, placement) == written
     bounds = extents(encode(mesh, kind, placement=placement), kind, written)
     np.testing.assert_allclose(bounds, placed(mesh, 0.12, "y", "ground"), atol=1e-6)
     if unit == OWN[kind]:
@@ -84,7 +85,7 @@ def test_the_unit_changes_the_numbers_and_not_the_object(kind, unit):
 
 
 def test_an_stl_is_in_millimetres_and_what_else_there_is_in_metres():
-    assert {kind: Placement().unit_in(kind) for kind in SUFFIXES} == OWN
+    assert {kind: unit_of(kind, Placement()) for kind in suffixes()} == OWN
     longest = (read(encode(textured(), "stl", placement=Placement(size=0.08)), "stl").extents).max()
     assert longest == pytest.approx(80, rel=1e-5)  # as a slicer reads it: 8 cm
 
@@ -106,12 +107,12 @@ def test_a_glb_has_y_up_whatever_is_asked_for():
 
 
 BAD = [
-    ({"up": "x"}, "choose one of the two"),
-    ({"up": None}, "choose one of the two"),
-    ({"pivot": "top"}, "model, centre or ground, not 'top'"),
-    *(({"unit": unit}, "auto, m, cm, mm, in, not") for unit in ("km", "", None, "MM", ["m"])),
+    ({"up": "x"}, "Invalid up axis 'x'"),
+    ({"up": None}, "Invalid up axis None"),
+    ({"pivot": "top"}, "pivot 'top'; choose one of model, centre, ground"),
+    *(({"unit": unit}, "choose one of auto, m, cm, mm, in") for unit in ("km", "", None, "MM", ["m"])),
     *(
-        ({"size": size}, "0.001 to 1000 metres")
+        ({"size": size}, "in metres, 0.001 to 1000")
         for size in (0.0, -1.0, 0.0009, 1001, float("nan"), float("inf"), "2", True)
     ),
 ]
@@ -129,5 +130,5 @@ def test_what_cannot_be_is_refused_before_anything_is_written(values, sentence, 
 
 def test_a_point_has_no_size():
     point = Mesh(torch.ones(3, 3), torch.tensor([[0, 1, 2]]))
-    with pytest.raises(UserError, match="cannot be given a size"):
+    with pytest.raises(UserError, match="cannot be scaled to a size"):
         encode(point, "glb", placement=Placement(size=1.0))

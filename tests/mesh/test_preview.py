@@ -1,4 +1,4 @@
-"""Pictures: silhouettes, orientation, colour and background, worked out independently."""
+"""Previews: silhouettes, orientation, colour and background against independent references."""
 
 import io
 
@@ -40,7 +40,7 @@ def card(texture, **parts):
 
 
 def middle(image, which):
-    """Row and column, 0 to 1, of the middle of the pixels in which the channel dominates."""
+    """Return row and column, 0 to 1, of the centroid of the pixels in which the channel dominates."""
     numbers = image.astype(int)
     others = numbers[..., [c for c in range(3) if c != which]].max(-1)
     return np.argwhere(numbers[..., which] > others + 60).mean(0) / image.shape[0]
@@ -59,7 +59,7 @@ def test_silhouette_of_a_ball_is_the_circle_it_should_be():
     assert (image[..., 3][away > radius + 1.5] == 0).all()
     assert image[..., 3].sum() / 255 == pytest.approx(np.pi * radius**2, rel=0.01)
     edge = image[..., 3][np.abs(away - radius) < 0.7]
-    assert ((edge > 0) & (edge < 255)).mean() > 0.3  # smoothed
+    assert ((edge > 0) & (edge < 255)).mean() > 0.3  # antialiased
 
 
 def test_the_thumbnail_shows_the_front_from_above_with_the_left_side_turned_in():
@@ -72,10 +72,10 @@ def test_the_thumbnail_shows_the_front_from_above_with_the_left_side_turned_in()
     )
     image = thumbnail(mesh, 200)
     nose, ear, hat = (middle(image, channel) for channel in range(3))
-    assert nose[1] < 0.5 < ear[1]  # three-quarter view: the front looks to the left of the picture
+    assert nose[1] < 0.5 < ear[1]  # three-quarter view: the front faces left
     assert nose[1] > 0.15
     assert hat[0] < 0.3
-    assert nose[0] > 0.5  # seen from above, what sticks out toward us is low in the picture
+    assert nose[0] > 0.5  # seen from above, parts that point to the viewer are low in the image
     assert (image[0, 0] == 255).all()
     covered = (image != 255).any(-1)
     rows, columns = np.flatnonzero(covered.any(1)), np.flatnonzero(covered.any(0))
@@ -106,7 +106,7 @@ def _first_camera(mesh):
     "color", [(200, 30, 30), (40, 160, 60), (128, 128, 128), (20, 20, 30), (240, 230, 200)]
 )
 def test_colours_look_as_authored(color):
-    """On what faces the camera the picture is about as bright as the texture, and never dark."""
+    """Surfaces that face the camera are about as bright as the texture, and never dark."""
     texture = np.full((8, 8, 3), color, np.uint8)
     image = render(card(texture), orbit(0, 0, 2, 40), 64)
     seen = image[24:40, 24:40].reshape(-1, 3).mean(0)
@@ -194,7 +194,7 @@ def test_sheets():
     assert sheet(images).shape == (8, 18, 3)
     assert sheet([np.zeros((2, 2, 4), np.uint8)] * 3, 2)[2:, 2:].sum() == 0
     for wrong in ([], [images[0], images[0][:2]]):
-        with pytest.raises(ValueError, match="pictures"):
+        with pytest.raises(ValueError, match="images must be"):
             sheet(wrong)
 
 

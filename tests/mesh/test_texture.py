@@ -1,4 +1,4 @@
-"""Baking: what the texels say, how gaps are filled, and what a viewer makes of the normal map."""
+"""Texture baking: colours of texels, dilation, and the normal map in a viewer's shading."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.fields_for_tests import mushroom
+from tests.helpers.fields import mushroom
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh import claim as claiming
-from triplaneturbo.mesh.atlas import GUTTER, lay_out
+from triplaneturbo.mesh.extraction.marching_cubes import marching_cubes
+from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.mesh.mesh import Mesh
-from triplaneturbo.mesh.nearest import flood, nearest_covered
-from triplaneturbo.mesh.sparse import extract
-from triplaneturbo.mesh.surface import marching_cubes
-from triplaneturbo.mesh.tangents import split_frames, to_tangent_space, vertex_tangents
-from triplaneturbo.mesh.texture import bake, gradient, paint
-from triplaneturbo.mesh.unwrap import unwrap
+from triplaneturbo.mesh.texture import bake, paint, sdf_gradient
+from triplaneturbo.mesh.uv import texel_ownership as claiming
+from triplaneturbo.mesh.uv.atlas import GUTTER, rasterize_atlas
+from triplaneturbo.mesh.uv.dilation import jump_flood, nearest_covered
+from triplaneturbo.mesh.uv.tangents import split_frames, to_tangent_space, vertex_tangents
+from triplaneturbo.mesh.uv.unwrap import unwrap
 
 SIZE = 512
 
 
 class Ball:
-    """A sphere of radius 0.7 with waves on it, coloured by place: smooth colours without a period."""
+    """A sphere of radius 0.7 with waves, coloured by position: smooth colours without a period."""
 
     def __init__(self, waves: float = 0.0) -> None:
         self.waves = waves
@@ -45,7 +45,7 @@ def ball(resolution: int = 32) -> Mesh:
 
 
 def looked_up(image: np.ndarray, uv: Tensor, level: int = 0) -> Tensor:
-    """An image's colours at uv [N, 2], filtered bilinearly, `level` halvings down: [N, 3] in [0, 1]."""
+    """Sample an image bilinearly at uv [N, 2] and mip level `level`: [N, 3] in [0, 1]."""
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
     for _ in range(level):
         pixels = F.avg_pool2d(pixels, 2)
@@ -82,7 +82,7 @@ def test_painted_vertices_say_what_the_field_says() -> None:
 
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
 def test_no_seam_shows_at_any_mip_level(baked: Mesh, level: int) -> None:
-    # Both sides of a seam: vertices at the same place with different uv.
+    # Both sides of a seam: vertices at the same position with different uv.
     colors = looked_up(baked.texture, baked.uv, level)
     wanted = Ball().rgb(baked.vertices)
     error = (colors - wanted).abs().max(1).values
@@ -90,7 +90,7 @@ def test_no_seam_shows_at_any_mip_level(baked: Mesh, level: int) -> None:
     # the tip of a narrow chart it reaches beyond the space between charts.
     assert (error.max() if level == 0 else error.quantile(0.98)) < 0.04 + 0.03 * level
     _, place, count = np.unique(baked.vertices.numpy(), axis=0, return_inverse=True, return_counts=True)
-    assert (count[place] > 1).sum() > 100  # there are seams to look at
+    assert (count[place] > 1).sum() > 100  # there are seams
 
 
 def test_no_part_of_the_image_is_left_blank(baked: Mesh) -> None:
@@ -100,7 +100,7 @@ def test_no_part_of_the_image_is_left_blank(baked: Mesh) -> None:
 
 
 def _by_loops(uv: np.ndarray, faces: np.ndarray, size: int) -> np.ndarray:
-    """The first face that holds each texel's centre, -1 where none does: one texel, one face at a time."""
+    """Reference: the first face that contains each texel's centre, or -1, one texel and face at a time."""
     found = np.full((size, size), -1)
     for row in range(size):
         for column in range(size):
@@ -118,14 +118,14 @@ def test_the_atlas_equals_one_made_by_loops() -> None:
     uv = torch.tensor([[0.1, 0.1], [0.6, 0.15], [0.2, 0.7], [0.7, 0.8], [0.9, 0.2], [0.95, 0.2], [0.9, 0.24]])
     faces = torch.tensor([[0, 1, 2], [2, 1, 3], [4, 5, 6]])
     wanted = _by_loops(uv.double().numpy(), faces.numpy(), 20)
-    atlas = lay_out(uv, faces, 20)
+    atlas = rasterize_atlas(uv, faces, 20)
     texels = atlas.texels.numpy()
     face, bary = atlas.face, atlas.bary
     found = np.full(400, -1)
     found[texels] = face.numpy()
     covered = wanted.reshape(-1) >= 0
     assert (found[covered] == wanted.reshape(-1)[covered]).all()
-    # The gutter: what is within two texels of a face, and no more; each at its face's nearest point.
+    # The gutter: exactly the texels within two texels of a face, each at the nearest point of its face.
     at = (uv[faces[face]] * bary[..., None]).sum(1) * 20
     centre = torch.from_numpy(np.stack((texels % 20, texels // 20), 1)) + 0.5
     distance = (at - centre).norm(dim=1)
@@ -147,16 +147,16 @@ def test_the_atlas_equals_one_made_by_loops() -> None:
 
 @pytest.mark.parametrize("pairs", [1 << 21, 5000])
 def test_claims_made_in_torch_are_those_of_the_loops(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claiming, "PAIRS", pairs)
+    monkeypatch.setattr(claiming, "PAIRS_PER_CHUNK", pairs)
     mesh = unwrap(ball(), "fast", SIZE)
-    far = torch.tensor([[-9.0, -9.0], [-8.0, -9.0], [-9.0, -8.0]])  # a face outside of the image
+    far = torch.tensor([[-9.0, -9.0], [-8.0, -9.0], [-9.0, -8.0]])  # a face outside the image
     flat = torch.tensor([[0.7, 0.7], [0.71, 0.71], [0.72, 0.72]])  # ... and one without area
     uv = torch.cat((mesh.uv, far, flat))
     faces = torch.cat((mesh.faces, len(mesh.uv) + torch.arange(6).view(2, 3)))
-    atlas = lay_out(uv, faces, SIZE)
-    owner, bary = claiming.claim(uv.double() * SIZE, faces, SIZE, GUTTER)
+    atlas = rasterize_atlas(uv, faces, SIZE)
+    owner, bary = claiming.texel_owners(uv.double() * SIZE, faces, SIZE, GUTTER)
     assert torch.equal((owner >= 0).nonzero()[:, 0], atlas.texels)
-    # Where two faces share the nearest point, rounding says which is first.
+    # Where two faces share the nearest point, rounding decides which is first.
     same = owner[atlas.texels] == atlas.face
     assert same.double().mean() > 0.999
     torch.testing.assert_close(bary[atlas.texels][same], atlas.bary[same], atol=1e-6, rtol=0)
@@ -169,13 +169,13 @@ def test_claims_made_in_torch_are_those_of_the_loops(pairs: int, monkeypatch: py
 
 def test_a_face_smaller_than_a_texel_still_gets_one() -> None:
     uv = torch.tensor([[0.1, 0.1], [0.3, 0.1], [0.1, 0.3], [0.805, 0.805], [0.806, 0.805], [0.805, 0.806]])
-    _, face, _, _ = lay_out(uv, torch.tensor([[0, 1, 2], [3, 4, 5]]), 64)
+    _, face, _, _ = rasterize_atlas(uv, torch.tensor([[0, 1, 2], [3, 4, 5]]), 64)
     assert set(face.tolist()) == {0, 1}
 
 
 def _flooded(covered: Tensor) -> Tensor:
     own = torch.arange(covered.numel(), dtype=torch.int32).view(covered.shape)
-    return flood(torch.where(covered, own, -1))
+    return jump_flood(torch.where(covered, own, -1))
 
 
 @pytest.mark.parametrize("spread", [nearest_covered, _flooded])
@@ -195,12 +195,12 @@ def test_the_gradient_is_the_sdf_s() -> None:
     points = torch.randn(100, 3, dtype=torch.float64) * 0.3
     points.requires_grad_()
     (exact,) = torch.autograd.grad(Ball(0.01).sdf(points).sum(), points)
-    found = gradient(Ball(0.01), points.detach(), 1e-4)
+    found = sdf_gradient(Ball(0.01), points.detach(), 1e-4)
     torch.testing.assert_close(found, exact, rtol=1e-3, atol=1e-3)
 
 
 def seen_by_a_viewer(mesh: Mesh, face: Tensor, bary: Tensor) -> Tensor:
-    """The normals that glTF's own formula reads from a normal map: [N, 3]."""
+    """Decode normals [N, 3] from a normal map by the formula of glTF."""
     corners = mesh.faces[face]
 
     def at(attribute: Tensor) -> Tensor:
@@ -219,7 +219,7 @@ def test_a_viewer_sees_the_field_s_own_normals() -> None:
     assert mesh.normal_map.shape == (SIZE, SIZE, 3)
     face, bary = inside_points(mesh)
     points = (mesh.vertices[mesh.faces[face]] * bary[..., None]).sum(1)
-    wanted = F.normalize(gradient(field, points, 1e-3), dim=1)
+    wanted = F.normalize(sdf_gradient(field, points, 1e-3), dim=1)
     with_map = (seen_by_a_viewer(mesh, face, bary) * wanted).sum(1)
     smooth = (mesh.normals[mesh.faces[face]] * bary[..., None]).sum(1)
     without = (F.normalize(smooth, dim=1) * wanted).sum(1)
@@ -234,7 +234,7 @@ def test_tangents_follow_the_image() -> None:
     faces, normals = torch.tensor([[0, 1, 2], [0, 2, 3]]), torch.tensor([[0.0, 0, 1]]).expand(4, 3)
     tangents = vertex_tangents(vertices, faces, uv, normals)
     torch.testing.assert_close(tangents, torch.tensor([[1.0, 0, 0, 1]]).expand(4, 4))
-    # The same image mirrored: the handedness turns.
+    # The same image mirrored: the handedness changes sign.
     mirrored = vertex_tangents(vertices, faces, uv * torch.tensor([-1.0, 1]), normals)
     torch.testing.assert_close(mirrored, torch.tensor([[-1.0, 0, 0, -1]]).expand(4, 4))
     up = to_tangent_space(F.normalize(torch.tensor([[0.0, 1, 1]]), dim=1), normals[:1], tangents[:1])
@@ -256,7 +256,7 @@ def test_tangents_equal_those_of_loops() -> None:
         a, b, c = face
         edges = np.stack((places[b] - places[a], places[c] - places[a]))
         across = np.cross(*edges)
-        # The gradients of u and v, linear over the face; the tangent is where u grows and v does not.
+        # Gradients of u and v, which are linear over the face; along the tangent u grows and v is constant.
         dv = np.linalg.solve(np.vstack((edges, across)), [*(uv[[b, c], 1] - uv[a, 1]), 0])
         du = np.linalg.solve(np.vstack((edges, across)), [*(uv[[b, c], 0] - uv[a, 0]), 0])
         along = np.cross(dv, across)
@@ -328,7 +328,7 @@ def test_a_real_field_bakes_the_same_twice() -> None:
 
 def test_bad_input_is_refused() -> None:
     mesh = ball(8)
-    with pytest.raises(ValueError, match="no uv"):
+    with pytest.raises(ValueError, match="has no uv"):
         bake(mesh, Ball())
     with pytest.raises(UserError, match="4096"):
         bake(unwrap(mesh, "fast", SIZE), Ball(), 5000)

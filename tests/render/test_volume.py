@@ -1,4 +1,4 @@
-"""The full volume renderer against the public implementation's numbers, and against a slow twin."""
+"""The reference volume renderer against the public implementation's values and a scalar version."""
 
 import itertools
 import json
@@ -9,27 +9,27 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from triplaneturbo.generator.config import GeneratorConfig
-from triplaneturbo.generator.fields import Fields
-from triplaneturbo.render import volume
-from triplaneturbo.render.cameras import orbit
-from triplaneturbo.render.sampling import importance_edges, share_before, uniform_edges
-from triplaneturbo.render.volume import (
-    camera_normals,
-    disparity,
+from tests.helpers.ray_sampling import importance_edges, stopped_fraction, uniform_edges
+from tests.helpers.reference_volume_renderer import (
+    SHARPNESS,
+    midpoints,
     opacities,
+    points_along,
+    proposal_density,
     render_patched,
     render_volume,
-    rough_density,
-    sparsity,
-    weigh,
+    render_weights,
 )
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.render.cameras import orbit
+from triplaneturbo.render.volume import camera_normals, disparity, sparsity
+from triplaneturbo.representations.triplane import FieldDecoder
 
 TOLERANCE = {"atol": 3e-5, "rtol": 0}
 
 
 def field(points):
-    """The parity data's analytic field: a bumpy ball and its colours."""
+    """Return sdf and rgb of the analytic field in the parity data, a bumpy sphere."""
     x, y, z = points.unbind(-1)
     sdf = points.norm(dim=-1) - 0.5 + 0.05 * (6 * x).sin() * (5 * y).cos() * (4 * z + 0.3).sin()
     raw = torch.stack(((3 * x).sin() + 0.5 * y, (4 * y).cos() - z, 0.7 * x * z + (5 * z).sin()), -1)
@@ -42,7 +42,7 @@ def background(directions):
 
 
 def images_of(case, origins, directions):
-    """The images [V, h, w, C] that the public implementation makes of rays [V, h, w, 3], and the view."""
+    """Render the public implementation's outputs [V, h, w, C] for rays [V, h, w, 3], and the rendering."""
     shape = origins.shape[:3]
     view = render_volume(field, origins.flatten(1, 2), directions.flatten(1, 2))
     opacity, depth = view.opacity.view(shape), view.depth.view(shape)
@@ -66,8 +66,8 @@ def test_weights_are_the_public_ones(parity):
     sdf, normal, rgb = (case[name].requires_grad_() for name in ("sdf", "normal", "rgb"))
     edges = torch.cat((case["t_starts"], case["t_ends"][:, -1:]), -1)
     alpha = opacities(sdf, normal, case["dirs"], edges, case["inv_std"].item())
-    weights = weigh(alpha)
-    depth = (weights * volume.middles(edges)).sum(-1, keepdim=True)
+    weights = render_weights(alpha)
+    depth = (weights * midpoints(edges)).sum(-1, keepdim=True)
     summed = (weights[..., None] * normal).sum(-2)
     color = (weights[..., None] * rgb).sum(-2)
     opacity = weights.sum(-1, keepdim=True)
@@ -89,13 +89,13 @@ def test_samples_lie_where_the_public_ones_do(parity):
     case = load_file(parity / "volume" / "render_case_0.safetensors")
     origins, directions = (case[name].reshape(-1, 3) for name in ("rays_o", "rays_d"))
     sharpness = json.loads((parity / "volume" / "config.json").read_text())["inv_std"]
-    assert sharpness == pytest.approx(volume.SHARPNESS, abs=1e-4)
+    assert sharpness == pytest.approx(SHARPNESS, abs=1e-4)
     even = uniform_edges(0.1, 4.0, 128, torch.full(origins.shape[:1], 0.5))
     torch.testing.assert_close(even[:, :-1], case["prop_t_starts"], **TOLERANCE)
     torch.testing.assert_close(even[:, 1:], case["prop_t_ends"], **TOLERANCE)
-    density = rough_density(field(volume.points_along(origins, directions, even))[0], sharpness)
+    density = proposal_density(field(points_along(origins, directions, even))[0], sharpness)
     torch.testing.assert_close(density, case["prop_density"], atol=3e-4, rtol=1e-4)
-    fine = importance_edges(even, share_before(case["prop_density"], even), 64)
+    fine = importance_edges(even, stopped_fraction(case["prop_density"], even), 64)
     edges = torch.cat((even, fine), -1).sort(-1).values
     torch.testing.assert_close(edges[:, :-1], case["t_starts"], atol=1e-4, rtol=0)
     torch.testing.assert_close(edges[:, 1:], case["t_ends"], atol=1e-4, rtol=0)
@@ -108,7 +108,7 @@ def test_images_are_the_public_ones(parity):
         torch.testing.assert_close(image, case[name], **TOLERANCE)
     torch.testing.assert_close(view.rgb.view(4, 12, 12, 3), case["comp_rgb_fg"], **TOLERANCE)
     normal = F.normalize(view.normal, dim=-1).view(4, 12, 12, 3)
-    seen = case["opacity"][..., 0] > 0.01  # elsewhere a unit vector is made of next to nothing
+    seen = case["opacity"][..., 0] > 0.01  # elsewhere normals are numerically undefined
     torch.testing.assert_close(normal[seen], case["comp_normal"][seen], **TOLERANCE)
     torch.testing.assert_close(view.weights.flatten(0, 1), case["weights"], **TOLERANCE)
     torch.testing.assert_close(view.gradients.flatten(0, 1)[:64], case["sdf_grad"], atol=3e-4, rtol=0)
@@ -135,7 +135,7 @@ def test_a_patch_is_the_public_one(parity, monkeypatch):
 
 
 def slow_edges(edges, share, count, within):
-    """importance_edges for one ray, a sample at a time."""
+    """Scalar version of importance_edges for one ray."""
     at = []
     for step in range(count):
         wanted = share[0] + (step + within) / count * (share[-1] - share[0])
@@ -152,7 +152,7 @@ def sigmoid(x):
 
 
 def slow_ray(origin, direction, sharpness, proposal, importance, within):
-    """opacity, depth, rgb, normal of one ray, an interval at a time."""
+    """Scalar version of render_volume for one ray: opacity, depth, rgb, normal."""
 
     def interval(start, end):
         point = (origin + (start + end) / 2 * direction).requires_grad_()
@@ -166,7 +166,7 @@ def slow_ray(origin, direction, sharpness, proposal, importance, within):
 
     even = [
         0.1 + 3.9 * edge for edge in slow_edges([0.0, 1.0], [0.0, 1.0], proposal, within)
-    ]  # the ends of the range hold the first and last edge
+    ]  # clamped to the range
     through, share = 1.0, []
     for start, end in itertools.pairwise(even):
         share.append(1 - through)
@@ -235,7 +235,7 @@ def test_gradients_reach_what_the_field_depends_on():
         return sdf, torch.stack((x, y, radius[2] * y), -1).sigmoid()
 
     def loss():
-        # A low sharpness keeps the samples, which see no gradient, from moving the result.
+        # At low sharpness, the sample positions, which have no gradient, barely matter.
         view = render_volume(ball, origins, directions, sharpness=4.0, proposal=200, importance=10)
         return view.depth.mean() + view.rgb.mean() + view.normal[..., 0].mean() + view.eikonal()
 
@@ -333,7 +333,7 @@ def test_planes_learn_from_their_views(difference):
     if difference is None and not grid_sample_is_twice_differentiable():
         pytest.skip(f"torch {torch.__version__} has no second derivative of grid_sample")
     config = GeneratorConfig(plane_channels=4, mlp_width=16, mlp_activation="softplus")
-    fields, planes = Fields(config), 0.1 * torch.randn(1, 6, 4, 8, 8)
+    fields, planes = FieldDecoder(config), 0.1 * torch.randn(1, 6, 4, 8, 8)
     planes.requires_grad_()
 
     def ask(points):

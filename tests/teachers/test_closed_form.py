@@ -1,4 +1,4 @@
-"""The closed forms against Bayes' rule written out, numerical integration and slopes of the log density."""
+"""Closed-form teachers against Bayes' rule, numerical integration and the score of the log density."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from triplaneturbo.generator.schedule import shifted_timesteps
+from triplaneturbo.models.schedule import shifted_timesteps
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import Scenes, Seen
-from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB, levels, posterior_mean
-from triplaneturbo.world.sizes import make_scheduler
+from triplaneturbo.teachers.base import Renderings, SceneBatch
+from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB, alpha_sigma, posterior_mean
+from triplaneturbo.toyworld.training.sizes import make_scheduler
 
 ALPHAS = torch.tensor([0.98, 0.7, 0.3, 0.02], dtype=torch.float64)
 
 
 class Shelf:
-    """Random pictures [I, V, H, W, 3] of captions, the same for every scene."""
+    """Random images [I, V, H, W, 3] by caption, the same for every scene."""
 
     def __init__(self, captions: Sequence[str], instances: int, views: int, side: int) -> None:
         draw = torch.Generator().manual_seed(3)
@@ -28,29 +28,29 @@ class Shelf:
         self.pictures = {text: torch.rand(shape, generator=draw, dtype=torch.float64) for text in captions}
 
     def __call__(
-        self, captions: Sequence[str], scenes: Scenes, seen: Seen, reads: tuple[str, ...]
-    ) -> list[Seen]:
+        self, captions: Sequence[str], scenes: SceneBatch, seen: Renderings, reads: tuple[str, ...]
+    ) -> list[Renderings]:
         assert reads == ("rgb",)
         rgb = torch.stack([self.pictures[text] for text in captions], 1)  # [I, B, V, H, W, 3]
-        return [Seen(one, torch.ones(one.shape[:-1])) for one in rgb]
+        return [Renderings(one, torch.ones(one.shape[:-1])) for one in rgb]
 
     def data(self, *captions: str) -> Tensor:
-        """What a teacher of colours diffuses of these captions, one row a picture [I, V * 3 * H * W]."""
+        """Encoded images of captions, one row per image [I, V * 3 * H * W]."""
         return torch.cat([self.pictures[text] for text in captions]).movedim(-1, 2).flatten(1) * 2 - 1
 
 
-def scenes(prompts: list[str], views: int) -> Scenes:
+def scenes(prompts: list[str], views: int) -> SceneBatch:
     cameras = orbit(torch.arange(len(prompts) * views) * 40.0, 20.0, 2.5)
-    return Scenes(prompts, cameras, views, torch.ones(len(prompts), 3))
+    return SceneBatch(prompts, cameras, views, torch.ones(len(prompts), 3))
 
 
-def nothing_seen(where: Scenes, side: int) -> Seen:
+def nothing_seen(where: SceneBatch, side: int) -> Renderings:
     shape = (len(where.prompts), where.views, side, side)
-    return Seen(torch.zeros(*shape, 3, dtype=torch.float64), torch.zeros(shape))
+    return Renderings(torch.zeros(*shape, 3, dtype=torch.float64), torch.zeros(shape))
 
 
 def bayes(noisy: Tensor, kept: float, data: Tensor) -> Tensor:
-    """E[x0 | noisy] for one scene, written out with numbers alone: noisy [D], data [I, D]."""
+    """Return E[x0 | noisy] for one scene in scalar arithmetic: noisy [D], data [I, D]."""
     a, s = math.sqrt(kept), math.sqrt(1 - kept)
     exponents = [
         -sum((float(x) - a * float(y)) ** 2 for x, y in zip(noisy, row, strict=True)) for row in data
@@ -63,20 +63,20 @@ def bayes(noisy: Tensor, kept: float, data: Tensor) -> Tensor:
 def test_posterior_mean_is_an_integral() -> None:
     data = np.array([-0.8, -0.1, 0.05, 0.9])
     x0 = np.linspace(-1.5, 1.5, 60001)
-    narrow = 2e-3  # each picture a thin bump, so that there is a density to integrate
+    narrow = 2e-3  # width of the data points' densities, for numerical integration
     prior = np.exp(-((x0[:, None] - data) ** 2) / (2 * narrow**2)).sum(1)
     for kept in (0.9, 0.5, 0.05):
         a, s = math.sqrt(kept), math.sqrt(1 - kept)
         for noisy in (-1.2, -0.4, 0.0, 0.3, 2.0):
             belief = prior * np.exp(-((noisy - a * x0) ** 2) / (2 * s**2))
-            wanted = (x0 * belief).sum() / belief.sum()
-            found = posterior_mean(
+            expected = (x0 * belief).sum() / belief.sum()
+            actual = posterior_mean(
                 torch.full((1, 1), noisy, dtype=torch.float64),
                 torch.full((1, 1), a, dtype=torch.float64),
                 torch.full((1, 1), s, dtype=torch.float64),
                 torch.from_numpy(data)[None, :, None],
             )
-            assert abs(found.item() - wanted) < 1e-4
+            assert abs(actual.item() - expected) < 1e-4
 
 
 @pytest.mark.parametrize("time", range(len(ALPHAS)))
@@ -92,9 +92,9 @@ def test_noise_is_that_of_bayes_rule_with_and_without_caption(time: int) -> None
     for i, caption in enumerate(where.prompts):
         kept = float(ALPHAS[times[i]])
         flat = noisy[i].flatten()
-        for found, data in ((text, shelf.data(caption)), (free, shelf.data("a", "b", "c"))):
-            wanted = (flat - math.sqrt(kept) * bayes(flat, kept, data)) / math.sqrt(1 - kept)
-            torch.testing.assert_close(found[i].flatten(), wanted)
+        for actual, data in ((text, shelf.data(caption)), (free, shelf.data("a", "b", "c"))):
+            expected = (flat - math.sqrt(kept) * bayes(flat, kept, data)) / math.sqrt(1 - kept)
+            torch.testing.assert_close(actual[i].flatten(), expected)
 
 
 def test_noise_is_minus_sigma_times_the_slope_of_the_log_density() -> None:
@@ -116,9 +116,9 @@ def test_noise_is_minus_sigma_times_the_slope_of_the_log_density() -> None:
                 for move in step * torch.eye(3, dtype=torch.float64)
             ]
         )
-        found, free = teacher.predict(noisy.view(1, 1, 3, 1, 1), torch.tensor([time]), condition, False)
+        actual, free = teacher.predict(noisy.view(1, 1, 3, 1, 1), torch.tensor([time]), condition, False)
         assert free is None
-        torch.testing.assert_close(found.flatten(), -math.sqrt(1 - kept) * slope, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(actual.flatten(), -math.sqrt(1 - kept) * slope, rtol=1e-6, atol=1e-7)
 
 
 def test_guidance_needs_a_world() -> None:
@@ -132,29 +132,29 @@ def test_guidance_needs_a_world() -> None:
 @pytest.mark.parametrize("time", [0, 1, 20, 500, 980, 999])
 @pytest.mark.parametrize("apart", [2e-3, 2e-2, 1.0])
 def test_exact_in_float32_at_all_timesteps_of_stable_diffusion(time: int, apart: float) -> None:
-    """Pictures of a real size, differing a little or altogether, seen through noise from between them."""
+    """Realistic image sizes, with small and large differences between images."""
     alphas = make_scheduler().alphas_cumprod
     size = 4 * 3 * 32 * 32
     shared = torch.rand(1, 1, size, dtype=torch.float64) * 2 - 1
     data = shared + apart * torch.randn(1, 6, size, dtype=torch.float64) * (torch.rand(1, 6, size) < 0.05)
     times = torch.tensor([time])
     exact = data.mean(1)
-    alpha, sigma = levels(alphas, times, exact.float())
+    alpha, sigma = alpha_sigma(alphas, times, exact.float())
     noisy = (alpha * exact + sigma * torch.randn(1, size)).float()
-    found = posterior_mean(noisy, alpha, sigma, data.float())
-    wanted = posterior_mean(noisy.double(), alpha.double(), sigma.double(), data.float().double())
-    assert torch.isfinite(found).all()
-    # Relative to what there is to be told apart. (At the least noise all depends on the last digits.)
-    assert float((found - wanted).abs().max()) < 2e-3 * apart
+    actual = posterior_mean(noisy, alpha, sigma, data.float())
+    expected = posterior_mean(noisy.double(), alpha.double(), sigma.double(), data.float().double())
+    assert torch.isfinite(actual).all()
+    # Relative to the differences between images. (At the lowest noise the last digits decide.)
+    assert float((actual - expected).abs().max()) < 2e-3 * apart
     far = posterior_mean(100 * noisy, alpha, sigma, data.float())
     assert torch.isfinite(far).all()
-    assert float((noisy - alpha * found).div(sigma).abs().max()) < 1e4
+    assert float((noisy - alpha * actual).div(sigma).abs().max()) < 1e4
 
 
 def test_the_student_s_own_timesteps_have_finite_levels() -> None:
     scheduler = make_scheduler()
     times = torch.tensor(shifted_timesteps(scheduler, 4))
-    alpha, sigma = levels(scheduler.alphas_cumprod, times, torch.zeros(4, 2, 3))
+    alpha, sigma = alpha_sigma(scheduler.alphas_cumprod, times, torch.zeros(4, 2, 3))
     assert alpha.shape == sigma.shape == (4, 1, 1)
     torch.testing.assert_close(alpha**2 + sigma**2, torch.ones(4, 1, 1))
     assert (alpha > 0).all()
@@ -174,14 +174,14 @@ def test_scenes_do_not_mix() -> None:
     both = predict(["a", "b"], slice(None))
     for i, prompt in enumerate("ab"):
         alone = predict([prompt], slice(i, i + 1))
-        for found, wanted in zip(both, alone, strict=True):
-            assert found is not None
-            assert wanted is not None
-            torch.testing.assert_close(found[i : i + 1], wanted)
+        for actual, expected in zip(both, alone, strict=True):
+            assert actual is not None
+            assert expected is not None
+            torch.testing.assert_close(actual[i : i + 1], expected)
 
 
 def test_views_of_a_scene_are_weighed_together() -> None:
-    """What the first view gives away decides about the second, where both pictures fit equally well."""
+    """The first view decides between two images that fit the second view equally well."""
     shelf = Shelf(["a"], instances=2, views=2, side=2)
     teacher = ClosedFormRGB(ALPHAS, shelf)
     where = scenes(["a"], 2)
@@ -198,7 +198,7 @@ def test_colours_are_encoded_from_minus_one_to_one() -> None:
     teacher = ClosedFormRGB(ALPHAS, Shelf([], 1, 2, 3))
     where = scenes(["a", "b"], 2)
     rgb = torch.rand(2, 2, 3, 4, 3, requires_grad=True)
-    z = teacher.encode(Seen(rgb, torch.ones(2, 2, 3, 4)), where, torch.Generator())
+    z = teacher.encode(Renderings(rgb, torch.ones(2, 2, 3, 4)), where, torch.Generator())
     assert z.shape == (2, 2, 3, 3, 4)
     torch.testing.assert_close(z[1, 0, 2], rgb[1, 0, ..., 2] * 2 - 1)
     (slope,) = torch.autograd.grad(z.sum(), rgb)
@@ -211,7 +211,7 @@ def test_geometry_is_encoded_as_the_multi_view_teacher_wants_it() -> None:
     toward = where.cameras.c2w[:, :3, 2].view(2, 2, 1, 1, 3).expand(2, 2, 2, 2, 3)
     opacity = torch.ones(2, 2, 2, 2)
     opacity[..., 1] = 0
-    seen = Seen(torch.zeros(2, 2, 2, 2, 3), opacity, 0.3 * toward, torch.full((2, 2, 2, 2), 2.5))
+    seen = Renderings(torch.zeros(2, 2, 2, 2, 3), opacity, 0.3 * toward, torch.full((2, 2, 2, 2), 2.5))
     z = teacher.encode(seen, where, torch.Generator())  # [2, 2, 4, 2, 2]
     facing, middle, background = torch.tensor([0.0, 0, 1]), 0.0, -1.0
     torch.testing.assert_close(z[:, :, :3], facing.view(3, 1, 1).expand(2, 2, 3, 2, 2), atol=1e-6, rtol=0)
@@ -228,7 +228,7 @@ def test_geometry_is_encoded_differentiably() -> None:
     opacity = (0.3 + 0.6 * torch.rand(shape, dtype=torch.float64)).requires_grad_()
 
     def encode(normal: Tensor, depth: Tensor, opacity: Tensor) -> Tensor:
-        return teacher.encode(Seen(normal, opacity, normal, depth), where, torch.Generator())
+        return teacher.encode(Renderings(normal, opacity, normal, depth), where, torch.Generator())
 
     assert torch.autograd.gradcheck(encode, (normal, depth, opacity))
 
@@ -241,6 +241,6 @@ def test_no_gradient_is_lost_to_nan_where_nothing_is_seen() -> None:
         torch.zeros(1, 1, 2, 2, requires_grad=True),
     )
     opacity = torch.zeros(1, 1, 2, 2, requires_grad=True)
-    z = teacher.encode(Seen(normal, opacity, normal, depth), where, torch.Generator())
+    z = teacher.encode(Renderings(normal, opacity, normal, depth), where, torch.Generator())
     slopes = torch.autograd.grad((z * torch.randn_like(z)).sum(), (normal, depth, opacity))
     assert all(torch.isfinite(slope).all() for slope in slopes)

@@ -1,4 +1,4 @@
-"""Each teacher looks at our front from where its authors put azimuth 0; the picture beside shows it."""
+"""Coordinate frames of the teachers: our front is at their azimuth 0; see frames.png."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.teachers.frames import PICTURE, draw, frames
+from tests.helpers.frames import PICTURE, draw, frames
 
 
 def test_our_front_is_their_minus_y() -> None:
-    found = frames()
+    actual = frames()
     for name in ("MVDream", "RichDreamer"):
-        x, y, z = found[name].T.tolist()
+        x, y, z = actual[name].T.tolist()
         assert y == pytest.approx([-1, 0, 0], abs=1e-5)  # so -y is our +x, the front
         assert x == pytest.approx([0, 1, 0], abs=1e-5)
         assert z == pytest.approx([0, 0, 1], abs=1e-5)
-    torch.testing.assert_close(found["MVDream, released trainer"], torch.eye(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(actual["MVDream, released trainer"], torch.eye(3), atol=1e-5, rtol=0)
 
 
 def test_the_picture_is_that_of_these_frames() -> None:

@@ -1,4 +1,4 @@
-"""All three teachers of the full model from their files, at small sizes."""
+"""Loading of the full model's three teachers, at small sizes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
-from tests.generator.full_size import SCHEDULER
-from tests.teachers.released_files import sizes, small_teachers
+from tests.helpers.full_size import SCHEDULER
+from tests.helpers.released_files import sizes, small_teachers
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
 from triplaneturbo.errors import UserError
-from triplaneturbo.generator.config import GeneratorConfig
-from triplaneturbo.generator.generator import Generator
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import Scenes, Seen
-from triplaneturbo.teachers.full import full_teachers
+from triplaneturbo.teachers.base import Renderings, SceneBatch
+from triplaneturbo.teachers.full import load_full_teachers
 from triplaneturbo.teachers.multi_view import VIEWS
 
 
@@ -27,8 +27,8 @@ def files(parity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict
 
 
 @pytest.fixture
-def generator(parity: Path) -> Generator:
-    """A student whose base has the width of text that the small MVDream has."""
+def generator(parity: Path) -> TriplaneGenerator:
+    """A student whose text embedding width matches the small MVDream."""
     width = sizes(parity / "mvdream")["cross_attention_dim"]
     blocks = {
         "block_out_channels": (32, 32),
@@ -41,51 +41,53 @@ def generator(parity: Path) -> Generator:
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
     )
-    return Generator(unet, vae, DDIMScheduler(**SCHEDULER), GeneratorConfig())
+    return TriplaneGenerator(unet, vae, DDIMScheduler(**SCHEDULER), GeneratorConfig())
 
 
-def test_each_gives_a_gradient_on_what_it_reads(files: dict[str, Path], generator: Generator) -> None:
+def test_each_gives_a_gradient_on_what_it_reads(files: dict[str, Path], generator: TriplaneGenerator) -> None:
     width = generator.unet.config.cross_attention_dim
 
     def embed(prompts: list[str]) -> torch.Tensor:
         drawn = torch.Generator().manual_seed(len(prompts[0]))
         return torch.randn(1, 77, width, generator=drawn).repeat(len(prompts), 1, 1)
 
-    teachers = full_teachers(generator, generator.base, embed, **files)
+    teachers = load_full_teachers(generator, generator.base, embed, **files)
     assert [teacher.name for teacher in teachers] == list(full_recipe().teachers)
     cameras = orbit([0.0, 90.0, 180.0, 270.0], 15.0, 1.6, 60.0)
-    scenes = Scenes(["a red mushroom"], cameras, VIEWS, torch.ones(1, 3))
+    scenes = SceneBatch(["a red mushroom"], cameras, VIEWS, torch.ones(1, 3))
     draw = torch.Generator().manual_seed(0)
-    seen = Seen(
+    seen = Renderings(
         rgb=torch.rand(1, VIEWS, 64, 64, 3, generator=draw),
         opacity=torch.rand(1, VIEWS, 64, 64, generator=draw),
         normal=torch.randn(1, VIEWS, 64, 64, 3, generator=draw),
         depth=1 + torch.rand(1, VIEWS, 64, 64, generator=draw),
     )
     for teacher in teachers:
-        found = score_gradients(teacher, seen, scenes, ScoreSettings(guidance=5.0), draw)
-        assert set(found.by_field) == set(teacher.reads)
-        for name, gradient in found.by_field.items():
+        actual = score_gradients(teacher, seen, scenes, ScoreSettings(guidance=5.0), draw)
+        assert set(actual.by_field) == set(teacher.reads)
+        for name, gradient in actual.by_field.items():
             assert gradient.shape == getattr(seen, name).shape
             assert gradient.isfinite().all()
             assert gradient.abs().max() > 0
 
 
-def test_a_file_of_another_teacher_is_refused(files: dict[str, Path], generator: Generator) -> None:
+def test_a_file_of_another_teacher_is_refused(files: dict[str, Path], generator: TriplaneGenerator) -> None:
     files["mvdream"] = files["richdreamer"]
-    with pytest.raises(UserError, match="is not this teacher"):
-        full_teachers(generator, generator.base, lambda _: torch.zeros(1), **files)
+    with pytest.raises(UserError, match="is not a checkpoint of this teacher"):
+        load_full_teachers(generator, generator.base, lambda _: torch.zeros(1), **files)
 
 
-def test_those_that_are_not_asked_for_need_no_files(files: dict[str, Path], generator: Generator) -> None:
+def test_those_that_are_not_asked_for_need_no_files(
+    files: dict[str, Path], generator: TriplaneGenerator
+) -> None:
     none = dict.fromkeys(files)
-    (own,) = full_teachers(generator, generator.base, lambda _: torch.zeros(1), **none)
+    (own,) = load_full_teachers(generator, generator.base, lambda _: torch.zeros(1), **none)
     assert own.name == "sd"
-    (views,) = full_teachers(
+    (views,) = load_full_teachers(
         generator, generator.base, lambda _: torch.zeros(1), **{**none, "mvdream": files["mvdream"]}, sd=False
     )
     assert views.name == "mvdream"
     with pytest.raises(ValueError, match="needs its text encoder"):
-        full_teachers(
+        load_full_teachers(
             generator, generator.base, lambda _: torch.zeros(1), **{**files, "mvdream": None, "text": None}
         )

@@ -1,4 +1,4 @@
-"""MVDream and RichDreamer from files in released naming, against the public implementation's numbers."""
+"""MVDream and RichDreamer from checkpoints in released naming, against the public implementation."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.render.cameras import Cameras, orbit
-from triplaneturbo.teachers.base import Scenes, Seen
-from triplaneturbo.teachers.ldm import read_ldm, unet_from, vae_from
+from triplaneturbo.teachers.base import Renderings, SceneBatch
+from triplaneturbo.teachers.ldm import build_unet, build_vae, read_ldm
 from triplaneturbo.teachers.multi_view import VIEWS, MultiView
 from triplaneturbo.teachers.mvdream import UNET as MVDREAM
 from triplaneturbo.teachers.mvdream import VAE, MVDream
@@ -30,18 +30,18 @@ CASES = [(name, case) for name in FILES for case in range(4)]
 
 
 def config(parity: Path, name: str) -> dict[str, Any]:
-    """The small network's sizes over the full one's settings."""
+    """Return the configuration of the small network."""
     return json.loads((parity / name / "config.json").read_text())["diffusers_config"]
 
 
 def read(parity: Path, name: str) -> UNet2DConditionModel:
-    return unet_from(read_ldm(parity / name / FILES[name]), config(parity, name), FILES[name])
+    return build_unet(read_ldm(parity / name / FILES[name]), config(parity, name), FILES[name])
 
 
 def small_vae(parity: Path):
     folder = parity / "mvdream_vae"
     sizes = json.loads((folder / "config.json").read_text())["diffusers_config"]
-    return vae_from(read_ldm(folder / "first_stage.small.pt"), sizes, "first_stage.small.pt")
+    return build_vae(read_ldm(folder / "first_stage.small.pt"), sizes, "first_stage.small.pt")
 
 
 def teacher(parity: Path, name: str, texts: Callable[[list[str]], Tensor], released: bool) -> MultiView:
@@ -51,32 +51,32 @@ def teacher(parity: Path, name: str, texts: Callable[[list[str]], Tensor], relea
 
 
 def cameras(case: dict[str, Tensor]) -> Cameras:
-    """A case's cameras: their relative distance is that for a field of view of 60 degrees."""
+    """Return a case's cameras, with a field of view of 60 degrees."""
     c2w = case["c2w_raw"] if "c2w_raw" in case else case["c2w"]
     return Cameras(c2w, torch.full((len(c2w),), torch.pi / 3))
 
 
 def placed_texts(case: dict[str, Tensor]) -> Callable[[list[str]], Tensor]:
-    """An encoder that knows a case's texts only: one a scene."""
+    """Return a text encoder that returns a case's embeddings, one per scene."""
     return lambda prompts: case["context"][::VIEWS][: len(prompts)]
 
 
 def asked(asking: MultiView, case: dict[str, Tensor]) -> Tensor:
-    """The network's answer to a case, guided or not the same."""
-    scenes = Scenes(["a"] * (len(case["x"]) // VIEWS), cameras(case), VIEWS, torch.ones(1, 3))
-    nothing = Seen(torch.empty(0), torch.empty(0))
+    """Return the prediction for a case, after checking that guided and unguided calls agree."""
+    scenes = SceneBatch(["a"] * (len(case["x"]) // VIEWS), cameras(case), VIEWS, torch.ones(1, 3))
+    nothing = Renderings(torch.empty(0), torch.empty(0))
     noisy = case["x"].unflatten(0, (-1, VIEWS))
-    told = asking.condition(nothing, scenes)
+    condition = asking.condition(nothing, scenes)
     with torch.no_grad():
-        alone, none = asking.predict(noisy, case["t"][::VIEWS], told, False)
-        text, free = asking.predict(noisy, case["t"][::VIEWS], told, True)
+        alone, none = asking.predict(noisy, case["t"][::VIEWS], condition, False)
+        text, free = asking.predict(noisy, case["t"][::VIEWS], condition, True)
     assert none is None
     assert free is not None
     torch.testing.assert_close(text, alone, atol=2e-5, rtol=0)
     return alone.flatten(0, 1)
 
 
-# The views of case 3 have timesteps of their own: it is asked of the network alone, below.
+# Case 3 has a different timestep per view, so it is tested on the U-Net alone, below.
 @pytest.mark.parametrize(("name", "number"), [(name, number) for name, number in CASES if number < 3])
 def test_the_public_implementations_noise(parity: Path, name: str, number: int) -> None:
     case = load_file(parity / name / f"case_{number}.safetensors")
@@ -110,7 +110,7 @@ def test_released_camera_conditions(parity: Path, name: str, number: int) -> Non
 
 
 def test_both_teachers_stand_in_their_own_frame_by_default(parity: Path) -> None:
-    # Our front, +x, is looked at from azimuth 0; theirs is -y, where their authors' azimuth 0 stands.
+    # Our front is +x, at azimuth 0; theirs is -y.
     front = orbit(0.0, 0.0, 1.5, 60.0)
     for name in FILES:
         c2w = teacher(parity, name, lambda _: torch.zeros(1), released=False)._cameras(front).view(4, 4)
@@ -120,7 +120,7 @@ def test_both_teachers_stand_in_their_own_frame_by_default(parity: Path) -> None
         assert c2w[:3, 2].tolist() == pytest.approx([0, -1, 0], abs=1e-6)  # and looks back along +y
     nd = RichDreamer(read(parity, "nd_mv"), lambda _: torch.zeros(1))
     where = nd._cameras(orbit(0.0, 0.0, 0.9 / torch.tan(torch.tensor(torch.pi / 6)), 60.0)).view(4, 4)
-    assert where[:3, 3].tolist() == pytest.approx([0, -1.8, 0], abs=1e-5)  # facts/teachers.md 3.1
+    assert where[:3, 3].tolist() == pytest.approx([0, -1.8, 0], abs=1e-5)  # docs/teachers.md, "Cameras"
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -141,9 +141,9 @@ def test_mvdreams_autoencoder(parity: Path, number: int) -> None:
 
 def test_what_mvdream_encodes_reaches_the_pixels(parity: Path) -> None:
     looking = teacher(parity, "mvdream", lambda _: torch.zeros(1), released=False)
-    scenes = Scenes(["a"], orbit(torch.arange(4) * 90.0, 10.0, 2.0), VIEWS, torch.ones(1, 3))
+    scenes = SceneBatch(["a"], orbit(torch.arange(4) * 90.0, 10.0, 2.0), VIEWS, torch.ones(1, 3))
     rgb = torch.rand(1, 4, 40, 40, 3, requires_grad=True)
-    seen = Seen(rgb, torch.ones(1, 4, 40, 40))
+    seen = Renderings(rgb, torch.ones(1, 4, 40, 40))
     latents = looking.encode(seen, scenes, torch.Generator().manual_seed(3))
     assert latents.shape == (1, 4, 4, 8, 8)
     assert torch.equal(latents, looking.encode(seen, scenes, torch.Generator().manual_seed(3)))
@@ -166,7 +166,7 @@ def test_every_key_of_the_released_file_has_its_place(facts: Path, name: str) ->
     entries = manifest["unet"]["entries"]
     state = {entry["reference_key"]: torch.empty(entry["shape"], device="meta") for entry in entries}
     state |= {"betas": torch.empty(1000), "cond_stage_model.logit_scale": torch.empty(())}
-    loaded = unet_from(state, FULL[name], name)
+    loaded = build_unet(state, FULL[name], name)
     shapes = {entry["diffusers_key"]: entry["diffusers_shape"] for entry in entries}
     assert {key: list(value.shape) for key, value in loaded.state_dict().items()} == shapes
     assert sum(value.numel() for value in loaded.state_dict().values()) == manifest["unet"]["n_params"]
@@ -175,16 +175,18 @@ def test_every_key_of_the_released_file_has_its_place(facts: Path, name: str) ->
 def test_every_key_of_mvdreams_autoencoder_has_its_place(facts: Path) -> None:
     entries = json.loads((facts / "mvdream_manifest.json").read_text())["first_stage_model"]
     state = {entry["reference_key"]: torch.empty(entry["shape"], device="meta") for entry in entries}
-    loaded = vae_from(state, VAE, "mvdream").state_dict()
+    loaded = build_vae(state, VAE, "mvdream").state_dict()
     assert {k: list(v.shape) for k, v in loaded.items()} == {
         entry["diffusers_key"]: entry["diffusers_shape"] for entry in entries
     }
 
 
 def test_a_teacher_of_another_kind_is_refused(parity: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not this teacher"):  # 2.1's kind given where 1's is expected
+    with pytest.raises(
+        UserError, match="is not a checkpoint of this teacher"
+    ):  # architecture of 2.1 instead of 1.5
         MVDream.load(parity / "nd_mv" / FILES["nd_mv"], lambda _: torch.zeros(1))
-    with pytest.raises(UserError, match="is not this teacher"):
+    with pytest.raises(UserError, match="is not a checkpoint of this teacher"):
         RichDreamer.load(parity / "mvdream" / FILES["mvdream"], lambda _: torch.zeros(1))
     state = read_ldm(parity / "nd_mv" / FILES["nd_mv"])
     sizes = config(parity, "nd_mv")
@@ -195,8 +197,8 @@ def test_a_teacher_of_another_kind_is_refused(parity: Path, tmp_path: Path) -> N
         {**state, "model.diffusion_model.input_blocks.0.0.extra": torch.zeros(1)},
         {k: v for k, v in state.items() if "output_blocks.3" not in k},
     ):
-        with pytest.raises(UserError, match="is not this teacher") as caught:
-            unet_from(broken, sizes, "a.ckpt")
+        with pytest.raises(UserError, match="is not a checkpoint of this teacher") as caught:
+            build_unet(broken, sizes, "a.ckpt")
         assert str(caught.value).startswith("a.ckpt ")
         assert "\n" not in str(caught.value)
 
@@ -207,10 +209,10 @@ def test_files_that_are_no_checkpoints(parity: Path, tmp_path: Path) -> None:
     torch.save({"state_dict": print}, tmp_path / "runs.ckpt")
     torch.save([1, 2], tmp_path / "list.ckpt")
     for name, match in (
-        ("none.ckpt", "There is no file"),
+        ("none.ckpt", "File not found"),
         ("half.ckpt", "download it again"),
-        ("runs.ckpt", "weights alone"),
-        ("list.ckpt", "holds no names with tensors; give the file"),
+        ("runs.ckpt", "contains more than weights"),
+        ("list.ckpt", "contains no named tensors. Use the file"),
     ):
         with pytest.raises(UserError, match=match):
             read_ldm(tmp_path / name)

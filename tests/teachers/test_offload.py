@@ -11,9 +11,9 @@ from torch import Tensor
 
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.mvdream import MVDream
-from triplaneturbo.teachers.offload import InTurn, attending, in_turn
+from triplaneturbo.teachers.offload import SequentialOffload, offload_sequentially, on_device
 from triplaneturbo.teachers.richdreamer import RichDreamer
 
 CPU = torch.device("cpu")
@@ -22,7 +22,7 @@ BLOCKS = {
     "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
 }
-SCENES = Scenes(["a duck"], orbit([0.0, 90.0, 180.0, 270.0], 15.0, 1.6, 60.0), 4, torch.ones(1, 3))
+SCENES = SceneBatch(["a duck"], orbit([0.0, 90.0, 180.0, 270.0], 15.0, 1.6, 60.0), 4, torch.ones(1, 3))
 
 
 def embed(texts: list[str]) -> Tensor:
@@ -54,9 +54,9 @@ def richdreamer() -> RichDreamer:
     return RichDreamer(unet(), embed, size=8)
 
 
-def seen() -> Seen:
+def seen() -> Renderings:
     draw = torch.Generator().manual_seed(0)
-    return Seen(
+    return Renderings(
         rgb=torch.rand(1, 4, 16, 16, 3, generator=draw),
         opacity=torch.rand(1, 4, 16, 16, generator=draw),
         normal=torch.randn(1, 4, 16, 16, 3, generator=draw),
@@ -66,48 +66,48 @@ def seen() -> Seen:
 
 def opinion(teacher) -> tuple[dict[str, Tensor], float]:
     draw = torch.Generator().manual_seed(3)
-    with attending(teacher):
-        found = score_gradients(teacher, seen(), SCENES, ScoreSettings(guidance=5.0), draw)
-    return found.by_field, found.error
+    with on_device(teacher):
+        actual = score_gradients(teacher, seen(), SCENES, ScoreSettings(guidance=5.0), draw)
+    return actual.by_field, actual.error
 
 
 @pytest.mark.parametrize("make", [mvdream, richdreamer])
 def test_in_turn_they_say_the_same(make) -> None:
-    wanted, error = opinion(make())
-    (teacher,) = in_turn([make()], CPU)
-    found, also = opinion(teacher)
+    expected, error = opinion(make())
+    (teacher,) = offload_sequentially([make()], CPU)
+    actual, also = opinion(teacher)
     assert also == error
-    assert found.keys() == wanted.keys()
-    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+    assert actual.keys() == expected.keys()
+    assert all(torch.equal(actual[name], value) for name, value in expected.items())
 
 
 def test_what_came_is_let_go_and_what_lives_in_memory_stays() -> None:
-    teacher = InTurn(mvdream(), CPU)
+    teacher = SequentialOffload(mvdream(), CPU)
     network = teacher.teacher.networks[0]
     weight = network.conv_in.weight
     home = weight.data_ptr()
-    with attending(teacher):
+    with on_device(teacher):
         there = weight.data_ptr()
         assert there != home
-        with teacher.attending():  # once more: nothing moves
+        with teacher.on_device():  # once more: nothing moves
             assert weight.data_ptr() == there
         assert weight.data_ptr() == there
         gone = weakref.ref(weight.data.untyped_storage())
     assert weight.data_ptr() == home
     assert gone() is None
-    with pytest.raises(ZeroDivisionError), teacher.attending():
+    with pytest.raises(ZeroDivisionError), teacher.on_device():
         raise ZeroDivisionError
     assert weight.data_ptr() == home
 
 
 def test_asked_by_itself_it_comes_for_that_call() -> None:
-    whole, teacher = mvdream(), InTurn(mvdream(), CPU)
+    whole, teacher = mvdream(), SequentialOffload(mvdream(), CPU)
     answers = []
     for one in (whole, teacher):
         with torch.no_grad():
             z = one.encode(seen(), SCENES, torch.Generator().manual_seed(0))
-            told = one.condition(seen(), SCENES)
-            answers.append(one.predict(z, torch.tensor([300]), told, True))
+            condition = one.condition(seen(), SCENES)
+            answers.append(one.predict(z, torch.tensor([300]), condition, True))
     assert all(torch.equal(a, b) for a, b in zip(*answers, strict=True))
     assert (teacher.name, teacher.reads) == (whole.name, whole.reads)
 
@@ -115,8 +115,8 @@ def test_asked_by_itself_it_comes_for_that_call() -> None:
 def test_one_that_learns_is_refused() -> None:
     teacher = mvdream()
     teacher.unet.requires_grad_(True)
-    with pytest.raises(ValueError, match="learns"):
-        InTurn(teacher, CPU)
+    with pytest.raises(ValueError, match="trainable parameters"):
+        SequentialOffload(teacher, CPU)
 
 
 def test_a_view_at_a_time_gives_the_same_values_and_gradients() -> None:
@@ -125,7 +125,7 @@ def test_a_view_at_a_time_gives_the_same_values_and_gradients() -> None:
     latents, gradients = [], []
     for teacher in teachers:
         rgb = seen().rgb.requires_grad_()
-        z = teacher.encode(Seen(rgb, rgb[..., 0]), SCENES, torch.Generator().manual_seed(0))
+        z = teacher.encode(Renderings(rgb, rgb[..., 0]), SCENES, torch.Generator().manual_seed(0))
         (z * torch.linspace(-1, 1, z.numel()).view_as(z)).sum().backward()
         latents.append(z.detach())
         gradients.append(rgb.grad)

@@ -9,15 +9,15 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from tests.generator.full_size import SCHEDULER
-from tests.generator.test_generator import CONFIG, bases, stir
+from tests.helpers.full_size import SCHEDULER
+from tests.models.test_triplane_generator import CONFIG, bases, stir
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
-from triplaneturbo.generator.folded import Folded
-from triplaneturbo.generator.generator import Generator
+from triplaneturbo.models.merged_lora import MergedLora
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.stable_diffusion import Shade, StableDiffusion
-from triplaneturbo.world.views import shade
+from triplaneturbo.toyworld.scene.view_renderer import shade
 
 SIZE, VIEWS = 16, 3
 
@@ -29,22 +29,24 @@ def embed(captions: list[str]) -> Tensor:
     )
 
 
-def make(shading: Shade | None = None, kind: str = "epsilon") -> tuple[Generator, Folded, StableDiffusion]:
+def make(
+    shading: Shade | None = None, kind: str = "epsilon"
+) -> tuple[TriplaneGenerator, MergedLora, StableDiffusion]:
     unet, vae = bases()
     scheduler = DDIMScheduler(**SCHEDULER, prediction_type=kind)
-    generator = Generator(unet, vae, scheduler, CONFIG).eval()
-    folded = Folded(generator)
+    generator = TriplaneGenerator(unet, vae, scheduler, CONFIG).eval()
+    folded = MergedLora(generator)
     return generator, folded, StableDiffusion(folded.base, vae, scheduler, embed, SIZE, shading)
 
 
-def scenes() -> Scenes:
+def scenes() -> SceneBatch:
     cameras = orbit(torch.arange(2 * VIEWS) * 50.0, 10.0, 2.5)
-    return Scenes(["a cat", "two dogs"], cameras, VIEWS, torch.ones(2, 3))
+    return SceneBatch(["a cat", "two dogs"], cameras, VIEWS, torch.ones(2, 3))
 
 
-def seen(side: int = SIZE) -> Seen:
+def seen(side: int = SIZE) -> Renderings:
     shape = (2, VIEWS, side, side)
-    return Seen(torch.rand(*shape, 3), torch.ones(shape), torch.randn(*shape, 3), torch.ones(shape))
+    return Renderings(torch.rand(*shape, 3), torch.ones(shape), torch.randn(*shape, 3), torch.ones(shape))
 
 
 def seeded(seed: int = 4) -> torch.Generator:
@@ -85,10 +87,10 @@ def test_it_is_diffusers_own_unet() -> None:
     plain, _ = bases()
     noisy, times = torch.randn(2, 1, 4, 8, 8), torch.tensor([30, 900])
     with torch.no_grad():
-        found, free = teacher.predict(noisy, times, (embed(["a", "bb"]), embed(["", ""])), False)
-        wanted = plain(noisy[:, 0], times, encoder_hidden_states=embed(["a", "bb"])).sample
+        actual, free = teacher.predict(noisy, times, (embed(["a", "bb"]), embed(["", ""])), False)
+        expected = plain(noisy[:, 0], times, encoder_hidden_states=embed(["a", "bb"])).sample
     assert free is None
-    torch.testing.assert_close(found[:, 0], wanted)
+    torch.testing.assert_close(actual[:, 0], expected)
 
 
 def test_guidance_asks_once_for_both() -> None:
@@ -99,10 +101,10 @@ def test_guidance_asks_once_for_both() -> None:
     assert torch.equal(text[1], embed(["two dogs"])[0])
     with torch.no_grad():
         both = teacher.predict(noisy, times, (text, empty), True)
-        for found, alone in zip(both, (text, empty), strict=True):
-            assert found is not None
-            wanted, _ = teacher.predict(noisy, times, (alone, empty), False)
-            torch.testing.assert_close(found, wanted)
+        for actual, alone in zip(both, (text, empty), strict=True):
+            assert actual is not None
+            expected, _ = teacher.predict(noisy, times, (alone, empty), False)
+            torch.testing.assert_close(actual, expected)
 
 
 def test_velocities_become_noise() -> None:
@@ -123,10 +125,10 @@ def test_gradients_reach_the_pixels_of_the_view_that_was_looked_at_and_nothing_e
     generator, _, teacher = make(shade)
     looked = set()
     for seed in range(4):
-        found = score_gradients(
+        actual = score_gradients(
             teacher, seen(), scenes(), ScoreSettings(guidance=3.0, shift=0.0), seeded(seed)
         )
-        slope = found.by_field["rgb"]
+        slope = actual.by_field["rgb"]
         assert torch.isfinite(slope).all()
         used = slope.flatten(2).abs().sum(2) > 0
         assert (used.sum(1) == 1).all()  # one view a scene
@@ -145,8 +147,8 @@ def test_latents_are_the_posterior_s_and_follow_the_seed() -> None:
     views = torch.randint(VIEWS, (2,), generator=draw)
     images = torch.stack([shown.rgb[i, view] for i, view in enumerate(views)]).permute(0, 3, 1, 2) * 2 - 1
     posterior = generator.vae.encode(images).latent_dist
-    wanted = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=draw)
-    torch.testing.assert_close(first[:, 0], wanted * generator.vae.config.scaling_factor)
+    expected = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=draw)
+    torch.testing.assert_close(first[:, 0], expected * generator.vae.config.scaling_factor)
 
 
 def test_other_sizes_are_resized() -> None:
@@ -164,25 +166,25 @@ def test_pictures_are_lit_as_those_that_the_base_learned_from() -> None:
     where, shown = scenes(), seen()
     toward = where.cameras.c2w[:, :3, 2].view(2, VIEWS, 1, 1, 3)
     unit = torch.nn.functional.normalize(shown.normal, dim=-1)
-    by_hand = Seen(shade(shown.rgb, unit, toward), shown.opacity)
-    found = lit.encode(shown, where, seeded())
-    torch.testing.assert_close(found, plain.encode(by_hand, where, seeded()))
-    assert not torch.allclose(found, plain.encode(shown, where, seeded()), atol=1e-3)
-    nothing = Seen(shown.rgb, torch.zeros_like(shown.opacity), shown.normal)
+    by_hand = Renderings(shade(shown.rgb, unit, toward), shown.opacity)
+    actual = lit.encode(shown, where, seeded())
+    torch.testing.assert_close(actual, plain.encode(by_hand, where, seeded()))
+    assert not torch.allclose(actual, plain.encode(shown, where, seeded()), atol=1e-3)
+    nothing = Renderings(shown.rgb, torch.zeros_like(shown.opacity), shown.normal)
     torch.testing.assert_close(*(one.encode(nothing, where, seeded()) for one in (lit, plain)))
 
 
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16])
 def test_half_precision(autocast: torch.dtype | None) -> None:
     _, _, exact = make()
-    wanted = asked(exact)
+    expected = asked(exact)
     unet, vae = bases()
     if autocast is None:  # that of the weights
         unet, vae = unet.to(torch.bfloat16), vae.to(torch.bfloat16)
     teacher = StableDiffusion(lambda: nullcontext(unet), vae, exact.scheduler, embed, SIZE, None, autocast)
-    found = asked(teacher)
-    assert found.dtype == torch.float32
-    assert float((found - wanted).norm() / wanted.norm()) < 0.03
+    actual = asked(teacher)
+    assert actual.dtype == torch.float32
+    assert float((actual - expected).norm() / expected.norm()) < 0.03
     z, near = (one.encode(seen(), scenes(), seeded()) for one in (exact, teacher))
     assert near.dtype == torch.float32
     assert near.shape == z.shape

@@ -1,4 +1,4 @@
-"""A server and a browser for the tests of the page."""
+"""Server and browser fixtures for tests of the page."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.tiny import tiny_model
-from tests.ui.browsing import CHROMIUM, FLAGS, Launch, OpenPage, milliseconds, served, watched
+from tests.helpers.browsing import CHROMIUM, FLAGS, Launch, OpenPage, milliseconds, served, watched
+from tests.helpers.tiny import tiny_model
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def world_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Served with a model that knows the words of the world only."""
+    """Address of a server with a toy-world model, which has a closed vocabulary."""
     folder = tmp_path_factory.mktemp("world")
     with served(str(tiny_model(folder / "model", world=True)), folder) as url:
         yield url
@@ -27,7 +27,7 @@ def world_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def launch() -> Iterator[Launch]:
-    """Start a Chromium; options are those of Playwright."""
+    """Return a function that starts Chromium with Playwright's options."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
     if CHROMIUM is None:
         pytest.skip("no Chromium: apt install chromium")

@@ -1,4 +1,4 @@
-"""A prompt's way through the page in a browser: see browsing.py."""
+"""Browser tests of the Generate tab: from a prompt to the viewer and downloads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from tests.ui.browsing import (
+from tests.helpers.browsing import (
     DESK,
     PHONE,
     TABLET,
@@ -23,7 +23,7 @@ from tests.ui.browsing import (
     places,
     set_steps,
     shape_in,
-)  # fmt: skip
+)
 
 pytestmark = pytest.mark.browser
 
@@ -100,7 +100,7 @@ def test_cancel(open_page: OpenPage) -> None:
     keep(page, "desk-options")
     page.click("#cancel")
     page.wait_for_selector("text=Cancelled.")
-    assert page.locator("#download-glb").is_disabled()  # a sketch is nothing to take home
+    assert page.locator("#download-glb").is_disabled()  # previews cannot be downloaded
     assert page.locator("#generate").is_enabled()
 
 
@@ -130,7 +130,7 @@ def test_what_the_model_does_not_know_stands_below_the_prompt(
     name = f"world-{'phone' if size == PHONE else 'desk'}"
 
     said = page.locator("#reading p")
-    assert "It knows " in said.inner_text()
+    assert "The model knows " in said.inner_text()
     before = places(page, "#reading")
     keep(page, f"{name}-before")
     page.fill("#prompt textarea", "a red dragon <b>zebra</b> ${7*7}")

@@ -1,4 +1,4 @@
-"""The page's own tabs with the fonts of two systems, at display scales and widths that people have."""
+"""Browser tests of the top-level tabs with two fonts, two display scales and five widths."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.ui.browsing import Launch, milliseconds, watched
-from tests.ui.fonts import PACKAGES, only
+from tests.helpers.browsing import Launch, milliseconds, watched
+from tests.helpers.fonts import PACKAGES, only
 
 pytestmark = pytest.mark.browser
 
@@ -18,7 +18,7 @@ SCALES = (1.0, 1.25)
 HEIGHT = 900
 PANELS = {"Generate": "#prompt textarea", "Advanced": "#train-prompts textarea"}
 
-# Where letters are drawn, as a heading's box may be wider than its text.
+# Boxes of the text itself: a heading's own box may be wider.
 LETTERS = """(place) => {
   const range = document.createRange();
   range.selectNodeContents(place);
@@ -41,7 +41,7 @@ def page(request: pytest.FixtureRequest, browser_with: Any, url: str) -> Iterato
     """The page, loaded once for all widths."""
     with watched(browser_with, url) as open_page:
         page = open_page(scale=request.param)
-        page.set_default_timeout(milliseconds(3))  # what is laid out is there, or never comes
+        page.set_default_timeout(milliseconds(3))  # the layout does not change later
         yield page
 
 
@@ -74,7 +74,7 @@ def test_both_tabs_are_seen_and_a_click_opens_each(page: Any, width: int) -> Non
 
 
 def test_the_page_has_the_font_that_is_asked_for(page: Any, request: pytest.FixtureRequest) -> None:
-    """Otherwise the test above would test one font twice."""
+    """Guard: otherwise the test above could test the same font twice."""
     family = request.node.callspec.params["browser_with"]
     session = page.context.new_cdp_session(page)
     session.send("DOM.enable")

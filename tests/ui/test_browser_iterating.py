@@ -1,4 +1,4 @@
-"""What an artist does with the page for an hour, in a browser: see browsing.py."""
+"""Browser tests of iterating: live mode, variants, series, history and the queue."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import trimesh
 from gradio_client.client import Job
 from gradio_client.utils import Status
 
-from tests.pace import slowness, until
-from tests.ui.browsing import (
+from tests.helpers.browsing import (
     DESK,
     PHONE,
     STEPS,
@@ -30,7 +29,8 @@ from tests.ui.browsing import (
     still,
     watched,
 )
-from tests.ui.visitor import api_client
+from tests.helpers.pace import slowness, until
+from tests.helpers.visitor import api_client
 
 pytestmark = pytest.mark.browser
 
@@ -38,7 +38,7 @@ IDLE = "#generate:not([disabled])"
 
 
 def _finish(page: Any) -> None:
-    """Wait until the result and all its files are there."""
+    """Wait until the result and all its files are complete."""
     done(page)
     page.wait_for_selector(f"{IDLE} >> visible=true")
     page.wait_for_selector("#download-usdz:not([disabled])")
@@ -60,7 +60,7 @@ def test_a_fast_typist_gets_the_last_prompt_alone_and_keeps_the_camera(open_page
     box = page.locator("#viewer canvas").bounding_box()
     page.mouse.move(box["x"] + 300, box["y"] + 200)
     page.mouse.down()
-    for step in range(1, 9):  # as slowly as a viewer that draws in software can follow
+    for step in range(1, 9):  # slow enough for software rendering
         page.mouse.move(box["x"] + 300 + 15 * step, box["y"] + 200 + 4 * step)
         page.wait_for_timeout(80 * slowness())
     page.mouse.up()
@@ -83,11 +83,11 @@ def test_a_fast_typist_gets_the_last_prompt_alone_and_keeps_the_camera(open_page
     )
     page.wait_for_selector("#download-usdz:not([disabled])")
     still(page)
-    page.wait_for_timeout(1500)  # for an older one that would come late
+    page.wait_for_timeout(1500)  # a late, outdated result would appear by now
     assert page.inner_text(".tt-caption") == f"“{wanted.strip()}”"
     assert results[-1] == f"“{wanted.strip()}”"
     cameras = page.evaluate("window.ttViewer.shown.map((file) => file.camera)")
-    assert abs(cameras[-1][0] - 60) > 1  # it was turned away from where it stood at first
+    assert abs(cameras[-1][0] - 60) > 1  # the camera was moved
     assert len(cameras) == 1 or cameras[-1] == pytest.approx(cameras[-2], abs=1e-3)
     keep(page, "desk-live")
 
@@ -130,7 +130,7 @@ def test_variants_one_opened_more_like_it_and_a_series(open_page: OpenPage) -> N
     page.wait_for_function("document.querySelector('#variation input').value === '0.2'")
     _finish(page)
     varied = captions[0].split()[-1]
-    page.click("#more")  # now round that variation
+    page.click("#more")  # now around that variation
     page.wait_for_function(
         "!document.querySelector('#variants').innerText.includes(' ~ ' + VARIED)".replace("VARIED", varied)
     )
@@ -214,7 +214,7 @@ def test_history_outlives_a_reload_and_is_packed_restored_and_deleted(open_page:
     page.wait_for_selector("#past-delete:not([disabled])")
     page.click("#past-delete")
     page.wait_for_function("document.querySelectorAll('#history .thumbnail-item').length === 1")
-    other = open_page()  # another browser sees nothing of it
+    other = open_page()  # another browser has its own history
     _tab(other, "History")
     other.wait_for_timeout(1000)
     assert other.locator("#history .thumbnail-item").count() == 0
@@ -227,7 +227,7 @@ def test_a_full_queue_says_when_to_come_again(browser: Any, tmp_path: Path) -> N
         jobs = [others[0].submit("a tower", count=8, steps=50, api_name="/variants")]
         _begun(jobs[0], page)
         generate(page, "a cup")
-        page.wait_for_selector("text=Waiting for one other")
+        page.wait_for_selector("text=Waiting: 1 job ahead")
         page.click("#cancel")
         page.wait_for_selector("text=Cancelled.")
         jobs.append(others[1].submit("a hat", api_name="/generate"))
@@ -240,7 +240,7 @@ def test_a_full_queue_says_when_to_come_again(browser: Any, tmp_path: Path) -> N
 
 
 def _begun(job: Job, page: Any) -> None:
-    """Wait until the engine has been asked."""
+    """Wait until the engine has received the job."""
     until(lambda: job.status().code is Status.PROCESSING, every=0.1)
     page.wait_for_timeout(1000 * slowness())
 

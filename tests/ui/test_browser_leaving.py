@@ -1,4 +1,4 @@
-"""A page that is reloaded, or left and returned to, at the worst moment."""
+"""Browser tests of reloading, or leaving and returning to, the page during a generation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.ui.browsing import OpenPage, done, generate, milliseconds, pixels, shape_in, watched
+from tests.helpers.browsing import OpenPage, done, generate, milliseconds, pixels, shape_in, watched
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_a_reload_at_done_loses_nothing(open_page: OpenPage) -> None:
         page.click("#tabs [role=tab] >> text=History")
         page.wait_for_function(f"document.querySelectorAll('#history .thumbnail-item').length === {count}")
     page.locator("#history .thumbnail-item").first.click()
-    for _ in range(int(milliseconds(60)) // 500):  # the other files are written without the page
+    for _ in range(int(milliseconds(60)) // 500):  # the other files are written in the background
         if page.is_enabled("#download-usdz"):
             break
         page.wait_for_timeout(500)

@@ -1,4 +1,4 @@
-"""The page in a browser that reaches it through a real nginx under another name."""
+"""Browser test of the page behind nginx under another host name."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from tests.ui.browsing import done, download, free_port, generate, keep, pixels, shape_in, watched
-from tests.ui.nginx import nginx
+from tests.helpers.browsing import done, download, free_port, generate, keep, pixels, shape_in, watched
+from tests.helpers.nginx import nginx
 
 
 @pytest.fixture
 def proxied(url: str, tmp_path: Path) -> Iterator[str]:
-    """Of an nginx with nothing but proxy_pass, at the top and under a path."""
+    """Address of an nginx with plain proxy_pass, at the root and under a path."""
     port = free_port()
     server = url.rstrip("/")
     locations = (
         f"location / {{ proxy_pass {server}; }} location /app/ {{ proxy_pass {server}/; }}"
-        " location = /favicon.ico { return 204; }"  # which browsers ask for at the top
+        " location = /favicon.ico { return 204; }"  # which browsers request at the root
     )
     with nginx(tmp_path, port, locations):
         yield f"http://toys.example.com:{port}/"
@@ -38,6 +38,6 @@ def test_viewer_and_downloads_work_and_training_is_closed(browser: Any, proxied:
         assert name.endswith(".glb")
         assert data.startswith(b"glTF")
         page.click("[role=tab]:has-text('Advanced')")
-        page.wait_for_selector("text=Only visitors at the server's own machine may train here")
+        page.wait_for_selector("text=Training is limited to the machine on which the server runs")
         assert not page.is_visible("#training")
         keep(page, f"proxy-{prefix.strip('/') or 'top'}")

@@ -1,4 +1,4 @@
-"""A server that dies while its page is open, and comes back at the same address: see browsing.py."""
+"""Browser test of a server that dies while its page is open, and restarts at the same address."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trimesh
 
-from tests.ui.browsing import (
+from tests.helpers.browsing import (
     STEPS,
     Requests,
     Server,
@@ -49,7 +49,7 @@ def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any
         server.die()
         page.wait_for_selector("#status [data-state=lost]")
         assert page.inner_text("#status").strip() == (
-            "The server does not answer; this page reconnects by itself and keeps your prompt and settings."
+            "The server does not answer. The page will reconnect and keep your prompt and settings."
         )
         assert page.locator("[data-state=running]").count() == 0
         assert page.locator("#status .tt-bar b").bounding_box()["width"] == 0
@@ -63,7 +63,7 @@ def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any
 
         server = Server("small", tmp_path, port)
         try:
-            page.wait_for_selector("text=Connected again")
+            page.wait_for_selector("text=Reconnected")
             page.wait_for_function(
                 "document.querySelector('#prompt textarea')?.value === 'a tall green cactus, typed on'"
             )
@@ -75,7 +75,7 @@ def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any
             page.click("#generate")
             _made(page)
             assert page.inner_text(".tt-caption") == "“a tall green cactus, typed on”"
-            # Once its pictures are drawn nothing is under way by which the page would know of a restart.
+            # After the pictures are drawn, no open request tells the page about a restart.
             page.click("#tabs [role=tab] >> text=Pictures")
             page.wait_for_selector("#pictures .thumbnail-item")
             page.click("#tabs [role=tab] >> text=History")
@@ -83,15 +83,15 @@ def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any
             captions = page.locator("#history .caption-label").all_inner_texts()
             assert captions == ["a tall green cactus, typed on", "a red mushroom"]
 
-            # Now it sleeps through a restart.
+            # The page does not notice this restart, as none of its requests is open.
             requests.end()
             server.stop()
             server = Server("small", tmp_path, port)
             page.locator("#history .thumbnail-item").first.click()
-            page.wait_for_selector("text=click the result once more")
+            page.wait_for_selector("text=Click the result once more")
             page.locator("#history .thumbnail-item").first.click()
             page.wait_for_selector("#past-restore:not([disabled])")
-            name, glb = download(page, "#download-glb")  # of before it died
+            name, glb = download(page, "#download-glb")  # made before the server died
             assert name.startswith("a-tall-green-cactus-typed-on-7-")
             assert len(trimesh.load(io.BytesIO(glb), file_type="glb", force="mesh").faces) > 100
             generate(page, "a blue chair")
@@ -100,7 +100,7 @@ def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any
             assert page.inner_text(".tt-caption") == "“a blue chair”"
 
             server.die()
-            page.click("#generate")  # which is the first that the page learns of it
+            page.click("#generate")  # the page notices only now
             page.wait_for_selector("#status [data-state=lost]")
         finally:
             server.die()

@@ -1,4 +1,4 @@
-"""The Advanced tab in headless Chromium: a run from a pasted list to a mesh made with what was learned."""
+"""Browser tests of the Advanced tab: from a prompt list to a mesh made with the trained adapter."""
 
 from __future__ import annotations
 
@@ -11,9 +11,19 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from tests.fake_hub import Hub
-from tests.ui.browsing import DESK, PHONE, TABLET, Server, download, free_port, keep, milliseconds, watched
-from triplaneturbo.models import SMALL
+from tests.helpers.browsing import (
+    DESK,
+    PHONE,
+    TABLET,
+    Server,
+    download,
+    free_port,
+    keep,
+    milliseconds,
+    watched,
+)
+from tests.helpers.fake_hub import Hub
+from triplaneturbo.models.catalog import SMALL
 
 pytestmark = pytest.mark.browser
 
@@ -35,7 +45,7 @@ def training(page: Any) -> None:
 
 
 def says(page: Any, place: str, words: str, seconds: float = 60) -> None:
-    """Wait until an element has words that a pattern finds."""
+    """Wait until the text of an element matches a pattern."""
     page.wait_for_function(
         "([place, words]) => new RegExp(words).test(document.querySelector(place)?.textContent ?? '')",
         arg=[place, words],
@@ -74,21 +84,26 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
         training(page)
         says(page, "#run-status", "No run yet")
         page.fill("#train-prompts textarea", LIST)
-        says(page, "#train-counted", "2 prompts to learn, 1 held out")
-        says(page, "#train-counted", "1 blank, 1 there twice")
+        says(page, "#train-counted", "2 prompts for training, 1 held out")
+        says(page, "#train-counted", "1 blank, 1 duplicated")
         says(page, "#train-counted", "“a dragon”: it does not know 'dragon'")
         says(page, "#train-estimate", r"Try\d+ min")
         page.click("#train-begin")
-        says(page, "#train-status", "The name '' cannot be")
-        page.get_by_label("Its name").fill("cups")
+        says(page, "#train-status", "The name '' is invalid")
+        page.locator("#train-name").locator("textarea, input").fill("cups")
         page.get_by_text("Settings", exact=True).click()
-        for label, value in {"Iterations": 12, "Batch": 1, "Previews": 6, "Learning rate": 0}.items():
+        for label, value in {
+            "Iterations": 12,
+            "Batch size": 1,
+            "Preview interval": 6,
+            "Learning rate": 0,
+        }.items():
             fill(page, label, value)
-        says(page, "#train-estimate", r"As set\d+ min")
+        says(page, "#train-estimate", r"Custom\d+ min")
         page.click("#train-begin")
         says(page, "#train-status", "learning rate should be above 0")
         fill(page, "Learning rate", 0.001)
-        other = open_page(PHONE)  # learns of the run, too
+        other = open_page(PHONE)  # also shows the run
         training(other)
         says(other, "#run-status", "No run yet")
         page.click("#train-begin")
@@ -96,27 +111,27 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
         says(other, RUN, "cups")
         assert other.locator("#train-begin").is_disabled()
         other.context.close()
-        # The page asks every two seconds, and may see none of the first.
+        # The page polls every two seconds and may miss the first iterations.
         says(page, "#run-status .tt-numbers", "Iterations[1-9][0-9]* of 12", MINUTES)
         page.click("#run-pause")
-        says(page, RUN, "cups is paused, and saved")
+        says(page, RUN, "cups is paused and saved")
         paused = iterations(page)
         assert 1 <= paused < 12
         keep(page, "training-paused")
 
-        page.reload()  # and the tab is the same
-        says(page, RUN, "cups is paused, and saved")
+        page.reload()  # keeps the same tab open
+        says(page, RUN, "cups is paused and saved")
         assert iterations(page) == paused
         assert page.input_value("#train-prompts textarea").splitlines()[-1].endswith("cup")
         page.click("#run-resume")
-        says(page, RUN, "cups(: drawing| learns)", MINUTES)
+        says(page, RUN, "cups: (drawing|training)", MINUTES)
         server.die()
         says(page, RUN, "server")
         server = Server("small", tmp_path, port)
-        assert any("The run cups stands at" in line for line in server.said)
-        says(page, RUN, "cups was cut off when its server ended")
+        assert any("The run cups is at step" in line for line in server.said)
+        says(page, RUN, "cups was interrupted when the server stopped")
         page.click("#run-resume")
-        says(page, RUN, "cups is in the library", MINUTES)
+        says(page, RUN, "cups is saved\\. Choose it", MINUTES)
         assert iterations(page) == 12
         page.wait_for_selector("#run-sheet img")
         says(page, "#run-scores", "Volume, held out")
@@ -144,8 +159,8 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
             np.abs(learned[key].astype(np.float32) - own[key].astype(np.float32)).max() > 0 for key in own
         )
 
-        page.get_by_text("Push to the hub", exact=True).click()
-        for token, said in (("hf_wrong", "The hub does not know this token"), (TOKEN, "It is at http")):
+        page.get_by_text("Push to the Hub", exact=True).click()
+        for token, said in (("hf_wrong", "The hub rejected this token"), (TOKEN, "Published at http")):
             page.get_by_label("Repository").fill("you/cups")
             page.get_by_label("Token").fill(token)
             page.click("#hub-push")
@@ -167,7 +182,7 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
 
         training(page)
         page.click("#run-discard")
-        says(page, "#run-discard", "Discard for good")
+        says(page, "#run-discard", "Discard permanently")
         page.click("#run-discard")
         says(page, "#run-status", "No run yet")
         assert not (tmp_path / "runs" / "cups").exists()
@@ -185,13 +200,13 @@ def test_a_password_opens_the_tab_and_files_are_read_as_they_are(browser: Any, t
         page.get_by_role("tab", name="Advanced").click()
         page.get_by_label("Password").fill("simsalabim")
         page.click("#unlock-button")
-        says(page, "#unlock-status", "not the administrator's password")
+        says(page, "#unlock-status", "Wrong administrator password")
         assert not page.is_visible("#train-prompts")
         page.get_by_label("Password").fill("sesame")
         page.get_by_label("Password").press("Enter")
         page.wait_for_selector("#train-prompts textarea", state="visible")
         upload(page, tmp_path / "a.csv")
-        says(page, "#train-counted", "1 prompt to learn, 1 held out.*1 blank.*taken from caption")
+        says(page, "#train-counted", "1 prompt for training, 1 held out.*1 blank.*taken from caption")
         assert page.input_value("#train-prompts textarea") == "a red cup\na blue duck"
         assert page.get_by_label("Column").input_value() == "caption"
         page.get_by_label("Column").click()
@@ -200,7 +215,7 @@ def test_a_password_opens_the_tab_and_files_are_read_as_they_are(browser: Any, t
         upload(page, tmp_path / "b.txt")
         page.wait_for_function("document.querySelector('#train-prompts textarea').value === 'a red cup'")
         upload(page, tmp_path / "c.json")
-        says(page, "#train-counted", "Choose the column of 'c.json'|1 prompt to learn")
+        says(page, "#train-counted", "Choose the column of 'c.json'|1 prompt for training")
         unnamed = page.eval_on_selector_all(
             "#training button, #training input, #training textarea",
             """all => all.filter(one => one.checkVisibility() && !(one.ariaLabel || one.innerText || one.title

@@ -1,4 +1,4 @@
-"""The viewer gets one file at a time, however slow it is, and a lost file does not stop it."""
+"""Browser tests of the viewer queue: one file at a time, and failed downloads do not block it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.ui.browsing import OpenPage, generate, milliseconds, pixels, shape_in, watched
+from tests.helpers.browsing import OpenPage, generate, milliseconds, pixels, shape_in, watched
 
-# Whatever fetches meshes waits longer for each than they take to be made.
+# Delays each mesh download by more than the generation takes.
 SLOW = """
   const late = (address) => String(address).includes("/file=") ? 5000 : 0;
   const { open, send } = XMLHttpRequest.prototype;
@@ -24,7 +24,7 @@ SLOW = """
     await new Promise((go) => setTimeout(go, late((given[0] && given[0].url) || given[0])));
     return ask(...given);
   };
-  null;  // a function would be called
+  null;  // Playwright would call a function
 """
 
 
@@ -46,13 +46,13 @@ def test_a_slow_viewer_gets_a_file_at_a_time(open_page: OpenPage) -> None:
         page.wait_for_timeout(200)
     page.wait_for_function("() => !window.ttViewer.loading")
     shape = shape_in(page, empty)
-    assert shape[:, 2].mean() > shape[:, 0].mean()  # it is the blue one
+    assert shape[:, 2].mean() > shape[:, 0].mean()  # the blue cup is shown
     assert len(files) == page.evaluate("window.ttViewer.shown.length") >= 2
 
 
 @pytest.mark.browser
 def test_a_file_that_is_lost_does_not_stop_the_next(browser: Any, url: str) -> None:
-    with watched(browser, url, mortal=True) as open_page:  # the browser and the viewer complain, and rightly
+    with watched(browser, url, mortal=True) as open_page:  # the browser and the viewer log errors
         page = open_page()
         empty = pixels(page)
         page.uncheck("#forming input")

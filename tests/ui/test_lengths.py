@@ -1,4 +1,4 @@
-"""How long presets take, as the Advanced tab says it."""
+"""Time and memory estimates of the Advanced tab."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from triplaneturbo.distill.duration import Estimate
-from triplaneturbo.distill.order import PRESETS, Order
-from triplaneturbo.ui.lengths import AS_SET, duration, estimates, memory, panel
+from triplaneturbo.finetune.config import PRESETS, FinetuneConfig
+from triplaneturbo.finetune.duration import Estimate
+from triplaneturbo.ui.training.lengths import CUSTOM, duration, estimates, memory, panel
 
 
-def engine(seen: list[Order]) -> Any:
-    def estimate_run(order: Order) -> Estimate:
+def engine(seen: list[FinetuneConfig]) -> Any:
+    def estimate_run(order: FinetuneConfig) -> Estimate:
         seen.append(order)
         return Estimate(60.0 * order.iterations, 10**8 * order.batch, "")
 
@@ -22,21 +22,21 @@ def engine(seen: list[Order]) -> Any:
 
 
 def test_a_preset_s_settings_are_no_other_ones_and_changed_ones_are() -> None:
-    seen: list[Order] = []
+    seen: list[FinetuneConfig] = []
     settings = {"steps": 0, **PRESETS["short"](True)}
     found = estimates(engine(seen), ["a red cup"], ["a hat"], settings)
     assert list(found) == ["Try", "Short", "Thorough"]
     assert [order.iterations for order in seen] == [50, 600, 3000]
     assert {(order.prompts, order.held_out) for order in seen} == {(("a red cup",), ("a hat",))}
     found = estimates(engine(seen), ["a red cup"], [], settings | {"iterations": 7})
-    assert found[AS_SET].seconds == 420
+    assert found[CUSTOM].seconds == 420
     assert seen[-1].iterations == 7
 
 
 def test_all_lengths_are_counted_with_the_settings_that_no_preset_has() -> None:
-    seen: list[Order] = []
+    seen: list[FinetuneConfig] = []
     settings = {"steps": 0, **PRESETS["try"](True), "teachers": ["rgb"], "rank": 8}
-    assert AS_SET not in estimates(engine(seen), ["a red cup"], [], settings)
+    assert CUSTOM not in estimates(engine(seen), ["a red cup"], [], settings)
     assert [(order.teachers, order.rank) for order in seen] == [(("rgb",), 8)] * 3
 
 

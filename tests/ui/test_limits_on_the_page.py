@@ -1,4 +1,4 @@
-"""The limits through the page's endpoint: each is one sentence, and what is refused costs nothing."""
+"""Limits at the API endpoints: each error is one sentence, and rejected requests cost nothing."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ pytest.importorskip("gradio")
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from tests.pace import patience, until
-from tests.quick import load
-from tests.ui.visitor import api_client
-from triplaneturbo.engine import Engine
-from triplaneturbo.limits import Guard, Limits
+from tests.helpers.pace import patience, until
+from tests.helpers.quick import load
+from tests.helpers.visitor import api_client
+from triplaneturbo.serving.engine import Engine
+from triplaneturbo.serving.limits import Guard, Limits
 from triplaneturbo.ui.blocks import SERVING, build, look
 
 pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")  # its own use of pandas
@@ -49,7 +49,7 @@ def _served(engine: Engine, folder: Path, limits: Limits) -> Iterator[str]:
 
 
 def _ask(client: Client, prompt: str = "a cup", **settings: Any) -> str:
-    """What is said: nothing if there is a mesh."""
+    """Return the error message, or "" on success."""
     try:
         client.predict(prompt, api_name="/generate", **(QUICK | settings))
     except AppError as error:
@@ -60,9 +60,9 @@ def _ask(client: Client, prompt: str = "a cup", **settings: Any) -> str:
 def test_too_large_and_too_often(engine: Engine, tmp_path: Path) -> None:
     with _served(engine, tmp_path / "served", Limits(per_minute=1, resolution=64)) as url:
         program, other = (api_client(url, tmp_path / name) for name in ("one", "other"))
-        assert "at most 64; ask for less" in _ask(program, resolution=80)
+        assert "use at most 64" in _ask(program, resolution=80)
         assert _ask(program) == ""
-        assert re.search(r"More than 1 requests in a minute; try again in \d+ s\.", _ask(program))
+        assert re.search(r"Too many requests \(limit: 1 per minute\); try again in \d+ s\.", _ask(program))
         assert _ask(other) == ""
 
 
@@ -82,31 +82,31 @@ def test_one_at_a_time_and_a_full_queue(
         clients = [api_client(url, tmp_path / str(n)) for n in range(3)]
         running = pool.submit(_ask, clients[0], "a hat")
         assert begun.wait(patience(60))
-        assert "This session has a request under way" in _ask(clients[0], "a house")
+        assert "This session already has an active request" in _ask(clients[0], "a house")
         waiting = pool.submit(_ask, clients[1], "a car")
-        until(lambda: engine._line._waiting)
+        until(lambda: engine._queue._waiting)
         assert re.fullmatch(r"The queue is full; try again in \d+ s\.", _ask(clients[2], "a duck"))
         go.set()
         assert (running.result(patience(60)), waiting.result(patience(60))) == ("", "")
 
 
 def test_a_queue_of_the_engine_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("triplaneturbo.engine._load", load)
+    monkeypatch.setattr("triplaneturbo.serving.engine._load", load)
     with Engine("small", device="cpu", queue=7) as engine:
-        assert engine._line._size == 7
+        assert engine._queue._size == 7
 
 
 def test_a_full_disk_is_one_sentence_and_nothing_more_is_written(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("triplaneturbo.ui.sessions.FRESH", float("inf"))
+    monkeypatch.setattr("triplaneturbo.serving.sessions.FRESH", float("inf"))
     with _served(engine, tmp_path / "served", Limits(live=1000)) as url:
         clients = [api_client(url, tmp_path / name) for name in ("one", "other", "third")]
         assert _ask(clients[0]) == ""
         before = {path: path.stat().st_size for path in (tmp_path / "served").rglob("*.glb")}
         assert len(before) == 1
         for client in clients[1:]:
-            assert "used up by other pages; try again in a minute" in _ask(client, "a hat")
+            assert "used by other pages; try again in a minute" in _ask(client, "a hat")
         assert {path: path.stat().st_size for path in (tmp_path / "served").rglob("*.glb")} == before
-        assert _ask(clients[0], "a hat") == ""  # its own make way
+        assert _ask(clients[0], "a hat") == ""  # its own older files are deleted
         assert len(list((tmp_path / "served").rglob("*.glb"))) == 1

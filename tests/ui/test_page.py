@@ -1,4 +1,4 @@
-"""The page without a browser: its floor, its endpoints, what it serves."""
+"""Tests of the page without a browser: imports, endpoints, served files."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ import trimesh
 gradio = pytest.importorskip("gradio")
 from gradio_client import Client  # noqa: E402
 
-from tests.quick import make_small  # noqa: E402
-from tests.tiny import tiny_model  # noqa: E402
-from tests.ui.visitor import api_client  # noqa: E402
-from triplaneturbo.commands.outputs import FORMATS  # noqa: E402
-from triplaneturbo.engine import Engine  # noqa: E402
+from tests.helpers.quick import make_small  # noqa: E402
+from tests.helpers.tiny import tiny_model  # noqa: E402
+from tests.helpers.visitor import api_client  # noqa: E402
 from triplaneturbo.errors import EmptySurfaceError  # noqa: E402
-from triplaneturbo.models import ROOT  # noqa: E402
-from triplaneturbo.ui import controls  # noqa: E402
+from triplaneturbo.models.catalog import ROOT  # noqa: E402
+from triplaneturbo.serving.engine import Engine  # noqa: E402
+from triplaneturbo.serving.output_files import FORMATS  # noqa: E402
+from triplaneturbo.toyworld.captions.advice import EXAMPLES  # noqa: E402
 from triplaneturbo.ui.blocks import SERVING, build, look  # noqa: E402
-from triplaneturbo.world.advice import EXAMPLES  # noqa: E402
+from triplaneturbo.ui.generate import controls  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")  # its own use of pandas
 
@@ -67,9 +67,10 @@ def client(page: Any, tmp_path_factory: pytest.TempPathFactory) -> Client:
 
 def test_the_page_imports_no_torch() -> None:
     block = "import sys; sys.modules['torch'] = None; "
-    names = sorted(path.stem for path in (ROOT / "triplaneturbo" / "ui").glob("*.py"))
-    imports = "; ".join(f"import triplaneturbo.ui.{name}" for name in names if name != "__init__")
-    assert "triplaneturbo.ui.blocks" in imports
+    paths = sorted((ROOT / "triplaneturbo" / "ui").rglob("*.py"))
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
+    imports = "; ".join(f"import {name.removesuffix('.__init__')}" for name in names)
+    assert "triplaneturbo.ui.generate.controls" in imports
     subprocess.run([sys.executable, "-c", block + imports], check=True, cwd=ROOT)
 
 
@@ -191,14 +192,18 @@ def test_export_places_the_object(client: Client) -> None:
 @pytest.mark.parametrize(
     ("endpoint", "arguments", "said"),
     [
-        ("/variants", {"prompt": "a cup", "count": 9}, "count of variants should be a whole number, 1 to 8"),
+        (
+            "/variants",
+            {"prompt": "a cup", "count": 9},
+            "number of variants must be a whole number from 1 to 8",
+        ),
         ("/variants", {"prompt": " "}, "The prompt is blank"),
-        ("/blend", {"prompt": "a cup", "other": " "}, "nothing to blend with"),
-        ("/blend", {"prompt": "a cup", "other": "a hat", "count": 99}, "from 2 to 16"),
-        ("/export", {"prompt": "a cup", "format": "fbx"}, "There is no format 'fbx'"),
-        ("/export", {"prompt": "a cup", "format": "../x"}, "There is no format"),
-        ("/export", {"prompt": "a cup", "size": 1e9}, "The size should be"),
-        ("/export", {"prompt": "a cup", "unit": "km"}, "The unit should be"),
+        ("/blend", {"prompt": "a cup", "other": " "}, "second prompt is missing"),
+        ("/blend", {"prompt": "a cup", "other": "a hat", "count": 99}, "use 2 to 16"),
+        ("/export", {"prompt": "a cup", "format": "fbx"}, "Unknown format 'fbx'"),
+        ("/export", {"prompt": "a cup", "format": "../x"}, "Unknown format"),
+        ("/export", {"prompt": "a cup", "size": 1e9}, "Invalid size"),
+        ("/export", {"prompt": "a cup", "unit": "km"}, "Invalid unit"),
         ("/generate", {"prompt": "a cup", "adapter": "../../etc"}, "There is no adapter"),
     ],
 )
@@ -306,24 +311,24 @@ def test_only_the_page_of_a_model_of_the_world_has_its_words(
         parts = {part["props"].get("elem_id"): part["props"] for part in page.get_config_file()["components"]}
     samples = [sample[0] for sample in parts["examples"]["samples"]]
     assert ("reading" in parts) is world
-    assert parts["vocabulary"]["label"] == ("What it can make" if world else "What it does badly")
+    assert parts["vocabulary"]["label"] == ("What it can make" if world else "Known weaknesses")
     assert (samples == list(EXAMPLES)) is world
 
 
 def test_only_adapters_that_fit_can_be_chosen(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not controls.known_adapters(engine)["visible"]
+    assert not controls.adapter_choices(engine)["visible"]
     monkeypatch.setattr(engine, "adapters", lambda: ["mine", "yours"])
-    shown = controls.known_adapters(engine)
+    shown = controls.adapter_choices(engine)
     assert shown["visible"]
     assert [value for _, value in shown["choices"]] == ["", "mine", "yours"]
 
 
-def test_the_readme_s_script_runs(
+def test_the_script_of_the_docs_runs(
     page: Any, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_small(monkeypatch, engine)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (script,) = re.findall(r"```python\n(from gradio_client.*?)```", readme, re.DOTALL)
+    text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"```python\n(from gradio_client.*?)```", text, re.DOTALL)
     assert "http://127.0.0.1:7860" in script
     script = script.replace("http://127.0.0.1:7860", page.local_url)
     told = "print(json.dumps([file, files, facts]))"

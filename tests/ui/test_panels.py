@@ -1,4 +1,4 @@
-"""The page's own bits of HTML: strangers' words are text, and numbers read well."""
+"""Tests of the page's HTML fragments: escaping, status lines, number formats."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from triplaneturbo.request import Request
-from triplaneturbo.ui import panels
-from triplaneturbo.ui.jobs import Made, Stopped, Waiting, Working
+from triplaneturbo.serving.jobs import MeshReady, Stopped, Waiting, Working
+from triplaneturbo.ui.generate import panels
 
 NASTY = "<img src=x onerror=alert(1)> \"' ${value} {{value}} `x` </p><script>alert(2)</script>"
 
 
 class Reader(HTMLParser):
-    """The tags and the text of a piece of HTML."""
+    """Collects the tags and the text of an HTML fragment."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -30,7 +30,9 @@ class Reader(HTMLParser):
         self.words += data
 
 
-def _made(prompt: str = "a cup", unread: str = "", cached: bool = False, short: bool = False) -> Made:
+def _made(
+    prompt: str = "a cup", truncated_text: str = "", cached: bool = False, short: bool = False
+) -> MeshReady:
     facts = {
         "prompt": prompt,
         "seed": 7,
@@ -46,7 +48,7 @@ def _made(prompt: str = "a cup", unread: str = "", cached: bool = False, short: 
         "seconds": {**dict.fromkeys(panels.STAGES, 0.25), "total": 2.0},
         "files": [{"path": "/home/someone/cup.glb", "bytes": 2_345_678, "sha256": "00"}],
     }
-    return Made(Request(prompt), {"glb": Path("/home/someone/cup.glb")}, facts, unread)
+    return MeshReady(Request(prompt), {"glb": Path("/home/someone/cup.glb")}, facts, truncated_text)
 
 
 @pytest.mark.parametrize(
@@ -54,9 +56,9 @@ def _made(prompt: str = "a cup", unread: str = "", cached: bool = False, short: 
     [
         panels.facts(_made(NASTY)),
         panels.status(Stopped(NASTY)),
-        panels.status(_made(unread=NASTY)),
+        panels.status(_made(truncated_text=NASTY)),
         panels.notice(NASTY),
-        panels.reading(NASTY, ""),
+        panels.feedback(NASTY, ""),
         panels.vocabulary({"things": [NASTY]}, {"things": "Things"}, ()),
         panels.report(f"model   {NASTY}"),
     ],
@@ -64,7 +66,7 @@ def _made(prompt: str = "a cup", unread: str = "", cached: bool = False, short: 
 def test_words_from_outside_are_text(html: str) -> None:
     assert not {"img", "script"} & set(Reader(html).tags)
     assert "alert(2)" in Reader(html).words
-    assert not {"{", "$", "`"} & set(html)  # nothing for Gradio's templates to fill in
+    assert not {"{", "$", "`"} & set(html)  # nothing for Gradio's templates
 
 
 def test_the_same_places_before_and_after() -> None:
@@ -76,7 +78,7 @@ def test_the_same_places_before_and_after() -> None:
 
 
 def test_the_line_below_the_prompt_is_never_empty() -> None:
-    told, hint = panels.reading("It is unknown.", "It knows."), panels.reading("", "It knows.")
+    told, hint = panels.feedback("It is unknown.", "It knows."), panels.feedback("", "It knows.")
     assert (Reader(told).words, Reader(hint).words) == ("It is unknown.", "It knows.")
     assert Reader(told).tags == Reader(hint).tags
 
@@ -96,18 +98,18 @@ def test_facts_are_told() -> None:
 @pytest.mark.parametrize(
     ("event", "said"),
     [
-        (Waiting(1), "Waiting for one other"),
-        (Waiting(3), "Waiting for 3 others"),
+        (Waiting(1), "Waiting: 1 job ahead"),
+        (Waiting(3), "Waiting: 3 jobs ahead"),
         (Working("denoise", 0.2, 1.0, 1, 4), "step 2 of 4"),
         (Working("denoise", 0.5, 1.0, 4, 4), "step 4 of 4"),
-        (Working("texture", 0.9, 1.0, 4, 4), "Painting"),
+        (Working("texture", 0.9, 1.0, 4, 4), "Baking the texture"),
         (Stopped(), "Cancelled."),
         (_made(), "Done in 2.0 s."),
-        (_made(cached=True), "kept from before"),
-        (_made(short=True), "memory was short: the texture has 512 texels a side"),
+        (_made(cached=True), "Reused the earlier result"),
+        (_made(short=True), "the texture is only 512 × 512 pixels"),
     ],
 )
-def test_the_status_line(event: Waiting | Working | Made | Stopped, said: str) -> None:
+def test_the_status_line(event: Waiting | Working | MeshReady | Stopped, said: str) -> None:
     assert said in Reader(panels.status(event)).words
 
 

@@ -1,4 +1,4 @@
-"""What the Advanced tab says of a run, and of a list of prompts, without a page."""
+"""Tests of the Advanced tab's texts about a run and a prompt list, without a page."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 
 from tests.ui.test_panels import Reader
-from triplaneturbo.distill.order import Order
-from triplaneturbo.distill.run import Report
 from triplaneturbo.errors import UserError
-from triplaneturbo.training import RunState, _logged
-from triplaneturbo.ui import prompt_list, running
+from triplaneturbo.finetune.config import FinetuneConfig
+from triplaneturbo.finetune.run import Report
+from triplaneturbo.serving.training_service import RunState, _append_losses
+from triplaneturbo.ui.training import prompt_list, running
 
 NASTY = "<img src=x onerror=alert(2)>"
-STATE = RunState(Order("ducks", ("a red duck",)), Path("runs/ducks"), "running", iteration=30, iterations=90)
+STATE = RunState(
+    FinetuneConfig("ducks", ("a red duck",)), Path("runs/ducks"), "running", iteration=30, iterations=90
+)
 WORLD: Any = SimpleNamespace(words="some")
 
 
@@ -28,15 +30,15 @@ def words(html: str) -> str:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({}, "ducks learns."),
+        ({}, "ducks: training."),
         ({"doing": "drawing a red duck"}, "ducks: drawing a red duck."),
-        ({"state": "pausing"}, "ducks is being saved."),
-        ({"state": "ending", "doing": "judging a red duck"}, "put away: judging a red duck."),
-        ({"state": "paused"}, "press Resume to go on"),
-        ({"state": "stopped"}, "was cut off when its server ended"),
-        ({"state": "failed", "sentence": NASTY}, f"ducks has stopped. {NASTY}"),
-        ({"state": "finished", "kept": True}, "ducks is in the library"),
-        ({"state": "ending", "kept": True}, "ducks is being put away."),
+        ({"state": "pausing"}, "ducks: saving."),
+        ({"state": "ending", "doing": "judging a red duck"}, "ducks: finishing, judging a red duck."),
+        ({"state": "paused"}, "Press Resume to continue"),
+        ({"state": "stopped"}, "was interrupted when the server stopped"),
+        ({"state": "failed", "sentence": NASTY}, f"ducks failed. {NASTY}"),
+        ({"state": "finished", "kept": True}, "ducks is saved. Choose it"),
+        ({"state": "ending", "kept": True}, "ducks: finishing."),
     ],
 )
 def test_each_state_is_a_sentence_and_no_html(change: dict[str, Any], said: str) -> None:
@@ -55,10 +57,10 @@ def test_speed_and_time_left_are_told_while_it_learns_only() -> None:
 
 
 def test_a_long_curve_is_drawn_by_means_of_all_iterations() -> None:
-    count = 5 * running.POINTS
+    count = 5 * running.MAX_POINTS
     log = [{"iteration": i + 1, "sd volume": float(i), "eikonal": 1.0} for i in range(count)]
     table = running.table(log, "Stable Diffusion")
-    assert len(table) == running.POINTS
+    assert len(table) == running.MAX_POINTS
     assert table["loss"].mean() == pytest.approx((count - 1) / 2)
     assert (table["iteration"].iloc[0], table["iteration"].iloc[-1]) == (5, count)
     assert set(table["part"]) == {"volume"}
@@ -69,38 +71,38 @@ def test_a_long_curve_is_drawn_by_means_of_all_iterations() -> None:
 def test_scores_are_shown_side_by_side_and_nothing_that_is_not_there() -> None:
     one: dict[str, Any] = {"volume_iou": 0.5, "r_at_1": 0.25, "empty": 0}
     two: dict[str, Any] = {"volume_iou": 0.75, "r_at_1": None, "empty": 0}
-    html = running.scored(
+    html = running.score_table(
         {"before": {"learned": one, "held out": None}, "after": {"learned": two, "held out": None}}
     )
-    assert "Volume, learned" in words(html)
+    assert "Volume, training" in words(html)
     assert "0.500" in words(html)
     assert "0.750" in words(html)
     for absent in ("held out", "CLIP", "Empty"):
         assert absent not in words(html)
-    assert running.scored(None) == ""
+    assert running.score_table(None) == ""
 
 
 def test_an_iteration_that_is_done_again_takes_the_place_of_what_was_logged() -> None:
     log: tuple[dict[str, Any], ...] = ()
     for iteration, loss in ((1, 0.1), (2, 0.2), (3, 0.3), (2, 0.4)):
-        log = _logged(log, Report(iteration, 9, {"sd": loss}))
+        log = _append_losses(log, Report(iteration, 9, {"sd": loss}))
     assert log == ({"iteration": 1, "sd": 0.1}, {"iteration": 2, "sd": 0.4})
-    assert _logged(log, Report(2, 9, doing="drawing")) == log
+    assert _append_losses(log, Report(2, 9, doing="drawing")) == log
 
 
 def test_nothing_of_a_list_goes_without_a_word() -> None:
     listed = prompt_list.from_text(f"a red cup\n\na red cup\n{NASTY}\n12\na {{blue|green}} cup\n")
-    html = prompt_list.panel(prompt_list.count(WORLD, listed, 0.3))
+    html = prompt_list.panel(prompt_list.split_list(WORLD, listed, 0.3))
     said = words(html)
-    for part in ("2 prompts to learn", "1 held out", "1 blank", "1 there twice", "1 not text", NASTY):
+    for part in ("2 prompts for training", "1 held out", "1 blank", "1 duplicated", "1 not text", NASTY):
         assert part in said
     assert "<img" not in html
 
 
 def test_a_list_too_long_for_the_page_names_the_command() -> None:
     with pytest.raises(UserError, match="triplaneturbo finetune --prompts"):
-        prompt_list.from_text("a" * (prompt_list.MOST_CHARACTERS + 1))
-    many = replace(STATE, order=Order("x", tuple(f"a cup {i}" for i in range(30_000))))
+        prompt_list.from_text("a" * (prompt_list.MAX_CHARACTERS + 1))
+    many = replace(STATE, order=FinetuneConfig("x", tuple(f"a cup {i}" for i in range(30_000))))
     assert prompt_list.of_run(many) == ""
     assert prompt_list.of_run(STATE) == "a red duck"
     assert prompt_list.of_run(None) == ""
@@ -112,7 +114,7 @@ def test_an_uploaded_list_s_errors_name_the_file_and_not_its_place(tmp_path: Pat
     with pytest.raises(UserError, match=r"'mine\.csv'") as told:
         prompt_list.from_file(path, None)
     assert str(tmp_path) not in str(told.value)
-    assert prompt_list.choices(path) == ["id", "words", "tint"]
+    assert prompt_list.column_choices(path) == ["id", "words", "tint"]
     assert prompt_list.from_file(path, "words")[1] == "a red cup"
 
 
@@ -122,4 +124,4 @@ def test_an_uploaded_text_keeps_its_comments_and_its_ids_where_it_is_shown(tmp_p
     listed, text = prompt_list.from_file(path, None)
     assert text.splitlines() == ["# mine", "1|a red cup", "2|a hat"]
     assert listed.prompts == prompt_list.from_text(text).prompts == ("a red cup", "a hat")
-    assert "1 commented out" in prompt_list.panel(prompt_list.Counted(listed.prompts, (), {}, listed))
+    assert "1 commented out" in prompt_list.panel(prompt_list.PromptSplit(listed.prompts, (), {}, listed))

@@ -1,13 +1,13 @@
-"""A run's checkpoints: the last three and the best, each whole or not there at all.
+"""Checkpoints of a run: the last three and the best one, written atomically.
 
-`checkpoints/00000050.pt` in a run's folder is its state after 50 iterations: what learns and its moving
-average, the optimiser, the critics, the moving averages of the log, and the settings, which a run must have
-again to be gone on with. Random numbers have no state: they follow from the seed and the iteration, as the
-schedules' values and the place among the prompts do.
+`checkpoints/00000050.pt` in the run's folder is the state after 50 iterations: trained weights and their
+moving average, optimizer, critics, moving averages of the log, and the settings that must match on resume.
+There is no random state: random numbers, schedules and the position among the prompts follow from the seed
+and the iteration.
 
-Which is the best? What teachers say of one iteration says more of its captions and timesteps than of the
-student, so a checkpoint is judged by `smoothed`. No loss knows what looks best: the last one is what a run
-ends with, and the best one is there to go back to.
+The best checkpoint is the one with the lowest `smoothed_error`, since the loss of a single iteration depends
+more on its captions and timesteps than on the student. No loss measures looks: a run ends with its last
+checkpoint, and the best one is kept as a fallback.
 """
 
 from __future__ import annotations
@@ -18,109 +18,111 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from triplaneturbo.checkpoint import BrokenState, check_settings, read_state, save_state
 from triplaneturbo.errors import UserError
+from triplaneturbo.utils.training_state import BrokenState, check_settings, read_state, save_state
 
-LAST = 3  # how many are kept beside the best
-DECAY = 0.95  # of the log's moving averages: they look back some 20 iterations
-SETTLED = 20  # iterations before which moving averages are no more than the first few
+LAST = 3  # checkpoints kept in addition to the best
+DECAY = 0.95  # decay of the log's moving averages: a window of about 20 iterations
+SETTLED = 20  # iterations before moving averages are meaningful
 
 
-def smoothed(log: Mapping[str, float], teachers: Collection[str]) -> float:
-    """What checkpoints are judged by, less being better: the mean of the teachers' errors, each averaged
-    over some 20 iterations.
+def smoothed_error(log: Mapping[str, float], teachers: Collection[str]) -> float:
+    """Return the mean of the teachers' moving-average errors; lower is better, inf if there are none.
 
     Args:
-        log: moving averages by part; those of a teacher are called by its name and a rendering's.
-        teachers: their names.
+        log: moving averages by part; a teacher's parts are named "<teacher> <rendering>".
+        teachers: names of the teachers.
     """
     errors = [value for part, value in log.items() if part.partition(" ")[0] in teachers]
     return sum(errors) / len(errors) if errors else math.inf
 
 
 class Checkpoints:
-    """Those of the run in one folder, which has no other.
+    """The checkpoints in a run's folder.
 
     Args:
-        folder: the run's.
-        told: its settings, plain values by name.
+        folder: folder of the run.
+        settings: settings that must match on resume, plain values by name.
 
     Attributes:
-        best: iteration and loss of the best one; None: none is old enough to be judged.
+        best: iteration and loss of the best checkpoint; None if no checkpoint is old enough.
     """
 
-    def __init__(self, folder: Path, told: Mapping[str, Any]) -> None:
-        self.run, self.folder, self.told = folder, folder / "checkpoints", dict(told)
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.run_folder, self.folder, self.settings = folder, folder / "checkpoints", dict(settings)
         self.best: tuple[int, float] | None = None
 
     def path(self, iteration: int) -> Path:
-        """Where the state after that many iterations lies, or would."""
+        """Return the path of the checkpoint of an iteration."""
         return self.folder / f"{iteration:08}.pt"
 
     def iterations(self) -> list[int]:
-        """Those of which there is a file, in order."""
+        """Return the iterations that have a checkpoint file, in order."""
         return sorted(int(path.stem) for path in self.folder.glob("*.pt") if path.stem.isdigit())
 
     def newest(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest state that is whole; None: the run has none yet. And what to tell of broken ones.
+        """Load the newest intact checkpoint.
+
+        Returns:
+            Its state (None for a new run), and messages about broken checkpoints.
 
         Raises:
-            UserError: it belongs to a run with other settings, or all are broken.
+            UserError: if it belongs to a run with other settings, or all checkpoints are broken.
         """
         notes: list[str] = []
-        found = self.iterations()
-        for iteration in reversed(found):
+        iterations = self.iterations()
+        for iteration in reversed(iterations):
             try:
                 state = read_state(self.path(iteration))
             except BrokenState:
-                notes.append(f"{self.path(iteration)} is broken: the run goes on from the one before.")
+                notes.append(
+                    f"{self.path(iteration)} is broken: the run resumes from the previous checkpoint."
+                )
                 continue
             self._check(state["settings"])
             best = state["best"]
             self.best = (best["iteration"], best["loss"]) if best else None
             return state, notes
-        if found:
-            raise UserError(f"All checkpoints in {self.folder} are broken: delete them to begin anew.")
-        if (self.run / "train.pt").exists():
-            notes.append(
-                f"{self.run / 'train.pt'} is of an older version and left alone: the run begins anew."
-            )
+        if iterations:
+            raise UserError(f"All checkpoints in {self.folder} are broken: delete them to start again.")
+        if (self.run_folder / "train.pt").exists():
+            notes.append(f"{self.run_folder / 'train.pt'} is from an older version and is ignored.")
         return None, notes
 
     def _check(self, then: dict[str, Any]) -> None:
-        now = dict(self.told)
-        # The one change that a run that has lost its way asks for.
+        now = dict(self.settings)
+        # The only change allowed: the remedy for a run that diverged.
         if now.get("rate", math.inf) < then.get("rate", -math.inf):
             now["rate"] = then["rate"]
-        check_settings(self.run, then, now)
+        check_settings(self.run_folder, then, now)
 
     def save(self, iteration: int, state: dict[str, Any], loss: float) -> None:
-        """Write a state; those that are kept no longer go when it is whole.
+        """Write a checkpoint, then delete those that are no longer kept.
 
         Raises:
-            UserError: it cannot be written; the others stay as they are.
+            UserError: if it cannot be written; existing checkpoints are unchanged.
         """
         best = self.best
         if iteration >= SETTLED and (best is None or loss < best[1] or not self.path(best[0]).exists()):
             best = iteration, loss
-        told = {"iteration": best[0], "loss": best[1]} if best else None
-        state = {**state, "settings": self.told, "iteration": iteration, "best": told}
+        best_entry = {"iteration": best[0], "loss": best[1]} if best else None
+        state = {**state, "settings": self.settings, "iteration": iteration, "best": best_entry}
         save_state(self.path(iteration), state)
         self.best = best
-        known = self.iterations()
-        kept = {*[other for other in known if other <= iteration][-LAST:], *(best[:1] if best else ())}
-        for other in known:
-            if other not in kept:  # those after this one are broken, or from a run that lost its way
+        existing = self.iterations()
+        kept = {*[other for other in existing if other <= iteration][-LAST:], *(best[:1] if best else ())}
+        for other in existing:
+            if other not in kept:  # later ones are broken, or from before a divergence
                 _remove(self.path(other))
-        for part in self.folder.glob(".*.part"):  # what a killed process was writing
+        for part in self.folder.glob(".*.part"):  # left behind by a killed process
             _remove(part)
 
     def drop(self, iteration: int) -> None:
-        """Forget a state that has proved to be no good; the run's first one always stays."""
+        """Delete a checkpoint that led to non-finite values, unless it is the first of the run."""
         if iteration > min(self.iterations(), default=iteration):
             _remove(self.path(iteration))
 
 
 def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):  # it only takes space
+    with contextlib.suppress(OSError):  # a leftover file only takes space
         path.unlink()

@@ -1,4 +1,4 @@
-"""The optimisers that a run can be told to use."""
+"""Optimizers of a run."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import nn
 
 OptimizerName = Literal["adamw", "soap", "adan"]
 
-_LARGEST = 256  # a dimension above it is not rotated: its matrix would cost more than it saves
+_LARGEST = 256  # SOAP: larger dimensions are not rotated, as the matrix would cost more than it saves
 
 
 def make_optimizer(
     name: OptimizerName, parameters: Iterable[nn.Parameter], rate: float
 ) -> torch.optim.Optimizer:
-    """An optimiser without weight decay, for gradients whose scale says nothing (eps is next to zero).
+    """Create an optimizer without weight decay; eps is tiny, since the scale of gradients is arbitrary.
 
     Args:
-        name: "adamw"; or "soap", Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024,
-            algorithm 3): a tenth more time a step on the small model, and a lower loss after the same time;
-            or "adan" (Xie et al. 2022), as the released weights were trained.
+        name: "adamw"; "soap", Adam in the eigenbasis of Shampoo's preconditioner (arXiv 2409.11321, algorithm
+            3), which takes 10% more time per step on the small model but reaches a lower loss in the same
+            time; or "adan" (arXiv 2208.06677), which the released weights were trained with.
         rate: learning rate.
     """
     if name == "adamw":

@@ -1,7 +1,7 @@
-"""The student's renderings: from planes to what teachers are shown, differentiable.
+"""Differentiable renderings of the student's triplanes, as input of the teachers.
 
-Dual rendering (PRD, section 3.2): a volume rendering at low resolution, which shapes the geometry, and the
-rasterised surface at high resolution, which draws the texture.
+Dual rendering (arXiv 2503.21694, section 3.2): a low-resolution volume rendering trains the geometry, and the
+rasterized surface at high resolution trains the texture.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from triplaneturbo.generator.fields import Fields
-from triplaneturbo.mesh.surface import marching_cubes
-from triplaneturbo.randoms import Chance
+from triplaneturbo.mesh.extraction.marching_cubes import marching_cubes
 from triplaneturbo.render.cameras import Cameras
-from triplaneturbo.render.lattice import LatticeView, eikonal, gradient, render_lattice, trilinear, unit
-from triplaneturbo.render.raster import barycentrics, rasterize
+from triplaneturbo.render.grid_renderer import GridRendering, eikonal, gradient, render_grid, trilinear, unit
+from triplaneturbo.render.rasterizer import barycentrics, rasterize
 from triplaneturbo.render.volume import sparsity
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.representations.triplane import FieldDecoder
+from triplaneturbo.teachers.base import Renderings, SceneBatch
+from triplaneturbo.utils.random_streams import RandomStreams
 
-PIECE = 2**17  # points whose colours are asked for at a time, where there are more
-_SEEN = 0.02  # opacity from which a ray's colour is asked for
+CHUNK = 2**17  # points per colour query; larger queries are split and checkpointed
+_MIN_OPACITY = 0.02  # minimum opacity of rays whose colour is queried
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume rendering, and the field's regularisers.
+    """A volume rendering and the field's regularizers.
 
     Attributes:
-        seen: what teachers are shown.
-        sdf: the lattice that was rendered [B, R, R, R], over [-half, half]^3.
-        half: see there.
+        seen: the renderings.
+        sdf: the rendered SDF grid [B, R, R, R], over [-half, half]^3.
+        half: half the grid's extent.
         eikonal: mean of (|gradient of the sdf| - 1)^2, a scalar.
         sparsity: mean of sqrt(opacity^2 + 0.01), a scalar.
     """
 
-    seen: Seen
+    seen: Renderings
     sdf: Tensor
     half: float
     eikonal: Tensor
@@ -45,9 +45,9 @@ class Volume:
 
 
 def volume(
-    fields: Fields,
+    fields: FieldDecoder,
     planes: Tensor,
-    scenes: Scenes,
+    scenes: SceneBatch,
     *,
     size: int,
     stride: int,
@@ -56,17 +56,17 @@ def volume(
     half: float,
     sharpness: float,
     color_shrink: float,
-    jitter: Chance,
+    jitter: RandomStreams,
 ) -> Volume:
-    """Render planes [B, 6, C, H, W] from the scenes' cameras through an sdf on a lattice.
+    """Volume-render triplanes [B, 6, C, H, W] from the scenes' cameras through an SDF grid.
 
     Args:
-        size, stride, first: pixels first[0]::stride, first[1]::stride of an image of size^2.
-        nodes: along each side of the lattice.
-        half: half the lattice's side; what lies beyond is not seen.
-        sharpness: of the surface, see `render_lattice`.
-        color_shrink: factor on the gradient that colours get.
-        jitter: draws where samples lie.
+        size, stride, first: render pixels first[0]::stride, first[1]::stride of an image of size^2.
+        nodes: resolution of the grid along each side.
+        half: half the grid's extent; anything beyond is empty.
+        sharpness: sharpness of the surface; see `render_grid`.
+        color_shrink: factor on the gradient of colours.
+        jitter: draws the sample offsets along rays.
     """
     batch, views = len(scenes.prompts), scenes.views
     axis = torch.linspace(-half, half, nodes, device=planes.device)
@@ -77,25 +77,26 @@ def volume(
         rays[pick].unflatten(0, (batch, views)).flatten(1, 3).to(planes.device, torch.float32)
         for rays in (origins, directions)
     )  # [B, V * h * w, 3]
-    # In the lattice's own units: its cube is [-1, 1]^3.
-    view = render_lattice(sdf / half, origins / half, directions, sharpness * half, nodes, jitter)
-    return _shown(fields, planes, scenes, view, sdf, half, origins, directions, size // stride, stride, first,
+    # In units of the grid, whose cube is [-1, 1]^3.
+    view = render_grid(sdf / half, origins / half, directions, sharpness * half, nodes, jitter)
+    return _compose(fields, planes, scenes, view, sdf, half, origins, directions, size // stride, stride,
+    first,
                   color_shrink)  # fmt: skip
 
 
-def _shown(
-    fields: Fields, planes: Tensor, scenes: Scenes, view: LatticeView, sdf: Tensor, half: float,
+def _compose(
+    fields: FieldDecoder, planes: Tensor, scenes: SceneBatch, view: GridRendering, sdf: Tensor, half: float,
     origins: Tensor, directions: Tensor, side: int, stride: int, first: tuple[int, int], color_shrink: float,
 ) -> Volume:  # fmt: skip
     points = (origins + directions * (view.distance.detach() * half)[..., None]).clamp(-1, 1)
-    rgb = ask_colors(fields, planes, points, view.opacity.detach() > _SEEN)
+    rgb = query_colors(fields, planes, points, view.opacity.detach() > _MIN_OPACITY)
     rgb = color_shrink * rgb + (1 - color_shrink) * rgb.detach()
     opacity = view.opacity[..., None]
     rgb = rgb * opacity + scenes.background[:, None] * (1 - opacity)
     shape = (scenes.views, side, side)
     back = scenes.cameras.c2w[:, :3, 2].unflatten(0, (-1, scenes.views)).to(directions)  # [B, V, 3]
     cosine = -(directions.unflatten(1, shape) * back[:, :, None, None]).sum(-1)
-    seen = Seen(
+    seen = Renderings(
         rgb=rgb.unflatten(1, shape),
         opacity=view.opacity.unflatten(1, shape),
         normal=view.normal.unflatten(1, shape),
@@ -106,15 +107,15 @@ def _shown(
     return Volume(seen, sdf, half, eikonal(sdf / half).mean(), sparsity(view.opacity))
 
 
-def ask_colors(fields: Fields, planes: Tensor, points: Tensor, where: Tensor) -> Tensor:
-    """Colours at points [B, N, 3] where `where` [B, N] holds, 0 elsewhere: [B, N, 3]."""
+def query_colors(fields: FieldDecoder, planes: Tensor, points: Tensor, where: Tensor) -> Tensor:
+    """Return colours [B, N, 3] at points [B, N, 3] where `where` [B, N] is True, 0 elsewhere."""
     colors = []
     for one, at, mask in zip(planes.split(1), points, where, strict=True):
         seen = at[mask]  # [M, 3]
-        if len(seen) > PIECE:
-            # In the backward pass a piece's features are sampled again and not kept.
+        if len(seen) > CHUNK:
+            # Checkpointed: features are sampled again in the backward pass instead of being kept.
             parts = [
-                checkpoint(fields.rgb, one, part[None], use_reentrant=False) for part in seen.split(PIECE)
+                checkpoint(fields.rgb, one, part[None], use_reentrant=False) for part in seen.split(CHUNK)
             ]
             rgb = torch.cat(parts, 1)[0]
         else:
@@ -124,15 +125,15 @@ def ask_colors(fields: Fields, planes: Tensor, points: Tensor, where: Tensor) ->
 
 
 def surface(
-    fields: Fields, planes: Tensor, scenes: Scenes, sdf: Tensor, half: float,
+    fields: FieldDecoder, planes: Tensor, scenes: SceneBatch, sdf: Tensor, half: float,
     size: int, stride: int = 1, first: tuple[int, int] = (0, 0), shape_shrink: float = 0.0,
-) -> Seen:  # fmt: skip
-    """The surface of an sdf lattice [B, R, R, R] over [-half, half]^3, rasterised at size^2.
+) -> Renderings:  # fmt: skip
+    """Rasterize the surface of an SDF grid [B, R, R, R] over [-half, half]^3 at size^2.
 
     Args:
-        size, stride, first: pixels first[0]::stride, first[1]::stride of an image of size^2 are given.
-        shape_shrink: factor on the gradient that the lattice gets through normals and depths; 0: these are
-            not shown. Through colours it gets none: its shape is the volume rendering's to teach.
+        size, stride, first: return pixels first[0]::stride, first[1]::stride of an image of size^2.
+        shape_shrink: factor on the gradient of the grid through normals and depths; 0 to omit these. Colours
+            give the grid no gradient: the volume rendering trains the shape.
     """
     batch, views, side = len(scenes.prompts), scenes.views, size // stride
     pick = (slice(None), slice(first[0], None, stride), slice(first[1], None, stride))
@@ -141,7 +142,7 @@ def surface(
     covered = torch.zeros(batch, views * side * side, dtype=torch.bool, device=planes.device)
     shapes: list[tuple[Tensor, Tensor]] = []
     for i, lattice in enumerate(sdf):
-        if shape_shrink:  # the same numbers, a share of the gradient
+        if shape_shrink:  # same values, scaled gradient
             lattice = lattice.detach() + shape_shrink * (lattice - lattice.detach())
         else:
             lattice = lattice.detach()
@@ -157,47 +158,46 @@ def surface(
         if shape_shrink:
             shown = torch.full_like(raster.triangle, -1)
             shown[pick] = raster.triangle[pick]
-            shapes.append(see_shape(lattice, half, vertices, faces, cameras, shown, pick))
-    rgb = ask_colors(fields, planes, points.clamp(-1, 1), covered)
+            shapes.append(surface_geometry(lattice, half, vertices, faces, cameras, shown, pick))
+    rgb = query_colors(fields, planes, points.clamp(-1, 1), covered)
     mask = covered[..., None].float()
     rgb = rgb + scenes.background[:, None] * (1 - mask)
     shape = (views, side, side)
     normal, depth = (torch.stack(parts) for parts in zip(*shapes, strict=True)) if shapes else (None, None)
-    return Seen(rgb.unflatten(1, shape), mask[..., 0].unflatten(1, shape), normal, depth, stride, first)
+    return Renderings(rgb.unflatten(1, shape), mask[..., 0].unflatten(1, shape), normal, depth, stride, first)
 
 
-def see_shape(
+def surface_geometry(
     lattice: Tensor, half: float, vertices: Tensor, faces: Tensor, cameras: Cameras, triangle: Tensor,
     pick: tuple[slice, slice, slice],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """World normals [V, h, w, 3] and view depths [V, h, w] of a rasterised surface, differentiable in both
-    the lattice and the vertices that were made from it.
+    """Return world normals [V, h, w, 3] and view depths [V, h, w] of a rasterized surface.
 
-    Depth is that of the triangle's plane. Normals are the lattice's slopes at its nodes, made unit and
-    interpolated where the ray meets the triangle, and not those of the mesh's corners: so both renderings
-    show a teacher the same, and their gradient needs no sum over a corner's faces, whose order on a GPU is
-    anybody's guess.
+    Both are differentiable in the grid and in the vertices extracted from it. Depth is that of the triangle's
+    plane. Normals are unit SDF gradients at the grid nodes, interpolated at the hit point, instead of vertex
+    normals: both renderings then agree, and the gradient needs no sum over a vertex's faces, whose order is
+    not deterministic on a GPU.
 
     Args:
-        lattice: sdf [R, R, R] over [-half, half]^3.
-        vertices, faces: of its surface, [N, 3] in units of `half` and [F, 3].
-        triangle: what each pixel sees [V, H, W], -1 where it sees nothing or is not asked for.
-        pick: the pixels [V, h, w] that are asked for.
+        lattice: SDF grid [R, R, R] over [-half, half]^3.
+        vertices, faces: its surface, [N, 3] in units of `half` and [F, 3].
+        triangle: face index per pixel [V, H, W], -1 for background and pixels that are not needed.
+        pick: index of the needed pixels [V, h, w].
     """
-    slopes = unit(gradient(lattice[None] / half))[0]  # [R, R, R, 3]
+    gradients = unit(gradient(lattice[None] / half))[0]  # [R, R, R, 3]
     height, width = triangle.shape[1:]
 
-    def one(view: int, vertices: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
+    def one(view: int, vertices: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
         camera = cameras[view]
         _, depth = barycentrics(vertices * half, faces, camera, triangle[view : view + 1])
         depth = depth[pick]  # [1, h, w]
         origins, directions = (rays[pick] for rays in camera.rays(height, width))  # [1, h, w, 3]
         cosine = -(directions * camera.c2w[:, None, None, :3, 2]).sum(-1)
         points = origins + directions * (depth / cosine)[..., None]
-        normal = trilinear(slopes[None], points / half)  # [1, h, w, 3]
+        normal = trilinear(gradients[None], points / half)  # [1, h, w, 3]
         return normal[0], depth[0]
 
-    # A view at a time, and again in the backward pass: a view of 512^2 keeps a quarter of a gigabyte.
-    seen = [checkpoint(one, view, vertices, slopes, use_reentrant=False) for view in range(len(cameras))]
+    # Checkpoint each view: one view of 512^2 keeps 0.25 GB.
+    seen = [checkpoint(one, view, vertices, gradients, use_reentrant=False) for view in range(len(cameras))]
     normals, depths = zip(*seen, strict=True)
     return torch.stack(normals), torch.stack(depths)

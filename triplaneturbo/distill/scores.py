@@ -1,17 +1,17 @@
-"""Score distillation: what a teacher would have changed in a rendering, as a gradient on that rendering.
+"""Score distillation: ASD, SDS, CSD, VSD and ISM gradients of a teacher on renderings.
 
-All of them compare two predictions of the noise in one noisy rendering, g = w (sigma_t / alpha_t) (first -
-second); the first is the teacher's with guidance, the second is
+All variants compare two noise predictions for a noisy rendering, g = w (sigma_t / alpha_t) (first - second).
+The first is the teacher's prediction with guidance; the second is
 
-    asd   the teacher's with the caption at a later t + delta, for the same noise (PRD, CVPR 2025, 3.2)
+    asd   the conditional prediction at a later t + delta, for the same noise (PRD, arXiv 2503.21694, 3.2)
     sds   the noise itself (DreamFusion, arXiv 2209.14988)
-    csd   the teacher's without the caption (Classifier Score Distillation, arXiv 2310.19415)
-    vsd   that of a critic which learns what the student renders (ProlificDreamer, arXiv 2305.16213)
-    ism   the teacher's without the caption at an earlier t - interval, on the path of DDIM inversion, which
-          takes the place of the noise (LucidDreamer, arXiv 2311.11284)
+    csd   the unconditional prediction (Classifier Score Distillation, arXiv 2310.19415)
+    vsd   the prediction of a critic trained on the student's renderings (ProlificDreamer, arXiv 2305.16213)
+    ism   the unconditional prediction at an earlier t - interval, on the path of DDIM inversion, which
+          replaces random noise (LucidDreamer, arXiv 2311.11284)
 
-and w is DMD's weight for each. facts/teachers.md 6 has the released code of ASD, whose differences are
-settings here.
+and w is the weight of DMD (arXiv 2311.18828) in all variants. docs/teachers.md, "Score distillation",
+describes the released code of ASD; its differences from the paper are options here.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from triplaneturbo.randoms import Chance, normal, uniform, whole
-from triplaneturbo.teachers.base import Scenes, Seen, Teacher
-from triplaneturbo.teachers.closed_form import levels
+from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
+from triplaneturbo.teachers.closed_form import alpha_sigma
+from triplaneturbo.utils.random_streams import RandomStreams, normal, randint, uniform
 
 Kind = Literal["asd", "sds", "csd", "vsd", "ism"]
 
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """How a teacher's opinion becomes a gradient.
+    """Options of one score distillation gradient.
 
     Attributes:
-        kind: what the teacher's prediction is compared with; see above.
-        guidance: scale of classifier-free guidance; 1 asks for no prediction without the caption.
-        shift: delta is at most this share of t - low (ASD's eta); 0: both predictions are made at t.
+        kind: the variant; see the module's docstring.
+        guidance: scale of classifier-free guidance; at 1 the unconditional prediction is skipped.
+        shift: upper bound of delta as a fraction of t - low (ASD's eta); 0 for both predictions at t.
         low, high: timesteps are drawn from [low, high).
-        weight: of this teacher.
-        clean_weight: w(t) from the clean rendering, as the released code has it, and not from the noisy one.
-        sum_scenes: the sum over scenes and not their mean, likewise.
-        stride, interval: of "ism", in timesteps: of the path from nothing to t - interval, and its last step.
+        weight: factor on the gradient.
+        clean_weight: compute w from the clean rendering, as the released code does, not from the noisy one.
+        sum_scenes: sum over scenes, as the released code does, instead of the mean.
+        stride, interval: "ism" only: step size of DDIM inversion and of its last step, in timesteps.
     """
 
     kind: Kind = "asd"
@@ -57,20 +57,20 @@ class ScoreSettings:
 
 
 class Critic(Protocol):
-    """Predicts the noise in what the student renders; see `distill/critic.py`."""
+    """Predicts the noise in the student's renderings; see `distill/critic.py`."""
 
     def predict(self, noisy: Tensor, times: Tensor, condition: Any) -> Tensor:
-        """The noise in [B, n, ...] at timesteps [B]."""
+        """Predict the noise in [B, n, ...] at timesteps [B]."""
         ...
 
-    def accumulate(self, z: Tensor, condition: Any, chance: Chance) -> float:
-        """Gather what is to be learned from a rendering, z [B, n, ...]; returns the loss."""
+    def accumulate(self, z: Tensor, condition: Any, rng: RandomStreams) -> float:
+        """Accumulate the gradients of the critic's loss on renderings z [B, n, ...]; return the loss."""
         ...
 
 
 @dataclass(frozen=True)
 class Draws:
-    """What chance gives a score: timesteps [B], the noise [B, n, ...], and asd's later timesteps [B]."""
+    """Random draws of a score: timesteps [B], noise [B, n, ...] and, for "asd", later timesteps [B]."""
 
     times: Tensor
     noise: Tensor
@@ -79,62 +79,62 @@ class Draws:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Gradients on what was seen, by the name of `Seen`'s field, and the mean error that w(t) saw."""
+    """Gradients by name of the `Renderings` field, and the mean error that w is computed from."""
 
     by_field: dict[str, Tensor]
     error: float
 
 
-def shifted(times: Tensor, settings: ScoreSettings, last: int, chance: Chance) -> Tensor:
-    """t + delta for timesteps [B]: delta = u * shift * (t - low), u uniform; whole, at most `last`."""
-    room = (last - times).clamp_min(0)
-    furthest = torch.minimum((settings.shift * (times - settings.low)).clamp_min(0), room.float())
-    u = uniform(chance, times.shape).to(times.device)
-    return (times + (u * furthest).long()).clamp(1, last)
+def shift_timesteps(times: Tensor, settings: ScoreSettings, last: int, rng: RandomStreams) -> Tensor:
+    """Return t + delta for timesteps [B]: delta = u * shift * (t - low), u uniform; at most `last`."""
+    max_delta = (last - times).clamp_min(0)
+    delta = torch.minimum((settings.shift * (times - settings.low)).clamp_min(0), max_delta.float())
+    u = uniform(rng, times.shape).to(times.device)
+    return (times + (u * delta).long()).clamp(1, last)
 
 
-def draw(z: Tensor, settings: ScoreSettings, last: int, chance: Chance) -> Draws:
-    """Timesteps up to `last`, and noise for z [B, n, ...], drawn where `chance` lives."""
-    times = whole(chance, settings.low, settings.high, len(z)).to(z.device)
-    noise = normal(chance, z.shape).to(z)
+def draw(z: Tensor, settings: ScoreSettings, last: int, rng: RandomStreams) -> Draws:
+    """Draw timesteps up to `last` and noise for z [B, n, ...], on the generator's own device."""
+    times = randint(rng, settings.low, settings.high, len(z)).to(z.device)
+    noise = normal(rng, z.shape).to(z)
     later = times
     if settings.kind == "asd" and settings.shift != 0:
-        later = shifted(times, settings, last, chance)
+        later = shift_timesteps(times, settings, last, rng)
     return Draws(times, noise, later)
 
 
 def score_gradients(
     teacher: Teacher,
-    seen: Seen,
-    scenes: Scenes,
+    seen: Renderings,
+    scenes: SceneBatch,
     settings: ScoreSettings,
-    chance: Chance,
+    rng: RandomStreams,
     critic: Critic | None = None,
 ) -> Gradients:
-    """The gradient of a teacher's score distillation loss on the renderings, its graph freed at once.
+    """Compute the gradient of a teacher's score distillation loss on the renderings; frees its graph.
 
-    The loss is sum(z g) with z what the teacher diffuses and g as above, in the mean over scenes and over the
-    teacher's views.
+    The loss is sum(z g) for encoded renderings z and g as above, averaged over scenes and the teacher's
+    views.
 
     Args:
-        chance: draws timesteps, noise, shifts and what `encode` samples; on the CPU, so that a run does
-            not depend on the device.
-        critic: of "vsd"; it gathers what it is to learn from these renderings.
+        rng: draws timesteps, noise, shifts and what `encode` samples; on the CPU, so that results do not
+            depend on the device.
+        critic: required for "vsd"; its gradients are accumulated.
     """
     leaves = {name: getattr(seen, name).detach().requires_grad_() for name in teacher.reads}
-    z = teacher.encode(replace(seen, **leaves), scenes, chance)  # [B, n, ...]
+    z = teacher.encode(replace(seen, **leaves), scenes, rng)  # [B, n, ...]
     with torch.no_grad():
-        told = teacher.condition(seen, scenes)
-        draws = draw(z.detach(), settings, len(teacher.alphas) - 1, chance)
-        g, error = direction(teacher, z.detach(), told, settings, draws, critic)
+        condition = teacher.condition(seen, scenes)
+        draws = draw(z.detach(), settings, len(teacher.alphas) - 1, rng)
+        g, error = direction(teacher, z.detach(), condition, settings, draws, critic)
     if critic is not None:
-        critic.accumulate(z.detach(), told, chance)
+        critic.accumulate(z.detach(), condition, rng)
     share = settings.weight / (z.shape[1] if settings.sum_scenes else z.shape[0] * z.shape[1])
-    push = g * share
-    # Its largest number becomes about one on the way: float16 has no room for those far below it.
-    power = torch.exp2(-torch.log2(push.abs().amax().clamp_min(1e-30)).floor())
-    found = torch.autograd.grad((z * (push * power)).sum(), leaves.values())
-    return Gradients({name: part / power for name, part in zip(leaves, found, strict=True)}, error)
+    scaled = g * share
+    # Normalize to about 1 for the backward pass, so that small values do not underflow in float16.
+    power = torch.exp2(-torch.log2(scaled.abs().amax().clamp_min(1e-30)).floor())
+    gradients = torch.autograd.grad((z * (scaled * power)).sum(), leaves.values())
+    return Gradients({name: part / power for name, part in zip(leaves, gradients, strict=True)}, error)
 
 
 @torch.no_grad()
@@ -146,13 +146,13 @@ def direction(
     draws: Draws,
     critic: Critic | None = None,
 ) -> tuple[Tensor, float]:
-    """g for z [B, n, ...], the same shape, and the mean of what w(t) was computed from.
+    """Return g for z [B, n, ...], in the same shape, and the mean error that w is computed from.
 
     Raises:
-        ValueError: "vsd" is asked for without a critic.
+        ValueError: if the kind is "vsd" and `critic` is None.
     """
     times = draws.times
-    alpha, sigma = levels(teacher.alphas, times, z)
+    alpha, sigma = alpha_sigma(teacher.alphas, times, z)
     if settings.kind == "ism":
         noisy, second = _inverted(teacher, z, times, condition, settings)
     else:
@@ -169,7 +169,7 @@ def direction(
     elif settings.kind == "asd" and settings.shift == 0:
         second = text
     elif settings.kind == "asd":
-        a, s = levels(teacher.alphas, draws.later, z)
+        a, s = alpha_sigma(teacher.alphas, draws.later, z)
         second, _ = teacher.predict(a * z + s * draws.noise, draws.later, condition, False)
     x_first = ((z if settings.clean_weight else noisy) - sigma * first) / alpha
     error = (z - x_first).abs().flatten(2).mean(2)  # [B, n]
@@ -181,22 +181,22 @@ def direction(
 def _inverted(
     teacher: Teacher, z: Tensor, times: Tensor, condition: Any, settings: ScoreSettings
 ) -> tuple[Tensor, Tensor]:
-    """z [B, n, ...] brought to `times` [B] by DDIM inversion without the caption, and its last noise."""
+    """Invert z [B, n, ...] to timesteps [B] by unconditional DDIM; return it and the last noise."""
 
-    def free(x: Tensor, at: Tensor) -> Tensor:
+    def unconditional(x: Tensor, at: Tensor) -> Tensor:
         noise = teacher.predict(x, at, condition, True)[1]
         assert noise is not None
         return noise
 
-    turn = (times - settings.interval).clamp_min(0)  # where the last step begins
+    turning_point = (times - settings.interval).clamp_min(0)  # start of the last step
     at = torch.zeros_like(times)
-    clean, noise = z, free(z, at)
-    while bool((at < turn).any()):
-        there = (at == turn).view(-1, *[1] * (z.ndim - 1))  # scenes that have arrived stay as they are
-        at = torch.minimum(at + settings.stride, turn)
-        alpha, sigma = levels(teacher.alphas, at, z)
+    clean, noise = z, unconditional(z, at)
+    while bool((at < turning_point).any()):
+        arrived = (at == turning_point).view(-1, *[1] * (z.ndim - 1))  # finished scenes stay unchanged
+        at = torch.minimum(at + settings.stride, turning_point)
+        alpha, sigma = alpha_sigma(teacher.alphas, at, z)
         x = alpha * clean + sigma * noise
-        noise = torch.where(there, noise, free(x, at))
-        clean = torch.where(there, clean, (x - sigma * noise) / alpha)
-    alpha, sigma = levels(teacher.alphas, times, z)
+        noise = torch.where(arrived, noise, unconditional(x, at))
+        clean = torch.where(arrived, clean, (x - sigma * noise) / alpha)
+    alpha, sigma = alpha_sigma(teacher.alphas, times, z)
     return alpha * clean + sigma * noise, noise

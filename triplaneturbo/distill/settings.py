@@ -1,38 +1,36 @@
-"""What a run of Progressive Rendering Distillation is told: one place for every choice and every ablation."""
+"""Settings of a Progressive Rendering Distillation run, including all ablations."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from triplaneturbo.distill.optimizer import OptimizerName
 from triplaneturbo.distill.scores import Kind
-from triplaneturbo.errors import UserError
-from triplaneturbo.generator.config import GeneratorConfig
+from triplaneturbo.models.config import GeneratorConfig
 
 Tuning = Literal["peta", "lora", "full"]
-Span = tuple[float, float]  # a value at the beginning and at the end of a run, linear between
+Schedule = tuple[float, float]  # start and end value; linear in between
 
 
 @dataclass(frozen=True)
 class TeacherSettings:
-    """How a teacher is listened to.
+    """Score distillation settings of one teacher.
 
     Attributes:
-        kind: how its opinion becomes a gradient; see `ScoreSettings`.
+        kind: variant of score distillation; see `ScoreSettings`.
         weight: factor on its gradients.
-        guidance: scale of classifier-free guidance, from the beginning to the end of a run.
+        guidance: schedule of the classifier-free guidance scale.
         shift: ASD's eta.
-        renderings: which of the two it is shown.
-        share: of the steps at which it is asked; its gradients then count for the others, too.
+        renderings: which renderings it scores: "volume", "surface" or both.
+        share: fraction of the steps at which it is evaluated; its gradients are divided by this share.
         clean_weight, sum_scenes: see `ScoreSettings`.
     """
 
     kind: Kind = "asd"
     weight: float = 1.0
-    guidance: Span = (1.0, 1.0)
+    guidance: Schedule = (1.0, 1.0)
     shift: float = 0.1
     renderings: tuple[str, ...] = ("volume", "surface")
     share: float = 1.0
@@ -42,37 +40,38 @@ class TeacherSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """A run. Values that are pairs go linearly from the first to the second over its schedules.
+    """Settings of a run. Pairs are schedules, linear from the first to the second value.
 
     Attributes:
-        iterations: optimiser steps.
-        batch: prompts an iteration and process.
-        steps: K.
-        scored: how many of an iteration's K steps are rendered and scored, drawn anew each time; the others
-            are only walked through. The gradient is the same on average, and a caption costs less: more
-            captions an hour. None: all of them, as in Algorithm 1.
-        rate: learning rate, the highest; see `anneal`.
+        iterations: optimizer steps.
+        batch: prompts per iteration and process.
+        steps: number of denoising steps K.
+        scored: number of the K steps that are rendered and scored, chosen at random in each iteration; the
+            others are only denoised. The expected gradient is the same at a lower cost per caption. None for
+            all steps, as in Algorithm 1.
+        rate: maximum learning rate; see `anneal`.
         optimizer: "adamw", "soap" or "adan"; see `make_optimizer`.
-        teachers: by name; a teacher without an entry is off.
+        teachers: settings by teacher name; teachers without an entry are not used.
         renderings: "volume", "surface" or both.
-        size: side of the images; the volume shows every `stride`-th of their pixels along both sides, the
-            surface every `surface_stride`-th, another set at each step.
-        nodes: of the sdf lattice along each side.
-        sharpness: of the volume rendering.
-        low: lowest timestep that teachers are asked at; high: one more than the highest.
-        color_shrink: factor on the colours' gradient from the volume rendering.
-        shape_shrink: factor on the shape's gradient from the surface's normals and depths; 0: these are not
-            shown.
-        eikonal, sparsity: weights of the regularisers.
-        tuning: what learns: PETA's adapters, basic LoRA's, or the whole base.
-        rank: of all adapters; None: the model's own ranks.
-        critic_rank, critic_rate: rank and learning rate of the critic of each teacher whose kind is "vsd".
-        anneal: whether the rate rises over the first 25 iterations, or a tenth of the run where that is less,
-            and then falls to a twentieth, as a cosine.
-        clip: the largest norm of the gradient; inf: any.
-        average: decay of the moving average of the adapter, which is what is kept in the end.
-        start: a mark of the trained adapter that the run begins with; "": it begins with a new one.
-        begun: how much of the schedules (not of the rate's) lies behind that one: 0 to 1.
+        size: image size in pixels; the volume rendering has every `stride`-th pixel along both sides, the
+            surface rendering every `surface_stride`-th, with a random offset at each step.
+        nodes: resolution of the SDF grid along each side.
+        sharpness: sharpness of the volume rendering.
+        low, high: the teachers' timesteps are drawn from [low, high).
+        color_shrink: factor on the gradient of colours in the volume rendering.
+        shape_shrink: factor on the gradient of the shape through the surface's normals and depths; 0 to omit
+            these.
+        eikonal, sparsity: weights of the regularizers.
+        tuning: "peta" (per-plane adapters), "lora" (shared by all planes) or "full" (the whole base).
+        rank: rank of all adapters; None for the model's own ranks.
+        critic_rank, critic_rate: rank and learning rate of the critics of "vsd".
+        anneal: warm up over 25 iterations or a tenth of the run, whichever is shorter, then decay to 5% of
+            the learning rate on a cosine.
+        clip: maximum norm of the gradient; inf to disable clipping.
+        average: decay of the moving average of the trained weights, which is what a run saves.
+        seed: seed of all random numbers.
+        start: identifies the trained adapter that the run starts from; "" for a new adapter.
+        begun: position in the schedules (except that of the learning rate) at the start: 0 to 1.
     """
 
     iterations: int = 2000
@@ -87,13 +86,13 @@ class Settings:
     stride: int = 4
     surface_stride: int = 1
     nodes: int = 128
-    sharpness: Span = (100.0, 100.0)
-    low: Span = (500.0, 20.0)
+    sharpness: Schedule = (100.0, 100.0)
+    low: Schedule = (500.0, 20.0)
     high: int = 980
-    color_shrink: Span = (1.0, 0.01)
+    color_shrink: Schedule = (1.0, 0.01)
     shape_shrink: float = 0.001
-    eikonal: Span = (1.0, 0.0)
-    sparsity: Span = (1.0, 0.0)
+    eikonal: Schedule = (1.0, 0.0)
+    sparsity: Schedule = (1.0, 0.0)
     average: float = 0.995
     tuning: Tuning = "peta"
     rank: int | None = None
@@ -106,50 +105,37 @@ class Settings:
     begun: float = 0.0
 
     def rate_at(self, iteration: int) -> float:
-        """The learning rate of an iteration, counted from 0."""
+        """Return the learning rate of an iteration, counted from 0."""
         if not self.anneal:
             return self.rate
-        rising = min(1.0, (iteration + 1) / max(1.0, min(25.0, self.iterations / 10)))
-        along = math.cos(math.pi * iteration / self.iterations)
-        return self.rate * rising * (0.05 + 0.95 * 0.5 * (1 + along))
+        warmup = min(1.0, (iteration + 1) / max(1.0, min(25.0, self.iterations / 10)))
+        cosine = math.cos(math.pi * iteration / self.iterations)
+        return self.rate * warmup * (0.05 + 0.95 * 0.5 * (1 + cosine))
 
     def progress_at(self, iteration: int) -> float:
-        """How much of the schedules an iteration has behind it, 0 to 1."""
+        """Return the position of an iteration in the schedules, 0 to 1."""
         return self.begun + (1 - self.begun) * iteration / self.iterations
 
     def fitted(self, config: GeneratorConfig) -> GeneratorConfig:
-        """A model's configuration with the kind of adapters that is asked for here, and their rank."""
+        """Return a model's configuration with the kind and rank of adapters of these settings."""
         config = replace(config, plane_lora=self.tuning != "lora")
         if self.rank is None:
             return config
         rank = self.rank
         return replace(config, plane_rank=rank, cross_rank=rank, vae_rank=rank, conv_rank=rank)
 
-    def listening(self, names: Iterable[str]) -> Settings:
-        """The same run with these teachers alone, in the order in which they stand here.
 
-        Raises:
-            UserError: none is named, or one that these settings do not know.
-        """
-        names = list(names)
-        unknown = [name for name in names if name not in self.teachers]
-        if unknown or not names:
-            wrong = f"There is no teacher called {unknown[0]!r}" if unknown else "No teacher is chosen"
-            raise UserError(f"{wrong}: choose from {', '.join(self.teachers)}.")
-        return replace(self, teachers={name: how for name, how in self.teachers.items() if name in names})
+def interpolate(schedule: Schedule, progress: float) -> float:
+    """Return the value of a schedule at `progress`, 0 to 1."""
+    return schedule[0] + (schedule[1] - schedule[0]) * progress
 
 
-def between(span: Span, progress: float) -> float:
-    """A scheduled value when `progress` of the run, 0 to 1, is done."""
-    return span[0] + (span[1] - span[0]) * progress
-
-
-def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one dictionary of plain values, "teachers.rgb.weight" and the like."""
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested settings to plain values with dotted keys such as "teachers.rgb.weight"."""
     out: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, dict):
-            out |= flat(value, f"{prefix}{key}.")
+            out |= flatten(value, f"{prefix}{key}.")
         else:
             out[prefix + key] = list(value) if isinstance(value, tuple) else value
     return out

@@ -1,8 +1,7 @@
-"""The student of a run: a model made ready to learn.
+"""Preparation of a model for training.
 
-What does not learn is kept in the precision that is asked for, what learns in float32: adapters, the planes'
-embedding and the heads, or, with "full" tuning, the U-Net and the decoder themselves. The optimiser never
-sees a half.
+Trained parameters are float32: adapters, plane embeddings and heads or, with "full" tuning, the U-Net and the
+decoder. Frozen parameters may have a lower precision.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ from diffusers.models.attention_processor import AttnProcessor
 from triplaneturbo.distill.prd import Student
 from triplaneturbo.distill.settings import Tuning
 from triplaneturbo.errors import UserError
-from triplaneturbo.generator.adapter import ADAPTER_NAME
-from triplaneturbo.generator.config import GeneratorConfig
-from triplaneturbo.generator.folded import Folded
-from triplaneturbo.generator.following import follow
-from triplaneturbo.generator.generator import Generator
-from triplaneturbo.generator.layout import lay_out_for_training
-from triplaneturbo.generator.peta import PlaneLora
-from triplaneturbo.generator.remembered import Remembered
-from triplaneturbo.generator.text import TextEncoder
-from triplaneturbo.generator.weights import load_generator, load_text
+from triplaneturbo.models.adapter import ADAPTER_NAME
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.models.groupnorm_layout import use_contiguous_groupnorm
+from triplaneturbo.models.merged_lora import MergedLora
+from triplaneturbo.models.mixed_precision_lora import use_mixed_precision_lora
+from triplaneturbo.models.peta import PlaneLora
+from triplaneturbo.models.text_embedding_cache import TextEmbeddingCache
+from triplaneturbo.models.text_encoder import TextEncoder
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
+from triplaneturbo.models.weights import load_generator, load_text
 
 
 def load_student(
@@ -37,103 +36,105 @@ def load_student(
     tuning: Tuning = "peta",
     adapter: Path | None = None,
     checkpointing: bool = False,
-    texts_aside: bool = False,
+    text_on_cpu: bool = False,
     config: GeneratorConfig | None = None,
 ) -> Student:
-    """A student of any model.
+    """Load a model for training.
 
-    It begins with the model's own adapter, or with `adapter`. A new one, drawn from torch's seed, takes their
-    place where the own one cannot be gone on with: with "lora" or "full" tuning, or another `config`.
+    Training starts from `adapter`, or else the model's own adapter. A new adapter, initialized from torch's
+    global generator, replaces the model's own one if that is incompatible: with "lora" or "full" tuning, or
+    another `config`.
 
     Args:
-        folder: the model's, with its configuration and adapter.
-        base: folder of its base; None: `folder`.
-        device: where it learns.
-        frozen: precision of what does not learn: float32, float16 or bfloat16. Beside float16 the loss is to
-            be scaled (`distill.scaling`).
-        tuning: "peta"; "lora", one pair for all planes; or "full", the base itself and no pairs.
-        adapter: file of an adapter of this model to begin with.
-        checkpointing: see `Generator.recompute`.
-        texts_aside: the text encoder works in the main memory.
-        config: other ranks; None: the model's own.
+        folder: model folder with its configuration and adapter.
+        base: folder of the base model; None for `folder`.
+        device: device of the training.
+        frozen: dtype of frozen weights: float32, float16 or bfloat16. float16 requires loss scaling
+            (`distill.loss_scaling`).
+        tuning: "peta" (per-plane adapters), "lora" (shared by all planes) or "full" (the whole base).
+        adapter: file of a compatible adapter to start from.
+        checkpointing: gradient checkpointing; see `TriplaneGenerator.recompute`.
+        text_on_cpu: keep the text encoder on the CPU.
+        config: configuration with other adapter ranks; None for the model's own.
 
     Raises:
-        UserError: a part is missing, broken or does not fit the others.
+        UserError: if a part is missing, broken or incompatible.
     """
     own = GeneratorConfig.load(folder)
     if tuning == "peta" and not own.plane_lora and config is None:
-        raise UserError(f"The adapter of {folder} is the same for all planes: choose lora tuning.")
-    wanted = replace(config or own, plane_lora=tuning != "lora", untrained_seed=own.untrained_seed)
-    goes_on = tuning != "full" and _adapter(wanted) == _adapter(own)
+        raise UserError(f"The adapter of {folder} is shared by all planes: use lora tuning.")
+    target = replace(config or own, plane_lora=tuning != "lora", untrained_seed=own.untrained_seed)
+    keeps_adapter = tuning != "full" and _adapter_config(target) == _adapter_config(own)
     if adapter is not None and tuning == "full":
-        raise UserError("Full tuning has no adapter to begin with: choose peta or lora tuning.")
-    new = adapter is None and not (goes_on and (folder / ADAPTER_NAME).is_file())
-    generator, trained = load_generator(folder, wanted, base=base, adapter=adapter, encoder=True, new=new)
+        raise UserError("Full tuning cannot start from an adapter: choose peta or lora tuning.")
+    new = adapter is None and not (keeps_adapter and (folder / ADAPTER_NAME).is_file())
+    generator, trained = load_generator(folder, target, base=base, adapter=adapter, encoder=True, new=new)
     if new:
         unbend(generator)
     text = load_text(base or folder, None if trained else own.untrained_seed)
     return around(
         generator, text, device, frozen=frozen, tuning=tuning, checkpointing=checkpointing,
-        texts_aside=texts_aside,
+        text_on_cpu=text_on_cpu,
     )  # fmt: skip
 
 
 def around(
-    generator: Generator,
+    generator: TriplaneGenerator,
     text: TextEncoder,
     device: torch.device,
     *,
     frozen: torch.dtype = torch.float32,
     tuning: Tuning = "peta",
     checkpointing: bool = False,
-    texts_aside: bool = False,
+    text_on_cpu: bool = False,
 ) -> Student:
-    """A student around a generator with live adapters, both moved to `device`; see `load_student`."""
+    """Prepare a generator and a text encoder for training on `device`; see `load_student`."""
     if tuning == "full":
-        unfreeze(generator)
-    # Nothing teaches the offset: renderings show the grid as it is.
+        unfreeze_base(generator)
+    # Renderings use the undeformed grid, so the offset head gets no gradient.
     for head in generator.heads.values():
         head.fields.offset.requires_grad_(False)
-    lay_out_for_training(generator)
+    use_contiguous_groupnorm(generator)
     if device.type == "cpu":
-        generator.vae.set_attn_processor(AttnProcessor())  # there faster backwards than the fused one
+        # Its backward pass is faster than that of fused attention on a CPU.
+        generator.vae.set_attn_processor(AttnProcessor())
     generator.to(device)
     half = frozen != torch.float32
     if half:
         cast_frozen(generator, frozen)
     if checkpointing:
         generator.recompute()
-    # As for generating: a CPU embeds few texts, and in float32.
-    if not texts_aside:
+    # As in generation: on a CPU, texts are embedded in float32.
+    if not text_on_cpu:
         text.model.to(device, frozen if device.type == "cuda" else torch.float32)
-    return Student(generator, Folded(generator, live=half), Remembered(text.embed, device))
+    return Student(generator, MergedLora(generator, live=half), TextEmbeddingCache(text.embed, device))
 
 
-def _adapter(config: GeneratorConfig) -> GeneratorConfig:
-    """What a configuration says of an adapter's tensors, and nothing of how the model is used."""
+def _adapter_config(config: GeneratorConfig) -> GeneratorConfig:
+    """Return a configuration that compares equal if adapters are interchangeable."""
     return replace(config, grid_resolution=1, steps=1, world=False, untrained_seed=None)
 
 
-def cast_frozen(generator: Generator, dtype: torch.dtype) -> None:
-    """Turn what does not learn into `dtype`; what learns stays in float32, to the bit, and follows."""
+def cast_frozen(generator: TriplaneGenerator, dtype: torch.dtype) -> None:
+    """Cast frozen parameters to `dtype`; trained parameters keep their float32 values."""
     learning = {parameter: parameter.data for parameter in generator.parameters() if parameter.requires_grad}
     generator.cast(dtype)
     for parameter, value in learning.items():
         parameter.data = value
     for layer in generator.adapter_layers():
-        follow(layer)
+        use_mixed_precision_lora(layer)
 
 
-def unbend(generator: Generator) -> None:
-    """Have the fields of a new adapter leave the grid as it is."""
+def unbend(generator: TriplaneGenerator) -> None:
+    """Zero the offset heads, so that a new adapter does not deform the grid."""
     for head in generator.heads.values():
         torch.nn.init.zeros_(head.fields.offset[-1].weight)
         if head.fields.offset[-1].bias is not None:
             torch.nn.init.zeros_(head.fields.offset[-1].bias)
 
 
-def unfreeze(generator: Generator) -> None:
-    """Have the base learn and not the adapter's pairs, which stay zero and out of the way."""
+def unfreeze_base(generator: TriplaneGenerator) -> None:
+    """Train the base instead of the adapters, which stay zero and disabled."""
     generator.requires_grad_(False)
     for part in (
         generator.unet,

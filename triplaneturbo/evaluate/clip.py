@@ -1,4 +1,4 @@
-"""A judge of pictures: which of many captions does a CLIP of open_clip's classes find nearest?"""
+"""CLIP evaluation: image and text embeddings of an open_clip model, and caption retrieval ranks."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.files import write_whole
+from triplaneturbo.utils.atomic_files import write_whole
 
 CONFIG_NAME, WEIGHTS_NAME, TOKENIZER_NAME = "clip.json", "clip.safetensors", "tokenizer"
-_CHUNK = 512  # captions or pictures at a time
+_CHUNK = 512  # texts or images per batch
 
 
 class Clip:
-    """A CLIP with its tokenizer.
+    """A CLIP model with its tokenizer.
 
-    A folder of one holds `clip.json` (what `open_clip.CLIP` is built from), `clip.safetensors` (float16) and
-    `tokenizer/`, in the layout of transformers' CLIPTokenizer.
+    A saved model is a folder with `clip.json` (arguments of `open_clip.CLIP`), `clip.safetensors` (float16)
+    and `tokenizer/`, in the layout of transformers' CLIPTokenizer.
     """
 
     def __init__(self, config: dict[str, Any], tokenizer: CLIPTokenizer) -> None:
-        """Weights are drawn at random; `config` holds open_clip's `embed_dim`, `vision_cfg` and `text_cfg`.
+        """Create a model with random weights.
 
-        The end-of-text token has to be the last of the tokenizer's: open_clip pools where the id is largest.
+        Args:
+            config: open_clip's `embed_dim`, `vision_cfg` and `text_cfg`.
+            tokenizer: its end-of-text token must have the largest id: open_clip pools at the largest id.
         """
         self.config = config
         self.tokenizer = tokenizer
@@ -41,32 +43,32 @@ class Clip:
 
     @classmethod
     def load(cls, folder: Path) -> Clip:
-        """The CLIP of a folder, float32 on the CPU, for judging.
+        """Load a model from a folder, in float32 on the CPU, in evaluation mode and without gradients.
 
         Raises:
-            UserError: a file is missing or broken.
+            UserError: a file is missing or invalid.
         """
         try:
             config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
             clip = cls(config, CLIPTokenizer.from_pretrained(folder / TOKENIZER_NAME))
             weights = safetensors.torch.load_file(folder / WEIGHTS_NAME)
-            clip.model.load_state_dict({name: _widened(weight) for name, weight in weights.items()})
+            clip.model.load_state_dict({name: _to_float32(weight) for name, weight in weights.items()})
         except FileNotFoundError:
             raise UserError(
-                f"There is no CLIP in {folder}: train one with `python -m triplaneturbo.world clip`."
+                f"No CLIP model found in {folder}; train one with `python -m triplaneturbo.toyworld clip`."
             ) from None
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise UserError(
-                f"The CLIP in {folder} is broken ({error}): delete the folder and train it again."
+                f"The CLIP model in {folder} is invalid ({error}); delete the folder and train it again."
             ) from error
         clip.model.eval().requires_grad_(False)
         return clip
 
     def save(self, folder: Path) -> None:
-        """Write the folder; its configuration last, so that a half-written one is no CLIP.
+        """Save the model to a folder; the configuration is written last, so that a partial folder is invalid.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: the folder cannot be written.
         """
         weights = {
             name: weight.half().contiguous() if weight.is_floating_point() else weight
@@ -79,7 +81,7 @@ class Clip:
         write_whole(folder / CONFIG_NAME, (json.dumps(self.config, indent=2) + "\n").encode())
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
-        """Token ids [N, L] of texts, cut or padded to what the model reads."""
+        """Return token ids [N, L] of texts, truncated or padded to the model's context length L."""
         length = self.config["text_cfg"]["context_length"]
         return self.tokenizer(
             list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
@@ -87,7 +89,7 @@ class Clip:
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Unit embeddings [N, E] of texts."""
+        """Return unit embeddings [N, E] of texts."""
         device = self.model.token_embedding.weight.device
         parts = [
             self.model.encode_text(self.tokens(texts[start : start + _CHUNK]).to(device), normalize=True)
@@ -97,32 +99,37 @@ class Clip:
 
     @torch.no_grad()
     def embed_views(self, pictures: Tensor) -> Tensor:
-        """Unit embeddings [N, E] of objects seen from V sides; pictures [N, V, 3, size, size] in [0, 1]."""
-        each = max(1, _CHUNK // pictures.shape[1])
-        parts = [self.merged(pictures[start : start + each]) for start in range(0, len(pictures), each)]
+        """Return unit embeddings [N, E] of objects, given V views of each.
+
+        Args:
+            pictures: [N, V, 3, size, size] in [0, 1].
+        """
+        batch = max(1, _CHUNK // pictures.shape[1])
+        parts = [self.merged(pictures[start : start + batch]) for start in range(0, len(pictures), batch)]
         return torch.cat(parts).float()
 
     def merged(self, pictures: Tensor) -> Tensor:
-        """Like `embed_views`, all at once and differentiable: views' unit embeddings are averaged."""
+        """Compute `embed_views` in one differentiable batch: the mean of the views' unit embeddings."""
         flat = (pictures * 2 - 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        each = self.model.encode_image(flat, normalize=True).unflatten(0, pictures.shape[:2])  # [N, V, E]
-        return F.normalize(each.float().mean(1), dim=-1)
+        batch = self.model.encode_image(flat, normalize=True).unflatten(0, pictures.shape[:2])  # [N, V, E]
+        return F.normalize(batch.float().mean(1), dim=-1)
 
 
 def rank(embeds: Tensor, captions: Tensor, right: Tensor) -> Tensor:
-    """How many captions are nearer than the right one, for each object: int64 [N]; 0 is a hit.
+    """Return the rank of each object's caption among all captions, int64 [N]; 0 is a hit.
+
+    The rank is the number of other captions that are at least as similar: ties count against the object, so
+    that a model that cannot distinguish captions scores no hit.
 
     Args:
-        embeds: of the objects [N, E].
-        captions: embeddings [M, E].
+        embeds: unit embeddings of the objects [N, E].
+        captions: unit embeddings of the captions [M, E].
         right: index of each object's caption [N].
-
-    A caption exactly as near as the right one counts as nearer: a judge that cannot tell scores nothing.
     """
-    nearness = embeds @ captions.t()  # [N, M]
-    own = nearness.gather(1, right[:, None])
-    return (nearness >= own).sum(1) - 1
+    similarity = embeds @ captions.t()  # [N, M]
+    own = similarity.gather(1, right[:, None])
+    return (similarity >= own).sum(1) - 1
 
 
-def _widened(weight: Tensor) -> Tensor:
+def _to_float32(weight: Tensor) -> Tensor:
     return weight.float() if weight.is_floating_point() else weight

@@ -1,8 +1,10 @@
-"""The mesh that flows from the surface to the file."""
+"""Triangle mesh: the data class that all mesh stages read and return, and its normals."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,10 +20,10 @@ class Mesh:
         faces: vertex indices, int64 [F, 3], counter-clockwise seen from outside.
         normals: unit vertex normals [V, 3], or None.
         colors: sRGB vertex colours in [0, 1] [V, 3], or None.
-        uv: texture coordinates in [0, 1] [V, 2] as glTF has them: (0, 0) is the image's top left corner and
-            v grows downward; or None. A vertex on a seam stands once per chart.
-        tangents: unit tangent and handedness (xyz, w = +-1) [V, 4] as glTF has them (the bitangent is
-            w * cross(normal, tangent)), or None.
+        uv: texture coordinates in [0, 1] [V, 2] in the convention of glTF: (0, 0) is the image's top left
+            corner and v grows downward; or None. A vertex on a seam is duplicated, once per chart.
+        tangents: unit tangent and handedness (xyz, w = +-1) [V, 4] in the convention of glTF (the bitangent
+            is w * cross(normal, tangent)), or None.
         texture: base colour, sRGB uint8 [H, W, 3], row 0 on top, or None.
         normal_map: tangent-space normals, uint8 [H, W, 3] (0.5 + 0.5 n, green along the bitangent), or None.
     """
@@ -36,23 +38,45 @@ class Mesh:
     normal_map: np.ndarray | None = None
 
     def replace(self, **changes: object) -> Mesh:
-        """A copy with some attributes changed."""
+        """Return a copy with some attributes changed."""
         return replace(self, **changes)  # type: ignore[arg-type]
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        unit: str = "auto",
+        size: float | None = None,
+        up: str = "y",
+        pivot: str = "model",
+    ) -> Path:
+        """Write the mesh to a file atomically and return its path. The suffix determines the format.
+
+        Args:
+            path: ends in .glb, .zip (an OBJ with its material and texture), .ply, .stl or .usdz.
+            unit, size, up, pivot: see `triplaneturbo.Placement`.
+
+        Raises:
+            UserError: the suffix or an option is unknown, the mesh is empty, or the file cannot be written.
+        """
+        from triplaneturbo.mesh.io import Placement, save  # the writers import this module
+
+        return save(self, path, placement=Placement(size=size, up=up, pivot=pivot, unit=unit))
 
     @property
     def bounds(self) -> Tensor:
-        """Lowest and highest corner [2, 3]."""
+        """Lowest and highest corner of the bounding box [2, 3]."""
         return torch.stack((self.vertices.amin(0), self.vertices.amax(0)))
 
 
 def face_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Face normals [F, 3], their length twice the face's area; zero for a degenerate face."""
+    """Return face normals [F, 3] whose length is twice the face's area; zero for a degenerate face."""
     a, b, c = vertices[faces].unbind(1)
     return torch.linalg.cross(b - a, c - a)
 
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Smooth unit normals [V, 3]: face normals summed by area; +z where a vertex has no proper face."""
+    """Return area-weighted unit vertex normals [V, 3]; +z where a vertex has no face with an area."""
     by_face = face_normals(vertices, faces)
     total = torch.zeros_like(vertices)
     for corner in range(3):

@@ -1,7 +1,8 @@
-"""Cameras: where a view stands and what it sees.
+"""Pinhole cameras: matrices, projection, rays and orbits.
 
-World: right-handed, z up; azimuth runs from +x toward +y, elevation upward. A camera-to-world matrix has the
-columns right, up, back (an OpenGL camera: it looks along its own -z). Row 0 of an image is its top row.
+World space is right-handed with z up; azimuth goes from +x toward +y, elevation upward. The columns of a
+camera-to-world matrix are right, up and back (OpenGL convention: cameras look along their -z axis). Row 0 of
+an image is its top row.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Cameras:
-    """V pinhole views.
+    """A batch of V pinhole cameras.
 
     Attributes:
         c2w: camera-to-world matrices [V, 4, 4].
-        fovy: full vertical field of view, radians [V].
-        near, far: clipping distances along the view, in world units.
+        fovy: full vertical fields of view in radians [V].
+        near, far: view depths of the clipping planes, in world units.
     """
 
     c2w: Tensor
@@ -33,31 +34,31 @@ class Cameras:
         return len(self.c2w)
 
     def __getitem__(self, view: int | slice) -> Cameras:
-        """One of the views, as cameras of length 1, or several."""
+        """Select one camera (as a batch of length 1) or a slice."""
         if not isinstance(view, slice):
             view = range(len(self))[view]
             view = slice(view, view + 1)
         return replace(self, c2w=self.c2w[view], fovy=self.fovy[view])
 
     def to(self, target: torch.device | torch.dtype | str) -> Cameras:
-        """The same cameras on another device or in another dtype."""
+        """Move the cameras to a device or convert them to a dtype."""
         return replace(self, c2w=self.c2w.to(target), fovy=self.fovy.to(target))
 
     @property
     def positions(self) -> Tensor:
-        """Eye points [V, 3]."""
+        """Camera positions [V, 3]."""
         return self.c2w[:, :3, 3]
 
     def to_camera(self, points: Tensor) -> Tensor:
-        """World points [N, 3] in camera axes [V, N, 3]: x right, y up, z back (so depth is -z)."""
+        """Transform world points [N, 3] to camera space [V, N, 3]: x right, y up, z back (depth is -z)."""
         relative = points[None] - self.positions[:, None]  # [V, N, 3]
         return relative @ self.c2w[:, :3, :3]
 
     def to_pixels(self, points: Tensor, height: int, width: int) -> Tensor:
-        """World points [N, 3] as homogeneous pixels (x*w, y*w, w) [V, N, 3].
+        """Project world points [N, 3] to homogeneous pixel coordinates (x*w, y*w, w) [V, N, 3].
 
-        w is the view depth; x grows rightward and y downward from the image's top left corner, so that the
-        centre of the pixel in row r and column c is (c + 0.5, r + 0.5).
+        w is the view depth. x points right and y down from the top left corner of the image; the centre of
+        the pixel in row r and column c is (c + 0.5, r + 0.5).
         """
         right, up, back = self.to_camera(points).unbind(-1)  # [V, N] each
         depth = -back
@@ -67,10 +68,10 @@ class Cameras:
         )
 
     def projection(self, aspect: float = 1.0) -> Tensor:
-        """Clip matrices [V, 4, 4] for camera axes; clip y points DOWN, so that image row 0 is the top one.
+        """Return camera-to-clip matrices [V, 4, 4]; clip y points down, so that row 0 is the top row.
 
         Args:
-            aspect: the image's width over its height.
+            aspect: image width divided by height.
         """
         scale = 1 / torch.tan(self.fovy / 2)  # [V]
         matrix = self.c2w.new_zeros(len(self), 4, 4)
@@ -82,7 +83,7 @@ class Cameras:
         return matrix
 
     def mvp(self, aspect: float = 1.0) -> Tensor:
-        """World to clip matrices [V, 4, 4], for column vectors; see `projection`."""
+        """Return world-to-clip matrices [V, 4, 4] for column vectors; see `projection`."""
         rotation = self.c2w[:, :3, :3].mT
         w2c = torch.eye(4, dtype=self.c2w.dtype, device=self.c2w.device).repeat(len(self), 1, 1)
         w2c[:, :3, :3] = rotation
@@ -90,7 +91,7 @@ class Cameras:
         return self.projection(aspect) @ w2c
 
     def rays(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Origins and unit directions through the pixel centres, [V, H, W, 3] each."""
+        """Return the origins and unit directions of rays through pixel centres, [V, H, W, 3] each."""
         like = {"dtype": self.c2w.dtype, "device": self.c2w.device}
         focal = 0.5 * height / torch.tan(self.fovy / 2)[:, None, None]  # [V, 1, 1]
         x = (torch.arange(width, **like) + 0.5 - width / 2)[None, None] / focal  # [V, 1, W]
@@ -102,13 +103,13 @@ class Cameras:
 
 
 def look_at(eye: Tensor, target: Tensor | None = None) -> Tensor:
-    """Camera-to-world matrices [V, 4, 4] of upright cameras at `eye` [V, 3] that look at `target`.
+    """Return camera-to-world matrices [V, 4, 4] of upright cameras that look at a target.
+
+    The image of a camera that looks straight down or up has the world's -x or +x at its top.
 
     Args:
-        eye: eye points [V, 3].
-        target: the point to look at, [3] or [V, 3]; the origin if not given.
-
-    A camera that looks straight down or up has the world's -x or +x on its upper side.
+        eye: camera positions [V, 3].
+        target: the point to look at, [3] or [V, 3]; None: the origin.
     """
     target = torch.zeros_like(eye) if target is None else target.expand_as(eye)
     back = F.normalize(eye - target, dim=-1)  # [V, 3]
@@ -135,15 +136,17 @@ def orbit(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Cameras:
-    """Cameras on spheres around `target`, looking at it.
+    """Create cameras on spheres around a target, looking at it.
+
+    azimuth, elevation, distance and fovy are numbers or sequences of length V, and broadcast.
 
     Args:
-        azimuth: degrees from +x toward +y, a number or V of them; so are the next three, which broadcast.
+        azimuth: degrees from +x toward +y.
         elevation: degrees above the horizon.
-        distance: from the eye to the target, in world units.
-        fovy: full vertical field of view, degrees.
+        distance: distance from the camera to the target, in world units.
+        fovy: full vertical field of view in degrees.
         target: the point that all cameras look at.
-        device, dtype: of the result (computed in double precision).
+        device, dtype: device and dtype of the result, which is computed in double precision.
     """
     numbers = [
         torch.as_tensor(n, dtype=torch.float64).reshape(-1) for n in (azimuth, elevation, distance, fovy)
@@ -163,30 +166,29 @@ def frame(
     fovy: float = 40.0,
     margin: float = 0.05,
 ) -> Cameras:
-    """Orbiting cameras that just see all points in a square image, all from the same distance.
+    """Create orbit cameras, at the smallest common distance, that see all points in a square image.
 
     Args:
-        points: world positions [N, 3]; the cameras look at the middle of their bounds.
-        azimuth: degrees from +x toward +y, a number or V of them.
-        elevation: degrees above the horizon, a number or V of them.
-        fovy: full field of view, degrees.
-        margin: share of the image left free on each side.
+        points: world positions [N, 3]; the cameras look at the centre of their bounding box.
+        azimuth: degrees from +x toward +y, a number or a sequence of length V.
+        elevation: degrees above the horizon, a number or a sequence of length V.
+        fovy: full field of view in degrees.
+        margin: empty fraction of the image on each side.
 
     Returns:
-        V cameras on the CPU, their near and far planes set to suit. Without points they look at the origin.
+        V cameras on the CPU with matching near and far planes. Without points they look at the origin.
     """
     points = points.detach().to("cpu", torch.float64)
     if len(points) == 0:
         points = torch.zeros(1, 3, dtype=torch.float64)
     middle = (points.amin(0) + points.amax(0)) / 2
     cameras = orbit(azimuth, elevation, 1.0, fovy, dtype=torch.float64)
-    # A point at (x, y, z) in the axes of a camera at distance d is in view if |x| and |y| <= (d - z) * reach.
+    # A point (x, y, z) in the axes of a camera at distance d is in view if |x| and |y| <= (d - z) * reach.
     reach = (1 - 2 * margin) * torch.tan(cameras.fovy / 2)[:, None]
     x, y, z = ((points - middle) @ cameras.c2w[:, :3, :3]).unbind(-1)  # [V, N] each
     radius = float((points - middle).norm(dim=1).max()) or 1.0
-    aside = torch.maximum(x.abs(), y.abs()).clamp_min(
-        radius / 5
-    )  # not onto the tip of what points at the eye
+    # The minimum keeps the camera away from the tip of an object that points at it.
+    aside = torch.maximum(x.abs(), y.abs()).clamp_min(radius / 5)
     distance = float((z + aside / reach).max())
     placed = orbit(azimuth, elevation, distance, fovy, middle.tolist())
     return Cameras(placed.c2w, placed.fovy, near=radius / 100, far=100 * distance)

@@ -1,8 +1,8 @@
-"""Which triangle each pixel sees, on the CPU: a z-buffer compiled by numba.
+"""CPU z-buffer rasterization, compiled by numba.
 
-Triangles are rasterised in homogeneous pixels (x*w, y*w, w), so perspective needs no division and triangles
-that cross the near plane need no clipping. The three edge functions of neighbouring triangles are exact
-negatives of each other along a shared edge: no pixel falls between two triangles.
+Triangles are rasterized in homogeneous pixel coordinates (x*w, y*w, w), so that perspective needs no division
+and triangles that cross the near plane need no clipping. The edge functions of two triangles are exact
+negatives along their shared edge, so there are no gaps between triangles.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from triplaneturbo.kernels import kernel
+from triplaneturbo.utils.kernels import kernel
 
 
 @kernel
 def _draw_rows(pixels, faces, near, top, bottom, triangle, bary, depth):
-    """Draw all faces into the rows top..bottom of one view (compiled; see `draw` for shapes)."""
+    """Rasterize all faces into the rows [top, bottom) of one view; see `draw` for shapes."""
     width = triangle.shape[1]
-    nearest = np.zeros((bottom - top, width))  # largest 1/w so far; 0 is infinitely far
+    nearest = np.zeros((bottom - top, width))  # largest 1/w so far; 0 is infinite depth
     for face in range(faces.shape[0]):
         x0, y0, w0 = pixels[faces[face, 0]]
         x1, y1, w1 = pixels[faces[face, 1]]
@@ -28,7 +28,7 @@ def _draw_rows(pixels, faces, near, top, bottom, triangle, bary, depth):
             continue
         left, right, low, high = 0, width - 1, top, bottom - 1
         if w0 > near and w1 > near and w2 > near:
-            # Wholly in front: only the pixel centres within its box. Otherwise the box is the whole image.
+            # Entirely in front of the near plane: use the bounding box. Otherwise use the whole image.
             least, most = min(y0 / w0, y1 / w1, y2 / w2), max(y0 / w0, y1 / w1, y2 / w2)
             if most < top or least > bottom:
                 continue
@@ -39,7 +39,7 @@ def _draw_rows(pixels, faces, near, top, bottom, triangle, bary, depth):
                 continue
             left = max(left, int(np.ceil(least - 0.5)))
             right = min(right, int(np.floor(most - 0.5)))
-        # Edge functions a*x + b*y + c: cross products of the corners, opposite corner 0, 1, 2.
+        # Edge functions a*x + b*y + c opposite corners 0, 1 and 2: cross products of the other two.
         a0, b0, c0 = y1 * w2 - w1 * y2, w1 * x2 - x1 * w2, x1 * y2 - y1 * x2
         a1, b1, c1 = y2 * w0 - w2 * y0, w2 * x0 - x2 * w0, x2 * y0 - y2 * x0
         a2, b2, c2 = y0 * w1 - w0 * y1, w0 * x1 - x0 * w1, x0 * y1 - y0 * x1
@@ -75,25 +75,26 @@ def _draw_rows(pixels, faces, near, top, bottom, triangle, bary, depth):
 def draw(
     pixels: np.ndarray, faces: np.ndarray, near: float, height: int, width: int, threads: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw a mesh into V views.
+    """Rasterize a mesh into V views, without backface culling.
 
     Args:
-        pixels: vertices as homogeneous pixels (x*w, y*w, w), float64 [V, N, 3]; see `Cameras.to_pixels`.
-        faces: vertex indices, int64 [F, 3]; both sides are drawn.
-        near: nothing nearer than this depth is drawn.
-        height, width: the image.
-        threads: bands of rows are shared among so many; the result does not depend on it.
+        pixels: vertices in homogeneous pixel coordinates, float64 [V, N, 3]; see `Cameras.to_pixels`.
+        faces: vertex indices, int64 [F, 3].
+        near: depth of the near plane.
+        height, width: image size in pixels.
+        threads: number of threads, which process bands of rows; it does not affect the result.
 
     Returns:
-        triangle [V, H, W] int64, -1 where there is none; of several at the same depth the first;
-        perspective-correct barycentrics [V, H, W, 3] float64 and view depth [V, H, W] float64, 0 where none.
+        triangle [V, H, W] int64, -1 in the background (the first one wins at equal depth),
+        perspective-correct barycentrics [V, H, W, 3] float64, and view depth [V, H, W] float64, both 0 in the
+        background.
     """
     views = len(pixels)
     triangle = np.full((views, height, width), -1, np.int64)
     bary = np.zeros((views, height, width, 3))
     depth = np.zeros((views, height, width))
-    # Plain threads (the kernel lets go of the interpreter's lock), not numba's own: those cannot be entered
-    # from two threads at once with every one of its threading layers.
+    # Plain threads (the kernel releases the GIL) instead of numba's: some of its threading layers do not
+    # support calls from two threads at once.
     edges = np.linspace(0, height, min(threads, height) + 1).astype(int).tolist()
     bands = [(view, *band) for view in range(views) for band in itertools.pairwise(edges)]
 

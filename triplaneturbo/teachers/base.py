@@ -1,8 +1,8 @@
-"""What every teacher is: a denoiser of renderings, asked for the noise that it sees in them.
+"""The teacher protocol: a frozen diffusion model that denoises the student's renderings.
 
-A teacher is shown the student's renderings (`Seen`) of some scenes (`Scenes`), encodes them as what it
-diffuses, and predicts noise for a caption and cameras. Real networks and closed forms answer to the same
-three calls.
+A teacher encodes the renderings (`Renderings`) of a batch of scenes (`SceneBatch`) into the space that it
+diffuses (`encode`), collects its conditioning (`condition`) and predicts noise (`predict`). Diffusion
+networks and closed-form denoisers implement the same three methods.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from triplaneturbo.randoms import Chance
 from triplaneturbo.render.cameras import Cameras
+from triplaneturbo.utils.random_streams import RandomStreams
 
 
 @dataclass(frozen=True)
-class Scenes:
-    """B scenes, each looked at by V cameras.
+class SceneBatch:
+    """B scenes, each seen by V cameras.
 
     Attributes:
         prompts: B captions.
-        cameras: B * V cameras, scene after scene.
+        cameras: B * V cameras, ordered scene by scene.
         views: V.
-        background: colour around the object [B, 3], sRGB in [0, 1].
-        rig: which of a fixed set of camera rigs the cameras are; None where they are free.
+        background: background colour [B, 3], sRGB in [0, 1].
+        rig: index into a fixed set of camera rigs; None for arbitrary cameras.
     """
 
     prompts: list[str]
@@ -36,16 +36,16 @@ class Scenes:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The student's renderings of B scenes from V views each, as teachers are shown them.
+class Renderings:
+    """The student's renderings of B scenes from V views each.
 
     Attributes:
-        rgb: [B, V, H, W, 3], sRGB in [0, 1], on the scenes' background.
-        normal: world normals of any length [B, V, H, W, 3]; None where the renderer has none to teach.
-        depth: distance along the view direction of what is seen [B, V, H, W], anything where opacity is 0;
-            None likewise.
-        opacity: [B, V, H, W], 0 to 1.
-        stride, first: these are pixels first[0]::stride, first[1]::stride of a larger image.
+        rgb: [B, V, H, W, 3], sRGB in [0, 1], composited on the background.
+        normal: unnormalized world-space normals [B, V, H, W, 3]; None if the renderer provides none.
+        depth: depth along the viewing axis [B, V, H, W], undefined where opacity is 0; None if the renderer
+            provides none.
+        opacity: [B, V, H, W], in [0, 1].
+        stride, first: the images contain pixels first[0]::stride, first[1]::stride of a larger image.
     """
 
     rgb: Tensor
@@ -60,28 +60,36 @@ class Teacher(Protocol):
     """A frozen denoiser of renderings.
 
     Attributes:
-        name: for logs and settings.
-        alphas: cumulative products of its noise schedule [T].
-        reads: the fields of `Seen` that it reads, to which its gradients go.
+        name: key in logs and settings.
+        alphas: cumulative products of its noise schedule (alpha bar) [T].
+        reads: names of the `Renderings` fields that it reads and that receive its gradients.
     """
 
     name: str
     alphas: Tensor
     reads: tuple[str, ...]
 
-    def encode(self, seen: Seen, scenes: Scenes, chance: Chance) -> Tensor:
-        """What it diffuses, differentiable in `seen`: [B, n, ...], n images of each scene (its views).
+    def encode(self, renderings: Renderings, scenes: SceneBatch, rng: RandomStreams) -> Tensor:
+        """Encode renderings into the teacher's diffusion space; differentiable.
 
-        `chance` draws what it samples.
+        Args:
+            rng: random streams for sampled quantities, such as the VAE posterior.
+
+        Returns:
+            [B, n, ...]: n images per scene.
         """
         ...
 
-    def condition(self, seen: Seen, scenes: Scenes) -> Any:
-        """All that `predict` needs to know of captions, cameras and background."""
+    def condition(self, renderings: Renderings, scenes: SceneBatch) -> Any:
+        """Return the conditioning (captions, cameras, background) that `predict` takes."""
         ...
 
     def predict(
         self, noisy: Tensor, times: Tensor, condition: Any, guided: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """The noise in [B, n, ...] at timesteps [B]: with the caption, and, if `guided`, without it."""
+        """Predict the noise in `noisy` [B, n, ...] at timesteps `times` [B].
+
+        Returns:
+            The conditional prediction and, if `guided`, the unconditional one (else None).
+        """
         ...

@@ -1,14 +1,14 @@
-"""Teachers in closed form: the exact denoiser of a finite set of pictures.
+"""Closed-form teachers: the exact denoiser of a finite set of images.
 
-For a caption and cameras the data are the world's instances, seen from those cameras, each as likely as any
-other. Of such a distribution the posterior mean under Gaussian noise is known exactly,
+For a caption and cameras, the data distribution is uniform over the world's instances of that caption, seen
+from those cameras. Its posterior mean under Gaussian noise is known exactly,
 
     E[x0 | x_t] = sum_i w_i x_i,    w_i ~ exp(-|x_t - alpha x_i|^2 / (2 sigma^2)),
 
-and the noise is (x_t - alpha E[x0 | x_t]) / sigma = -sigma times the score of x_t. The views of a scene are
-one x: they are weighed together, as a multi-view network weighs them. Without a caption the data are all
-those of the whole world (a list of captions). `ClosedFormRGB` stands for MVDream, `ClosedFormGeometry`
-(normals and disparity) for RichDreamer's.
+and the noise is (x_t - alpha E[x0 | x_t]) / sigma, which is -sigma times the score of x_t. All views of a
+scene form one x and share their weights, as in a multi-view network. The unconditional distribution covers
+the captions of the whole world. `ClosedFormRGB` takes the place of MVDream, `ClosedFormGeometry` (normals and
+disparity) that of RichDreamer.
 """
 
 from __future__ import annotations
@@ -19,30 +19,35 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from triplaneturbo.randoms import Chance
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.geometry import normals_and_disparity
+from triplaneturbo.utils.random_streams import RandomStreams
 
-# (captions, their scenes, whose pixels, which fields) -> the instances of these captions, each seen as the
-# student's renderings are: as many `Seen` as a caption has instances, each [B, V, H, W, ...].
-Data = Callable[[Sequence[str], Scenes, Seen, tuple[str, ...]], list[Seen]]
+# (captions, scenes, student's renderings, field names) -> reference renderings of the captions' instances at
+# the student's pixels: one `Renderings` [B, V, H, W, ...] per instance.
+Data = Callable[[Sequence[str], SceneBatch, Renderings, tuple[str, ...]], list[Renderings]]
 
 
 @dataclass(frozen=True)
-class Sets:
-    """The data that a prediction weighs: of each scene's caption [B, I, D], the world's [B, J, D] or None."""
+class ReferenceImages:
+    """Data points of a prediction.
+
+    Attributes:
+        caption: instances of each scene's caption [B, I, D].
+        world: instances of all captions [B, J, D]; None if guidance is unavailable.
+    """
 
     caption: Tensor
     world: Tensor | None
 
 
 class _ClosedForm:
-    """What both teachers share.
+    """Base class of the closed-form teachers.
 
     Args:
         alphas: cumulative products of the noise schedule [T].
-        data: gives the pictures of captions; see `Data`.
-        world: captions whose pictures together are the data without a caption; empty: guidance is refused.
+        data: returns the reference renderings of captions; see `Data`.
+        world: captions of the unconditional distribution; if empty, guidance is unavailable.
     """
 
     name: str
@@ -53,87 +58,87 @@ class _ClosedForm:
         self.data = data
         self.world = tuple(world)
 
-    def _see(self, seen: Seen, scenes: Scenes) -> Tensor:
+    def _images(self, renderings: Renderings, scenes: SceneBatch) -> Tensor:
         raise NotImplementedError
 
-    def encode(self, seen: Seen, scenes: Scenes, chance: Chance) -> Tensor:
-        """The pictures themselves in [-1, 1]: [B, V, C, H, W]."""
-        return self._see(seen, scenes).movedim(-1, 2) * 2 - 1
+    def encode(self, renderings: Renderings, scenes: SceneBatch, rng: RandomStreams) -> Tensor:
+        """Return the images in [-1, 1]: [B, V, C, H, W]."""
+        return self._images(renderings, scenes).movedim(-1, 2) * 2 - 1
 
-    def condition(self, seen: Seen, scenes: Scenes) -> Sets:
-        """The captions' pictures, and the world's if guidance may be asked for."""
-        caption = self._data(scenes.prompts, seen, scenes)
+    def condition(self, renderings: Renderings, scenes: SceneBatch) -> ReferenceImages:
+        """Return the captions' reference images, and the world's if it was given."""
+        caption = self._data(scenes.prompts, renderings, scenes)
         world = None
         if self.world:
             parts = [
-                self._data([text] * len(scenes.prompts), seen, scenes) for text in self.world
+                self._data([text] * len(scenes.prompts), renderings, scenes) for text in self.world
             ]  # each [B, I, D]
             world = torch.cat(parts, 1)
-        return Sets(caption, world)
+        return ReferenceImages(caption, world)
 
-    def _data(self, captions: Sequence[str], seen: Seen, scenes: Scenes) -> Tensor:
-        instances = self.data(captions, scenes, seen, self.reads)
-        nothing = torch.Generator()
-        return torch.stack([self.encode(one, scenes, nothing).flatten(1) for one in instances], 1)
+    def _data(self, captions: Sequence[str], renderings: Renderings, scenes: SceneBatch) -> Tensor:
+        instances = self.data(captions, scenes, renderings, self.reads)
+        unused = torch.Generator()
+        return torch.stack([self.encode(one, scenes, unused).flatten(1) for one in instances], 1)
 
     def predict(
-        self, noisy: Tensor, times: Tensor, condition: Sets, guided: bool
+        self, noisy: Tensor, times: Tensor, condition: ReferenceImages, guided: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """The exact noise in [B, V, C, H, W] at timesteps [B], with the caption and without it.
+        """Return the exact noise in `noisy` [B, V, C, H, W] at timesteps [B], conditional and unconditional.
 
         Raises:
-            ValueError: `guided`, and no captions of the world were given.
+            ValueError: if `guided` and the teacher has no world captions.
         """
-        alpha, sigma = levels(self.alphas, times, noisy)
+        alpha, sigma = alpha_sigma(self.alphas, times, noisy)
         mean = posterior_mean(noisy, alpha, sigma, condition.caption)
         with_caption = (noisy - alpha * mean) / sigma
         if not guided:
             return with_caption, None
         if condition.world is None:
-            raise ValueError("guidance needs the world's captions: give `world`")
+            raise ValueError("guidance needs the captions of the world: pass `world`")
         mean = posterior_mean(noisy, alpha, sigma, condition.world)
         return with_caption, (noisy - alpha * mean) / sigma
 
 
 class ClosedFormRGB(_ClosedForm):
-    """Pictures in colour."""
+    """Closed-form denoiser of colour images."""
 
     name = "rgb"
     reads: tuple[str, ...] = ("rgb",)
 
-    def _see(self, seen: Seen, scenes: Scenes) -> Tensor:
-        return seen.rgb
+    def _images(self, renderings: Renderings, scenes: SceneBatch) -> Tensor:
+        return renderings.rgb
 
 
 class ClosedFormGeometry(_ClosedForm):
-    """Normals and disparity."""
+    """Closed-form denoiser of normals and disparity."""
 
     name = "geometry"
     reads: tuple[str, ...] = ("normal", "depth", "opacity")
 
-    def _see(self, seen: Seen, scenes: Scenes) -> Tensor:
-        return normals_and_disparity(seen, scenes)
+    def _images(self, renderings: Renderings, scenes: SceneBatch) -> Tensor:
+        return normals_and_disparity(renderings, scenes)
 
 
 def posterior_mean(noisy: Tensor, alpha: Tensor, sigma: Tensor, data: Tensor) -> Tensor:
-    """E[x0 | noisy] where x0 is one of `data` [B, I, D], all equally likely: of noisy's shape [B, ...].
+    """Return E[x0 | noisy] for x0 uniform over the rows of `data` [B, I, D], in the shape of `noisy`.
 
     Args:
-        noisy: alpha x0 + sigma noise.
-        alpha, sigma: of shapes that broadcast to noisy, the same within a scene.
+        noisy: alpha x0 + sigma noise [B, ...].
+        alpha, sigma: broadcastable to `noisy`, constant within a scene.
     """
     a, s = alpha.flatten(1)[:, :1], sigma.flatten(1)[:, :1]  # [B, 1]
-    # About the data's own mean: what all of them share, most of a picture, would drown what differs.
-    middle = data.mean(1)  # [B, D]
-    apart = data - middle[:, None]  # [B, I, D]
-    flat = (noisy.flatten(1) - a * middle)[:, :, None]  # [B, D, 1]
-    # |x_t|^2 is the same for all: what differs is a^2 |x_i|^2 - 2 a x_i . x_t.
-    away = a**2 * apart.square().sum(-1) - 2 * a * (apart @ flat)[..., 0]  # [B, I]
-    weights = torch.softmax(-away / (2 * s**2), dim=1)
+    # Center the data: the part shared by all images would swamp the differences in float32.
+    center = data.mean(1)  # [B, D]
+    centered = data - center[:, None]  # [B, I, D]
+    flat = (noisy.flatten(1) - a * center)[:, :, None]  # [B, D, 1]
+    # |x_t|^2 is common to all rows, so squared distances reduce to a^2 |x_i|^2 - 2 a x_i . x_t.
+    distances = a**2 * centered.square().sum(-1) - 2 * a * (centered @ flat)[..., 0]  # [B, I]
+    weights = torch.softmax(-distances / (2 * s**2), dim=1)
     return (weights[:, None] @ data).view_as(noisy)
 
 
-def levels(alphas: Tensor, times: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    """alpha and sigma at timesteps [B], shaped to broadcast to `like` [B, ...]."""
-    kept = alphas.to(like)[times].view(-1, *[1] * (like.ndim - 1))
-    return kept.sqrt(), (1 - kept).sqrt()
+def alpha_sigma(alphas: Tensor, times: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return alpha and sigma at timesteps [B], broadcastable to `like` [B, ...]."""
+    alpha_bar = alphas.to(like)[times].view(-1, *[1] * (like.ndim - 1))
+    return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()

@@ -1,4 +1,4 @@
-"""The full model's teachers, each in the precision and on the device of the student's base."""
+"""Loading of the full model's teachers, in the precision and on the device of the student's base."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from triplaneturbo.generator.generator import Generator
-from triplaneturbo.generator.remembered import Remembered
-from triplaneturbo.generator.weights import load_text
+from triplaneturbo.models.text_embedding_cache import TextEmbeddingCache
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
+from triplaneturbo.models.weights import load_text
 from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.multi_view import Embed
 from triplaneturbo.teachers.mvdream import MVDream
-from triplaneturbo.teachers.offload import Movable, in_turn
+from triplaneturbo.teachers.offload import OffloadableTeacher, offload_sequentially
 from triplaneturbo.teachers.richdreamer import RichDreamer
 from triplaneturbo.teachers.stable_diffusion import Base, StableDiffusion
 
-SIZE = 512  # side of the pictures that Stable Diffusion 2.1-base was trained on
+SIZE = 512  # image size of Stable Diffusion 2.1-base, in pixels
 
 
-def full_teachers(
-    generator: Generator,
+def load_full_teachers(
+    generator: TriplaneGenerator,
     base: Base,
     embed: Embed,
     mvdream: Path | None,
@@ -29,55 +29,54 @@ def full_teachers(
     text: Path | None,
     sd: bool = True,
     released: bool = False,
-    texts_aside: bool = False,
+    text_on_cpu: bool = False,
     view_by_view: bool = False,
-    moving: bool = False,
+    offload: bool = False,
     autocast: torch.dtype | None = None,
 ) -> list[Teacher]:
-    """MVDream, RichDreamer and Stable Diffusion, or those of them that are asked for.
-
-    They stand in the order of `distill.recipe.full_recipe`.
+    """Load MVDream, RichDreamer and Stable Diffusion, or a subset, in the order of `full_recipe`.
 
     Args:
-        generator: the student's, with its VAE's encoder.
-        base: gives its U-Net with the adapters off (`Generator.base`, `Folded.base`), or another
-            (`plain_base`) where that learns.
-        embed: the text encoder of Stable Diffusion 2.1-base, which is MVDream's, too.
-        mvdream, richdreamer: their checkpoints; None: without it.
-        text: a folder with `text_encoder` and `tokenizer` of Stable Diffusion 1.5, which RichDreamer needs.
-        sd: whether Stable Diffusion is among them.
-        released: what the released trainer showed and told them, and not what their authors do.
-        texts_aside: RichDreamer's text encoder works in the main memory.
+        generator: the student's generator, including its VAE encoder.
+        base: context that yields the student's U-Net with the adapters disabled (`TriplaneGenerator.base`,
+            `MergedLora.base`), or a separate U-Net (`plain_base`) if the student's base is trained.
+        embed: text encoder of Stable Diffusion 2.1-base, which MVDream shares.
+        mvdream, richdreamer: checkpoint paths; None to skip the teacher.
+        text: folder with `text_encoder` and `tokenizer` of Stable Diffusion 1.5; required by RichDreamer.
+        sd: include Stable Diffusion.
+        released: reproduce the released trainer's inputs instead of those of the teachers' authors.
+        text_on_cpu: run RichDreamer's text encoder on the CPU.
         view_by_view: see `sample_latents`.
-        moving: they come from the main memory in turn; see `offload.py`.
-        autocast: precision of their networks; None: that of their weights.
+        offload: keep teachers in CPU memory and move one at a time to the device; see `offload.py`.
+        autocast: autocast precision of the networks; None for the precision of the weights.
 
     Raises:
-        UserError: a file is missing, broken or of another model.
+        UserError: if a checkpoint is missing, broken or of another model.
+        ValueError: if RichDreamer is requested without `text`.
     """
     device, dtype = generator.device, generator.dtype
-    place = torch.device("cpu") if moving else device
-    teachers: list[Movable] = []
+    load_device = torch.device("cpu") if offload else device
+    teachers: list[OffloadableTeacher] = []
 
-    def take(teacher: MVDream | RichDreamer) -> None:
+    def add(teacher: MVDream | RichDreamer) -> None:
         for network in teacher.networks:
-            nn.Module.to(network, device=place, dtype=dtype)
+            nn.Module.to(network, device=load_device, dtype=dtype)
         teachers.append(teacher)
 
     if mvdream is not None:
-        views = MVDream.load(mvdream, embed, released=released, autocast=autocast)
-        views.view_by_view = view_by_view
-        take(views)
+        mvdream_teacher = MVDream.load(mvdream, embed, released=released, autocast=autocast)
+        mvdream_teacher.view_by_view = view_by_view
+        add(mvdream_teacher)
     if richdreamer is not None:
         if text is None:
             raise ValueError("RichDreamer needs its text encoder")
-        words = load_text(text)
-        if not texts_aside:
-            words.model.to(device, dtype if device.type == "cuda" else torch.float32)
-        remembered = Remembered(words.embed, device)
-        take(RichDreamer.load(richdreamer, remembered, released=released, autocast=autocast))
+        text_encoder = load_text(text)
+        if not text_on_cpu:
+            text_encoder.model.to(device, dtype if device.type == "cuda" else torch.float32)
+        embed_sd15 = TextEmbeddingCache(text_encoder.embed, device)
+        add(RichDreamer.load(richdreamer, embed_sd15, released=released, autocast=autocast))
     if sd:
-        own = StableDiffusion(base, generator.vae, generator.scheduler, embed, SIZE, None, autocast)
-        own.view_by_view = view_by_view
-        teachers.append(own)
-    return in_turn(teachers, device) if moving else list(teachers)
+        sd_teacher = StableDiffusion(base, generator.vae, generator.scheduler, embed, SIZE, None, autocast)
+        sd_teacher.view_by_view = view_by_view
+        teachers.append(sd_teacher)
+    return offload_sequentially(teachers, device) if offload else list(teachers)

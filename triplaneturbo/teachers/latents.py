@@ -1,4 +1,4 @@
-"""What teachers in latents share: the autoencoder's posterior, and the precision that networks run in."""
+"""Helpers of latent-diffusion teachers: VAE posterior sampling and autocast."""
 
 from __future__ import annotations
 
@@ -10,38 +10,43 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from triplaneturbo.randoms import Chance, normal
+from triplaneturbo.utils.random_streams import RandomStreams, normal
 
 
 def sample_latents(
     vae: AutoencoderKL,
     images: Tensor,
-    chance: Chance,
+    rng: RandomStreams,
     autocast: torch.dtype | None,
     view_by_view: bool = False,
 ) -> Tensor:
-    """Latents [B, 4, h, h], float32 and scaled, of images [B, 3, H, W] in [-1, 1]; differentiable in these.
-
-    The noise is drawn where `chance` lives; `autocast` as in `precision`.
+    """Sample VAE latents of images; differentiable in `images`.
 
     Args:
-        view_by_view: encode one image at a time, and again in the backward pass: the memory of one image, for
-            a third more of the encoder's time.
+        vae: needs its encoder only.
+        images: [B, 3, H, W] in [-1, 1].
+        rng: draws the posterior noise, on the generator's own device.
+        autocast: see `autocast_context`.
+        view_by_view: encode one image at a time with checkpointing: the memory of one image, for about a
+            third more encoder time.
+
+    Returns:
+        Scaled latents [B, 4, h, h], float32.
     """
 
     def moments(part: Tensor) -> Tensor:
-        with precision(autocast, images.device):
+        with autocast_context(autocast, images.device):
             return vae.encode(part.to(vae.dtype)).latent_dist.parameters
 
     if view_by_view:
-        found = torch.cat([checkpoint(moments, one, use_reentrant=False) for one in images.split(1)])
+        parameters = torch.cat([checkpoint(moments, one, use_reentrant=False) for one in images.split(1)])
     else:
-        found = moments(images)
-    posterior = DiagonalGaussianDistribution(found)
-    noise = normal(chance, posterior.mean.shape).to(images)
+        parameters = moments(images)
+    posterior = DiagonalGaussianDistribution(parameters)
+    noise = normal(rng, posterior.mean.shape).to(images)
     return (posterior.mean.float() + posterior.std.float() * noise) * vae.config.scaling_factor
 
 
-def precision(autocast: torch.dtype | None, device: torch.device) -> AbstractContextManager:
-    """The context in which a network runs in that precision; None: in that of its weights."""
+def autocast_context(autocast: torch.dtype | None, device: torch.device) -> AbstractContextManager:
+    """Return an autocast context; a null context for None (the precision of the weights)."""
     return nullcontext() if autocast is None else torch.autocast(device.type, autocast)

@@ -1,7 +1,7 @@
-"""Networks from files in latent-diffusion's naming ("ldm"), as vanilla diffusers classes.
+"""Conversion of checkpoints in latent-diffusion ("ldm") naming to vanilla diffusers networks.
 
-Every key under a network's prefix must have its place and its shape there; what stands outside (text
-encoders, schedules, discriminators) is not read. Nothing in a file is ever run.
+Every key under a network's prefix must match a parameter by name and shape; other keys (text encoders,
+schedules, discriminators) are ignored. No code in a checkpoint is ever executed.
 """
 
 from __future__ import annotations
@@ -16,40 +16,40 @@ from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, con
 from torch import Tensor, nn
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.foreign import read_checkpoint
+from triplaneturbo.models.checkpoint_io import read_checkpoint
 
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
-# An mlp on the camera, added to the time embedding: diffusers knows it as the embedding of a class.
+# The camera MLP is added to the time embedding, which diffusers supports as a class embedding.
 _CAMERA, _CLASS = f"{UNET_PREFIX}camera_embed.", f"{UNET_PREFIX}label_emb.0."
 
 State = dict[str, Tensor]
 
 
 def read_ldm(path: Path) -> State:
-    """The tensors of a checkpoint by their names there, flat or under "state_dict"; mapped, not yet read.
+    """Return the memory-mapped tensors of a checkpoint by name, top-level or under "state_dict".
 
     Raises:
-        UserError: the file is missing, cut short, no checkpoint, or holds what only running it could make.
+        UserError: if the file is missing, truncated, not a checkpoint, or contains pickled code.
     """
     content = read_checkpoint(path, "a teacher's checkpoint", mapped=True)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict):
-        raise _refusal(path, "it holds no names with tensors")
+        raise _wrong_checkpoint(path, "it contains no named tensors")
     return {name: value for name, value in content.items() if isinstance(value, Tensor)}
 
 
-def unet_from(state: State, config: dict[str, Any], source: object) -> UNet2DConditionModel:
-    """The U-Net under `model.diffusion_model.`, float32, frozen, its camera embedding as a class embedding.
+def build_unet(state: State, config: dict[str, Any], source: object) -> UNet2DConditionModel:
+    """Build the U-Net under `model.diffusion_model.`: float32, frozen, camera MLP as class embedding.
 
     Args:
-        state: as `read_ldm` gives it.
-        config: of the `UNet2DConditionModel`, with class_embed_type "projection" where it has cameras.
-        source: what to call the file.
+        state: tensors from `read_ldm`.
+        config: of the `UNet2DConditionModel`, with class_embed_type "projection" if it takes cameras.
+        source: name of the file in error messages.
 
     Raises:
-        UserError: a key is missing, left over or of another shape.
+        UserError: if a key is missing, unexpected or of another shape.
     """
     part = {
         name.replace(_CAMERA, _CLASS, 1): value
@@ -59,8 +59,8 @@ def unet_from(state: State, config: dict[str, Any], source: object) -> UNet2DCon
     return _network(UNet2DConditionModel, part, convert_ldm_unet_checkpoint, config, source)
 
 
-def vae_from(state: State, config: dict[str, Any], source: object) -> AutoencoderKL:
-    """The autoencoder under `first_stage_model.`, float32, frozen; see `unet_from`."""
+def build_vae(state: State, config: dict[str, Any], source: object) -> AutoencoderKL:
+    """Build the autoencoder under `first_stage_model.`: float32, frozen; see `build_unet`."""
     part = {name: value for name, value in state.items() if name.startswith(VAE_PREFIX)}
     return _network(AutoencoderKL, part, convert_ldm_vae_checkpoint, config, source)
 
@@ -69,7 +69,7 @@ def _network(kind: type, part: State, convert: Callable, config: dict[str, Any],
     try:
         converted: State = convert(dict(part), config)
     except (KeyError, ValueError, IndexError) as error:
-        raise _refusal(source, f"it has no {error} for its {kind.__name__}") from None
+        raise _wrong_checkpoint(source, f"{error} is missing for {kind.__name__}") from None
     with torch.device("meta"):
         network: nn.Module = kind(**config)
     expected = network.state_dict()
@@ -78,18 +78,22 @@ def _network(kind: type, part: State, convert: Callable, config: dict[str, Any],
         None,
     )
     if wrong is not None:
-        found = tuple(converted[wrong].shape) if wrong in converted else "nothing"
-        raise _refusal(source, f"{wrong} should be {tuple(expected[wrong].shape)} and is {found}")
+        actual = tuple(converted[wrong].shape) if wrong in converted else "missing"
+        raise _wrong_checkpoint(
+            source, f"{wrong} should have shape {tuple(expected[wrong].shape)} and is {actual}"
+        )
     if len(part) != len(expected):
-        raise _refusal(source, f"its {kind.__name__} has {len(part)} weights, not {len(expected)}")
+        raise _wrong_checkpoint(
+            source, f"its {kind.__name__} has {len(part)} tensors instead of {len(expected)}"
+        )
     network.load_state_dict(
         {name: converted[name].float().contiguous() for name in expected}, strict=True, assign=True
     )
     return network.eval().requires_grad_(False)
 
 
-def _refusal(source: object, why: str) -> UserError:
+def _wrong_checkpoint(source: object, why: str) -> UserError:
     return UserError(
-        f"{source} is not this teacher: {why}; give the file that its authors released, which"
-        " `python -m triplaneturbo download --what teachers` fetches."
+        f"{source} is not a checkpoint of this teacher: {why}. Use the file that its authors released;"
+        " `python -m triplaneturbo download --what teachers` downloads it."
     )

@@ -1,4 +1,4 @@
-"""What MVDream and RichDreamer's normal-depth model share: V views in one denoiser, told its cameras."""
+"""Base class of the multi-view teachers MVDream and RichDreamer, which denoise four views jointly."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
-from triplaneturbo.randoms import Chance
 from triplaneturbo.render.cameras import Cameras
-from triplaneturbo.teachers.base import Scenes, Seen, Teacher
-from triplaneturbo.teachers.joined_views import join_views
-from triplaneturbo.teachers.latents import precision
+from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
+from triplaneturbo.teachers.latents import autocast_context
+from triplaneturbo.teachers.multi_view_attention import use_multi_view_attention
 from triplaneturbo.teachers.twin import twin
+from triplaneturbo.utils.random_streams import RandomStreams
 
 VIEWS = 4
-# The multi-view teachers' authors steer away from this; Stable Diffusion is asked with "" instead.
+# Negative prompt of the multi-view teachers' authors; Stable Diffusion uses "" instead.
 NEGATIVE = (
     "ugly, bad anatomy, blurry, pixelated obscure, unnatural colors, poor lighting, dull, and unclear,"
     " cropped, lowres, low quality, artifacts, duplicate, morbid, mutilated, poorly drawn face, deformed,"
@@ -29,8 +29,8 @@ Embed = Callable[[list[str]], Tensor]  # captions -> text embeddings [B, 77, D]
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a prediction is made for: texts [B, 77, D] and [1, 77, D], camera conditions [B, V, 16]."""
+class Condition:
+    """Conditioning: text embeddings [B, 77, D], negative prompt [1, 77, D] and cameras [B, V, 16]."""
 
     text: Tensor
     negative: Tensor
@@ -38,13 +38,13 @@ class Told:
 
 
 class MultiView:
-    """A frozen U-Net on the four views of each scene at once.
+    """A frozen U-Net that denoises the four views of each scene jointly.
 
     Args:
-        unet: with a class embedding of 16 numbers; its self-attentions are joined here.
+        unet: U-Net with a 16-dimensional class embedding; its self-attention is made multi-view here.
         embed: the text encoder that it was trained with.
-        negative: what guidance steers away from.
-        autocast: precision of its networks; None: that of their weights.
+        negative: negative prompt of classifier-free guidance.
+        autocast: autocast precision of the networks; None for the precision of the weights.
     """
 
     name: str
@@ -58,44 +58,44 @@ class MultiView:
         autocast: torch.dtype | None = None,
     ) -> None:
         self.unet, self.embed, self.negative, self.autocast = unet, embed, negative, autocast
-        join_views(unet, VIEWS)
-        self.alphas = schedule()
+        use_multi_view_attention(unet, VIEWS)
+        self.alphas = stable_diffusion_alphas()
 
     @property
     def networks(self) -> list[nn.Module]:
-        """All that needs the device while it is asked."""
+        """Networks that must be on the device during a call."""
         return [self.unet]
 
     def _cameras(self, cameras: Cameras) -> Tensor:
-        """The condition of each camera [B * V, 16]."""
+        """Return the camera conditioning [B * V, 16]."""
         raise NotImplementedError
 
-    def encode(self, seen: Seen, scenes: Scenes, chance: Chance) -> Tensor:
-        """What it diffuses: [B, V, 4, h, h], differentiable in `seen`."""
+    def encode(self, renderings: Renderings, scenes: SceneBatch, rng: RandomStreams) -> Tensor:
+        """See `Teacher.encode`: [B, V, 4, h, h]."""
         raise NotImplementedError
 
-    def condition(self, seen: Seen, scenes: Scenes) -> Told:
-        """Embeddings of captions and of the negative prompt, and the cameras.
+    def condition(self, renderings: Renderings, scenes: SceneBatch) -> Condition:
+        """Return embeddings of the captions and the negative prompt, and the camera conditioning.
 
         Raises:
-            ValueError: the scenes have another number of views than the network joins.
+            ValueError: if the scenes do not have four views.
         """
         if scenes.views != VIEWS:
-            raise ValueError(f"{self.name} looks at {VIEWS} views of a scene, not at {scenes.views}")
+            raise ValueError(f"{self.name} needs {VIEWS} views per scene, not {scenes.views}")
         cameras = self._cameras(scenes.cameras).unflatten(0, (-1, VIEWS))
-        return Told(self.embed(scenes.prompts), self.embed([self.negative]), cameras)
+        return Condition(self.embed(scenes.prompts), self.embed([self.negative]), cameras)
 
     def predict(
-        self, noisy: Tensor, times: Tensor, condition: Told, guided: bool
+        self, noisy: Tensor, times: Tensor, condition: Condition, guided: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """The noise in [B, V, 4, h, w] at timesteps [B]; with and without the caption in one batch."""
+        """Predict the noise in [B, V, 4, h, w] at timesteps [B]; both predictions run as one batch."""
         texts, cameras, rows = condition.text, condition.cameras, noisy
         if guided:
             texts = torch.cat((texts, condition.negative.expand_as(texts)))
             cameras, rows, times = (torch.cat((x, x)) for x in (cameras, rows, times))
-        with precision(self.autocast, rows.device):
+        with autocast_context(self.autocast, rows.device):
             output = self.unet(
-                rows.flatten(0, 1).to(self.unet.dtype),  # [B * V, 4, h, w], scene after scene
+                rows.flatten(0, 1).to(self.unet.dtype),  # [B * V, 4, h, w]
                 times.repeat_interleave(VIEWS),
                 encoder_hidden_states=texts.repeat_interleave(VIEWS, 0).to(self.unet.dtype),
                 class_labels=cameras.flatten(0, 1).to(rows.device, self.unet.dtype),
@@ -104,28 +104,28 @@ class MultiView:
         return parts[0], parts[1] if guided else None
 
     def twin(self) -> tuple[Teacher, UNet2DConditionModel]:
-        """The same teacher with a U-Net of its own on the same weights, and that U-Net."""
+        """Return a copy of this teacher with its own U-Net that shares the weights, and that U-Net."""
         other = copy(self)
         other.unet = twin(self.unet)
-        join_views(other.unet, VIEWS)
+        use_multi_view_attention(other.unet, VIEWS)
         return other, other.unet
 
 
-def schedule() -> Tensor:
-    """Cumulative products of the schedule that all three teachers have [1000]."""
+def stable_diffusion_alphas() -> Tensor:
+    """Return alpha bar [1000] of Stable Diffusion's noise schedule, which all three teachers share."""
     scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
     return scheduler.alphas_cumprod
 
 
-def placed(cameras: Cameras, turned: bool) -> Tensor:
-    """Camera-to-world matrices [V, 4, 4] with the eye moved to distance 1.
+def normalized_c2w(cameras: Cameras, rotate: bool) -> Tensor:
+    """Return camera-to-world matrices [V, 4, 4] with the eye at distance 1 from the origin.
 
     Args:
-        turned: by -90 degrees about z, so that our front, +x, comes to theirs, -y.
+        rotate: rotate by -90 degrees about z, from our front (+x) to that of the teachers (-y).
     """
     c2w = cameras.c2w.detach().float().clone()
     c2w[:, :3, 3] = c2w[:, :3, 3] / (c2w[:, :3, 3].norm(dim=-1, keepdim=True) + 1e-8)
-    if turned:
-        quarter = c2w.new_tensor([[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-        c2w = quarter @ c2w
+    if rotate:
+        rotation = c2w.new_tensor([[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+        c2w = rotation @ c2w
     return c2w

@@ -1,6 +1,6 @@
-"""MVDream: a denoiser of four colour views in Stable Diffusion's latents (arXiv 2308.16512).
+"""MVDream: a multi-view diffusion model of four colour views in latent space (arXiv 2308.16512).
 
-Its released file holds a U-Net and an autoencoder; its text encoder is that of Stable Diffusion 2.1.
+The released checkpoint contains a U-Net and a VAE; the text encoder is that of Stable Diffusion 2.1.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
-from triplaneturbo.randoms import Chance
 from triplaneturbo.render.cameras import Cameras
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.latents import sample_latents
-from triplaneturbo.teachers.ldm import read_ldm, unet_from, vae_from
-from triplaneturbo.teachers.multi_view import NEGATIVE, Embed, MultiView, placed
+from triplaneturbo.teachers.ldm import build_unet, build_vae, read_ldm
+from triplaneturbo.teachers.multi_view import NEGATIVE, Embed, MultiView, normalized_c2w
+from triplaneturbo.utils.random_streams import RandomStreams
 
-SIZE = 256  # side of the pictures that it encodes
+SIZE = 256  # image size of its VAE encoder, in pixels
 
 UNET: dict[str, Any] = {
     "sample_size": 32,
@@ -46,15 +46,15 @@ VAE: dict[str, Any] = {
 
 
 class MVDream(MultiView):
-    """Looks at all four views, in colour.
+    """MVDream teacher; reads the colours of all four views.
 
     Attributes:
         view_by_view: see `sample_latents`.
 
     Args:
-        vae: with its encoder.
-        size: side of the pictures that it encodes.
-        released: cameras as the released trainer gave them, 90 degrees off MVDream's own.
+        vae: needs its encoder only.
+        size: image size of the VAE encoder, in pixels.
+        released: use the released trainer's cameras, which are 90 degrees off MVDream's convention.
         unet, embed, negative, autocast: see `MultiView`.
     """
 
@@ -77,25 +77,25 @@ class MVDream(MultiView):
 
     @classmethod
     def load(cls, path: Path, embed: Embed, **options: Any) -> MVDream:
-        """From the released file.
+        """Load the released checkpoint.
 
         Raises:
-            UserError: it cannot be read, or is of another model.
+            UserError: if it is unreadable or of another model.
         """
         state = read_ldm(path)
-        return cls(unet_from(state, UNET, path), vae_from(state, VAE, path), embed, **options)
+        return cls(build_unet(state, UNET, path), build_vae(state, VAE, path), embed, **options)
 
     @property
     def networks(self) -> list[nn.Module]:
-        """All that needs the device while it is asked."""
+        """Networks that must be on the device during a call."""
         return [self.unet, self.vae]
 
     def _cameras(self, cameras: Cameras) -> Tensor:
-        return placed(cameras, turned=not self.released).flatten(1)
+        return normalized_c2w(cameras, rotate=not self.released).flatten(1)
 
-    def encode(self, seen: Seen, scenes: Scenes, chance: Chance) -> Tensor:
-        """Latents of all views, sampled from the VAE's posterior: [B, V, 4, h, h]."""
-        images = seen.rgb.flatten(0, 1).movedim(-1, 1)  # [B * V, 3, H, W]
+    def encode(self, renderings: Renderings, scenes: SceneBatch, rng: RandomStreams) -> Tensor:
+        """Sample the VAE latents of all views: [B, V, 4, h, h]."""
+        images = renderings.rgb.flatten(0, 1).movedim(-1, 1)  # [B * V, 3, H, W]
         images = F.interpolate(images, (self.size, self.size), mode="bilinear", align_corners=False)
-        latents = sample_latents(self.vae, images * 2 - 1, chance, self.autocast, self.view_by_view)
+        latents = sample_latents(self.vae, images * 2 - 1, rng, self.autocast, self.view_by_view)
         return latents.unflatten(0, (-1, scenes.views))

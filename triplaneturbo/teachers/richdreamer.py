@@ -1,7 +1,7 @@
-"""RichDreamer's normal-depth model: a denoiser of four views' normals and disparity (arXiv 2311.16918).
+"""RichDreamer's normal-depth model: multi-view diffusion of normals and disparity (arXiv 2311.16918).
 
-A U-Net of Stable Diffusion 1's kind that diffuses the four numbers a pixel themselves, without an
-autoencoder; its text encoder is that of Stable Diffusion 1.5 (CLIP ViT-L/14).
+A U-Net like that of Stable Diffusion 1 that diffuses the four channels in pixel space, without a VAE; the
+text encoder is that of Stable Diffusion 1.5 (CLIP ViT-L/14).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from triplaneturbo.randoms import Chance
 from triplaneturbo.render.cameras import Cameras
-from triplaneturbo.teachers.base import Scenes, Seen
+from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.geometry import normals_and_disparity
-from triplaneturbo.teachers.ldm import read_ldm, unet_from
-from triplaneturbo.teachers.multi_view import NEGATIVE, Embed, MultiView, placed
+from triplaneturbo.teachers.ldm import build_unet, read_ldm
+from triplaneturbo.teachers.multi_view import NEGATIVE, Embed, MultiView, normalized_c2w
+from triplaneturbo.utils.random_streams import RandomStreams
 
-SIZE = 32  # side of what it diffuses
+SIZE = 32  # size of the diffused images, in pixels
 
 UNET: dict[str, Any] = {
     "sample_size": SIZE,
@@ -37,11 +37,11 @@ UNET: dict[str, Any] = {
 
 
 class RichDreamer(MultiView):
-    """Looks at the normals and disparity of all four views.
+    """RichDreamer teacher; reads normals and disparity of all four views.
 
     Args:
-        size: side of what it diffuses.
-        released: show it [0, 1], as the released trainer did, and not [-1, 1], as its authors do.
+        size: size of the diffused images, in pixels.
+        released: use the range [0, 1], as the released trainer does, instead of the authors' [-1, 1].
         unet, embed, negative, autocast: see `MultiView`.
     """
 
@@ -62,22 +62,22 @@ class RichDreamer(MultiView):
 
     @classmethod
     def load(cls, path: Path, embed: Embed, **options: Any) -> RichDreamer:
-        """From the released file.
+        """Load the released checkpoint.
 
         Raises:
-            UserError: it cannot be read, or is of another model.
+            UserError: if it is unreadable or of another model.
         """
-        return cls(unet_from(read_ldm(path), UNET, path), embed, **options)
+        return cls(build_unet(read_ldm(path), UNET, path), embed, **options)
 
     def _cameras(self, cameras: Cameras) -> Tensor:
-        c2w = placed(cameras, turned=True)
-        # Its cameras stand at twice their distance in units of the one where a side of 2 fills the view.
+        c2w = normalized_c2w(cameras, rotate=True)
+        # Camera distance: twice the distance relative to the one at which a side of 2 fills the view.
         relative = cameras.positions.norm(dim=-1) * torch.tan(cameras.fovy / 2)  # [V]
         c2w[:, :3, 3] = c2w[:, :3, 3] * (2 * relative.float())[:, None]
         return c2w.flatten(1)
 
-    def encode(self, seen: Seen, scenes: Scenes, chance: Chance) -> Tensor:
-        """Normals in camera axes and disparity, pooled: [B, V, 4, h, h]; `chance` is not used."""
-        images = normals_and_disparity(seen, scenes).movedim(-1, 2).flatten(0, 1)  # [B * V, 4, H, W]
+    def encode(self, renderings: Renderings, scenes: SceneBatch, rng: RandomStreams) -> Tensor:
+        """Return pooled camera-space normals and disparity: [B, V, 4, h, h]; `rng` is unused."""
+        images = normals_and_disparity(renderings, scenes).movedim(-1, 2).flatten(0, 1)  # [B * V, 4, H, W]
         pooled = F.adaptive_avg_pool2d(images, self.size).unflatten(0, (-1, scenes.views))
         return pooled if self.released else pooled * 2 - 1

@@ -1,6 +1,6 @@
-"""Stable Diffusion as a teacher: the student's own base with its adapters off, so no second U-Net.
+"""Stable Diffusion teacher: the student's own base with the adapters disabled, so no second U-Net is needed.
 
-Only where that base itself learns ("full" tuning) there is one; see `plain_base`.
+Only full fine-tuning, which trains the base itself, needs a separate U-Net; see `plain_base`.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
-from triplaneturbo.generator.weights import load_base
-from triplaneturbo.randoms import Chance, whole
-from triplaneturbo.teachers.base import Scenes, Seen, Teacher
-from triplaneturbo.teachers.latents import precision, sample_latents
+from triplaneturbo.models.weights import load_base
+from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
+from triplaneturbo.teachers.latents import autocast_context, sample_latents
 from triplaneturbo.teachers.twin import twin
+from triplaneturbo.utils.random_streams import RandomStreams, randint
 
 Base = Callable[[], AbstractContextManager[UNet2DConditionModel]]
 Shade = Callable[[Tensor, Tensor, Tensor], Tensor]  # colours, normals, directions to the camera -> colours
 
 
 def plain_base(folder: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> Base:
-    """The U-Net of the base in a folder, which is nobody's student.
+    """Load a separate, frozen U-Net of the base model in a folder.
 
     Raises:
-        UserError: it is missing or broken.
+        UserError: if it is missing or broken.
     """
     unet, _ = load_base(folder)
     nn.Module.to(unet.requires_grad_(False), device=device, dtype=dtype)
@@ -37,19 +37,19 @@ def plain_base(folder: Path, device: torch.device, dtype: torch.dtype = torch.fl
 
 
 class StableDiffusion:
-    """Looks at one view of each scene, chosen at random.
+    """Stable Diffusion teacher; reads the colours of one random view per scene.
 
     Attributes:
         view_by_view: see `sample_latents`.
 
     Args:
-        base: gives the plain U-Net for as long as it is entered.
-        vae: with its encoder.
-        scheduler: the base's schedule.
+        base: context that yields the U-Net without adapters.
+        vae: needs its encoder only.
+        scheduler: noise scheduler of the base.
         embed: captions -> text embeddings [B, 77, D].
-        size: side of the pictures that the VAE encodes.
-        shade: how the pictures that the base learned from are lit, where they are; normals get no gradient.
-        autocast: precision of its networks; None: that of their weights.
+        size: image size of the VAE encoder, in pixels.
+        shade: shading of the base's training images, if any; normals receive no gradient through it.
+        autocast: autocast precision of the networks; None for the precision of the weights.
     """
 
     name = "sd"
@@ -72,46 +72,46 @@ class StableDiffusion:
 
     @property
     def networks(self) -> list[nn.Module]:
-        """All that needs the device while it is asked, but for the student's own U-Net."""
+        """Networks that must be on the device during a call, except for the student's U-Net."""
         return [self.vae.encoder, self.vae.quant_conv]
 
-    def encode(self, seen: Seen, scenes: Scenes, chance: Chance) -> Tensor:
-        """Latents of one view of each scene, sampled from the VAE's posterior: [B, 1, 4, h, h]."""
-        batch = len(seen.rgb)
-        view = whole(chance, 0, seen.rgb.shape[1], batch)
+    def encode(self, renderings: Renderings, scenes: SceneBatch, rng: RandomStreams) -> Tensor:
+        """Sample the VAE latents of one random view per scene: [B, 1, 4, h, h]."""
+        batch = len(renderings.rgb)
+        view = randint(rng, 0, renderings.rgb.shape[1], batch)
         rows = torch.arange(batch)
-        rgb = seen.rgb[rows, view]  # [B, H, W, 3]
-        if self.shade is not None and seen.normal is not None:
-            back = scenes.cameras.c2w[:, :3, 2].unflatten(0, (-1, scenes.views))[rows, view].to(rgb)
-            normal = F.normalize(seen.normal.detach()[rows, view], dim=-1)
-            lit = self.shade(rgb, normal, back[:, None, None])
-            rgb = torch.lerp(rgb, lit, seen.opacity.detach()[rows, view][..., None])
+        rgb = renderings.rgb[rows, view]  # [B, H, W, 3]
+        if self.shade is not None and renderings.normal is not None:
+            to_camera = scenes.cameras.c2w[:, :3, 2].unflatten(0, (-1, scenes.views))[rows, view].to(rgb)
+            normal = F.normalize(renderings.normal.detach()[rows, view], dim=-1)
+            shaded = self.shade(rgb, normal, to_camera[:, None, None])
+            rgb = torch.lerp(rgb, shaded, renderings.opacity.detach()[rows, view][..., None])
         images = rgb.movedim(-1, 1) * 2 - 1
         if images.shape[-1] != self.size:
             images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
-        latents = sample_latents(self.vae, images, chance, self.autocast, self.view_by_view)
+        latents = sample_latents(self.vae, images, rng, self.autocast, self.view_by_view)
         return latents[:, None]
 
     def twin(self) -> tuple[Teacher, UNet2DConditionModel]:
-        """The same teacher with a U-Net of its own on the same weights, and that U-Net."""
+        """Return a copy of this teacher with its own U-Net that shares the weights, and that U-Net."""
         other = copy(self)
         with self.base() as unet:
-            own = twin(unet)
-        other.base = lambda: nullcontext(own)
-        return other, own
+            unet_copy = twin(unet)
+        other.base = lambda: nullcontext(unet_copy)
+        return other, unet_copy
 
-    def condition(self, seen: Seen, scenes: Scenes) -> tuple[Tensor, Tensor]:
-        """Embeddings of the captions and of no caption, [B, 77, D] each."""
+    def condition(self, renderings: Renderings, scenes: SceneBatch) -> tuple[Tensor, Tensor]:
+        """Return embeddings of the captions and of the empty prompt, [B, 77, D] each."""
         text = self.embed(scenes.prompts)
         return text, self.embed([""]).expand_as(text)
 
     def predict(
         self, noisy: Tensor, times: Tensor, condition: tuple[Tensor, Tensor], guided: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """The noise in latents [B, 1, 4, h, h] at timesteps [B]."""
+        """Predict the noise in latents [B, 1, 4, h, h] at timesteps [B]."""
         text, empty = condition
         rows = noisy[:, 0]
-        with self.base() as unet, precision(self.autocast, rows.device):
+        with self.base() as unet, autocast_context(self.autocast, rows.device):
             if guided:
                 rows, times, text = rows.repeat(2, 1, 1, 1), times.repeat(2), torch.cat((text, empty))
             output = unet(rows.to(unet.dtype), times, encoder_hidden_states=text.to(unet.dtype)).sample

@@ -1,4 +1,4 @@
-"""A plain U-Net on the weights of another: the same numbers in memory, no adapters, hooks or processors."""
+"""Copies of a U-Net that share its weight tensors but no adapters, hooks or attention processors."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 
 def twin(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """A U-Net of its own that shares the base weights of `unet`, which may have adapters; frozen.
+    """Return a frozen U-Net that shares the base weights of `unet`, which may have adapters.
 
-    What is added to the one does not reach the other. Moving or casting either ends the sharing.
+    Adapters added to one do not affect the other. Moving or casting either U-Net ends the sharing.
     """
     with torch.device("meta"):
         copy = UNet2DConditionModel(**unet.config)
@@ -19,7 +19,7 @@ def twin(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 
 
 def base_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of a model without its adapters, by their names without any."""
+    """Return the state dict of a model without adapters, under the names it has without adapters."""
     return {
         name.replace(".base_layer", ""): value
         for name, value in model.state_dict().items()

@@ -1,6 +1,9 @@
-"""The page. Gradio reads its environment when it is imported, so it is set and imported here first."""
+"""The Gradio page.
 
-from triplaneturbo.gradio_environment import prepare, without_proxies
+Gradio reads environment variables when it is imported, so they are set before the import here.
+"""
+
+from triplaneturbo.serving.gradio_environment import prepare, without_proxies
 
 prepare()
 with without_proxies():

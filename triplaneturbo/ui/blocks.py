@@ -1,13 +1,13 @@
-"""The page as a whole, and how it is to be served.
+"""The page as a whole, and the options with which it is served.
 
     history, limits = History(Path("outputs/history")), Limits()
     with live_folder(history) as folder:
-        admission = Admission(Admin("127.0.0.1"), folder)
+        admission = TrainingAccess(Admin("127.0.0.1"), folder)
         page = build(engine, folder, history, Guard(limits), admission)
-        gate = guarded(Served(history), limits, admission)
-        page.launch(server_name="127.0.0.1", **SERVING, **look(), **gate)
+        options = filter_options(ServedFiles(history), limits, admission)
+        page.launch(server_name="127.0.0.1", **SERVING, **look(), **options)
 
-This floor imports no torch: the engine gives what is needed.
+This package imports no torch; the engine does the work.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from triplaneturbo.admin import Admin
-from triplaneturbo.limits import Guard, Limits
-from triplaneturbo.models import ROOT
-from triplaneturbo.ui import advanced, endpoint, generate, panels
-from triplaneturbo.ui.admission import Admission
-from triplaneturbo.ui.scripts import ON_LOAD
-from triplaneturbo.ui.sessions import Sessions
-from triplaneturbo.ui.theme import CSS, theme
-from triplaneturbo.ui.training_style import TRAINING_CSS
+from triplaneturbo.models.catalog import ROOT
+from triplaneturbo.serving.admin import Admin
+from triplaneturbo.serving.limits import Guard, Limits
+from triplaneturbo.serving.sessions import Sessions
+from triplaneturbo.serving.training_access import TrainingAccess
+from triplaneturbo.ui.assets import read
+from triplaneturbo.ui.assets.theme import theme
+from triplaneturbo.ui.generate import endpoint, generate_tab, panels
+from triplaneturbo.ui.training import training_tab
 
 if TYPE_CHECKING:
-    from triplaneturbo.engine import Engine
-    from triplaneturbo.ui.history import History
+    from triplaneturbo.serving.engine import Engine
+    from triplaneturbo.serving.user_history import History
 
-# Nothing is shared, counted, uploaded or kept in the browser, and no other server is asked for anything.
+# No sharing, analytics, uploads or browser storage by Gradio, and no requests to other servers.
 SERVING: dict[str, Any] = {
     "share": False,
     "quiet": True,
@@ -47,8 +47,12 @@ SERVING: dict[str, Any] = {
 
 
 def look() -> dict[str, Any]:
-    """What `launch` needs to know of the page's looks."""
-    return {"theme": theme(), "css": CSS + TRAINING_CSS, "favicon_path": str(ROOT / "assets" / "favicon.svg")}
+    """Return the options of `launch` for theme, style sheets and icon."""
+    return {
+        "theme": theme(),
+        "css": f"{read('theme.css')}\n{read('training.css')}\n",
+        "favicon_path": str(ROOT / "assets" / "favicon.svg"),
+    }
 
 
 def build(
@@ -56,23 +60,23 @@ def build(
     folder: Path,
     history: History | None = None,
     guard: Guard | None = None,
-    admission: Admission | None = None,
+    admission: TrainingAccess | None = None,
 ) -> gr.Blocks:
-    """The page for an engine; files are served from `folder` and from the history's alone.
+    """Build the page for an engine. Files are served only from `folder` and the history's folder.
 
     Args:
         engine: makes the meshes.
-        folder: for what does not outlive the page, in the history's if there is one; whoever calls this
+        folder: temporary files of open pages, inside the history's folder if there is one; the caller
             deletes it when the page is closed.
-        history: keeps results; None: none are kept.
-        guard: holds visitors to limits; None: there are only loose ones.
-        admission: says who may train; None: whoever is at this machine.
+        history: stores results; None stores none.
+        guard: enforces limits per visitor; None uses the loose limits of a local server.
+        admission: decides who may fine-tune; None allows visitors on this machine.
     """
     folder = folder.resolve()
     guard = guard or Guard(Limits.for_host("localhost"))
-    admission = admission or Admission(Admin("localhost"), folder)
-    # Gradio serves whatever lies in its folder for temporary files, by default one that all of a machine's
-    # Gradio programs share; and what lies elsewhere it copies there.
+    admission = admission or TrainingAccess(Admin("localhost"), folder)
+    # Gradio serves every file in its temporary folder, by default one shared by all Gradio programs of a
+    # machine, and copies files from elsewhere into it.
     os.environ["GRADIO_TEMP_DIR"] = str(history.root if history is not None else folder)
     os.environ["GRADIO_EXAMPLES_CACHE"] = os.environ["GRADIO_TEMP_DIR"]
     sessions = Sessions(folder, quota=guard.limits.live)
@@ -82,14 +86,14 @@ def build(
         gr.HTML(panels.title())
         with gr.Tabs(elem_id="rooms"):
             with gr.Tab("Generate", id="generate", render_children=True):
-                adapter = generate.build(page, engine, sessions, history, guard)
+                adapter = generate_tab.build(page, engine, sessions, history, guard)
             with gr.Tab("Advanced", id="advanced", render_children=True):
-                advanced.build(page, engine, sessions, admission, adapter)
+                training_tab.build(page, engine, sessions, admission, adapter)
         endpoint.build(engine, sessions, guard)
 
         def leave(page: gr.Request) -> None:
             sessions.leave(page.session_hash)
 
         page.unload(leave)
-        page.load(None, None, None, js=ON_LOAD, api_visibility="private")
+        page.load(None, None, None, js=read("on_load.js"), api_visibility="private")
     return page

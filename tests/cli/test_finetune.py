@@ -1,0 +1,258 @@
+"""The finetune command, mostly in the toy world: invalid input, saved files, resume and messages."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from tests.helpers import toy
+from tests.helpers.pace import patience
+from tests.helpers.paths import ROOT
+from tests.helpers.training_setups import CONFIG, setup_toy
+from triplaneturbo.__main__ import main
+from triplaneturbo.errors import UserError
+from triplaneturbo.finetune import run as run_module
+from triplaneturbo.finetune import runner
+from triplaneturbo.finetune.run import Report, Run
+from triplaneturbo.models import adapters
+from triplaneturbo.models.catalog import SMALL
+from triplaneturbo.utils import distributed
+from triplaneturbo.utils.distributed import CollectiveError, DistributedContext
+
+PROMPTS = "a {red|blue} cup\n\na red cup\na mauve dragon\na cup that is wise\n"
+QUICK = ["--model", "small", "--device", "cpu", "--steps", "4", "--batch", "2", "--optimizer", "adamw"]
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run the command in an empty folder with its own folder of adapters: exit code, output, errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner, "prepare", setup_toy)
+    shelf = tmp_path / "library"
+    monkeypatch.setattr(Run.keep, "__defaults__", (shelf,))
+    monkeypatch.setattr(run_module.FinetuneConfig.check, "__defaults__", (shelf,))
+    monkeypatch.setattr(adapters, "ADAPTERS", shelf)
+    (tmp_path / "mine.txt").write_text(PROMPTS)
+
+    def run(*argv: str) -> tuple[int, str, str]:
+        try:
+            code = main(["finetune", "--runs", "runs", *argv])
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_prompts_become_an_adapter(cli: Cli, tmp_path: Path) -> None:
+    code, out, err = cli("--prompts", "mine.txt", *QUICK, "--rate", "2e-3", "--held-out", "0.3")
+    assert code == 0, err
+    assert "4 prompts; left out: 1 blank, 1 duplicate" in err
+    assert "Skipped 2 prompts that the model cannot express" in err
+    assert "'mauve', 'dragon'" in err
+    assert "'wise'" in err
+    order = Run.open(tmp_path / "runs" / "mine").order
+    assert sorted(order.prompts + order.held_out) == ["a blue cup", "a red cup"]
+    assert (order.iterations, order.batch, order.rate, order.optimizer) == (4, 2, 2e-3, "adamw")
+    assert order.scored == 1  # the preset's
+    assert load_file(tmp_path / "library" / "mine" / "adapter.safetensors")
+    assert (tmp_path / "library" / "mine" / "sheet.png").is_file()
+    assert "--adapter mine" in out
+
+    code, _, err = cli("--prompts", "mine.txt", *QUICK)
+    assert code == 2
+    assert "An adapter named mine already exists" in err
+    code, _, err = cli(
+        "--resume", "--name", "mine", *QUICK
+    )  # nothing is left to be done, and it says so again
+    assert (code, err) == (0, "")
+
+
+def test_ctrl_c_saves_and_the_run_goes_on(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = toy.draw
+
+    def interrupted(rng: np.random.Generator, count: int, steps: int, place) -> list:
+        if place.iteration == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return drawn(rng, count, steps, place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(toy, "draw", interrupted)
+        code, _, err = cli("--prompts", "mine.txt", *QUICK)
+    assert code == 130
+    assert "Stopped after step 2 of 4" in err
+    assert "finetune --resume --name mine" in err
+    run = Run.open(tmp_path / "runs" / "mine")
+    assert (run.status["state"], run.status["iteration"]) == ("paused", 2)
+    assert not (tmp_path / "library").exists()
+    code, _, err = cli("--prompts", "mine.txt", *QUICK)
+    assert code == 2
+    assert "--resume" in err
+    assert cli("--resume", "--name", "mine", "--model", "small", "--device", "cpu")[0] == 0
+    assert [entry["iteration"] for entry in run.log()] == [1, 2, 3, 4]
+    assert (tmp_path / "library" / "mine" / "adapter.safetensors").is_file()
+
+
+def test_one_prompt_is_enough(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("a red cup\n")
+    code, _, err = cli("--prompts", "one.txt", *QUICK, "--held-out", "0.5", "--preview-every", "0")
+    assert code == 0, err
+    assert Run.open(tmp_path / "runs" / "one").order.held_out == ()
+    assert Run.open(tmp_path / "runs" / "one").previews() == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "Give either --prompts FILE or --corpus FILE"),
+        (["--prompts", "none.txt"], "Cannot read 'none.txt'"),
+        (["--prompts", "mine.txt", "--name", "a/b"], "The name 'a/b' is invalid"),
+        (["--prompts", "mine.txt", "--steps", "0"], "not 0"),
+        (["--prompts", "mine.txt", "--steps", "1000000000"], "not 1000000000"),
+        (["--prompts", "mine.txt", "--steps", "many"], "whole number"),
+        (["--prompts", "mine.txt", "--rate", "0"], "The learning rate"),
+        (["--prompts", "mine.txt", "--rate=-1"], "The learning rate"),
+        (["--prompts", "mine.txt", "--rate", "1e9"], "The learning rate"),
+        (["--prompts", "mine.txt", "--held-out", "2"], "The held-out share"),
+        (["--prompts", "mine.txt", "--preset", "forever"], "try, short, thorough"),
+        (["--prompts", "mine.txt", "--teachers", "owl"], "'owl'"),
+        (["--prompts", "mine.txt", "--from", "nobody"], "There is no adapter 'nobody'"),
+        (["--prompts", "mine.txt", "--column", "b"], "without columns"),
+        (["--prompts", "blank.txt"], "There is no usable prompt"),
+        (["--prompts", "mine.txt", "--memory=-1"], "The memory in GB should be 0 to 10000, not -1.0"),
+        (["--corpus", "mine.txt", "--held-out", "0.1"], "--held-out applies to --prompts only"),
+        (["--corpus", "mine.txt", "--model", "small"], "model small cannot be trained on a corpus"),
+        (
+            ["--prompts", "mine.txt", "--model", "small", "--teachers", "mvdream"],
+            "small has no teacher mvdream",
+        ),
+        (["--resume"], "--resume requires the name of the run"),
+        (["--resume", "--name", "none"], "There is no run"),
+    ],
+)
+def test_bad_input_is_one_sentence_before_anything_is_done(
+    cli: Cli, tmp_path: Path, argv: list[str], said: str
+) -> None:
+    (tmp_path / "blank.txt").write_text(" \n\n")
+    code, out, err = cli(*argv, "--quiet")
+    assert (code, out) == (2, "")
+    assert said in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_world_that_can_express_none_of_the_prompts(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "far.txt").write_text("a mauve dragon\n")
+    code, _, err = cli("--prompts", "far.txt", *QUICK)
+    assert code == 2
+    assert err.splitlines()[-1].startswith("There is no usable prompt")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_tensorboard_is_optional(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    code, _, err = cli("--prompts", "mine.txt", "--tensorboard")
+    assert code == 2
+    assert "pip install tensorboard" in err
+
+
+def test_bad_input_loads_nothing_heavy(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("a red cup\n")
+    code = (
+        "import sys, triplaneturbo.__main__ as m\n"
+        "assert m.main(['finetune', '--prompts', sys.argv[1], '--rate', '0', '--quiet']) == 2\n"
+        "assert not {'torch', 'numpy', 'diffusers'} & set(sys.modules)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "mine.txt")], cwd=ROOT, check=True, timeout=patience(60)
+    )
+
+
+def test_embeddings_of_a_list_are_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.txt").write_text("a red cup\na blue cup\n\n")
+    argv = [
+        "embed",
+        "--prompts",
+        str(tmp_path / "mine.txt"),
+        "--to",
+        str(tmp_path / "to"),
+        "--model",
+        "small",
+    ]
+    assert main([*argv, "--device", "cpu"]) == 0
+    captured = capsys.readouterr()
+    assert "2 prompts; left out: 1 blanks" in captured.err
+    kept = load_file(tmp_path / "to" / "embeds-000000.safetensors")["embeds"]
+    from triplaneturbo.models.weights import load_text
+
+    want = load_text(SMALL).embed(["a red cup", "a blue cup"])
+    assert kept.float().numpy() == pytest.approx(want.numpy(), abs=2e-3)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_all_processes_say_is_told_by_the_leading_one(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    @contextmanager
+    def launched(*_: object) -> Iterator[DistributedContext]:
+        yield DistributedContext(rank=rank)
+
+    def train(*_: object) -> Iterator[Report]:
+        yield Report(0, 4)
+        raise CollectiveError("The rgb volume is not finite at iteration 4: give a lower rate.")
+
+    Run.begin(tmp_path / "runs" / "mine", CONFIG)
+    monkeypatch.setattr(distributed, "launched", launched)
+    monkeypatch.setattr(runner, "train", train)
+    code, _, err = cli("--resume", "--name", "mine", "--model", "small", "--device", "cpu")
+    assert code == 2
+    assert err == ("" if rank else "The rgb volume is not finite at iteration 4: give a lower rate.\n")
+
+
+def test_a_run_goes_on_with_a_lower_rate_alone(cli: Cli, tmp_path: Path) -> None:
+    run = Run.begin(tmp_path / "runs" / "mine", CONFIG)
+    with pytest.raises(UserError, match=r"lowered from 0\.001, not raised to 0\.01"):
+        run.change(rate=0.01)
+    with pytest.raises(UserError, match="The learning rate"):
+        run.change(rate=0)
+    assert Run.open(run.folder).order == CONFIG
+    run.change()
+    run.change(rate=1e-4, memory=12)
+    assert run.order == Run.open(run.folder).order == replace(CONFIG, rate=1e-4, memory=12)
+    code, _, err = cli("--resume", "--name", "mine", "--rate", "5e-5", "--model", "small", "--device", "cpu")
+    assert code == 0, err
+    assert Run.open(run.folder).order.rate == 5e-5
+    run = Run.open(run.folder)
+    run.change(rate=1e-5)
+    run.keep(tmp_path / "library")  # the same run's, for all that
+
+
+@pytest.mark.slow
+def test_the_built_in_model_learns_a_prompt_of_the_world(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the shipped model, teachers and judge: every part changes, and the adapter generates."""
+    from triplaneturbo.finetune.prepare import prepare
+
+    monkeypatch.setattr(runner, "prepare", prepare)
+    (tmp_path / "cup.txt").write_text("a small red apple\n")
+    quick = [*QUICK[:4], "--steps", "1", "--batch", "1", "--optimizer", "adamw", "--preview-every", "0"]
+    code, out, err = cli("--prompts", "cup.txt", *quick)
+    assert code == 0, err
+    assert "learned: volume IoU" in out
+    learned = load_file(tmp_path / "library" / "cup" / "adapter.safetensors")
+    own = load_file(SMALL / "adapter.safetensors")
+    assert learned.keys() == own.keys()
+    moved = [float((learned[name].float() - own[name].float()).abs().max()) for name in own]
+    assert 0 < max(moved) < 0.1

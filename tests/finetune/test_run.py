@@ -1,0 +1,336 @@
+"""A run's folder: started, resumed after interruptions, saved to the library, discarded."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from tests.helpers import toy
+from tests.helpers.pace import patience
+from tests.helpers.paths import ROOT
+from tests.helpers.training_setups import CONFIG, MODEL_FILES, setup_toy
+from triplaneturbo.errors import UserError
+from triplaneturbo.finetune import runner
+from triplaneturbo.finetune.config import PRESETS, FinetuneConfig
+from triplaneturbo.finetune.duration import estimate
+from triplaneturbo.finetune.run import Report, Run, runs
+from triplaneturbo.finetune.runner import train
+from triplaneturbo.models.adapter import adapter_tensors
+from triplaneturbo.models.full_finetune import base_parameters, split_base_tensors
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _toys() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "prepare", setup_toy)
+        yield
+
+
+def finish(run: Run) -> list[Report]:
+    return list(train(run, MODEL_FILES, CPU))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of `CONFIG`, to be read or copied."""
+    run = Run.begin(tmp_path_factory.mktemp("finished") / "mine", CONFIG)
+    finish(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def halfway(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of `CONFIG` that was closed when its second iteration had ended, to be copied."""
+    run = Run.begin(tmp_path_factory.mktemp("halfway") / "mine", CONFIG)
+    training = train(run, MODEL_FILES, CPU)
+    while next(training).iteration < 2:
+        pass
+    training.close()
+    return run
+
+
+def copied(run: Run, folder: Path) -> Run:
+    return Run.open(shutil.copytree(run.folder, folder / "mine"))
+
+
+def test_a_run_from_its_order_to_the_library(tmp_path: Path) -> None:
+    run = Run.begin(tmp_path / "runs" / "mine", replace(CONFIG, held_out=("a flat blue box",)))
+    assert run.status["state"] == "ready"
+    reports = finish(run)
+    assert [report.iteration for report in reports if report.losses] == [1, 2, 3, 4]
+    assert reports[0].doing == "rendering the toys"
+    assert {report.doing for report in reports if report.iteration == 4} > {"evaluating a flat blue box"}
+    learning = [report for report in reports if report.losses]
+    assert all(report.seconds > 0 for report in learning)
+    assert learning[0].left > 0 == learning[-1].left
+    assert {"rgb volume", "geometry volume", "eikonal", "gradient"} <= set(learning[0].losses)
+    assert run.status | {"seconds": 0} == {
+        "state": "finished", "iteration": 4, "iterations": 4, "sentence": "", "seconds": 0, "left": 0.0,
+        "doing": "",
+    }  # fmt: skip
+    assert [entry["iteration"] for entry in run.log()] == [1, 2, 3, 4]
+    assert run.log()[2]["eikonal"] == pytest.approx(learning[2].losses["eikonal"], abs=1e-6)
+    assert [path.stem for path in run.previews()] == ["0000000", "0000002", "0000004"]
+    assert {report.preview for report in reports if report.preview} == set(run.previews())
+    assert Image.open(run.previews()[0]).width > 200
+
+    library = tmp_path / "library"
+    path = run.keep(library)
+    assert path == library / "mine" / "adapter.safetensors"
+    assert set(load_file(path)) == set(adapter_tensors(toy.student().generator))
+    assert {file.name for file in path.parent.iterdir()} == {
+        "adapter.safetensors", "order.json", "sheet.png", "scores.json"
+    }  # fmt: skip
+    assert run.keep(library) == path
+    scores = run.scores()
+    assert scores is not None
+    assert scores["prompts"] == ["a flat blue box", *toy.CAPTIONS]
+    assert scores["after"]["held out"]["count"] == 2
+    assert scores["after"]["learned"]["count"] == 4
+    sheet = np.asarray(Image.open(path.with_name("sheet.png")))
+    assert sheet.min() < 100 < sheet.max()
+    with pytest.raises(UserError, match="An adapter named mine already exists"):
+        CONFIG.check(library)
+    with pytest.raises(UserError, match="An adapter named mine already exists"):
+        Run(run.folder, replace(CONFIG, seed=5)).keep(library)
+    run.discard()
+    assert not run.folder.exists()
+    assert path.is_file()
+
+
+def test_full_tuning_s_adapter_brings_the_base_that_was_learned(tmp_path: Path) -> None:
+    run = Run.begin(tmp_path / "mine", replace(CONFIG, tuning="full", preview_every=0))
+    finish(run)
+    tensors, base = split_base_tensors(load_file(run.keep(tmp_path / "library")))
+    student = toy.student(replace(toy.SETTINGS, tuning="full")).generator
+    assert set(tensors) == set(adapter_tensors(student))
+    before = base_parameters(student)
+    assert set(base) == set(before)
+    (tmp_path / "library" / "mine" / "order.json").write_text("what lies beside it may be broken")
+    with pytest.raises(UserError, match="mine was trained with full tuning"):
+        replace(CONFIG, name="more", start="mine").check(tmp_path / "library")
+    moved = {name for name, value in base.items() if not torch.equal(value, before[name])}
+    assert {"unet.conv_in.weight", "decoder.conv_in.weight"} <= moved
+
+
+def test_what_was_closed_goes_on_as_if_it_had_not_been(finished: Run, tmp_path: Path) -> None:
+    parts = Run.begin(tmp_path / "parts", CONFIG)
+    for stop in (1, 3):
+        work = train(parts, MODEL_FILES, CPU)
+        while next(work).iteration < stop:
+            pass
+        work.close()
+        assert parts.status["state"] == "paused"
+        assert parts.status["iteration"] == stop
+        parts.keep(tmp_path / "library")  # stopped and kept
+    seconds = parts.status["seconds"]
+    reports = finish(Run.open(tmp_path / "parts"))
+    assert [report.iteration for report in reports if report.losses] == [4]
+    assert parts.status["seconds"] > seconds
+    assert [entry["iteration"] for entry in parts.log()] == [1, 2, 3, 4]
+    one, other = (load_file(run.folder / "learned.safetensors") for run in (finished, parts))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert finished.scores() == parts.scores()
+
+
+def test_a_run_that_is_ended_early_is_judged_and_finished(tmp_path: Path) -> None:
+    run = Run.begin(tmp_path / "mine", CONFIG)
+    for report in train(run, MODEL_FILES, CPU):
+        run.ending = report.iteration == 1
+    assert (run.status["state"], run.status["iteration"], run.status["iterations"]) == ("finished", 1, 4)
+    assert run.sheet is not None
+    assert run.scores() is not None
+    assert run.keep(tmp_path / "library").is_file()
+
+
+def test_what_was_logged_and_drawn_after_the_checkpoint_is_forgotten(finished: Run, tmp_path: Path) -> None:
+    run = copied(finished, tmp_path)
+    log = run.log()
+    run.rewind(4)
+    assert run.log() == log
+    assert len(run.previews()) == 3
+    run.rewind(2)
+    assert run.log() == log[:2]
+    assert [path.stem for path in run.previews()] == ["0000000", "0000002"]
+
+
+def test_a_preview_that_was_stopped_is_drawn_when_the_run_goes_on(halfway: Run, tmp_path: Path) -> None:
+    run = copied(halfway, tmp_path)
+    assert [path.stem for path in run.previews()] == ["0000000"]
+    finish(run)
+    assert [path.stem for path in run.previews()] == ["0000000", "0000002", "0000004"]
+
+
+def test_a_run_is_in_one_place_at_a_time(tmp_path: Path) -> None:
+    run = Run.begin(tmp_path / "mine", CONFIG)
+    work = train(run, MODEL_FILES, CPU)
+    next(work)
+    assert run.status["state"] == "running"
+    with pytest.raises(UserError, match="is in use"):
+        next(train(Run.open(tmp_path / "mine"), MODEL_FILES, CPU))
+    with pytest.raises(UserError, match="is in use"):
+        run.discard()
+    assert run.status["state"] == "running"
+    work.close()
+    with pytest.raises(UserError, match="has no result yet"):
+        run.keep(tmp_path / "library")
+    with pytest.raises(UserError, match="A run named mine already exists"):
+        Run.begin(tmp_path / "mine", CONFIG)
+
+
+def test_a_killed_process_leaves_a_run_that_is_stopped(tmp_path: Path) -> None:
+    run = Run.begin(tmp_path / "mine", CONFIG)
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\n"
+        "from tests.helpers.training_setups import MODEL_FILES, setup_toy\n"
+        "from triplaneturbo.finetune import runner\nfrom triplaneturbo.finetune.run import Run\n"
+        "from triplaneturbo.finetune.runner import train\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "runner.prepare = setup_toy\n"
+        "for report in train(Run.open(Path(sys.argv[1])), MODEL_FILES, torch.device('cpu')):\n"
+        "    if report.iteration == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(run.folder)], cwd=ROOT, check=False)
+    assert done.returncode == -9
+    assert (run.status["state"], run.status["iteration"]) == ("stopped", 2)
+    finish(run)
+    assert run.status["state"] == "finished"
+    assert [entry["iteration"] for entry in run.log()] == [1, 2, 3, 4]
+
+
+def test_an_error_is_told_and_what_was_learned_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.begin(tmp_path / "mine", CONFIG)
+
+    def vanished(rng: np.random.Generator, count: int, steps: int, place) -> list:
+        if place.iteration == 2:
+            raise UserError("There is no file teacher.pt; restore it.")
+        return toy_draw(rng, count, steps, place)
+
+    toy_draw = toy.draw
+    with monkeypatch.context() as patch:
+        patch.setattr(toy, "draw", vanished)
+        with pytest.raises(UserError, match=r"teacher\.pt"):
+            finish(run)
+    assert run.status["state"] == "failed"
+    assert run.status["sentence"] == "There is no file teacher.pt; restore it."
+    assert run.keep(tmp_path / "library").is_file()
+    reports = finish(run)
+    assert [report.iteration for report in reports if report.losses] == [3, 4]
+
+
+def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(
+    halfway: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copied(halfway, tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match="free some space"):
+            finish(run)
+    assert (run.status["state"], run.status["iteration"]) == ("paused", 2)
+    assert not list(run.folder.rglob("*.part"))
+    finish(run)
+    assert run.status["state"] == "finished"
+
+
+def test_runs_are_listed_newest_first_and_broken_ones_left_out(tmp_path: Path) -> None:
+    for number, name in enumerate(("first", "second")):
+        Run.begin(tmp_path / name, replace(CONFIG, name=name))
+        os.utime(tmp_path / name / "order.json", (number, number))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "order.json").write_text("{")
+    (tmp_path / "no run").mkdir()
+    assert [run.order.name for run in runs(tmp_path)] == ["second", "first"]
+    assert runs(tmp_path / "none") == []
+    with pytest.raises(UserError, match="is broken"):
+        Run.open(tmp_path / "broken")
+    with pytest.raises(UserError, match="There is no run"):
+        Run.open(tmp_path / "none")
+
+
+def test_an_order_of_a_newer_version_is_read(tmp_path: Path) -> None:
+    CONFIG.save(tmp_path)
+    told = json.loads((tmp_path / "order.json").read_text())
+    (tmp_path / "order.json").write_text(json.dumps({**told, "fashion": 1}))
+    assert asdict(FinetuneConfig.load(tmp_path)) == asdict(CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"name": "a/b"}, "The name 'a/b' is invalid"),
+        ({"name": "../mine"}, "is invalid"),
+        ({"name": ""}, "is invalid"),
+        ({"prompts": ()}, "There is no usable prompt"),
+        ({"iterations": 0}, "1 to 1,000,000, not 0"),
+        ({"iterations": 10**9}, "not 1000000000"),
+        ({"rate": 0}, "above 0 and at most 0.1, not 0"),
+        ({"rate": -1e-3}, "learning rate"),
+        ({"rate": 1e9}, "learning rate"),
+        ({"rate": float("nan")}, "learning rate"),
+        ({"batch": 0}, "The batch"),
+        ({"batch": True}, "The batch"),
+        ({"teachers": ("rgb", "owl")}, "not 'owl'"),
+        ({"renderings": ()}, "No rendering is selected"),
+        ({"renderings": ("hologram",)}, "volume or surface"),
+        ({"tuning": "guitar"}, "peta, lora or full"),
+        ({"tuning": "full", "start": "mine"}, "Full tuning cannot start from an adapter"),
+        ({"optimizer": "luck"}, "adamw, soap or adan"),
+        ({"rank": 7}, "The rank"),
+        ({"steps": -1}, "denoising steps"),
+        ({"steps": 2, "scored": 3}, "scored steps"),
+        ({"seed": -1}, "The seed"),
+        ({"begun": 1.5}, "schedules"),
+        ({"start": "nobody"}, "There is no adapter 'nobody'"),
+    ],
+)
+def test_orders_that_cannot_be_are_one_sentence(tmp_path: Path, change: dict, said: str) -> None:
+    CONFIG.check(tmp_path)
+    with pytest.raises(UserError) as error:
+        replace(CONFIG, **change).check(tmp_path)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("world", [True, False])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_orders(tmp_path: Path, preset: str, world: bool) -> None:
+    replace(CONFIG, **PRESETS[preset](world)).check(tmp_path)
+
+
+def test_try_is_estimated_at_less_than_five_minutes_of_two_cores() -> None:
+    config = replace(
+        CONFIG, prompts=tuple(f"a cup {letter}" for letter in "abcdefgh"), **PRESETS["try"](True)
+    )
+    told = estimate(config, True)
+    assert told.seconds is not None
+    assert 200 < told.seconds < 300
+    assert told.sentence == "About 4 min on two cores, and 2.2 GB."
+    assert estimate(replace(config, scored=0), True).seconds > 2 * told.seconds  # type: ignore[operator]
+    assert estimate(config, False).seconds is None
+
+
+def test_listing_runs_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom triplaneturbo.finetune.run import runs\nruns()\n"
+        "assert not {'torch', 'numpy'} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=patience(60))

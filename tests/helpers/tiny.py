@@ -1,0 +1,17 @@
+"""A tiny model with random weights that is fast to create and load."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from triplaneturbo.models.catalog import SMALL
+from triplaneturbo.models.config import GeneratorConfig
+
+
+def tiny_model(folder: Path, *, world: bool) -> Path:
+    """Write a model with the built-in configuration and random weights to `folder`; return `folder`."""
+    shutil.copytree(SMALL, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    replace(GeneratorConfig.load(SMALL), untrained_seed=7, world=world).save(folder)
+    return folder

@@ -1,0 +1,35 @@
+"""Noise and clean estimates of training, and the four steps of generating, on the public numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler
+from safetensors.torch import load_file
+
+from tests.helpers.full_size import SCHEDULER
+from triplaneturbo.models.schedule import clean_estimate, denoise_steps, shifted_timesteps
+
+
+def test_training_s_steps(parity: Path) -> None:
+    case = load_file(parity / "schedule" / "case_0.safetensors")
+    scheduler = DDIMScheduler(**SCHEDULER)
+    torch.testing.assert_close(scheduler.alphas_cumprod, case["alphas_cumprod"], rtol=0, atol=1e-6)
+    times = shifted_timesteps(scheduler, 4)
+    assert [int(t) for t in times] == [999, 749, 499, 249]
+    clean = case["z_init"]
+    for i, t in enumerate(times):
+        kept = scheduler.alphas_cumprod[t]
+        noisy = kept.sqrt() * clean + (1 - kept).sqrt() * case[f"noise_{i}"]
+        torch.testing.assert_close(noisy, case[f"noisy_{i}"], rtol=1e-5, atol=1e-5)
+        clean = clean_estimate(scheduler, case[f"eps_{i}"], noisy, t)
+        torch.testing.assert_close(clean, case[f"x0_{i}"], rtol=1e-5, atol=1e-4)
+
+
+def test_generating_s_steps(parity: Path) -> None:
+    case = load_file(parity / "schedule" / "case_0.safetensors")
+    told = iter(case[f"eps_{i}"] for i in range(4))
+    steps = list(denoise_steps(DDIMScheduler(**SCHEDULER), lambda *_: next(told), case["z_init"], 4))
+    for i, clean in enumerate(steps):
+        torch.testing.assert_close(clean, case[f"ddim_x0_{i}"], rtol=1e-5, atol=1e-4)

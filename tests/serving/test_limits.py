@@ -1,0 +1,223 @@
+"""Request limits: sizes, rates, concurrency."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+
+import pytest
+
+from triplaneturbo.errors import QueueFullError, UserError
+from triplaneturbo.request import Request
+from triplaneturbo.serving.limits import (
+    MINUTE,
+    SESSIONS_PER_ADDRESS,
+    Guard,
+    Limits,
+    RateLimit,
+    RateLimitError,
+    is_loopback,
+)
+
+STRANGERS, LOCAL = "0.0.0.0", "127.0.0.1"
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "127.1.2.3",
+        "::1",
+        "[::1]",
+        "localhost",
+        "LOCALHOST",
+        "toys.localhost",
+        "::ffff:127.0.0.1",
+    ],
+)
+def test_only_this_machine_reaches_it(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.0.2", "localhost.evil.example", "127.evil"])
+def test_others_may_reach_it(host: str) -> None:
+    assert not is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (Request("a cup", resolution=257), "resolution 257 exceeds this server's limit; use at most 256"),
+        (
+            Request("a cup", texture_size=4096),
+            "texture size 4096 exceeds this server's limit; use at most 2048",
+        ),
+        (
+            Request("a cup", faces=200_001),
+            "number of faces 200001 exceeds this server's limit; use at most 200000",
+        ),
+        (Request("a cup", steps=17), "number of steps 17 exceeds this server's limit; use at most 16"),
+    ],
+)
+def test_strangers_get_nothing_huge(request_: Request, said: str) -> None:
+    with pytest.raises(UserError, match=f"The {said}"):
+        Limits.for_host(STRANGERS).check(Request("a hat"), request_)
+    Limits.for_host(LOCAL).check(request_)
+
+
+def test_the_defaults_are_within_the_limits() -> None:
+    limits = Limits.for_host(STRANGERS)
+    limits.check(Request("a cup", resolution=160, texture_size=2048))
+    limits.check(*[Request("a cup", seed=seed) for seed in range(16)])
+    with pytest.raises(UserError, match="at most 16 at once"):
+        limits.check(*[Request("a cup", seed=seed) for seed in range(17)])
+
+
+def test_what_is_no_number_is_left_for_request_to_tell() -> None:
+    broken = Request("a cup", steps="many")  # type: ignore[arg-type]
+    Limits.for_host(STRANGERS).check(broken)
+    with pytest.raises(UserError, match="whole number"):
+        broken.checked()
+
+
+def test_flags_win_over_the_host_s_defaults() -> None:
+    limits = Limits.for_host(LOCAL, queue=3, per_minute=7, quota=11)
+    assert (limits.queue, limits.per_minute, limits.quota) == (3, 7, 11)
+    assert limits.resolution is None
+    shared = Limits.for_host(STRANGERS, quota=1000)
+    assert (shared.quota, shared.live) == (750, 250)
+    assert Limits.for_host(LOCAL).per_minute is None
+    assert Limits.for_host(STRANGERS).per_minute is not None
+    assert Limits.for_host(LOCAL, behind_proxy=True) == Limits.for_host(STRANGERS)
+
+
+def test_a_stranger_at_a_local_server_is_held_to_a_stranger_s_limits() -> None:
+    loose, strict = Limits.for_host(LOCAL), Limits()
+    guard = Guard(loose)
+    large = Request("a hat", resolution=300)
+    guard.admit(large, session="one", address="127.0.0.1", local=True)
+    with pytest.raises(UserError, match=f"limit; use at most {strict.resolution}"):
+        guard.admit(large, session="one", address="127.0.0.1")
+    for _ in range(strict.per_minute or 0):
+        guard.admit(Request("a hat"), session="one", address="127.0.0.1")
+    with pytest.raises(RateLimitError):
+        guard.admit(Request("a hat"), session="one", address="127.0.0.1")
+    with guard.alone("one"), pytest.raises(UserError, match="active request"), guard.alone("one"):
+        pass
+
+
+def test_what_the_server_sets_tighter_stays_tighter_for_strangers() -> None:
+    own = Limits.for_host(LOCAL, queue=3, per_minute=7)
+    assert (own.for_remote_visitors().per_minute, own.for_remote_visitors().queue) == (7, 3)
+    assert Limits().for_remote_visitors() == Limits()
+
+
+@pytest.mark.parametrize("flag", ["queue", "per_minute", "quota"])
+def test_a_flag_below_one_is_one_sentence(flag: str) -> None:
+    with pytest.raises(UserError, match=f"Invalid --{flag.replace('_', '-')} 0; use 1 or more"):
+        Limits.for_host(LOCAL, **{flag: 0})
+
+
+def test_the_window_slides() -> None:
+    clock = Clock()
+    limit = RateLimit(2, clock)
+    limit.take("one")
+    clock.now += 20
+    limit.take("one")
+    clock.now += 10.5
+    with pytest.raises(
+        RateLimitError, match=r"Too many requests \(limit: 2 per minute\); try again in 30 s\."
+    ) as info:
+        limit.take("one")
+    limit.take("another")
+    clock.now += info.value.seconds
+    limit.take("one")  # what was refused did not count
+    with pytest.raises(RateLimitError, match="in 20 s"):
+        limit.take("one")
+
+
+def test_keys_of_which_nothing_is_heard_are_forgotten() -> None:
+    clock = Clock()
+    limit = RateLimit(2, clock)
+    for number in range(1000):
+        limit.take(str(number))
+    clock.now += MINUTE
+    limit.take("last")
+    assert len(limit._times) == 1
+
+
+def test_many_threads_get_no_more_than_the_limit() -> None:
+    limit, let_in = RateLimit(50), []
+
+    def ask() -> None:
+        for _ in range(50):
+            try:
+                limit.take("one")
+            except RateLimitError:
+                continue
+            let_in.append(1)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(let_in) == 50
+
+
+def test_sessions_without_number_do_not_get_past_an_address_s_limit() -> None:
+    guard = Guard(Limits(per_minute=2), Clock())
+    for number in range(2 * SESSIONS_PER_ADDRESS):
+        guard.admit(Request("a cup"), session=f"new {number}", address="203.0.113.7")
+    with pytest.raises(RateLimitError):
+        guard.admit(Request("a cup"), session="one more", address="203.0.113.7")
+    guard.admit(Request("a cup"), session="another", address="203.0.113.8")
+
+
+def test_who_has_no_session_is_counted_by_the_address() -> None:
+    guard = Guard(Limits(per_minute=2), Clock())
+    for _ in range(2):
+        guard.admit(Request("a cup"), session=None, address="203.0.113.7")
+    with pytest.raises(RateLimitError):
+        guard.admit(Request("a cup"), session=None, address="203.0.113.7")
+
+
+def test_what_is_too_large_is_not_counted() -> None:
+    guard = Guard(Limits(per_minute=1), Clock())
+    with pytest.raises(UserError, match="resolution"):
+        guard.admit(Request("a cup", resolution=512), session="one")
+    guard.admit(Request("a cup"), session="one")
+
+
+def test_one_at_a_time_a_session() -> None:
+    guard = Guard(Limits())
+    with guard.alone("one"), guard.alone("another"), guard.alone(None, "203.0.113.7"):
+        with pytest.raises(UserError, match="active request"), guard.alone("one"):
+            pass
+        with pytest.raises(UserError, match="active request"), guard.alone(None, "203.0.113.7"):
+            pass
+        with guard.alone(None, "203.0.113.8"):
+            pass
+    with pytest.raises(ZeroDivisionError), guard.alone("one"):
+        raise ZeroDivisionError
+    with guard.alone("one"):
+        pass
+
+
+def test_this_machine_s_user_may_do_several_things_at_once() -> None:
+    guard = Guard(Limits.for_host(LOCAL))
+    with guard.alone("one", local=True), guard.alone("one", local=True):
+        pass
+
+
+@pytest.mark.parametrize("error", [QueueFullError(3), RateLimitError(2, 5)])
+def test_the_errors_survive_the_way_between_processes(error: UserError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), copy.seconds) == (type(error), str(error), error.seconds)

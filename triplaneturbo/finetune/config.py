@@ -1,0 +1,217 @@
+"""FinetuneConfig: the options of a fine-tuning run and their validation. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.models.adapters import ADAPTERS, NAME, adapter, adapters, has_base_weights
+from triplaneturbo.request import SEED_LIMIT, shown
+from triplaneturbo.utils.atomic_files import write_whole
+
+FILE = "order.json"
+MOST_ITERATIONS = 1_000_000
+MOST_BATCH = 256
+HIGHEST_RATE = 0.1
+MOST_MEMORY = 10_000  # GB
+TUNINGS = ("peta", "lora", "full")
+OPTIMIZERS = ("adamw", "soap", "adan")
+RENDERINGS = ("volume", "surface")
+RANKS = (0, 4, 8, 16, 32)
+# Teachers by whether the model is a toy-world model, in the order of evaluation.
+TEACHERS = {True: ("rgb", "geometry", "sd"), False: ("mvdream", "richdreamer", "sd")}
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Options of a fine-tuning run, saved as `order.json` in the run's folder.
+
+    Attributes:
+        name: name of the resulting adapter.
+        prompts: training prompts.
+        held_out: prompts that are used for evaluation only.
+        corpus: file with a large number of prompts that is streamed instead of `prompts`; "" for none.
+        column: column of the corpus; "" for the one named prompt or similar.
+        embeddings: folder of text embeddings computed by `python -m triplaneturbo embed`; "" for none.
+        iterations: optimizer steps.
+        batch: prompts per iteration and process.
+        rate: maximum learning rate.
+        optimizer: "adamw", "soap" or "adan".
+        teachers: names of the teachers; () for all teachers of the model.
+        start: adapter to start from; "" for the model's own.
+        tuning: what is trained: "peta", "lora" or "full".
+        rank: rank of a new adapter; 0 for the model's own rank, so that its adapter can be the start.
+        steps: number of denoising steps K; 0 for the model's own.
+        scored: number of the K steps that are scored per iteration; 0 for all.
+        renderings: "volume", "surface" or both.
+        begun: position in the schedules of the adapter that the run starts from, 0 to 1.
+        seed: seed of all random numbers.
+        preview_every: iterations between previews; 0 for none.
+        preview_prompts: prompts of the previews; () for up to eight held-out, then training prompts.
+        memory: GB (2^30 bytes) of device memory for a run of the full model; 0 for all that is free.
+    """
+
+    name: str
+    prompts: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
+    corpus: str = ""
+    column: str = ""
+    embeddings: str = ""
+    iterations: int = 200
+    batch: int = 4
+    rate: float = 1e-3
+    optimizer: str = "soap"
+    teachers: tuple[str, ...] = ()
+    start: str = ""
+    tuning: str = "peta"
+    rank: int = 0
+    steps: int = 0
+    scored: int = 0
+    renderings: tuple[str, ...] = RENDERINGS
+    begun: float = 1.0
+    seed: int = 0
+    preview_every: int = 25
+    preview_prompts: tuple[str, ...] = ()
+    memory: float = 0.0
+
+    def check(self, library: Path = ADAPTERS) -> None:
+        """Validate the configuration for a new run.
+
+        Args:
+            library: folder of adapters.
+
+        Raises:
+            UserError: if a value is invalid, the adapter to start from is not found, or the name is taken.
+        """
+        check_name(self.name)
+        if self.name in adapters(library):
+            raise UserError(f"An adapter named {self.name} already exists: choose another name.")
+        self.check_values()
+        if not self.prompts and not self.corpus:
+            raise UserError("There is no usable prompt: give at least one, such as 'a red mushroom'.")
+        if self.start and has_base_weights(adapter(self.start, library)):
+            raise UserError(
+                f"The adapter {self.start} was trained with full tuning and cannot be a starting point:"
+                " choose another one."
+            )
+
+    def check_values(self) -> None:
+        """Validate the values that depend neither on the adapter library nor on the prompts.
+
+        Raises:
+            UserError: if a value is invalid.
+        """
+        _whole("The number of optimizer steps", self.iterations, 1, MOST_ITERATIONS)
+        _whole("The batch", self.batch, 1, MOST_BATCH)
+        _number("The learning rate", self.rate, 0, HIGHEST_RATE, "above 0 and at most")
+        _number("The starting position in the schedules", self.begun, -1e-9, 1, "0 to")
+        _one_of("The optimizer", self.optimizer, OPTIMIZERS)
+        _one_of("The tuning", self.tuning, TUNINGS)
+        if self.tuning == "full" and self.start:
+            raise UserError("Full tuning cannot start from an adapter: choose peta or lora tuning.")
+        _one_of("The rank", self.rank, RANKS)
+        _whole("The number of denoising steps", self.steps, 0, 50)
+        _whole("The number of scored steps", self.scored, 0, self.steps or 50)
+        _whole("The seed", self.seed, 0, SEED_LIMIT)
+        _whole("The number of steps between previews", self.preview_every, 0, MOST_ITERATIONS)
+        _number("The memory in GB", self.memory, -1e-9, MOST_MEMORY, "0 to")
+        for rendering in self.renderings:
+            _one_of("A rendering", rendering, RENDERINGS)
+        if not self.renderings:
+            raise UserError(f"No rendering is selected: choose {' or '.join(RENDERINGS)}, or both.")
+        known = dict.fromkeys(name for names in TEACHERS.values() for name in names)
+        for teacher in self.teachers:
+            _one_of("A teacher", teacher, tuple(known))
+
+    def save(self, folder: Path) -> None:
+        """Write `order.json` into a run's folder.
+
+        Raises:
+            UserError: if it cannot be written.
+        """
+        write_whole(folder / FILE, (json.dumps(asdict(self), indent=1) + "\n").encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> FinetuneConfig:
+        """Load a run's `order.json`; unknown keys (of a newer version) are ignored.
+
+        Raises:
+            UserError: if it is missing or broken.
+        """
+        path = folder / FILE
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            known: dict[str, Any] = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+            known |= {key: tuple(value) for key, value in known.items() if isinstance(value, list)}
+            return cls(**known)
+        except FileNotFoundError:
+            raise UserError(f"There is no run in {folder}: start one.") from None
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{path} is broken ({error}): start the run again.") from None
+
+
+def _try(world: bool) -> dict[str, Any]:
+    if world:
+        return {
+            "iterations": 50,
+            "batch": 8,
+            "rate": 1e-3,
+            "optimizer": "soap",
+            "scored": 1,
+            "preview_every": 25,
+        }
+    return {"iterations": 50, "batch": 1, "rate": 2e-4, "optimizer": "adan", "preview_every": 25}
+
+
+def _short(world: bool) -> dict[str, Any]:
+    if world:
+        return {**_try(True), "iterations": 600, "preview_every": 50}
+    return {**_try(False), "iterations": 500, "preview_every": 50}
+
+
+def _thorough(world: bool) -> dict[str, Any]:
+    if world:
+        return {**_try(True), "iterations": 3000, "preview_every": 250}
+    return {**_try(False), "iterations": 5000, "batch": 2, "preview_every": 250}
+
+
+# Preset -> function from whether the model is a toy-world model to fields of `FinetuneConfig`.
+PRESETS: Mapping[str, Callable[[bool], dict[str, Any]]] = {
+    "try": _try,
+    "short": _short,
+    "thorough": _thorough,
+}
+
+
+def check_name(name: str) -> None:
+    """Validate the name of an adapter.
+
+    Raises:
+        UserError: if it is invalid.
+    """
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise UserError(
+            f"The name {shown(name)} is invalid: use up to 64 of a-z, 0-9, - and _, starting with a-z or 0-9."
+        )
+
+
+def _whole(what: str, value: object, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise UserError(f"{what} should be a whole number, {least} to {most:,}, not {shown(value)}.")
+
+
+def _number(what: str, value: object, above: float, most: float, range_: str) -> None:
+    right = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not right or not above < value <= most:  # type: ignore[operator]
+        raise UserError(f"{what} should be {range_} {most:g}, not {shown(value)}.")
+
+
+def _one_of(what: str, value: object, known: tuple[Any, ...]) -> None:
+    if value not in known:
+        names = ", ".join(map(str, known[:-1]))
+        raise UserError(f"{what} should be {names} or {known[-1]}, not {shown(value)}.")

@@ -1,0 +1,153 @@
+"""TrainingSetup: student, teachers, batch sampling and trainer settings of a run.
+
+Toy-world models are trained with closed-form teachers (setup_toyworld.py), the full model with MVDream,
+RichDreamer and Stable Diffusion (setup_full.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from triplaneturbo.distill.corpora.corpus import Corpus
+from triplaneturbo.distill.corpora.embeddings import Embeddings, encoder_mark
+from triplaneturbo.distill.prd import Draw, Student
+from triplaneturbo.distill.settings import Settings
+from triplaneturbo.distill.student import load_student
+from triplaneturbo.errors import UserError
+from triplaneturbo.finetune.config import TEACHERS, FinetuneConfig
+from triplaneturbo.models.adapter import ADAPTER_NAME
+from triplaneturbo.models.adapters import adapter
+from triplaneturbo.models.catalog import ModelFiles
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.teachers.base import Teacher
+from triplaneturbo.utils.devices import bfloat16_unit
+from triplaneturbo.utils.distributed import DistributedContext
+
+CORPUS = "corpus"  # subfolder of a run with a cleaned copy of its corpus
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """Everything that training needs.
+
+    Attributes:
+        student: the trained model.
+        config: configuration of the model.
+        teachers: teachers of the run.
+        draw: samples prompts, cameras and backgrounds.
+        settings: settings of the trainer.
+        autocast: autocast precision of the U-Net and the decoder; None for the precision of the weights.
+        fingerprint: further values that must match on resume.
+        folder: folder of the model, which may contain a CLIP for evaluation.
+    """
+
+    student: Student
+    config: GeneratorConfig
+    teachers: Sequence[Teacher]
+    draw: Draw
+    settings: Settings
+    autocast: torch.dtype | None
+    fingerprint: dict[str, Any]
+    folder: Path
+
+
+def check_fit(run_config: FinetuneConfig, world: bool, model: str) -> None:
+    """Check that a model supports the teachers and the kind of prompts of a run.
+
+    Args:
+        world: whether the model is a toy-world model.
+        model: name of the model in messages.
+
+    Raises:
+        UserError: if it does not.
+    """
+    if world and run_config.corpus:
+        raise UserError(
+            f"The toy-world model {model} cannot be trained on a corpus: give its prompts as a list."
+        )
+    unknown = [name for name in run_config.teachers if name not in TEACHERS[world]]
+    if unknown:
+        raise UserError(f"{model} has no teacher {unknown[0]}: choose from {', '.join(TEACHERS[world])}.")
+
+
+def make_student(
+    run_config: FinetuneConfig, model_files: ModelFiles, config: GeneratorConfig, context: DistributedContext,
+    frozen: torch.dtype, *, checkpointing: bool = False, text_on_cpu: bool = False,
+) -> Student:  # fmt: skip
+    """Load the student at the start of a run.
+
+    Args:
+        frozen: dtype of frozen weights.
+        checkpointing, text_on_cpu: see `load_student`.
+    """
+    start = adapter(run_config.start) if run_config.start else None
+    adapted_config = resolve_settings(Settings(), run_config, config, start).fitted(config)
+    with torch.random.fork_rng(devices=[]):  # new adapters are initialized from torch's global generator
+        torch.manual_seed(run_config.seed)
+        student = load_student(
+            model_files.folder, model_files.base, context.device, frozen=frozen, tuning=run_config.tuning,  # type: ignore[arg-type]
+            adapter=start, checkpointing=checkpointing, text_on_cpu=text_on_cpu, config=adapted_config,
+        )  # fmt: skip
+    if not run_config.embeddings:
+        return student
+    encoder_id = encoder_mark(model_files.base or model_files.folder)
+    return replace(
+        student, embed=Embeddings(Path(run_config.embeddings), student.embed, encoder_id, context.device)
+    )
+
+
+def resolve_settings(
+    settings: Settings, run_config: FinetuneConfig, config: GeneratorConfig, start: Path | None
+) -> Settings:
+    """Return a recipe with the user's options.
+
+    If a new adapter replaces the model's own (see `load_student`), the schedules start at 0 regardless of
+    `run_config.begun`.
+
+    Args:
+        start: file of the adapter to start from; None for the model's own.
+    """
+    tuned = replace(settings, tuning=run_config.tuning, rank=run_config.rank or None)  # type: ignore[arg-type]
+    is_new = start is None and (run_config.tuning == "full" or tuned.fitted(config) != config)
+    return replace(
+        tuned,
+        iterations=run_config.iterations,
+        batch=run_config.batch,
+        steps=run_config.steps or config.steps,
+        scored=run_config.scored or None,
+        rate=run_config.rate,
+        optimizer=run_config.optimizer,  # type: ignore[arg-type]
+        teachers={
+            name: teacher_settings
+            for name, teacher_settings in settings.teachers.items()
+            if name in run_config.teachers or not run_config.teachers
+        },
+        renderings=run_config.renderings,
+        start=str(start or ""),
+        begun=0.0 if is_new else run_config.begun,
+        seed=run_config.seed,
+    )
+
+
+def resume_fingerprint(run_config: FinetuneConfig, model_files: ModelFiles) -> dict[str, Any]:
+    """Return values that must match on resume: hashes of the prompts and of the initial adapter."""
+    start = adapter(run_config.start) if run_config.start else model_files.folder / ADAPTER_NAME
+    digest = hashlib.sha256(start.read_bytes()).hexdigest()[:16] if start.is_file() else ""
+    texts = "\n".join((*run_config.prompts, "", run_config.corpus))
+    return {"prompts": hashlib.sha256(texts.encode()).hexdigest()[:16], "began with": digest}
+
+
+def compute_dtype(device: torch.device) -> torch.dtype | None:
+    """Return bfloat16 where the device is fast in it; None for the precision of the weights."""
+    return torch.bfloat16 if device.type == "cuda" or bfloat16_unit() is not None else None
+
+
+def learned_prompts(run_config: FinetuneConfig, folder: Path) -> Sequence[str]:
+    """Return the training prompts: the list, or the corpus without held-out prompts."""
+    return Corpus(folder / CORPUS) if run_config.corpus else run_config.prompts

@@ -1,0 +1,129 @@
+"""Training setup of the full model, with MVDream, RichDreamer and Stable Diffusion as teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from triplaneturbo.distill.corpora.corpus import make_corpus
+from triplaneturbo.distill.corpora.shuffle import sample_indices
+from triplaneturbo.distill.memory.plan import Plan
+from triplaneturbo.distill.prd import Draw, Place, Student
+from triplaneturbo.finetune.config import FinetuneConfig
+from triplaneturbo.finetune.memory_plan import autocast_dtype, full_plan, full_settings
+from triplaneturbo.finetune.setup import (
+    CORPUS,
+    TrainingSetup,
+    learned_prompts,
+    make_student,
+    resume_fingerprint,
+)
+from triplaneturbo.models.catalog import ModelFiles, TeacherFiles, get_teachers
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.render.cameras import orbit
+from triplaneturbo.teachers.base import SceneBatch, Teacher
+from triplaneturbo.teachers.full import load_full_teachers
+from triplaneturbo.teachers.stable_diffusion import Base, plain_base
+from triplaneturbo.utils.distributed import DistributedContext
+
+VIEWS = 4
+_FOVY, _ELEVATIONS, _DISTANCES = 60.0, (0.0, 30.0), (0.8, 1.0)  # degrees; distances in 1 / tan(fovy / 2)
+
+
+def setup_full(
+    run_config: FinetuneConfig,
+    model_files: ModelFiles,
+    config: GeneratorConfig,
+    context: DistributedContext,
+    folder: Path,
+) -> Generator[str, None, TrainingSetup]:
+    """See `prepare.prepare`."""
+    yield "estimating the memory"
+    plan = full_plan(run_config, model_files, config, context.device)
+    settings = full_settings(run_config, config, context.device)
+    if run_config.corpus:
+        if context.is_main_process:
+            progress = make_corpus(
+                Path(run_config.corpus), folder / CORPUS, run_config.column or None, run_config.held_out
+            )
+            for count in progress:
+                yield f"reading the corpus: {count:,} prompts"
+        context.wait()
+    prompts = learned_prompts(run_config, folder)
+    yield "locating the teachers"
+    files = get_teachers(settings.teachers)
+    yield "loading the model and its teachers"
+    student, teachers = load_parts(run_config, model_files, config, context, plan, files)
+    return TrainingSetup(
+        student, config, teachers, draw_views(prompts, run_config.seed, context.device), settings,
+        autocast_dtype(context.device), resume_fingerprint(run_config, model_files), model_files.folder,
+    )  # fmt: skip
+
+
+def load_parts(
+    run_config: FinetuneConfig,
+    model_files: ModelFiles,
+    config: GeneratorConfig,
+    context: DistributedContext,
+    plan: Plan,
+    files: TeacherFiles,
+) -> tuple[Student, list[Teacher]]:
+    """Load the student and its teachers with the savings of a memory plan.
+
+    Raises:
+        UserError: if a part is missing, broken or incompatible.
+    """
+    savings, settings = plan.savings, full_settings(run_config, config, context.device)
+    student = make_student(
+        run_config,
+        model_files,
+        config,
+        context,
+        plan.frozen,
+        checkpointing=savings.checkpointing,
+        text_on_cpu=savings.texts,
+    )
+    sd = "sd" in settings.teachers
+    base: Base = student.folded.base
+    if sd and run_config.tuning == "full":  # the student's base is trained, so the teacher needs its own
+        base = plain_base(model_files.base or model_files.folder, context.device, plan.frozen)
+    teachers = load_full_teachers(
+        student.generator, base, student.embed, files.mvdream, files.richdreamer, files.text,
+        sd=sd, text_on_cpu=savings.texts,
+        view_by_view=savings.views, offload=savings.offload_teachers, autocast=autocast_dtype(context.device),
+    )  # fmt: skip
+    return student, teachers
+
+
+def draw_views(prompts: Sequence[str], seed: int, device: torch.device) -> Draw:
+    """Return a `Draw` that samples prompts equally often, and new cameras and backgrounds for each step.
+
+    The cameras are those of the paper: four views 90 degrees apart with a random azimuth, elevation (0 to 30
+    degrees) and distance; see docs/teachers.md, "Cameras".
+    """
+
+    def draw(rng: np.random.Generator, count: int, steps: int, position: Place) -> list[SceneBatch]:
+        total, own = count * position.size, position.own(count)
+        numbers = sample_indices(len(prompts), seed, position.iteration * total, total)[own]
+        texts = [prompts[number] for number in numbers]
+        out = []
+        for _ in range(steps):
+            azimuth, elevation, distance = (
+                rng.random(total)[own], rng.uniform(*_ELEVATIONS, total)[own],
+                rng.uniform(*_DISTANCES, total)[own],
+            )  # fmt: skip
+            azimuths = (azimuth[:, None] + np.arange(VIEWS)) / VIEWS * 360 - 180  # [B, V]
+            cameras = orbit(
+                azimuths.ravel().tolist(),
+                np.repeat(elevation, VIEWS).tolist(),
+                (np.repeat(distance, VIEWS) / np.tan(np.radians(_FOVY) / 2)).tolist(),
+                _FOVY,
+            )
+            background = torch.from_numpy(rng.random((total, 3), dtype=np.float32))[own]
+            out.append(SceneBatch(texts, cameras.to(device), VIEWS, background.to(device)))
+        return out
+
+    return draw

@@ -1,0 +1,123 @@
+"""UV rasterization: the surface point of each texel of an atlas."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from triplaneturbo.mesh.uv.dilation import nearest_covered
+from triplaneturbo.mesh.uv.texel_ownership import texel_owners
+from triplaneturbo.utils.kernels import kernel
+
+# Texels within this distance of a face belong to it, too: bilinear filtering reads them at a chart's edge,
+# and a thin face may contain no texel centre.
+GUTTER = 2.0
+
+
+class Atlas(NamedTuple):
+    """The surface points of an atlas' N covered texels, and the nearest covered texel of all others.
+
+    Attributes:
+        texels: flat indices row * size + column of the covered texels, int64 [N].
+        face: face index of each [N].
+        bary: barycentric coordinates of the surface point in that face, float32 [N, 3].
+        nearest: flat index of the nearest covered texel, for every texel (its own if it is covered), int32
+            [size, size].
+    """
+
+    texels: Tensor
+    face: Tensor
+    bary: Tensor
+    nearest: Tensor
+
+
+def rasterize_atlas(uv: Tensor, faces: Tensor, size: int) -> Atlas:
+    """Map each texel within GUTTER of a face to the point of the nearest face that is closest to its centre.
+
+    The work is done on the CUDA device of `uv`, or on the CPU.
+
+    Args:
+        uv: [V, 2], (0, 0) at the top left corner of the image.
+        faces: [F, 3], at least one.
+        size: texels per side.
+    """
+    if uv.device.type == "cuda":
+        owner, bary = texel_owners(uv.detach().double() * size, faces, size, GUTTER)
+    else:
+        face = np.full((size, size), -1, np.int32)
+        weights = np.zeros((size, size, 3), np.float32)
+        far = np.full((size, size), GUTTER**2)
+        _assign_nearest_faces(
+            uv.detach().cpu().double().numpy() * size, faces.cpu().numpy(), face, weights, far
+        )
+        owner = torch.from_numpy(face).long().flatten()
+        bary = torch.from_numpy(weights).view(-1, 3)
+    if (owner < 0).all():  # no face is within the image: one texel represents them all
+        owner[0], bary[0] = 0, 1 / 3
+    covered = (owner >= 0).view(size, size)
+    texels = covered.flatten().nonzero()[:, 0].to(uv.device)
+    nearest = nearest_covered(covered).to(uv.device)
+    return Atlas(texels, owner.to(uv.device)[texels], bary.to(uv.device)[texels], nearest)
+
+
+@kernel
+def _assign_nearest_faces(points, faces, owner, bary, far):
+    """Assign each texel the nearest of faces [F, 3] with points [V, 2], in texels.
+
+    Writes `owner` [H, W], `bary` [H, W, 3] and `far` [H, W], the squared distance, which must be initialised
+    with the squared reach.
+    """
+    size = owner.shape[0]
+    reach = np.sqrt(far[0, 0])
+    for face in range(faces.shape[0]):
+        ax, ay = points[faces[face, 0]]
+        bx, by = points[faces[face, 1]]
+        cx, cy = points[faces[face, 2]]
+        left, right = min(ax, bx, cx) - reach, max(ax, bx, cx) + reach
+        top, bottom = min(ay, by, cy) - reach, max(ay, by, cy) + reach
+        if not (left <= size and right >= 0 and top <= size and bottom >= 0):
+            continue
+        turn = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        for row in range(max(int(top), 0), min(int(bottom) + 1, size)):
+            y = row + 0.5
+            for column in range(max(int(left), 0), min(int(right) + 1, size)):
+                if far[row, column] == 0.0:
+                    continue
+                x = column + 0.5
+                if turn != 0.0:
+                    b = ((x - ax) * (cy - ay) - (y - ay) * (cx - ax)) / turn
+                    c = ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) / turn
+                    if b >= 0.0 and c >= 0.0 and b + c <= 1.0:
+                        far[row, column] = 0.0
+                        owner[row, column] = face
+                        bary[row, column, 0], bary[row, column, 1], bary[row, column, 2] = 1 - b - c, b, c
+                        continue
+                # Outside: the nearest point is on one of the three edges.
+                ab, ab_far = _nearest_on_segment(ax, ay, bx, by, x, y)
+                bc, bc_far = _nearest_on_segment(bx, by, cx, cy, x, y)
+                ca, ca_far = _nearest_on_segment(cx, cy, ax, ay, x, y)
+                least = min(ab_far, bc_far, ca_far)
+                if not least < far[row, column]:
+                    continue
+                far[row, column] = least
+                owner[row, column] = face
+                if least == ab_far:
+                    bary[row, column, 0], bary[row, column, 1], bary[row, column, 2] = 1 - ab, ab, 0
+                elif least == bc_far:
+                    bary[row, column, 0], bary[row, column, 1], bary[row, column, 2] = 0, 1 - bc, bc
+                else:
+                    bary[row, column, 0], bary[row, column, 1], bary[row, column, 2] = ca, 0, 1 - ca
+
+
+@kernel
+def _nearest_on_segment(px, py, qx, qy, x, y):
+    """Return the parameter in [0, 1] of the point of segment p q nearest to (x, y), squared distance."""
+    dx, dy = qx - px, qy - py
+    length = dx * dx + dy * dy
+    share = ((x - px) * dx + (y - py) * dy) / length if length > 0.0 else 0.0
+    share = min(max(share, 0.0), 1.0)
+    ex, ey = px + share * dx - x, py + share * dy - y
+    return share, ex * ex + ey * ey

@@ -1,0 +1,1 @@
+"""The toy world: a procedural domain on which the built-in model is trained and scored."""

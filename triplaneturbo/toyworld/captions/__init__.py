@@ -1,0 +1,1 @@
+"""Captions: lexicon, specs to captions, the caption parser and messages about prompts."""

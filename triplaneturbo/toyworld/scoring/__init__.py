@@ -1,0 +1,1 @@
+"""Scoring: generated meshes against ground truth, reports and ablations."""

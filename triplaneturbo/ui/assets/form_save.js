@@ -1,0 +1,4 @@
+(...values) => {
+  // include form_store.js
+  write({ names: __NAMES__, values });
+}

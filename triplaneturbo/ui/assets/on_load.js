@@ -1,0 +1,4 @@
+() => {
+  // include live.js
+  // include viewer.js
+}

@@ -1,0 +1,1 @@
+"""The Generate tab, and the same work as API endpoints."""

@@ -1,0 +1,303 @@
+"""Left column of the Generate tab: the prompt and its options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.mesh.placement import AUTO, PIVOTS, UNIT_CHOICES, UPS
+from triplaneturbo.models.catalog import ROOT
+from triplaneturbo.request import (
+    DEFAULT_FACES,
+    RESOLUTIONS,
+    SMOOTHING_LIMIT,
+    STEP_LIMIT,
+    UNWRAPS,
+    Request,
+    tidy_prompt,
+)
+from triplaneturbo.serving.batch_jobs import LONGEST_SERIES
+from triplaneturbo.toyworld.captions.advice import EXAMPLES, KINDS, advice, summary
+from triplaneturbo.ui.generate import panels
+
+if TYPE_CHECKING:
+    from triplaneturbo.serving.engine import Engine
+
+EXAMPLES_FILE = ROOT / "assets" / "examples.txt"
+VOCABULARY = "What it can make"
+TEXTURE_CHOICES = (512, 1024, 2048, 4096)
+COUNTS = (1, 2, 4, 8)
+NO_ADAPTER = "None (base model)"
+RANDOM_SEED = "() => Math.floor(Math.random() * 1000000)"
+# Options of events whose handler returns at once.
+UNQUEUED: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
+
+@dataclass(frozen=True)
+class Controls:
+    """Components of the control column.
+
+    Attributes:
+        fields: inputs of `form.to_request`, in the order of `form.FIELDS`.
+        placing: inputs of `form.to_placement`.
+        feedback: words of the prompt that the model does not know; None if the model takes any words.
+        live: whether a pause in typing starts a generation, by pressing the hidden button `go`.
+        forming: whether the mesh of every denoising step is shown.
+        count: number of variants.
+    """
+
+    fields: list[Any]
+    placing: list[Any]
+    prompt: gr.Textbox
+    feedback: gr.HTML | None
+    live: gr.Checkbox
+    forming: gr.Checkbox
+    go: gr.Button
+    count: gr.Radio
+    start: gr.Button
+    stop: gr.Button
+    status: gr.HTML
+    series: Series
+
+
+@dataclass(frozen=True)
+class Series:
+    """Controls of a blend's series: number of meshes, the start button and the download of the ZIP."""
+
+    count: gr.Slider
+    start: gr.Button
+    download: gr.DownloadButton
+
+
+def build(engine: Engine) -> Controls:
+    """Create the controls in the current Gradio column."""
+    prompt = gr.Textbox(
+        label="Prompt",
+        placeholder="Describe an object, e.g. a red mushroom",
+        lines=1,
+        max_lines=4,
+        autofocus=True,
+        elem_id="prompt",
+    )
+    feedback = gr.HTML(prompt_feedback(engine, ""), elem_id="reading") if engine.words else None
+    with gr.Row(elem_id="buttons"):
+        start = gr.Button("Generate", variant="primary", scale=3, min_width=120, elem_id="generate")
+        stop = gr.Button("Cancel", interactive=False, scale=1, min_width=90, elem_id="cancel")
+    status = gr.HTML(panels.ready(), elem_id="status")
+    with gr.Row(elem_id="switches"):
+        live = gr.Checkbox(
+            False, label="Live", info="Generates when you stop typing.", min_width=140, elem_id="live"
+        )
+        forming = gr.Checkbox(
+            True,
+            label="Show progress",
+            info="Shows the mesh of each step.",
+            min_width=140,
+            elem_id="forming",
+        )
+    # Hidden rather than absent, since live.js clicks it.
+    go = gr.Button("Live", visible="hidden", elem_id="live-go")
+    with gr.Row(elem_id="seed-row"):
+        seed = gr.Number(0, label="Seed", min_width=90, elem_id="seed")
+        dice = gr.Button("Random seed", elem_id="dice", scale=0, min_width=96)
+    count = gr.Radio(list(COUNTS), value=1, label="Variants (consecutive seeds)", elem_id="count")
+    examples = _examples(prompt, engine)
+    # The choices are updated when the page is loaded, since adapters may have been added.
+    adapter = gr.Dropdown(
+        [(NO_ADAPTER, "")], value="", label="Adapter", visible=bool(engine.adapters()), elem_id="adapter"
+    )
+    mixing, path, series = _mixing()
+    options, placing = _options(engine)
+    if engine.words:
+        with gr.Accordion(VOCABULARY, open=False, elem_id="vocabulary"):
+            gr.HTML(panels.vocabulary(engine.words, KINDS, EXAMPLES))
+    else:
+        with gr.Accordion("Known weaknesses", open=False, elem_id="vocabulary"):
+            gr.HTML(panels.weaknesses())
+    with gr.Accordion("System", open=False, elem_id="report"):
+        gr.HTML(panels.report(engine.report()))
+
+    dice.click(None, None, seed, js=RANDOM_SEED, api_visibility="private")
+    if examples is not None:
+        examples.click(lambda row: row[0], examples, prompt, **UNQUEUED)
+    if feedback is not None:
+        # On blur rather than on input: while typing, every unfinished word would be unknown.
+        prompt.blur(lambda words: prompt_feedback(engine, words), prompt, feedback, **UNQUEUED)
+        if examples is not None:
+            examples.click(lambda row: prompt_feedback(engine, row[0]), examples, feedback, **UNQUEUED)
+    return Controls(
+        fields=[prompt, seed, *options, *mixing, adapter, path],
+        placing=placing,
+        prompt=prompt,
+        feedback=feedback,
+        live=live,
+        forming=forming,
+        go=go,
+        count=count,
+        start=start,
+        stop=stop,
+        status=status,
+        series=series,
+    )
+
+
+def adapter_choices(engine: Engine) -> Any:
+    """Return the update of the adapter dropdown: installed adapters and the one that is being trained."""
+    choices = [(name, name) for name in engine.adapters()]
+    training = engine.learning()
+    if training:
+        choices.append((f"{training} (training)", training))
+    return gr.update(choices=[(NO_ADAPTER, ""), *choices], visible=bool(choices))
+
+
+def prompt_feedback(engine: Engine, prompt: str | None) -> str:
+    """Return HTML that names the words of a prompt that a closed-vocabulary model does not know.
+
+    An invalid prompt gets the general hint: its error is shown in the status line.
+    """
+    hint = f"The model knows {summary()}: see “{VOCABULARY}” below."
+    try:
+        reading = engine.read(tidy_prompt(prompt or ""))
+    except UserError:
+        reading = None
+    more = f"“{VOCABULARY}” below lists all words it knows."
+    return panels.feedback(advice(reading, more) if reading is not None else "", hint)
+
+
+def _examples(prompt: gr.Textbox, engine: Engine) -> gr.Dataset | None:
+    """Create the example prompts: the toy world's, or the lines of assets/examples.txt if it exists."""
+    if engine.words:
+        lines = list(EXAMPLES)
+    elif EXAMPLES_FILE.is_file():
+        text = EXAMPLES_FILE.read_text(encoding="utf-8")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+    else:
+        return None
+    return gr.Dataset(
+        components=[prompt],
+        samples=[[line] for line in lines],
+        label="Examples",
+        layout="gallery",
+        elem_id="examples",
+    )
+
+
+def _mixing() -> tuple[list[Any], Any, Series]:
+    """Create the variation and blend controls.
+
+    Returns:
+        Fields in the order of `form.FIELDS`, the variation path, and the controls of the series.
+    """
+    with gr.Accordion("Variation and blend", open=False, elem_id="mixing"):
+        with gr.Row():
+            variation = gr.Slider(
+                0,
+                1,
+                0,
+                step=0.01,
+                label="Variation",
+                min_width=195,
+                elem_id="variation",
+            )
+            other = gr.Number(0, label="Variation seed", min_width=120, elem_id="variation-seed")
+        path = gr.Textbox(
+            label="Earlier variations",
+            placeholder="seed:strength, … (set by “More like this”)",
+            lines=1,
+            max_lines=3,
+            elem_id="variation-path",
+        )
+        blend = gr.Textbox(
+            label="Blend with", placeholder="Another prompt", lines=1, max_lines=3, elem_id="blend"
+        )
+        weight = gr.Slider(
+            0,
+            1,
+            0.5,
+            step=0.01,
+            label="Blend",
+            info="0: only the prompt. 1: only the other prompt.",
+            elem_id="weight",
+        )
+        count = gr.Slider(2, LONGEST_SERIES, 5, step=1, label="Meshes in the series")
+        with gr.Row(elem_id="series-row"):
+            start = gr.Button("Make series", min_width=130, elem_id="series")
+            download = gr.DownloadButton(
+                "Download ZIP", interactive=False, min_width=120, elem_id="download-series"
+            )
+    return [variation, other, blend, weight], path, Series(count, start, download)
+
+
+def _options(engine: Engine) -> tuple[list[Any], list[Any]]:
+    """Create the mesh options, in the order of `form.FIELDS`, and the inputs of `form.to_placement`."""
+    config, default = engine.model.config, Request("")
+    with gr.Accordion("Mesh", open=False, elem_id="options"):
+        with gr.Row():
+            steps = gr.Slider(1, STEP_LIMIT, config.steps, step=1, label="Steps", min_width=195)
+            resolution = gr.Slider(*RESOLUTIONS, config.grid_resolution, step=8, label="Grid", min_width=195)
+        with gr.Row():
+            faces = gr.Number(
+                DEFAULT_FACES,
+                label="Maximum faces",
+                info="0: no limit.",
+                min_width=195,
+                elem_id="faces",
+            )
+            texture = gr.Dropdown(
+                list(TEXTURE_CHOICES),
+                value=default.texture_size,
+                label="Texture size",
+                info="Pixels per side.",
+                min_width=195,
+            )
+        unwrap = gr.Radio(
+            list(UNWRAPS),
+            value=default.unwrap,
+            label="UV unwrap",
+            info="none: vertex colours instead of a texture.",
+        )
+        normal_map = gr.Checkbox(default.normal_map, label="Normal map", info="Not available with smoothing.")
+        with gr.Row():
+            floaters = gr.Slider(
+                0,
+                0.5,
+                default.floaters,
+                step=0.01,
+                label="Remove floaters below",
+                info="Share of the largest part's area.",
+                min_width=300,
+            )
+            smoothing = gr.Slider(0, SMOOTHING_LIMIT, 0, step=1, label="Smoothing", min_width=300)
+        watertight = gr.Checkbox(
+            default.watertight,
+            label="Watertight",
+            info="A closed solid for 3D printing.",
+            elem_id="watertight",
+        )
+    with gr.Accordion("Size and axes of files", open=False, elem_id="placing"):
+        with gr.Row():
+            size = gr.Number(
+                0,
+                label="Longest side",
+                info="Metres. 0: as generated.",
+                min_width=195,
+                elem_id="size",
+            )
+            up = gr.Radio(list(UPS), value="y", label="Up axis", info="GLB files use y.", min_width=195)
+        pivot = gr.Radio(list(PIVOTS), value="model", label="Pivot", info="ground: centred below the object.")
+        unit = gr.Radio(
+            list(UNIT_CHOICES),
+            value=AUTO,
+            label="Unit",
+            info="auto: mm in STL, otherwise m. GLB files use m.",
+            elem_id="unit",
+        )
+    return [steps, resolution, faces, texture, unwrap, normal_map, floaters, smoothing, watertight], [
+        size,
+        up,
+        pivot,
+        unit,
+    ]

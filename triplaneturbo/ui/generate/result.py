@@ -1,0 +1,146 @@
+"""Right column of the Generate tab: the viewer, downloads and the tabs below them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from triplaneturbo.serving.output_files import FORMATS
+from triplaneturbo.ui.assets import read
+from triplaneturbo.ui.generate import panels
+from triplaneturbo.ui.generate.controls import COUNTS, UNQUEUED
+
+# Azimuth and polar angle in degrees, and distance: a three-quarter view of the front (+z), slightly from
+# above, as in previews. The distance shows all of [-1, 1]^3; the viewer's default cuts off tall objects.
+CAMERA = (60, 70, 2.9)
+
+
+@dataclass(frozen=True)
+class ResultView:
+    """Components of the result column.
+
+    Attributes:
+        view_json: hidden; a session's View as JSON. When it changes, the viewer loads that file.
+        downloads: buttons by format.
+        tab: tabs by name.
+        strength: how much "More like this" varies the mesh.
+        more: the "More like this" button.
+    """
+
+    viewer: gr.Model3D
+    view_json: gr.Textbox
+    facts: gr.HTML
+    downloads: dict[str, Any]
+    tabs: gr.Tabs
+    tab: dict[str, gr.Tab]
+    pictures: gr.Gallery
+    variants: gr.Gallery
+    strength: gr.Slider
+    more: gr.Button
+    history: HistoryView
+
+
+@dataclass(frozen=True)
+class HistoryView:
+    """Components of the History tab.
+
+    Attributes:
+        token: hidden; identifies the browser.
+        gallery: results, newest first.
+        selected: description of the selected result.
+        buttons: "restore", "pin" and "delete", for the selected result.
+        pack: makes the ZIP of all results that `archive` downloads.
+    """
+
+    token: gr.Textbox
+    gallery: gr.Gallery
+    selected: gr.HTML
+    buttons: dict[str, gr.Button]
+    pack: gr.Button
+    archive: gr.DownloadButton
+
+
+def build() -> ResultView:
+    """Create the components in the current Gradio column."""
+    viewer = gr.Model3D(
+        label="Mesh",
+        show_label=False,
+        interactive=False,
+        clear_color=(0.0, 0.0, 0.0, 0.0),
+        camera_position=CAMERA,
+        elem_id="viewer",
+    )
+    view_json = gr.Textbox(visible="hidden", elem_id="view")
+    with gr.Row(elem_id="downloads"):
+        downloads = {
+            name: gr.DownloadButton(name.upper(), interactive=False, min_width=56, elem_id=f"download-{name}")
+            for name in FORMATS
+        }
+    token = gr.Textbox(visible="hidden", elem_id="token")
+    with gr.Tabs(selected="details", elem_id="tabs") as tabs:
+        with gr.Tab("Details", id="details") as details_tab:
+            facts = gr.HTML(panels.facts(), elem_id="facts")
+        with gr.Tab("Variants", id="variants") as variants_tab:
+            variants = _gallery("Variants", "variants")
+            with gr.Row(elem_id="like-row"):
+                strength = gr.Slider(
+                    0.05, 1, 0.2, step=0.05, label="Strength", min_width=150, elem_id="strength"
+                )
+                more = gr.Button("More like this", scale=0, min_width=150, elem_id="more")
+        with gr.Tab("Pictures", id="pictures") as pictures_tab:
+            pictures = _gallery("Pictures", "pictures", 250, preview=True)
+        with gr.Tab("History", id="history") as history_tab:
+            history = _history(token)
+    tab = {
+        "details": details_tab,
+        "variants": variants_tab,
+        "pictures": pictures_tab,
+        "history": history_tab,
+    }
+
+    def show(view: str, viewer: gr.Model3D) -> None:
+        """Never called: its signature tells Gradio to pass the viewer component to the script."""
+
+    # Runs in the browser without a round trip, since only the browser knows the current camera.
+    show.__js_implementation__ = read("show.js", distance=CAMERA[2])  # type: ignore[attr-defined]
+    view_json.change(show, [view_json, viewer], viewer, **UNQUEUED)
+    return ResultView(
+        viewer, view_json, facts, downloads, tabs, tab, pictures, variants, strength, more, history
+    )
+
+
+def _history(token: gr.Textbox) -> HistoryView:
+    gallery = _gallery("History", "history")
+    selected = gr.HTML(panels.selected_entry(None), elem_id="chosen")
+    with gr.Row(elem_id="past-row"):
+        buttons = {
+            name: gr.Button(label, interactive=False, min_width=width, elem_id=f"past-{name}")
+            for name, label, width in (
+                ("restore", "Restore settings", 144),
+                ("pin", "Pin", 90),
+                ("delete", "Delete", 90),
+            )
+        }
+        pack = gr.Button("Make ZIP", min_width=90, elem_id="past-pack")
+        archive = gr.DownloadButton("Download ZIP", interactive=False, min_width=90, elem_id="past-zip")
+    return HistoryView(token, gallery, selected, buttons, pack, archive)
+
+
+def _gallery(label: str, name: str, height: int = 150, preview: bool = False) -> gr.Gallery:
+    """Create a single-row gallery; with `preview`, images open in full size."""
+    return gr.Gallery(
+        label=label,
+        show_label=False,
+        columns=COUNTS[-1],
+        rows=1,
+        height=height,
+        object_fit="contain",
+        allow_preview=preview,
+        preview=False,
+        interactive=False,
+        buttons=["fullscreen"] if preview else [],
+        elem_id=name,
+        elem_classes="tt-gallery",
+    )

@@ -1,0 +1,1 @@
+"""The Advanced tab: fine-tuning on a list of prompts."""

@@ -1,0 +1,81 @@
+"""Estimated time and memory of each training preset, and of custom settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from triplaneturbo.finetune.config import PRESETS, FinetuneConfig
+from triplaneturbo.finetune.duration import Estimate
+from triplaneturbo.ui.generate.panels import text
+from triplaneturbo.utils.units import GB
+
+if TYPE_CHECKING:
+    from triplaneturbo.serving.engine import Engine
+
+# Labels of the presets.
+LENGTHS = {"try": "Try", "short": "Short", "thorough": "Thorough"}
+CUSTOM = "Custom"
+# Settings that no preset sets and that change the estimate.
+_OTHER_SETTINGS = {"teachers", "renderings", "tuning", "rank"}
+_UNKNOWN = Estimate(None, None, "")
+
+
+def estimates(
+    engine: Engine, learned: Sequence[str], held_out: Sequence[str], settings: Mapping[str, Any]
+) -> dict[str, Estimate]:
+    """Estimate each preset and, if the settings differ from all presets, the settings.
+
+    Args:
+        learned: training prompts.
+        held_out: evaluation prompts.
+        settings: by their names in FinetuneConfig; invalid ones are not estimated.
+
+    Returns:
+        Estimates by label.
+    """
+    world = engine.model.config.world
+    presets = {label: PRESETS[name](world) for name, label in LENGTHS.items()}
+    rest = {name: settings[name] for name in _OTHER_SETTINGS & settings.keys()}
+    rest |= {name: tuple(value) for name, value in rest.items() if isinstance(value, list)}
+
+    def estimate(values: Mapping[str, Any]) -> Estimate:
+        return engine.estimate_run(FinetuneConfig("x", tuple(learned), tuple(held_out), **{**rest, **values}))
+
+    found = {label: estimate(preset) for label, preset in presets.items()}
+    custom = {name: settings[name] for name in presets[LENGTHS["try"]].keys() & settings.keys()}
+    custom["scored"], custom["steps"] = settings.get("scored", 0), settings.get("steps", 0)
+    if not any(preset.items() <= custom.items() for preset in presets.values()) and all(
+        isinstance(custom[name], (int, float)) and custom[name] >= 0
+        for name in ("iterations", "batch", "scored", "steps", "preview_every")
+    ):
+        found[CUSTOM] = estimate(custom)
+    return found
+
+
+def panel(found: Mapping[str, Estimate]) -> str:
+    """Return the estimates as HTML, with dashes where none is known."""
+    cells = "".join(
+        f'<div title="{text(one.sentence)}"><dt>{text(label)}</dt><dd>{duration(one.seconds)}</dd>'
+        f'<dd class="tt-soft">{one.words or memory(one.bytes)}</dd></div>'
+        for label, one in ((label, found.get(label, _UNKNOWN)) for label in (*LENGTHS.values(), CUSTOM))
+    )
+    return f'<dl class="tt-lengths" aria-label="Estimated time and memory">{cells}</dl>'
+
+
+def duration(seconds: float | None) -> str:
+    """Format a duration to two significant digits: "4 min", "2.3 h", "12 h", "3 days"."""
+    if seconds is None:
+        return "–"
+    minutes = max(1, round(seconds / 60))
+    if minutes < 60:
+        return f"{minutes} min"
+    hours = minutes / 60
+    if hours < 9.95:
+        return f"{hours:.1f} h"
+    return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} days"
+
+
+def memory(size: int | None) -> str:
+    """Format a number of bytes in GB (2^30 bytes)."""
+    return "–" if size is None else f"{size / GB:.1f} GB"
