@@ -18,15 +18,23 @@ from triplaneturbo.__main__ import main
 from triplaneturbo.distill import prd
 from triplaneturbo.distill import student as student_module
 from triplaneturbo.distill.loss_scaling import MAX_SKIPPED, LossScaler
-from triplaneturbo.distill.memory.plan import LADDER, MemorySavings, Plan
 from triplaneturbo.distill.prd import Student
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune import memory_plan as memory_plan_module
 from triplaneturbo.finetune import run as run_module
 from triplaneturbo.finetune import setup_full as setup_full_module
 from triplaneturbo.finetune.config import FinetuneConfig
-from triplaneturbo.finetune.forecast import COUNTING, Forecast
-from triplaneturbo.finetune.memory_plan import autocast_dtype, frozen_dtype, full_plan, full_settings
+from triplaneturbo.finetune.memory_plan import (
+    COUNTING,
+    LADDER,
+    Forecast,
+    MemorySavings,
+    Plan,
+    autocast_dtype,
+    frozen_dtype,
+    full_plan,
+    full_settings,
+)
 from triplaneturbo.finetune.run import Run
 from triplaneturbo.finetune.setup_full import draw_views, load_parts
 from triplaneturbo.models import adapters

@@ -10,10 +10,9 @@ import torch
 
 from triplaneturbo.distill.corpora.corpus import make_corpus
 from triplaneturbo.distill.corpora.shuffle import sample_indices
-from triplaneturbo.distill.memory.plan import Plan
 from triplaneturbo.distill.prd import Draw, Place, Student
 from triplaneturbo.finetune.config import FinetuneConfig
-from triplaneturbo.finetune.memory_plan import autocast_dtype, full_plan, full_settings
+from triplaneturbo.finetune.memory_plan import Plan, autocast_dtype, full_plan, full_settings
 from triplaneturbo.finetune.setup import (
     CORPUS,
     TrainingSetup,
