@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from tests.conftest import PARITY
 from tests.helpers.parity_cases import case_files, differences
+from tests.helpers.parity_files import PARITY
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.helpers.parity_files import each_file
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.representations.triplane import FieldDecoder, TriplaneField, node_axis
 
@@ -45,33 +46,31 @@ def awkward_points(count: int) -> torch.Tensor:
     return torch.cat((special, torch.rand(count, 3) * 2.4 - 1.2))
 
 
-def test_released_numbers(parity: Path) -> None:
-    cases = sorted((parity / "generator").glob("case_*.safetensors"))
-    assert cases
-    fields = released_fields(parity / "generator")
-    for path in cases:
-        case = load_file(path)
-        planes, points = case["planes"], case["points"]
-        with torch.no_grad():
-            geometry, texture = fields.features(planes, points)
-            sdf, offset, rgb = fields(planes, points)
-        assert relative(geometry, case["enc_geo"]) < 1e-5
-        assert relative(texture, case["enc_tex"]) < 1e-5
-        assert relative(sdf, case["sdf"]) < 1e-5
-        assert relative(offset, case["deformation"]) < 1e-5
-        assert relative(rgb, case["rgb"]) < 1e-5
-        for index in range(len(planes)):
-            field = TriplaneField(planes[index], fields)
-            assert relative(field.sdf(points[index]), case["sdf"][index]) < 1e-5
-            assert relative(field.offset(points[index]), case["deformation"][index]) < 1e-5
-            assert relative(field.rgb(points[index]), case["rgb"][index]) < 1e-5
-            for key in case:
-                if key.startswith("grid") and key.endswith("_sdf"):
-                    resolution = int(key[4:-4])
-                    assert relative(field.sdf_grid(resolution), case[key][index]) < 1e-5
-                    nodes = torch.arange(resolution**3)
-                    offsets = case[f"grid{resolution}_deformation"][index]
-                    assert relative(field.offset_at(nodes, resolution), offsets) < 1e-5
+@each_file("generator/case_*.safetensors")
+def test_released_numbers(file: Path) -> None:
+    fields = released_fields(file.parent)
+    case = load_file(file)
+    planes, points = case["planes"], case["points"]
+    with torch.no_grad():
+        geometry, texture = fields.features(planes, points)
+        sdf, offset, rgb = fields(planes, points)
+    assert relative(geometry, case["enc_geo"]) < 1e-5
+    assert relative(texture, case["enc_tex"]) < 1e-5
+    assert relative(sdf, case["sdf"]) < 1e-5
+    assert relative(offset, case["deformation"]) < 1e-5
+    assert relative(rgb, case["rgb"]) < 1e-5
+    for index in range(len(planes)):
+        field = TriplaneField(planes[index], fields)
+        assert relative(field.sdf(points[index]), case["sdf"][index]) < 1e-5
+        assert relative(field.offset(points[index]), case["deformation"][index]) < 1e-5
+        assert relative(field.rgb(points[index]), case["rgb"][index]) < 1e-5
+        for key in case:
+            if key.startswith("grid") and key.endswith("_sdf"):
+                resolution = int(key[4:-4])
+                assert relative(field.sdf_grid(resolution), case[key][index]) < 1e-5
+                nodes = torch.arange(resolution**3)
+                offsets = case[f"grid{resolution}_deformation"][index]
+                assert relative(field.offset_at(nodes, resolution), offsets) < 1e-5
 
 
 @pytest.mark.parametrize("activation", ["relu", "silu", "softplus"])
