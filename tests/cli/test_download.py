@@ -58,6 +58,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield empty
 
 
+@pytest.mark.slow
 def test_the_full_model_is_fetched_and_makes_a_mesh(hub: Hub, parity: Path, tmp_path: Path) -> None:
     hub.repos |= released(tmp_path / "base", parity)
     for _ in range(2):

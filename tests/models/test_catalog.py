@@ -38,6 +38,7 @@ def test_the_full_models_own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert find_model("full", on_gpu=False).folder == tmp_path
 
 
+@pytest.mark.slow
 def test_a_released_adapter_beside_its_base_makes_a_mesh(
     parity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

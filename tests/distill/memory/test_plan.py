@@ -11,7 +11,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 
 from tests.helpers import toy
 from tests.helpers.full_size import UNET, VAE
-from tests.teachers.test_offload import BLOCKS, SCENES, embed
+from tests.helpers.offloadable import BLOCKS, SCENES, embed
 from triplaneturbo.distill.memory import estimate
 from triplaneturbo.distill.memory.counting import MemoryCounter
 from triplaneturbo.distill.memory.estimate import ModelSizes
@@ -187,6 +187,7 @@ def _parts_of(savings: MemorySavings, serving: bool = True) -> dict[str, int]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_cannot_fit_is_refused_with_what_would(small_teachers: None) -> None:
     heavy = replace(full_recipe(), batch=8, size=64)
     least = planned(64 * GB, replace(heavy, batch=1), serving=False).total
@@ -217,6 +218,7 @@ def test_the_table_names_each_part(small_teachers: None) -> None:
         assert any(line.startswith(name) for line in lines)
 
 
+@pytest.mark.slow
 def test_the_full_size_fits_24_gb_and_with_a_stated_loss_16() -> None:
     """One prompt, four views of 512^2, K = 4, all three teachers, with a model loaded for generation."""
     settings = replace(full_recipe(), batch=1)
