@@ -266,6 +266,7 @@ def test_meshes_made_side_by_side_stop_when_nobody_waits_for_them(model: Model) 
     assert threading.active_count() == before
 
 
+@pytest.mark.slow
 def test_sketches_show_each_step_and_the_last_is_the_shape(pipeline: Pipeline) -> None:
     request = Request("a red mushroom", seed=3, steps=3, **QUICK)
     *events, made = pipeline.stream(request, sketches="all")

@@ -323,6 +323,7 @@ def test_an_interrupt_while_torch_is_imported_raises_nothing(tmp_path: Path) -> 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize("stage", ["loading", "denoise"])
+@pytest.mark.slow
 def test_an_interrupt_ends_the_process_at_once(tmp_path: Path, stage: str) -> None:
     """Ctrl-C at a terminal, while torch is being imported and between two of fifty steps."""
     import pty

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.distill.corpora.test_prompt_list import write
+from tests.helpers.prompt_files import write
 from tests.helpers.quick import QUICK, load_once
 from triplaneturbo.__main__ import main
 from triplaneturbo.cli import manifest as manifest_module

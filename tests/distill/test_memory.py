@@ -10,8 +10,8 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 
+from tests.helpers.offloadable import SCENES, embed
 from tests.helpers.small_memory import SMALL_SIZES, shrink_teachers
-from tests.teachers.test_offload import SCENES, embed
 from triplaneturbo.distill import memory
 from triplaneturbo.distill.memory import MemoryCounter, MetaTeacher
 from triplaneturbo.distill.student import load_student

@@ -119,6 +119,7 @@ def test_colours_are_asked_where_they_are_wanted(ball: tuple[FieldDecoder, Tenso
     assert rgb[~where].abs().max() == 0
 
 
+@pytest.mark.slow
 def test_planes_learn_two_objects_from_their_teachers() -> None:
     """Scores, renderers and the field learn shapes and colours without a generator."""
     student = toy.student()

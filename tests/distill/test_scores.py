@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.helpers.parity_files import each_file, settings_of
+from tests.helpers.seeded import seeded
 from triplaneturbo.distill.scores import ScoreSettings, direction, draw, score_gradients, shift_timesteps
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.teachers.base import Renderings, SceneBatch
@@ -20,7 +22,6 @@ from triplaneturbo.teachers.closed_form import ClosedFormRGB
 from triplaneturbo.toyworld.training.sizes import make_scheduler
 
 ALPHAS = make_scheduler().alphas_cumprod
-RATIO = 0.1  # shift of RichDreamer; the other teachers use 0
 
 
 class Formula:
@@ -78,10 +79,6 @@ def where(batch: int, views: int) -> SceneBatch:
     return SceneBatch(
         ["x"] * batch, orbit(torch.zeros(batch * views), 0.0, 2.0), views, torch.zeros(batch, 3)
     )
-
-
-def seeded(seed: int = 5) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def transcribed(z: Tensor, teacher: Formula, settings: ScoreSettings) -> Tensor:
@@ -222,11 +219,12 @@ def test_a_single_picture_is_what_the_scores_lead_to(kind: Any) -> None:
     assert (same > 0.999).all()
 
 
-def test_shifts_are_the_public_implementation_s(parity: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = json.loads((parity / "asd" / "report.json").read_text())["t_plus_table"]
-    assert {row["module"] for row in table} == {"rd", "mv", "sd"}
+@each_file("asd/report.json")
+def test_shifts_are_the_public_implementation_s(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, guidance = json.loads(file.read_text())["t_plus_table"], settings_of(file.parent)["guidance_cfg"]
+    assert table
     for row in table:
-        settings = ScoreSettings(shift=RATIO if row["module"] == "rd" else 0.0, low=row["min_step"])
+        settings = ScoreSettings(shift=guidance[f"{row['module']}_plus_ratio"], low=row["min_step"])
         drawn = torch.tensor(row["u"])
         monkeypatch.setattr(torch, "rand", lambda *_, drawn=drawn, **__: drawn)
         assert shift_timesteps(torch.tensor(row["t"]), settings, 999, seeded()).tolist() == row["t_plus"]
@@ -242,21 +240,19 @@ def test_shifts_stay_among_the_timesteps() -> None:
     assert int((later - times).max()) > 700
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
-@pytest.mark.parametrize("name", ["mv", "sd", "rd"])
-def test_released_gradients(parity: Path, name: str, number: int) -> None:
+@each_file("asd/mv_case_*.safetensors", "asd/sd_case_*.safetensors", "asd/rd_case_*.safetensors")
+def test_released_gradients(file: Path) -> None:
     """The released variant, scene by scene: it sums over scenes where ours averages."""
-    case = load_file(parity / "asd" / f"{name}_case_{number}.safetensors")
-    views = 1 if name == "sd" else 4
+    case, name = load_file(file), file.name.partition("_")[0]
+    views = len(case["grad_latents"]) // len(case[f"{name}_t"])
     z, expected, text, free, later = (
         case[
             f"{name}_latents" if key == "z" else key if key == "grad_latents" else f"{name}_{key}"
         ].unflatten(0, (-1, views))
         for key in ("z", "grad_latents", "eps_text", "eps_uncond", "eps_second")
     )
-    settings = ScoreSettings(
-        guidance=float(case["guidance_scale"]), shift=RATIO if name == "rd" else 0.0, clean_weight=True
-    )
+    shift = settings_of(file.parent)["guidance_cfg"][f"{name}_plus_ratio"]
+    settings = ScoreSettings(guidance=float(case["guidance_scale"]), shift=shift, clean_weight=True)
     for i, t in enumerate(case[f"{name}_t"].tolist()):
         teacher = Told(text[i : i + 1], free[i : i + 1], later[i : i + 1])
         teacher.alphas = case["alphas_cumprod"]

@@ -10,16 +10,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.helpers import toy
+from tests.helpers.students import stirred
 from tests.helpers.tiny import tiny_model
 from triplaneturbo.distill.prd import Student
 from triplaneturbo.distill.settings import Tuning
-from triplaneturbo.distill.student import cast_frozen, load_student
+from triplaneturbo.distill.student import load_student
 from triplaneturbo.errors import UserError
-from triplaneturbo.models.adapter import ADAPTER_NAME, adapter_tensors, save_adapter, set_adapter_tensors
+from triplaneturbo.models.adapter import ADAPTER_NAME, adapter_tensors, save_adapter
 from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.models.merged_lora import MergedLora
 from triplaneturbo.models.text_embedding_cache import TextEmbeddingCache
 
 CPU = torch.device("cpu")
@@ -37,22 +36,6 @@ def gradients(student: Student, count: int = 2) -> tuple[Tensor, dict[str, Tenso
     (planes * weights).sum().backward()
     student.folded.unfold()
     return planes.detach(), {n: p.grad for n, p in generator.named_parameters() if p.grad is not None}
-
-
-def stirred(frozen: torch.dtype = torch.float32, checkpointing: bool = False) -> Student:
-    """Create the toy student with a nonzero adapter."""
-    student = toy.student()
-    generator = student.generator
-    draw = torch.Generator().manual_seed(2)
-    tensors = {
-        name: 0.1 * torch.randn(value.shape, generator=draw) if "lora_B" in name else value
-        for name, value in adapter_tensors(generator).items()
-    }
-    set_adapter_tensors(generator, tensors, "test")
-    if frozen != torch.float32:
-        cast_frozen(generator, frozen)
-    generator.recompute(checkpointing)
-    return Student(generator, MergedLora(generator, live=frozen != torch.float32), toy.embed)
 
 
 def apart(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> float:

@@ -91,6 +91,7 @@ def _parts_of(savings: MemorySavings) -> dict[str, int]:
     return memory_parts(SMALL_SIZES, settings, savings, DEVICE, torch.float32)
 
 
+@pytest.mark.slow
 def test_what_cannot_fit_is_refused_with_what_would(small_teachers: None) -> None:
     heavy = replace(full_recipe(), batch=8, size=64)
     least = planned(64 * GB, replace(heavy, batch=1)).total
@@ -123,6 +124,7 @@ def test_the_table_names_each_part(small_teachers: None) -> None:
         assert any(line.startswith(name) for line in lines)
 
 
+@pytest.mark.slow
 def test_the_full_size_fits_24_gb_and_with_a_stated_loss_16() -> None:
     """One prompt, four views of 512^2, K = 4, all three teachers, beside a model loaded for generation."""
     settings = replace(full_recipe(), batch=1)

@@ -53,6 +53,7 @@ def test_an_equal_request_is_not_made_twice(engine: Engine, monkeypatch: pytest.
     assert asked == [["a tall cactus"]]  # the words were embedded once
 
 
+@pytest.mark.slow
 def test_only_the_last_results_are_kept(engine: Engine) -> None:
     for seed in range(KEPT_RESULTS + 1):
         engine.generate("a hat", seed=seed, **QUICK)
@@ -88,6 +89,7 @@ def test_bad_requests_never_join_the_line(engine: Engine) -> None:
     ],
     ids=["python", "cuda", "cpu", "cublas"],
 )
+@pytest.mark.slow
 def test_out_of_memory_says_what_to_do(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -192,6 +194,7 @@ def test_what_was_made_in_a_batch_is_not_remembered_as_made_alone(
     assert engine.generate("a small castle", seed=1, **QUICK).cached
 
 
+@pytest.mark.slow
 def test_two_devices_share_one_line() -> None:
     """Two workers on the CPU stand for two GPUs: both generate the same meshes."""
     with Engine("small", "cpu,cpu") as two, Engine("small", "cpu") as one:

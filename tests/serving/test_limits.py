@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from tests.helpers.clients import LOCAL, STRANGERS, Clock
 from triplaneturbo.errors import QueueFullError, UserError
 from triplaneturbo.request import Request
 from triplaneturbo.serving.limits import (
@@ -18,15 +19,6 @@ from triplaneturbo.serving.limits import (
     RateLimitError,
     is_loopback,
 )
-
-STRANGERS, LOCAL = "0.0.0.0", "127.0.0.1"
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ import pytest
 
 gr = pytest.importorskip("gradio")
 
+from tests.helpers.html_reader import NASTY, Reader  # noqa: E402
 from tests.helpers.pace import until  # noqa: E402
 from tests.helpers.quick import make_small  # noqa: E402
 from tests.helpers.visitor import API, Visitor, api_client  # noqa: E402
-from tests.ui.test_panels import NASTY, Reader  # noqa: E402
 from triplaneturbo.models.catalog import ROOT  # noqa: E402
 from triplaneturbo.request import Request  # noqa: E402
 from triplaneturbo.serving.admin import Admin  # noqa: E402
@@ -366,6 +366,7 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
 
 
+@pytest.mark.slow
 def test_prompts_are_text_in_whatever_the_page_shows_of_them(
     page: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ def generator(parity: Path) -> TriplaneGenerator:
     return TriplaneGenerator(unet, vae, DDIMScheduler(**SCHEDULER), GeneratorConfig())
 
 
+@pytest.mark.slow
 def test_each_gives_a_gradient_on_what_it_reads(files: dict[str, Path], generator: TriplaneGenerator) -> None:
     width = generator.unet.config.cross_attention_dim
 
