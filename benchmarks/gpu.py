@@ -44,7 +44,8 @@ from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.models.weights import Model, load_model
 from triplaneturbo.pipeline import Pipeline, Result
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.render.rasterizer import Raster, rasterize, rasterizer
+from triplaneturbo.render.rasterizer import rasterize, rasterizer
+from triplaneturbo.render.rasterizers.base import Fragments
 from triplaneturbo.representations.triplane import TriplaneField
 from triplaneturbo.request import Request
 from triplaneturbo.utils.devices import (
@@ -259,7 +260,7 @@ def benchmark_rasterizers(subject: Subject, shape: TriplaneField, device: torch.
     surface = extract(shape, subject.request.resolution)
     size = subject.picture
     print(f"\nfour views of {len(surface.faces)} faces, {size}^2")
-    drawn: list[Raster] = []
+    drawn: list[Fragments] = []
     for place in (torch.device("cpu"), device):
         vertices, faces = surface.vertices.to(place), surface.faces.to(place)
         cameras = orbit([0.0, 90.0, 180.0, 270.0], 20, 2).to(place)

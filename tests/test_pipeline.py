@@ -302,20 +302,21 @@ def test_a_step_without_a_surface_has_no_sketch(pipeline: Pipeline, monkeypatch:
 def test_a_variation_goes_from_one_seed_s_noise_to_the_other_s(pipeline: Pipeline) -> None:
     def noise(**settings: Any) -> torch.Tensor:
         found = []
-        denoise = pipeline.model.generator.denoise
-        with patch.object(
-            pipeline.model.generator,
-            "denoise",
-            lambda noise, *rest: found.append(noise) or denoise(noise, *rest),
-        ):
+        denoise = pipeline_module.denoise_steps
+
+        def recorded(scheduler: Any, predict: Any, noise: torch.Tensor, steps: int) -> Iterator[torch.Tensor]:
+            found.append(noise)
+            return denoise(scheduler, predict, noise, steps)
+
+        with patch.object(pipeline_module, "denoise_steps", recorded):
             pipeline("a cup", seed=1, **settings, **QUICK)
         return found[0]
 
     own, other = noise(), noise(variation=1, variation_seed=2)
-    with patch.object(pipeline.model.generator, "denoise", side_effect=ZeroDivisionError) as denoise:
+    with patch.object(pipeline_module, "denoise_steps", side_effect=ZeroDivisionError) as denoise:
         with pytest.raises(ZeroDivisionError):
             pipeline("a cup", seed=2, **QUICK)
-        torch.testing.assert_close(other, denoise.call_args.args[0])
+        torch.testing.assert_close(other, denoise.call_args.args[2])
     near, far = noise(variation=0.1, variation_seed=2), noise(variation=0.7, variation_seed=2)
     apart = [(one - own).norm() / own.norm() for one in (near, far, other)]
     assert apart == sorted(apart)

@@ -36,8 +36,10 @@ from triplaneturbo.mesh.processing.smooth import smooth
 from triplaneturbo.mesh.processing.watertight import watertight
 from triplaneturbo.mesh.texture import bake, paint
 from triplaneturbo.mesh.uv.unwrap import TEXTURE_SIZES, unwrap
+from triplaneturbo.models.backends.registry import find_backend
 from triplaneturbo.models.catalog import ModelFiles, base_or_default, find_model
 from triplaneturbo.models.convert import convert_if_needed
+from triplaneturbo.models.schedule import denoise_steps
 from triplaneturbo.models.triplane_generator import TriplaneGenerator as Denoiser
 from triplaneturbo.models.weights import Model, load_model, save_model
 from triplaneturbo.representations.triplane import TriplaneField
@@ -137,10 +139,17 @@ class Pipeline:
         low_memory: decode the planes one by one, which is slightly slower and gives the same mesh.
         together: denoise several requests in one batch and create their meshes in parallel threads. None: on
             CUDA devices only, since a single request saturates a CPU.
+        backend: name of the inference backend that runs the networks: a key of `backends.registry.BACKENDS`.
+
+    Raises:
+        UserError: the backend is unknown.
     """
 
-    def __init__(self, model: Model, low_memory: bool = False, together: bool | None = None) -> None:
+    def __init__(
+        self, model: Model, low_memory: bool = False, together: bool | None = None, backend: str = "torch"
+    ) -> None:
         self.model = model
+        self.backend = find_backend(backend)(model)
         self.low_memory = low_memory
         self.together = model.generator.device.type == "cuda" if together is None else together
 
@@ -168,6 +177,7 @@ class Pipeline:
         precision: str = "auto",
         base: str | os.PathLike[str] | None = None,
         low_memory: bool = False,
+        backend: str = "torch",
     ) -> Pipeline:
         """Load a model by name and return its pipeline.
 
@@ -178,14 +188,15 @@ class Pipeline:
             precision: "auto", "float32", "float16" or "bfloat16".
             base: folder of Stable Diffusion 2.1-base, for a model without its own; None: the one that
                 TRIPLANETURBO_BASE names, or the hub's.
-            low_memory: see `Pipeline`.
+            low_memory, backend: see `Pipeline`.
 
         Warns:
             UserWarning: for "auto", the full model is unavailable and the small one is used.
 
         Raises:
-            UserError: the model, device or precision is unavailable, or memory is too short.
+            UserError: the model, device, precision or backend is unavailable, or memory is too short.
         """
+        find_backend(backend)  # before the model is loaded
         name, base = os.fspath(name), None if base is None else os.fspath(base)
         place = choose_device(device).device
         if place.type == "cuda":
@@ -200,7 +211,7 @@ class Pipeline:
             model = _load(found, place, precision)
         if found.notice:
             warnings.warn(found.notice, stacklevel=2)
-        return cls(model, low_memory)
+        return cls(model, low_memory, backend=backend)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Write the model as a folder that `from_pretrained` reads, with its base; returns the folder.
@@ -236,7 +247,7 @@ class Pipeline:
 
     def embed(self, prompt: str) -> Tensor:
         """Return the text embedding of a prompt [1, 77, D]."""
-        return self.model.text.embed([prompt])
+        return self.backend.embed([prompt])
 
     def stream(
         self,
@@ -310,7 +321,12 @@ class Pipeline:
         shown = {"none": (), "first": (1,), "last": (steps,), "all": range(1, steps + 1)}[sketches]
         if len(group) > 1:
             shown = ()
-        for step, estimate in enumerate(generator.denoise(noise, text_embeds, group[0].steps), 1):
+
+        def predict(noisy: Tensor, time: Tensor) -> Tensor:
+            return self.backend.predict(noisy, time, text_embeds)
+
+        estimates = denoise_steps(generator.scheduler, predict, noise, steps)
+        for step, estimate in enumerate(estimates, 1):
             if step in shown and step < steps:
                 yield clock.step(estimate[0], self._sketch(self._field(estimate[0], frugal)))
             else:
@@ -335,8 +351,8 @@ class Pipeline:
 
     def _field(self, latents: Tensor, frugal: bool) -> TriplaneField:
         """Decode the latents of one prompt [6, 4, h, h] to a field."""
-        generator = self.model.generator
-        return generator.field(generator.decode(latents[None], frugal or self.low_memory)[0])
+        planes = self.backend.decode(latents[None], frugal or self.low_memory)  # [1, 6, C, H, W]
+        return self.model.generator.field(planes[0])
 
     def _sketch(self, field: TriplaneField) -> Mesh | None:
         """Extract a coarse mesh with vertex colours; None if there is no surface."""

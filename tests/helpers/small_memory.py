@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.teachers.test_offload import BLOCKS
+from tests.helpers.offloadable import BLOCKS
 from triplaneturbo.distill import memory
 from triplaneturbo.distill.memory import ModelSizes
 from triplaneturbo.models.catalog import SMALL
