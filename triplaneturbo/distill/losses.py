@@ -80,8 +80,11 @@ def rendering_loss(
             low=int(now(settings.low)),
             high=settings.high,
             weight=teacher_settings.weight / teacher_settings.share,
+            weighting=teacher_settings.weighting,
             clean_weight=teacher_settings.clean_weight,
             sum_scenes=teacher_settings.sum_scenes,
+            stride=teacher_settings.stride,
+            interval=teacher_settings.interval,
         )
         critic = critics.get(teacher.name) if critics else None
         with on_device(teacher):

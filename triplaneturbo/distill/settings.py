@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from triplaneturbo.distill.optimizer import OptimizerName
-from triplaneturbo.distill.scores import Kind
+from triplaneturbo.distill.scores import Kind, Weighting
 from triplaneturbo.models.config import GeneratorConfig
 
 Tuning = Literal["peta", "lora", "full"]
@@ -25,7 +25,7 @@ class TeacherSettings:
         shift: ASD's eta.
         renderings: which renderings it scores: "volume", "surface" or both.
         share: fraction of the steps at which it is evaluated; its gradients are divided by this share.
-        clean_weight, sum_scenes: see `ScoreSettings`.
+        weighting, clean_weight, sum_scenes, stride, interval: see `ScoreSettings`.
     """
 
     kind: Kind = "asd"
@@ -34,8 +34,11 @@ class TeacherSettings:
     shift: float = 0.1
     renderings: tuple[str, ...] = ("volume", "surface")
     share: float = 1.0
+    weighting: Weighting = "dmd"
     clean_weight: bool = False
     sum_scenes: bool = False
+    stride: int = 200
+    interval: int = 50
 
 
 @dataclass(frozen=True)
