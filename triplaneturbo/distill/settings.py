@@ -64,7 +64,7 @@ class Settings:
         color_shrink: factor on the gradient of colours in the volume rendering.
         shape_shrink: factor on the gradient of the shape through the surface's normals and depths; 0 to omit
             these.
-        eikonal, sparsity: weights of the regularizers.
+        eikonal, sparsity: weights of the volume rendering's regularizers.
         tuning: "peta" (per-plane adapters), "lora" (shared by all planes) or "full" (the whole base).
         rank: rank of all adapters; None for the model's own ranks.
         critic_rank, critic_rate: rank and learning rate of the critics of "vsd".
