@@ -229,8 +229,8 @@ def surface_geometry(
 
     Both are differentiable in the grid and in the vertices extracted from it. Depth is that of the triangle's
     plane. Normals are unit SDF gradients at the grid nodes, interpolated at the hit point (moved back by the
-    deformation), instead of vertex normals: both renderings then agree, and the gradient needs no sum over a vertex's faces, whose order is
-    not deterministic on a GPU.
+    deformation), instead of vertex normals: both renderings then agree, and the gradient needs no sum over a
+    vertex's faces, whose order is not deterministic on a GPU.
 
     Args:
         lattice: SDF grid [R, R, R] over [-half, half]^3.

@@ -10,8 +10,9 @@ The first is the teacher's prediction with guidance; the second is
     ism   the unconditional prediction at an earlier t - interval, on the path of DDIM inversion, which
           replaces random noise (LucidDreamer, arXiv 2311.11284)
 
-and w is the weight of DMD (arXiv 2311.18828) or, with the weighting "level", 1 (LucidDreamer's). docs/teachers.md, "Score distillation",
-describes the released code of ASD; its differences from the paper are options here.
+and w is the weight of DMD (arXiv 2311.18828) or, with the weighting "level", 1 (as in LucidDreamer).
+docs/teachers.md, "Score distillation", describes the released code of ASD; its differences from the paper are
+options here.
 """
 
 from __future__ import annotations

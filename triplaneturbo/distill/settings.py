@@ -64,7 +64,9 @@ class Settings:
         color_shrink: factor on the gradient of colours in the volume rendering.
         shape_shrink: factor on the gradient of the shape through the surface's normals and depths; 0 to omit
             these.
-        eikonal, sparsity: weights of the volume rendering's regularizers.
+        train_offsets: train the MLP of the grid offsets, whose gradient comes from the surface's normals and
+            depths.
+        eikonal, sparsity: weights of the volume rendering's regularizers, which are means over scenes.
         tuning: "peta" (per-plane adapters), "lora" (shared by all planes) or "full" (the whole base).
         rank: rank of all adapters; None for the model's own ranks.
         critic_rank, critic_rate: rank and learning rate of the critics of "vsd".
@@ -94,6 +96,7 @@ class Settings:
     high: int = 980
     color_shrink: Schedule = (1.0, 0.01)
     shape_shrink: float = 0.001
+    train_offsets: bool = False
     eikonal: Schedule = (1.0, 0.0)
     sparsity: Schedule = (1.0, 0.0)
     average: float = 0.995
