@@ -39,10 +39,15 @@ class Formula:
     def condition(self, seen: Renderings, scenes: SceneBatch) -> float:
         return 0.4
 
+    def unconditional(self, condition: float) -> None:
+        return None
+
     def predict(
         self, noisy: Tensor, times: Tensor, condition: Any, guided: bool
     ) -> tuple[Tensor, Tensor | None]:
         self.calls.append((times.tolist(), guided))
+        if condition is None:
+            return torch.sin(noisy), None
         phase = times.view(-1, *[1] * (noisy.ndim - 1)) / 1000
         return torch.tanh(noisy * condition + phase), torch.sin(noisy) if guided else None
 
@@ -67,6 +72,9 @@ class Told:
         return seen.rgb
 
     def condition(self, seen: Renderings, scenes: SceneBatch) -> None:
+        return None
+
+    def unconditional(self, condition: None) -> None:
         return None
 
     def predict(
@@ -160,13 +168,19 @@ def test_gradients_are_means_over_scenes_and_views_times_the_weight() -> None:
     torch.testing.assert_close(summed.by_field["rgb"], actual.by_field["rgb"] * 3)
 
 
-def test_ism_follows_the_path_of_inversion() -> None:
+@pytest.mark.parametrize("weighting", ["dmd", "level"])
+def test_ism_follows_the_path_of_inversion(weighting: Any) -> None:
     """Against image-by-image inversion in float64."""
-    settings = ScoreSettings("ism", guidance=7.5, low=30, high=900, stride=150, interval=60)
+    settings = ScoreSettings(
+        "ism", guidance=7.5, low=30, high=900, stride=150, interval=60, weighting=weighting
+    )
     z = torch.randn(4, 2, 3, 4, 4)
     draws = draw(z, settings, 999, seeded())
     draws = replace(draws, times=torch.tensor([40, 350, 360, 861]))  # no step, some, one that just fits
-    actual, _ = direction(Formula(), z, 0.4, settings, draws)
+    teacher = Formula()
+    actual, _ = direction(teacher, z, 0.4, settings, draws)
+    # Inversion needs the unconditional prediction alone; only the last step is guided.
+    assert [guided for _, guided in teacher.calls] == [False] * (len(teacher.calls) - 1) + [True]
     for b, t in enumerate(draws.times.tolist()):
         turn = max(t - 60, 0)
         stops = [*range(150, turn, 150), turn] if turn else []
@@ -182,7 +196,7 @@ def test_ism_follows_the_path_of_inversion() -> None:
             noisy = alpha * clean + sigma * noise
             first = torch.sin(noisy) + 7.5 * (torch.tanh(noisy * 0.4 + t / 1000) - torch.sin(noisy))
             w = (z[b, v] - (noisy - sigma * first) / alpha).abs().mean()
-            g = sigma / alpha * (first - noise) / (w + 0.1)
+            g = sigma / alpha * (first - noise) / (w + 0.1 if weighting == "dmd" else 1)
             torch.testing.assert_close(actual[b, v].double(), g, rtol=2e-4, atol=2e-5)
 
 

@@ -136,6 +136,12 @@ def test_other_ranks_begin_anew(model: Path) -> None:
     assert float(offset[-1].weight.abs().max()) == 0
 
 
+def test_offsets_learn_where_the_settings_say_so(model: Path) -> None:
+    for trained in (False, True):
+        generator = load_student(model, None, CPU, train_offsets=trained).generator
+        assert {p.requires_grad for p in generator.heads["default"].fields.offset.parameters()} == {trained}
+
+
 def test_another_adapter_to_begin_with(tmp_path: Path) -> None:
     generator = load_student(SMALL, None, CPU).generator
     with torch.no_grad():

@@ -56,9 +56,11 @@ def asked(asking: MultiView, case: dict[str, Tensor]) -> Tensor:
     with torch.no_grad():
         alone, none = asking.predict(noisy, case["t"][::VIEWS], condition, False)
         text, free = asking.predict(noisy, case["t"][::VIEWS], condition, True)
+        negative, _ = asking.predict(noisy, case["t"][::VIEWS], asking.unconditional(condition), False)
     assert none is None
     assert free is not None
     torch.testing.assert_close(text, alone, atol=2e-5, rtol=0)
+    torch.testing.assert_close(free, negative, atol=2e-5, rtol=0)
     return alone.flatten(0, 1)
 
 

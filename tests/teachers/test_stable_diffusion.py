@@ -72,6 +72,8 @@ def test_guidance_asks_once_for_both() -> None:
             assert actual is not None
             expected, _ = teacher.predict(noisy, times, (alone, empty), False)
             torch.testing.assert_close(actual, expected)
+        unconditional, _ = teacher.predict(noisy, times, teacher.unconditional((text, empty)), False)
+        torch.testing.assert_close(unconditional, both[1])
 
 
 def test_velocities_become_noise() -> None:

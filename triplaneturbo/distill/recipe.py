@@ -18,6 +18,8 @@ def full_recipe(iterations: int = 15_000, released: bool = False, device: str = 
             still at least what RichDreamer (32^2) and MVDream (256^2) read.
     """
     end = 0.75 if released else 1.0
+    batch = 2
+    regularizer = batch if released else 1.0  # the released code sums over scenes
 
     def truncated(span: Schedule) -> Schedule:
         return span[0], span[0] + (span[1] - span[0]) * end
@@ -28,7 +30,7 @@ def full_recipe(iterations: int = 15_000, released: bool = False, device: str = 
     sd = 7.5 if released else 5.0
     return Settings(
         iterations=iterations,
-        batch=2,
+        batch=batch,
         steps=4,
         rate=2e-4,
         optimizer="adan",
@@ -44,6 +46,7 @@ def full_recipe(iterations: int = 15_000, released: bool = False, device: str = 
         low=truncated((500.0, 20.0)),
         high=980,
         color_shrink=truncated((1.0, 0.01)),
-        eikonal=truncated((1.0, 0.0)),
-        sparsity=truncated((1.0, 0.0)),
+        train_offsets=True,
+        eikonal=truncated((regularizer, 0.0)),
+        sparsity=truncated((regularizer, 0.0)),
     )

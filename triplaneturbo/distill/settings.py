@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from triplaneturbo.distill.optimizer import OptimizerName
-from triplaneturbo.distill.scores import Kind
+from triplaneturbo.distill.scores import Kind, Weighting
 from triplaneturbo.models.config import GeneratorConfig
 
 Tuning = Literal["peta", "lora", "full"]
@@ -25,7 +25,7 @@ class TeacherSettings:
         shift: ASD's eta.
         renderings: which renderings it scores: "volume", "surface" or both.
         share: fraction of the steps at which it is evaluated; its gradients are divided by this share.
-        clean_weight, sum_scenes: see `ScoreSettings`.
+        weighting, clean_weight, sum_scenes, stride, interval: see `ScoreSettings`.
     """
 
     kind: Kind = "asd"
@@ -34,8 +34,11 @@ class TeacherSettings:
     shift: float = 0.1
     renderings: tuple[str, ...] = ("volume", "surface")
     share: float = 1.0
+    weighting: Weighting = "dmd"
     clean_weight: bool = False
     sum_scenes: bool = False
+    stride: int = 200
+    interval: int = 50
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,9 @@ class Settings:
         color_shrink: factor on the gradient of colours in the volume rendering.
         shape_shrink: factor on the gradient of the shape through the surface's normals and depths; 0 to omit
             these.
-        eikonal, sparsity: weights of the regularizers.
+        train_offsets: train the MLP of the grid offsets, whose gradient comes from the surface's normals and
+            depths.
+        eikonal, sparsity: weights of the volume rendering's regularizers, which are means over scenes.
         tuning: "peta" (per-plane adapters), "lora" (shared by all planes) or "full" (the whole base).
         rank: rank of all adapters; None for the model's own ranks.
         critic_rank, critic_rate: rank and learning rate of the critics of "vsd".
@@ -91,6 +96,7 @@ class Settings:
     high: int = 980
     color_shrink: Schedule = (1.0, 0.01)
     shape_shrink: float = 0.001
+    train_offsets: bool = False
     eikonal: Schedule = (1.0, 0.0)
     sparsity: Schedule = (1.0, 0.0)
     average: float = 0.995

@@ -38,6 +38,7 @@ def load_student(
     checkpointing: bool = False,
     text_on_cpu: bool = False,
     config: GeneratorConfig | None = None,
+    train_offsets: bool = False,
 ) -> Student:
     """Load a model for training.
 
@@ -56,6 +57,7 @@ def load_student(
         checkpointing: gradient checkpointing; see `TriplaneGenerator.recompute`.
         text_on_cpu: keep the text encoder on the CPU.
         config: configuration with other adapter ranks; None for the model's own.
+        train_offsets: train the MLP of the grid offsets; see `Settings.train_offsets`.
 
     Raises:
         UserError: if a part is missing, broken or incompatible.
@@ -74,7 +76,7 @@ def load_student(
     text = load_text(base or folder, None if trained else own.untrained_seed)
     return around(
         generator, text, device, frozen=frozen, tuning=tuning, checkpointing=checkpointing,
-        text_on_cpu=text_on_cpu,
+        text_on_cpu=text_on_cpu, train_offsets=train_offsets,
     )  # fmt: skip
 
 
@@ -87,13 +89,13 @@ def around(
     tuning: Tuning = "peta",
     checkpointing: bool = False,
     text_on_cpu: bool = False,
+    train_offsets: bool = False,
 ) -> Student:
     """Prepare a generator and a text encoder for training on `device`; see `load_student`."""
     if tuning == "full":
         unfreeze_base(generator)
-    # Renderings use the undeformed grid, so the offset head gets no gradient.
     for head in generator.heads.values():
-        head.fields.offset.requires_grad_(False)
+        head.fields.offset.requires_grad_(train_offsets)
     use_contiguous_groupnorm(generator)
     if device.type == "cpu":
         # Its backward pass is faster than that of fused attention on a CPU.

@@ -78,21 +78,22 @@ def check_fit(run_config: FinetuneConfig, world: bool, model: str) -> None:
 
 def make_student(
     run_config: FinetuneConfig, model_files: ModelFiles, config: GeneratorConfig, context: DistributedContext,
-    frozen: torch.dtype, *, checkpointing: bool = False, text_on_cpu: bool = False,
+    settings: Settings, frozen: torch.dtype, *, checkpointing: bool = False, text_on_cpu: bool = False,
 ) -> Student:  # fmt: skip
     """Load the student at the start of a run.
 
     Args:
+        settings: the resolved settings of the run.
         frozen: dtype of frozen weights.
         checkpointing, text_on_cpu: see `load_student`.
     """
     start = adapter(run_config.start) if run_config.start else None
-    adapted_config = resolve_settings(Settings(), run_config, config, start).fitted(config)
     with torch.random.fork_rng(devices=[]):  # new adapters are initialized from torch's global generator
         torch.manual_seed(run_config.seed)
         student = load_student(
             model_files.folder, model_files.base, context.device, frozen=frozen, tuning=run_config.tuning,  # type: ignore[arg-type]
-            adapter=start, checkpointing=checkpointing, text_on_cpu=text_on_cpu, config=adapted_config,
+            adapter=start, checkpointing=checkpointing, text_on_cpu=text_on_cpu,
+            config=settings.fitted(config), train_offsets=settings.train_offsets,
         )  # fmt: skip
     if not run_config.embeddings:
         return student

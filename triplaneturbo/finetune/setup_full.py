@@ -81,6 +81,7 @@ def load_parts(
         model_files,
         config,
         context,
+        settings,
         plan.frozen,
         checkpointing=savings.checkpointing,
         text_on_cpu=savings.texts,

@@ -81,6 +81,14 @@ class _ClosedForm:
         unused = torch.Generator()
         return torch.stack([self.encode(one, scenes, unused).flatten(1) for one in instances], 1)
 
+    def unconditional(self, condition: ReferenceImages) -> ReferenceImages:
+        """See `Teacher.unconditional`.
+
+        Raises:
+            ValueError: if the teacher has no world captions.
+        """
+        return ReferenceImages(_world(condition), condition.world)
+
     def predict(
         self, noisy: Tensor, times: Tensor, condition: ReferenceImages, guided: bool
     ) -> tuple[Tensor, Tensor | None]:
@@ -94,10 +102,14 @@ class _ClosedForm:
         with_caption = (noisy - alpha * mean) / sigma
         if not guided:
             return with_caption, None
-        if condition.world is None:
-            raise ValueError("guidance needs the captions of the world: pass `world`")
-        mean = posterior_mean(noisy, alpha, sigma, condition.world)
+        mean = posterior_mean(noisy, alpha, sigma, _world(condition))
         return with_caption, (noisy - alpha * mean) / sigma
+
+
+def _world(condition: ReferenceImages) -> Tensor:
+    if condition.world is None:
+        raise ValueError("guidance needs the captions of the world: pass `world`")
+    return condition.world
 
 
 class ClosedFormRGB(_ClosedForm):

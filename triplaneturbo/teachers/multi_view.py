@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
@@ -84,6 +84,10 @@ class MultiView:
             raise ValueError(f"{self.name} needs {VIEWS} views per scene, not {scenes.views}")
         cameras = self._cameras(scenes.cameras).unflatten(0, (-1, VIEWS))
         return Condition(self.embed(scenes.prompts), self.embed([self.negative]), cameras)
+
+    def unconditional(self, condition: Condition) -> Condition:
+        """See `Teacher.unconditional`: the negative prompt, from the same cameras."""
+        return replace(condition, text=condition.negative.expand_as(condition.text))
 
     def predict(
         self, noisy: Tensor, times: Tensor, condition: Condition, guided: bool

@@ -105,6 +105,10 @@ class StableDiffusion:
         text = self.embed(scenes.prompts)
         return text, self.embed([""]).expand_as(text)
 
+    def unconditional(self, condition: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """See `Teacher.unconditional`: the empty prompt."""
+        return condition[1], condition[1]
+
     def predict(
         self, noisy: Tensor, times: Tensor, condition: tuple[Tensor, Tensor], guided: bool
     ) -> tuple[Tensor, Tensor | None]:
