@@ -1,0 +1,162 @@
+"""Judges: CLIP models that embed the views and the prompts of an evaluation.
+
+A judge is named by the user as `toyworld`, as a folder, or as NAME/TAG of open_clip. `find_judge` resolves
+the name to files and a key without loading them, so that finished embeddings need no model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import open_clip
+import torch
+from torch import Tensor
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.evaluate import clip
+from triplaneturbo.evaluate.open_clip_judge import CONFIG_NAME, OpenClipJudge, read_config, weights_file
+from triplaneturbo.evaluate.store import digest, file_digest
+from triplaneturbo.evaluate.toyworld_judge import BACKGROUND, ToyworldJudge
+from triplaneturbo.models.catalog import DATA, SMALL
+from triplaneturbo.models.hub import Release, Source, cache_folder, fetch
+from triplaneturbo.request import shown
+
+TOYWORLD = "toyworld"
+RANDOM_TAG = "random"  # NAME/random: an architecture of open_clip with random weights
+CLIP_FOLDER = DATA / "checkpoints" / "clip"  # NAME-TAG/ in it is searched before the hub
+_HUB_FILES = (
+    (CONFIG_NAME,),
+    ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"),
+)
+
+
+class Judge(Protocol):
+    """A loaded CLIP model."""
+
+    def embed_images(self, images: np.ndarray) -> Tensor:
+        """Return unit embeddings [N, E] on the CPU of images uint8 [N, H, W, 3]."""
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Return unit embeddings [M, E] on the CPU."""
+
+
+@dataclass(frozen=True)
+class JudgeFiles:
+    """A judge that is not loaded yet.
+
+    Attributes:
+        name: as shown in tables.
+        key: hash of everything that determines its embeddings.
+        trained: False if its weights are random.
+        config: open_clip's model configuration; None for the toy world's judge.
+        folder: its folder; None for a random model.
+        background: the background that it needs; None: the protocol's.
+        takes_prefix: whether prompts get the protocol's prefix.
+    """
+
+    name: str
+    key: str
+    trained: bool
+    config: dict[str, Any] | None
+    folder: Path | None
+    background: tuple[int, int, int] | None = None
+    takes_prefix: bool = True
+
+    def load(self, device: torch.device) -> Judge:
+        """Load the model.
+
+        Raises:
+            UserError: a file is invalid, or the weights belong to another architecture.
+        """
+        if self.config is None:
+            assert self.folder is not None
+            return ToyworldJudge(self.folder, device)
+        weights = self.folder if self.trained else None
+        return OpenClipJudge(self.name, self.config, weights, device)
+
+    def deviation(self, prescribed: Sequence[str]) -> str:
+        """Return a sentence if this is none of the models that a protocol prescribes, otherwise ""."""
+        wanted = [open_clip.get_model_config(name.partition("/")[0]) for name in prescribed]
+        if self.name in prescribed or (self.config and self.config.get("model_cfg") in wanted):
+            return ""
+        return (
+            f"{self.name} is not the CLIP of this protocol ({', '.join(prescribed)}): its figures cannot be"
+            " compared with the quoted ones."
+        )
+
+
+def find_judge(name: str) -> JudgeFiles:
+    """Find a judge by name, downloading its files if they are neither local nor cached.
+
+    Args:
+        name: "toyworld"; a folder with open_clip's configuration and weights, or with a CLIP saved by
+            `clip.Clip`; NAME/TAG of open_clip, whose files are searched in `CLIP_FOLDER`/NAME-TAG and then on
+            the hub; or NAME/random for random weights.
+
+    Raises:
+        UserError: the name is unknown, or files are missing and cannot be downloaded.
+    """
+    if name == TOYWORLD:
+        return _toyworld(SMALL / "clip", TOYWORLD)
+    folder = Path(name).expanduser()
+    if os.path.isdir(folder):
+        if (folder / clip.CONFIG_NAME).is_file():
+            return _toyworld(folder, folder.resolve().name)
+        return _of_folder(folder, folder.resolve().name)
+    model, slash, tag = name.partition("/")
+    if not slash or not model or model not in open_clip.list_models():
+        raise UserError(
+            f"There is no CLIP {shown(name)}; use toyworld, a folder, or a model of open_clip such as"
+            " ViT-B-32/openai."
+        )
+    if tag == RANDOM_TAG:
+        config = {"model_cfg": open_clip.get_model_config(model), "untrained_seed": 0}
+        return JudgeFiles(name, digest(name=name), False, config, None)
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if tag not in tags:
+        raise UserError(f"{model} has no weights {shown(tag)}; use one of {', '.join(tags)}.")
+    local = CLIP_FOLDER / f"{model}-{tag}"
+    return _of_folder(local if local.is_dir() else _from_hub(model, tag, local), name)
+
+
+def _toyworld(folder: Path, name: str) -> JudgeFiles:
+    key = digest(config=_digest_of(folder / clip.CONFIG_NAME), weights=_digest_of(folder / clip.WEIGHTS_NAME))
+    return JudgeFiles(name, key, True, None, folder, BACKGROUND, takes_prefix=False)
+
+
+def _of_folder(folder: Path, name: str) -> JudgeFiles:
+    config = read_config(folder)
+    trained = config.get("untrained_seed") is None
+    weights = _digest_of(weights_file(folder)) if trained else ""
+    return JudgeFiles(name, digest(config=config, weights=weights), trained, config, folder)
+
+
+def _from_hub(model: str, tag: str, local: Path) -> Path:
+    repository = open_clip.get_pretrained_cfg(model, tag).get("hf_hub", "").strip("/")
+    advice = f"put its {CONFIG_NAME} and weights into {local}"
+    if repository.count("/") != 1:
+        raise UserError(f"{model}/{tag} is not on the hub; {advice}.")
+    try:
+        return fetch(Release(f"The CLIP {model}/{tag}", (Source(repository),), _HUB_FILES))
+    except UserError as error:
+        raise UserError(
+            f"{str(error).rstrip('.')}; {advice}, or use --clip (searched there and in {cache_folder()})."
+        ) from None
+
+
+def _digest_of(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(f"File not found: {path}; restore the CLIP's folder.")
+    return file_digest(path)
+
+
+def describe(files: JudgeFiles) -> dict[str, Any]:
+    """Return what results record about a judge."""
+    model = json.loads(json.dumps(files.config))["model_cfg"] if files.config else None
+    return {"name": files.name, "key": files.key, "trained": files.trained, "model": model}
