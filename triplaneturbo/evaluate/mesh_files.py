@@ -55,18 +55,18 @@ def match_files(folder: Path, prompts: Sequence[str]) -> tuple[dict[str, Path], 
                 f'The prompts "{other}" and "{prompt}" have the same file name; remove one of them.'
             )
     found: dict[str, Path] = {}
-    unmatched = []
+    unmatched: list[Path] = []
     for path in files:
         own_name = path.stem.casefold() not in _ONLY_FILE_STEMS or path.parent == folder
-        prompt = by_name.get(normalized(path.stem if own_name else path.parent.name))
-        if prompt is None and path.parent != folder:
-            prompt = by_name.get(normalized(path.parent.name))
-        if prompt is None:
+        owner = by_name.get(normalized(path.stem)) if own_name else None
+        if owner is None and path.parent != folder:
+            owner = by_name.get(normalized(path.parent.name))
+        if owner is None:
             unmatched.append(path)
-        elif prompt in found:
-            raise UserError(f'Both {found[prompt]} and {path} belong to "{prompt}"; remove one of them.')
+        elif owner in found:
+            raise UserError(f'Both {found[owner]} and {path} belong to "{owner}"; remove one of them.')
         else:
-            found[prompt] = path
+            found[owner] = path
     if not found:
         raise UserError(
             f"No mesh in {folder} is named after a prompt: {files[0].name}, for example, is none; rename the"
