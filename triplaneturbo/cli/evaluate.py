@@ -96,11 +96,12 @@ def run(arguments: argparse.Namespace) -> int:
     device = shard.device(arguments.device)
     judge_device = choose_device(device).device
     evaluation = Evaluation(Path(arguments.to).expanduser(), protocol, gallery)
-    judges = [find_judge(name) for name in dict.fromkeys(arguments.clip or protocol.clips)]
+    evaluation.check()
     if arguments.meshes is not None:
         method: Method = _mesh_folder(arguments, prompts, gallery)
     else:
         method = _generated(arguments, evaluation.meshes, prompts, seeds, device)
+    judges = [find_judge(name) for name in dict.fromkeys(arguments.clip or protocol.clips)]
     evaluation.claim()
     progress = _Progress(arguments.quiet)
     with announced_on_stderr(arguments.quiet):

@@ -69,25 +69,43 @@ class Evaluation:
         """Return the embeddings by a judge."""
         return Embeddings(self.folder / "embeddings", judge, self.protocol, self.views, device)
 
-    def claim(self) -> None:
-        """Record protocol and prompts in the folder, or check that they are those recorded.
+    def check(self) -> bool:
+        """Return whether the folder holds this evaluation already.
 
         Raises:
-            UserError: the folder holds another evaluation, or cannot be written.
+            UserError: it holds another evaluation.
         """
-        path = self.folder / "evaluation.json"
-        protocol = {key: asdict(self.protocol)[key] for key in ("name", "views", "prefix", "background")}
-        own = json.loads(json.dumps({"protocol": protocol, "prompts": self.gallery}))
         try:
-            other = json.loads(path.read_text(encoding="utf-8"))
+            other = json.loads(self._record.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            write_whole(path, (json.dumps(own, indent=1, ensure_ascii=False) + "\n").encode())
-            return
+            return False
         except (OSError, ValueError) as error:
-            raise UserError(f"Cannot read {path} ({error}); use another folder.") from None
+            raise UserError(f"Cannot read {self._record} ({error}); use another folder.") from None
         for key, name in (("protocol", "protocol"), ("prompts", "list of prompts")):
-            if other.get(key) != own[key]:
+            if other.get(key) != self._contents()[key]:
                 raise UserError(f"{self.folder} holds an evaluation with another {name}; use another --to.")
+        return True
+
+    def claim(self) -> None:
+        """Record protocol and prompts in the folder, unless it holds this evaluation already.
+
+        Raises:
+            UserError: it holds another evaluation, or cannot be written.
+        """
+        if not self.check():
+            text = json.dumps(self._contents(), indent=1, ensure_ascii=False)
+            write_whole(self._record, f"{text}\n".encode())
+
+    @property
+    def _record(self) -> Path:
+        return self.folder / "evaluation.json"
+
+    def _contents(self) -> dict[str, Any]:
+        """Return what all results in the folder have in common, as values of JSON."""
+        protocol = asdict(self.protocol)
+        shared = {key: protocol[key] for key in ("name", "views", "prefix", "background")}
+        contents: dict[str, Any] = json.loads(json.dumps({"protocol": shared, "prompts": self.gallery}))
+        return contents
 
 
 def evaluate(

@@ -1,0 +1,117 @@
+"""Judges: how they are found, what they do to images and texts, and invalid names and folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from huggingface_hub import constants
+from PIL import Image
+
+from tests.helpers.evaluations import MODEL_CONFIG, tiny_clip
+from tests.helpers.shapes import picture
+from triplaneturbo.errors import UserError
+from triplaneturbo.evaluate import judges
+from triplaneturbo.evaluate.clip import Clip
+from triplaneturbo.evaluate.judges import find_judge
+from triplaneturbo.evaluate.protocols import PROTOCOLS
+from triplaneturbo.models.catalog import SMALL
+
+CPU = torch.device("cpu")
+IMAGES = np.stack([picture(64, 64, seed) for seed in range(3)])
+
+
+def test_an_open_clip_folder_resizes_and_normalizes_as_open_clip_does(tmp_path: Path) -> None:
+    folder = tiny_clip(tmp_path / "mine")
+    judge = find_judge(str(folder)).load(CPU)
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    model.eval()
+    with torch.no_grad():
+        images = torch.stack([transform(Image.fromarray(image)) for image in IMAGES])
+        texts = open_clip.get_tokenizer(f"local-dir:{folder}")(["a cup", "a hat " * 30])
+        torch.testing.assert_close(judge.embed_images(IMAGES), F.normalize(model.encode_image(images), dim=1))
+        torch.testing.assert_close(
+            judge.embed_texts(["a cup", "a hat " * 30]), F.normalize(model.encode_text(texts), dim=1)
+        )
+
+
+def test_the_built_in_clip_judges(tmp_path: Path) -> None:
+    files = find_judge("toyworld")
+    judge, clip = files.load(CPU), Clip.load(SMALL / "clip")
+    pixels = torch.from_numpy(IMAGES).permute(0, 3, 1, 2)[:, None].float() / 255  # 64 x 64, as it needs
+    torch.testing.assert_close(judge.embed_images(IMAGES), clip.embed_views(pixels))
+    assert files.background is not None
+    assert not files.takes_prefix
+
+
+def test_random_weights_are_not_called_trained(tmp_path: Path) -> None:
+    files = find_judge(str(tiny_clip(tmp_path / "random", seed=3, trained=False)))
+    assert not files.trained
+    same = find_judge(str(tiny_clip(tmp_path / "again", seed=3, trained=False)))
+    other = find_judge(str(tiny_clip(tmp_path / "other", seed=4, trained=False)))
+    assert files.key == same.key != other.key
+    embeds = [one.load(CPU).embed_images(IMAGES) for one in (files, same, other)]
+    torch.testing.assert_close(embeds[0], embeds[1])
+    assert not torch.allclose(embeds[0], embeds[2])
+    assert not find_judge("ViT-B-32/random").trained
+
+
+def test_the_key_follows_the_weights(tmp_path: Path) -> None:
+    one, other = (find_judge(str(tiny_clip(tmp_path / str(seed), seed))) for seed in range(2))
+    copy = find_judge(str(tiny_clip(tmp_path / "copy", 0)))
+    assert one.key == copy.key != other.key
+
+
+def test_another_clip_than_the_protocols_is_named(tmp_path: Path) -> None:
+    clips = PROTOCOLS["prd"].clips
+    note = find_judge(str(tiny_clip(tmp_path / "mine"))).deviation(clips)
+    assert note.startswith("mine is not the CLIP of this protocol (ViT-B-32/openai)")
+    folder = tiny_clip(tmp_path / "prescribed", trained=False)
+    config = {"model_cfg": open_clip.get_model_config("ViT-B-32"), "untrained_seed": 0}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    assert find_judge(str(folder)).deviation(clips) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ViT-B-32", "There is no CLIP 'ViT-B-32'"),
+        ("ViT-B-32/nobody", "has no weights 'nobody'"),
+        ("no/such", "There is no CLIP 'no/such'"),
+        ("empty", "contains no CLIP"),
+        ("config only", "has no CLIP weights"),
+        ("broken", "Cannot read"),
+    ],
+)
+def test_names_and_folders_without_a_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tiny_clip(tmp_path / "config only") / "open_clip_model.safetensors").unlink()
+    (tiny_clip(tmp_path / "broken") / "open_clip_config.json").write_text("{")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        find_judge(name)
+
+
+def test_weights_of_another_architecture(tmp_path: Path) -> None:
+    folder = tiny_clip(tmp_path / "mixed")
+    config = {**MODEL_CONFIG, "embed_dim": 24}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    with pytest.raises(UserError, match=r"do not fit its open_clip_config\.json"):
+        find_judge(str(folder)).load(CPU)
+
+
+def test_a_local_folder_comes_before_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judges, "CLIP_FOLDER", tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"HF_HUB_OFFLINE is set.*put its .* into .*ViT-B-32-openai") as error:
+        find_judge("ViT-B-32/openai")
+    assert str(error.value).count(". ") == 0  # one sentence
+    tiny_clip(tmp_path / "ViT-B-32-openai")
+    assert find_judge("ViT-B-32/openai").folder == tmp_path / "ViT-B-32-openai"
