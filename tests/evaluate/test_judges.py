@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub import constants
 from PIL import Image
+from safetensors.torch import load_file
 
-from tests.helpers.evaluations import MODEL_CONFIG, tiny_clip
+from tests.helpers.evaluations import MODEL_CONFIG, PREPROCESS, tiny_clip
 from tests.helpers.shapes import picture
 from triplaneturbo.errors import UserError
 from triplaneturbo.evaluate import judges
 from triplaneturbo.evaluate.clip import Clip
-from triplaneturbo.evaluate.judges import find_judge
+from triplaneturbo.evaluate.judges import find_judge, tag_config
 from triplaneturbo.evaluate.protocols import PROTOCOLS
 from triplaneturbo.models.catalog import SMALL
 
@@ -26,18 +27,33 @@ CPU = torch.device("cpu")
 IMAGES = np.stack([picture(64, 64, seed) for seed in range(3)])
 
 
-def test_an_open_clip_folder_resizes_and_normalizes_as_open_clip_does(tmp_path: Path) -> None:
+def test_an_open_clip_folder_resizes_and_normalizes_in_its_own_way(tmp_path: Path) -> None:
     folder = tiny_clip(tmp_path / "mine")
     judge = find_judge(str(folder)).load(CPU)
-    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    model = open_clip.CLIP(**MODEL_CONFIG)
+    model.load_state_dict(load_file(folder / "open_clip_model.safetensors"))
     model.eval()
+    images = []
+    for image in IMAGES:
+        small = Image.fromarray(image).resize((32, 32), Image.Resampling.BICUBIC)
+        images.append((np.asarray(small) / 255 - PREPROCESS["mean"]) / PREPROCESS["std"])
+    texts = ["a cup", "a hat " * 30]
     with torch.no_grad():
-        images = torch.stack([transform(Image.fromarray(image)) for image in IMAGES])
-        texts = open_clip.get_tokenizer(f"local-dir:{folder}")(["a cup", "a hat " * 30])
-        torch.testing.assert_close(judge.embed_images(IMAGES), F.normalize(model.encode_image(images), dim=1))
-        torch.testing.assert_close(
-            judge.embed_texts(["a cup", "a hat " * 30]), F.normalize(model.encode_text(texts), dim=1)
-        )
+        views = model.encode_image(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float())
+        words = model.encode_text(open_clip.SimpleTokenizer(context_length=16)(texts))
+    torch.testing.assert_close(judge.embed_images(IMAGES), F.normalize(views, dim=1))
+    torch.testing.assert_close(judge.embed_texts(texts), F.normalize(words, dim=1))
+
+
+def test_the_prescribed_models_are_configured_as_open_clip_loads_them() -> None:
+    for name in (name for protocol in PROTOCOLS.values() for name in protocol.clips):
+        model, _, tag = name.partition("/")
+        pretrained = open_clip.get_pretrained_cfg(model, tag)
+        config = tag_config(model, pretrained)
+        assert config["model_cfg"]["quick_gelu"] == (tag == "openai")
+        assert config["preprocess_cfg"]["mean"] == list(pretrained["mean"])
+        assert config["preprocess_cfg"]["resize_mode"] == "shortest"
+        assert pretrained["hf_hub"].strip("/").count("/") == 1
 
 
 def test_the_built_in_clip_judges(tmp_path: Path) -> None:
@@ -103,15 +119,23 @@ def test_weights_of_another_architecture(tmp_path: Path) -> None:
     folder = tiny_clip(tmp_path / "mixed")
     config = {**MODEL_CONFIG, "embed_dim": 24}
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
-    with pytest.raises(UserError, match=r"do not fit its open_clip_config\.json"):
+    with pytest.raises(UserError, match="do not fit its architecture"):
         find_judge(str(folder)).load(CPU)
+    (tiny_clip(tmp_path / "cut") / "open_clip_model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(UserError, match="do not fit its architecture"):
+        find_judge(str(tmp_path / "cut")).load(CPU)
 
 
 def test_a_local_folder_comes_before_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judges, "CLIP_FOLDER", tmp_path)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match=r"HF_HUB_OFFLINE is set.*put its .* into .*ViT-B-32-openai") as error:
+    with pytest.raises(
+        UserError, match=r"HF_HUB_OFFLINE is set.*put its weights .* into .*ViT-B-32-openai"
+    ) as error:
         find_judge("ViT-B-32/openai")
     assert str(error.value).count(". ") == 0  # one sentence
     tiny_clip(tmp_path / "ViT-B-32-openai")
-    assert find_judge("ViT-B-32/openai").folder == tmp_path / "ViT-B-32-openai"
+    files = find_judge("ViT-B-32/openai")
+    assert files.folder == tmp_path / "ViT-B-32-openai"
+    with pytest.raises(UserError, match="do not fit"):  # the architecture is that of the name
+        files.load(CPU)

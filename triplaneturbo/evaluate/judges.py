@@ -20,20 +20,23 @@ from torch import Tensor
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.evaluate import clip
-from triplaneturbo.evaluate.open_clip_judge import CONFIG_NAME, OpenClipJudge, read_config, weights_file
+from triplaneturbo.evaluate.open_clip_judge import (
+    CONFIG_NAME,
+    PREPROCESS_KEYS,
+    WEIGHTS_NAMES,
+    OpenClipJudge,
+    read_config,
+    weights_file,
+)
 from triplaneturbo.evaluate.store import digest, file_digest
 from triplaneturbo.evaluate.toyworld_judge import BACKGROUND, ToyworldJudge
 from triplaneturbo.models.catalog import DATA, SMALL
-from triplaneturbo.models.hub import Release, Source, cache_folder, fetch
+from triplaneturbo.models.hub import CacheError, Release, Source, cache_folder, fetch
 from triplaneturbo.request import shown
 
 TOYWORLD = "toyworld"
 RANDOM_TAG = "random"  # NAME/random: an architecture of open_clip with random weights
 CLIP_FOLDER = DATA / "checkpoints" / "clip"  # NAME-TAG/ in it is searched before the hub
-_HUB_FILES = (
-    (CONFIG_NAME,),
-    ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"),
-)
 
 
 class Judge(Protocol):
@@ -77,18 +80,21 @@ class JudgeFiles:
         if self.config is None:
             assert self.folder is not None
             return ToyworldJudge(self.folder, device)
-        weights = self.folder if self.trained else None
-        return OpenClipJudge(self.name, self.config, weights, device)
+        return OpenClipJudge(self.name, self.config, self.folder, device)
 
     def deviation(self, prescribed: Sequence[str]) -> str:
         """Return a sentence if this is none of the models that a protocol prescribes, otherwise ""."""
-        wanted = [open_clip.get_model_config(name.partition("/")[0]) for name in prescribed]
-        if self.name in prescribed or (self.config and self.config.get("model_cfg") in wanted):
+        wanted = [_architecture(open_clip.get_model_config(name.partition("/")[0])) for name in prescribed]
+        if self.name in prescribed or (self.config and _architecture(self.config["model_cfg"]) in wanted):
             return ""
         return (
             f"{self.name} is not the CLIP of this protocol ({', '.join(prescribed)}): its figures cannot be"
             " compared with the quoted ones."
         )
+
+
+def _architecture(model_config: dict[str, Any]) -> list[Any]:
+    return [model_config[part] for part in ("embed_dim", "vision_cfg", "text_cfg")]
 
 
 def find_judge(name: str) -> JudgeFiles:
@@ -118,11 +124,26 @@ def find_judge(name: str) -> JudgeFiles:
     if tag == RANDOM_TAG:
         config = {"model_cfg": open_clip.get_model_config(model), "untrained_seed": 0}
         return JudgeFiles(name, digest(name=name), False, config, None)
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    if tag not in tags:
-        raise UserError(f"{model} has no weights {shown(tag)}; use one of {', '.join(tags)}.")
+    pretrained = open_clip.get_pretrained_cfg(model, tag)
+    if not pretrained:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model))
+        raise UserError(f"{model} has no weights {shown(tag)}; use one of {tags}.")
     local = CLIP_FOLDER / f"{model}-{tag}"
-    return _of_folder(local if local.is_dir() else _from_hub(model, tag, local), name)
+    folder = local if local.is_dir() else _from_hub(name, pretrained, local)
+    return _with_weights(folder, name, tag_config(model, pretrained))
+
+
+def tag_config(model: str, pretrained: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of NAME/TAG as open_clip has it, in the layout of `read_config`.
+
+    Args:
+        model: NAME.
+        pretrained: open_clip's description of TAG, which knows the activation and the preprocessing.
+    """
+    config = open_clip.get_model_config(model)
+    config["quick_gelu"] = pretrained.get("quick_gelu", config.get("quick_gelu", False))
+    preprocess = {key: pretrained[key] for key in PREPROCESS_KEYS if key in pretrained}
+    return json.loads(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}))
 
 
 def _toyworld(folder: Path, name: str) -> JudgeFiles:
@@ -132,18 +153,25 @@ def _toyworld(folder: Path, name: str) -> JudgeFiles:
 
 def _of_folder(folder: Path, name: str) -> JudgeFiles:
     config = read_config(folder)
-    trained = config.get("untrained_seed") is None
-    weights = _digest_of(weights_file(folder)) if trained else ""
-    return JudgeFiles(name, digest(config=config, weights=weights), trained, config, folder)
+    if config.get("untrained_seed") is not None:
+        return JudgeFiles(name, digest(config=config), False, config, None)
+    return _with_weights(folder, name, config)
 
 
-def _from_hub(model: str, tag: str, local: Path) -> Path:
-    repository = open_clip.get_pretrained_cfg(model, tag).get("hf_hub", "").strip("/")
-    advice = f"put its {CONFIG_NAME} and weights into {local}"
+def _with_weights(folder: Path, name: str, config: dict[str, Any]) -> JudgeFiles:
+    key = digest(config=config, weights=_digest_of(weights_file(folder)))
+    return JudgeFiles(name, key, True, config, folder)
+
+
+def _from_hub(name: str, pretrained: dict[str, Any], local: Path) -> Path:
+    repository = pretrained.get("hf_hub", "").strip("/")
+    advice = f"put its weights ({WEIGHTS_NAMES[0]}) into {local}"
     if repository.count("/") != 1:
-        raise UserError(f"{model}/{tag} is not on the hub; {advice}.")
+        raise UserError(f"The CLIP {name} is not on the hub; {advice}.")
     try:
-        return fetch(Release(f"The CLIP {model}/{tag}", (Source(repository),), _HUB_FILES))
+        return fetch(Release(f"the CLIP {name}", (Source(repository),), ((CONFIG_NAME,), WEIGHTS_NAMES)))
+    except CacheError:
+        raise
     except UserError as error:
         raise UserError(
             f"{str(error).rstrip('.')}; {advice}, or use --clip (searched there and in {cache_folder()})."
@@ -158,5 +186,4 @@ def _digest_of(path: Path) -> str:
 
 def describe(files: JudgeFiles) -> dict[str, Any]:
     """Return what results record about a judge."""
-    model = json.loads(json.dumps(files.config))["model_cfg"] if files.config else None
-    return {"name": files.name, "key": files.key, "trained": files.trained, "model": model}
+    return {"name": files.name, "key": files.key, "trained": files.trained, "config": files.config}

@@ -28,6 +28,7 @@ WEIGHTS_NAMES = (
     "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
+PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
 _BATCH = 64  # images or texts at a time
 
 
@@ -91,10 +92,12 @@ class OpenClipJudge:
                 self.model = build(**model_config)
             if folder is not None:
                 open_clip.load_checkpoint(self.model, str(weights_file(folder)))
-        except (RuntimeError, TypeError, ValueError, KeyError, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
+        except MemoryError:
+            raise
+        except Exception as error:  # open_clip raises errors of many kinds, also failed assertions
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
             raise UserError(
-                f"The weights of the CLIP {name} do not fit its {CONFIG_NAME} ({reason}); use those of the"
+                f"The weights of the CLIP {name} do not fit its architecture ({reason}); use those of the"
                 " same model."
             ) from None
         self.model.eval().requires_grad_(False).to(device)
@@ -104,7 +107,7 @@ class OpenClipJudge:
         self._transform = open_clip.image_transform(
             size,
             is_train=False,
-            **{key: preprocess.get(key) for key in ("mean", "std", "interpolation", "resize_mode")},
+            **{key: preprocess.get(key) for key in PREPROCESS_KEYS},
         )
         text_config = model_config["text_cfg"]
         length = text_config.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH)
