@@ -47,12 +47,15 @@ class GenerationSettings:
 
     @property
     def label(self) -> str:
-        """Name in tables."""
+        """Name in tables, with every setting that is not a default."""
         parts = [self.model]
         if self.adapter:
             parts.append(f"adapter {self.adapter}")
         if self.steps is not None:
             parts.append(f"K = {self.steps}")
+        if self.base:
+            parts.append(f"base {self.base}")
+        parts += [value for value in (self.device, self.precision) if value not in (None, "auto")]
         return ", ".join(parts)
 
     def key(self) -> str:
