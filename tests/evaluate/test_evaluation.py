@@ -25,7 +25,7 @@ from tests.helpers.evaluations import (
 from tests.helpers.workers import forked
 from triplaneturbo.errors import UserError
 from triplaneturbo.evaluate import phases
-from triplaneturbo.evaluate.evaluation import Evaluation
+from triplaneturbo.evaluate.folder import Evaluation
 from triplaneturbo.evaluate.open_clip_judge import OpenClipJudge
 from triplaneturbo.evaluate.report import STAMP
 from triplaneturbo.evaluate.scores import ObjectScore

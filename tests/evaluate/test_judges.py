@@ -121,6 +121,10 @@ def test_weights_of_another_architecture(tmp_path: Path) -> None:
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
     with pytest.raises(UserError, match="do not fit its architecture"):
         find_judge(str(folder)).load(CPU)
+    config["text_cfg"] = {**MODEL_CONFIG["text_cfg"], "hf_tokenizer_name": "bert"}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    with pytest.raises(UserError, match="another text encoder"):
+        find_judge(str(folder)).load(CPU)
     (tiny_clip(tmp_path / "cut") / "open_clip_model.safetensors").write_bytes(b"cut off")
     with pytest.raises(UserError, match="do not fit its architecture"):
         find_judge(str(tmp_path / "cut")).load(CPU)

@@ -75,8 +75,11 @@ def _bytes(side: tuple[int, int, int]) -> list[int]:
 def test_the_frame_ignores_place_and_scale() -> None:
     mesh = textured()
     moved = mesh.replace(vertices=mesh.vertices * 7 + torch.tensor([5.0, -3.0, 2.0]))
-    assert framed(moved, 0.9).bounds.abs().max() == pytest.approx(0.9, abs=1e-6)
-    np.testing.assert_allclose(framed(moved, 0.9).bounds, framed(mesh, 0.9).bounds, atol=1e-5)
+    stray = torch.cat((moved.vertices, torch.full((1, 3), 99.0)))  # in no face
+    moved = moved.replace(vertices=stray, uv=torch.cat((mesh.uv, torch.zeros(1, 2))))
+    bounds = framed(mesh, 0.9).bounds
+    assert bounds.abs().max() == pytest.approx(0.9, abs=1e-6)
+    np.testing.assert_allclose(framed(moved, 0.9).vertices[:-1], framed(mesh, 0.9).vertices, atol=1e-5)
     difference = np.abs(render_views(mesh, SMALL).astype(int) - render_views(moved, SMALL))
     assert difference.mean() < 0.1
 

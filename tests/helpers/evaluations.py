@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from tests.helpers.shapes import colored
 from triplaneturbo.errors import EmptySurfaceError
 from triplaneturbo.evaluate import generated_meshes
-from triplaneturbo.evaluate.evaluation import Evaluation, evaluate
+from triplaneturbo.evaluate.evaluation import evaluate
+from triplaneturbo.evaluate.folder import Evaluation
 from triplaneturbo.evaluate.generated_meshes import GeneratedMeshes, GenerationSettings
 from triplaneturbo.evaluate.judges import find_judge
 from triplaneturbo.evaluate.methods import Item

@@ -1,9 +1,10 @@
 """measure meshes by CLIP as the PRD and PTD papers do
 
-The folder of --to receives table.md, scores.json and contact sheets. Run the same command again to resume
-after an interruption; only what is missing is computed. Run it with another model, adapter or --meshes FOLDER
-and the same --to to place another method in the same table. Several processes share the work if accelerate
-launch or torchrun starts them, or if the command runs on several machines with RANK and WORLD_SIZE set.
+The folder of --to receives table.md, scores.json and contact sheets. Run the same command again to
+resume after an interruption; only what is missing is computed. Run it with another model, adapter or
+--meshes FOLDER and the same --to to place another method in the same table. Several processes share the
+work if accelerate launch or torchrun starts them, or if the command runs on several machines with RANK
+and WORLD_SIZE set.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
             f" {MOST_OBJECTS:,} objects; use --limit."
         )
 
-    from triplaneturbo.evaluate.evaluation import Evaluation, evaluate
+    from triplaneturbo.evaluate.evaluation import evaluate
+    from triplaneturbo.evaluate.folder import Evaluation
     from triplaneturbo.evaluate.judges import find_judge
     from triplaneturbo.evaluate.protocols import PROTOCOLS as protocols
     from triplaneturbo.utils.devices import choose_device
@@ -138,7 +140,7 @@ def _read_prompts(arguments: argparse.Namespace) -> tuple[str, ...]:
     if file is None:
         if not DREAMFUSION.is_file():
             raise UserError(
-                "The 415 prompts of DreamFusion are not part of this package, as their list has no licence;"
+                "The 415 prompts of DreamFusion are not included, as their list states no licence;"
                 f" save a prompt library in threestudio's format as {DREAMFUSION}, or use --prompts FILE."
             )
         file, column = str(DREAMFUSION), column or "test"

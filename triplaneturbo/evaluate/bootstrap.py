@@ -23,8 +23,8 @@ class Interval:
 def bootstrap_mean(values: np.ndarray, resamples: int = RESAMPLES) -> Interval:
     """Return the mean of one value per prompt with its percentile bootstrap interval.
 
-    Prompts are resampled, not views or seeds: those of one prompt are not independent. The generator's seed
-    is fixed, so the same values give the same interval.
+    Prompts are resampled, not views or seeds: those of one prompt are not independent. The generator's
+    seed is fixed, so the same values give the same interval.
 
     Args:
         values: one value per prompt [P], P >= 1.

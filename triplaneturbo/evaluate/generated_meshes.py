@@ -13,7 +13,7 @@ from typing import Any
 
 from triplaneturbo import __version__
 from triplaneturbo.errors import EmptySurfaceError, UserError
-from triplaneturbo.evaluate.methods import Item, MadeMesh
+from triplaneturbo.evaluate.methods import Item, MeshRecord
 from triplaneturbo.evaluate.store import Store, digest
 from triplaneturbo.mesh.io import encode
 from triplaneturbo.mesh.warmup import warmup
@@ -99,17 +99,17 @@ class GeneratedMeshes:
         if items:
             self._request(items[0]).checked()
 
-    def finished(self, item: Item) -> MadeMesh | None:
+    def finished(self, item: Item) -> MeshRecord | None:
         """Return the mesh of an item, or None if it is not made yet."""
         key = self._item_key(item)
         if not self._records.has(key):
             return None
         record = json.loads(self._records.read(key))
         if record["empty"]:
-            return MadeMesh(None, device=record["device"])
+            return MeshRecord(None, device=record["device"])
         if not self._meshes.has(key):
             return None
-        return MadeMesh(
+        return MeshRecord(
             self._meshes.path(key), record["sha256"], record["seconds"], record["first"], record["device"]
         )
 
@@ -117,7 +117,8 @@ class GeneratedMeshes:
         """Generate the meshes of items; yield after each.
 
         Raises:
-            UserError: the model or adapter is unavailable, they do not fit each other, or memory is short.
+            UserError: the model or adapter is unavailable, they do not fit each other, or memory is
+                short.
         """
         settings = self._settings
         pipeline = Pipeline.from_pretrained(

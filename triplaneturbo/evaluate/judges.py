@@ -1,7 +1,7 @@
 """Judges: CLIP models that embed the views and the prompts of an evaluation.
 
-A judge is named by the user as `toyworld`, as a folder, or as NAME/TAG of open_clip. `find_judge` resolves
-the name to files and a key without loading them, so that finished embeddings need no model.
+A judge is named by the user as `toyworld`, as a folder, or as NAME/TAG of open_clip. `find_judge`
+resolves the name to files and a key without loading them, so that finished embeddings need no model.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def find_judge(name: str) -> JudgeFiles:
 
     Args:
         name: "toyworld"; a folder with open_clip's configuration and weights, or with a CLIP saved by
-            `clip.Clip`; NAME/TAG of open_clip, whose files are searched in `CLIP_FOLDER`/NAME-TAG and then on
-            the hub; or NAME/random for random weights.
+            `clip.Clip`; NAME/TAG of open_clip, whose files are searched in `CLIP_FOLDER`/NAME-TAG and
+            then on the hub; or NAME/random for random weights.
 
     Raises:
         UserError: the name is unknown, or files are missing and cannot be downloaded.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from triplaneturbo.evaluate.mesh_files import match_files
+from triplaneturbo.evaluate.mesh_matching import match_files
 from triplaneturbo.evaluate.store import file_digest
 
 
@@ -27,14 +27,14 @@ class Item:
 
 
 @dataclass(frozen=True)
-class MadeMesh:
+class MeshRecord:
     """The finished mesh of an item.
 
     Attributes:
         path: its file; None: the result is empty.
         sha256: hash of the file's content; "" for an empty result.
-        seconds: "mesh" and "glb", the time from the text to the mesh and to the bytes of a GLB; empty if they
-            were not measured.
+        seconds: "mesh" and "glb", the time from the text to the mesh and to the bytes of a GLB; empty if
+            they were not measured.
         first: whether it was the first mesh of a process, whose time includes one-off work.
         device: name of the device that made it; "" if unknown.
     """
@@ -65,7 +65,7 @@ class Method(Protocol):
     def missing(self) -> Sequence[str]:
         """Prompts that it has no mesh for."""
 
-    def finished(self, item: Item) -> MadeMesh | None:
+    def finished(self, item: Item) -> MeshRecord | None:
         """Return the mesh of an item, or None if it is not made yet."""
 
     def make(self, items: Sequence[Item]) -> Iterator[None]:
@@ -73,7 +73,7 @@ class Method(Protocol):
 
 
 class MeshFolder:
-    """Meshes that another program made, by prompt name; see `mesh_files.match_files`.
+    """Meshes that another program made, by prompt name; see `mesh_matching.match_files`.
 
     Args:
         folder: the folder.
@@ -95,13 +95,13 @@ class MeshFolder:
         self.items = [Item(prompt, index[prompt]) for prompt in prompts if prompt in found]
         self.missing = [prompt for prompt in prompts if prompt not in found]
         self._found = found
-        self._made: dict[Item, MadeMesh] = {}
+        self._made: dict[Item, MeshRecord] = {}
 
-    def finished(self, item: Item) -> MadeMesh:
+    def finished(self, item: Item) -> MeshRecord:
         """Return the mesh of an item; its content is hashed once per run."""
         if item not in self._made:
             path = self._found[item.prompt]
-            self._made[item] = MadeMesh(path, file_digest(path))
+            self._made[item] = MeshRecord(path, file_digest(path))
         return self._made[item]
 
     def make(self, items: Sequence[Item]) -> Iterator[None]:

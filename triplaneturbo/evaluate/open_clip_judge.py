@@ -1,8 +1,8 @@
-"""A judge of open_clip: a folder with its configuration and weights, as repositories on the hub have them.
+"""A judge of open_clip: a folder with configuration and weights, as repositories on the hub have.
 
 `open_clip_config.json` holds "model_cfg" (arguments of the model) and "preprocess_cfg" (mean, std,
-interpolation, resize mode). With "untrained_seed", a number, the weights are random, and the folder needs
-none.
+interpolation, resize mode). With "untrained_seed", a number, the weights are random, and the folder
+needs none.
 """
 
 from __future__ import annotations
@@ -79,17 +79,19 @@ class OpenClipJudge:
         device: device of the model.
 
     Raises:
-        UserError: the configuration is invalid, or the weights belong to another architecture.
+        UserError: the model is no plain CLIP, or the weights belong to another architecture.
     """
 
     def __init__(self, name: str, config: dict[str, Any], folder: Path | None, device: torch.device) -> None:
-        model_config = dict(config["model_cfg"])
-        custom = model_config.pop("custom_text", False) or "hf_model_name" in model_config["text_cfg"]
-        build = open_clip.CustomTextCLIP if custom else open_clip.CLIP
+        model_config, text_config = config["model_cfg"], config["model_cfg"]["text_cfg"]
+        if model_config.get("custom_text") or "hf_tokenizer_name" in text_config:
+            raise UserError(
+                f"{name} has another text encoder than CLIP's; use a plain CLIP such as ViT-B-32."
+            )
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config.get("untrained_seed") or 0)
-                self.model = build(**model_config)
+                self.model = open_clip.CLIP(**model_config)
             if folder is not None:
                 open_clip.load_checkpoint(self.model, str(weights_file(folder)))
         except MemoryError:
@@ -109,15 +111,8 @@ class OpenClipJudge:
             is_train=False,
             **{key: preprocess.get(key) for key in PREPROCESS_KEYS},
         )
-        text_config = model_config["text_cfg"]
-        length = text_config.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH)
-        tokenizer = text_config.get("hf_tokenizer_name")
-        self._tokenize = (
-            open_clip.HFTokenizer(
-                tokenizer, context_length=length, **(text_config.get("tokenizer_kwargs") or {})
-            )
-            if tokenizer
-            else _simple_tokenizer(length)
+        self._tokenize = _simple_tokenizer(
+            text_config.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH)
         )
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from triplaneturbo.evaluate.judges import Judge, JudgeFiles
 from triplaneturbo.evaluate.mesh_files import load_mesh
-from triplaneturbo.evaluate.methods import MadeMesh
+from triplaneturbo.evaluate.methods import MeshRecord
 from triplaneturbo.evaluate.protocols import Protocol
 from triplaneturbo.evaluate.store import Store, digest
 from triplaneturbo.evaluate.views import (
@@ -39,19 +39,19 @@ class Views:
         self._images = Store(folder, ".png")
         self._empty = Store(folder, ".empty")  # marks a mesh without faces
 
-    def key(self, mesh: MadeMesh) -> str:
+    def key(self, mesh: MeshRecord) -> str:
         """Return the key of a mesh's views; all empty results share one."""
         return digest(mesh=mesh.sha256, views=asdict(self._settings), renderer=RENDERER)
 
-    def is_empty(self, mesh: MadeMesh) -> bool:
+    def is_empty(self, mesh: MeshRecord) -> bool:
         """Return whether the views are blank, as the mesh is missing or has no faces."""
         return mesh.path is None or self._empty.has(self.key(mesh))
 
-    def has(self, mesh: MadeMesh) -> bool:
+    def has(self, mesh: MeshRecord) -> bool:
         """Return whether the views are finished."""
         return self.is_empty(mesh) or self._images.has(self.key(mesh))
 
-    def make(self, mesh: MadeMesh) -> None:
+    def make(self, mesh: MeshRecord) -> None:
         """Render and store the views of a mesh.
 
         Raises:
@@ -64,7 +64,7 @@ class Views:
         else:
             self._images.write(self.key(mesh), encode_views(render_views(loaded, self._settings)))
 
-    def read(self, mesh: MadeMesh) -> np.ndarray:
+    def read(self, mesh: MeshRecord) -> np.ndarray:
         """Return finished views, uint8 [V, size, size, 4]; those of an empty result are transparent."""
         if self.is_empty(mesh):
             return blank_views(self._settings)
@@ -94,11 +94,11 @@ class Embeddings:
         self._device = device
         self._judge: Judge | None = None
 
-    def has(self, mesh: MadeMesh) -> bool:
+    def has(self, mesh: MeshRecord) -> bool:
         """Return whether the embeddings of a mesh's views are finished."""
         return self._store.has(self._key(mesh))
 
-    def make(self, mesh: MadeMesh) -> None:
+    def make(self, mesh: MeshRecord) -> None:
         """Embed and store the views of a mesh; the judge is loaded on first use.
 
         Raises:
@@ -107,7 +107,7 @@ class Embeddings:
         images = on_background(self._views.read(mesh), self.background)
         self._write(self._key(mesh), self._loaded().embed_images(images))
 
-    def read(self, mesh: MadeMesh) -> Tensor:
+    def read(self, mesh: MeshRecord) -> Tensor:
         """Return the unit embeddings of a mesh's views [V, E]."""
         return self._read(self._key(mesh))
 
@@ -122,7 +122,7 @@ class Embeddings:
         """Free the judge's memory."""
         self._judge = None
 
-    def _key(self, mesh: MadeMesh) -> str:
+    def _key(self, mesh: MeshRecord) -> str:
         # Empty results have the same views, whether the mesh is missing or has no faces.
         views = "blank" if self._views.is_empty(mesh) else self._views.key(mesh)
         return digest(judge=self.files.key, views=views, background=self.background)
@@ -140,7 +140,7 @@ class Embeddings:
         return torch.from_numpy(np.load(io.BytesIO(self._store.read(key)), allow_pickle=False))
 
 
-def make_missing(phase: Views | Embeddings, meshes: Sequence[MadeMesh]) -> Iterator[None]:
+def make_missing(phase: Views | Embeddings, meshes: Sequence[MeshRecord]) -> Iterator[None]:
     """Make what a phase lacks of some meshes; yield after each."""
     for mesh in meshes:
         if not phase.has(mesh):

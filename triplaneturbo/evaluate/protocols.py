@@ -1,7 +1,7 @@
 """Evaluation protocols of the PRD and PTD papers: views, CLIP models, open points, quoted rows.
 
-A protocol is data. What a paper prescribes is in its fields; what it leaves open is chosen here, named in
-`Protocol.open_points` and written into every result.
+A protocol is data. What a paper prescribes is in its fields; what it leaves open is chosen here, named
+in `Protocol.open_points` and written into every result.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ PTD = Protocol(
     prefix="",
     background=(255, 255, 255),
     open_points={
-        "CLIP weights": "OpenAI's ViT-L-14, and ViT-bigG-14 of laion2b_s39b_b160k, the only one of its kind",
+        "CLIP weights": "OpenAI's ViT-L-14, and ViT-bigG-14 of laion2b_s39b_b160k, the only ones",
         "score": "100 times the cosine similarity, which the paper's 27.16 fits",
         "image size and field of view": "512 x 512 and 40 degrees",
         "framing": _FRAMING,

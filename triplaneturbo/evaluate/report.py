@@ -1,4 +1,4 @@
-"""The table of an evaluation as Markdown: the measured rows with their intervals, and the paper's rows."""
+"""The table of an evaluation as Markdown: measured rows with intervals, and the paper's rows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def table(protocol: Protocol, prompts: int, results: Sequence[dict[str, Any]]) -
     Args:
         protocol: the protocol.
         prompts: number of prompts in the gallery.
-        results: results as `evaluation.evaluate` stores them.
+        results: results as `results.write_result` stores them.
     """
     untrained = not all(result["clip"]["trained"] for result in results)
     lines = [f"# Evaluation `{protocol.name}`", ""]

@@ -1,8 +1,8 @@
 """Results of a phase as files that are keyed by a hash of their inputs.
 
 A file is written atomically under a name that contains its key, so it either exists completely or not at
-all. A run that was killed therefore resumes with the items that are missing, and an item is computed again
-exactly if one of its inputs changes.
+all. A run that was killed therefore resumes with the items that are missing, and an item is computed
+again exactly if one of its inputs changes.
 """
 
 from __future__ import annotations

@@ -23,9 +23,10 @@ RENDERER = 1  # version of the images that `render_views` makes; part of the key
 def framed(mesh: Mesh, half_extent: float) -> Mesh:
     """Centre the bounding box of a mesh at the origin and scale its longest side to 2 * `half_extent`.
 
-    A mesh without extent is centred only.
+    Vertices without a face do not count. A mesh without extent is centred only.
     """
-    low, high = mesh.vertices.amin(0), mesh.vertices.amax(0)
+    used = mesh.vertices[mesh.faces.unique()]
+    low, high = used.amin(0), used.amax(0)
     longest = float((high - low).max())
     scale = 2 * half_extent / longest if longest > 0 else 1.0
     return mesh.replace(vertices=(mesh.vertices - (low + high) / 2) * scale)
@@ -56,7 +57,7 @@ def blank_views(settings: ViewSettings) -> np.ndarray:
 
 
 def on_background(views: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
-    """Composite views uint8 [V, H, W, 4] on an sRGB colour, in sRGB as image editors do: [V, H, W, 3]."""
+    """Composite views uint8 [V, H, W, 4] on a colour, in sRGB as image editors do: [V, H, W, 3]."""
     alpha = views[..., 3:].astype(np.float32) / 255
     rgb = views[..., :3] * alpha + np.asarray(background, dtype=np.float32) * (1 - alpha)
     return rgb.round().astype(np.uint8)
