@@ -135,7 +135,7 @@ def test_a_run_that_ends_at_any_write_resumes(
 
     last = -1
     monkeypatch.setattr(os, "fsync", fsync)
-    small_evaluation(tmp_path / "whole", clips[:1])
+    small_evaluation(tmp_path / "whole", clips[:1], sheet=0)
     writes, whole = written, _without_times(tmp_path / "whole")
     once = dict(counts)
     assert writes >= 12
@@ -144,9 +144,9 @@ def test_a_run_that_ends_at_any_write_resumes(
         counts.clear()
         written, last = 0, number
         with pytest.raises(Killed):
-            small_evaluation(folder, clips[:1])
+            small_evaluation(folder, clips[:1], sheet=0)
         last = -1
-        small_evaluation(folder, clips[:1])
+        small_evaluation(folder, clips[:1], sheet=0)
         assert _without_times(folder) == whole
         # At most the item in progress is made a second time.
         assert sum(counts[what] - once[what] for what in ("meshes", "views", "images", "texts")) <= 1

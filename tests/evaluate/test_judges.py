@@ -88,9 +88,11 @@ def test_another_clip_than_the_protocols_is_named(tmp_path: Path) -> None:
     note = find_judge(str(tiny_clip(tmp_path / "mine"))).deviation(clips)
     assert note.startswith("mine is not the CLIP of this protocol (ViT-B-32/openai)")
     folder = tiny_clip(tmp_path / "prescribed", trained=False)
-    config = {"model_cfg": open_clip.get_model_config("ViT-B-32"), "untrained_seed": 0}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    assert find_judge(str(folder)).deviation(clips) == ""
+    for quick_gelu in (True, False):  # OpenAI's activation, and that of other weights
+        model = {**open_clip.get_model_config("ViT-B-32"), "quick_gelu": quick_gelu}
+        (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "untrained_seed": 0}))
+        assert (find_judge(str(folder)).deviation(clips) == "") == quick_gelu
+    assert find_judge("ViT-B-32/random").deviation(clips)
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,7 @@ def small_evaluation(
     rank: int = 0,
     size: int = 1,
     seeds: tuple[int, ...] = (0,),
+    sheet: int = 2,
     **settings: Any,
 ) -> str | None:
     """Evaluate ellipsoids for the SCORED prompts; return the table."""
@@ -102,7 +103,7 @@ def small_evaluation(
     method = GeneratedMeshes(GenerationSettings("small", **settings), items, evaluation.meshes, "cpu")
     judges = [find_judge(name) for name in clips]
     device = torch.device("cpu")
-    return evaluate(evaluation, method, judges, device, 2, lambda *_: None, rank, size)
+    return evaluate(evaluation, method, judges, device, sheet, lambda *_: None, rank, size)
 
 
 def die_at_write(folder: Path, clip: str, write: int) -> None:

@@ -83,9 +83,12 @@ class JudgeFiles:
         return OpenClipJudge(self.name, self.config, self.folder, device)
 
     def deviation(self, prescribed: Sequence[str]) -> str:
-        """Return a sentence if this is none of the models that a protocol prescribes, otherwise ""."""
-        wanted = [_architecture(open_clip.get_model_config(name.partition("/")[0])) for name in prescribed]
-        if self.name in prescribed or (self.config and _architecture(self.config["model_cfg"]) in wanted):
+        """Return a sentence if this is none of the models that a protocol prescribes, otherwise "".
+
+        A folder counts as the model whose architecture and activation it has.
+        """
+        own = _architecture(self.config) if self.config and "/" not in self.name else None
+        if self.name in prescribed or own in [_architecture(_named_config(name)) for name in prescribed]:
             return ""
         return (
             f"{self.name} is not the CLIP of this protocol ({', '.join(prescribed)}): its figures cannot be"
@@ -93,8 +96,15 @@ class JudgeFiles:
         )
 
 
-def _architecture(model_config: dict[str, Any]) -> list[Any]:
-    return [model_config[part] for part in ("embed_dim", "vision_cfg", "text_cfg")]
+def _architecture(config: dict[str, Any]) -> list[Any]:
+    model = config["model_cfg"]
+    parts = [model[part] for part in ("embed_dim", "vision_cfg", "text_cfg")]
+    return [*parts, bool(model.get("quick_gelu"))]
+
+
+def _named_config(name: str) -> dict[str, Any]:
+    model, _, tag = name.partition("/")
+    return tag_config(model, open_clip.get_pretrained_cfg(model, tag))
 
 
 def find_judge(name: str) -> JudgeFiles:

@@ -72,7 +72,7 @@ def write_result(
 
 def _suffix(method: Method, judge: JudgeFiles) -> str:
     """Return what tells two methods or judges of the same name apart in a file name."""
-    return digest(method=method.identity, clip=judge.name)[:8]
+    return digest(method=method.identity, clip=judge.key)[:8]
 
 
 def _names(items: Sequence[Item]) -> list[str]:
