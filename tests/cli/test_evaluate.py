@@ -89,9 +89,8 @@ def test_prompt_files(refused: Refused, prompts: Path, monkeypatch: pytest.Monke
     prompts.write_text("\n \n# nothing\n")
     assert "contains no prompt" in refused("--prompts", "prompts.txt")
     prompts.write_text("".join(f"thing number {number}\n" for number in range(100_000)))
-    assert "100,000 prompts and 1 seed are more than 10,000 objects; use --limit" in refused(
-        "--prompts", "prompts.txt"
-    )
+    err = refused("--prompts", "prompts.txt")
+    assert "100,000 objects (prompts times seeds) are more than 10,000; use --limit" in err
     monkeypatch.setattr(evaluate, "DREAMFUSION", prompts.parent / "library.json")
     assert "library.json" in refused()
 
@@ -107,6 +106,7 @@ def test_duplicates_and_blanks_are_counted(
     out, err = capsys.readouterr()
     assert "5 prompts; left out: 1 blank, 1 duplicate" in err
     assert "There is no mesh of 4 prompts; not scored." in err
+    assert "views: 1 of 1\nembeddings of toyworld: 1 of 1\n" in err
     assert "all 5 prompts" in out
 
 

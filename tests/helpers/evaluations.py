@@ -85,6 +85,7 @@ def fake_generator(patch: Any, counts: Counts | None = None) -> None:
     patch.setattr(generated_meshes, "Pipeline", loaded)
     patch.setattr(generated_meshes, "_generate", generate)
     patch.setattr(generated_meshes, "warmup", lambda: None)
+    patch.setattr(generated_meshes, "gc", SimpleNamespace(collect=lambda: None))  # slow beside a test suite
 
 
 def small_evaluation(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from triplaneturbo.cli import DONE
 from triplaneturbo.cli.flags import add_model_flags
 from triplaneturbo.cli.generate import integer
-from triplaneturbo.cli.sharding import Shard, shard_from_environment
+from triplaneturbo.cli.sharding import shard_from_environment
 from triplaneturbo.distill.corpora.prompt_list import how_many, read_file
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.catalog import DATA, base_or_default, find_model
@@ -27,12 +27,13 @@ from triplaneturbo.request import SEED_LIMIT, shown
 from triplaneturbo.serving.preflight import check_process
 
 if TYPE_CHECKING:
-    from triplaneturbo.evaluate.methods import Item, Method
+    from triplaneturbo.evaluate.methods import Method
 
 PROTOCOLS = ("prd", "ptd")
 DREAMFUSION = DATA / "prompts" / "dreamfusion_415_prompt_library.json"
 MOST_OBJECTS = 10_000
 _MOST_SHOWN = 5
+_OBJECTS_PER_LINE = 50
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,8 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
     prompts = gallery[: arguments.limit]
     if len(prompts) * len(seeds) > MOST_OBJECTS:
         raise UserError(
-            f"{how_many(len(prompts))} and {len(seeds)} seed{'s'[: len(seeds) > 1]} are more than"
-            f" {MOST_OBJECTS:,} objects; use --limit."
+            f"{len(prompts) * len(seeds):,} objects (prompts times seeds) are more than {MOST_OBJECTS:,};"
+            " use --limit."
         )
 
     from triplaneturbo.evaluate.evaluation import evaluate
@@ -112,7 +113,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
     progress.close()
     if table is None:
-        print(_waiting(shard), file=sys.stderr)
+        print(
+            "This process has finished its objects; the process that finishes last writes the table.",
+            file=sys.stderr,
+        )
     else:
         print(table, end="")
     return DONE
@@ -197,28 +201,24 @@ def _generated(
     settings = GenerationSettings(
         model, arguments.base, arguments.adapter, arguments.steps, arguments.device, arguments.precision
     )
-    items: list[Item] = [Item(prompt, index, seed) for index, prompt in enumerate(prompts) for seed in seeds]
+    items = [Item(prompt, index, seed) for index, prompt in enumerate(prompts) for seed in seeds]
     return GeneratedMeshes(settings, items, folder, device)
 
 
-def _waiting(shard: Shard) -> str:
-    if shard.size == 1:
-        return "Another process has removed files of this evaluation; run the command again."
-    return (
-        f"Process {shard.rank + 1} of {shard.size} has finished its part; the last process writes the table."
-    )
-
-
 class _Progress:
-    """A progress bar per phase on standard error, if that is a terminal."""
+    """A progress bar per phase on standard error; if that is no terminal, a line now and then."""
 
     def __init__(self, quiet: bool) -> None:
-        self._off = quiet or not sys.stderr.isatty()
+        self._quiet = quiet
         self._phase = ""
         self._bar: Any = None
 
     def __call__(self, phase: str, done: int, total: int) -> None:
-        if self._off:
+        if self._quiet:
+            return
+        if not sys.stderr.isatty():
+            if done % _OBJECTS_PER_LINE == 0 or done == total:
+                print(f"{phase}: {done:,} of {total:,}", file=sys.stderr, flush=True)
             return
         from tqdm import tqdm
 
