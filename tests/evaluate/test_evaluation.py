@@ -93,6 +93,7 @@ def test_the_table_has_every_row_and_says_what_is_empty(
     assert row.split(" | ")[-2].startswith("1.75 ")
     assert "| *PRD (360K prompts) (quoted)* | ViT-B-32 | - | - | - | 68.2 | 32.3 | - | 1.23 | - |" in table
     assert "all 5 prompts (chance: 20 %)" in table
+    assert "small, seeds 0, 1: 3 of 5 prompts" in table
     assert "empty, scored as blank images: 2 (nothing (seed 0); nothing (seed 1))" in table
     assert "one is not the CLIP of this protocol" in table
     assert STAMP not in table

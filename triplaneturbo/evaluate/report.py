@@ -43,7 +43,7 @@ def table(protocol: Protocol, prompts: int, results: Sequence[dict[str, Any]]) -
     lines += [f"CLIPScore is 2.5 max(cos, 0) x 100. *Quoted* rows: {protocol.quoted_from}."]
     lines += ["", "What the paper leaves open:", ""]
     lines += [f"- {name}: {choice}." for name, choice in protocol.open_points.items()]
-    notes = list(dict.fromkeys(note for result in results for note in _notes(result)))
+    notes = list(dict.fromkeys(note for result in results for note in _notes(result, prompts)))
     lines += ["", "Notes:", "", *(f"- {note}" for note in notes)] if notes else []
     return "\n".join(lines) + "\n"
 
@@ -76,8 +76,10 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _notes(result: dict[str, Any]) -> list[str]:
+def _notes(result: dict[str, Any], prompts: int) -> list[str]:
     name, notes = result["method"], [result["clip"]["note"]] if result["clip"]["note"] else []
+    if result["prompts"] < prompts:
+        notes.append(f"{name}: {result['prompts']:,} of {prompts:,} prompts; compare rows of the same only.")
     if result["latency"]:
         counted, devices = result["latency"]["counted"], ", ".join(result["latency"]["devices"])
         notes.append(f"{name}: latency of {counted:,} meshes on {devices}.")
