@@ -60,9 +60,8 @@ def main() -> None:
     print(f"{device}, {torch.get_num_threads()} threads")
     for count, size in CASES:
         forward, backward = time_rendering(sphere(count, device), size)
-        print(
-            f"{count:6d} Gaussians, {size:3d} x {size}: forward {forward:7.1f}, backward {backward:7.1f} ms"
-        )
+        times = f"forward {forward:7.1f}, backward {backward:7.1f} ms"
+        print(f"{count:6d} Gaussians, {size:3d} x {size}: {times}")
 
 
 if __name__ == "__main__":

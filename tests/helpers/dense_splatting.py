@@ -1,7 +1,7 @@
 """Slow twin of the Gaussian rasterizer, with the arguments and the conventions of gsplat.rasterization.
 
-Every pixel looks at every Gaussian, in a loop over the Gaussians from front to back; no tiles, no matrix of
-polynomials, no hand-written gradient. Cameras are OpenCV world-to-camera matrices and intrinsics.
+Every pixel looks at every Gaussian, in a loop over the Gaussians from front to back; no tiles, no matrix
+of polynomials, no hand-written gradient. Cameras are OpenCV world-to-camera matrices and intrinsics.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from triplaneturbo.mesh.surface_samples import sample_surface
 
 
 def quad(**attributes):
-    """The square [0, 2] x [0, 1] at z = 0.5, as one large and two small triangles and one without area."""
+    """The square [0, 2] x [0, 1] at z = 0.5: a large and two small triangles and one without area."""
     vertices = torch.tensor([[0.0, 0, 0.5], [2, 0, 0.5], [2, 1, 0.5], [0, 1, 0.5], [1, 0.5, 0.5]])
     faces = torch.tensor([[0, 1, 2], [0, 4, 3], [4, 2, 3], [1, 1, 1]])
     return Mesh(vertices, faces, **attributes)

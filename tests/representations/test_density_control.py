@@ -121,7 +121,7 @@ def test_opacities_are_reset():
 
 @pytest.mark.parametrize("size", [16, 48])
 def test_gradients_of_renderings(size):
-    """Norms are per view that shows the Gaussian, in [-1, 1] coordinates, whatever the number of views."""
+    """Mean norms do not depend on the number of views, and views without the Gaussian do not count."""
     gaussians = gaussians_with([0.2] * 5).double()
     with torch.no_grad():
         gaussians.means.mul_(0.3)

@@ -48,8 +48,9 @@ def test_balls_without_normals():
 
 
 def test_wrong_shapes():
+    zeros = torch.zeros(2, 3)
     with pytest.raises(ValueError, match=r"quaternions must be \[2, 4\], not \[2, 3\]"):
-        Gaussians(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2), torch.zeros(2, 3))
+        Gaussians(zeros, zeros, zeros, torch.zeros(2), zeros)
 
 
 def test_parameter_groups_cover_all_parameters():
@@ -58,8 +59,8 @@ def test_parameter_groups_cover_all_parameters():
     assert groups.keys() == dict(gaussians.named_parameters()).keys()
     assert groups["means"]["lr"] == pytest.approx(3 * 1.6e-4)
     assert groups["opacity_logits"]["lr"] == 0.05
-    groups = {group["name"]: group for group in gaussians.parameter_groups(3.0, LearningRates(means=1.0))}
-    assert groups["means"]["lr"] == 3
+    other = gaussians.parameter_groups(3.0, LearningRates(means=1.0))
+    assert {group["name"]: group["lr"] for group in other}["means"] == 3
 
 
 def test_constrain():
@@ -73,7 +74,7 @@ def test_constrain():
 
 
 def test_kept_rows_carry_their_optimizer_state():
-    """After an exchange of rows, kept Gaussians go on as they would have without it, and new ones from zero."""
+    """After an exchange of rows, kept Gaussians continue as without it, and new ones start from zero."""
     alone, exchanged = random_gaussians(6), random_gaussians(6)
     keep = torch.tensor([4, 0, 3])
     optimizers = [torch.optim.Adam(g.parameter_groups(1.0), lr=1e-2) for g in (alone, exchanged)]
@@ -102,18 +103,20 @@ def test_state_dict_round_trip():
 
 
 def test_quaternions_are_rotations():
-    """Matrices are orthogonal, products of quaternions are products of matrices, and +z goes where it must."""
+    """Matrices are orthogonal, and products of quaternions are products of matrices."""
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, 30, 4, generator=generator, dtype=torch.float64)
     matrices = rotations.to_matrices(a)
-    torch.testing.assert_close(matrices @ matrices.mT, torch.eye(3, dtype=torch.float64).expand(30, 3, 3))
+    identity = torch.eye(3, dtype=torch.float64).expand(30, 3, 3)
+    torch.testing.assert_close(matrices @ matrices.mT, identity)
     torch.testing.assert_close(torch.linalg.det(matrices), torch.ones(30, dtype=torch.float64))
     torch.testing.assert_close(
         rotations.to_matrices(rotations.multiply(a, b)), matrices @ rotations.to_matrices(b)
     )
     directions = torch.nn.functional.normalize(a[:, :3], dim=1)
     directions[:2] = torch.tensor([[0, 0, 1.0], [0, 0, -1.0]], dtype=torch.float64)
-    torch.testing.assert_close(rotations.to_matrices(rotations.from_z_axis(directions))[..., 2], directions)
+    turned = rotations.to_matrices(rotations.from_z_axis(directions))
+    torch.testing.assert_close(turned[..., 2], directions)
     half = math.sqrt(0.5)  # a quarter turn about z takes x to y
     turn = rotations.to_matrices(torch.tensor([half, 0.0, 0.0, half]))
-    torch.testing.assert_close(turn @ torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 1, 0]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(turn[:, 0], torch.tensor([0.0, 1, 0]), atol=1e-6, rtol=0)

@@ -25,10 +25,10 @@ class DensityOptions:
     Attributes:
         min_gradient: mean norm of the view-space gradient from which a Gaussian is cloned or split
             (LucidDreamer: 7.5e-4; Kerbl et al.: 2e-4).
-        clone_scale: largest standard deviation, as a fraction of the scene's extent, of a Gaussian that is
-            cloned; larger ones are split.
+        clone_scale: largest standard deviation, as a fraction of the scene's extent, of a Gaussian that
+            is cloned; larger ones are split.
         min_opacity: opacity below which a Gaussian is pruned.
-        max_scale: standard deviation, as a fraction of the extent, above which one is pruned; None: never.
+        max_scale: standard deviation, as a fraction of the extent, above which one is pruned, or None.
         max_count: no Gaussians are added beyond this number; None: no limit.
     """
 
@@ -51,9 +51,9 @@ class ViewSpaceGradients:
         """Add the views of one iteration.
 
         Args:
-            gradient: `means2d.grad` of a rendering [V, N, 2], in pixels. The loss is a mean over the views.
+            gradient: `means2d.grad` of a rendering [V, N, 2], in pixels, of a loss averaged over views.
             visible: where a Gaussian touches the image [V, N].
-            height, width: size of the image; the norms are those of gradients in [-1, 1] image coordinates.
+            height, width: image size; norms are those of gradients in [-1, 1] image coordinates.
         """
         size = gradient.new_tensor([width / 2, height / 2]) * len(gradient)
         norms = (gradient * size).norm(dim=-1) * visible  # [V, N]
@@ -76,8 +76,8 @@ def densify(
 ) -> tuple[int, int]:
     """Clone small and split large Gaussians with large view-space gradients.
 
-    A clone is an exact copy without optimizer state, which separates it from its original. A split replaces
-    a Gaussian by two, drawn from it and 1.6 times smaller. Start new `gradients` afterwards.
+    A clone is an exact copy without optimizer state, which separates it from its original. A split
+    replaces a Gaussian by two, drawn from it and 1.6 times smaller. Start new `gradients` afterwards.
 
     Args:
         extent: size of the scene in world units.
@@ -100,10 +100,11 @@ def densify(
     values = dict(gaussians.named_parameters())
     clones = {name: value[cloned] for name, value in values.items()}
     halves = {name: value[split].repeat(2, *(1,) * (value.ndim - 1)) for name, value in values.items()}
-    axes = rotations.to_matrices(halves["quaternions"]) * halves["log_scales"].exp()[:, None]  # [2S, 3, 3]
+    scales = halves["log_scales"].exp()
+    axes = rotations.to_matrices(halves["quaternions"]) * scales[:, None]  # [2S, 3, 3]
     drawn = torch.randn(2 * len(split), 3, generator=generator).to(axes)
     halves["means"] = halves["means"] + (axes @ drawn[..., None])[..., 0]
-    halves["log_scales"] = (halves["log_scales"].exp() / SPLIT_SHRINK).log()
+    halves["log_scales"] = (scales / SPLIT_SHRINK).log()
     gaussians.replace_rows(keep, (clones, halves), optimizer)
     return len(cloned), len(split)
 

@@ -1,7 +1,7 @@
 """3D Gaussians: an explicit representation of a scene that splatting renders (Kerbl et al. 2023).
 
-Each Gaussian has a mean, three standard deviations along the axes of its rotation, an opacity and a colour
-that does not depend on the view (spherical harmonics of degree 0).
+Each Gaussian has a mean, three standard deviations along the axes of its rotation, an opacity and a
+colour that does not depend on the view (spherical harmonics of degree 0).
 """
 
 from __future__ import annotations
@@ -54,7 +54,12 @@ class Gaussians(nn.Module):
     colors: nn.Parameter
 
     def __init__(
-        self, means: Tensor, log_scales: Tensor, quaternions: Tensor, opacity_logits: Tensor, colors: Tensor
+        self,
+        means: Tensor,
+        log_scales: Tensor,
+        quaternions: Tensor,
+        opacity_logits: Tensor,
+        colors: Tensor,
     ) -> None:
         """Copy the parameters.
 
@@ -83,9 +88,9 @@ class Gaussians(nn.Module):
         normals: Tensor | None = None,
         *,
         opacity: float = 0.9,
-        thickness: float = 0.2,
+        thickness: float = 0.1,
     ) -> Gaussians:
-        """Place one Gaussian on each point: a flat disc on the surface, or a ball if there are no normals.
+        """Place one Gaussian on each point: a disc on the surface, or a ball if there are no normals.
 
         Args:
             points: samples of a surface [N, 3].
@@ -96,8 +101,8 @@ class Gaussians(nn.Module):
             opacity: initial opacity, between 0 and 1.
             thickness: standard deviation along the normal, as a fraction of that in the surface.
         """
-        deviation = torch.as_tensor(spacing, dtype=points.dtype, device=points.device).expand(len(points)) / 2
-        scales = deviation[:, None].repeat(1, 3)  # [N, 3]
+        spacing = torch.as_tensor(spacing, dtype=points.dtype, device=points.device)
+        scales = (spacing.expand(len(points)) / 2)[:, None].repeat(1, 3)  # [N, 3]
         if normals is None:
             quaternions = points.new_tensor([1.0, 0.0, 0.0, 0.0]).repeat(len(points), 1)
         else:
@@ -124,7 +129,11 @@ class Gaussians(nn.Module):
         axes = rotations.to_matrices(self.quaternions) * self.scales[:, None]  # [N, 3, 3]
         return axes @ axes.mT
 
-    def parameter_groups(self, extent: float, rates: LearningRates | None = None) -> list[dict[str, object]]:
+    def parameter_groups(
+        self,
+        extent: float,
+        rates: LearningRates | None = None,
+    ) -> list[dict[str, object]]:
         """Return one named group per parameter for an optimizer.
 
         Args:
@@ -159,8 +168,8 @@ class Gaussians(nn.Module):
         Args:
             keep: indices of the Gaussians to keep [K].
             added: blocks of new Gaussians: values [M, ...] for each parameter's name.
-            optimizer: holds the parameters; they are exchanged in its groups. State of a parameter's shape
-                (Adam's moments) is kept for the kept rows and zero for the new ones. None: no optimizer.
+            optimizer: holds the parameters; they are exchanged in its groups. State of a parameter's
+                shape (Adam's moments) is carried by the kept rows and zero for the new ones. Or None.
         """
         added = list(added)
         for name, old in list(self.named_parameters()):
@@ -171,7 +180,12 @@ class Gaussians(nn.Module):
                 _exchange(optimizer, old, new, keep)
 
 
-def _exchange(optimizer: torch.optim.Optimizer, old: nn.Parameter, new: nn.Parameter, keep: Tensor) -> None:
+def _exchange(
+    optimizer: torch.optim.Optimizer,
+    old: nn.Parameter,
+    new: nn.Parameter,
+    keep: Tensor,
+) -> None:
     """Put `new` in the place of `old` in an optimizer; see `Gaussians.replace_rows`."""
     for group in optimizer.param_groups:
         group["params"] = [new if parameter is old else parameter for parameter in group["params"]]
@@ -180,5 +194,6 @@ def _exchange(optimizer: torch.optim.Optimizer, old: nn.Parameter, new: nn.Param
         return
     for key, value in state.items():
         if isinstance(value, Tensor) and value.shape == old.shape:
-            state[key] = torch.cat((value[keep], value.new_zeros(len(new) - len(keep), *value.shape[1:])))
+            zeros = value.new_zeros(len(new) - len(keep), *value.shape[1:])
+            state[key] = torch.cat((value[keep], zeros))
     optimizer.state[new] = state

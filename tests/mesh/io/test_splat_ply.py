@@ -11,7 +11,10 @@ from triplaneturbo.mesh.io.splat_ply import decode_splats, encode_splats
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.representations.gaussians import Gaussians
 
-LAYOUT = "x y z nx ny nz f_dc_0 f_dc_1 f_dc_2 opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3".split()
+LAYOUT = [
+    *("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),
+    *("scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"),
+]
 
 
 def random_gaussians(count=30, seed=0):
@@ -41,8 +44,8 @@ def test_layout():
     assert data == encode_splats(gaussians)
     assert data.startswith(b"ply\nformat binary_little_endian 1.0\n")
     header, _, body = data.partition(b"end_header\n")
-    names = [line.split()[2] for line in header.decode().splitlines() if line.startswith("property float")]
-    assert names == LAYOUT
+    properties = [line.split() for line in header.decode().splitlines() if line.startswith("property")]
+    assert properties == [["property", "float", name] for name in LAYOUT]
     assert b"element vertex 7\n" in header
     assert len(body) == 7 * 17 * 4
     raw = np.frombuffer(body, "<f4").reshape(7, 17)
@@ -117,7 +120,7 @@ def faults():
         good.replace(b"float y", b"float x"),
         good.replace(b"float y", b"object y"),
     ):
-        yield "no binary little-endian PLY", data
+        yield "Not a binary little-endian PLY", data
 
 
 @pytest.mark.parametrize(("message", "data"), list(faults()))

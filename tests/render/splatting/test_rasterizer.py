@@ -47,7 +47,8 @@ def draw_densely(scene, cameras, height, width, background=None):
 
 def assert_same(fast, slow, tolerance):
     for name in ("rgb", "opacity", "depth", "normal"):
-        torch.testing.assert_close(getattr(fast, name), getattr(slow, name), atol=tolerance, rtol=tolerance)
+        one, other = getattr(fast, name), getattr(slow, name)
+        torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (13, 21), (5, 3)])
@@ -87,7 +88,8 @@ def test_gradients_same_as_the_dense_twin():
         background = torch.tensor([0.3, 0.6, 0.1], dtype=torch.float64, requires_grad=True)
         seen = render(scene, views(), 11, 14, background)
         seen.means2d.retain_grad()
-        image = torch.cat((seen.rgb, seen.normal, seen.depth[..., None], seen.opacity[..., None]), dim=-1)
+        scalars = torch.stack((seen.depth, seen.opacity), dim=-1)
+        image = torch.cat((seen.rgb, seen.normal, scalars), dim=-1)
         (image * weights).sum().backward()
         gradients.append([*(value.grad for value in scene.values()), background.grad, seen.means2d.grad])
     for fast, slow in zip(*gradients, strict=True):
@@ -125,9 +127,9 @@ def test_gradcheck_of_compositing_with_saturated_and_faint_gaussians():
 
 
 def test_one_gaussian_is_its_analytic_image():
-    """On the axis, the image of N(0, S) at distance d is opacity * exp(-q / 2), with S scaled by focal / d."""
+    """On the axis, at distance d, it is opacity * exp(-q / 2) with deviations scaled by focal / d."""
     size, distance, opacity = 33, 3.0, 0.8
-    camera = orbit(0.0, 0.0, distance, 40.0, dtype=torch.float64)  # looks along -x: right is +y, up is +z
+    camera = orbit(0.0, 0.0, distance, 40.0, dtype=torch.float64)  # right is +y, up is +z
     scene = {
         "means": torch.zeros(1, 3, dtype=torch.float64),
         "quaternions": torch.tensor([[1.0, 0.0, 0.0, 0.0]], dtype=torch.float64),
@@ -138,7 +140,8 @@ def test_one_gaussian_is_its_analytic_image():
     seen = draw(scene, camera, size, size, background=torch.ones(3))
     focal = size / 2 / math.tan(math.radians(20))
     variance_y, variance_z = ((focal * s / distance) ** 2 + 0.3 for s in (0.3, 0.1))
-    row, column = torch.meshgrid(*[torch.arange(size, dtype=torch.float64) - size // 2] * 2, indexing="ij")
+    axis = torch.arange(size, dtype=torch.float64) - size // 2
+    row, column = torch.meshgrid(axis, axis, indexing="ij")
     alpha = opacity * torch.exp(-0.5 * (column**2 / variance_y + row**2 / variance_z))
     alpha = torch.where(alpha < 1 / 255, 0, alpha)
     torch.testing.assert_close(seen.opacity[0], alpha)
@@ -147,6 +150,20 @@ def test_one_gaussian_is_its_analytic_image():
     torch.testing.assert_close(seen.depth[0], distance * (alpha > 0).double())
     normal = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)  # its shortest axis, toward the camera
     torch.testing.assert_close(seen.normal[0], alpha[..., None] * normal)
+
+
+def test_normals_face_the_camera_whatever_the_sign_of_the_axis():
+    """A disc's normal is its shortest axis, turned toward each camera; also for the opposite quaternion."""
+    scene = cloud(1)
+    scene["means"], scene["opacities"] = torch.zeros_like(scene["means"]), torch.ones_like(scene["opacities"])
+    half_turn = torch.tensor([[0.0, 0.0, 1.0, 0.0]], dtype=torch.float64)  # about y: x to -x
+    cameras = orbit([0.0, 180.0], 0.0, 3.0, 40.0, dtype=torch.float64)
+    for quaternion in (torch.tensor([[1.0, 0, 0, 0]], dtype=torch.float64), half_turn):
+        scene["quaternions"] = quaternion
+        scene["scales"] = torch.tensor([[0.01, 0.4, 0.4]], dtype=torch.float64)
+        normals = draw(scene, cameras, 9, 9).normal[:, 4, 4]
+        expected = torch.tensor([[0.999, 0, 0], [-0.999, 0, 0]], dtype=torch.float64)
+        torch.testing.assert_close(normals, expected, atol=1e-9, rtol=0)
 
 
 def test_nearer_gaussians_hide_farther_ones():
@@ -195,7 +212,7 @@ def test_any_tile_size(monkeypatch, size):
 
 
 def test_out_of_sight():
-    """Behind the camera, nearer than the near plane, beyond the far plane, beside the image, too faint."""
+    """Behind the camera, before the near plane, beyond the far plane, beside the image, too faint."""
     camera = Cameras(*vars(orbit(0.0, 0.0, 3.0, 40.0, dtype=torch.float64)).values())
     camera = Cameras(camera.c2w, camera.fovy, near=0.5, far=10.0)
     scene = cloud(5, scale=0.05, anisotropy=1.0)
@@ -263,9 +280,19 @@ def test_tiles_hold_every_gaussian_that_a_pixel_sees():
         assert chunked == expected
 
 
-def test_gsplat_is_used_only_on_cuda_with_compiled_kernels(monkeypatch):
-    assert not gsplat_backend.available(torch.zeros(1, 3))
+@pytest.mark.parametrize("missing", ["gsplat", "its kernels"])
+def test_gsplat_is_used_only_with_compiled_kernels(monkeypatch, missing):
+    def find_spec(name):
+        assert name == "gsplat.csrc"
+        if missing == "gsplat":
+            raise ModuleNotFoundError("No module named 'gsplat'")
+
     gsplat_backend._gsplat.cache_clear()
-    monkeypatch.setattr(gsplat_backend.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(gsplat_backend.importlib.util, "find_spec", find_spec)
     assert gsplat_backend._gsplat() is None
     gsplat_backend._gsplat.cache_clear()
+
+
+def test_gsplat_is_not_used_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(gsplat_backend, "_gsplat", lambda: dense_splatting)
+    assert not gsplat_backend.available(torch.zeros(1, 3))

@@ -1,9 +1,9 @@
 """3D Gaussians as a PLY in the INRIA layout, which splat viewers read.
 
-One binary little-endian vertex element of floats: x y z, nx ny nz (zeros), f_dc_0..2 (colours as coefficients
-of degree 0), opacity (logits), scale_0..2 (logarithms), rot_0..3 (w x y z). Splat files have x right, y down
-and the front toward +z, the axes of scenes that COLMAP reconstructs: viewers turn them upright. A mesh's PLY
-(points.py) has other properties and y up.
+One binary little-endian vertex element of floats: x y z, nx ny nz (zeros), f_dc_0..2 (colours as
+coefficients of degree 0), opacity (logits), scale_0..2 (logarithms), rot_0..3 (w x y z). Splat files
+have x right, y down and the front toward +z, as scenes that COLMAP reconstructs: viewers turn them
+upright. A mesh's PLY (points.py) has other properties and y up.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _NAMES = (
 _NEEDED = tuple(name for name in _NAMES if not name.startswith("n"))
 _KINDS = {
     **{"char": "i1", "uchar": "u1", "short": "<i2", "ushort": "<u2", "int": "<i4", "uint": "<u4"},
-    **{"float": "<f4", "double": "<f8", "float32": "<f4", "float64": "<f8", "uint8": "u1", "int32": "<i4"},
+    **{"int8": "i1", "uint8": "u1", "int16": "<i2", "uint16": "<u2", "int32": "<i4", "uint32": "<u4"},
+    **{"float": "<f4", "double": "<f8", "float32": "<f4", "float64": "<f8"},
 }
 _LONGEST_HEADER = 2**16  # bytes
 # Model axes (z up, front +x) to file axes: (x, y, z) -> (-y, -z, x).
@@ -33,7 +34,7 @@ _TO_MODEL = (0.5, -0.5, 0.5, -0.5)
 
 
 def encode_splats(gaussians: Gaussians) -> bytes:
-    """Return a splat PLY; the same Gaussians give the same bytes. Quaternions are written with unit length.
+    """Return a splat PLY; the same Gaussians give the same bytes. Quaternions are normalized.
 
     Raises:
         UserError: there are no Gaussians, or a parameter is not finite.
@@ -42,7 +43,7 @@ def encode_splats(gaussians: Gaussians) -> bytes:
         raise UserError("There are no Gaussians to save; start from another mesh or prompt.")
     values = {name: value.detach().cpu().float() for name, value in gaussians.named_parameters()}
     if not all(torch.isfinite(value).all() for value in values.values()):
-        raise UserError("The Gaussians have values that are not finite; lower the learning rates and repeat.")
+        raise UserError("The Gaussians have values that are not finite; lower the learning rates.")
     x, y, z = values["means"].unbind(1)
     turned = rotations.multiply(torch.tensor(_TO_FILE), values["quaternions"])
     columns = (
@@ -61,14 +62,15 @@ def encode_splats(gaussians: Gaussians) -> bytes:
         *(f"property float {name}" for name in _NAMES),
         "end_header",
     ]
-    return ("\n".join(header) + "\n").encode() + torch.cat(columns, dim=1).numpy().astype("<f4").tobytes()
+    table = torch.cat(columns, dim=1).numpy().astype("<f4")
+    return ("\n".join(header) + "\n").encode() + table.tobytes()
 
 
 def decode_splats(data: bytes) -> Gaussians:
     """Return the Gaussians of a splat PLY, also of another program.
 
-    Properties may have any order and kind; unknown ones are ignored, and so are colours that depend on the
-    view (f_rest).
+    Properties may have any order and kind; unknown ones are ignored, and so are colours that depend on
+    the view (f_rest).
 
     Raises:
         UserError: it is no splat PLY, it is incomplete, or values are not finite.
@@ -109,7 +111,7 @@ def _header(data: bytes) -> tuple[np.dtype, int, int]:
     Raises:
         UserError: the header is not that of a binary PLY that begins with vertices.
     """
-    invalid = UserError("This is no binary little-endian PLY that begins with vertices; use another file.")
+    invalid = UserError("Not a binary little-endian PLY that begins with vertices; use another file.")
     head, mark, _ = data[:_LONGEST_HEADER].partition(b"end_header\n")
     lines = [line.split() for line in head.decode("ascii", "replace").splitlines()]
     if not mark or lines[:1] != [["ply"]] or ["format", "binary_little_endian", "1.0"] not in lines:
@@ -121,8 +123,8 @@ def _header(data: bytes) -> tuple[np.dtype, int, int]:
     last = elements[1] if len(elements) > 1 else len(lines)
     properties = [line[1:] for line in lines[elements[0] : last] if line[:1] == ["property"]]
     plain = all(len(entry) == 2 and entry[0] in _KINDS for entry in properties)
-    names = {entry[-1] for entry in properties}
-    if not number.isdecimal() or not 0 < int(number) < 2**31 or not plain or len(names) < len(properties):
+    unique = len({entry[-1] for entry in properties}) == len(properties)
+    if not (plain and unique and number.isdecimal() and 0 < len(number) < 11 and int(number) > 0):
         raise invalid
     columns = np.dtype([(name, _KINDS[kind]) for kind, name in properties])
     return columns, int(number), len(head) + len(mark)

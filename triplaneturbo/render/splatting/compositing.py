@@ -1,7 +1,7 @@
 """Front-to-back compositing of Gaussians in batches of tiles, with a hand-written backward pass.
 
-The exponent of a Gaussian is a quadratic polynomial of the pixel's position, so that all exponents of a batch
-are one matrix product. Only the inputs are kept for the backward pass, which computes the weights again.
+The exponent of a Gaussian is a quadratic polynomial of the pixel's position, so that all exponents of a
+batch are one matrix product. The backward pass keeps only the inputs and computes the weights again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """gsplat (Apache-2.0) as the rasterizer on CUDA.
 
-It is used only where a wheel with compiled kernels is installed; the pure wheel of PyPI, which compiles on
-first use, is ignored. No CUDA device has run this module yet: its conventions are tested against a double of
-gsplat.rasterization.
+It is used only where a wheel with compiled kernels is installed; the pure wheel of PyPI, which compiles
+on first use, is ignored. No CUDA device has run this module yet: its conventions are tested against a
+double of gsplat.rasterization.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def available(means: Tensor) -> bool:
 
 
 def opencv_cameras(cameras: Cameras, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Return world-to-camera matrices [V, 4, 4] (x right, y down, z forward) and intrinsics [V, 3, 3]."""
+    """Return OpenCV world-to-camera matrices [V, 4, 4] (y down, z forward) and intrinsics [V, 3, 3]."""
     c2w = cameras.c2w.clone()
     c2w[:, :3, 1:3] *= -1
     focal = 0.5 * height / torch.tan(cameras.fovy / 2)  # [V]
@@ -47,8 +47,8 @@ def opencv_cameras(cameras: Cameras, height: int, width: int) -> tuple[Tensor, T
 
 
 def render(
-    means: Tensor, quaternions: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, normals: Tensor,
-    cameras: Cameras, height: int, width: int,
+    means: Tensor, quaternions: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor,
+    normals: Tensor, cameras: Cameras, height: int, width: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Render with gsplat; arguments as of `rasterize_gaussians`, and normals [V, N, 3].
 

@@ -11,7 +11,7 @@ from triplaneturbo.render.cameras import Cameras
 from triplaneturbo.utils import quaternions as rotations
 
 BLUR = 0.3
-"""Variance in square pixels that is added to each image covariance: a low-pass filter of about a pixel."""
+"""Variance in square pixels added to each image covariance: a low-pass filter of about a pixel."""
 MIN_ALPHA = 1 / 255
 """Fainter contributions are dropped."""
 _MARGIN = 1.3  # the Jacobian is evaluated at most this far from the axis, relative to the image's border
@@ -62,7 +62,7 @@ def project(
     means2d = torch.stack((width / 2 + focal * x, height / 2 + focal * y), dim=-1)  # [V, N, 2]
 
     # Rows of the Jacobian of (x, y) in pixels, in camera axes right, up, back. Far outside the image the
-    # linearization is invalid and would smear Gaussians over the image, so it is taken near the border there.
+    # linearization is invalid and would smear Gaussians over the image, so it is taken near the border.
     limit_x, limit_y = _MARGIN * width / 2 / focal, _MARGIN * height / 2 / focal  # [V, 1]
     x = torch.clamp(x, -limit_x, limit_x)
     y = torch.clamp(y, -limit_y, limit_y)

@@ -1,8 +1,8 @@
 """Rasterizer of 3D Gaussians: colour, opacity, depth and normals, on any device (Kerbl et al. 2023).
 
-In torch, images are composited in tiles (tiles.py, compositing.py). On CUDA, gsplat does the same if it is
-installed with its compiled kernels (gsplat_backend.py); it also stops at a transmittance of 1e-4, so that the
-images differ by up to that.
+In torch, images are composited in tiles (tiles.py, compositing.py). On CUDA, gsplat does the same if it
+is installed with its compiled kernels (gsplat_backend.py); it also stops at a transmittance of 1e-4, so
+that the images differ by up to that.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class SplatRendering(NamedTuple):
         rgb: [V, H, W, 3], composited on the background.
         opacity: [V, H, W], in [0, 1].
         depth: mean depth along the viewing axis [V, H, W]; 0 where the opacity is 0.
-        normal: sum of weights times unit world-space normals [V, H, W, 3]. The normal of a Gaussian is its
-            shortest axis, on the camera's side.
-        means2d: projected means in pixels [V, N, 2]. After `retain_grad()` and a backward pass, its gradient
-            drives densification.
+        normal: sum of weights times unit world-space normals [V, H, W, 3]. The normal of a Gaussian is
+            its shortest axis, on the camera's side.
+        means2d: projected means in pixels [V, N, 2]. After `retain_grad()` and a backward pass, its
+            gradient drives densification.
         visible: whether the Gaussian's bounding box overlaps the image, bool [V, N].
     """
 
@@ -57,8 +57,8 @@ def rasterize_gaussians(
 ) -> SplatRendering:
     """Render 3D Gaussians; differentiable in all their parameters and in the background.
 
-    The order of the Gaussians does not matter, except between equal depths. Visibility is by the depth of the
-    means, in each view.
+    The order of the Gaussians does not matter, except between equal depths. In each view they are
+    composited by the depth of their means.
 
     Args:
         means: world positions [N, 3], any floating dtype, any device.
@@ -66,7 +66,7 @@ def rasterize_gaussians(
         scales: standard deviations along the rotated axes, in world units [N, 3].
         opacities: opacities at the means, in [0, 1] [N].
         colors: [N, 3].
-        cameras: V cameras on the same device. Gaussians whose means are beyond the clipping planes vanish.
+        cameras: V cameras on the same device. Gaussians with means beyond the clipping planes vanish.
         height, width: size of the image in pixels.
         background: colour [3] or [V, 3]; black by default.
     """
@@ -88,7 +88,7 @@ def rasterize_gaussians(
 
 
 def _normals(means: Tensor, quaternions: Tensor, scales: Tensor, cameras: Cameras) -> Tensor:
-    """Return each Gaussian's shortest axis, on the camera's side [V, N, 3]; differentiable in quaternions."""
+    """Return the shortest axes, on the camera's side [V, N, 3]; differentiable in quaternions."""
     shortest = F.one_hot(scales.detach().argmin(1), 3).to(means)  # [N, 3]
     normals = (rotations.to_matrices(quaternions) @ shortest[..., None])[..., 0]  # [N, 3]
     toward = cameras.positions[:, None] - means.detach()  # [V, N, 3]
@@ -97,8 +97,8 @@ def _normals(means: Tensor, quaternions: Tensor, scales: Tensor, cameras: Camera
 
 
 def _render(
-    means: Tensor, quaternions: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, normals: Tensor,
-    cameras: Cameras, height: int, width: int,
+    means: Tensor, quaternions: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor,
+    normals: Tensor, cameras: Cameras, height: int, width: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Render in torch.
 
@@ -135,10 +135,8 @@ def _render(
         coefficients = compositing.polynomials(offsets - centre[:, None], conics, logs[..., 0])
         drawn.append(compositing.composite(coefficients, features, pixels))  # [t, P, 8]
     image = table.new_zeros(views * lists.rows * lists.columns, TILE * TILE, 8)
-    if drawn:
-        image = image.index_copy(0, lists.tiles, torch.cat(drawn))
-    else:
-        image = image + 0 * table.sum()  # black, with gradients of 0
+    # Without any Gaussian in sight: black, with gradients of 0.
+    image = image.index_copy(0, lists.tiles, torch.cat(drawn)) if drawn else image + 0 * table.sum()
     image = image.reshape(views, lists.rows, lists.columns, TILE, TILE, 8).transpose(2, 3)
     image = image.reshape(views, lists.rows * TILE, lists.columns * TILE, 8)[:, :height, :width]
     visible = torch.zeros(views * count, dtype=torch.bool, device=means.device)

@@ -33,8 +33,8 @@ class TileLists:
         """Yield groups of tiles with similar counts, padded to the longest.
 
         Args:
-            budget: largest number of (tile, Gaussian) pairs, with padding, of a group; a group has at least
-                one tile.
+            budget: largest number of (tile, Gaussian) pairs, with padding, of a group; a group has at
+                least one tile.
 
         Yields:
             positions in `tiles` [t] and members [t, K]; padding is -1.
@@ -55,7 +55,14 @@ class TileLists:
 
 
 @torch.no_grad()
-def assign(means2d: Tensor, reach: Tensor, depths: Tensor, height: int, width: int, size: int) -> TileLists:
+def assign(
+    means2d: Tensor,
+    reach: Tensor,
+    depths: Tensor,
+    height: int,
+    width: int,
+    size: int,
+) -> TileLists:
     """List the Gaussians whose bounding boxes contain a pixel centre of each tile.
 
     Args:
