@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import torch
 
 from tests.helpers.shapes import textured
 from triplaneturbo.errors import UserError
+from triplaneturbo.evaluate.methods import MeshRecord
+from triplaneturbo.evaluate.phases import Views
 from triplaneturbo.evaluate.protocols import PRD, PROTOCOLS, PTD
 from triplaneturbo.evaluate.views import (
     blank_views,
@@ -89,6 +92,14 @@ def test_views_are_stored_as_they_are() -> None:
     np.testing.assert_array_equal(decode_views(encode_views(views), "x"), views)
     with pytest.raises(UserError, match="damaged"):
         decode_views(encode_views(views)[:100], "x")
+
+
+def test_the_key_of_views_follows_the_mesh_and_the_settings(tmp_path: Path) -> None:
+    mesh = MeshRecord(tmp_path / "a.glb", "1")
+    key = Views(tmp_path, PRD).key(mesh)
+    assert key == Views(tmp_path, PRD).key(MeshRecord(tmp_path / "b.glb", "1"))
+    assert key != Views(tmp_path, PRD).key(MeshRecord(tmp_path / "a.glb", "2"))
+    assert key != Views(tmp_path, replace(PRD, views=SMALL)).key(mesh)
 
 
 def test_a_background_is_seen_where_the_object_is_not() -> None:
