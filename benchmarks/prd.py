@@ -36,7 +36,7 @@ from benchmarks.gpu import Subject
 from tests.helpers.full_size import SCHEDULER
 from triplaneturbo.__main__ import run_reporting_errors
 from triplaneturbo.distill import losses, prd
-from triplaneturbo.distill.memory import TEXT_1_5, MemoryCounter, ModelSizes
+from triplaneturbo.distill.memory import MemoryCounter, ModelSizes
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.distill.student import around
@@ -49,7 +49,7 @@ from triplaneturbo.models.catalog import SMALL, find_model
 from triplaneturbo.models.text_embedding_cache import TextEmbeddingCache
 from triplaneturbo.models.text_encoder import TextEncoder
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
-from triplaneturbo.teachers import full, mvdream, richdreamer
+from triplaneturbo.teachers import mvdream, richdreamer, stable_diffusion
 from triplaneturbo.teachers.mvdream import MVDream
 from triplaneturbo.teachers.offload import OffloadableTeacher, offload_sequentially
 from triplaneturbo.teachers.richdreamer import RichDreamer
@@ -204,7 +204,7 @@ def setup_full(subject: Subject, how: Plan, device: torch.device) -> TrainingSet
         generator, random_text(subject.text), device, frozen=how.frozen, checkpointing=saved.checkpointing,
         text_on_cpu=saved.texts,
     )  # fmt: skip
-    words = random_text({**TEXT_1_5, "hidden_size": richdreamer.UNET["cross_attention_dim"]})
+    words = random_text({**richdreamer.TEXT, "hidden_size": richdreamer.UNET["cross_attention_dim"]})
     if not saved.texts:
         words.model.to(device, how.frozen if device.type == "cuda" else torch.float32)
     unets = [
@@ -258,8 +258,8 @@ def small_teachers(width: int) -> Iterator[None]:
         patch.dict(mvdream.UNET, blocks, clear=True),
         patch.dict(richdreamer.UNET, blocks, clear=True),
         patch.dict(mvdream.VAE, TINY_SUBJECT.sizes.vae, clear=True),
-        patch.object(full, "SIZE", TINY_SUBJECT.picture),
-        patch.dict(TEXT_1_5, {**TINY_SUBJECT.text}, clear=True),
+        patch.object(stable_diffusion, "SIZE", TINY_SUBJECT.picture),
+        patch.dict(richdreamer.TEXT, {**TINY_SUBJECT.text}, clear=True),
         patch.object(MVDream.__init__, "__defaults__", (*_shrunk(MVDream, 32),)),
         patch.object(RichDreamer.__init__, "__defaults__", (*_shrunk(RichDreamer, 8),)),
     ):

@@ -141,16 +141,17 @@ def test_the_teachers(hub: Hub, tmp_path: Path, capsys) -> None:
     assert main(["download", "--what", "teachers"]) == 0
     assert "Already" in capsys.readouterr().out
     hub.__exit__()  # what is here is found without a network
-    files = catalog.get_teachers()
-    assert files.mvdream.read_bytes() == b"mv"
-    assert files.richdreamer.read_bytes() == ND
-    assert (files.text / "tokenizer" / "vocab.json").is_file()
+    assert catalog.get_mvdream().read_bytes() == b"mv"
+    checkpoint, text = catalog.get_richdreamer()
+    assert checkpoint.read_bytes() == ND
+    assert (text / "tokenizer" / "vocab.json").is_file()
 
 
 def test_without_teachers_and_network(hub: Hub) -> None:
     hub.__exit__()
-    with pytest.raises(UserError, match="run `python -m triplaneturbo download --what teachers`"):
-        catalog.get_teachers()
+    for get in (catalog.get_mvdream, catalog.get_richdreamer):
+        with pytest.raises(UserError, match="run `python -m triplaneturbo download --what teachers`"):
+            get()
 
 
 def test_an_address_is_gone_on_with(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

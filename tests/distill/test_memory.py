@@ -13,13 +13,15 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from tests.helpers.offloadable import SCENES, embed
 from tests.helpers.small_memory import SMALL_SIZES, shrink_teachers
 from triplaneturbo.distill import memory
-from triplaneturbo.distill.memory import MemoryCounter, MetaTeacher
+from triplaneturbo.distill.memory import MemoryCounter
 from triplaneturbo.distill.student import load_student
 from triplaneturbo.models import attention
 from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.teachers import mvdream
 from triplaneturbo.teachers.base import Renderings
-from triplaneturbo.teachers.mvdream import MVDream
+from triplaneturbo.teachers.loader import MetaTeacher, TeacherLoader
+from triplaneturbo.teachers.mvdream import LOADER, MVDream
+from triplaneturbo.teachers.registry import OPEN, TEACHERS, TeacherSpec
 
 CPU = torch.device("cpu")
 
@@ -113,12 +115,17 @@ def test_a_view_at_a_time_needs_less(small_teachers: None) -> None:
 def test_a_new_teacher_is_counted_by_its_probe(small_teachers: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy of MVDream in all but its text encoder, which is its own, and its weights, which are shared."""
 
+    original = LOADER.probe
+    assert original is not None
+
     def probe(unet: dict[str, Any], vae: dict[str, Any], dtype: torch.dtype) -> MetaTeacher:
         assert (unet["in_channels"], dtype) == (4, torch.float32)
-        teacher = memory.probe_mvdream(unet, vae, dtype).teacher
+        teacher = original(unet, vae, dtype).teacher
         return MetaTeacher(teacher, shared=True, text=torch.nn.Linear(3, 4))
 
-    monkeypatch.setitem(memory.TEACHER_PROBES, "dummy", probe)
+    monkeypatch.setattr(memory, "DUMMY", TeacherLoader(LOADER.load, probe=probe), raising=False)
+    spec = TeacherSpec("dummy", "Dummy", "Dummy", (OPEN,), "triplaneturbo.distill.memory:DUMMY")
+    monkeypatch.setitem(TEACHERS, "dummy", spec)
     dummy, own, unknown = (
         memory.teacher(name, SMALL_SIZES, torch.float32, 64, False) for name in ("dummy", "mvdream", "rgb")
     )

@@ -15,7 +15,7 @@ from triplaneturbo.distill import memory
 from triplaneturbo.distill.memory import ModelSizes
 from triplaneturbo.distill.optimizer import OptimizerName, make_optimizer
 from triplaneturbo.distill.recipe import full_recipe
-from triplaneturbo.distill.settings import Settings, TeacherSettings
+from triplaneturbo.distill.settings import Settings
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.memory_plan import (
     LADDER,
@@ -26,6 +26,7 @@ from triplaneturbo.finetune.memory_plan import (
     plan,
 )
 from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.teachers.settings import TeacherSettings
 from triplaneturbo.utils.units import GB
 
 # A device with memory of its own that needs no CUDA context.

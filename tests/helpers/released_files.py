@@ -11,7 +11,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from tests.helpers.parity_files import settings_of
 from triplaneturbo.models.catalog import SMALL
-from triplaneturbo.teachers import full, mvdream, richdreamer
+from triplaneturbo.teachers import mvdream, richdreamer, stable_diffusion
 from triplaneturbo.teachers.ldm import build_unet, build_vae, read_ldm
 
 FILES = {
@@ -60,7 +60,7 @@ def small_teachers(parity: Path, folder: Path, patch: pytest.MonkeyPatch) -> dic
     patch.setattr(mvdream, "UNET", sizes(parity / "mvdream"))
     patch.setattr(mvdream, "VAE", sizes(parity / "mvdream_vae"))
     patch.setattr(richdreamer, "UNET", sizes(parity / "nd_mv"))
-    patch.setattr(full, "SIZE", 64)
+    patch.setattr(stable_diffusion, "SIZE", 64)
     one = torch.load(parity / "mvdream" / FILES["mvdream"], weights_only=True)
     other = torch.load(parity / "mvdream_vae" / FILES["mvdream_vae"], weights_only=True)
     torch.save({**one, **other}, folder / "mvdream.pt")

@@ -10,7 +10,7 @@ from tests.helpers.offloadable import BLOCKS
 from triplaneturbo.distill import memory
 from triplaneturbo.distill.memory import ModelSizes
 from triplaneturbo.models.catalog import SMALL
-from triplaneturbo.teachers import full, mvdream, richdreamer
+from triplaneturbo.teachers import mvdream, richdreamer, stable_diffusion
 
 SMALL_SIZES = ModelSizes.read(SMALL)
 
@@ -21,7 +21,7 @@ def shrink_teachers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
              "class_embed_type": "projection", "projection_class_embeddings_input_dim": 16}  # fmt: skip
     monkeypatch.setattr(mvdream, "UNET", sizes)
     monkeypatch.setattr(richdreamer, "UNET", sizes)
-    monkeypatch.setattr(full, "SIZE", 64)
+    monkeypatch.setattr(stable_diffusion, "SIZE", 64)
     monkeypatch.setattr(
         mvdream, "VAE",
         {"block_out_channels": (32,) * 4, "down_block_types": ("DownEncoderBlock2D",) * 4,

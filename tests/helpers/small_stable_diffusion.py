@@ -12,7 +12,8 @@ from triplaneturbo.models.merged_lora import MergedLora
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.teachers.base import Renderings, SceneBatch
-from triplaneturbo.teachers.stable_diffusion import Shade, StableDiffusion
+from triplaneturbo.teachers.loader import Shade
+from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 
 SIZE, VIEWS = 16, 3
 

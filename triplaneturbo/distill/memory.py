@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -36,18 +36,11 @@ from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.render.cameras import Cameras
 from triplaneturbo.render.grid_renderer import eikonal, render_grid
 from triplaneturbo.representations.triplane import FieldDecoder
-from triplaneturbo.teachers import full, mvdream, richdreamer
 from triplaneturbo.teachers.base import Renderings, SceneBatch
+from triplaneturbo.teachers.loader import META, WORDS
 from triplaneturbo.teachers.multi_view import VIEWS
-from triplaneturbo.teachers.mvdream import MVDream
-from triplaneturbo.teachers.offload import OffloadableTeacher
-from triplaneturbo.teachers.richdreamer import RichDreamer
-from triplaneturbo.teachers.stable_diffusion import StableDiffusion
+from triplaneturbo.teachers.registry import TEACHERS
 
-META = torch.device("meta")
-WORDS = 77
-# Configuration of Stable Diffusion 1.5's text encoder, which RichDreamer uses.
-TEXT_1_5 = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 _PIXEL = 700  # bytes per pixel and view of triangles, corners and gradients in `surface_geometry`
 
 
@@ -174,67 +167,18 @@ def separate_base(model_sizes: ModelSizes, frozen: torch.dtype) -> int:
         return size_of(nn.Module.to(_base(model_sizes)[0], frozen))
 
 
-@dataclass(frozen=True)
-class MetaTeacher:
-    """A teacher on the meta device, as a probe returns it.
-
-    Attributes:
-        teacher: the teacher, with random networks in the dtype of the run.
-        shared: whether its networks are the student's, so that their weights take no more memory.
-        text: its own text encoder; None if it uses the student's.
-    """
-
-    teacher: OffloadableTeacher
-    shared: bool = False
-    text: nn.Module | None = None
-
-
-# U-Net and VAE configurations of the student's base, dtype of frozen weights -> the teacher.
-TeacherProbe = Callable[[dict[str, Any], dict[str, Any], torch.dtype], MetaTeacher]
-
-
-def probe_sd(unet: dict[str, Any], vae: dict[str, Any], dtype: torch.dtype) -> MetaTeacher:
-    """Create Stable Diffusion, which shares the student's networks."""
-    networks = UNet2DConditionModel.from_config(unet), AutoencoderKL.from_config(vae)
-    base, encoder = (nn.Module.to(network, dtype) for network in networks)
-    embed = _embed(base.config["cross_attention_dim"], dtype)
-    teacher = StableDiffusion(lambda: nullcontext(base), encoder, DDIMScheduler(), embed, full.SIZE)
-    return MetaTeacher(teacher, shared=True)
-
-
-def probe_mvdream(unet: dict[str, Any], vae: dict[str, Any], dtype: torch.dtype) -> MetaTeacher:
-    """Create MVDream, which uses the student's text encoder."""
-    networks = UNet2DConditionModel(**mvdream.UNET), AutoencoderKL(**mvdream.VAE)
-    own, encoder = (nn.Module.to(network, dtype) for network in networks)
-    return MetaTeacher(MVDream(own, encoder, _embed(mvdream.UNET["cross_attention_dim"], dtype)))
-
-
-def probe_richdreamer(unet: dict[str, Any], vae: dict[str, Any], dtype: torch.dtype) -> MetaTeacher:
-    """Create RichDreamer, which needs Stable Diffusion 1.5's text encoder."""
-    own = nn.Module.to(UNet2DConditionModel(**richdreamer.UNET), dtype)
-    embed = _embed(richdreamer.UNET["cross_attention_dim"], dtype)
-    return MetaTeacher(RichDreamer(own, embed), text=_text_model(TEXT_1_5).to(dtype))
-
-
-# Teachers without a probe, such as closed-form ones, count as 0.
-TEACHER_PROBES: dict[str, TeacherProbe] = {
-    "sd": probe_sd,
-    "mvdream": probe_mvdream,
-    "richdreamer": probe_richdreamer,
-}
-
-
 @lru_cache(maxsize=32)
 def teacher(
     name: str, model_sizes: ModelSizes, frozen: torch.dtype, side: int, view_by_view: bool
 ) -> TeacherMemory:
     """Count a teacher that reads four views of side^2 pixels."""
-    if name not in TEACHER_PROBES:
+    probe = TEACHERS[name].loader().probe
+    if probe is None:
         return TeacherMemory()
     with META:
         cameras = Cameras(torch.empty(VIEWS, 4, 4), torch.empty(VIEWS))
         scenes = SceneBatch(["a"], cameras, VIEWS, torch.empty(1, 3))
-        probed = TEACHER_PROBES[name](json.loads(model_sizes.unet), json.loads(model_sizes.vae), frozen)
+        probed = probe(json.loads(model_sizes.unet), json.loads(model_sizes.vae), frozen)
         module: Any = probed.teacher
         for network in module.networks:
             network.requires_grad_(False)
@@ -388,8 +332,3 @@ def _base(model_sizes: ModelSizes) -> tuple[UNet2DConditionModel, AutoencoderKL]
 def _text_model(config: dict[str, Any]) -> CLIPTextModel:
     """Create a text encoder on torch's current default device."""
     return CLIPTextModel(CLIPTextConfig.from_dict(config)).eval().requires_grad_(False)
-
-
-def _embed(width: int, dtype: torch.dtype) -> Callable[[list[str]], Tensor]:
-    """Return a stand-in for a text encoder: captions -> [B, 77, width]."""
-    return lambda texts: torch.empty(len(texts), WORDS, width, dtype=dtype, device=META)

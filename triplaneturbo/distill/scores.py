@@ -18,17 +18,15 @@ options here.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
 from triplaneturbo.teachers.closed_form import alpha_sigma
+from triplaneturbo.teachers.settings import Kind, Weighting
 from triplaneturbo.utils.random_streams import RandomStreams, normal, randint, uniform
-
-Kind = Literal["asd", "sds", "csd", "vsd", "ism"]
-Weighting = Literal["dmd", "level"]
 
 
 @dataclass(frozen=True)

@@ -7,38 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from triplaneturbo.distill.optimizer import OptimizerName
-from triplaneturbo.distill.scores import Kind, Weighting
 from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.teachers.settings import Schedule, TeacherSettings
 
 Tuning = Literal["peta", "lora", "full"]
-Schedule = tuple[float, float]  # start and end value; linear in between
-
-
-@dataclass(frozen=True)
-class TeacherSettings:
-    """Score distillation settings of one teacher.
-
-    Attributes:
-        kind: variant of score distillation; see `ScoreSettings`.
-        weight: factor on its gradients.
-        guidance: schedule of the classifier-free guidance scale.
-        shift: ASD's eta.
-        renderings: which renderings it scores: "volume", "surface" or both.
-        share: fraction of the steps at which it is evaluated; its gradients are divided by this share.
-        weighting, clean_weight, sum_scenes, stride, interval: see `ScoreSettings`.
-    """
-
-    kind: Kind = "asd"
-    weight: float = 1.0
-    guidance: Schedule = (1.0, 1.0)
-    shift: float = 0.1
-    renderings: tuple[str, ...] = ("volume", "surface")
-    share: float = 1.0
-    weighting: Weighting = "dmd"
-    clean_weight: bool = False
-    sum_scenes: bool = False
-    stride: int = 200
-    interval: int = 50
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapters import ADAPTERS, NAME, adapter, adapters, has_base_weights
 from triplaneturbo.request import SEED_LIMIT, shown
+from triplaneturbo.teachers.registry import TEACHERS
 from triplaneturbo.utils.atomic_files import write_whole
 
 FILE = "order.json"
@@ -23,8 +24,6 @@ TUNINGS = ("peta", "lora", "full")
 OPTIMIZERS = ("adamw", "soap", "adan")
 RENDERINGS = ("volume", "surface")
 RANKS = (0, 4, 8, 16, 32)
-# Teachers by whether the model is a toy-world model, in the order of evaluation.
-TEACHERS = {True: ("rgb", "geometry", "sd"), False: ("mvdream", "richdreamer", "sd")}
 
 
 @dataclass(frozen=True)
@@ -124,9 +123,8 @@ class FinetuneConfig:
             _one_of("A rendering", rendering, RENDERINGS)
         if not self.renderings:
             raise UserError(f"No rendering is selected: choose {' or '.join(RENDERINGS)}, or both.")
-        known = dict.fromkeys(name for names in TEACHERS.values() for name in names)
         for teacher in self.teachers:
-            _one_of("A teacher", teacher, tuple(known))
+            _one_of("A teacher", teacher, tuple(TEACHERS))
 
     def save(self, folder: Path) -> None:
         """Write `order.json` into a run's folder.

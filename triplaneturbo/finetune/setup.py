@@ -20,12 +20,13 @@ from triplaneturbo.distill.prd import Draw, Student
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.distill.student import load_student
 from triplaneturbo.errors import UserError
-from triplaneturbo.finetune.config import TEACHERS, FinetuneConfig
+from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.models.adapter import ADAPTER_NAME
 from triplaneturbo.models.adapters import adapter
 from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.teachers.base import Teacher
+from triplaneturbo.teachers.registry import OPEN, TEACHERS, TOYWORLD, teachers_of
 from triplaneturbo.utils.devices import bfloat16_unit
 from triplaneturbo.utils.distributed import DistributedContext
 
@@ -71,9 +72,10 @@ def check_fit(run_config: FinetuneConfig, world: bool, model: str) -> None:
         raise UserError(
             f"The toy-world model {model} cannot be trained on a corpus: give its prompts as a list."
         )
-    unknown = [name for name in run_config.teachers if name not in TEACHERS[world]]
+    known = teachers_of(TOYWORLD if world else OPEN)
+    unknown = [name for name in run_config.teachers if name not in known]
     if unknown:
-        raise UserError(f"{model} has no teacher {unknown[0]}: choose from {', '.join(TEACHERS[world])}.")
+        raise UserError(f"{model} has no teacher {unknown[0]}: choose from {', '.join(known)}.")
 
 
 def make_student(
@@ -114,6 +116,7 @@ def resolve_settings(
     Args:
         start: file of the adapter to start from; None for the model's own.
     """
+    domain = teachers_of(TOYWORLD if config.world else OPEN)
     tuned = replace(settings, tuning=run_config.tuning, rank=run_config.rank or None)  # type: ignore[arg-type]
     is_new = start is None and (run_config.tuning == "full" or tuned.fitted(config) != config)
     return replace(
@@ -125,8 +128,8 @@ def resolve_settings(
         rate=run_config.rate,
         optimizer=run_config.optimizer,  # type: ignore[arg-type]
         teachers={
-            name: teacher_settings
-            for name, teacher_settings in settings.teachers.items()
+            name: settings.teachers.get(name) or TEACHERS[name].loader().settings
+            for name in (*settings.teachers, *(name for name in domain if name not in settings.teachers))
             if name in run_config.teachers or not run_config.teachers
         },
         renderings=run_config.renderings,

@@ -13,7 +13,7 @@ disparity) that of RichDreamer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,11 +21,8 @@ from torch import Tensor
 
 from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.geometry import normals_and_disparity
+from triplaneturbo.teachers.loader import Data, TeacherContext, TeacherLoader
 from triplaneturbo.utils.random_streams import RandomStreams
-
-# (captions, scenes, student's renderings, field names) -> reference renderings of the captions' instances at
-# the student's pixels: one `Renderings` [B, V, H, W, ...] per instance.
-Data = Callable[[Sequence[str], SceneBatch, Renderings, tuple[str, ...]], list[Renderings]]
 
 
 @dataclass(frozen=True)
@@ -154,3 +151,15 @@ def alpha_sigma(alphas: Tensor, times: Tensor, like: Tensor) -> tuple[Tensor, Te
     """Return alpha and sigma at timesteps [B], broadcastable to `like` [B, ...]."""
     alpha_bar = alphas.to(like)[times].view(-1, *[1] * (like.ndim - 1))
     return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+
+
+def _loader(kind: type[_ClosedForm]) -> TeacherLoader:
+    def load(context: TeacherContext, files: None) -> _ClosedForm:
+        if context.data is None:
+            raise ValueError("closed-form teachers need reference renderings")
+        return kind(context.generator.scheduler.alphas_cumprod, context.data)
+
+    return TeacherLoader(load)
+
+
+RGB, GEOMETRY = _loader(ClosedFormRGB), _loader(ClosedFormGeometry)

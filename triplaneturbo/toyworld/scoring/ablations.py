@@ -22,12 +22,12 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from triplaneturbo.distill import prd
 from triplaneturbo.distill.prd import Student, Trainer
-from triplaneturbo.distill.scores import Kind
 from triplaneturbo.distill.settings import Settings, Tuning
 from triplaneturbo.mesh.io.common import encode_image
 from triplaneturbo.mesh.preview import sheet
 from triplaneturbo.models.text_encoder import TextEncoder
 from triplaneturbo.models.weights import Model
+from triplaneturbo.teachers.settings import Kind
 from triplaneturbo.toyworld.captions.combinations import held_out
 from triplaneturbo.toyworld.scene.palette import NAMES
 from triplaneturbo.toyworld.scene.spec import Spec

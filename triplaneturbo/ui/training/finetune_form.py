@@ -13,10 +13,10 @@ from triplaneturbo.finetune.config import (
     PRESETS,
     RANKS,
     RENDERINGS,
-    TEACHERS,
     TUNINGS,
     FinetuneConfig,
 )
+from triplaneturbo.teachers.registry import OPEN, TEACHERS, TOYWORLD, teachers_of
 from triplaneturbo.ui.generate.form import whole
 from triplaneturbo.ui.training import prompt_list
 from triplaneturbo.ui.training.lengths import LENGTHS, estimates
@@ -44,13 +44,6 @@ FIELDS = (
     "seed",
 )
 _WHOLE = ("iterations", "batch", "rank", "steps", "scored", "preview_every", "seed")
-_TEACHER_LABELS = {
-    "rgb": "Colours (toy world)",
-    "geometry": "Shapes (toy world)",
-    "sd": "Stable Diffusion (base model)",
-    "mvdream": "MVDream",
-    "richdreamer": "RichDreamer",
-}
 
 
 @dataclass(frozen=True)
@@ -156,7 +149,7 @@ def build(engine: Engine) -> FinetuneForm:
 def _settings(engine: Engine) -> tuple[gr.Slider, dict[str, Any]]:
     world = engine.model.config.world
     default = {**FinetuneConfig("x").__dict__, **PRESETS["try"](world)}
-    teachers = TEACHERS[world]
+    teachers = teachers_of(TOYWORLD if world else OPEN)
     controls: dict[str, Any] = {}
     with gr.Accordion("Settings", open=False, elem_id="train-settings"):
         share = gr.Slider(
@@ -168,7 +161,7 @@ def _settings(engine: Engine) -> tuple[gr.Slider, dict[str, Any]]:
             info="Share of prompts used only for evaluation.",
         )
         controls["teachers"] = gr.CheckboxGroup(
-            [(_TEACHER_LABELS[name], name) for name in teachers], value=list(teachers), label="Teachers"
+            [(TEACHERS[name].label, name) for name in teachers], value=list(teachers), label="Teachers"
         )
         with gr.Row():
             controls["iterations"] = gr.Number(

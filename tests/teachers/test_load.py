@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,8 @@ from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.teachers.base import Renderings, SceneBatch
-from triplaneturbo.teachers.full import load_full_teachers
+from triplaneturbo.teachers.load import load_teachers
+from triplaneturbo.teachers.loader import TeacherContext
 from triplaneturbo.teachers.multi_view import VIEWS
 
 
@@ -52,7 +54,8 @@ def test_each_gives_a_gradient_on_what_it_reads(files: dict[str, Path], generato
         drawn = torch.Generator().manual_seed(len(prompts[0]))
         return torch.randn(1, 77, width, generator=drawn).repeat(len(prompts), 1, 1)
 
-    teachers = load_full_teachers(generator, generator.base, embed, **files)
+    context = TeacherContext(generator, generator.base, embed, generator.device)
+    teachers = load_teachers(by_name(files), context)
     assert [teacher.name for teacher in teachers] == list(full_recipe().teachers)
     cameras = orbit([0.0, 90.0, 180.0, 270.0], 15.0, 1.6, 60.0)
     scenes = SceneBatch(["a red mushroom"], cameras, VIEWS, torch.ones(1, 3))
@@ -72,23 +75,27 @@ def test_each_gives_a_gradient_on_what_it_reads(files: dict[str, Path], generato
             assert gradient.abs().max() > 0
 
 
+def by_name(files: dict[str, Path]) -> dict[str, Any]:
+    """Return the files as `teacher_files` does."""
+    return {"mvdream": files["mvdream"], "richdreamer": (files["richdreamer"], files["text"]), "sd": None}
+
+
 def test_a_file_of_another_teacher_is_refused(files: dict[str, Path], generator: TriplaneGenerator) -> None:
-    files["mvdream"] = files["richdreamer"]
+    context = TeacherContext(generator, generator.base, lambda _: torch.zeros(1), generator.device)
     with pytest.raises(UserError, match="is not a checkpoint of this teacher"):
-        load_full_teachers(generator, generator.base, lambda _: torch.zeros(1), **files)
+        load_teachers({"mvdream": files["richdreamer"]}, context)
 
 
-def test_those_that_are_not_asked_for_need_no_files(
-    files: dict[str, Path], generator: TriplaneGenerator
+@pytest.mark.parametrize("name", ["mvdream", "richdreamer", "sd"])
+def test_one_is_loaded_without_the_files_of_the_others(
+    files: dict[str, Path], generator: TriplaneGenerator, name: str
 ) -> None:
-    none = dict.fromkeys(files)
-    (own,) = load_full_teachers(generator, generator.base, lambda _: torch.zeros(1), **none)
-    assert own.name == "sd"
-    (views,) = load_full_teachers(
-        generator, generator.base, lambda _: torch.zeros(1), **{**none, "mvdream": files["mvdream"]}, sd=False
-    )
-    assert views.name == "mvdream"
-    with pytest.raises(ValueError, match="needs its text encoder"):
-        load_full_teachers(
-            generator, generator.base, lambda _: torch.zeros(1), **{**files, "mvdream": None, "text": None}
-        )
+    context = TeacherContext(generator, generator.base, lambda _: torch.zeros(1), generator.device)
+    (teacher,) = load_teachers({name: by_name(files)[name]}, context)
+    assert teacher.name == name
+
+
+def test_closed_forms_need_reference_renderings(generator: TriplaneGenerator) -> None:
+    context = TeacherContext(generator, generator.base, lambda _: torch.zeros(1), generator.device)
+    with pytest.raises(ValueError, match="reference renderings"):
+        load_teachers({"rgb": None}, context)
