@@ -150,10 +150,8 @@ def _probe(unet: dict[str, Any], vae: dict[str, Any], dtype: torch.dtype) -> Met
     networks = UNet2DConditionModel.from_config(unet), AutoencoderKL.from_config(vae)
     base, encoder = (nn.Module.to(network, dtype) for network in networks)
     embed = meta_embed(base.config["cross_attention_dim"], dtype)
-    size = encoder.config["sample_size"]
-    return MetaTeacher(
-        StableDiffusion(lambda: nullcontext(base), encoder, DDIMScheduler(), embed, size), True
-    )
+    teacher = StableDiffusion(lambda: nullcontext(base), encoder, DDIMScheduler(), embed, SIZE)
+    return MetaTeacher(teacher, shared=True)
 
 
 LOADER = TeacherLoader(_load, settings=TeacherSettings(guidance=(5.0, 5.0), shift=0.0), probe=_probe)
