@@ -142,6 +142,18 @@ def test_offsets_learn_where_the_settings_say_so(model: Path) -> None:
         assert {p.requires_grad for p in generator.heads["default"].fields.offset.parameters()} == {trained}
 
 
+def test_a_new_adapter_at_the_model_s_own_rank() -> None:
+    own = load_file(SMALL / ADAPTER_NAME)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        drawn = adapter_tensors(load_student(SMALL, None, CPU, new=True).generator)
+    assert drawn.keys() == own.keys()
+    up = [name for name in own if "lora_B" in name]
+    assert up
+    assert not any(drawn[name].any() for name in up)
+    assert all(own[name].any() for name in up)
+
+
 def test_another_adapter_to_begin_with(tmp_path: Path) -> None:
     generator = load_student(SMALL, None, CPU).generator
     with torch.no_grad():

@@ -119,7 +119,10 @@ def test_a_critic_keeps_its_teacher_on_the_device(small_teachers: None) -> None:
 def test_the_table_names_each_part(small_teachers: None) -> None:
     actual = planned(64 * GB)
     lines = actual.table().splitlines()
-    assert len(lines) == sum(size > 0 for size in actual.parts.values()) + 2
+    assert len(lines) == sum(size > 0 for size in actual.parts.values()) + 3
+    label, _, count = lines[0].rpartition(" ")
+    assert label.strip() == "trainable parameters"
+    assert 4 * int(count.replace(",", "")) == actual.parts["adapters and heads"]
     assert lines[-1] == actual.sentence
     for name in ("U-Net, frozen", "mvdream: weights", "optimizer state", "total"):
         assert any(line.startswith(name) for line in lines)

@@ -299,6 +299,12 @@ def test_an_order_of_a_newer_version_is_read(tmp_path: Path) -> None:
         ({"steps": 2, "scored": 3}, "scored steps"),
         ({"seed": -1}, "The seed"),
         ({"begun": 1.5}, "schedules"),
+        ({"score": "dmd"}, "The score should be asd, sds, csd, vsd or ism"),
+        ({"weighting": "flat"}, "weighting"),
+        ({"ism_stride": 0}, "stride"),
+        ({"critic_rank": 0}, "critics"),
+        ({"critic_rate": 1.0}, "critics"),
+        ({"name": "nothing"}, "stands for a new adapter"),
         ({"start": "nobody"}, "There is no adapter 'nobody'"),
     ],
 )

@@ -108,6 +108,13 @@ def interpolate(schedule: Schedule, progress: float) -> float:
     return schedule[0] + (schedule[1] - schedule[0]) * progress
 
 
+def is_default(key: str, value: Any) -> bool:
+    """Return whether a flattened setting has its default, which versions without the setting used."""
+    options: Any = TeacherSettings() if key.startswith("teachers.") else Settings()
+    default = getattr(options, key.rpartition(".")[2], None)
+    return value == (list(default) if isinstance(default, tuple) else default)
+
+
 def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested settings to plain values with dotted keys such as "teachers.rgb.weight"."""
     out: dict[str, Any] = {}

@@ -39,12 +39,13 @@ def load_student(
     text_on_cpu: bool = False,
     config: GeneratorConfig | None = None,
     train_offsets: bool = False,
+    new: bool = False,
 ) -> Student:
     """Load a model for training.
 
     Training starts from `adapter`, or else the model's own adapter. A new adapter, initialized from torch's
     global generator, replaces the model's own one if that is incompatible: with "lora" or "full" tuning, or
-    another `config`.
+    another `config`, or if `new` is True.
 
     Args:
         folder: model folder with its configuration and adapter.
@@ -58,6 +59,7 @@ def load_student(
         text_on_cpu: keep the text encoder on the CPU.
         config: configuration with other adapter ranks; None for the model's own.
         train_offsets: train the MLP of the grid offsets; see `Settings.train_offsets`.
+        new: start from a new adapter in any case.
 
     Raises:
         UserError: if a part is missing, broken or incompatible.
@@ -69,7 +71,7 @@ def load_student(
     keeps_adapter = tuning != "full" and _adapter_config(target) == _adapter_config(own)
     if adapter is not None and tuning == "full":
         raise UserError("Full tuning cannot start from an adapter: choose peta or lora tuning.")
-    new = adapter is None and not (keeps_adapter and (folder / ADAPTER_NAME).is_file())
+    new = new or (adapter is None and not (keeps_adapter and (folder / ADAPTER_NAME).is_file()))
     generator, trained = load_generator(folder, target, base=base, adapter=adapter, encoder=True, new=new)
     if new:
         unbend(generator)

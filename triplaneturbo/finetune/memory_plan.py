@@ -24,7 +24,6 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.duration import UNKNOWN, Estimate
 from triplaneturbo.finetune.setup import compute_dtype, resolve_settings
-from triplaneturbo.models.adapters import adapter
 from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.teachers import mvdream
@@ -108,15 +107,15 @@ class Plan:
         return f"{takes} with these savings: {'; '.join(used)}."
 
     def table(self) -> str:
-        """Table of the parts, followed by the summary."""
-        lines = [f"{name:44}{size / GB:8.2f} GB" for name, size in self.parts.items() if size]
+        """Table of the parts and the number of trainable parameters, followed by the summary."""
+        lines = [f"{'trainable parameters':44}{self.parts['gradients'] // 4:11,}"]
+        lines += [f"{name:44}{size / GB:8.2f} GB" for name, size in self.parts.items() if size]
         return "\n".join([*lines, f"{'total':44}{self.total / GB:8.2f} GB", self.sentence])
 
 
 def full_settings(run_config: FinetuneConfig, config: GeneratorConfig, device: torch.device) -> Settings:
     """Return the full model's recipe with the user's options."""
-    start = adapter(run_config.start) if run_config.start else None
-    return resolve_settings(full_recipe(run_config.iterations, device=device.type), run_config, config, start)
+    return resolve_settings(full_recipe(run_config.iterations, device=device.type), run_config, config)
 
 
 def full_plan(

@@ -22,7 +22,6 @@ from triplaneturbo.finetune.setup import (
     resolve_settings,
     resume_fingerprint,
 )
-from triplaneturbo.models.adapters import adapter
 from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.teachers.base import SceneBatch
@@ -56,8 +55,7 @@ def setup_toyworld(
             yield f"rendering {what}"
     context.wait()
     yield "loading the model"
-    start = adapter(run_config.start) if run_config.start else None
-    settings = resolve_settings(SMALL, run_config, config, start)
+    settings = resolve_settings(SMALL, run_config, config)
     student = make_student(run_config, model_files, config, context, settings, torch.float32)
     pool = SubsetCache(folder / "pool", specs)
     full = run_config.tuning == "full"  # the student's base is trained, so the teacher needs its own

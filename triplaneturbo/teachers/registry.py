@@ -10,6 +10,8 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from triplaneturbo.teachers.settings import KINDS
+
 if TYPE_CHECKING:
     from triplaneturbo.teachers.loader import TeacherLoader
 
@@ -26,6 +28,7 @@ class TeacherSpec:
         title: title of its plot.
         domains: kinds of models that it can teach: "open" (open vocabulary), "toyworld" or both.
         source: its `TeacherLoader`, as "module:attribute".
+        kinds: kinds of score that it can give.
     """
 
     name: str
@@ -33,6 +36,7 @@ class TeacherSpec:
     title: str
     domains: tuple[str, ...]
     source: str
+    kinds: tuple[str, ...] = KINDS
 
     def loader(self) -> TeacherLoader:
         """Import and return the loader."""
@@ -42,13 +46,17 @@ class TeacherSpec:
 
 
 _HERE = "triplaneturbo.teachers"
+_CLOSED = f"{_HERE}.closed_form"
+_NO_GUIDANCE = ("asd", "sds")  # the others need an unconditional prediction or a U-Net
 
 # In the order of evaluation.
 TEACHERS: dict[str, TeacherSpec] = {
     spec.name: spec
     for spec in (
-        TeacherSpec("rgb", "Colours (toy world)", "Colours", (TOYWORLD,), f"{_HERE}.closed_form:RGB"),
-        TeacherSpec("geometry", "Shapes (toy world)", "Shapes", (TOYWORLD,), f"{_HERE}.closed_form:GEOMETRY"),
+        TeacherSpec("rgb", "Colours (toy world)", "Colours", (TOYWORLD,), f"{_CLOSED}:RGB", _NO_GUIDANCE),
+        TeacherSpec(
+            "geometry", "Shapes (toy world)", "Shapes", (TOYWORLD,), f"{_CLOSED}:GEOMETRY", _NO_GUIDANCE,
+        ),
         TeacherSpec("mvdream", "MVDream", "MVDream", (OPEN,), f"{_HERE}.mvdream:LOADER"),
         TeacherSpec("richdreamer", "RichDreamer", "RichDreamer", (OPEN,), f"{_HERE}.richdreamer:LOADER"),
         TeacherSpec(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Kind = Literal["asd", "sds", "csd", "vsd", "ism"]
 Weighting = Literal["dmd", "level"]
+KINDS: tuple[str, ...] = get_args(Kind)
+WEIGHTINGS: tuple[str, ...] = get_args(Weighting)
 Schedule = tuple[float, float]  # start and end value; linear in between
 
 
