@@ -18,6 +18,7 @@ from triplaneturbo import pipeline as pipeline_module
 from triplaneturbo.errors import EmptySurfaceError, UserError
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.mesh.io.gltf import to_glb
+from triplaneturbo.mesh.uv.registry import UNWRAPPERS
 from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.models.weights import Model, load_model
 from triplaneturbo.pipeline import SKETCH_RESOLUTION, STAGES, Outcome, Pipeline, Progress, Result
@@ -145,6 +146,14 @@ def test_choices_are_carried_out(pipeline: Pipeline, changes: dict) -> None:
     assert mesh.texture is not None
     assert mesh.texture.shape[0] == changes.get("texture_size", 512)
     assert (mesh.normal_map is not None) == changes.get("normal_map", True)
+
+
+def test_a_missing_unwrap_method_is_rejected_before_the_work(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(UNWRAPPERS, "uvunwrap", replace(UNWRAPPERS["uvunwrap"], package="no_such_package"))
+    with pytest.raises(UserError, match="not installed"):
+        pipeline.settle(Request("a cup", unwrap="uvunwrap"))
 
 
 def test_colours_at_the_vertices_take_the_place_of_a_texture(pipeline: Pipeline) -> None:

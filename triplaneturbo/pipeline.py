@@ -35,6 +35,7 @@ from triplaneturbo.mesh.processing.simplify import simplify
 from triplaneturbo.mesh.processing.smooth import smooth
 from triplaneturbo.mesh.processing.watertight import watertight
 from triplaneturbo.mesh.texture import bake, paint
+from triplaneturbo.mesh.uv.registry import find_unwrapper
 from triplaneturbo.mesh.uv.unwrap import TEXTURE_SIZES, unwrap
 from triplaneturbo.models.backends.registry import find_backend
 from triplaneturbo.models.catalog import ModelFiles, base_or_default, find_model
@@ -230,10 +231,12 @@ class Pipeline:
         With smoothing, the normal map is disabled: it would restore the detail that smoothing removes.
 
         Raises:
-            UserError: a value is invalid.
+            UserError: a value is invalid, or the unwrap method is not installed.
         """
         config = self.model.config
         request = request.checked()
+        if request.unwrap != "none":
+            find_unwrapper(request.unwrap)
         return replace(
             request,
             steps=request.steps or config.steps,

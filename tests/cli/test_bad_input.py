@@ -88,7 +88,7 @@ BAD_ARGUMENTS = [
     (["a cup", "--texture-size", "1000000"], "texture size should be 512 to 4096"),
     (["a cup", "--faces", "3"], "faces should be 100 or more"),
     (["a cup", "--faces", "-1"], "faces should be 100 or more"),
-    (["a cup", "--unwrap", "smart"], "unwrap should be fast, xatlas or none"),
+    (["a cup", "--unwrap", "smart"], "unwrap should be fast, xatlas, uvunwrap or none"),
     (["a cup", "--format", "fbx"], "Unknown format 'fbx'"),
     (["a cup", "-o", "cup.fbx"], "use .glb"),
     (["a cup", "-o", ""], "output path is empty"),

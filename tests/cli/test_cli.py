@@ -387,4 +387,9 @@ def test_doctor_tells_of_adapters_that_cannot_be_chosen(cli: Cli, tmp_path: Path
 def test_doctor_knows_every_requirement() -> None:
     text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    assert len(doctor.requirements()) == len(lines) > 10
+    assert len(doctor.requirements((99, 0))) == len(lines) > 10
+
+
+def test_doctor_asks_only_for_packages_of_this_version_of_python() -> None:
+    assert "uvunwrap" in dict(doctor.requirements((3, 11)))
+    assert "uvunwrap" not in dict(doctor.requirements((3, 10)))

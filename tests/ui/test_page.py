@@ -105,7 +105,7 @@ def test_the_endpoints_and_their_types(page: Any) -> None:
     types = parameters["/export"]
     assert types["seed"] == {"type": "integer"}
     assert types["variation"] == {"type": "number"}
-    assert types["unwrap"] == {"enum": ["fast", "xatlas", "none"]}
+    assert types["unwrap"] == {"enum": ["fast", "xatlas", "uvunwrap", "none"]}
     assert types["format"] == {"enum": list(FORMATS)}
     assert not page.get_api_info()["unnamed_endpoints"]
 

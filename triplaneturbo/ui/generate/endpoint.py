@@ -20,7 +20,7 @@ import gradio as gr
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.io.registry import WRITERS
 from triplaneturbo.mesh.placement import AUTO, PIVOTS, UNIT_CHOICES, UPS
-from triplaneturbo.request import Request, shown
+from triplaneturbo.request import UNWRAPS, Request, shown
 from triplaneturbo.serving.batch_jobs import BatchProgress, follow_batch, seeds, series
 from triplaneturbo.serving.jobs import MeshReady, Stopped, follow
 from triplaneturbo.serving.output_files import FORMATS
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 MAX_VARIANTS = 8
 # Checks requests against the visitor's limits and returns them; raises UserError if a limit is exceeded.
 Admit = Callable[..., list[Request]]
-TYPES: dict[str, Any] = {"unwrap": Literal["fast", "xatlas", "none"], "unit": Literal[UNIT_CHOICES]}
+TYPES: dict[str, Any] = {"unwrap": Literal[UNWRAPS], "unit": Literal[UNIT_CHOICES]}
 
 
 def build(engine: Engine, sessions: Sessions, guard: Guard) -> None:
