@@ -79,6 +79,7 @@ DRY = {
     "surface": Dry(
         ("--resolution", "24", "--repeats", "1", "--steps", "2"), (r"^mushroom \(small\).* the same",)
     ),
+    "splatting": Dry(("--repeats", "1"), ("^cpu, ", "^ *2000 Gaussians", "^ *20000 Gaussians")),
     "unwrap": Dry(("500",), ("^ +500 |^ +[0-9]+ fast", "xatlas", "total, with normal map")),
     "volume": Dry(("--tiny",), ("^numba, ", "^torch, ", "^eikonal")),
 }

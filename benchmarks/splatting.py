@@ -1,4 +1,4 @@
-"""Benchmark of the Gaussian rasterizer: `python -m benchmarks.splatting [cuda]`.
+"""Benchmark of the Gaussian rasterizer: `python -m benchmarks.splatting [--device cuda]`.
 
 It renders Gaussians on a sphere, one view, forward and backward. Times are the best of several runs in
 milliseconds.
@@ -6,7 +6,7 @@ milliseconds.
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 
 import torch
@@ -36,7 +36,7 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def time_rendering(gaussians: Gaussians, size: int, repeats: int = 10) -> tuple[float, float]:
+def time_rendering(gaussians: Gaussians, size: int, repeats: int) -> tuple[float, float]:
     """Return the shortest times of a rendering and of its backward pass, in milliseconds."""
     device = gaussians.means.device
     camera = orbit(30.0, 20.0, 2.8, 40.0, device=device)
@@ -56,10 +56,16 @@ def time_rendering(gaussians: Gaussians, size: int, repeats: int = 10) -> tuple[
 
 
 def main() -> None:
-    device = torch.device(sys.argv[1] if len(sys.argv) > 1 else "cpu")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu", type=torch.device)
+    parser.add_argument("--repeats", type=int, default=10)
+    arguments = parser.parse_args()
+    device = arguments.device
     print(f"{device}, {torch.get_num_threads()} threads")
     for count, size in CASES:
-        forward, backward = time_rendering(sphere(count, device), size)
+        forward, backward = time_rendering(sphere(count, device), size, arguments.repeats)
         times = f"forward {forward:7.1f}, backward {backward:7.1f} ms"
         print(f"{count:6d} Gaussians, {size:3d} x {size}: {times}")
 
