@@ -106,7 +106,7 @@ class Result:
         cached: whether the result comes from a cache of earlier requests.
         reading: the interpretation of the prompt by a toy-world model, with the words that it does not know;
             None for a model with an open vocabulary.
-        frugal: whether memory was low, so that the texture is smaller than requested.
+        low_memory: whether memory was low, so that the texture is smaller than requested.
         unsimplified: whether the mesh has more faces than requested, because the simplified mesh could not
             be made watertight.
     """
@@ -119,7 +119,7 @@ class Result:
     truncated_text: str = ""
     cached: bool = False
     reading: Reading | None = None
-    frugal: bool = False
+    low_memory: bool = False
     unsimplified: bool = False
 
 
@@ -256,7 +256,7 @@ class Pipeline:
         self,
         request: Request,
         embed: Callable[[str], Tensor] | None = None,
-        frugal: bool = False,
+        low_memory: bool = False,
         sketches: Sketches = "none",
     ) -> Generator[Progress | Result, None, None]:
         """Generate a mesh; yield Progress when a stage begins or a step ends, and Result at the end.
@@ -266,14 +266,14 @@ class Pipeline:
         Args:
             request: the request.
             embed: replaces `self.embed`, for example to cache embeddings.
-            frugal: save memory: decode planes one by one and halve the side of the texture (512 at least).
+            low_memory: decode planes one by one and halve the side of the texture (512 at least).
             sketches: the steps whose Progress has a sketch.
 
         Raises:
             EmptySurfaceError: the field has no surface.
             UserError: a value of the request is invalid.
         """
-        for event in self.stream_all([request], embed, frugal, sketches):
+        for event in self.stream_all([request], embed, low_memory, sketches):
             if isinstance(event, UserError):
                 raise event
             yield event
@@ -283,25 +283,25 @@ class Pipeline:
         self,
         requests: Sequence[Request],
         embed: Callable[[str], Tensor] | None = None,
-        frugal: bool = False,
+        low_memory: bool = False,
         sketches: Sketches = "none",
         together: bool = True,
     ) -> Generator[Progress | Outcome, None, None]:
         """Generate several meshes: like `stream`, with one outcome per request, in order.
 
         The outcome of a failed request is its error; the other requests continue. Requests are batched if the
-        pipeline batches them, `together` is True and `frugal` is False; rounding may then differ from that of
-        a single request.
+        pipeline batches them, `together` is True and `low_memory` is False; rounding may then differ from
+        that of a single request.
         """
         requests = [self.settle(request) for request in requests]
-        if frugal:
+        if low_memory:
             requests = [
                 replace(request, texture_size=max(TEXTURE_SIZES[0], request.texture_size // 2))
                 for request in requests
             ]
         done = 0
-        for group in _groups(requests, self.together and together and not frugal):
-            for event in self._stream_group(group, embed or self.embed, frugal, sketches):
+        for group in _groups(requests, self.together and together and not low_memory):
+            for event in self._stream_group(group, embed or self.embed, low_memory, sketches):
                 if isinstance(event, Progress):
                     share = (done + event.fraction * len(group)) / len(requests)
                     event = replace(event, fraction=share)
@@ -309,7 +309,7 @@ class Pipeline:
             done += len(group)
 
     def _stream_group(
-        self, group: list[Request], embed: Callable[[str], Tensor], frugal: bool, sketches: Sketches
+        self, group: list[Request], embed: Callable[[str], Tensor], low_memory: bool, sketches: Sketches
     ) -> Generator[Progress | Outcome, None, None]:
         """Generate requests of equally many steps in one batch; sketches only for a single request."""
         generator = self.model.generator
@@ -331,17 +331,17 @@ class Pipeline:
         estimates = denoise_steps(generator.scheduler, predict, noise, steps)
         for step, estimate in enumerate(estimates, 1):
             if step in shown and step < steps:
-                yield clock.step(estimate[0], self._sketch(self._field(estimate[0], frugal)))
+                yield clock.step(estimate[0], self._sketch(self._field(estimate[0], low_memory)))
             else:
                 yield clock.step(estimate[0])
 
         yield clock.begin("decode")
         # One by one: the planes of one prompt saturate a GPU, and decoding needs the most memory.
-        fields = [self._field(latents, frugal) for latents in estimate]
+        fields = [self._field(latents, low_memory) for latents in estimate]
         if steps in shown:
             yield clock.sketched(self._sketch(fields[0]))
         works = [
-            self._stream_mesh(field, request, clock.branch(), frugal)
+            self._stream_mesh(field, request, clock.branch(), low_memory)
             for field, request in zip(fields, group, strict=True)
         ]
         if len(works) == 1:
@@ -352,9 +352,9 @@ class Pipeline:
             yield replace(news, fraction=news.fraction + (1 - news.fraction) * number / len(works))
             yield outcome
 
-    def _field(self, latents: Tensor, frugal: bool) -> TriplaneField:
+    def _field(self, latents: Tensor, low_memory: bool) -> TriplaneField:
         """Decode the latents of one prompt [6, 4, h, h] to a field."""
-        planes = self.backend.decode(latents[None], frugal or self.low_memory)  # [1, 6, C, H, W]
+        planes = self.backend.decode(latents[None], low_memory or self.low_memory)  # [1, 6, C, H, W]
         return self.model.generator.field(planes[0])
 
     def _sketch(self, field: TriplaneField) -> Mesh | None:
@@ -367,7 +367,7 @@ class Pipeline:
         return paint(mesh, field)
 
     def _stream_mesh(
-        self, field: TriplaneField, request: Request, clock: _Clock, frugal: bool
+        self, field: TriplaneField, request: Request, clock: _Clock, low_memory: bool
     ) -> Generator[Progress | Outcome, None, None]:
         """Generate the mesh of one request from its field."""
         yield clock.begin("surface")
@@ -417,7 +417,7 @@ class Pipeline:
             dropped=dropped,
             truncated_text=self.model.text.truncated_text(request.prompt),
             reading=self.read(request.prompt),
-            frugal=frugal,
+            low_memory=low_memory,
             unsimplified=unsimplified,
         )
 

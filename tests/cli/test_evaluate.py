@@ -15,7 +15,7 @@ from triplaneturbo.cli import evaluate
 from triplaneturbo.evaluate import protocols
 from triplaneturbo.models import adapters
 from triplaneturbo.models.catalog import SMALL
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 PROMPTS = "a red mushroom\na blue chair\na green fish\na yellow duck\n"
 Refused = Callable[..., str]
@@ -70,7 +70,7 @@ def test_the_built_in_model_and_another_methods_meshes_in_one_table(
         record = json.loads(path.read_text())
         made[record["prompt"]] += 1
         glb = path.with_suffix(".glb").read_bytes()
-        write_whole(folder / "theirs" / f"{record['prompt'].replace(' ', '_')}.glb", glb)
+        write_atomically(folder / "theirs" / f"{record['prompt'].replace(' ', '_')}.glb", glb)
     assert set(made.values()) == {1}
     colored().save(folder / "theirs" / "a_dog.ply")
     assert main([*common, "--meshes", "theirs"]) == 0

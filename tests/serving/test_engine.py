@@ -123,12 +123,12 @@ def test_where_memory_is_short_a_smaller_texture_is_made(
     with monkeypatch.context() as patch:
         patch.setattr(engine.model.generator, "decode", short)
         made = engine.generate("a small tree", **large)
-    assert made.frugal
+    assert made.low_memory
     assert made.mesh.texture is not None
     assert made.mesh.texture.shape[0] == made.request.texture_size == 512
     whole = engine.generate("a small tree", **large)  # it was not kept for what was asked for
     assert not whole.cached
-    assert not whole.frugal
+    assert not whole.low_memory
 
 
 def test_several_requests_are_answered_in_order_from_memory_too(engine: Engine) -> None:
@@ -181,7 +181,7 @@ def test_a_batch_that_does_not_fit_is_made_one_by_one(
     made = engine.submit(*requests).results(patience(60))
     assert batches == [2, 1, 1, 1, 1]
     assert [one.request.texture_size for one in made] == [1024, 1024]
-    assert not any(one.frugal for one in made)
+    assert not any(one.low_memory for one in made)
 
 
 def test_what_was_made_in_a_batch_is_not_remembered_as_made_alone(

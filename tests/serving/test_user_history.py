@@ -187,7 +187,7 @@ def test_a_failure_leaves_nothing(shelf: UserHistory, monkeypatch: pytest.Monkey
     def full(path: Path, data: bytes) -> None:
         raise UserError("Cannot write: no space left on device.")
 
-    monkeypatch.setattr("triplaneturbo.serving.user_history.write_whole", full)
+    monkeypatch.setattr("triplaneturbo.serving.user_history.write_atomically", full)
     with pytest.raises(UserError, match="no space"):
         _add(shelf, thumbnail=PNG)
     assert not shelf.folder.exists()

@@ -21,7 +21,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.evaluate.judges import JudgeFiles
 from triplaneturbo.evaluate.phases import Embeddings, Views
 from triplaneturbo.evaluate.protocols import Protocol
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Evaluation:
         """
         if not self.check():
             text = json.dumps(self._contents(), indent=1, ensure_ascii=False)
-            write_whole(self._record, f"{text}\n".encode())
+            write_atomically(self._record, f"{text}\n".encode())
 
     @property
     def _record(self) -> Path:

@@ -21,7 +21,7 @@ from triplaneturbo.evaluate.scores import ObjectScore, mean_by_prompt, score_obj
 from triplaneturbo.evaluate.sheet import SheetEntry, contact_sheet
 from triplaneturbo.evaluate.store import digest
 from triplaneturbo.evaluate.views import on_background
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 
 def write_result(
@@ -65,9 +65,9 @@ def write_result(
         title += "" if judge.trained else f"; {STAMP}"
         entries = _entries(evaluation, meshes, names, scores, empty, embeddings, sheet)
         image = contact_sheet(entries, evaluation.protocol.views, title)
-        write_whole(evaluation.folder / f"sheet-{stem}.png", image)
+        write_atomically(evaluation.folder / f"sheet-{stem}.png", image)
     data = json.dumps(result, ensure_ascii=False) + "\n"
-    write_whole(evaluation.folder / "results" / f"{stem}.json", data.encode())
+    write_atomically(evaluation.folder / "results" / f"{stem}.json", data.encode())
 
 
 def _suffix(method: Method, judge: JudgeFiles) -> str:
@@ -131,6 +131,6 @@ def write_table(evaluation: Evaluation) -> str:
             "results": results,
         }
         data = json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
-        write_whole(evaluation.folder / "scores.json", data.encode())
-        write_whole(evaluation.folder / "table.md", text.encode())
+        write_atomically(evaluation.folder / "scores.json", data.encode())
+        write_atomically(evaluation.folder / "table.md", text.encode())
     return text

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 _CHUNK = 2**20
 
@@ -79,4 +79,4 @@ class Store:
         Raises:
             UserError: the file cannot be written.
         """
-        return write_whole(self.path(key), data)
+        return write_atomically(self.path(key), data)

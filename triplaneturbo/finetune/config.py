@@ -14,7 +14,7 @@ from triplaneturbo.models.adapters import ADAPTERS, NAME, adapter, adapters, has
 from triplaneturbo.request import SEED_LIMIT, shown
 from triplaneturbo.teachers.registry import TEACHERS
 from triplaneturbo.teachers.settings import KINDS, WEIGHTINGS
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 FILE = "order.json"
 MOST_ITERATIONS = 1_000_000
@@ -162,7 +162,7 @@ class FinetuneConfig:
         Raises:
             UserError: if it cannot be written.
         """
-        write_whole(folder / FILE, (json.dumps(asdict(self), indent=1) + "\n").encode())
+        write_atomically(folder / FILE, (json.dumps(asdict(self), indent=1) + "\n").encode())
 
     @classmethod
     def load(cls, folder: Path) -> FinetuneConfig:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from triplaneturbo.serving.engine import Engine
-    from triplaneturbo.serving.limits import Guard
+    from triplaneturbo.serving.limits import RequestLimiter
     from triplaneturbo.serving.sessions import Session, Sessions
 
 MAX_VARIANTS = 8
@@ -41,7 +41,7 @@ Admit = Callable[..., list[Request]]
 TYPES: dict[str, Any] = {"unwrap": Literal[UNWRAPS], "unit": Literal[UNIT_CHOICES]}
 
 
-def build(engine: Engine, sessions: Sessions, guard: Guard) -> None:
+def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
     """Add the endpoints to the current Blocks."""
     config = engine.model.config
     default = Request("", steps=config.steps, resolution=config.grid_resolution)
@@ -120,7 +120,7 @@ def build(engine: Engine, sessions: Sessions, guard: Guard) -> None:
 
 def _add(
     sessions: Sessions,
-    guard: Guard,
+    guard: RequestLimiter,
     work: Callable[[Session, Admit, dict[str, Any]], Any],
     own: dict[str, tuple[Any, Any]],
     settings: dict[str, Any],
