@@ -1,7 +1,7 @@
 """Registry of unwrap methods. A new one is one new file in this folder and one line in `UNWRAPPERS`.
 
 The registry imports no method until it is called, so that the page and the queue can list the methods without
-torch. The names are also in `request.UNWRAPS`, which is below this layer.
+torch and numpy. The names are also in `request.UNWRAPS`, which is below this layer.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from triplaneturbo.errors import UserError
 
-# (faces [F, 3], corners [F, 3, 3], neighbours [F, 3], slack) -> (uv [F, 3, 2], chart [F])
-Charts = Callable[[np.ndarray, np.ndarray, np.ndarray, float], tuple[np.ndarray, np.ndarray]]
+if TYPE_CHECKING:
+    import numpy as np
+
+    # (faces [F, 3], corners [F, 3, 3], neighbours [F, 3], slack) -> (uv [F, 3, 2], chart [F])
+    Charts = Callable[[np.ndarray, np.ndarray, np.ndarray, float], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
