@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
@@ -10,8 +12,11 @@ from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.processing.clean import smooth_normals
 from triplaneturbo.mesh.uv.charts import face_neighbours, group_faces
 from triplaneturbo.mesh.uv.packing import pack
-from triplaneturbo.mesh.uv.registry import Charts, find_unwrapper
+from triplaneturbo.mesh.uv.registry import find_unwrapper
 from triplaneturbo.utils.kernels import kernel
+
+if TYPE_CHECKING:
+    from triplaneturbo.mesh.uv.registry import Charts
 
 TEXTURE_SIZES = (512, 4096)
 
