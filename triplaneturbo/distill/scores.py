@@ -178,7 +178,8 @@ def direction(
     error = (z - x_first).abs().flatten(2).mean(2)  # [B, n]
     g = (sigma / alpha) * (first - second)
     if settings.weighting == "dmd":
-        g = g / (error + 0.1).view(*error.shape, *[1] * (z.ndim - 2))
+        weight = 1 / (error + 0.1)
+        g = g * weight.view(*error.shape, *[1] * (z.ndim - 2))
     return g.nan_to_num(), float(error.mean())
 
 
