@@ -1,7 +1,9 @@
-# make app    serve the page at http://127.0.0.1:7860    make app ARGS="--model small --port 8000"
-# make test   run the tests                              make test ARGS="tests/mesh -k unwrap"
-# make lint   run ruff (lint and format) and mypy
-# make setup  create .venv, in which the others run      make setup PYTHON=python3.12
+# make app        serve the page at http://127.0.0.1:7860    make app ARGS="--model small --port 8000"
+# make test       run the tests                              make test ARGS="tests/mesh -k unwrap"
+# make test-fast  run those that need no browser and no more than about five seconds
+# make bench-dry  run every benchmark once, at small sizes   make bench-dry ARGS="volume raster"
+# make lint       run ruff (lint and format) and mypy
+# make setup      create .venv, in which the others run      make setup PYTHON=python3.12
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +11,7 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: app test lint setup
+.PHONY: app test test-fast bench-dry lint setup
 
 app: setup
 	@$(RUN) app.py $(ARGS)
@@ -19,6 +21,13 @@ app: setup
 # fonts-dejavu-core blender python3-numpy assimp-utils nginx-light nodejs npm && npm ci --prefix tests
 test: setup
 	@$(RUN) -m pytest $(or $(ARGS),-n 2)
+
+test-fast: setup
+	@$(RUN) -m pytest -n 2 -m "not browser and not slow" $(ARGS)
+
+# A line for each benchmark; its figures mean nothing at these sizes.
+bench-dry: setup
+	@$(RUN) -m benchmarks.dry $(ARGS)
 
 lint: setup
 	@$(RUN) -m ruff check .

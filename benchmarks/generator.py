@@ -1,6 +1,6 @@
 """Benchmark of the full-size generator against a plain implementation and the machine's peak rate.
 
-    python -m benchmarks.generator [--repeats 2] [--skip-plain]
+    python -m benchmarks.generator [--repeats 2] [--skip-plain] [--tiny]
 
 It uses random weights of the real sizes (Stable Diffusion 2.1-base, rank 16) and one prompt. "plain" is the
 reference implementation of the tests (tests/helpers/plain_generator.py), with unmerged adapters, a loop over
@@ -40,6 +40,27 @@ class Sizes:
     unet: dict[str, Any] = field(default_factory=lambda: dict(UNET))
     vae: dict[str, Any] = field(default_factory=lambda: dict(VAE))
     config: GeneratorConfig = field(default_factory=GeneratorConfig)
+
+
+TINY = Sizes(
+    unet={
+        "sample_size": 8,
+        "block_out_channels": (32, 64),
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "layers_per_block": 1,
+        "attention_head_dim": 2,
+        "cross_attention_dim": 32,
+        "use_linear_projection": True,
+    },
+    vae={
+        "block_out_channels": (32, 32),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "layers_per_block": 1,
+    },
+    config=GeneratorConfig(latent_size=8),
+)
 
 
 def random_generator(sizes: Sizes) -> TriplaneGenerator:
@@ -84,11 +105,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Benchmark of the full-size generator.")
     parser.add_argument("--repeats", type=int, default=2, help="timed calls; the fastest one is reported")
     parser.add_argument("--skip-plain", action="store_true", help="skip the plain implementation")
+    parser.add_argument("--tiny", action="store_true", help="small sizes, for a dry run")
     arguments = parser.parse_args()
 
-    sizes = Sizes()
+    sizes, size = (TINY, "tiny") if arguments.tiny else (Sizes(), "full")
     generator = random_generator(sizes)
-    noise, text = torch.randn(1, 6, 4, 32, 32), torch.randn(1, 77, 1024)
+    side = sizes.config.latent_size
+    noise, text = torch.randn(1, 6, 4, side, side), torch.randn(1, 77, sizes.unet["cross_attention_dim"])
     rows: list[tuple[str, float, float, float | None]] = []
     if not arguments.skip_plain:
         plain = plain_twin(generator, sizes)
@@ -108,7 +131,7 @@ def main() -> None:
         reference = planes if reference is None else reference
         rows.append((f"ours, {str(dtype)[6:]}", step, decode, relative(planes, reference)))
 
-    print(f"\ntorch {torch.__version__}, {torch.get_num_threads()} threads, one prompt, full size")
+    print(f"\ntorch {torch.__version__}, {torch.get_num_threads()} threads, one prompt, {size} size")
     print(f"{'':24}{'step s':>9}{'decode s':>10}{'x step':>8}{'x decode':>10}{'planes':>9}")
     first = rows[0]
     for name, step, decode, error in rows:
@@ -116,7 +139,7 @@ def main() -> None:
         print(
             f"{name:24}{step:9.2f}{decode:10.2f}{gains}" + ("" if error is None else f"{100 * error:8.2f}%")
         )
-    for dtype in kinds:
+    for dtype in [] if arguments.tiny else kinds:  # the floor is that of the full size
         rate = machine_rate(dtype)
         print(
             f"{'floor, ' + str(dtype)[6:]:24}{STEP_TFLOP / rate:9.2f}{DECODE_TFLOP / rate:10.2f}"

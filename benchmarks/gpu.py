@@ -5,7 +5,7 @@ stage, with peak memory; float16 compared with float32 on the built-in model; th
 those of Stable Diffusion 2.1-base. Its weights are random and generate no shape, so after decoding a field of
 the same sizes that was fitted to a chair is used. Times are medians of `--repeats` calls.
 
-`--tiny --device cpu` runs the same code on small sizes, as a dry run for the tests.
+`--tiny --device cpu` runs the same code on small sizes, as a dry run (`make bench-dry`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from benchmarks.generator import TINY as TINY_SIZES
 from benchmarks.generator import Sizes, plain_twin, random_generator, relative
 from benchmarks.surface import chair, fit
 from tests.helpers.distance import cells_apart
@@ -38,13 +39,13 @@ from triplaneturbo.mesh.processing.simplify import simplify
 from triplaneturbo.mesh.texture import bake
 from triplaneturbo.mesh.uv.unwrap import unwrap
 from triplaneturbo.models.catalog import SMALL
-from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.text_encoder import TextEncoder
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.models.weights import Model, load_model
 from triplaneturbo.pipeline import Pipeline, Result
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.render.rasterizer import Raster, rasterize, rasterizer
+from triplaneturbo.render.rasterizer import rasterize, rasterizer
+from triplaneturbo.render.rasterizers.base import Fragments
 from triplaneturbo.representations.triplane import TriplaneField
 from triplaneturbo.request import Request
 from triplaneturbo.utils.devices import (
@@ -79,25 +80,7 @@ class Subject:
 
 
 TINY = Subject(
-    sizes=Sizes(
-        unet={
-            "sample_size": 8,
-            "block_out_channels": (32, 64),
-            "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-            "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-            "layers_per_block": 1,
-            "attention_head_dim": 2,
-            "cross_attention_dim": 32,
-            "use_linear_projection": True,
-        },
-        vae={
-            "block_out_channels": (32, 32),
-            "down_block_types": ("DownEncoderBlock2D",) * 2,
-            "up_block_types": ("UpDecoderBlock2D",) * 2,
-            "layers_per_block": 1,
-        },
-        config=GeneratorConfig(latent_size=8),
-    ),
+    sizes=TINY_SIZES,
     text={"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2},
     request=Request(PROMPT, resolution=32, faces=1000, texture_size=512),
     fit_steps=40,
@@ -277,7 +260,7 @@ def benchmark_rasterizers(subject: Subject, shape: TriplaneField, device: torch.
     surface = extract(shape, subject.request.resolution)
     size = subject.picture
     print(f"\nfour views of {len(surface.faces)} faces, {size}^2")
-    drawn: list[Raster] = []
+    drawn: list[Fragments] = []
     for place in (torch.device("cpu"), device):
         vertices, faces = surface.vertices.to(place), surface.faces.to(place)
         cameras = orbit([0.0, 90.0, 180.0, 270.0], 20, 2).to(place)

@@ -1,4 +1,4 @@
-"""Numerical parity with the public implementation: python -m benchmarks.parity
+"""Numerical parity with the public implementation: python -m benchmarks.parity [--cases 1]
 
 Prints, for each kind of tensor, the largest difference over all cases in `TRIPLANETURBO_PARITY` (default
 ../shared/parity) as a fraction of the tensor's largest magnitude, with live and with merged adapters.
@@ -6,15 +6,18 @@ Prints, for each kind of tensor, the largest difference over all cases in `TRIPL
 
 from __future__ import annotations
 
+import argparse
 import re
 
-from tests.conftest import PARITY
 from tests.helpers.parity_cases import case_files, differences
+from tests.helpers.parity_files import PARITY
 
 
 def main() -> None:
     """Compare all cases and print the table."""
-    files = case_files(PARITY)
+    parser = argparse.ArgumentParser(description="Compare with the numbers of the public implementation.")
+    parser.add_argument("--cases", type=int, help="compare only the first ones")
+    files = case_files(PARITY)[: parser.parse_args().cases]
     if not files:
         raise SystemExit(
             f"No cases found in {PARITY}/generator: set TRIPLANETURBO_PARITY to the folder with the cases."

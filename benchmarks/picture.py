@@ -20,7 +20,7 @@ from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.models.weights import load_model
 from triplaneturbo.pipeline import Pipeline
 from triplaneturbo.toyworld.scoring.score_report import with_caption
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 PROMPTS = (
     "a red mushroom",
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _write(path: Path, pixels: np.ndarray) -> None:
-    print(write_whole(path, encode_image(pixels, "png")))
+    print(write_atomically(path, encode_image(pixels, "png")))
 
 
 if __name__ == "__main__":

@@ -36,14 +36,12 @@ from benchmarks.gpu import Subject
 from tests.helpers.full_size import SCHEDULER
 from triplaneturbo.__main__ import run_reporting_errors
 from triplaneturbo.distill import losses, prd
-from triplaneturbo.distill.memory.counting import MemoryCounter
-from triplaneturbo.distill.memory.estimate import TEXT_1_5, ModelSizes
-from triplaneturbo.distill.memory.plan import Plan, plan
+from triplaneturbo.distill.memory import MemoryCounter, ModelSizes
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.distill.student import around
 from triplaneturbo.finetune.config import PRESETS, FinetuneConfig
-from triplaneturbo.finetune.memory_plan import frozen_dtype
+from triplaneturbo.finetune.memory_plan import Plan, frozen_dtype, plan
 from triplaneturbo.finetune.prepare import prepare
 from triplaneturbo.finetune.setup import TrainingSetup, compute_dtype
 from triplaneturbo.finetune.setup_full import draw_views
@@ -51,7 +49,7 @@ from triplaneturbo.models.catalog import SMALL, find_model
 from triplaneturbo.models.text_embedding_cache import TextEmbeddingCache
 from triplaneturbo.models.text_encoder import TextEncoder
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
-from triplaneturbo.teachers import mvdream, richdreamer
+from triplaneturbo.teachers import mvdream, richdreamer, stable_diffusion
 from triplaneturbo.teachers.mvdream import MVDream
 from triplaneturbo.teachers.offload import OffloadableTeacher, offload_sequentially
 from triplaneturbo.teachers.richdreamer import RichDreamer
@@ -206,7 +204,7 @@ def setup_full(subject: Subject, how: Plan, device: torch.device) -> TrainingSet
         generator, random_text(subject.text), device, frozen=how.frozen, checkpointing=saved.checkpointing,
         text_on_cpu=saved.texts,
     )  # fmt: skip
-    words = random_text({**TEXT_1_5, "hidden_size": richdreamer.UNET["cross_attention_dim"]})
+    words = random_text({**richdreamer.TEXT, "hidden_size": richdreamer.UNET["cross_attention_dim"]})
     if not saved.texts:
         words.model.to(device, how.frozen if device.type == "cuda" else torch.float32)
     unets = [
@@ -260,7 +258,8 @@ def small_teachers(width: int) -> Iterator[None]:
         patch.dict(mvdream.UNET, blocks, clear=True),
         patch.dict(richdreamer.UNET, blocks, clear=True),
         patch.dict(mvdream.VAE, TINY_SUBJECT.sizes.vae, clear=True),
-        patch.dict(TEXT_1_5, {**TINY_SUBJECT.text}, clear=True),
+        patch.object(stable_diffusion, "SIZE", TINY_SUBJECT.picture),
+        patch.dict(richdreamer.TEXT, {**TINY_SUBJECT.text}, clear=True),
         patch.object(MVDream.__init__, "__defaults__", (*_shrunk(MVDream, 32),)),
         patch.object(RichDreamer.__init__, "__defaults__", (*_shrunk(RichDreamer, 8),)),
     ):
@@ -278,11 +277,7 @@ def show_full(subject: Subject, device: torch.device, repeats: int, memory: floa
     facts = ModelSizes.of(sizes.unet, sizes.vae, subject.text, sizes.config)
     free = int(memory * GB) if memory else free_memory(device) or 0
     with small_teachers(sizes.unet["cross_attention_dim"]) if subject is TINY_SUBJECT else nullcontext():
-        how = plan(
-            facts, full_settings(subject, device), free, frozen=frozen_dtype(device),
-            cuda=device.type == "cuda", serving=False,
-            separate_memory=device.type != "cpu", picture=subject.picture,
-        )  # fmt: skip
+        how = plan(facts, full_settings(subject, device), free, device, frozen_dtype(device))
         print(f"\nfull size, random weights, as planned\n{how.table()}\n")
         most = measure(setup_full(subject, how, device), repeats, device)
     if device.type == "cuda":

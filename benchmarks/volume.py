@@ -1,4 +1,4 @@
-"""Benchmark of the grid volume renderer: `python -m benchmarks.volume [cuda]`.
+"""Benchmark of the grid volume renderer: `python -m benchmarks.volume [cuda] [--tiny]`.
 
 It renders 4 SDF grids of 48^3 nodes with 16384 rays in total, forward and backward, with the numba and the
 torch backend, for several sharpness values and sample counts. Times are the best of several runs in
@@ -7,9 +7,10 @@ milliseconds.
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,17 +18,35 @@ from torch import Tensor
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.render.grid_renderer import Backend, eikonal, render_grid
 
-ITEMS, SIZE, RAYS = 4, 48, 4096
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of the benchmark.
+
+    Attributes:
+        items: number of SDF grids B.
+        nodes: nodes along each side of a grid, R.
+        rays: rays per grid.
+        samples: the sample counts per ray that are compared.
+    """
+
+    items: int = 4
+    nodes: int = 48
+    rays: int = 4096
+    samples: tuple[int, ...] = (48, 80)
 
 
-def make_sdf(device: torch.device) -> Tensor:
-    """Return the SDF of a bumpy sphere on a thin plate, repeated ITEMS times [B, R, R, R]."""
-    axis = torch.linspace(-1, 1, SIZE, device=device)
+TINY = Sizes(items=1, nodes=12, rays=64, samples=(8,))
+
+
+def make_sdf(sizes: Sizes, device: torch.device) -> Tensor:
+    """Return the SDF of a bumpy sphere on a thin plate, repeated for each item [B, R, R, R]."""
+    axis = torch.linspace(-1, 1, sizes.nodes, device=device)
     points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
     x, y, z = points.unbind(-1)
     ball = points.norm(dim=-1) - 0.5 + 0.05 * (6 * x).sin() * (5 * y).cos() * (4 * z + 0.3).sin()
     plate = torch.maximum((z + 0.1).abs() - 0.05, torch.maximum(x.abs(), y.abs()) - 0.8)
-    return torch.minimum(ball, plate).repeat(ITEMS, 1, 1, 1)
+    return torch.minimum(ball, plate).repeat(sizes.items, 1, 1, 1)
 
 
 def random_rays(items: int, rays: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -57,16 +76,17 @@ def _now() -> float:
     return time.perf_counter()
 
 
-def benchmark(device: torch.device) -> None:
-    sdf = make_sdf(device).requires_grad_()
-    rays = random_rays(ITEMS, RAYS, device)
+def benchmark(sizes: Sizes, device: torch.device) -> None:
+    sdf = make_sdf(sizes, device).requires_grad_()
+    rays, count = random_rays(sizes.items, sizes.rays, device), sizes.items * sizes.rays
     backends: tuple[Backend, ...] = ("numba", "torch") if device.type == "cpu" else ("torch",)
     print(
-        f"{ITEMS} items of {SIZE}^3 nodes, {ITEMS * RAYS} rays       forward  backward      both  ns/sample"
+        f"{sizes.items} items of {sizes.nodes}^3 nodes, {count} rays"
+        "       forward  backward      both  ns/sample"
     )
     for backend in backends:
         for sharpness in (15.0, 40.0, 80.0):
-            for samples in (48, 80):
+            for samples in sizes.samples:
 
                 def compute_loss(
                     sharpness: float = sharpness, samples: int = samples, backend: Backend = backend
@@ -75,7 +95,7 @@ def benchmark(device: torch.device) -> None:
                     return view.opacity.sum() + view.depth.sum() + view.normal.sum()
 
                 forward, backward = time_loss(compute_loss, 10 if backend == "numba" else 2)
-                per_sample = 1e6 * (forward + backward) / (ITEMS * RAYS * samples)
+                per_sample = 1e6 * (forward + backward) / (count * samples)
                 print(
                     f"{backend}, sharpness {sharpness:2.0f}, {samples} samples       "
                     f"{forward:8.1f} {backward:8.1f} {forward + backward:8.1f} {per_sample:8.1f}"
@@ -87,9 +107,13 @@ def benchmark(device: torch.device) -> None:
 
 
 def main() -> None:
-    device = torch.device(sys.argv[1] if len(sys.argv) > 1 else "cpu")
+    parser = argparse.ArgumentParser(description="Benchmark of the grid volume renderer.")
+    parser.add_argument("device", nargs="?", default="cpu", help="torch device")
+    parser.add_argument("--tiny", action="store_true", help="small sizes, for a dry run")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
     print(f"{device}, {torch.get_num_threads()} threads, ms")
-    benchmark(device)
+    benchmark(TINY if arguments.tiny else Sizes(), device)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-PARITY = Path(os.environ.get("TRIPLANETURBO_PARITY", ROOT.parent / "shared" / "parity"))
+from tests.helpers.parity_files import PARITY
+from tests.helpers.paths import ROOT
+
 # Read when triplaneturbo.models.adapters is imported, so that tests do not see adapters that were made here.
 _LIBRARY = tempfile.TemporaryDirectory(prefix="triplaneturbo-adapters-")
 os.environ["TRIPLANETURBO_ADAPTERS"] = _LIBRARY.name

@@ -30,7 +30,7 @@ FOLDERS = sorted(
 )
 PATH = re.compile(rf"(?<![\w/.~:-])(?:{'|'.join(map(re.escape, FOLDERS))})/[\w./-]*\w[/\w]*")
 # Folders that users create; a fresh clone lacks them.
-USER_FOLDERS = ("checkpoints/full", "checkpoints/adapters")
+USER_FOLDERS = ("checkpoints/full", "checkpoints/adapters", "checkpoints/clip")
 LINK = re.compile(r"\]\((?!https?://)([^)\s]+)\)")
 
 

@@ -18,6 +18,7 @@ from triplaneturbo import pipeline as pipeline_module
 from triplaneturbo.errors import EmptySurfaceError, UserError
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.mesh.io.gltf import to_glb
+from triplaneturbo.mesh.uv.registry import UNWRAPPERS
 from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.models.weights import Model, load_model
 from triplaneturbo.pipeline import SKETCH_RESOLUTION, STAGES, Outcome, Pipeline, Progress, Result
@@ -147,6 +148,14 @@ def test_choices_are_carried_out(pipeline: Pipeline, changes: dict) -> None:
     assert (mesh.normal_map is not None) == changes.get("normal_map", True)
 
 
+def test_a_missing_unwrap_method_is_rejected_before_the_work(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(UNWRAPPERS, "uvunwrap", replace(UNWRAPPERS["uvunwrap"], package="no_such_package"))
+    with pytest.raises(UserError, match="not installed"):
+        pipeline.settle(Request("a cup", unwrap="uvunwrap"))
+
+
 def test_colours_at_the_vertices_take_the_place_of_a_texture(pipeline: Pipeline) -> None:
     *_, painted = pipeline.stream(Request("a cup", unwrap="none", faces=None, **QUICK))
     *_, textured = pipeline.stream(Request("a cup", faces=None, **QUICK))
@@ -266,6 +275,7 @@ def test_meshes_made_side_by_side_stop_when_nobody_waits_for_them(model: Model) 
     assert threading.active_count() == before
 
 
+@pytest.mark.slow
 def test_sketches_show_each_step_and_the_last_is_the_shape(pipeline: Pipeline) -> None:
     request = Request("a red mushroom", seed=3, steps=3, **QUICK)
     *events, made = pipeline.stream(request, sketches="all")
@@ -301,20 +311,21 @@ def test_a_step_without_a_surface_has_no_sketch(pipeline: Pipeline, monkeypatch:
 def test_a_variation_goes_from_one_seed_s_noise_to_the_other_s(pipeline: Pipeline) -> None:
     def noise(**settings: Any) -> torch.Tensor:
         found = []
-        denoise = pipeline.model.generator.denoise
-        with patch.object(
-            pipeline.model.generator,
-            "denoise",
-            lambda noise, *rest: found.append(noise) or denoise(noise, *rest),
-        ):
+        denoise = pipeline_module.denoise_steps
+
+        def recorded(scheduler: Any, predict: Any, noise: torch.Tensor, steps: int) -> Iterator[torch.Tensor]:
+            found.append(noise)
+            return denoise(scheduler, predict, noise, steps)
+
+        with patch.object(pipeline_module, "denoise_steps", recorded):
             pipeline("a cup", seed=1, **settings, **QUICK)
         return found[0]
 
     own, other = noise(), noise(variation=1, variation_seed=2)
-    with patch.object(pipeline.model.generator, "denoise", side_effect=ZeroDivisionError) as denoise:
+    with patch.object(pipeline_module, "denoise_steps", side_effect=ZeroDivisionError) as denoise:
         with pytest.raises(ZeroDivisionError):
             pipeline("a cup", seed=2, **QUICK)
-        torch.testing.assert_close(other, denoise.call_args.args[0])
+        torch.testing.assert_close(other, denoise.call_args.args[2])
     near, far = noise(variation=0.1, variation_seed=2), noise(variation=0.7, variation_seed=2)
     apart = [(one - own).norm() / own.norm() for one in (near, far, other)]
     assert apart == sorted(apart)

@@ -7,6 +7,7 @@ import pytest
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.processing import clean
 from triplaneturbo.mesh.uv import unwrap
+from triplaneturbo.mesh.uv.registry import UNWRAPPERS
 from triplaneturbo.request import PROMPT_LIMIT, TEXTURE_SIZES, UNWRAPS, Request, tidy_prompt
 
 CHANGES = [
@@ -25,7 +26,7 @@ CHANGES = [
     ({"texture_size": 511}, "texture size should be 512 to 4096, not 511"),
     ({"texture_size": 8192}, "texture size should be 512 to 4096, not 8192"),
     ({"texture_size": float("nan")}, "texture size should be a whole number"),
-    ({"unwrap": "smart"}, "unwrap should be fast, xatlas or none, not 'smart'"),
+    ({"unwrap": "smart"}, "unwrap should be fast, xatlas, uvunwrap or none, not 'smart'"),
     ({"floaters": -0.1}, "floaters should be a fraction, 0 to 1, not -0.1"),
     ({"floaters": 1.01}, "floaters should be a fraction"),
     ({"floaters": float("nan")}, "floaters should be a fraction, 0 to 1, not nan"),
@@ -117,5 +118,5 @@ def test_prompts_are_tidied_but_kept(prompt: str, tidy: str) -> None:
 
 def test_what_may_be_asked_for_is_what_can_be_done() -> None:
     assert Request("a cup").floaters == clean.FLOATER_FRACTION
-    assert (*unwrap.METHODS, "none") == UNWRAPS
+    assert (*UNWRAPPERS, "none") == UNWRAPS
     assert TEXTURE_SIZES == unwrap.TEXTURE_SIZES

@@ -26,6 +26,7 @@ from triplaneturbo.cli import (
     doctor,
     download,
     embed,
+    evaluate,
     finetune,
     generate,
     serve,
@@ -53,7 +54,7 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"triplaneturbo {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (generate, finetune, embed, serve, download, words, doctor):
+    for command in (generate, finetune, evaluate, embed, serve, download, words, doctor):
         name = command.__name__.rpartition(".")[2]
         summary = (command.__doc__ or "").partition("\n")[0]
         sub = commands.add_parser(name, help=summary, description=summary)

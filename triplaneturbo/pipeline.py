@@ -35,9 +35,12 @@ from triplaneturbo.mesh.processing.simplify import simplify
 from triplaneturbo.mesh.processing.smooth import smooth
 from triplaneturbo.mesh.processing.watertight import watertight
 from triplaneturbo.mesh.texture import bake, paint
+from triplaneturbo.mesh.uv.registry import find_unwrapper
 from triplaneturbo.mesh.uv.unwrap import TEXTURE_SIZES, unwrap
+from triplaneturbo.models.backends.registry import find_backend
 from triplaneturbo.models.catalog import ModelFiles, base_or_default, find_model
 from triplaneturbo.models.convert import convert_if_needed
+from triplaneturbo.models.schedule import denoise_steps
 from triplaneturbo.models.triplane_generator import TriplaneGenerator as Denoiser
 from triplaneturbo.models.weights import Model, load_model, save_model
 from triplaneturbo.representations.triplane import TriplaneField
@@ -103,7 +106,7 @@ class Result:
         cached: whether the result comes from a cache of earlier requests.
         reading: the interpretation of the prompt by a toy-world model, with the words that it does not know;
             None for a model with an open vocabulary.
-        frugal: whether memory was low, so that the texture is smaller than requested.
+        low_memory: whether memory was low, so that the texture is smaller than requested.
         unsimplified: whether the mesh has more faces than requested, because the simplified mesh could not
             be made watertight.
     """
@@ -116,7 +119,7 @@ class Result:
     truncated_text: str = ""
     cached: bool = False
     reading: Reading | None = None
-    frugal: bool = False
+    low_memory: bool = False
     unsimplified: bool = False
 
 
@@ -137,10 +140,17 @@ class Pipeline:
         low_memory: decode the planes one by one, which is slightly slower and gives the same mesh.
         together: denoise several requests in one batch and create their meshes in parallel threads. None: on
             CUDA devices only, since a single request saturates a CPU.
+        backend: name of the inference backend that runs the networks: a key of `backends.registry.BACKENDS`.
+
+    Raises:
+        UserError: the backend is unknown.
     """
 
-    def __init__(self, model: Model, low_memory: bool = False, together: bool | None = None) -> None:
+    def __init__(
+        self, model: Model, low_memory: bool = False, together: bool | None = None, backend: str = "torch"
+    ) -> None:
         self.model = model
+        self.backend = find_backend(backend)(model)
         self.low_memory = low_memory
         self.together = model.generator.device.type == "cuda" if together is None else together
 
@@ -168,6 +178,7 @@ class Pipeline:
         precision: str = "auto",
         base: str | os.PathLike[str] | None = None,
         low_memory: bool = False,
+        backend: str = "torch",
     ) -> Pipeline:
         """Load a model by name and return its pipeline.
 
@@ -178,14 +189,15 @@ class Pipeline:
             precision: "auto", "float32", "float16" or "bfloat16".
             base: folder of Stable Diffusion 2.1-base, for a model without its own; None: the one that
                 TRIPLANETURBO_BASE names, or the hub's.
-            low_memory: see `Pipeline`.
+            low_memory, backend: see `Pipeline`.
 
         Warns:
             UserWarning: for "auto", the full model is unavailable and the small one is used.
 
         Raises:
-            UserError: the model, device or precision is unavailable, or memory is too short.
+            UserError: the model, device, precision or backend is unavailable, or memory is too short.
         """
+        find_backend(backend)  # before the model is loaded
         name, base = os.fspath(name), None if base is None else os.fspath(base)
         place = choose_device(device).device
         if place.type == "cuda":
@@ -200,7 +212,7 @@ class Pipeline:
             model = _load(found, place, precision)
         if found.notice:
             warnings.warn(found.notice, stacklevel=2)
-        return cls(model, low_memory)
+        return cls(model, low_memory, backend=backend)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Write the model as a folder that `from_pretrained` reads, with its base; returns the folder.
@@ -219,10 +231,12 @@ class Pipeline:
         With smoothing, the normal map is disabled: it would restore the detail that smoothing removes.
 
         Raises:
-            UserError: a value is invalid.
+            UserError: a value is invalid, or the unwrap method is not installed.
         """
         config = self.model.config
         request = request.checked()
+        if request.unwrap != "none":
+            find_unwrapper(request.unwrap)
         return replace(
             request,
             steps=request.steps or config.steps,
@@ -236,13 +250,13 @@ class Pipeline:
 
     def embed(self, prompt: str) -> Tensor:
         """Return the text embedding of a prompt [1, 77, D]."""
-        return self.model.text.embed([prompt])
+        return self.backend.embed([prompt])
 
     def stream(
         self,
         request: Request,
         embed: Callable[[str], Tensor] | None = None,
-        frugal: bool = False,
+        low_memory: bool = False,
         sketches: Sketches = "none",
     ) -> Generator[Progress | Result, None, None]:
         """Generate a mesh; yield Progress when a stage begins or a step ends, and Result at the end.
@@ -252,14 +266,14 @@ class Pipeline:
         Args:
             request: the request.
             embed: replaces `self.embed`, for example to cache embeddings.
-            frugal: save memory: decode planes one by one and halve the side of the texture (512 at least).
+            low_memory: decode planes one by one and halve the side of the texture (512 at least).
             sketches: the steps whose Progress has a sketch.
 
         Raises:
             EmptySurfaceError: the field has no surface.
             UserError: a value of the request is invalid.
         """
-        for event in self.stream_all([request], embed, frugal, sketches):
+        for event in self.stream_all([request], embed, low_memory, sketches):
             if isinstance(event, UserError):
                 raise event
             yield event
@@ -269,25 +283,25 @@ class Pipeline:
         self,
         requests: Sequence[Request],
         embed: Callable[[str], Tensor] | None = None,
-        frugal: bool = False,
+        low_memory: bool = False,
         sketches: Sketches = "none",
         together: bool = True,
     ) -> Generator[Progress | Outcome, None, None]:
         """Generate several meshes: like `stream`, with one outcome per request, in order.
 
         The outcome of a failed request is its error; the other requests continue. Requests are batched if the
-        pipeline batches them, `together` is True and `frugal` is False; rounding may then differ from that of
-        a single request.
+        pipeline batches them, `together` is True and `low_memory` is False; rounding may then differ from
+        that of a single request.
         """
         requests = [self.settle(request) for request in requests]
-        if frugal:
+        if low_memory:
             requests = [
                 replace(request, texture_size=max(TEXTURE_SIZES[0], request.texture_size // 2))
                 for request in requests
             ]
         done = 0
-        for group in _groups(requests, self.together and together and not frugal):
-            for event in self._stream_group(group, embed or self.embed, frugal, sketches):
+        for group in _groups(requests, self.together and together and not low_memory):
+            for event in self._stream_group(group, embed or self.embed, low_memory, sketches):
                 if isinstance(event, Progress):
                     share = (done + event.fraction * len(group)) / len(requests)
                     event = replace(event, fraction=share)
@@ -295,7 +309,7 @@ class Pipeline:
             done += len(group)
 
     def _stream_group(
-        self, group: list[Request], embed: Callable[[str], Tensor], frugal: bool, sketches: Sketches
+        self, group: list[Request], embed: Callable[[str], Tensor], low_memory: bool, sketches: Sketches
     ) -> Generator[Progress | Outcome, None, None]:
         """Generate requests of equally many steps in one batch; sketches only for a single request."""
         generator = self.model.generator
@@ -310,19 +324,24 @@ class Pipeline:
         shown = {"none": (), "first": (1,), "last": (steps,), "all": range(1, steps + 1)}[sketches]
         if len(group) > 1:
             shown = ()
-        for step, estimate in enumerate(generator.denoise(noise, text_embeds, group[0].steps), 1):
+
+        def predict(noisy: Tensor, time: Tensor) -> Tensor:
+            return self.backend.predict(noisy, time, text_embeds)
+
+        estimates = denoise_steps(generator.scheduler, predict, noise, steps)
+        for step, estimate in enumerate(estimates, 1):
             if step in shown and step < steps:
-                yield clock.step(estimate[0], self._sketch(self._field(estimate[0], frugal)))
+                yield clock.step(estimate[0], self._sketch(self._field(estimate[0], low_memory)))
             else:
                 yield clock.step(estimate[0])
 
         yield clock.begin("decode")
         # One by one: the planes of one prompt saturate a GPU, and decoding needs the most memory.
-        fields = [self._field(latents, frugal) for latents in estimate]
+        fields = [self._field(latents, low_memory) for latents in estimate]
         if steps in shown:
             yield clock.sketched(self._sketch(fields[0]))
         works = [
-            self._stream_mesh(field, request, clock.branch(), frugal)
+            self._stream_mesh(field, request, clock.branch(), low_memory)
             for field, request in zip(fields, group, strict=True)
         ]
         if len(works) == 1:
@@ -333,10 +352,10 @@ class Pipeline:
             yield replace(news, fraction=news.fraction + (1 - news.fraction) * number / len(works))
             yield outcome
 
-    def _field(self, latents: Tensor, frugal: bool) -> TriplaneField:
+    def _field(self, latents: Tensor, low_memory: bool) -> TriplaneField:
         """Decode the latents of one prompt [6, 4, h, h] to a field."""
-        generator = self.model.generator
-        return generator.field(generator.decode(latents[None], frugal or self.low_memory)[0])
+        planes = self.backend.decode(latents[None], low_memory or self.low_memory)  # [1, 6, C, H, W]
+        return self.model.generator.field(planes[0])
 
     def _sketch(self, field: TriplaneField) -> Mesh | None:
         """Extract a coarse mesh with vertex colours; None if there is no surface."""
@@ -348,7 +367,7 @@ class Pipeline:
         return paint(mesh, field)
 
     def _stream_mesh(
-        self, field: TriplaneField, request: Request, clock: _Clock, frugal: bool
+        self, field: TriplaneField, request: Request, clock: _Clock, low_memory: bool
     ) -> Generator[Progress | Outcome, None, None]:
         """Generate the mesh of one request from its field."""
         yield clock.begin("surface")
@@ -398,7 +417,7 @@ class Pipeline:
             dropped=dropped,
             truncated_text=self.model.text.truncated_text(request.prompt),
             reading=self.read(request.prompt),
-            frugal=frugal,
+            low_memory=low_memory,
             unsimplified=unsimplified,
         )
 

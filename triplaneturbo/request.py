@@ -17,7 +17,8 @@ LEAST_FACES = 100
 SMOOTHING_LIMIT = 50
 PATH_LIMIT = 32
 DEFAULT_FLOATERS = 0.01
-UNWRAPS = ("fast", "xatlas", "none")
+# The names in `mesh.uv.registry.UNWRAPPERS`, and "none".
+UNWRAPS = ("fast", "xatlas", "uvunwrap", "none")
 # With a normal map, 40,000 faces look like the 80,000 to 100,000 of the full model. The small model's
 # surface has fewer faces and is not simplified.
 DEFAULT_FACES = 40_000
@@ -34,8 +35,9 @@ class Request:
         resolution: nodes along each side of the marching cubes grid, 16 to 512; None: the model's default.
         faces: maximum number of faces, at least 100; None: no simplification.
         texture_size: width and height of the texture in pixels, 512 to 4096.
-        unwrap: "fast" (box projection), "xatlas" (better charts, slower) or "none" (vertex colours instead of
-            a texture: the fastest, for previews of coarse meshes).
+        unwrap: "fast" (box projection), "xatlas" (less distorted, slower), "uvunwrap" (the least distorted;
+            needs Python 3.11) or "none" (vertex colours instead of a texture: the fastest, for previews of
+            coarse meshes).
         normal_map: whether to bake the gradient of the field into a normal map. Not used with smoothing, as
             it would restore the smoothed detail.
         floaters: remove components whose area is less than this fraction of the largest one's, 0 (keep all)

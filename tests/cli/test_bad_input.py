@@ -88,7 +88,7 @@ BAD_ARGUMENTS = [
     (["a cup", "--texture-size", "1000000"], "texture size should be 512 to 4096"),
     (["a cup", "--faces", "3"], "faces should be 100 or more"),
     (["a cup", "--faces", "-1"], "faces should be 100 or more"),
-    (["a cup", "--unwrap", "smart"], "unwrap should be fast, xatlas or none"),
+    (["a cup", "--unwrap", "smart"], "unwrap should be fast, xatlas, uvunwrap or none"),
     (["a cup", "--format", "fbx"], "Unknown format 'fbx'"),
     (["a cup", "-o", "cup.fbx"], "use .glb"),
     (["a cup", "-o", ""], "output path is empty"),
@@ -323,6 +323,7 @@ def test_an_interrupt_while_torch_is_imported_raises_nothing(tmp_path: Path) -> 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize("stage", ["loading", "denoise"])
+@pytest.mark.slow
 def test_an_interrupt_ends_the_process_at_once(tmp_path: Path, stage: str) -> None:
     """Ctrl-C at a terminal, while torch is being imported and between two of fifty steps."""
     import pty

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.distill.corpora.test_prompt_list import write
+from tests.helpers.prompt_files import write
 from tests.helpers.quick import QUICK, load_once
 from triplaneturbo.__main__ import main
 from triplaneturbo.cli import manifest as manifest_module
@@ -24,7 +24,7 @@ from triplaneturbo.distill.corpora.prompt_list import Line, read_batch, read_fil
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving import engine
 from triplaneturbo.serving.file_stems import safe_stem, unique_stems
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 Cup, Hat = Line("a cup"), Line("a hat")
 
@@ -230,7 +230,7 @@ def test_a_column_can_be_chosen(cli: Cli, tmp_path: Path) -> None:
 
 
 def entry(folder: Path, name: str) -> dict:
-    path = write_whole(folder / name, name.encode())
+    path = write_atomically(folder / name, name.encode())
     digest = hashlib.sha256(name.encode()).hexdigest()
     return {"prompt": name, "files": [{"path": str(path), "sha256": digest}]}
 

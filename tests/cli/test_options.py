@@ -8,7 +8,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from tests.mesh.processing.test_clean import joined
+from tests.helpers.trimeshes import joined
 from triplaneturbo import pipeline as pipeline_module
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.check import check

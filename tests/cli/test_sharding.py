@@ -39,6 +39,7 @@ def test_what_a_launcher_says(monkeypatch: pytest.MonkeyPatch) -> None:
             shard_from_environment()
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_model(tmp_path / "model", world=True)
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))

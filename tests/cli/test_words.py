@@ -111,6 +111,7 @@ def test_the_command_says_it_in_one_line_and_in_json(cli: Cli, worldly: Path) ->
     assert "may not follow" not in err
 
 
+@pytest.mark.slow
 def test_the_manifest_has_the_words_and_each_prompt_is_told_once(
     cli: Cli, worldly: Path, tmp_path: Path
 ) -> None:

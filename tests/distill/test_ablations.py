@@ -13,9 +13,10 @@ from tests.helpers import toy
 from tests.helpers.runs import trainer
 from triplaneturbo.distill import prd
 from triplaneturbo.distill.recipe import full_recipe
-from triplaneturbo.distill.settings import Settings, TeacherSettings
+from triplaneturbo.distill.settings import Settings
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.teachers.base import SceneBatch
+from triplaneturbo.teachers.settings import TeacherSettings
 
 SETTINGS = replace(toy.SETTINGS, iterations=1, batch=1, nodes=12, stride=2, surface_stride=4)
 RANKS = ("plane_rank", "cross_rank", "vae_rank", "conv_rank")

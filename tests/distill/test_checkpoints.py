@@ -92,6 +92,23 @@ def test_what_a_killed_process_was_writing_goes_once_one_is_whole(tmp_path: Path
     assert not left.exists()
 
 
+def test_a_run_of_a_version_with_fewer_settings_is_resumed(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    run.step()
+    run.save()
+    path = max((tmp_path / "checkpoints").glob("*.pt"))
+    state = newest(tmp_path)
+    for key in ("train_offsets", "teachers.rgb.weighting"):
+        assert key in state["settings"]
+        del state["settings"][key]
+    torch.save(state, path)
+    assert trainer(tmp_path).iteration == 1
+    state["settings"]["train_offsets"] = True
+    torch.save(state, path)
+    with pytest.raises(UserError, match="train_offsets"):
+        trainer(tmp_path)
+
+
 def test_a_state_of_an_older_version_is_named_and_left(tmp_path: Path) -> None:
     old = tmp_path / "train.pt"
     old.write_bytes(b"old")

@@ -7,8 +7,8 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
-from tests.distill.test_scores import seeded
-from tests.teachers.test_stable_diffusion import make, scenes, seen
+from tests.helpers.seeded import seeded
+from tests.helpers.small_stable_diffusion import make, scenes, seen
 from triplaneturbo.distill.critic import LoraCritic
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
 from triplaneturbo.render.cameras import orbit

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from tests.distill.test_student import stirred
 from tests.helpers import toy
 from tests.helpers.runs import trainer
+from tests.helpers.students import stirred
 from triplaneturbo.distill import loss_scaling
 from triplaneturbo.distill.loss_scaling import INITIAL_FACTOR, MAX_SKIPPED, LossScaler
 from triplaneturbo.errors import UserError

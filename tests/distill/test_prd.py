@@ -17,8 +17,9 @@ from tests.helpers.runs import learned, newest, same, trainer
 from triplaneturbo.distill import prd
 from triplaneturbo.distill.optimizer import OptimizerName
 from triplaneturbo.distill.rendering import volume
-from triplaneturbo.distill.settings import Settings, TeacherSettings
+from triplaneturbo.distill.settings import Settings
 from triplaneturbo.errors import UserError
+from triplaneturbo.teachers.settings import TeacherSettings
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 from triplaneturbo.utils.distributed import DistributedContext
 
@@ -50,6 +51,7 @@ def run(folder: Path, settings: Settings = toy.SETTINGS, **how) -> dict[str, Ten
 
 
 @pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 4e-3), ("soap", 1e-2)])
+@pytest.mark.slow
 def test_it_learns_two_objects(tmp_path: Path, optimizer: OptimizerName, rate: float) -> None:
     student = toy.student()
     before = error(student)
@@ -153,6 +155,7 @@ def test_other_settings_and_marks_are_refused_and_nothing_is_lost(tmp_path: Path
     assert trainer(tmp_path, replace(toy.SETTINGS, iterations=2, rate=1e-5)).finished
 
 
+@pytest.mark.slow
 def test_a_critic_learns_along_and_is_taken_up_again(tmp_path: Path) -> None:
     settings = replace(
         toy.SETTINGS, iterations=4, teachers={"sd": TeacherSettings(kind="vsd", renderings=("volume",))}

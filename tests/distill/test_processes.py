@@ -66,6 +66,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns_with_twice_the_batch(whole: Path) -> None:
     one = logs(whole, "0-of-1")
     for rank in range(2):
@@ -83,6 +84,7 @@ def test_two_processes_learn_what_one_learns_with_twice_the_batch(whole: Path) -
     assert apart < 0.02 * moved
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_is_gone_on_with_bit_for_bit(whole: Path, tmp_path: Path) -> None:
     for write in (1, 2):
         process = forked(workers.die_writing, tmp_path, write)
@@ -102,6 +104,7 @@ def test_a_run_killed_at_any_moment_is_gone_on_with_bit_for_bit(whole: Path, tmp
     assert not list((tmp_path / "checkpoints").glob(".*"))
 
 
+@pytest.mark.slow
 def test_where_one_is_killed_the_others_end_and_the_run_goes_on(whole: Path, tmp_path: Path) -> None:
     members = two(tmp_path, 3)
     wait_for(tmp_path / "stuck")
@@ -126,6 +129,7 @@ def test_both_stop_for_one_whose_loss_is_not_finite(tmp_path: Path) -> None:
     assert newest(tmp_path)["iteration"] == 2
 
 
+@pytest.mark.slow
 def test_a_launcher_ends_with_the_worker_that_is_killed(tmp_path: Path) -> None:
     """Uses torch.distributed.run, which `accelerate launch` calls, because it starts faster.
 

@@ -12,9 +12,16 @@ from torch import Tensor
 from tests.helpers import toy
 from triplaneturbo.distill import rendering
 from triplaneturbo.distill.losses import rendering_loss
-from triplaneturbo.distill.rendering import query_colors, surface, volume
+from triplaneturbo.distill.rendering import (
+    deformed_surface,
+    enforce_surface,
+    query_colors,
+    surface,
+    volume,
+)
+from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.representations.triplane import FieldDecoder
+from triplaneturbo.representations.triplane import FieldDecoder, TriplaneField
 from triplaneturbo.teachers.base import SceneBatch
 
 RADIUS = 0.6
@@ -26,6 +33,8 @@ def ball() -> tuple[FieldDecoder, Tensor]:
     fields = FieldDecoder(GeneratorConfig(plane_channels=4, mlp_width=8, mlp_bias=True, sphere_radius=RADIUS))
     torch.nn.init.zeros_(fields.sdf[-1].weight)
     torch.nn.init.zeros_(fields.sdf[-1].bias)
+    torch.nn.init.zeros_(fields.offset[-1].weight)
+    torch.nn.init.zeros_(fields.offset[-1].bias)
     return fields, torch.randn(2, 6, 4, 8, 8)
 
 
@@ -119,6 +128,7 @@ def test_colours_are_asked_where_they_are_wanted(ball: tuple[FieldDecoder, Tenso
     assert rgb[~where].abs().max() == 0
 
 
+@pytest.mark.slow
 def test_planes_learn_two_objects_from_their_teachers() -> None:
     """Scores, renderers and the field learn shapes and colours without a generator."""
     student = toy.student()
@@ -222,3 +232,116 @@ def test_pieces_leave_colours_and_their_gradients_as_they_are(
         outcomes.append((rgb.detach(), *gradients))
     for actual, expected in zip(*outcomes, strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def deformed(ball: tuple[FieldDecoder, Tensor]) -> tuple[FieldDecoder, Tensor]:
+    """The ball on a grid of 40 nodes that is deformed by about half a cell."""
+    fields, planes = ball
+    fields.config = replace(fields.config, grid_resolution=40)
+    torch.nn.init.normal_(fields.offset[-1].weight, std=0.1, generator=torch.Generator().manual_seed(2))
+    fields.offset[-1].bias.data = torch.tensor([0.6, -0.4, 0.5])
+    return fields, planes
+
+
+def test_the_surface_is_deformed_as_in_an_exported_mesh(deformed: tuple[FieldDecoder, Tensor]) -> None:
+    fields, planes = deformed
+    exported = extract(TriplaneField(planes[0], fields), 40)
+    cell = 2 / 39
+    for nodes, half, atol in ((40, 1.0, 1e-5), (70, 0.9, 0.2 * cell)):
+        axis = torch.linspace(-half, half, nodes)
+        with torch.no_grad():
+            lattice = fields.sdf_lattice(planes[:1], axis)[0]
+            vertices, undeformed, faces = deformed_surface(fields, planes[:1], lattice, half, 0.001)
+        sides = [
+            torch.stack((points.amin(0), points.amax(0)))
+            for points in (vertices * half, undeformed * half, exported.vertices)
+        ]
+        assert (sides[0] - sides[2]).abs().max() < atol
+        assert (sides[1] - sides[2]).abs().max() > 0.4 * cell
+        if nodes == 40:
+            assert torch.equal(faces, exported.faces)
+            torch.testing.assert_close(vertices, exported.vertices, atol=1e-5, rtol=0)
+
+
+def test_depths_and_normals_are_those_of_the_deformed_ball(ball: tuple[FieldDecoder, Tensor]) -> None:
+    """A constant offset moves the ball, so it is seen as by cameras moved the other way."""
+    fields, planes = ball
+    offset = torch.tensor([1.5, -1.0, 2.0])
+    fields.offset[-1].bias.data = offset
+    where = scenes()
+    shift = offset * 2 / (fields.config.grid_resolution - 1)
+    c2w = where.cameras.c2w.clone()
+    c2w[:, :3, 3] -= shift
+    points, depth = hits(replace(where, cameras=replace(where.cameras, c2w=c2w)))
+    inside = ~torch.isnan(depth)
+    inner = inside & (depth < depth[inside].quantile(0.8))
+    sdf = see(fields, planes, where).sdf
+    drawn = surface(fields, planes, where, sdf, 0.9, 32, shape_shrink=0.001)
+    assert drawn.normal is not None
+    assert drawn.depth is not None
+    assert (drawn.depth - depth)[inner].abs().max() < 0.005
+    normal = torch.nn.functional.normalize(drawn.normal, dim=-1)
+    assert (normal - points / RADIUS)[inner].abs().max() < 0.02
+
+
+def test_offsets_learn_from_the_surface_s_depths(deformed: tuple[FieldDecoder, Tensor]) -> None:
+    """Against finite differences in the offset's bias, away from the silhouette."""
+    fields, planes = deformed
+    where, sdf, bias = scenes(), bumpy(), fields.offset[-1].bias
+    kept = surface(fields, planes, where, sdf, 0.9, 32).opacity.flatten(0, 1)[:, None]
+    inner = -torch.nn.functional.max_pool2d(-kept, 5, 1, 2).unflatten(0, (2, 4))[:, :, 0]
+    weights = torch.randn(inner.shape, generator=torch.Generator().manual_seed(1))
+
+    def shown(shrink: float) -> Tensor:
+        depth = surface(fields, planes, where, sdf, 0.9, 32, shape_shrink=shrink).depth
+        assert depth is not None
+        return (depth * inner * weights).sum()
+
+    (whole,) = torch.autograd.grad(shown(1.0), bias)
+    (shrunk,) = torch.autograd.grad(shown(0.001), bias)
+    torch.testing.assert_close(shrunk, 0.001 * whole, rtol=1e-3, atol=1e-8)
+    step, start = 2e-2, bias.detach().clone()
+    for axis in range(3):
+        ends = []
+        with torch.no_grad():
+            for sign in (1, -1):
+                bias.copy_(start)
+                bias[axis] += sign * step
+                ends.append(float(shown(1.0)))
+            bias.copy_(start)
+        assert float(whole[axis]) == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=0.03)
+
+
+@pytest.mark.parametrize("value", [0.3, -0.3])
+def test_a_grid_without_a_surface_learns_to_have_one(ball: tuple[FieldDecoder, Tensor], value: float) -> None:
+    fields, planes = ball
+    sdf = torch.full((2, 24, 24, 24), value, requires_grad=True)
+    drawn = surface(fields, planes, scenes(), sdf, 0.9, 32, shape_shrink=0.001)
+    assert drawn.depth is not None
+    assert drawn.opacity.sum() > 0
+    (gradient,) = torch.autograd.grad(drawn.depth.sum(), sdf)
+    assert gradient.flatten(1).abs().amax(1).min() > 0
+
+
+def test_a_grid_with_a_surface_is_left_alone() -> None:
+    sdf = bumpy()[0]
+    assert enforce_surface(sdf) is sdf
+
+
+def test_without_the_volume_its_regularizers_are_dropped_too() -> None:
+    student, where = toy.student(), toy.draw(np.random.default_rng(0), 2, 1)[0]
+    settings = replace(toy.SETTINGS, eikonal=(1.0, 1.0), sparsity=(1.0, 1.0))
+    planes = torch.randn(2, 6, 8, 16, 16)
+
+    def loss(*renderings: str) -> float:
+        log: dict[str, float] = {}
+        value = rendering_loss(
+            student.generator, planes, [], where, replace(settings, renderings=renderings), 0.5,
+            np.random.default_rng(0), torch.Generator().manual_seed(0), log,
+        )  # fmt: skip
+        assert ("eikonal" in log) == ("volume" in renderings)
+        return float(value.detach())
+
+    assert loss("surface") == 0
+    assert loss("volume", "surface") > 0

@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.helpers.parity_files import each_file, settings_of
+from tests.helpers.seeded import seeded
 from triplaneturbo.distill.scores import ScoreSettings, direction, draw, score_gradients, shift_timesteps
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.teachers.base import Renderings, SceneBatch
@@ -20,7 +22,6 @@ from triplaneturbo.teachers.closed_form import ClosedFormRGB
 from triplaneturbo.toyworld.training.sizes import make_scheduler
 
 ALPHAS = make_scheduler().alphas_cumprod
-RATIO = 0.1  # shift of RichDreamer; the other teachers use 0
 
 
 class Formula:
@@ -38,10 +39,15 @@ class Formula:
     def condition(self, seen: Renderings, scenes: SceneBatch) -> float:
         return 0.4
 
+    def unconditional(self, condition: float) -> None:
+        return None
+
     def predict(
         self, noisy: Tensor, times: Tensor, condition: Any, guided: bool
     ) -> tuple[Tensor, Tensor | None]:
         self.calls.append((times.tolist(), guided))
+        if condition is None:
+            return torch.sin(noisy), None
         phase = times.view(-1, *[1] * (noisy.ndim - 1)) / 1000
         return torch.tanh(noisy * condition + phase), torch.sin(noisy) if guided else None
 
@@ -68,6 +74,9 @@ class Told:
     def condition(self, seen: Renderings, scenes: SceneBatch) -> None:
         return None
 
+    def unconditional(self, condition: None) -> None:
+        return None
+
     def predict(
         self, noisy: Tensor, times: Tensor, condition: Any, guided: bool
     ) -> tuple[Tensor, Tensor | None]:
@@ -78,10 +87,6 @@ def where(batch: int, views: int) -> SceneBatch:
     return SceneBatch(
         ["x"] * batch, orbit(torch.zeros(batch * views), 0.0, 2.0), views, torch.zeros(batch, 3)
     )
-
-
-def seeded(seed: int = 5) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def transcribed(z: Tensor, teacher: Formula, settings: ScoreSettings) -> Tensor:
@@ -163,13 +168,19 @@ def test_gradients_are_means_over_scenes_and_views_times_the_weight() -> None:
     torch.testing.assert_close(summed.by_field["rgb"], actual.by_field["rgb"] * 3)
 
 
-def test_ism_follows_the_path_of_inversion() -> None:
+@pytest.mark.parametrize("weighting", ["dmd", "level"])
+def test_ism_follows_the_path_of_inversion(weighting: Any) -> None:
     """Against image-by-image inversion in float64."""
-    settings = ScoreSettings("ism", guidance=7.5, low=30, high=900, stride=150, interval=60)
+    settings = ScoreSettings(
+        "ism", guidance=7.5, low=30, high=900, stride=150, interval=60, weighting=weighting
+    )
     z = torch.randn(4, 2, 3, 4, 4)
     draws = draw(z, settings, 999, seeded())
     draws = replace(draws, times=torch.tensor([40, 350, 360, 861]))  # no step, some, one that just fits
-    actual, _ = direction(Formula(), z, 0.4, settings, draws)
+    teacher = Formula()
+    actual, _ = direction(teacher, z, 0.4, settings, draws)
+    # Inversion needs the unconditional prediction alone; only the last step is guided.
+    assert [guided for _, guided in teacher.calls] == [False] * (len(teacher.calls) - 1) + [True]
     for b, t in enumerate(draws.times.tolist()):
         turn = max(t - 60, 0)
         stops = [*range(150, turn, 150), turn] if turn else []
@@ -185,7 +196,7 @@ def test_ism_follows_the_path_of_inversion() -> None:
             noisy = alpha * clean + sigma * noise
             first = torch.sin(noisy) + 7.5 * (torch.tanh(noisy * 0.4 + t / 1000) - torch.sin(noisy))
             w = (z[b, v] - (noisy - sigma * first) / alpha).abs().mean()
-            g = sigma / alpha * (first - noise) / (w + 0.1)
+            g = sigma / alpha * (first - noise) / (w + 0.1 if weighting == "dmd" else 1)
             torch.testing.assert_close(actual[b, v].double(), g, rtol=2e-4, atol=2e-5)
 
 
@@ -222,11 +233,12 @@ def test_a_single_picture_is_what_the_scores_lead_to(kind: Any) -> None:
     assert (same > 0.999).all()
 
 
-def test_shifts_are_the_public_implementation_s(parity: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = json.loads((parity / "asd" / "report.json").read_text())["t_plus_table"]
-    assert {row["module"] for row in table} == {"rd", "mv", "sd"}
+@each_file("asd/report.json")
+def test_shifts_are_the_public_implementation_s(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, guidance = json.loads(file.read_text())["t_plus_table"], settings_of(file.parent)["guidance_cfg"]
+    assert table
     for row in table:
-        settings = ScoreSettings(shift=RATIO if row["module"] == "rd" else 0.0, low=row["min_step"])
+        settings = ScoreSettings(shift=guidance[f"{row['module']}_plus_ratio"], low=row["min_step"])
         drawn = torch.tensor(row["u"])
         monkeypatch.setattr(torch, "rand", lambda *_, drawn=drawn, **__: drawn)
         assert shift_timesteps(torch.tensor(row["t"]), settings, 999, seeded()).tolist() == row["t_plus"]
@@ -242,21 +254,19 @@ def test_shifts_stay_among_the_timesteps() -> None:
     assert int((later - times).max()) > 700
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
-@pytest.mark.parametrize("name", ["mv", "sd", "rd"])
-def test_released_gradients(parity: Path, name: str, number: int) -> None:
+@each_file("asd/mv_case_*.safetensors", "asd/sd_case_*.safetensors", "asd/rd_case_*.safetensors")
+def test_released_gradients(file: Path) -> None:
     """The released variant, scene by scene: it sums over scenes where ours averages."""
-    case = load_file(parity / "asd" / f"{name}_case_{number}.safetensors")
-    views = 1 if name == "sd" else 4
+    case, name = load_file(file), file.name.partition("_")[0]
+    views = len(case["grad_latents"]) // len(case[f"{name}_t"])
     z, expected, text, free, later = (
         case[
             f"{name}_latents" if key == "z" else key if key == "grad_latents" else f"{name}_{key}"
         ].unflatten(0, (-1, views))
         for key in ("z", "grad_latents", "eps_text", "eps_uncond", "eps_second")
     )
-    settings = ScoreSettings(
-        guidance=float(case["guidance_scale"]), shift=RATIO if name == "rd" else 0.0, clean_weight=True
-    )
+    shift = settings_of(file.parent)["guidance_cfg"][f"{name}_plus_ratio"]
+    settings = ScoreSettings(guidance=float(case["guidance_scale"]), shift=shift, clean_weight=True)
     for i, t in enumerate(case[f"{name}_t"].tolist()):
         teacher = Told(text[i : i + 1], free[i : i + 1], later[i : i + 1])
         teacher.alphas = case["alphas_cumprod"]

@@ -10,16 +10,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.helpers import toy
+from tests.helpers.students import stirred
 from tests.helpers.tiny import tiny_model
 from triplaneturbo.distill.prd import Student
 from triplaneturbo.distill.settings import Tuning
-from triplaneturbo.distill.student import cast_frozen, load_student
+from triplaneturbo.distill.student import load_student
 from triplaneturbo.errors import UserError
-from triplaneturbo.models.adapter import ADAPTER_NAME, adapter_tensors, save_adapter, set_adapter_tensors
+from triplaneturbo.models.adapter import ADAPTER_NAME, adapter_tensors, save_adapter
 from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.models.merged_lora import MergedLora
 from triplaneturbo.models.text_embedding_cache import TextEmbeddingCache
 
 CPU = torch.device("cpu")
@@ -37,22 +36,6 @@ def gradients(student: Student, count: int = 2) -> tuple[Tensor, dict[str, Tenso
     (planes * weights).sum().backward()
     student.folded.unfold()
     return planes.detach(), {n: p.grad for n, p in generator.named_parameters() if p.grad is not None}
-
-
-def stirred(frozen: torch.dtype = torch.float32, checkpointing: bool = False) -> Student:
-    """Create the toy student with a nonzero adapter."""
-    student = toy.student()
-    generator = student.generator
-    draw = torch.Generator().manual_seed(2)
-    tensors = {
-        name: 0.1 * torch.randn(value.shape, generator=draw) if "lora_B" in name else value
-        for name, value in adapter_tensors(generator).items()
-    }
-    set_adapter_tensors(generator, tensors, "test")
-    if frozen != torch.float32:
-        cast_frozen(generator, frozen)
-    generator.recompute(checkpointing)
-    return Student(generator, MergedLora(generator, live=frozen != torch.float32), toy.embed)
 
 
 def apart(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
@@ -151,6 +134,24 @@ def test_other_ranks_begin_anew(model: Path) -> None:
     assert gradients(student, 1)[1]
     offset = student.generator.heads["default"].fields.offset
     assert float(offset[-1].weight.abs().max()) == 0
+
+
+def test_offsets_learn_where_the_settings_say_so(model: Path) -> None:
+    for trained in (False, True):
+        generator = load_student(model, None, CPU, train_offsets=trained).generator
+        assert {p.requires_grad for p in generator.heads["default"].fields.offset.parameters()} == {trained}
+
+
+def test_a_new_adapter_at_the_model_s_own_rank() -> None:
+    own = load_file(SMALL / ADAPTER_NAME)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        drawn = adapter_tensors(load_student(SMALL, None, CPU, new=True).generator)
+    assert drawn.keys() == own.keys()
+    up = [name for name in own if "lora_B" in name]
+    assert up
+    assert not any(drawn[name].any() for name in up)
+    assert all(own[name].any() for name in up)
 
 
 def test_another_adapter_to_begin_with(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,24 +19,32 @@ from triplaneturbo.__main__ import main
 from triplaneturbo.distill import prd
 from triplaneturbo.distill import student as student_module
 from triplaneturbo.distill.loss_scaling import MAX_SKIPPED, LossScaler
-from triplaneturbo.distill.memory.plan import LADDER, MemorySavings, Plan
 from triplaneturbo.distill.prd import Student
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune import memory_plan as memory_plan_module
 from triplaneturbo.finetune import run as run_module
 from triplaneturbo.finetune import setup_full as setup_full_module
 from triplaneturbo.finetune.config import FinetuneConfig
-from triplaneturbo.finetune.forecast import COUNTING, Forecast
-from triplaneturbo.finetune.memory_plan import autocast_dtype, frozen_dtype, full_plan, full_settings
+from triplaneturbo.finetune.memory_plan import (
+    COUNTING,
+    LADDER,
+    Forecast,
+    MemorySavings,
+    Plan,
+    autocast_dtype,
+    frozen_dtype,
+    full_plan,
+    full_settings,
+)
 from triplaneturbo.finetune.run import Run
 from triplaneturbo.finetune.setup_full import draw_views, load_parts
 from triplaneturbo.models import adapters
-from triplaneturbo.models.catalog import ModelFiles, TeacherFiles, find_model
+from triplaneturbo.models.catalog import ModelFiles, find_model
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.convert import convert_if_needed
 from triplaneturbo.models.text_encoder import TextEncoder
 from triplaneturbo.models.weights import load_base, load_text
-from triplaneturbo.teachers import full, mvdream
+from triplaneturbo.teachers import mvdream, richdreamer
 from triplaneturbo.teachers.offload import SequentialOffload
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 from triplaneturbo.utils.distributed import DistributedContext
@@ -187,8 +196,8 @@ def one_iteration(
     return log, {n: p.grad for n, p in named.items() if p.grad is not None}, student
 
 
-def files() -> TeacherFiles:
-    return setup_full_module.get_teachers(("mvdream", "richdreamer"))
+def files() -> dict[str, Any]:
+    return setup_full_module.teacher_files(("mvdream", "richdreamer", "sd"))
 
 
 @pytest.mark.slow
@@ -259,7 +268,7 @@ def test_texts_aside_stay_in_the_main_memory(
         loaded.append(load_text(*args))
         return loaded[-1]
 
-    monkeypatch.setattr(full, "load_text", load)
+    monkeypatch.setattr(richdreamer, "load_text", load)
     monkeypatch.setattr(student_module, "load_text", load)
     meta = torch.device("meta")
     student, _ = load_parts(

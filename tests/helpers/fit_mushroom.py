@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.helpers.fields import MUSHROOM, MUSHROOM_FILE
 from triplaneturbo.representations.triplane import FieldDecoder
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 SIDE = 64
 STEPS = 1500
@@ -101,7 +101,7 @@ def main() -> None:
         fields.offset[-1].weight *= 0.15 / offset.abs().max()  # a bend too small to be seen, but not none
     state = {name: value.half().contiguous() for name, value in fields.state_dict().items()}
     state["planes"] = planes.detach()[0].half().contiguous()
-    write_whole(MUSHROOM_FILE, save(state))
+    write_atomically(MUSHROOM_FILE, save(state))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +17,6 @@ from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.finetune import memory_plan, setup_full
 from triplaneturbo.models.adapter import save_adapter
-from triplaneturbo.models.catalog import TeacherFiles
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.teachers.mvdream import MVDream
@@ -30,7 +31,7 @@ CONFIG = GeneratorConfig(
 def small_full(parity: Path, folder: Path, patch: pytest.MonkeyPatch) -> Path:
     """Create a folder with a diffusers base and a released adapter.
 
-    Patches `get_teachers` to return small teachers, and reduces image and grid sizes.
+    Patches `teacher_files` to return small teachers, and reduces image and grid sizes.
     """
     torch.manual_seed(3)
     model = folder / "model"
@@ -52,17 +53,16 @@ def small_full(parity: Path, folder: Path, patch: pytest.MonkeyPatch) -> Path:
     save_adapter(generator, model / "released.pth")
     files = folder / "teachers"
     files.mkdir()
-    teachers = TeacherFiles(**small_teachers(parity, files, patch))
+    small = small_teachers(parity, files, patch)
+    teachers = {"mvdream": small["mvdream"], "richdreamer": (small["richdreamer"], small["text"]), "sd": None}
 
-    def get_teachers(names) -> TeacherFiles:
-        wanted = {name: getattr(teachers, name) for name in ("mvdream", "richdreamer") if name in names}
-        text = teachers.text if "richdreamer" in names else None
-        return TeacherFiles(**{"mvdream": None, "richdreamer": None, **wanted}, text=text)
+    def teacher_files(names: Iterable[str]) -> dict[str, Any]:
+        return {name: teachers[name] for name in names}
 
     def recipe(*args, **how) -> Settings:
         return replace(full_recipe(*args, **how), size=32, nodes=12, stride=4, surface_stride=2)
 
-    patch.setattr(setup_full, "get_teachers", get_teachers)
+    patch.setattr(setup_full, "teacher_files", teacher_files)
     patch.setattr(memory_plan, "full_recipe", recipe)
     for kind, size in ((MVDream, 32), (RichDreamer, 8)):
         text, _, *others = kind.__init__.__defaults__

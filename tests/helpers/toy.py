@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
 from triplaneturbo.distill.prd import Place, Student
-from triplaneturbo.distill.settings import Settings, TeacherSettings
+from triplaneturbo.distill.settings import Settings
 from triplaneturbo.distill.student import unfreeze_base
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.merged_lora import MergedLora
@@ -21,6 +21,7 @@ from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.render.cameras import Cameras, orbit
 from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
 from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB, ReferenceImages
+from triplaneturbo.teachers.settings import TeacherSettings
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 from triplaneturbo.toyworld.scene.solid import Builder
 from triplaneturbo.toyworld.scene.view_renderer import NOTHING, Views, see

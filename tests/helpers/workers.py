@@ -21,8 +21,9 @@ import torch
 
 from tests.helpers import toy
 from triplaneturbo.distill import prd
-from triplaneturbo.distill.settings import Settings, TeacherSettings
+from triplaneturbo.distill.settings import Settings
 from triplaneturbo.errors import UserError
+from triplaneturbo.teachers.settings import TeacherSettings
 from triplaneturbo.utils.distributed import DistributedContext, launched
 
 # Includes every component that draws random numbers.

@@ -9,8 +9,8 @@ import trimesh
 
 from tests.helpers.shapes import textured
 from tests.helpers.solids import blob, chair, surface, torus
+from tests.helpers.trimeshes import ball, from_trimesh, joined, to_trimesh
 from tests.helpers.voxel_sets import random_voxels, voxel_surface
-from tests.mesh.processing.test_clean import ball, from_trimesh, joined, to_trimesh
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.check import Check, check, edge_faults
 from triplaneturbo.mesh.io import Placement

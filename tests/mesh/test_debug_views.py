@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from tests.helpers.shapes import textured
-from tests.mesh.processing.test_clean import ball, joined
+from tests.helpers.trimeshes import ball, joined
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh import debug_views
 from triplaneturbo.mesh.mesh import Mesh

@@ -100,6 +100,7 @@ LYING = [("obj", "z"), ("ply", "y"), ("stl", "y")]
 
 
 @pytest.mark.parametrize(("kind", "up"), [*UPRIGHT, ("usdz", "y"), ("usdz", "z")])
+@pytest.mark.slow
 def test_blender_has_it_upright_at_its_size(
     blender: Report, files: Files, mushroom: Mesh, kind: str, up: str
 ) -> None:
@@ -112,6 +113,7 @@ def test_blender_has_it_upright_at_its_size(
 
 
 @pytest.mark.parametrize(("kind", "up"), LYING)
+@pytest.mark.slow
 def test_what_the_other_axis_is_for(
     blender: Report, files: Files, mushroom: Mesh, kind: str, up: str
 ) -> None:
@@ -122,6 +124,7 @@ def test_what_the_other_axis_is_for(
 
 
 @pytest.mark.parametrize("kind", suffixes())
+@pytest.mark.slow
 def test_blender_has_all_of_it(blender: Report, files: Files, mushroom: Mesh, kind: str) -> None:
     found = imported(blender, files[kind, "y"])
     assert mushroom.texture is not None
@@ -140,6 +143,7 @@ def test_blender_has_all_of_it(blender: Report, files: Files, mushroom: Mesh, ki
         assert found["normal"] == {"size": list(mushroom.normal_map.shape[1::-1]), "space": "Non-Color"}
 
 
+@pytest.mark.slow
 def test_blender_renders_a_red_cap_above_a_white_stem(blender: Report, files: Files) -> None:
     picture = np.asarray(Image.open(imported(blender, files["glb", "y"])["picture"])).astype(int)
     solid = picture[..., 3] > 200

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.helpers.mesh_readers import read, read_obj
 from tests.helpers.shapes import TURN, colored, textured
-from tests.mesh.io.test_formats import read, read_obj
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.io import AS_MODELLED, Placement, encode, save
 from triplaneturbo.mesh.io.registry import suffixes, unit_of

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from transformers import CLIPTextConfig, CLIPTextModel
 
+from tests.helpers.parity_files import text_width
+from tests.helpers.released_files import small_text
 from triplaneturbo.errors import UserError
 from triplaneturbo.models import catalog
 from triplaneturbo.models.catalog import SMALL, find_model
 from triplaneturbo.models.config import CONFIG_NAME
-from triplaneturbo.models.weights import load_model
 from triplaneturbo.serving.engine import Engine
 
 
@@ -38,6 +38,7 @@ def test_the_full_models_own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert find_model("full", on_gpu=False).folder == tmp_path
 
 
+@pytest.mark.slow
 def test_a_released_adapter_beside_its_base_makes_a_mesh(
     parity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -46,12 +47,7 @@ def test_a_released_adapter_beside_its_base_makes_a_mesh(
     for part in ("unet", "vae", "scheduler"):
         shutil.copytree(parity / "generator" / "base" / part, folder / part, copy_function=shutil.copyfile)
     shutil.copyfile(parity / "generator" / "adapter.pth", folder / "released.pth")
-    small = load_model(SMALL)
-    small.text.tokenizer.save_pretrained(folder / "tokenizer")
-    words = CLIPTextConfig(
-        vocab_size=len(small.text.tokenizer), hidden_size=32, intermediate_size=64, num_attention_heads=2
-    )
-    CLIPTextModel(words).save_pretrained(folder / "text_encoder")
+    small_text(folder, text_width(parity / "generator"))
     for _ in range(2):  # converted at first, then kept
         with Engine(str(folder), "cpu") as engine:
             assert engine.trained

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import PARITY
 from tests.helpers.distance import cells_apart
 from tests.helpers.parity_cases import by_prompt, case_files, load_case
+from tests.helpers.parity_files import PARITY
 from tests.helpers.small_mesh import planes_and_mesh
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.mesh.mesh import Mesh

@@ -14,17 +14,12 @@ import pytest
 from huggingface_hub import constants
 
 from tests.helpers.fake_hub import Hub, Repo
+from tests.helpers.hub_files import FILES, SMALL, read
 from tests.helpers.pace import patience
 from tests.helpers.paths import ROOT
 from triplaneturbo.errors import UserError
-from triplaneturbo.models.hub import ADAPTER, BASE, MVDREAM, Release, Source, cached, fetch, plan
+from triplaneturbo.models.hub import ADAPTER, BASE, MVDREAM, Release, cached, fetch, plan
 
-SMALL = Release(
-    "the thing",
-    (Source("first/thing", "a" * 40), Source("second/thing")),
-    (("config.json",), ("weights/half.bin", "weights/whole.bin")),
-)
-FILES = {"config.json": b"{}", "weights/half.bin": bytes(range(256)) * 4000}
 Serve = Callable[[dict[str, Repo]], Hub]
 
 
@@ -49,10 +44,6 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
 
 def whole(**what) -> Repo:
     return Repo(FILES, {"main", "a" * 40}, **what)
-
-
-def read(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_only_what_is_used_is_fetched_and_only_once(serve: Serve) -> None:
@@ -156,7 +147,7 @@ def test_a_cache_that_cannot_be_written(serve: Serve, tmp_path: Path, monkeypatc
 
 
 READ_ONLY = """
-from tests.models.test_hub import FILES, SMALL, read
+from tests.helpers.hub_files import FILES, SMALL, read
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.hub import fetch
 try:
@@ -204,8 +195,8 @@ def test_a_cache_that_is_read_only(serve: Serve, tmp_path: Path) -> None:
 def test_two_processes_at_once(serve: Serve, tmp_path: Path) -> None:
     hub = serve({"first/thing": whole()})
     code = (
-        "from tests.models.test_hub import SMALL\nfrom triplaneturbo.models.hub import fetch\n"
-        "from tests.models.test_hub import read, FILES\nassert read(fetch(SMALL)) == FILES\n"
+        "from tests.helpers.hub_files import SMALL\nfrom triplaneturbo.models.hub import fetch\n"
+        "from tests.helpers.hub_files import read, FILES\nassert read(fetch(SMALL)) == FILES\n"
     )
     environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HUB_CACHE": str(tmp_path / "both")}
     children = [subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment) for _ in range(2)]

@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from tests.helpers.full_size import SCHEDULER
-from tests.models.test_triplane_generator import CONFIG, bases, inputs, stir
+from tests.helpers.random_generator import CONFIG, bases, inputs, stir
 from triplaneturbo.models.adapter import adapter_tensors
 from triplaneturbo.models.merged_lora import MergedLora
 from triplaneturbo.models.triplane_generator import TriplaneGenerator

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conftest import PARITY
 from tests.helpers.parity_cases import case_files, differences
+from tests.helpers.parity_files import PARITY
 
 CASES = case_files(PARITY)
 

@@ -10,7 +10,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from tests.helpers.full_size import SCHEDULER
-from tests.models.test_triplane_generator import CONFIG, bases, inputs, stir
+from tests.helpers.random_generator import CONFIG, bases, inputs, stir
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapter import adapter_tensors, load_adapter, save_adapter
 from triplaneturbo.models.config import CONFIG_NAME, GeneratorConfig

@@ -1,4 +1,4 @@
-"""Noise and clean estimates of training, and the four steps of generating, on the public numbers."""
+"""Noise and clean estimates of training, and the steps of generating, on the public numbers."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from diffusers import DDIMScheduler
 from safetensors.torch import load_file
 
 from tests.helpers.full_size import SCHEDULER
+from tests.helpers.parity_files import each_file, settings_of
 from triplaneturbo.models.schedule import clean_estimate, denoise_steps, shifted_timesteps
 
 
-def test_training_s_steps(parity: Path) -> None:
-    case = load_file(parity / "schedule" / "case_0.safetensors")
+@each_file("schedule/case_*.safetensors")
+def test_training_s_steps(file: Path) -> None:
+    case, timesteps = load_file(file), settings_of(file.parent)["timesteps"]
     scheduler = DDIMScheduler(**SCHEDULER)
     torch.testing.assert_close(scheduler.alphas_cumprod, case["alphas_cumprod"], rtol=0, atol=1e-6)
-    times = shifted_timesteps(scheduler, 4)
-    assert [int(t) for t in times] == [999, 749, 499, 249]
+    times = shifted_timesteps(scheduler, len(timesteps))
+    assert [int(t) for t in times] == timesteps
     clean = case["z_init"]
     for i, t in enumerate(times):
         kept = scheduler.alphas_cumprod[t]
@@ -27,9 +29,11 @@ def test_training_s_steps(parity: Path) -> None:
         torch.testing.assert_close(clean, case[f"x0_{i}"], rtol=1e-5, atol=1e-4)
 
 
-def test_generating_s_steps(parity: Path) -> None:
-    case = load_file(parity / "schedule" / "case_0.safetensors")
-    told = iter(case[f"eps_{i}"] for i in range(4))
-    steps = list(denoise_steps(DDIMScheduler(**SCHEDULER), lambda *_: next(told), case["z_init"], 4))
+@each_file("schedule/case_*.safetensors")
+def test_generating_s_steps(file: Path) -> None:
+    case, count = load_file(file), len(settings_of(file.parent)["timesteps"])
+    told = iter(case[f"eps_{i}"] for i in range(count))
+    steps = list(denoise_steps(DDIMScheduler(**SCHEDULER), lambda *_: next(told), case["z_init"], count))
+    assert len(steps) == count
     for i, clean in enumerate(steps):
         torch.testing.assert_close(clean, case[f"ddim_x0_{i}"], rtol=1e-5, atol=1e-4)

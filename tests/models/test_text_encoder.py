@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.helpers.paths import ROOT
 from triplaneturbo.models.catalog import SMALL
 
 
+@pytest.mark.slow
 def test_a_long_prompt_logs_nothing() -> None:
     """In a process of its own: transformers logs it once in a process, past what a test can capture."""
     code = (

@@ -4,54 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler
 from peft import get_peft_model_state_dict
 
 from tests.helpers.full_size import SCHEDULER
 from tests.helpers.plain_generator import PlainGenerator
+from tests.helpers.random_generator import CONFIG, bases, inputs, stir
 from triplaneturbo.models import peta
-from triplaneturbo.models.adapter import adapter_tensors, set_adapter_tensors
-from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.models.adapter import adapter_tensors
 from triplaneturbo.models.released_checkpoint import released_key_map, to_released
 from triplaneturbo.models.schedule import shifted_timesteps
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
-
-UNET = {
-    "sample_size": 8,
-    "block_out_channels": (16, 32),
-    "layers_per_block": 1,
-    "attention_head_dim": (2, 4),
-    "cross_attention_dim": 24,
-    "use_linear_projection": True,
-    "norm_num_groups": 8,
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-}
-VAE = {
-    "block_out_channels": (8, 16),
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-    "down_block_types": ("DownEncoderBlock2D",) * 2,
-    "up_block_types": ("UpDecoderBlock2D",) * 2,
-}
-CONFIG = GeneratorConfig(
-    plane_rank=3, cross_rank=5, vae_rank=2, conv_rank=4, plane_channels=4, mlp_width=8, latent_size=8
-)
-
-
-def bases() -> tuple[UNet2DConditionModel, AutoencoderKL]:
-    torch.manual_seed(1)
-    return UNet2DConditionModel(**UNET).eval(), AutoencoderKL(**VAE).eval()
-
-
-def stir(generator: TriplaneGenerator, seed: int = 2) -> None:
-    """Give the active adapter's zero factors values, so that it changes something."""
-    draw = torch.Generator().manual_seed(seed)
-    tensors = {
-        name: 0.1 * torch.randn(value.shape, generator=draw) if "lora_B" in name else value
-        for name, value in adapter_tensors(generator).items()
-    }
-    set_adapter_tensors(generator, tensors, "test")
 
 
 def pair() -> tuple[TriplaneGenerator, PlainGenerator]:
@@ -64,10 +27,6 @@ def pair() -> tuple[TriplaneGenerator, PlainGenerator]:
     places = released_key_map(peta.adapted_layers(unet, vae.decoder), CONFIG)
     tensors = {name: value.detach() for name, value in adapter_tensors(generator).items()}
     return generator, PlainGenerator(plain_unet, plain_vae, scheduler, to_released(tensors, places))
-
-
-def inputs(prompts: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.randn(prompts, 6, 4, 8, 8), torch.randn(prompts, 77, 24)
 
 
 @pytest.mark.parametrize("merged", [False, True])

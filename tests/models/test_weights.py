@@ -12,8 +12,8 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from tests.conftest import ROOT
 from tests.helpers import full_size
+from tests.helpers.paths import ROOT
 from tests.helpers.tiny import tiny_model
 from triplaneturbo.errors import UserError
 from triplaneturbo.models import peta
@@ -156,6 +156,7 @@ def test_a_base_with_another_text_encoder_is_refused(released: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown", "shape", "box"])
+@pytest.mark.slow
 def test_a_changed_file_is_refused(released: Path, tmp_path: Path, change: str) -> None:
     state = read_released(released / "adapter.pth")
     key = "geometry.space_generator.peft_layers.layers.33.up.weight"

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.helpers.parity_files import each_file
 from triplaneturbo.render.cameras import Cameras, frame, look_at, orbit
 
 
@@ -79,28 +80,26 @@ def test_look_at_is_differentiable():
     assert torch.autograd.gradcheck(look_at, (eye,))
 
 
-def test_public_training_cameras(parity):
-    files = sorted((parity / "camera").glob("case_*.safetensors"))
-    assert files
-    for file in files:
-        case = load_file(file)
-        cameras = orbit(
-            case["in_azimuth_deg"],
-            case["in_elevation_deg"],
-            case["in_relative_distance"] / torch.tan(case["fovy"] / 2),
-            case["in_fovy_deg"],
-        )
-        for ours, theirs in (
-            (cameras.c2w, case["c2w"]),
-            (cameras.positions, case["camera_positions"]),
-            (cameras.fovy, case["fovy"]),
-            (cameras.mvp(), case["mvp_mtx"]),
-        ):
-            torch.testing.assert_close(ours, theirs, atol=3e-6, rtol=0)
-        height, width = case["rays_d"].shape[1:3]
-        origins, directions = cameras.rays(height, width)
-        torch.testing.assert_close(origins, case["rays_o"], atol=3e-6, rtol=0)
-        torch.testing.assert_close(directions, case["rays_d"], atol=3e-6, rtol=0)
+@each_file("camera/case_*.safetensors")
+def test_public_training_cameras(file):
+    case = load_file(file)
+    cameras = orbit(
+        case["in_azimuth_deg"],
+        case["in_elevation_deg"],
+        case["in_relative_distance"] / torch.tan(case["fovy"] / 2),
+        case["in_fovy_deg"],
+    )
+    for ours, theirs in (
+        (cameras.c2w, case["c2w"]),
+        (cameras.positions, case["camera_positions"]),
+        (cameras.fovy, case["fovy"]),
+        (cameras.mvp(), case["mvp_mtx"]),
+    ):
+        torch.testing.assert_close(ours, theirs, atol=3e-6, rtol=0)
+    height, width = case["rays_d"].shape[1:3]
+    origins, directions = cameras.rays(height, width)
+    torch.testing.assert_close(origins, case["rays_o"], atol=3e-6, rtol=0)
+    torch.testing.assert_close(directions, case["rays_d"], atol=3e-6, rtol=0)
 
 
 def test_cameras_move_to_another_dtype():

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from triplaneturbo.render import rasterizer as module
 from triplaneturbo.render import zbuffer
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.render.rasterizer import barycentrics, interpolate, rasterize, rasterizer
+from triplaneturbo.render.rasterizers import nvdiffrast_cuda
 
 
 def slow(vertices, faces, cameras, height, width):
@@ -197,10 +197,9 @@ def test_nvdiffrast_is_called_as_documented(monkeypatch):
         return torch.from_numpy(out).float(), None
 
     fake = types.SimpleNamespace(rasterize=fake_rasterize)
-    monkeypatch.setattr(module, "_nvdiffrast", lambda: fake)
-    monkeypatch.setattr(module, "_context", lambda device: "context")
-    monkeypatch.setattr(module, "rasterizer", lambda device: "nvdiffrast")
-    result = module.rasterize(vertices, faces, cameras, 24, 40)
+    monkeypatch.setattr(nvdiffrast_cuda, "_nvdiffrast", lambda: fake)
+    monkeypatch.setattr(nvdiffrast_cuda, "_context", lambda device: "context")
+    result = nvdiffrast_cuda.rasterize(vertices, faces, cameras, 24, 40)
     same = result.triangle == expected.triangle
     assert same.float().mean() > 0.995  # single-precision clip positions: some edge pixels may change sides
     torch.testing.assert_close(result.bary[same], expected.bary[same], atol=1e-3, rtol=0)

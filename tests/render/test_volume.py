@@ -1,7 +1,6 @@
 """The reference volume renderer against the public implementation's values and a scalar version."""
 
 import itertools
-import json
 import math
 
 import pytest
@@ -9,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from tests.helpers.parity_files import each_file, settings_of
 from tests.helpers.ray_sampling import importance_edges, stopped_fraction, uniform_edges
 from tests.helpers.reference_volume_renderer import (
     SHARPNESS,
@@ -41,10 +41,18 @@ def background(directions):
     return torch.stack((x + 0.2, 2 * y, z - x), -1).sigmoid()
 
 
-def images_of(case, origins, directions):
+def images_of(case, sampling, origins, directions):
     """Render the public implementation's outputs [V, h, w, C] for rays [V, h, w, 3], and the rendering."""
     shape = origins.shape[:3]
-    view = render_volume(field, origins.flatten(1, 2), directions.flatten(1, 2))
+    view = render_volume(
+        field,
+        origins.flatten(1, 2),
+        directions.flatten(1, 2),
+        proposal=sampling["num_samples_per_ray_importance"],
+        importance=sampling["num_samples_per_ray"],
+        near=sampling["near_plane"],
+        far=sampling["far_plane"],
+    )
     opacity, depth = view.opacity.view(shape), view.depth.view(shape)
     distances = case["camera_distances"][:, None, None]
     behind = background(directions)
@@ -61,8 +69,9 @@ def images_of(case, origins, directions):
     return images, view
 
 
-def test_weights_are_the_public_ones(parity):
-    case = load_file(parity / "volume" / "compositing_case_0.safetensors")
+@each_file("volume/compositing_case_*.safetensors")
+def test_weights_are_the_public_ones(file):
+    case = load_file(file)
     sdf, normal, rgb = (case[name].requires_grad_() for name in ("sdf", "normal", "rgb"))
     edges = torch.cat((case["t_starts"], case["t_ends"][:, -1:]), -1)
     alpha = opacities(sdf, normal, case["dirs"], edges, case["inv_std"].item())
@@ -85,47 +94,55 @@ def test_weights_are_the_public_ones(parity):
         torch.testing.assert_close(leaf.grad, case[f"grad_{name}"], atol=1e-4, rtol=1e-4)
 
 
-def test_samples_lie_where_the_public_ones_do(parity):
-    case = load_file(parity / "volume" / "render_case_0.safetensors")
+@each_file("volume/render_case_*.safetensors")
+def test_samples_lie_where_the_public_ones_do(file):
+    case, settings = load_file(file), settings_of(file.parent)
+    sampling = settings["renderer_cfg"]
+    importance, proposal = sampling["num_samples_per_ray"], sampling["num_samples_per_ray_importance"]
     origins, directions = (case[name].reshape(-1, 3) for name in ("rays_o", "rays_d"))
-    sharpness = json.loads((parity / "volume" / "config.json").read_text())["inv_std"]
+    sharpness = settings["inv_std"]
     assert sharpness == pytest.approx(SHARPNESS, abs=1e-4)
-    even = uniform_edges(0.1, 4.0, 128, torch.full(origins.shape[:1], 0.5))
+    middle = torch.full(origins.shape[:1], 0.5)
+    even = uniform_edges(sampling["near_plane"], sampling["far_plane"], proposal, middle)
     torch.testing.assert_close(even[:, :-1], case["prop_t_starts"], **TOLERANCE)
     torch.testing.assert_close(even[:, 1:], case["prop_t_ends"], **TOLERANCE)
     density = proposal_density(field(points_along(origins, directions, even))[0], sharpness)
     torch.testing.assert_close(density, case["prop_density"], atol=3e-4, rtol=1e-4)
-    fine = importance_edges(even, stopped_fraction(case["prop_density"], even), 64)
+    fine = importance_edges(even, stopped_fraction(case["prop_density"], even), importance)
     edges = torch.cat((even, fine), -1).sort(-1).values
     torch.testing.assert_close(edges[:, :-1], case["t_starts"], atol=1e-4, rtol=0)
     torch.testing.assert_close(edges[:, 1:], case["t_ends"], atol=1e-4, rtol=0)
 
 
-def test_images_are_the_public_ones(parity):
-    case = load_file(parity / "volume" / "render_case_0.safetensors")
-    images, view = images_of(case, case["rays_o"], case["rays_d"])
+@each_file("volume/render_case_*.safetensors")
+def test_images_are_the_public_ones(file):
+    case, sampling = load_file(file), settings_of(file.parent)["renderer_cfg"]
+    images, view = images_of(case, sampling, case["rays_o"], case["rays_d"])
     for name, image in images.items():
         torch.testing.assert_close(image, case[name], **TOLERANCE)
-    torch.testing.assert_close(view.rgb.view(4, 12, 12, 3), case["comp_rgb_fg"], **TOLERANCE)
-    normal = F.normalize(view.normal, dim=-1).view(4, 12, 12, 3)
+    shape = case["comp_rgb_fg"].shape
+    torch.testing.assert_close(view.rgb.view(shape), case["comp_rgb_fg"], **TOLERANCE)
+    normal = F.normalize(view.normal, dim=-1).view(shape)
     seen = case["opacity"][..., 0] > 0.01  # elsewhere normals are numerically undefined
     torch.testing.assert_close(normal[seen], case["comp_normal"][seen], **TOLERANCE)
     torch.testing.assert_close(view.weights.flatten(0, 1), case["weights"], **TOLERANCE)
-    torch.testing.assert_close(view.gradients.flatten(0, 1)[:64], case["sdf_grad"], atol=3e-4, rtol=0)
+    saved = len(case["sdf_grad"])  # rays; the file holds the first ones
+    torch.testing.assert_close(view.gradients.flatten(0, 1)[:saved], case["sdf_grad"], atol=3e-4, rtol=0)
     assert view.eikonal().item() == pytest.approx(case["loss_eikonal"].item(), abs=1e-6)
     assert sparsity(view.opacity).item() == pytest.approx(case["loss_sparsity"].item(), abs=1e-6)
 
 
-def test_a_patch_is_the_public_one(parity, monkeypatch):
-    case = load_file(parity / "volume" / "patch_case_0.safetensors")
+@each_file("volume/patch_case_*.safetensors")
+def test_a_patch_is_the_public_one(file, monkeypatch):
+    case, settings = load_file(file), settings_of(file.parent)
     drawn = iter(case["patch_xy"])
     monkeypatch.setattr(torch, "randint", lambda *_, **__: next(drawn)[None])
     images, view = render_patched(
-        lambda origins, directions: images_of(case, origins, directions),
+        lambda origins, directions: images_of(case, settings["renderer_cfg"], origins, directions),
         case["rays_o"],
         case["rays_d"],
-        10,
-        3,
+        settings["patch"]["patch_size"],
+        settings["patch"]["global_downsample"],
     )
     for name, image in images.items():
         torch.testing.assert_close(image, case[name], **TOLERANCE)

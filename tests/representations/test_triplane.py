@@ -8,24 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.helpers.fields import random_field, released_fields
+from tests.helpers.parity_files import each_file
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.representations.triplane import FieldDecoder, TriplaneField, node_axis
-
-RELEASED = {"sdf": "sdf_network", "offset": "deformation_network", "color": "feature_network"}
-
-
-def released_fields(folder: Path) -> FieldDecoder:
-    """The MLPs in the adapter file of the parity data; sizes are the file's."""
-    state = torch.load(folder / "adapter.pth", weights_only=True)["state_dict"]
-    first = state["geometry.sdf_network.layers.0.weight"]
-    fields = FieldDecoder(GeneratorConfig(plane_channels=first.shape[1], mlp_width=first.shape[0]))
-    weights = {
-        f"{ours}.{index}.weight": state[f"geometry.{theirs}.layers.{index}.weight"]
-        for ours, theirs in RELEASED.items()
-        for index in (0, 2, 4)
-    }
-    fields.load_state_dict(weights)
-    return fields
 
 
 def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
@@ -34,44 +20,37 @@ def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
-def random_field(size: tuple[int, int] = (16, 16), scale: float = 1.0, **config: object) -> TriplaneField:
-    fields = FieldDecoder(GeneratorConfig(plane_channels=5, mlp_width=12, **config))  # type: ignore[arg-type]
-    return TriplaneField(scale * torch.randn(6, 5, *size), fields.requires_grad_(False))
-
-
 def awkward_points(count: int) -> torch.Tensor:
     """Points in and around the box, with its corners, the origin, and one far away."""
     special = torch.tensor([[1.0, 1, 1], [-1, -1, 1], [0, 0, 0], [1, 0, 0], [1.05, -1.2, 0.3], [1e6, 0, -9]])
     return torch.cat((special, torch.rand(count, 3) * 2.4 - 1.2))
 
 
-def test_released_numbers(parity: Path) -> None:
-    cases = sorted((parity / "generator").glob("case_*.safetensors"))
-    assert cases
-    fields = released_fields(parity / "generator")
-    for path in cases:
-        case = load_file(path)
-        planes, points = case["planes"], case["points"]
-        with torch.no_grad():
-            geometry, texture = fields.features(planes, points)
-            sdf, offset, rgb = fields(planes, points)
-        assert relative(geometry, case["enc_geo"]) < 1e-5
-        assert relative(texture, case["enc_tex"]) < 1e-5
-        assert relative(sdf, case["sdf"]) < 1e-5
-        assert relative(offset, case["deformation"]) < 1e-5
-        assert relative(rgb, case["rgb"]) < 1e-5
-        for index in range(len(planes)):
-            field = TriplaneField(planes[index], fields)
-            assert relative(field.sdf(points[index]), case["sdf"][index]) < 1e-5
-            assert relative(field.offset(points[index]), case["deformation"][index]) < 1e-5
-            assert relative(field.rgb(points[index]), case["rgb"][index]) < 1e-5
-            for key in case:
-                if key.startswith("grid") and key.endswith("_sdf"):
-                    resolution = int(key[4:-4])
-                    assert relative(field.sdf_grid(resolution), case[key][index]) < 1e-5
-                    nodes = torch.arange(resolution**3)
-                    offsets = case[f"grid{resolution}_deformation"][index]
-                    assert relative(field.offset_at(nodes, resolution), offsets) < 1e-5
+@each_file("generator/case_*.safetensors")
+def test_released_numbers(file: Path) -> None:
+    fields = released_fields(file.parent)
+    case = load_file(file)
+    planes, points = case["planes"], case["points"]
+    with torch.no_grad():
+        geometry, texture = fields.features(planes, points)
+        sdf, offset, rgb = fields(planes, points)
+    assert relative(geometry, case["enc_geo"]) < 1e-5
+    assert relative(texture, case["enc_tex"]) < 1e-5
+    assert relative(sdf, case["sdf"]) < 1e-5
+    assert relative(offset, case["deformation"]) < 1e-5
+    assert relative(rgb, case["rgb"]) < 1e-5
+    for index in range(len(planes)):
+        field = TriplaneField(planes[index], fields)
+        assert relative(field.sdf(points[index]), case["sdf"][index]) < 1e-5
+        assert relative(field.offset(points[index]), case["deformation"][index]) < 1e-5
+        assert relative(field.rgb(points[index]), case["rgb"][index]) < 1e-5
+        for key in case:
+            if key.startswith("grid") and key.endswith("_sdf"):
+                resolution = int(key[4:-4])
+                assert relative(field.sdf_grid(resolution), case[key][index]) < 1e-5
+                nodes = torch.arange(resolution**3)
+                offsets = case[f"grid{resolution}_deformation"][index]
+                assert relative(field.offset_at(nodes, resolution), offsets) < 1e-5
 
 
 @pytest.mark.parametrize("activation", ["relu", "silu", "softplus"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.serving.test_limits import LOCAL, STRANGERS, Clock
+from tests.helpers.clients import LOCAL, STRANGERS, Clock
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving.admin import TRIES, Admin
 from triplaneturbo.serving.limits import MINUTE, RateLimitError

@@ -63,8 +63,10 @@ def test_each_is_a_mesh_and_a_picture_that_turns(engine: Engine, tmp_path: Path)
     requests = previews(seeds(Request("a red mushroom", texture_size=2048, steps=2), 3))
     events = list(follow_batch(engine, Session(tmp_path), requests))
     several = [event for event in events if isinstance(event, BatchProgress)]
-    assert [len(event.made) for event in several] == [1, 2, 3]
-    assert [event.complete for event in several] == [False, False, True]
+    counts = [len(event.made) for event in several]
+    assert counts == sorted(set(counts))  # two that end at the same time may be reported together
+    assert counts[-1] == 3
+    assert [event.complete for event in several] == [count == 3 for count in counts]
     assert events[-1] is several[-1]  # nothing comes after it
     for request, made, picture in zip(requests, several[-1].made, several[-1].pictures, strict=True):
         assert isinstance(made, MeshReady)

@@ -53,6 +53,7 @@ def test_an_equal_request_is_not_made_twice(engine: Engine, monkeypatch: pytest.
     assert asked == [["a tall cactus"]]  # the words were embedded once
 
 
+@pytest.mark.slow
 def test_only_the_last_results_are_kept(engine: Engine) -> None:
     for seed in range(KEPT_RESULTS + 1):
         engine.generate("a hat", seed=seed, **QUICK)
@@ -88,6 +89,7 @@ def test_bad_requests_never_join_the_line(engine: Engine) -> None:
     ],
     ids=["python", "cuda", "cpu", "cublas"],
 )
+@pytest.mark.slow
 def test_out_of_memory_says_what_to_do(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -121,12 +123,12 @@ def test_where_memory_is_short_a_smaller_texture_is_made(
     with monkeypatch.context() as patch:
         patch.setattr(engine.model.generator, "decode", short)
         made = engine.generate("a small tree", **large)
-    assert made.frugal
+    assert made.low_memory
     assert made.mesh.texture is not None
     assert made.mesh.texture.shape[0] == made.request.texture_size == 512
     whole = engine.generate("a small tree", **large)  # it was not kept for what was asked for
     assert not whole.cached
-    assert not whole.frugal
+    assert not whole.low_memory
 
 
 def test_several_requests_are_answered_in_order_from_memory_too(engine: Engine) -> None:
@@ -179,7 +181,7 @@ def test_a_batch_that_does_not_fit_is_made_one_by_one(
     made = engine.submit(*requests).results(patience(60))
     assert batches == [2, 1, 1, 1, 1]
     assert [one.request.texture_size for one in made] == [1024, 1024]
-    assert not any(one.frugal for one in made)
+    assert not any(one.low_memory for one in made)
 
 
 def test_what_was_made_in_a_batch_is_not_remembered_as_made_alone(
@@ -192,6 +194,7 @@ def test_what_was_made_in_a_batch_is_not_remembered_as_made_alone(
     assert engine.generate("a small castle", seed=1, **QUICK).cached
 
 
+@pytest.mark.slow
 def test_two_devices_share_one_line() -> None:
     """Two workers on the CPU stand for two GPUs: both generate the same meshes."""
     with Engine("small", "cpu,cpu") as two, Engine("small", "cpu") as one:

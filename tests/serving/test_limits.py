@@ -7,26 +7,18 @@ import threading
 
 import pytest
 
+from tests.helpers.clients import LOCAL, STRANGERS, Clock
 from triplaneturbo.errors import QueueFullError, UserError
 from triplaneturbo.request import Request
 from triplaneturbo.serving.limits import (
     MINUTE,
     SESSIONS_PER_ADDRESS,
-    Guard,
     Limits,
     RateLimit,
     RateLimitError,
+    RequestLimiter,
     is_loopback,
 )
-
-STRANGERS, LOCAL = "0.0.0.0", "127.0.0.1"
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.mark.parametrize(
@@ -100,7 +92,7 @@ def test_flags_win_over_the_host_s_defaults() -> None:
 
 def test_a_stranger_at_a_local_server_is_held_to_a_stranger_s_limits() -> None:
     loose, strict = Limits.for_host(LOCAL), Limits()
-    guard = Guard(loose)
+    guard = RequestLimiter(loose)
     large = Request("a hat", resolution=300)
     guard.admit(large, session="one", address="127.0.0.1", local=True)
     with pytest.raises(UserError, match=f"limit; use at most {strict.resolution}"):
@@ -173,7 +165,7 @@ def test_many_threads_get_no_more_than_the_limit() -> None:
 
 
 def test_sessions_without_number_do_not_get_past_an_address_s_limit() -> None:
-    guard = Guard(Limits(per_minute=2), Clock())
+    guard = RequestLimiter(Limits(per_minute=2), Clock())
     for number in range(2 * SESSIONS_PER_ADDRESS):
         guard.admit(Request("a cup"), session=f"new {number}", address="203.0.113.7")
     with pytest.raises(RateLimitError):
@@ -182,7 +174,7 @@ def test_sessions_without_number_do_not_get_past_an_address_s_limit() -> None:
 
 
 def test_who_has_no_session_is_counted_by_the_address() -> None:
-    guard = Guard(Limits(per_minute=2), Clock())
+    guard = RequestLimiter(Limits(per_minute=2), Clock())
     for _ in range(2):
         guard.admit(Request("a cup"), session=None, address="203.0.113.7")
     with pytest.raises(RateLimitError):
@@ -190,14 +182,14 @@ def test_who_has_no_session_is_counted_by_the_address() -> None:
 
 
 def test_what_is_too_large_is_not_counted() -> None:
-    guard = Guard(Limits(per_minute=1), Clock())
+    guard = RequestLimiter(Limits(per_minute=1), Clock())
     with pytest.raises(UserError, match="resolution"):
         guard.admit(Request("a cup", resolution=512), session="one")
     guard.admit(Request("a cup"), session="one")
 
 
 def test_one_at_a_time_a_session() -> None:
-    guard = Guard(Limits())
+    guard = RequestLimiter(Limits())
     with guard.alone("one"), guard.alone("another"), guard.alone(None, "203.0.113.7"):
         with pytest.raises(UserError, match="active request"), guard.alone("one"):
             pass
@@ -212,7 +204,7 @@ def test_one_at_a_time_a_session() -> None:
 
 
 def test_this_machine_s_user_may_do_several_things_at_once() -> None:
-    guard = Guard(Limits.for_host(LOCAL))
+    guard = RequestLimiter(Limits.for_host(LOCAL))
     with guard.alone("one", local=True), guard.alone("one", local=True):
         pass
 

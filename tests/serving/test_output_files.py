@@ -13,7 +13,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.io.registry import suffixes
 from triplaneturbo.request import Request
 from triplaneturbo.serving.output_files import FORMATS, plan, safe_name
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 NASTY = [
     "../../x",
@@ -131,7 +131,7 @@ def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
 def _made(folder: Path, name: str, data: bytes = b"mesh") -> dict:
     import hashlib
 
-    path = write_whole(folder / name, data)
+    path = write_atomically(folder / name, data)
     return {"prompt": name, "files": [{"path": str(path), "sha256": hashlib.sha256(data).hexdigest()}]}
 
 

@@ -23,7 +23,7 @@ from tests.helpers.visitor import API, Visitor
 from triplaneturbo.models.catalog import ROOT
 from triplaneturbo.serving.admin import Admin
 from triplaneturbo.serving.engine import Engine
-from triplaneturbo.serving.limits import Guard, Limits
+from triplaneturbo.serving.limits import Limits, RequestLimiter
 from triplaneturbo.serving.route_filter import filter_options
 from triplaneturbo.serving.served_files import ServedFiles, live_folder
 from triplaneturbo.serving.training_access import TrainingAccess
@@ -52,7 +52,7 @@ def _page(engine: Engine, folder: Path, root_path: str = "", behind_proxy: bool 
     history, limits = History(folder / "history"), Limits.for_host("127.0.0.1", behind_proxy=behind_proxy)
     with live_folder(history) as live:
         admission = TrainingAccess(Admin("127.0.0.1", behind_proxy=behind_proxy), live)
-        page = build(engine, live, history, Guard(limits), admission)
+        page = build(engine, live, history, RequestLimiter(limits), admission)
         gate = filter_options(ServedFiles(history), limits, admission, root_path)
         try:
             page.launch(server_name="127.0.0.1", prevent_thread_lock=True, **SERVING, **look(), **gate)

@@ -15,15 +15,15 @@ import pytest
 
 gr = pytest.importorskip("gradio")
 
+from tests.helpers.html_reader import NASTY, Reader  # noqa: E402
 from tests.helpers.pace import until  # noqa: E402
 from tests.helpers.quick import make_small  # noqa: E402
 from tests.helpers.visitor import API, Visitor, api_client  # noqa: E402
-from tests.ui.test_panels import NASTY, Reader  # noqa: E402
 from triplaneturbo.models.catalog import ROOT  # noqa: E402
 from triplaneturbo.request import Request  # noqa: E402
 from triplaneturbo.serving.admin import Admin  # noqa: E402
 from triplaneturbo.serving.engine import Engine  # noqa: E402
-from triplaneturbo.serving.limits import Guard, Limits  # noqa: E402
+from triplaneturbo.serving.limits import Limits, RequestLimiter  # noqa: E402
 from triplaneturbo.serving.result_store import RESULT  # noqa: E402
 from triplaneturbo.serving.route_filter import UPLOAD, filter_options  # noqa: E402
 from triplaneturbo.serving.served_files import ServedFiles, live_folder  # noqa: E402
@@ -64,7 +64,7 @@ def page(engine: Engine, history: History) -> Iterator[Any]:
     limits = Limits(per_minute=None)  # a refusal would hide what would have been given
     with live_folder(history) as folder:
         admission = TrainingAccess(Admin("127.0.0.1"), folder)
-        page = build(engine, folder, history, Guard(limits), admission)
+        page = build(engine, folder, history, RequestLimiter(limits), admission)
         gate = filter_options(ServedFiles(history), limits, admission)
         try:
             page.launch(server_name="127.0.0.1", prevent_thread_lock=True, **SERVING, **look(), **gate)
@@ -366,6 +366,7 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
 
 
+@pytest.mark.slow
 def test_prompts_are_text_in_whatever_the_page_shows_of_them(
     page: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

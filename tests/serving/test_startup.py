@@ -231,6 +231,7 @@ def test_a_working_folder_that_is_gone_is_one_sentence(command: list[str], tmp_p
 
 
 @needs_unix
+@pytest.mark.slow
 def test_prompts_and_paths_pass_a_locale_that_reads_bytes_only(tmp_path: Path) -> None:
     prompt = "ein grüner 蘑🍄"
     command = [*MODULE, "generate", prompt, "-o", "hüt 蘑🍄.glb", "--json", *QUICK]
@@ -270,6 +271,7 @@ def test_proxies_are_left_out_for_a_while_only(monkeypatch: pytest.MonkeyPatch) 
         httpx.Client()
 
 
+@pytest.mark.slow
 def test_gradio_is_imported_with_a_folder_of_this_process(tmp_path: Path) -> None:
     """For every way to start the page."""
     (tmp_path / "gradio").write_text("somebody else's")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.busy_history import OTHER, TOKEN, busy
 from tests.helpers.pace import patience
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.catalog import ROOT
@@ -21,7 +22,6 @@ from triplaneturbo.serving.result_store import FRESH, PINNED, RESULT
 from triplaneturbo.serving.user_history import History, HistoryEntry, UserHistory
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
-TOKEN, OTHER = "t" * 43, "o" * 43
 REQUEST = Request(
     "A <b>red</b> mushroom / ../..", seed=7, steps=2, faces=None, unwrap="none", normal_map=False
 )
@@ -187,7 +187,7 @@ def test_a_failure_leaves_nothing(shelf: UserHistory, monkeypatch: pytest.Monkey
     def full(path: Path, data: bytes) -> None:
         raise UserError("Cannot write: no space left on device.")
 
-    monkeypatch.setattr("triplaneturbo.serving.user_history.write_whole", full)
+    monkeypatch.setattr("triplaneturbo.serving.user_history.write_atomically", full)
     with pytest.raises(UserError, match="no space"):
         _add(shelf, thumbnail=PNG)
     assert not shelf.folder.exists()
@@ -368,7 +368,7 @@ def test_unpinning_what_is_not_pinned(shelf: UserHistory) -> None:
 def test_threads_and_processes_on_one_root(tmp_path: Path) -> None:
     """Each process adds, attaches, pins and deletes in its own history and in a common one."""
     code = (
-        "import sys; sys.path.insert(0, '.'); from tests.serving.test_user_history import busy;"
+        "import sys; sys.path.insert(0, '.'); from tests.helpers.busy_history import busy;"
         f"from pathlib import Path; busy(Path({str(tmp_path)!r}), sys.argv[1])"
     )
     others = [
@@ -401,22 +401,6 @@ def test_threads_and_processes_on_one_root(tmp_path: Path) -> None:
     assert all(entry.pinned == (entry.seed % 2 == 0) for entry in common)
     left = [path.name for path in tmp_path.rglob("*") if path.is_file()]
     assert not [name for name in left if name.startswith((".lease", ".part")) or name.endswith(".part")]
-
-
-def busy(root: Path, name: str) -> None:
-    """The work of one process."""
-    history = History(root, quota=10_000_000)
-    own, common = history.of(name * 43), history.of(OTHER)
-    for number in range(12):
-        entry = own.add(Request(f"{name} {number}"), {}, model="small")
-        with entry.in_use():
-            own.attach(entry.id, "glb", entry.prompt.encode() * 100)
-        if number % 2:
-            own.delete(entry.id)
-        if number < 6:
-            shared = common.add(Request(f"{name} {number}", seed=number), {}, model="small")
-            common.pin(shared.id, number % 2 == 0)
-        own.entries()
 
 
 def test_what_a_killed_server_was_deleting_is_gone_at_the_next_start(tmp_path: Path) -> None:

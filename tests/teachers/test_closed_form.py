@@ -89,6 +89,7 @@ def test_noise_is_that_of_bayes_rule_with_and_without_caption(time: int) -> None
     times = torch.tensor([time, (time + 1) % len(ALPHAS)])
     text, free = teacher.predict(noisy, times, condition, True)
     assert free is not None
+    assert torch.equal(teacher.predict(noisy, times, teacher.unconditional(condition), False)[0], free)
     for i, caption in enumerate(where.prompts):
         kept = float(ALPHAS[times[i]])
         flat = noisy[i].flatten()
@@ -127,6 +128,8 @@ def test_guidance_needs_a_world() -> None:
     condition = teacher.condition(nothing_seen(where, 1), where)
     with pytest.raises(ValueError, match="world"):
         teacher.predict(torch.zeros(1, 1, 3, 1, 1), torch.tensor([1]), condition, True)
+    with pytest.raises(ValueError, match="world"):
+        teacher.unconditional(condition)
 
 
 @pytest.mark.parametrize("time", [0, 1, 20, 500, 980, 999])

@@ -9,26 +9,14 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
+from tests.helpers.offloadable import BLOCKS, SCENES, embed
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
-from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import Renderings, SceneBatch
+from triplaneturbo.teachers.base import Renderings
 from triplaneturbo.teachers.mvdream import MVDream
 from triplaneturbo.teachers.offload import SequentialOffload, offload_sequentially, on_device
 from triplaneturbo.teachers.richdreamer import RichDreamer
 
 CPU = torch.device("cpu")
-BLOCKS = {
-    "block_out_channels": (32, 32),
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-}
-SCENES = SceneBatch(["a duck"], orbit([0.0, 90.0, 180.0, 270.0], 15.0, 1.6, 60.0), 4, torch.ones(1, 3))
-
-
-def embed(texts: list[str]) -> Tensor:
-    return torch.stack(
-        [torch.randn(77, 8, generator=torch.Generator().manual_seed(len(text))) for text in texts]
-    )
 
 
 def unet() -> UNet2DConditionModel:

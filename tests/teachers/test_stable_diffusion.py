@@ -6,47 +6,14 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
-from tests.helpers.full_size import SCHEDULER
-from tests.models.test_triplane_generator import CONFIG, bases, stir
+from tests.helpers.random_generator import bases, stir
+from tests.helpers.small_stable_diffusion import SIZE, VIEWS, embed, make, scenes, seen
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
-from triplaneturbo.models.merged_lora import MergedLora
-from triplaneturbo.models.triplane_generator import TriplaneGenerator
-from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import Renderings, SceneBatch
-from triplaneturbo.teachers.stable_diffusion import Shade, StableDiffusion
+from triplaneturbo.teachers.base import Renderings
+from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 from triplaneturbo.toyworld.scene.view_renderer import shade
-
-SIZE, VIEWS = 16, 3
-
-
-def embed(captions: list[str]) -> Tensor:
-    """Another text for each length of a caption."""
-    return torch.stack(
-        [torch.randn(77, 24, generator=torch.Generator().manual_seed(len(text))) for text in captions]
-    )
-
-
-def make(
-    shading: Shade | None = None, kind: str = "epsilon"
-) -> tuple[TriplaneGenerator, MergedLora, StableDiffusion]:
-    unet, vae = bases()
-    scheduler = DDIMScheduler(**SCHEDULER, prediction_type=kind)
-    generator = TriplaneGenerator(unet, vae, scheduler, CONFIG).eval()
-    folded = MergedLora(generator)
-    return generator, folded, StableDiffusion(folded.base, vae, scheduler, embed, SIZE, shading)
-
-
-def scenes() -> SceneBatch:
-    cameras = orbit(torch.arange(2 * VIEWS) * 50.0, 10.0, 2.5)
-    return SceneBatch(["a cat", "two dogs"], cameras, VIEWS, torch.ones(2, 3))
-
-
-def seen(side: int = SIZE) -> Renderings:
-    shape = (2, VIEWS, side, side)
-    return Renderings(torch.rand(*shape, 3), torch.ones(shape), torch.randn(*shape, 3), torch.ones(shape))
 
 
 def seeded(seed: int = 4) -> torch.Generator:
@@ -105,6 +72,8 @@ def test_guidance_asks_once_for_both() -> None:
             assert actual is not None
             expected, _ = teacher.predict(noisy, times, (alone, empty), False)
             torch.testing.assert_close(actual, expected)
+        unconditional, _ = teacher.predict(noisy, times, teacher.unconditional((text, empty)), False)
+        torch.testing.assert_close(unconditional, both[1])
 
 
 def test_velocities_become_noise() -> None:

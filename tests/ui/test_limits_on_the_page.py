@@ -21,7 +21,7 @@ from tests.helpers.pace import patience, until
 from tests.helpers.quick import load
 from tests.helpers.visitor import api_client
 from triplaneturbo.serving.engine import Engine
-from triplaneturbo.serving.limits import Guard, Limits
+from triplaneturbo.serving.limits import Limits, RequestLimiter
 from triplaneturbo.ui.blocks import SERVING, build, look
 
 pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")  # its own use of pandas
@@ -38,7 +38,7 @@ def engine() -> Iterator[Engine]:
 @contextmanager
 def _served(engine: Engine, folder: Path, limits: Limits) -> Iterator[str]:
     before = os.environ.copy()
-    page = build(engine, folder, guard=Guard(limits))
+    page = build(engine, folder, guard=RequestLimiter(limits))
     try:
         _, url, _ = page.launch(server_name="127.0.0.1", prevent_thread_lock=True, **SERVING, **look())
         yield url

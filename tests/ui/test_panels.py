@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.html_reader import NASTY, Reader
 from triplaneturbo.request import Request
 from triplaneturbo.serving.jobs import MeshReady, Stopped, Waiting, Working
 from triplaneturbo.ui.generate import panels
-
-NASTY = "<img src=x onerror=alert(1)> \"' ${value} {{value}} `x` </p><script>alert(2)</script>"
-
-
-class Reader(HTMLParser):
-    """Collects the tags and the text of an HTML fragment."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.words = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-
-    def handle_data(self, data: str) -> None:
-        self.words += data
 
 
 def _made(

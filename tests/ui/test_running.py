@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.ui.test_panels import Reader
+from tests.helpers.html_reader import Reader
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.run import Report

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 
 def _full(*_: object) -> None:
@@ -17,7 +17,7 @@ def _full(*_: object) -> None:
 
 
 def test_writes_the_bytes_and_makes_the_folders(tmp_path: Path) -> None:
-    path = write_whole(tmp_path / "a" / "b" / "c.bin", b"\0\1\2")
+    path = write_atomically(tmp_path / "a" / "b" / "c.bin", b"\0\1\2")
     assert path.read_bytes() == b"\0\1\2"
     assert [entry.name for entry in path.parent.iterdir()] == ["c.bin"]
 
@@ -25,17 +25,17 @@ def test_writes_the_bytes_and_makes_the_folders(tmp_path: Path) -> None:
 def test_gives_the_permissions_of_an_ordinary_file(tmp_path: Path) -> None:
     ordinary = tmp_path / "ordinary"
     ordinary.write_bytes(b"")
-    assert write_whole(tmp_path / "whole", b"").stat().st_mode == ordinary.stat().st_mode
+    assert write_atomically(tmp_path / "whole", b"").stat().st_mode == ordinary.stat().st_mode
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_full_disk_leaves_what_stood_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    path = write_whole(tmp_path / "mesh.glb", b"old")
+    path = write_atomically(tmp_path / "mesh.glb", b"old")
     monkeypatch.setattr(os, call, _full)
     with pytest.raises(UserError, match="No space left on device; free some space"):
-        write_whole(path, b"new")
+        write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["mesh.glb"]
 
@@ -46,18 +46,18 @@ def test_an_interrupt_leaves_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        write_whole(tmp_path / "mesh.glb", b"new")
+        write_atomically(tmp_path / "mesh.glb", b"new")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_in_the_way_of_the_folder_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UserError, match=r"Cannot write to .*; choose another folder"):
-        write_whole(tmp_path / "file" / "mesh.glb", b"")
+        write_atomically(tmp_path / "file" / "mesh.glb", b"")
 
 
 def test_a_folder_in_the_place_of_the_file_is_said(tmp_path: Path) -> None:
     (tmp_path / "mesh.glb").mkdir()
     with pytest.raises(UserError, match="Cannot write"):
-        write_whole(tmp_path / "mesh.glb", b"new")
+        write_atomically(tmp_path / "mesh.glb", b"new")
     assert [entry.name for entry in tmp_path.iterdir()] == ["mesh.glb"]

@@ -55,6 +55,7 @@ def work(team: DistributedContext, folder: Path) -> None:
     team.wait()  # for one that never comes
 
 
+@pytest.mark.slow
 def test_two_processes_learn_as_one_and_fail_as_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^The second one fails: mend it\.$"):
         run(work, (tmp_path,), PARTS)

@@ -122,13 +122,15 @@ def _adapters() -> Iterator[Finding]:
         yield Finding("adapter", what, remedy)
 
 
-def requirements() -> list[tuple[str, str]]:
-    """Return the required packages, each with its minimum version."""
+def requirements(python: tuple[int, ...] = sys.version_info[:2]) -> list[tuple[str, str]]:
+    """Return the packages that a version of Python requires, each with its minimum version."""
     if CHECKOUT:
         text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     else:
         text = "\n".join(metadata.requires("triplaneturbo") or ())
-    return re.findall(r"^([A-Za-z0-9_.-]+)>=([0-9.]+)", text, flags=re.MULTILINE)
+    pattern = r'^([A-Za-z0-9_.-]+)>=([0-9.]+)(?: *; *python_version *>= *"([0-9.]+)")?'
+    found = re.findall(pattern, text, flags=re.MULTILINE)
+    return [(name, least) for name, least, oldest in found if _numbers(oldest) <= list(python)]
 
 
 def _numbers(version: str) -> list[int]:

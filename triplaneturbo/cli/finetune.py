@@ -32,6 +32,7 @@ from triplaneturbo.finetune.run import RUNS, SHEET, Report, Run
 from triplaneturbo.models.catalog import ModelFiles, base_or_default, find_model
 from triplaneturbo.request import shown
 from triplaneturbo.serving.preflight import check_process
+from triplaneturbo.teachers.settings import KINDS, WEIGHTINGS
 
 if TYPE_CHECKING:
     from triplaneturbo.utils.distributed import DistributedContext
@@ -75,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="start",
         default="",
         metavar="ADAPTER",
-        help="initial adapter; default: the model's own",
+        help="initial adapter, or nothing for a new one; default: the model's own",
     )
     add("--teachers", default="", metavar="A,B", help="teachers to distill; default: all that the model has")
     add(
@@ -85,6 +86,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weights to train; lora and full start without an adapter; default peta",
     )
     add("--rank", type=integer, default=0, metavar="N", help="rank of a new adapter; default: the model's")
+    add("--score", default="", metavar="|".join(KINDS), help="kind of score; default: each teacher's own")
+    add(
+        "--weighting",
+        default="dmd",
+        metavar="|".join(WEIGHTINGS),
+        help="weighting of --score; default dmd",
+    )
+    add("--ism-stride", type=integer, default=200, metavar="T", help="step of ISM's inversion, default 200")
+    add("--ism-interval", type=integer, default=50, metavar="T", help="ISM's last step, default 50")
+    add("--critic-rank", type=integer, default=4, metavar="N", help="rank of VSD's critics, default 4")
+    add(
+        "--critic-rate",
+        type=decimal,
+        default=1e-4,
+        metavar="R",
+        help="critics' learning rate, default 1e-4",
+    )
     add(
         "--denoising-steps",
         type=integer,
@@ -230,6 +248,12 @@ def _draft_config(arguments: argparse.Namespace) -> FinetuneConfig:
         start=arguments.start,
         tuning=arguments.tuning,
         rank=arguments.rank,
+        score=arguments.score,
+        weighting=arguments.weighting,
+        ism_stride=arguments.ism_stride,
+        ism_interval=arguments.ism_interval,
+        critic_rank=arguments.critic_rank,
+        critic_rate=arguments.critic_rate,
         steps=arguments.denoising_steps,
         renderings=_split_commas(arguments.renderings),
         seed=arguments.seed,

@@ -360,7 +360,7 @@ def _generate(
     if not quiet and sys.stderr.isatty():
         _show_progress(job, label)
     result = job.result()
-    if result.frugal:
+    if result.low_memory:
         print(
             "Memory was insufficient: the texture was reduced to"
             f" {result.request.texture_size} x {result.request.texture_size}.",

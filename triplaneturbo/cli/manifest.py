@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving.output_files import OutputJob
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 MANIFEST_NAME = "manifest.jsonl"
 LONGEST_WAIT = 60  # seconds for the lock, which others hold for some milliseconds
@@ -107,7 +107,7 @@ class Manifest:
         self._entries.append(entry)
         self._record(entry)
         lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in self._entries)
-        write_whole(self.path, "".join(lines).encode())
+        write_atomically(self.path, "".join(lines).encode())
 
 
 def _hash(path: Path) -> str | None:

@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
         UserError: the model is unavailable, the port is in use, or results cannot be saved.
     """
     from triplaneturbo.serving.admin import Admin
-    from triplaneturbo.serving.limits import Guard, Limits
+    from triplaneturbo.serving.limits import Limits, RequestLimiter
     from triplaneturbo.serving.public_url import checked_root_path
 
     tolerate_lost_output()
@@ -147,7 +147,7 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         print("\n".join(filter(None, (engine.report(), engine.notice, *misplaced_adapters()))), flush=True)
         training_access = TrainingAccess(admin, folder)
-        page = build(engine, folder, history, Guard(limits), training_access)
+        page = build(engine, folder, history, RequestLimiter(limits), training_access)
         # Check again: another program may have taken the port while the model was loaded.
         address = ServingAddress.checked(arguments.host, arguments.port)
         listen = {"server_name": address.server_name, "server_port": address.port}

@@ -18,6 +18,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from triplaneturbo.distill.settings import is_default
 from triplaneturbo.errors import UserError
 from triplaneturbo.utils.training_state import BrokenState, check_settings, read_state, save_state
 
@@ -91,6 +92,8 @@ class Checkpoints:
 
     def _check(self, then: dict[str, Any]) -> None:
         now = dict(self.settings)
+        # Settings that a newer version added.
+        then = {key: now[key] for key in now.keys() - then.keys() if is_default(key, now[key])} | then
         # The only change allowed: the remedy for a run that diverged.
         if now.get("rate", math.inf) < then.get("rate", -math.inf):
             now["rate"] = then["rate"]

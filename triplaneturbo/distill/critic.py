@@ -1,7 +1,9 @@
 """LoRA critics of variational score distillation: denoisers of the student's own renderings.
 
 ProlificDreamer (arXiv 2305.16213, section 3.2): a LoRA of the frozen teacher is trained with the diffusion
-loss on the student's renderings. It shares the teacher's weights and gets the same conditioning.
+loss on the student's renderings. It shares the teacher's weights and gets the same conditioning. The critics
+of multi-view teachers therefore know the cameras, while that of Stable Diffusion does not and predicts the
+mean over all views of a caption; ProlificDreamer adds an embedding of the camera to its LoRA.
 """
 
 from __future__ import annotations

@@ -10,10 +10,11 @@ from torch import Tensor
 from triplaneturbo.distill.critic import LoraCritic
 from triplaneturbo.distill.rendering import surface, volume
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
-from triplaneturbo.distill.settings import Schedule, Settings, interpolate
+from triplaneturbo.distill.settings import Settings, interpolate
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
 from triplaneturbo.teachers.offload import on_device
+from triplaneturbo.teachers.settings import Schedule
 from triplaneturbo.utils.random_streams import RandomStreams
 
 
@@ -66,9 +67,11 @@ def rendering_loss(
             fields, planes, scenes, view.sdf, half, settings.size, settings.surface_stride, surface_offset,
             settings.shape_shrink if needs_geometry else 0.0,
         )  # fmt: skip
-    loss = now(settings.eikonal) * view.eikonal + now(settings.sparsity) * view.sparsity
-    for key, value in (("eikonal", view.eikonal), ("opacity", view.seen.opacity.mean())):
-        log[key] = log.get(key, 0.0) + float(value.detach())
+    loss = 0 * planes[0, 0, 0, 0, 0]  # has a gradient even if no teacher scores this step
+    if "volume" in settings.renderings:
+        loss = now(settings.eikonal) * view.eikonal + now(settings.sparsity) * view.sparsity
+        log["eikonal"] = log.get("eikonal", 0.0) + float(view.eikonal.detach())
+    log["opacity"] = log.get("opacity", 0.0) + float(view.seen.opacity.detach().mean())
     for teacher in teachers:
         teacher_settings = settings.teachers.get(teacher.name)
         if teacher_settings is None or shared_rng.random() >= teacher_settings.share:
@@ -80,8 +83,11 @@ def rendering_loss(
             low=int(now(settings.low)),
             high=settings.high,
             weight=teacher_settings.weight / teacher_settings.share,
+            weighting=teacher_settings.weighting,
             clean_weight=teacher_settings.clean_weight,
             sum_scenes=teacher_settings.sum_scenes,
+            stride=teacher_settings.stride,
+            interval=teacher_settings.interval,
         )
         critic = critics.get(teacher.name) if critics else None
         with on_device(teacher):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from triplaneturbo.distill.settings import Schedule, Settings, TeacherSettings
+from triplaneturbo.distill.settings import Settings
+from triplaneturbo.teachers.registry import OPEN, TEACHERS, teachers_of
+from triplaneturbo.teachers.settings import Schedule, TeacherSettings
 
 
 def full_recipe(iterations: int = 15_000, released: bool = False, device: str = "cuda") -> Settings:
@@ -18,17 +21,20 @@ def full_recipe(iterations: int = 15_000, released: bool = False, device: str = 
             still at least what RichDreamer (32^2) and MVDream (256^2) read.
     """
     end = 0.75 if released else 1.0
+    batch = 2
+    regularizer = batch if released else 1.0  # the released code sums over scenes
 
     def truncated(span: Schedule) -> Schedule:
         return span[0], span[0] + (span[1] - span[0]) * end
 
-    def teacher_settings(guidance: Schedule, shift: float) -> TeacherSettings:
-        return TeacherSettings(guidance=guidance, shift=shift, clean_weight=released, sum_scenes=released)
+    def adapted(name: str) -> TeacherSettings:
+        own = TEACHERS[name].loader().settings
+        guidance = (7.5, 7.5) if released and name == "sd" else truncated(own.guidance)
+        return replace(own, guidance=guidance, clean_weight=released, sum_scenes=released)
 
-    sd = 7.5 if released else 5.0
     return Settings(
         iterations=iterations,
-        batch=2,
+        batch=batch,
         steps=4,
         rate=2e-4,
         optimizer="adan",
@@ -36,14 +42,11 @@ def full_recipe(iterations: int = 15_000, released: bool = False, device: str = 
         surface_stride=2 if device == "cpu" else 1,
         anneal=False,
         clip=math.inf,
-        teachers={
-            "mvdream": teacher_settings(truncated((20.0, 10.0)), 0.0),
-            "richdreamer": teacher_settings((20.0, 20.0), 0.1),
-            "sd": teacher_settings((sd, sd), 0.0),
-        },
+        teachers={name: adapted(name) for name in teachers_of(OPEN)},
         low=truncated((500.0, 20.0)),
         high=980,
         color_shrink=truncated((1.0, 0.01)),
-        eikonal=truncated((1.0, 0.0)),
-        sparsity=truncated((1.0, 0.0)),
+        train_offsets=True,
+        eikonal=truncated((regularizer, 0.0)),
+        sparsity=truncated((regularizer, 0.0)),
     )

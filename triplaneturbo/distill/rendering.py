@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from triplaneturbo.mesh.extraction.marching_cubes import marching_cubes
+from triplaneturbo.mesh.extraction.marching_cubes import extract_topology, vertex_positions
 from triplaneturbo.render.cameras import Cameras
 from triplaneturbo.render.grid_renderer import GridRendering, eikonal, gradient, render_grid, trilinear, unit
-from triplaneturbo.render.rasterizer import barycentrics, rasterize
+from triplaneturbo.render.rasterizer import barycentrics, interpolate, rasterize
 from triplaneturbo.render.volume import sparsity
 from triplaneturbo.representations.triplane import FieldDecoder
 from triplaneturbo.teachers.base import Renderings, SceneBatch
@@ -130,10 +130,13 @@ def surface(
 ) -> Renderings:  # fmt: skip
     """Rasterize the surface of an SDF grid [B, R, R, R] over [-half, half]^3 at size^2.
 
+    The grid is deformed by the field's offsets, as in an exported mesh. A grid without a surface gets one
+    (`enforce_surface`), so that it can learn to have its own.
+
     Args:
         size, stride, first: return pixels first[0]::stride, first[1]::stride of an image of size^2.
-        shape_shrink: factor on the gradient of the grid through normals and depths; 0 to omit these. Colours
-            give the grid no gradient: the volume rendering trains the shape.
+        shape_shrink: factor on the gradient of the grid and its offsets through normals and depths; 0 to omit
+            these. Colours give them no gradient: the volume rendering trains the shape.
     """
     batch, views, side = len(scenes.prompts), scenes.views, size // stride
     pick = (slice(None), slice(first[0], None, stride), slice(first[1], None, stride))
@@ -142,11 +145,8 @@ def surface(
     covered = torch.zeros(batch, views * side * side, dtype=torch.bool, device=planes.device)
     shapes: list[tuple[Tensor, Tensor]] = []
     for i, lattice in enumerate(sdf):
-        if shape_shrink:  # same values, scaled gradient
-            lattice = lattice.detach() + shape_shrink * (lattice - lattice.detach())
-        else:
-            lattice = lattice.detach()
-        vertices, faces = marching_cubes(lattice)
+        lattice = enforce_surface(scale_gradient(lattice, shape_shrink))
+        vertices, undeformed, faces = deformed_surface(fields, planes[i : i + 1], lattice, half, shape_shrink)
         rows = slice(i * views, (i + 1) * views)
         cameras = scenes.cameras[rows]
         with torch.no_grad():
@@ -158,7 +158,7 @@ def surface(
         if shape_shrink:
             shown = torch.full_like(raster.triangle, -1)
             shown[pick] = raster.triangle[pick]
-            shapes.append(surface_geometry(lattice, half, vertices, faces, cameras, shown, pick))
+            shapes.append(surface_geometry(lattice, half, vertices, undeformed, faces, cameras, shown, pick))
     rgb = query_colors(fields, planes, points.clamp(-1, 1), covered)
     mask = covered[..., None].float()
     rgb = rgb + scenes.background[:, None] * (1 - mask)
@@ -167,20 +167,75 @@ def surface(
     return Renderings(rgb.unflatten(1, shape), mask[..., 0].unflatten(1, shape), normal, depth, stride, first)
 
 
+def scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """Return x with its gradient multiplied by `factor`; at 0, x is detached."""
+    return x.detach() + factor * (x - x.detach()) if factor else x.detach()
+
+
+def enforce_surface(sdf: Tensor) -> Tensor:
+    """Return an SDF grid [R, R, R] that has a surface.
+
+    A grid of one sign would yield an empty rendering and no gradient. Its centre is shifted inside and its
+    border outside, by constants, so that gradients pass (arXiv 2503.21694, appendix B, after InstantMesh,
+    arXiv 2404.07191). Other grids are returned unchanged.
+    """
+    with torch.no_grad():
+        low, high = sdf.amin(), sdf.amax()
+        if low < 0 < high:
+            return sdf
+        middle = len(sdf) // 2
+        shift = torch.zeros_like(sdf)
+        for axis in range(3):
+            shift.index_fill_(axis, torch.tensor((0, len(sdf) - 1), device=sdf.device), float(1 - low))
+        shift[middle, middle, middle] = -1 - high
+    return sdf + shift
+
+
+def deformed_surface(
+    fields: FieldDecoder, planes: Tensor, lattice: Tensor, half: float, shape_shrink: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Extract the surface of an SDF grid [R, R, R] that is deformed by the field's offsets.
+
+    Offsets are in cells of the model's own grid, with which meshes are exported, whatever R and `half` are.
+    They are evaluated only at the nodes beside the surface.
+
+    Args:
+        planes: feature planes of one scene [1, 6, C, H, W].
+        half: half the grid's extent.
+        shape_shrink: factor on the gradient of the offsets.
+
+    Returns:
+        vertices [N, 3] and vertices without deformation [N, 3], in units of `half`, and faces [F, 3].
+    """
+    topology = extract_topology(lattice.detach())
+    ends = topology.ends()
+    values = lattice.reshape(-1)[ends.clamp_min(0)]  # [N, 2]
+    undeformed = vertex_positions(topology, ends, values, None)
+    nodes, position = ends.clamp_min(0).unique(return_inverse=True)  # [M], [N, 2]
+    size = len(lattice)
+    index = torch.stack((nodes // size**2, nodes // size % size, nodes % size), 1)  # [M, 3]
+    points = (index.to(lattice.dtype) * (2 / (size - 1)) - 1) * half
+    with torch.set_grad_enabled(torch.is_grad_enabled() and shape_shrink != 0):
+        offset = scale_gradient(fields.displacement(planes, points[None])[0], shape_shrink)
+    cells = (size - 1) / (half * (fields.config.grid_resolution - 1))  # of this grid per cell of the model's
+    return vertex_positions(topology, ends, values, offset[position] * cells), undeformed, topology.faces
+
+
 def surface_geometry(
-    lattice: Tensor, half: float, vertices: Tensor, faces: Tensor, cameras: Cameras, triangle: Tensor,
-    pick: tuple[slice, slice, slice],
+    lattice: Tensor, half: float, vertices: Tensor, undeformed: Tensor, faces: Tensor, cameras: Cameras,
+    triangle: Tensor, pick: tuple[slice, slice, slice],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return world normals [V, h, w, 3] and view depths [V, h, w] of a rasterized surface.
 
     Both are differentiable in the grid and in the vertices extracted from it. Depth is that of the triangle's
-    plane. Normals are unit SDF gradients at the grid nodes, interpolated at the hit point, instead of vertex
-    normals: both renderings then agree, and the gradient needs no sum over a vertex's faces, whose order is
-    not deterministic on a GPU.
+    plane. Normals are unit SDF gradients at the grid nodes, interpolated at the hit point (moved back by the
+    deformation), instead of vertex normals: both renderings then agree, and the gradient needs no sum over a
+    vertex's faces, whose order is not deterministic on a GPU.
 
     Args:
         lattice: SDF grid [R, R, R] over [-half, half]^3.
-        vertices, faces: its surface, [N, 3] in units of `half` and [F, 3].
+        vertices, undeformed, faces: its surface with and without deformation, [N, 3] each, in units of
+            `half`, and [F, 3].
         triangle: face index per pixel [V, H, W], -1 for background and pixels that are not needed.
         pick: index of the needed pixels [V, h, w].
     """
@@ -189,11 +244,13 @@ def surface_geometry(
 
     def one(view: int, vertices: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
         camera = cameras[view]
-        _, depth = barycentrics(vertices * half, faces, camera, triangle[view : view + 1])
+        shown = triangle[view : view + 1]
+        weights, depth = barycentrics(vertices * half, faces, camera, shown)
         depth = depth[pick]  # [1, h, w]
+        moved = interpolate((vertices - undeformed) * half, faces, shown, weights)[pick]
         origins, directions = (rays[pick] for rays in camera.rays(height, width))  # [1, h, w, 3]
         cosine = -(directions * camera.c2w[:, None, None, :3, 2]).sum(-1)
-        points = origins + directions * (depth / cosine)[..., None]
+        points = origins + directions * (depth / cosine)[..., None] - moved
         normal = trilinear(gradients[None], points / half)  # [1, h, w, 3]
         return normal[0], depth[0]
 

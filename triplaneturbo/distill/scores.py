@@ -10,23 +10,23 @@ The first is the teacher's prediction with guidance; the second is
     ism   the unconditional prediction at an earlier t - interval, on the path of DDIM inversion, which
           replaces random noise (LucidDreamer, arXiv 2311.11284)
 
-and w is the weight of DMD (arXiv 2311.18828) in all variants. docs/teachers.md, "Score distillation",
-describes the released code of ASD; its differences from the paper are options here.
+and w is the weight of DMD (arXiv 2311.18828) or, with the weighting "level", 1 (as in LucidDreamer).
+docs/teachers.md, "Score distillation", describes the released code of ASD; its differences from the paper are
+options here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
 from triplaneturbo.teachers.closed_form import alpha_sigma
+from triplaneturbo.teachers.settings import Kind, Weighting
 from triplaneturbo.utils.random_streams import RandomStreams, normal, randint, uniform
-
-Kind = Literal["asd", "sds", "csd", "vsd", "ism"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class ScoreSettings:
         shift: upper bound of delta as a fraction of t - low (ASD's eta); 0 for both predictions at t.
         low, high: timesteps are drawn from [low, high).
         weight: factor on the gradient.
+        weighting: w: "dmd", the inverse of the mean error of the prediction, or "level", 1, so that only the
+            noise level sigma / alpha weights the gradient.
         clean_weight: compute w from the clean rendering, as the released code does, not from the noisy one.
         sum_scenes: sum over scenes, as the released code does, instead of the mean.
         stride, interval: "ism" only: step size of DDIM inversion and of its last step, in timesteps.
@@ -50,6 +52,7 @@ class ScoreSettings:
     low: int = 20
     high: int = 980
     weight: float = 1.0
+    weighting: Weighting = "dmd"
     clean_weight: bool = False
     sum_scenes: bool = False
     stride: int = 200
@@ -79,7 +82,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Gradients by name of the `Renderings` field, and the mean error that w is computed from."""
+    """Gradients by name of the `Renderings` field, and the mean error of the teacher's first prediction."""
 
     by_field: dict[str, Tensor]
     error: float
@@ -146,7 +149,7 @@ def direction(
     draws: Draws,
     critic: Critic | None = None,
 ) -> tuple[Tensor, float]:
-    """Return g for z [B, n, ...], in the same shape, and the mean error that w is computed from.
+    """Return g for z [B, n, ...], in the same shape, and the mean error of the first prediction.
 
     Raises:
         ValueError: if the kind is "vsd" and `critic` is None.
@@ -173,8 +176,10 @@ def direction(
         second, _ = teacher.predict(a * z + s * draws.noise, draws.later, condition, False)
     x_first = ((z if settings.clean_weight else noisy) - sigma * first) / alpha
     error = (z - x_first).abs().flatten(2).mean(2)  # [B, n]
-    weight = 1 / (error + 0.1)
-    g = (sigma / alpha) * (first - second) * weight.view(*error.shape, *[1] * (z.ndim - 2))
+    g = (sigma / alpha) * (first - second)
+    if settings.weighting == "dmd":
+        weight = 1 / (error + 0.1)
+        g = g * weight.view(*error.shape, *[1] * (z.ndim - 2))
     return g.nan_to_num(), float(error.mean())
 
 
@@ -182,11 +187,10 @@ def _inverted(
     teacher: Teacher, z: Tensor, times: Tensor, condition: Any, settings: ScoreSettings
 ) -> tuple[Tensor, Tensor]:
     """Invert z [B, n, ...] to timesteps [B] by unconditional DDIM; return it and the last noise."""
+    empty = teacher.unconditional(condition)
 
     def unconditional(x: Tensor, at: Tensor) -> Tensor:
-        noise = teacher.predict(x, at, condition, True)[1]
-        assert noise is not None
-        return noise
+        return teacher.predict(x, at, empty, False)[0]
 
     turning_point = (times - settings.interval).clamp_min(0)  # start of the last step
     at = torch.zeros_like(times)

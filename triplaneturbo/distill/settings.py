@@ -7,35 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from triplaneturbo.distill.optimizer import OptimizerName
-from triplaneturbo.distill.scores import Kind
 from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.teachers.settings import Schedule, TeacherSettings
 
 Tuning = Literal["peta", "lora", "full"]
-Schedule = tuple[float, float]  # start and end value; linear in between
-
-
-@dataclass(frozen=True)
-class TeacherSettings:
-    """Score distillation settings of one teacher.
-
-    Attributes:
-        kind: variant of score distillation; see `ScoreSettings`.
-        weight: factor on its gradients.
-        guidance: schedule of the classifier-free guidance scale.
-        shift: ASD's eta.
-        renderings: which renderings it scores: "volume", "surface" or both.
-        share: fraction of the steps at which it is evaluated; its gradients are divided by this share.
-        clean_weight, sum_scenes: see `ScoreSettings`.
-    """
-
-    kind: Kind = "asd"
-    weight: float = 1.0
-    guidance: Schedule = (1.0, 1.0)
-    shift: float = 0.1
-    renderings: tuple[str, ...] = ("volume", "surface")
-    share: float = 1.0
-    clean_weight: bool = False
-    sum_scenes: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,7 +36,9 @@ class Settings:
         color_shrink: factor on the gradient of colours in the volume rendering.
         shape_shrink: factor on the gradient of the shape through the surface's normals and depths; 0 to omit
             these.
-        eikonal, sparsity: weights of the regularizers.
+        train_offsets: train the MLP of the grid offsets, whose gradient comes from the surface's normals and
+            depths.
+        eikonal, sparsity: weights of the volume rendering's regularizers, which are means over scenes.
         tuning: "peta" (per-plane adapters), "lora" (shared by all planes) or "full" (the whole base).
         rank: rank of all adapters; None for the model's own ranks.
         critic_rank, critic_rate: rank and learning rate of the critics of "vsd".
@@ -91,6 +68,7 @@ class Settings:
     high: int = 980
     color_shrink: Schedule = (1.0, 0.01)
     shape_shrink: float = 0.001
+    train_offsets: bool = False
     eikonal: Schedule = (1.0, 0.0)
     sparsity: Schedule = (1.0, 0.0)
     average: float = 0.995
@@ -128,6 +106,13 @@ class Settings:
 def interpolate(schedule: Schedule, progress: float) -> float:
     """Return the value of a schedule at `progress`, 0 to 1."""
     return schedule[0] + (schedule[1] - schedule[0]) * progress
+
+
+def is_default(key: str, value: Any) -> bool:
+    """Return whether a flattened setting has its default, which versions without the setting used."""
+    options: Any = TeacherSettings() if key.startswith("teachers.") else Settings()
+    default = getattr(options, key.rpartition(".")[2], None)
+    return value == (list(default) if isinstance(default, tuple) else default)
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

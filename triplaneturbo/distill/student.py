@@ -38,12 +38,14 @@ def load_student(
     checkpointing: bool = False,
     text_on_cpu: bool = False,
     config: GeneratorConfig | None = None,
+    train_offsets: bool = False,
+    new: bool = False,
 ) -> Student:
     """Load a model for training.
 
     Training starts from `adapter`, or else the model's own adapter. A new adapter, initialized from torch's
     global generator, replaces the model's own one if that is incompatible: with "lora" or "full" tuning, or
-    another `config`.
+    another `config`, or if `new` is True.
 
     Args:
         folder: model folder with its configuration and adapter.
@@ -56,6 +58,8 @@ def load_student(
         checkpointing: gradient checkpointing; see `TriplaneGenerator.recompute`.
         text_on_cpu: keep the text encoder on the CPU.
         config: configuration with other adapter ranks; None for the model's own.
+        train_offsets: train the MLP of the grid offsets; see `Settings.train_offsets`.
+        new: start from a new adapter in any case.
 
     Raises:
         UserError: if a part is missing, broken or incompatible.
@@ -67,14 +71,14 @@ def load_student(
     keeps_adapter = tuning != "full" and _adapter_config(target) == _adapter_config(own)
     if adapter is not None and tuning == "full":
         raise UserError("Full tuning cannot start from an adapter: choose peta or lora tuning.")
-    new = adapter is None and not (keeps_adapter and (folder / ADAPTER_NAME).is_file())
+    new = new or (adapter is None and not (keeps_adapter and (folder / ADAPTER_NAME).is_file()))
     generator, trained = load_generator(folder, target, base=base, adapter=adapter, encoder=True, new=new)
     if new:
         unbend(generator)
     text = load_text(base or folder, None if trained else own.untrained_seed)
     return around(
         generator, text, device, frozen=frozen, tuning=tuning, checkpointing=checkpointing,
-        text_on_cpu=text_on_cpu,
+        text_on_cpu=text_on_cpu, train_offsets=train_offsets,
     )  # fmt: skip
 
 
@@ -87,13 +91,13 @@ def around(
     tuning: Tuning = "peta",
     checkpointing: bool = False,
     text_on_cpu: bool = False,
+    train_offsets: bool = False,
 ) -> Student:
     """Prepare a generator and a text encoder for training on `device`; see `load_student`."""
     if tuning == "full":
         unfreeze_base(generator)
-    # Renderings use the undeformed grid, so the offset head gets no gradient.
     for head in generator.heads.values():
-        head.fields.offset.requires_grad_(False)
+        head.fields.offset.requires_grad_(train_offsets)
     use_contiguous_groupnorm(generator)
     if device.type == "cpu":
         # Its backward pass is faster than that of fused attention on a CPU.

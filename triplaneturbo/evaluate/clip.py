@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 CONFIG_NAME, WEIGHTS_NAME, TOKENIZER_NAME = "clip.json", "clip.safetensors", "tokenizer"
 _CHUNK = 512  # texts or images per batch
@@ -74,11 +74,11 @@ class Clip:
             name: weight.half().contiguous() if weight.is_floating_point() else weight
             for name, weight in self.model.state_dict().items()
         }
-        write_whole(folder / WEIGHTS_NAME, safetensors.torch.save(weights))
+        write_atomically(folder / WEIGHTS_NAME, safetensors.torch.save(weights))
         for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
             source = Path(self.tokenizer.name_or_path) / name
-            write_whole(folder / TOKENIZER_NAME / name, source.read_bytes())
-        write_whole(folder / CONFIG_NAME, (json.dumps(self.config, indent=2) + "\n").encode())
+            write_atomically(folder / TOKENIZER_NAME / name, source.read_bytes())
+        write_atomically(folder / CONFIG_NAME, (json.dumps(self.config, indent=2) + "\n").encode())
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
         """Return token ids [N, L] of texts, truncated or padded to the model's context length L."""

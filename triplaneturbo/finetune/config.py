@@ -12,7 +12,9 @@ from typing import Any
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapters import ADAPTERS, NAME, adapter, adapters, has_base_weights
 from triplaneturbo.request import SEED_LIMIT, shown
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.teachers.registry import TEACHERS
+from triplaneturbo.teachers.settings import KINDS, WEIGHTINGS
+from triplaneturbo.utils.atomic_files import write_atomically
 
 FILE = "order.json"
 MOST_ITERATIONS = 1_000_000
@@ -22,9 +24,9 @@ MOST_MEMORY = 10_000  # GB
 TUNINGS = ("peta", "lora", "full")
 OPTIMIZERS = ("adamw", "soap", "adan")
 RENDERINGS = ("volume", "surface")
-RANKS = (0, 4, 8, 16, 32)
-# Teachers by whether the model is a toy-world model, in the order of evaluation.
-TEACHERS = {True: ("rgb", "geometry", "sd"), False: ("mvdream", "richdreamer", "sd")}
+# 24 and 25 bracket the size of PETA's adapters where all planes share one (PRD paper, Table 3).
+RANKS = (0, 4, 8, 16, 24, 25, 32)
+NEW_ADAPTER = "nothing"  # as the start of a run
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,14 @@ class FinetuneConfig:
         rate: maximum learning rate.
         optimizer: "adamw", "soap" or "adan".
         teachers: names of the teachers; () for all teachers of the model.
-        start: adapter to start from; "" for the model's own.
+        start: adapter to start from; "" for the model's own, "nothing" for a new one, whose schedules start
+            at 0.
         tuning: what is trained: "peta", "lora" or "full".
         rank: rank of a new adapter; 0 for the model's own rank, so that its adapter can be the start.
+        score: kind of score distillation of all teachers; "" for each teacher's own.
+        weighting: weighting of the scores, "dmd" or "level"; with `score` only.
+        ism_stride, ism_interval: timesteps of the inversion of "ism"; see `distill.scores.ScoreSettings`.
+        critic_rank, critic_rate: rank and learning rate of the critics of "vsd".
         steps: number of denoising steps K; 0 for the model's own.
         scored: number of the K steps that are scored per iteration; 0 for all.
         renderings: "volume", "surface" or both.
@@ -70,6 +77,12 @@ class FinetuneConfig:
     start: str = ""
     tuning: str = "peta"
     rank: int = 0
+    score: str = ""
+    weighting: str = "dmd"
+    ism_stride: int = 200
+    ism_interval: int = 50
+    critic_rank: int = 4
+    critic_rate: float = 1e-4
     steps: int = 0
     scored: int = 0
     renderings: tuple[str, ...] = RENDERINGS
@@ -94,11 +107,20 @@ class FinetuneConfig:
         self.check_values()
         if not self.prompts and not self.corpus:
             raise UserError("There is no usable prompt: give at least one, such as 'a red mushroom'.")
-        if self.start and has_base_weights(adapter(self.start, library)):
+        start = self.starting_adapter(library)
+        if start is not None and has_base_weights(start):
             raise UserError(
                 f"The adapter {self.start} was trained with full tuning and cannot be a starting point:"
                 " choose another one."
             )
+
+    def starting_adapter(self, library: Path = ADAPTERS) -> Path | None:
+        """Return the file of the adapter to start from; None for the model's own or a new one.
+
+        Raises:
+            UserError: if the adapter is not found.
+        """
+        return None if self.start in ("", NEW_ADAPTER) else adapter(self.start, library)
 
     def check_values(self) -> None:
         """Validate the values that depend neither on the adapter library nor on the prompts.
@@ -112,9 +134,16 @@ class FinetuneConfig:
         _number("The starting position in the schedules", self.begun, -1e-9, 1, "0 to")
         _one_of("The optimizer", self.optimizer, OPTIMIZERS)
         _one_of("The tuning", self.tuning, TUNINGS)
-        if self.tuning == "full" and self.start:
+        if self.tuning == "full" and self.start not in ("", NEW_ADAPTER):
             raise UserError("Full tuning cannot start from an adapter: choose peta or lora tuning.")
         _one_of("The rank", self.rank, RANKS)
+        if self.score:
+            _one_of("The score", self.score, KINDS)
+        _one_of("The weighting", self.weighting, WEIGHTINGS)
+        _whole("The stride of ISM", self.ism_stride, 1, 1000)
+        _whole("The interval of ISM", self.ism_interval, 1, 1000)
+        _one_of("The rank of critics", self.critic_rank, RANKS[1:])
+        _number("The learning rate of critics", self.critic_rate, 0, HIGHEST_RATE, "above 0 and at most")
         _whole("The number of denoising steps", self.steps, 0, 50)
         _whole("The number of scored steps", self.scored, 0, self.steps or 50)
         _whole("The seed", self.seed, 0, SEED_LIMIT)
@@ -124,9 +153,8 @@ class FinetuneConfig:
             _one_of("A rendering", rendering, RENDERINGS)
         if not self.renderings:
             raise UserError(f"No rendering is selected: choose {' or '.join(RENDERINGS)}, or both.")
-        known = dict.fromkeys(name for names in TEACHERS.values() for name in names)
         for teacher in self.teachers:
-            _one_of("A teacher", teacher, tuple(known))
+            _one_of("A teacher", teacher, tuple(TEACHERS))
 
     def save(self, folder: Path) -> None:
         """Write `order.json` into a run's folder.
@@ -134,7 +162,7 @@ class FinetuneConfig:
         Raises:
             UserError: if it cannot be written.
         """
-        write_whole(folder / FILE, (json.dumps(asdict(self), indent=1) + "\n").encode())
+        write_atomically(folder / FILE, (json.dumps(asdict(self), indent=1) + "\n").encode())
 
     @classmethod
     def load(cls, folder: Path) -> FinetuneConfig:
@@ -198,6 +226,8 @@ def check_name(name: str) -> None:
         raise UserError(
             f"The name {shown(name)} is invalid: use up to 64 of a-z, 0-9, - and _, starting with a-z or 0-9."
         )
+    if name == NEW_ADAPTER:
+        raise UserError(f"The name {name} stands for a new adapter: choose another name.")
 
 
 def _whole(what: str, value: object, least: int, most: int) -> None:

@@ -26,7 +26,7 @@ from triplaneturbo.toyworld.scoring.score import compare, summary
 from triplaneturbo.toyworld.scoring.score_report import portrait, with_caption
 from triplaneturbo.toyworld.training.clip import Judge
 from triplaneturbo.toyworld.training.data import meaning
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 SEEDS = (0, 1)
 _PAIRS = 2  # prompts per row of the sheet
@@ -76,8 +76,8 @@ class Evaluation:
                 yield f"evaluating {prompt}"
         buffer = BytesIO()
         np.save(buffer, np.stack(tiles))
-        write_whole(self.folder / f"{when}.npy", buffer.getvalue())
-        write_whole(self.folder / f"{when}.json", (json.dumps(entries) + "\n").encode())
+        write_atomically(self.folder / f"{when}.npy", buffer.getvalue())
+        write_atomically(self.folder / f"{when}.json", (json.dumps(entries) + "\n").encode())
 
     def write_results(self) -> dict[str, Any]:
         """Write the sheet and the scores of before and after training; return the scores.
@@ -92,7 +92,7 @@ class Evaluation:
             if self.training_setup.config.world:
                 row.append(portrait(ground_truth.generated(meaning(prompt), 0)))
             tiles.append(with_caption(np.concatenate(row, 1), prompt))
-        write_whole(self.folder / SHEET, encode_grid(tiles, _PAIRS))
+        write_atomically(self.folder / SHEET, encode_grid(tiles, _PAIRS))
         scores: dict[str, Any] = {"prompts": list(self.prompts), "seeds": list(SEEDS)}
         for when in ("before", "after"):
             entries = json.loads((self.folder / f"{when}.json").read_text(encoding="utf-8"))
@@ -101,7 +101,7 @@ class Evaluation:
                 "held out": self._summary([entry for entry in entries if entry["held_out"]]),
                 "results": entries,
             }
-        write_whole(self.folder / SCORES, (json.dumps(scores, indent=1) + "\n").encode())
+        write_atomically(self.folder / SCORES, (json.dumps(scores, indent=1) + "\n").encode())
         return scores
 
     def _entry(self, made: Generated | None, prompt: str) -> dict[str, Any]:

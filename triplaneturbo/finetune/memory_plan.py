@@ -1,30 +1,121 @@
-"""Settings, precision and memory plan of full-model training on a device."""
+"""Settings, precision and memory plan of full-model training on a device.
+
+The plan lists the memory by part and the cheapest savings that make a run fit:
+
+    print(full_plan(config, model_files, generator_config, device).table())
+
+Savings cost time but never change results. They are applied in order of their cost, and only as needed.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import threading
+from dataclasses import dataclass, fields, replace
 
 import torch
 
-from triplaneturbo.distill.memory.estimate import ModelSizes
-from triplaneturbo.distill.memory.plan import Plan, plan
+from triplaneturbo.distill import memory
+from triplaneturbo.distill.memory import ModelSizes
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.config import FinetuneConfig
+from triplaneturbo.finetune.duration import UNKNOWN, Estimate
 from triplaneturbo.finetune.setup import compute_dtype, resolve_settings
-from triplaneturbo.models.adapters import adapter
 from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.teachers import full, mvdream
+from triplaneturbo.teachers import mvdream
 from triplaneturbo.utils.devices import choose_precision, free_memory
+from triplaneturbo.utils.lru_cache import LRUCache
 from triplaneturbo.utils.units import GB
+
+# CUDA context with libraries, and the fraction added to activations for fragmentation and workspaces.
+CONTEXT, GAPS = GB * 3 // 4, 0.1
+_LARGEST = 256  # maximum dimension of SOAP's matrices; see `make_optimizer`
+REMEMBERED = 64
+COUNTING = Estimate(None, None, "The memory is being estimated.", "estimating")
+
+
+@dataclass(frozen=True)
+class MemorySavings:
+    """Memory savings, cheapest first.
+
+    Attributes:
+        texts: keep text encoders on the CPU.
+        views: teachers encode one view at a time; see `sample_latents`.
+        checkpointing: gradient checkpointing; see `TriplaneGenerator.recompute`.
+        offload_teachers: teachers move to the device one at a time; see `teachers.offload`.
+    """
+
+    texts: bool = False
+    views: bool = False
+    checkpointing: bool = False
+    offload_teachers: bool = False
+
+    @property
+    def descriptions(self) -> list[str]:
+        """Descriptions for users."""
+        descriptions = {
+            "texts": "text encoders run on the CPU (1 s per new prompt)",
+            "views": "teachers encode one view at a time (a third more encoder time)",
+            "checkpointing": "the U-Net and the decoder use gradient checkpointing (a third more time of the"
+            " student)",
+            "offload_teachers": "teachers are offloaded to CPU memory (1 to 2 s per iteration)",
+        }
+        return [text for name, text in descriptions.items() if getattr(self, name)]
+
+
+LADDER = (
+    MemorySavings(),
+    MemorySavings(texts=True),
+    MemorySavings(texts=True, views=True),
+    MemorySavings(texts=True, views=True, checkpointing=True),
+    MemorySavings(texts=True, views=True, checkpointing=True, offload_teachers=True),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plan of a run that fits.
+
+    Attributes:
+        parts: bytes by part at the peak.
+        savings: savings that are needed.
+        memory: available bytes.
+        frozen: dtype of frozen weights.
+    """
+
+    parts: dict[str, int]
+    savings: MemorySavings
+    memory: int
+    frozen: torch.dtype
+
+    @property
+    def total(self) -> int:
+        """Total bytes."""
+        return sum(self.parts.values())
+
+    @property
+    def sentence(self) -> str:
+        """Summary of the memory and the savings."""
+        takes = f"The run takes {self.total / GB:.1f} of {self.memory / GB:.1f} GB"
+        used = self.savings.descriptions
+        if not used:
+            return f"{takes} without savings."
+        return f"{takes} with these savings: {'; '.join(used)}."
+
+    def table(self) -> str:
+        """Table of the parts and the number of trainable parameters, followed by the summary."""
+        lines = [f"{'trainable parameters':44}{self.parts['gradients'] // 4:11,}"]
+        lines += [f"{name:44}{size / GB:8.2f} GB" for name, size in self.parts.items() if size]
+        return "\n".join([*lines, f"{'total':44}{self.total / GB:8.2f} GB", self.sentence])
 
 
 def full_settings(run_config: FinetuneConfig, config: GeneratorConfig, device: torch.device) -> Settings:
     """Return the full model's recipe with the user's options."""
-    start = adapter(run_config.start) if run_config.start else None
-    return resolve_settings(full_recipe(run_config.iterations, device=device.type), run_config, config, start)
+    return resolve_settings(full_recipe(run_config.iterations, device=device.type), run_config, config)
 
 
 def full_plan(
@@ -52,10 +143,134 @@ def full_plan(
         raise UserError(
             "The amount of free memory is unknown on this system: give it in GB, such as --memory 16."
         )
-    return plan(
-        model_sizes, settings, min(limits), frozen=frozen_dtype(device), cuda=device.type == "cuda",
-        serving=False, separate_memory=device.type != "cpu", picture=full.SIZE,
-    )  # fmt: skip
+    return plan(model_sizes, settings, min(limits), device, frozen_dtype(device))
+
+
+def plan(
+    model_sizes: ModelSizes, settings: Settings, available: int, device: torch.device, frozen: torch.dtype
+) -> Plan:
+    """Plan a run with as few savings as possible.
+
+    Args:
+        model_sizes: sizes of the model.
+        settings: settings of the run.
+        available: available bytes.
+        device: device of the training: CUDA needs memory for its context, and offloading to the CPU saves
+            nothing on the CPU.
+        frozen: dtype of frozen weights.
+
+    Raises:
+        UserError: if the run does not fit; the message says how much it needs and what would fit.
+    """
+
+    def parts(savings: MemorySavings, settings: Settings = settings) -> dict[str, int]:
+        return memory_parts(model_sizes, settings, savings, device, frozen)
+
+    def fits(savings: MemorySavings, settings: Settings = settings) -> bool:
+        return sum(parts(savings, settings).values()) <= available
+
+    ladder = _steps(settings, device)
+    for savings in ladder:
+        if fits(savings):
+            # A costly saving may have made a cheap one unnecessary.
+            for name in [field.name for field in fields(savings)]:
+                less = replace(savings, **{name: False})
+                savings = less if fits(less) else savings
+            return Plan(parts(savings), savings, available, frozen)
+    lighter = {
+        "with a batch of 1": replace(settings, batch=1),
+        "with adapters instead of full tuning": replace(settings, tuning="peta"),
+        **{f"without {name}": _without(settings, name) for name in settings.teachers},
+        "with a batch of 1 and adapters": replace(settings, batch=1, tuning="peta"),
+    }
+    least = sum(parts(ladder[-1]).values())
+    advice = next(
+        (
+            f"it would fit {change}"
+            for change, other in lighter.items()
+            if other.teachers and other != settings and fits(ladder[-1], other)
+        ),
+        f"use a device with {least / GB + 0.05:.1f} GB",
+    )
+    raise UserError(
+        f"This run needs {least / GB:.1f} GB with all savings, and the device has {available / GB:.1f} GB:"
+        f" {advice}."
+    )
+
+
+def memory_parts(
+    model_sizes: ModelSizes, settings: Settings, savings: MemorySavings, device: torch.device,
+    frozen: torch.dtype,
+) -> dict[str, int]:  # fmt: skip
+    """Return the bytes by part at the peak: teacher evaluation or backward pass, whichever is larger."""
+    student = memory.student(
+        model_sizes, settings.fitted(model_sizes.config), settings.tuning, frozen, savings.checkpointing
+    )
+    rendered = memory.rendering(model_sizes, settings)
+    # Without full tuning, the student's own base is used with the adapters disabled.
+    needs_base = settings.tuning == "full" and "sd" in settings.teachers
+    teachers = {}
+    for name, teacher_settings in settings.teachers.items():
+        strides = {"volume": settings.stride, "surface": settings.surface_stride}
+        side = settings.size // min(strides[shown] for shown in teacher_settings.renderings)
+        teachers[name] = memory.teacher(name, model_sizes, frozen, side, savings.views)
+    # Teachers run one after another, before the backward pass.
+    working = max((t.working for t in teachers.values()), default=0) * settings.batch
+    held = (student.held + rendered.held) * settings.batch
+    backward = settings.batch * max(
+        student.held + rendered.backward, max(student.backward, student.held + rendered.held)
+    )
+    teacher_weights = {name: t.weights for name, t in teachers.items()}
+    if savings.offload_teachers:
+        working += max(teacher_weights.values(), default=0)  # one teacher at a time is on the device
+        teacher_weights = {}
+    evaluation = held + working
+    parts = {
+        "U-Net, frozen": student.unet,
+        "VAE, frozen": student.vae,
+        "separate base, as a teacher": memory.separate_base(model_sizes, frozen) if needs_base else 0,
+        "adapters and heads": student.learning,
+        "gradients": student.learning,
+        "optimizer state": _optimizer_state(settings, student.shapes),
+        "moving average": student.learning,
+        "weights with merged adapters": student.folded,
+        **{f"{name}: weights": size for name, size in teacher_weights.items()},
+        "text encoders": 0 if savings.texts else student.text + sum(t.text for t in teachers.values()),
+        "student activations": student.held * settings.batch,
+        "renderings": rendered.held * settings.batch,
+        "teacher activations": working if evaluation >= backward else 0,
+        "backward pass": backward - held if backward > evaluation else 0,
+    }
+    if device.type == "cuda":
+        parts["CUDA context and fragmentation"] = CONTEXT + int(GAPS * max(evaluation, backward))
+    return parts
+
+
+def _optimizer_state(settings: Settings, shapes: tuple[tuple[int, ...], ...]) -> int:
+    """Return the bytes of the optimizer state for float32 parameters of these shapes."""
+    total = 0
+    for shape in shapes:
+        size = math.prod(shape)
+        # Adan: three moments and the previous gradient.
+        total += 4 * size if settings.optimizer == "adan" else 2 * size
+        if settings.optimizer == "soap":
+            # A covariance and its eigenvectors per dimension.
+            total += sum(2 * side**2 for side in shape if side <= _LARGEST)
+    return 4 * total
+
+
+def _steps(settings: Settings, device: torch.device) -> tuple[MemorySavings, ...]:
+    """Return the applicable savings; teachers that share weights with critics cannot be offloaded."""
+    if device.type == "cpu":
+        return tuple(dict.fromkeys(replace(step, texts=False, offload_teachers=False) for step in LADDER))
+    if any(teacher_settings.kind == "vsd" for teacher_settings in settings.teachers.values()):
+        return LADDER[:-1]
+    return LADDER
+
+
+def _without(settings: Settings, name: str) -> Settings:
+    teachers = {other: kept for other, kept in settings.teachers.items() if other != name}
+    return replace(settings, teachers=teachers)
 
 
 def frozen_dtype(device: torch.device) -> torch.dtype:
@@ -70,3 +285,61 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
     the backward pass, which the plan does not count.
     """
     return compute_dtype(device) if device.type == "cpu" else None
+
+
+class Forecast:
+    """Cache of full-model memory estimates, computed in a background thread, about 30 seconds each.
+
+    Example:
+        forecast = Forecast(model_files, device)
+        forecast.of(config)  # COUNTING at first, the estimate once it is computed
+
+    Args:
+        model_files: files of the model.
+        device: device of the training.
+    """
+
+    def __init__(self, model_files: ModelFiles, device: torch.device) -> None:
+        self._model_files, self._device = model_files, device
+        self._known: LRUCache[Estimate] = LRUCache(REMEMBERED)
+        self._wanted: dict[FinetuneConfig, None] = {}
+        self._counting = False
+        self._lock = threading.Lock()
+
+    def of(self, config: FinetuneConfig) -> Estimate:
+        """Return the estimate of a run, or COUNTING if it is still to be computed; does not block."""
+        # Normalize the fields that do not change the memory, so that cache keys match.
+        key = replace(config, name="x", prompts=("a",), held_out=(), iterations=1, preview_every=0, seed=0)
+        with self._lock:
+            known = self._known.get(key)
+            if known is not None:
+                return known
+            self._wanted.setdefault(key)
+            if not self._counting:
+                self._counting = True
+                threading.Thread(target=self._count, daemon=True, name="forecast").start()
+        return COUNTING
+
+    def _count(self) -> None:
+        while True:
+            with self._lock:
+                if not self._wanted:
+                    self._counting = False
+                    return
+                # The latest request is the one on screen.
+                config, _ = self._wanted.popitem()
+            estimate = UNKNOWN
+            try:
+                estimate = self._estimate(config)
+            finally:
+                self._known.put(config, estimate)
+
+    def _estimate(self, config: FinetuneConfig) -> Estimate:
+        try:
+            config.check_values()
+            plan = full_plan(
+                config, self._model_files, GeneratorConfig.load(self._model_files.folder), self._device
+            )
+        except UserError as error:
+            return Estimate(None, None, str(error), "does not fit")
+        return Estimate(None, plan.total, plan.sentence)

@@ -31,7 +31,7 @@ from triplaneturbo.finetune.duration import SHOWN
 from triplaneturbo.models.adapters import ADAPTERS, adapters
 from triplaneturbo.models.adapters import FILE as ADAPTER_FILE
 from triplaneturbo.models.catalog import RUNS
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 __all__ = ["PRESETS", "RUNS", "FinetuneConfig", "Report", "Run", "runs"]
 
@@ -145,7 +145,7 @@ class Run:
         log = self.log()
         if log and log[-1]["iteration"] > iteration:
             lines = [json.dumps(entry) + "\n" for entry in log if entry["iteration"] <= iteration]
-            write_whole(self.folder / "log.jsonl", "".join(lines).encode())
+            write_atomically(self.folder / "log.jsonl", "".join(lines).encode())
         for path in self.previews():
             if path > self.preview_at(iteration):
                 path.unlink(missing_ok=True)
@@ -221,8 +221,8 @@ class Run:
             )
         for file in (FILE, SHEET, SCORES):
             if (self.folder / file).is_file():
-                write_whole(target / file, (self.folder / file).read_bytes())
-        return write_whole(target / ADAPTER_FILE, (self.folder / LEARNED).read_bytes())
+                write_atomically(target / file, (self.folder / file).read_bytes())
+        return write_atomically(target / ADAPTER_FILE, (self.folder / LEARNED).read_bytes())
 
     def _is_own(self, target: Path) -> bool:
         """Return whether the adapter in a folder was saved by this run."""
@@ -257,7 +257,7 @@ class Run:
             "left": round(report.left, 1),
             "doing": report.doing,
         }
-        write_whole(self.folder / "run.json", (json.dumps(status) + "\n").encode())
+        write_atomically(self.folder / "run.json", (json.dumps(status) + "\n").encode())
 
     def _lock(self) -> FileLock:
         return FileLock(self.folder / "lock", blocking=False)

@@ -20,7 +20,7 @@ from triplaneturbo.finetune.run import LEARNED, SCORES, Report, Run
 from triplaneturbo.finetune.setup import TrainingSetup
 from triplaneturbo.models.adapter import save_adapter
 from triplaneturbo.models.catalog import ModelFiles
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 from triplaneturbo.utils.distributed import DistributedContext
 
 _SAVE_EVERY = 50  # iterations
@@ -174,7 +174,7 @@ def _preview(run: Run, training_setup: TrainingSetup, trainer: Trainer) -> Gener
         yield Report(done, total, doing=f"rendering {prompt}")
         with trainer.averaged():
             tiles.append(preview_tile(training_setup, prompt))
-    path = write_whole(run.preview_at(done), encode_grid(tiles, _COLUMNS))
+    path = write_atomically(run.preview_at(done), encode_grid(tiles, _COLUMNS))
     yield Report(done, total, preview=path)
 
 

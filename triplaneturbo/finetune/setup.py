@@ -20,12 +20,13 @@ from triplaneturbo.distill.prd import Draw, Student
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.distill.student import load_student
 from triplaneturbo.errors import UserError
-from triplaneturbo.finetune.config import TEACHERS, FinetuneConfig
+from triplaneturbo.finetune.config import NEW_ADAPTER, FinetuneConfig
 from triplaneturbo.models.adapter import ADAPTER_NAME
-from triplaneturbo.models.adapters import adapter
 from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.teachers.base import Teacher
+from triplaneturbo.teachers.registry import OPEN, TEACHERS, TOYWORLD, teachers_of
+from triplaneturbo.teachers.settings import TeacherSettings
 from triplaneturbo.utils.devices import bfloat16_unit
 from triplaneturbo.utils.distributed import DistributedContext
 
@@ -71,28 +72,35 @@ def check_fit(run_config: FinetuneConfig, world: bool, model: str) -> None:
         raise UserError(
             f"The toy-world model {model} cannot be trained on a corpus: give its prompts as a list."
         )
-    unknown = [name for name in run_config.teachers if name not in TEACHERS[world]]
+    known = teachers_of(TOYWORLD if world else OPEN)
+    unknown = [name for name in run_config.teachers if name not in known]
     if unknown:
-        raise UserError(f"{model} has no teacher {unknown[0]}: choose from {', '.join(TEACHERS[world])}.")
+        raise UserError(f"{model} has no teacher {unknown[0]}: choose from {', '.join(known)}.")
+    score, chosen = run_config.score, run_config.teachers or known
+    unable = [name for name in chosen if score and score not in TEACHERS[name].kinds]
+    if unable:
+        able = [name for name in known if score in TEACHERS[name].kinds]
+        raise UserError(f"The teacher {unable[0]} cannot give {score} scores: choose from {', '.join(able)}.")
 
 
 def make_student(
     run_config: FinetuneConfig, model_files: ModelFiles, config: GeneratorConfig, context: DistributedContext,
-    frozen: torch.dtype, *, checkpointing: bool = False, text_on_cpu: bool = False,
+    settings: Settings, frozen: torch.dtype, *, checkpointing: bool = False, text_on_cpu: bool = False,
 ) -> Student:  # fmt: skip
     """Load the student at the start of a run.
 
     Args:
+        settings: the resolved settings of the run.
         frozen: dtype of frozen weights.
         checkpointing, text_on_cpu: see `load_student`.
     """
-    start = adapter(run_config.start) if run_config.start else None
-    adapted_config = resolve_settings(Settings(), run_config, config, start).fitted(config)
     with torch.random.fork_rng(devices=[]):  # new adapters are initialized from torch's global generator
         torch.manual_seed(run_config.seed)
         student = load_student(
             model_files.folder, model_files.base, context.device, frozen=frozen, tuning=run_config.tuning,  # type: ignore[arg-type]
-            adapter=start, checkpointing=checkpointing, text_on_cpu=text_on_cpu, config=adapted_config,
+            adapter=run_config.starting_adapter(), checkpointing=checkpointing, text_on_cpu=text_on_cpu,
+            config=settings.fitted(config), train_offsets=settings.train_offsets,
+            new=run_config.start == NEW_ADAPTER,
         )  # fmt: skip
     if not run_config.embeddings:
         return student
@@ -102,19 +110,20 @@ def make_student(
     )
 
 
-def resolve_settings(
-    settings: Settings, run_config: FinetuneConfig, config: GeneratorConfig, start: Path | None
-) -> Settings:
+def resolve_settings(settings: Settings, run_config: FinetuneConfig, config: GeneratorConfig) -> Settings:
     """Return a recipe with the user's options.
 
     If a new adapter replaces the model's own (see `load_student`), the schedules start at 0 regardless of
     `run_config.begun`.
 
-    Args:
-        start: file of the adapter to start from; None for the model's own.
+    Raises:
+        UserError: if the adapter to start from is not found.
     """
+    start = run_config.starting_adapter()
+    domain = teachers_of(TOYWORLD if config.world else OPEN)
     tuned = replace(settings, tuning=run_config.tuning, rank=run_config.rank or None)  # type: ignore[arg-type]
-    is_new = start is None and (run_config.tuning == "full" or tuned.fitted(config) != config)
+    replaces = run_config.tuning == "full" or tuned.fitted(config) != config
+    is_new = run_config.start == NEW_ADAPTER or (start is None and replaces)
     return replace(
         tuned,
         iterations=run_config.iterations,
@@ -124,21 +133,37 @@ def resolve_settings(
         rate=run_config.rate,
         optimizer=run_config.optimizer,  # type: ignore[arg-type]
         teachers={
-            name: teacher_settings
-            for name, teacher_settings in settings.teachers.items()
+            name: _with_score(settings.teachers.get(name) or TEACHERS[name].loader().settings, run_config)
+            for name in (*settings.teachers, *(name for name in domain if name not in settings.teachers))
             if name in run_config.teachers or not run_config.teachers
         },
         renderings=run_config.renderings,
         start=str(start or ""),
+        critic_rank=run_config.critic_rank,
+        critic_rate=run_config.critic_rate,
         begun=0.0 if is_new else run_config.begun,
         seed=run_config.seed,
     )
 
 
+def _with_score(settings: TeacherSettings, run_config: FinetuneConfig) -> TeacherSettings:
+    """Return a teacher's settings with the kind of score that the run asks for, if any."""
+    if not run_config.score:
+        return settings
+    return replace(
+        settings,
+        kind=run_config.score,  # type: ignore[arg-type]
+        weighting=run_config.weighting,  # type: ignore[arg-type]
+        stride=run_config.ism_stride,
+        interval=run_config.ism_interval,
+    )
+
+
 def resume_fingerprint(run_config: FinetuneConfig, model_files: ModelFiles) -> dict[str, Any]:
     """Return values that must match on resume: hashes of the prompts and of the initial adapter."""
-    start = adapter(run_config.start) if run_config.start else model_files.folder / ADAPTER_NAME
-    digest = hashlib.sha256(start.read_bytes()).hexdigest()[:16] if start.is_file() else ""
+    start = run_config.starting_adapter() or model_files.folder / ADAPTER_NAME
+    is_used = run_config.start != NEW_ADAPTER and start.is_file()
+    digest = hashlib.sha256(start.read_bytes()).hexdigest()[:16] if is_used else ""
     texts = "\n".join((*run_config.prompts, "", run_config.corpus))
     return {"prompts": hashlib.sha256(texts.encode()).hexdigest()[:16], "began with": digest}
 

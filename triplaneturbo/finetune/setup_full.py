@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from triplaneturbo.distill.corpora.corpus import make_corpus
 from triplaneturbo.distill.corpora.shuffle import sample_indices
-from triplaneturbo.distill.memory.plan import Plan
 from triplaneturbo.distill.prd import Draw, Place, Student
 from triplaneturbo.finetune.config import FinetuneConfig
-from triplaneturbo.finetune.memory_plan import autocast_dtype, full_plan, full_settings
+from triplaneturbo.finetune.memory_plan import Plan, autocast_dtype, full_plan, full_settings
 from triplaneturbo.finetune.setup import (
     CORPUS,
     TrainingSetup,
@@ -21,12 +21,13 @@ from triplaneturbo.finetune.setup import (
     make_student,
     resume_fingerprint,
 )
-from triplaneturbo.models.catalog import ModelFiles, TeacherFiles, get_teachers
+from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.teachers.base import SceneBatch, Teacher
-from triplaneturbo.teachers.full import load_full_teachers
-from triplaneturbo.teachers.stable_diffusion import Base, plain_base
+from triplaneturbo.teachers.load import load_teachers, teacher_files
+from triplaneturbo.teachers.loader import Base, TeacherContext
+from triplaneturbo.teachers.stable_diffusion import plain_base
 from triplaneturbo.utils.distributed import DistributedContext
 
 VIEWS = 4
@@ -54,7 +55,7 @@ def setup_full(
         context.wait()
     prompts = learned_prompts(run_config, folder)
     yield "locating the teachers"
-    files = get_teachers(settings.teachers)
+    files = teacher_files(settings.teachers)
     yield "loading the model and its teachers"
     student, teachers = load_parts(run_config, model_files, config, context, plan, files)
     return TrainingSetup(
@@ -69,7 +70,7 @@ def load_parts(
     config: GeneratorConfig,
     context: DistributedContext,
     plan: Plan,
-    files: TeacherFiles,
+    files: Mapping[str, Any],
 ) -> tuple[Student, list[Teacher]]:
     """Load the student and its teachers with the savings of a memory plan.
 
@@ -82,20 +83,20 @@ def load_parts(
         model_files,
         config,
         context,
+        settings,
         plan.frozen,
         checkpointing=savings.checkpointing,
         text_on_cpu=savings.texts,
     )
-    sd = "sd" in settings.teachers
     base: Base = student.folded.base
-    if sd and run_config.tuning == "full":  # the student's base is trained, so the teacher needs its own
+    # If the student's base is trained, the teacher needs its own.
+    if "sd" in settings.teachers and run_config.tuning == "full":
         base = plain_base(model_files.base or model_files.folder, context.device, plan.frozen)
-    teachers = load_full_teachers(
-        student.generator, base, student.embed, files.mvdream, files.richdreamer, files.text,
-        sd=sd, text_on_cpu=savings.texts,
-        view_by_view=savings.views, offload=savings.offload_teachers, autocast=autocast_dtype(context.device),
+    teacher_context = TeacherContext(
+        student.generator, base, student.embed, student.generator.device, savings.offload_teachers,
+        text_on_cpu=savings.texts, view_by_view=savings.views, autocast=autocast_dtype(context.device),
     )  # fmt: skip
-    return student, teachers
+    return student, load_teachers(files, teacher_context)
 
 
 def draw_views(prompts: Sequence[str], seed: int, device: torch.device) -> Draw:

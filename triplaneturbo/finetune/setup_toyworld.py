@@ -22,7 +22,6 @@ from triplaneturbo.finetune.setup import (
     resolve_settings,
     resume_fingerprint,
 )
-from triplaneturbo.models.adapters import adapter
 from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.teachers.base import SceneBatch
@@ -56,12 +55,11 @@ def setup_toyworld(
             yield f"rendering {what}"
     context.wait()
     yield "loading the model"
-    student = make_student(run_config, model_files, config, context, torch.float32)
+    settings = resolve_settings(SMALL, run_config, config)
+    student = make_student(run_config, model_files, config, context, settings, torch.float32)
     pool = SubsetCache(folder / "pool", specs)
     full = run_config.tuning == "full"  # the student's base is trained, so the teacher needs its own
     teachers = make_teachers(student, pool, (model_files.base or model_files.folder) if full else None)
-    start = adapter(run_config.start) if run_config.start else None
-    settings = resolve_settings(SMALL, run_config, config, start)
     return TrainingSetup(
         student, config, [teacher for teacher in teachers if teacher.name in settings.teachers],
         draw_prompts(pool, run_config.prompts, run_config.seed, context.device), settings,

@@ -12,7 +12,8 @@ from torch import Tensor
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.preview import thumbnail
 from triplaneturbo.mesh.texture import bake
-from triplaneturbo.mesh.uv.unwrap import METHODS, unwrap
+from triplaneturbo.mesh.uv.registry import available
+from triplaneturbo.mesh.uv.unwrap import unwrap
 
 
 class _Ball:
@@ -38,7 +39,7 @@ def warmup() -> None:
     """Run small meshes (an octahedron and a spiral) through every compiled kernel."""
     vertices = torch.cat((torch.eye(3), -torch.eye(3)))
     faces = [[0, 1, 2], [1, 3, 2], [3, 4, 2], [4, 0, 2], [1, 0, 5], [3, 1, 5], [4, 3, 5], [0, 4, 5]]
-    for method in METHODS:
+    for method in available():
         mesh = unwrap(Mesh(vertices, torch.tensor(faces)), method, 512)
     unwrap(spiral_ramp(), "fast", 512)
     thumbnail(bake(mesh, _Ball(), 512), size=32)

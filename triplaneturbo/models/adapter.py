@@ -22,7 +22,7 @@ from triplaneturbo.models.released_checkpoint import (
     to_released,
 )
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 ADAPTER_NAME = "adapter.safetensors"
 
@@ -105,7 +105,7 @@ def save_adapter(generator: TriplaneGenerator, path: Path, include_base: bool = 
         tensors |= add_base_prefix(base_parameters(generator))
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     if path.suffix == ".safetensors":
-        write_whole(path, save(tensors, metadata={"format": "pt"}))
+        write_atomically(path, save(tensors, metadata={"format": "pt"}))
         return
     if generator.config.plane_embedding:
         raise UserError(
@@ -121,7 +121,7 @@ def save_adapter(generator: TriplaneGenerator, path: Path, include_base: bool = 
     }
     buffer = BytesIO()
     torch.save(content, buffer)
-    write_whole(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue())
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -7,7 +7,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -74,21 +75,6 @@ class ModelFiles:
             return max(json.loads(text)["block_out_channels"]) < 320
         except (OSError, ValueError, KeyError, TypeError):
             return False  # loading the model reports the error
-
-
-@dataclass(frozen=True)
-class TeacherFiles:
-    """The files of the full model's teachers; None for a teacher that was not requested.
-
-    Attributes:
-        mvdream: MVDream checkpoint.
-        richdreamer: checkpoint of RichDreamer's normal-depth model.
-        text: folder with RichDreamer's text encoder.
-    """
-
-    mvdream: Path | None
-    richdreamer: Path | None
-    text: Path | None
 
 
 def base_or_default(asked: str | None) -> str:
@@ -204,20 +190,30 @@ def get_full(base: str = "") -> ModelFiles:
     return replace(found, why="downloaded from the hub")
 
 
-def get_teachers(names: Collection[str] = ("mvdream", "richdreamer")) -> TeacherFiles:
-    """Return the files of the full model's teachers; missing ones are downloaded with progress bars.
-
-    Args:
-        names: names of the teachers; "sd" has no files of its own.
+def get_mvdream() -> Path:
+    """Return MVDream's checkpoint, downloading it if it is missing.
 
     Raises:
-        UserError: files are missing and cannot be downloaded.
+        UserError: it cannot be downloaded.
     """
+    with _explained_download():
+        return fetch(MVDREAM) / MVDREAM.files[0][0]
+
+
+def get_richdreamer() -> tuple[Path, Path]:
+    """Return the checkpoint of RichDreamer's normal-depth model and the folder of its text encoder.
+
+    Raises:
+        UserError: they cannot be downloaded.
+    """
+    with _explained_download():
+        return fetch_url(RICHDREAMER), fetch(TEXT_1_5)
+
+
+@contextmanager
+def _explained_download() -> Iterator[None]:
     try:
-        mvdream = fetch(MVDREAM) / MVDREAM.files[0][0] if "mvdream" in names else None
-        if "richdreamer" not in names:
-            return TeacherFiles(mvdream, None, None)
-        return TeacherFiles(mvdream, fetch_url(RICHDREAMER), fetch(TEXT_1_5))
+        yield
     except CacheError:
         raise
     except UserError as error:

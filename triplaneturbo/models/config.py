@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 CONFIG_NAME = "triplaneturbo.json"
 
@@ -60,7 +60,7 @@ class GeneratorConfig:
 
     def save(self, folder: Path) -> None:
         """Write `triplaneturbo.json` into `folder`."""
-        write_whole(folder / CONFIG_NAME, (json.dumps(asdict(self), indent=2) + "\n").encode())
+        write_atomically(folder / CONFIG_NAME, (json.dumps(asdict(self), indent=2) + "\n").encode())
 
     @classmethod
     def load(cls, folder: Path) -> GeneratorConfig:

@@ -76,6 +76,10 @@ class FieldDecoder(nn.Module):
         size = _training_chunk(points.device)
         return chunked(decode, size, [texture], list(self.color.parameters())).view(points.shape)
 
+    def displacement(self, planes: Tensor, points: Tensor) -> Tensor:
+        """Query only the grid offset, in cells, at points [B, N, 3]: [B, N, 3], as in `forward`."""
+        return run_mlp(self.offset, self._sample(planes[:, :3], points).sum(1).transpose(1, 2))
+
     def sdf_lattice(self, planes: Tensor, axis: Tensor) -> Tensor:
         """Evaluate the SDF on a regular grid; differentiable in planes and weights.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import SEED_LIMIT, Request, path_text
 from triplaneturbo.serving.jobs import MeshReady, Stopped, Waiting, Working, progress, save, watched
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 if TYPE_CHECKING:
     from triplaneturbo.pipeline import Outcome
@@ -118,12 +118,12 @@ def follow_batch(
             for outcome in new:
                 if isinstance(outcome, UserError):
                     made.append(Stopped(str(outcome)))
-                    pictures.append(write_whole(session.folder / "no-surface.svg", NO_SURFACE))
+                    pictures.append(write_atomically(session.folder / "no-surface.svg", NO_SURFACE))
                     continue
                 (ready,) = save(engine, session, outcome, ("glb",))
                 made.append(ready)
                 picture = ready.files["glb"].with_suffix(".webp")
-                pictures.append(write_whole(picture, engine.turntable(outcome.mesh)))
+                pictures.append(write_atomically(picture, engine.turntable(outcome.mesh)))
             return BatchProgress(list(made), list(pictures), len(requests)) if new else None
 
         for event in progress(job, session):

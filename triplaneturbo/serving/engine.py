@@ -23,7 +23,7 @@ import torch
 from triplaneturbo import __version__
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.duration import Estimate, estimate
-from triplaneturbo.finetune.forecast import Forecast
+from triplaneturbo.finetune.memory_plan import Forecast
 from triplaneturbo.finetune.run import RUNS, FinetuneConfig
 from triplaneturbo.mesh.check import Check, check
 from triplaneturbo.mesh.debug_views import VIEWS

@@ -22,7 +22,7 @@ def describe(result: Result, engine: Engine) -> dict[str, Any]:
         "faces": len(result.mesh.faces),
         "surface_faces": result.surface_faces,
         "dropped_pieces": result.dropped.components,
-        "memory_was_short": result.frugal,
+        "memory_was_short": result.low_memory,
         "seconds": {stage: round(seconds, 4) for stage, seconds in result.seconds.items()},
         "settings": settings,
         "model": engine.name,

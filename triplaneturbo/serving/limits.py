@@ -1,9 +1,9 @@
 """Request limits of a server: sizes, rates and concurrency. Imports nothing heavy.
 
     limits = Limits.for_host("0.0.0.0", per_minute=20)
-    guard = Guard(limits)
-    guard.admit(request, session="of the page", address="203.0.113.7")
-    with guard.alone("of the page"):
+    limiter = RequestLimiter(limits)
+    limiter.admit(request, session="of the page", address="203.0.113.7")
+    with limiter.alone("of the page"):
         ...
 
 The length of prompts is checked by Request, the length of the queue by JobQueue.
@@ -205,7 +205,7 @@ class RateLimit:
             self._times = {k: t for k, t in self._times.items() if t and now - t[-1] < MINUTE}
 
 
-class Guard:
+class RequestLimiter:
     """Enforce the limits for every visitor. All methods are thread-safe.
 
     Args:

@@ -135,12 +135,12 @@ def write(
     Raises:
         UserError: a file cannot be written.
     """
-    from triplaneturbo.utils.atomic_files import write_whole
+    from triplaneturbo.utils.atomic_files import write_atomically
 
     files = []
     for name, path in paths.items():
         data = engine.encode(mesh, name, path.stem, placement)
-        write_whole(os.path.realpath(path) if path.is_symlink() else path, data)
+        write_atomically(os.path.realpath(path) if path.is_symlink() else path, data)
         digest = hashlib.sha256(data).hexdigest()
         unit = unit_of(name, placement)
         files.append({"path": str(path), "unit": unit, "bytes": len(data), "sha256": digest})

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving.folder_sizes import FolderSizes
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 if TYPE_CHECKING:
     from triplaneturbo.request import Request
@@ -182,7 +182,7 @@ class Session:
 
     def sketch(self, data: bytes) -> Path:
         """Write the GLB of a sketch and return its path; the oldest sketches are deleted."""
-        path = write_whole(self.folder / f"sketch-{secrets.token_hex(8)}.glb", data)
+        path = write_atomically(self.folder / f"sketch-{secrets.token_hex(8)}.glb", data)
         with self._lock:
             self._sketches.append(path)
             while len(self._sketches) > KEPT_SKETCHES:

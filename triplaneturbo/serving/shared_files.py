@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from triplaneturbo.utils.atomic_files import link_whole
+from triplaneturbo.utils.atomic_files import link_atomically
 
 if TYPE_CHECKING:
     from triplaneturbo.serving.sessions import Session
@@ -39,7 +39,7 @@ class SharedFiles:
                 if key not in links or not links[key].is_file():
                     target = session.folder / (name or f"run-{secrets.token_hex(8)}{source.suffix}")
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    links[key] = link_whole(source, target)
+                    links[key] = link_atomically(source, target)
                 return links[key]
         except OSError:
             return None

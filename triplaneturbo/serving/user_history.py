@@ -42,7 +42,7 @@ from triplaneturbo.serving.result_store import (
     as_user_error,
     read,
 )
-from triplaneturbo.utils.atomic_files import link_whole, rename_over, write_whole
+from triplaneturbo.utils.atomic_files import link_atomically, rename_over, write_atomically
 
 KEPT = 200
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{32,128}")
@@ -142,8 +142,8 @@ class UserHistory:
                 with as_user_error(folder):
                     folder.mkdir(parents=True)
                 if picture is not None and thumbnail is not None:
-                    write_whole(folder / picture, thumbnail)
-                write_whole(folder / RESULT, data)  # last, as it makes the result valid
+                    write_atomically(folder / picture, thumbnail)
+                write_atomically(folder / RESULT, data)  # last, as it makes the result valid
             except BaseException:
                 store.remove(folder)
                 raise
@@ -171,13 +171,13 @@ class UserHistory:
             target = entry.folder / f"{entry.name}{FORMATS[format]}"
             self._store.free_space(size, own=entry.folder)
             if isinstance(source, bytes):
-                write_whole(target, source)
+                write_atomically(target, source)
             else:
                 with as_user_error(target.parent):
-                    link_whole(source, target)
+                    link_atomically(source, target)
             if facts is not None:
                 result = read(entry.folder) or {}
-                write_whole(entry.folder / RESULT, _json({**result, "facts": {**entry.facts, **facts}}))
+                write_atomically(entry.folder / RESULT, _json({**result, "facts": {**entry.facts, **facts}}))
             return self.get(id)
 
     def entries(self) -> list[HistoryEntry]:

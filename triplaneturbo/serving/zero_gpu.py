@@ -14,12 +14,14 @@ from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from triplaneturbo.mesh.uv.registry import UNWRAPPERS
+
 if TYPE_CHECKING:
     from triplaneturbo.request import Request
 
 # Seconds of GPU time. A call that requests more than is left of the visitor's quota is refused, so request
 # little: a mesh takes one or two seconds, plus the fork and the copy of the weights to the GPU.
-CALL, MESH, XATLAS, MOST = 6, 4, 20, 120
+CALL, MESH, MOST = 6, 4, 120
 
 Stream = Callable[..., Generator[Any, None, None]]
 
@@ -54,11 +56,16 @@ def seconds_for(requests: Sequence[Request], *_: object) -> int:
     """Return the GPU seconds to request for these meshes; called with the arguments of the stream."""
     meshes = sum(
         MESH
-        + (XATLAS if request.unwrap == "xatlas" else 0)  # runs on the CPU while the GPU is allocated
+        + _unwrap_seconds(request.unwrap)  # runs on the CPU while the GPU is allocated
         + (request.texture_size // 2048) ** 2
         for request in requests
     )
     return min(CALL + meshes, MOST)
+
+
+def _unwrap_seconds(unwrap: str) -> int:
+    method = UNWRAPPERS.get(unwrap)
+    return method.seconds if method else 0
 
 
 def on_gpu(function: Stream) -> Stream:

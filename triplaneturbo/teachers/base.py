@@ -84,6 +84,10 @@ class Teacher(Protocol):
         """Return the conditioning (captions, cameras, background) that `predict` takes."""
         ...
 
+    def unconditional(self, condition: Any) -> Any:
+        """Return a conditioning whose conditional prediction is the unconditional one of `condition`."""
+        ...
+
     def predict(
         self, noisy: Tensor, times: Tensor, condition: Any, guided: bool
     ) -> tuple[Tensor, Tensor | None]:

@@ -13,7 +13,7 @@ disparity) that of RichDreamer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,11 +21,8 @@ from torch import Tensor
 
 from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.geometry import normals_and_disparity
+from triplaneturbo.teachers.loader import Data, TeacherContext, TeacherLoader
 from triplaneturbo.utils.random_streams import RandomStreams
-
-# (captions, scenes, student's renderings, field names) -> reference renderings of the captions' instances at
-# the student's pixels: one `Renderings` [B, V, H, W, ...] per instance.
-Data = Callable[[Sequence[str], SceneBatch, Renderings, tuple[str, ...]], list[Renderings]]
 
 
 @dataclass(frozen=True)
@@ -81,6 +78,14 @@ class _ClosedForm:
         unused = torch.Generator()
         return torch.stack([self.encode(one, scenes, unused).flatten(1) for one in instances], 1)
 
+    def unconditional(self, condition: ReferenceImages) -> ReferenceImages:
+        """See `Teacher.unconditional`.
+
+        Raises:
+            ValueError: if the teacher has no world captions.
+        """
+        return ReferenceImages(_world(condition), condition.world)
+
     def predict(
         self, noisy: Tensor, times: Tensor, condition: ReferenceImages, guided: bool
     ) -> tuple[Tensor, Tensor | None]:
@@ -94,10 +99,14 @@ class _ClosedForm:
         with_caption = (noisy - alpha * mean) / sigma
         if not guided:
             return with_caption, None
-        if condition.world is None:
-            raise ValueError("guidance needs the captions of the world: pass `world`")
-        mean = posterior_mean(noisy, alpha, sigma, condition.world)
+        mean = posterior_mean(noisy, alpha, sigma, _world(condition))
         return with_caption, (noisy - alpha * mean) / sigma
+
+
+def _world(condition: ReferenceImages) -> Tensor:
+    if condition.world is None:
+        raise ValueError("guidance needs the captions of the world: pass `world`")
+    return condition.world
 
 
 class ClosedFormRGB(_ClosedForm):
@@ -142,3 +151,15 @@ def alpha_sigma(alphas: Tensor, times: Tensor, like: Tensor) -> tuple[Tensor, Te
     """Return alpha and sigma at timesteps [B], broadcastable to `like` [B, ...]."""
     alpha_bar = alphas.to(like)[times].view(-1, *[1] * (like.ndim - 1))
     return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+
+
+def _loader(kind: type[_ClosedForm]) -> TeacherLoader:
+    def load(context: TeacherContext, files: None) -> _ClosedForm:
+        if context.data is None:
+            raise ValueError("closed-form teachers need reference renderings")
+        return kind(context.generator.scheduler.alphas_cumprod, context.data)
+
+    return TeacherLoader(load)
+
+
+RGB, GEOMETRY = _loader(ClosedFormRGB), _loader(ClosedFormGeometry)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from triplaneturbo.render.cameras import Cameras
 from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
 from triplaneturbo.teachers.latents import autocast_context
+from triplaneturbo.teachers.loader import Embed
 from triplaneturbo.teachers.multi_view_attention import use_multi_view_attention
 from triplaneturbo.teachers.twin import twin
 from triplaneturbo.utils.random_streams import RandomStreams
@@ -24,8 +24,6 @@ NEGATIVE = (
     " cropped, lowres, low quality, artifacts, duplicate, morbid, mutilated, poorly drawn face, deformed,"
     " dehydrated, bad proportions"
 )
-
-Embed = Callable[[list[str]], Tensor]  # captions -> text embeddings [B, 77, D]
 
 
 @dataclass(frozen=True)
@@ -84,6 +82,10 @@ class MultiView:
             raise ValueError(f"{self.name} needs {VIEWS} views per scene, not {scenes.views}")
         cameras = self._cameras(scenes.cameras).unflatten(0, (-1, VIEWS))
         return Condition(self.embed(scenes.prompts), self.embed([self.negative]), cameras)
+
+    def unconditional(self, condition: Condition) -> Condition:
+        """See `Teacher.unconditional`: the negative prompt, from the same cameras."""
+        return replace(condition, text=condition.negative.expand_as(condition.text))
 
     def predict(
         self, noisy: Tensor, times: Tensor, condition: Condition, guided: bool

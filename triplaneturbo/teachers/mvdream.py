@@ -13,11 +13,14 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
+from triplaneturbo.models.catalog import get_mvdream
 from triplaneturbo.render.cameras import Cameras
 from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.latents import sample_latents
 from triplaneturbo.teachers.ldm import build_unet, build_vae, read_ldm
-from triplaneturbo.teachers.multi_view import NEGATIVE, Embed, MultiView, normalized_c2w
+from triplaneturbo.teachers.loader import Embed, MetaTeacher, TeacherContext, TeacherLoader, meta_embed
+from triplaneturbo.teachers.multi_view import NEGATIVE, MultiView, normalized_c2w
+from triplaneturbo.teachers.settings import TeacherSettings
 from triplaneturbo.utils.random_streams import RandomStreams
 
 SIZE = 256  # image size of its VAE encoder, in pixels
@@ -99,3 +102,19 @@ class MVDream(MultiView):
         images = F.interpolate(images, (self.size, self.size), mode="bilinear", align_corners=False)
         latents = sample_latents(self.vae, images * 2 - 1, rng, self.autocast, self.view_by_view)
         return latents.unflatten(0, (-1, scenes.views))
+
+
+def _load(context: TeacherContext, checkpoint: Path) -> MVDream:
+    teacher = MVDream.load(checkpoint, context.embed, released=context.released, autocast=context.autocast)
+    teacher.view_by_view = context.view_by_view
+    context.place(teacher.networks)
+    return teacher
+
+
+def _probe(unet: dict[str, Any], vae: dict[str, Any], dtype: torch.dtype) -> MetaTeacher:
+    networks = UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)
+    own, encoder = (nn.Module.to(network, dtype) for network in networks)
+    return MetaTeacher(MVDream(own, encoder, meta_embed(UNET["cross_attention_dim"], dtype)))
+
+
+LOADER = TeacherLoader(_load, get_mvdream, TeacherSettings(guidance=(20.0, 10.0), shift=0.0), _probe)

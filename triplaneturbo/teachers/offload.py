@@ -85,6 +85,10 @@ class SequentialOffload:
         """See `Teacher`; needs none of the networks."""
         return self.teacher.condition(renderings, scenes)
 
+    def unconditional(self, condition: Any) -> Any:
+        """See `Teacher`; needs none of the networks."""
+        return self.teacher.unconditional(condition)
+
     def predict(
         self, noisy: Tensor, times: Tensor, condition: Any, guided: bool
     ) -> tuple[Tensor, Tensor | None]:

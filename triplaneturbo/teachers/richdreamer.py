@@ -12,13 +12,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel
 
+from triplaneturbo.models.catalog import get_richdreamer
+from triplaneturbo.models.text_embedding_cache import TextEmbeddingCache
+from triplaneturbo.models.weights import load_text
 from triplaneturbo.render.cameras import Cameras
 from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.teachers.geometry import normals_and_disparity
 from triplaneturbo.teachers.ldm import build_unet, read_ldm
-from triplaneturbo.teachers.multi_view import NEGATIVE, Embed, MultiView, normalized_c2w
+from triplaneturbo.teachers.loader import Embed, MetaTeacher, TeacherContext, TeacherLoader, meta_embed
+from triplaneturbo.teachers.multi_view import NEGATIVE, MultiView, normalized_c2w
+from triplaneturbo.teachers.settings import TeacherSettings
 from triplaneturbo.utils.random_streams import RandomStreams
 
 SIZE = 32  # size of the diffused images, in pixels
@@ -34,6 +40,10 @@ UNET: dict[str, Any] = {
     "class_embed_type": "projection",
     "projection_class_embeddings_input_dim": 16,
 }
+
+
+# Its text encoder is that of Stable Diffusion 1.5.
+TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 
 
 class RichDreamer(MultiView):
@@ -81,3 +91,24 @@ class RichDreamer(MultiView):
         images = normals_and_disparity(renderings, scenes).movedim(-1, 2).flatten(0, 1)  # [B * V, 4, H, W]
         pooled = F.adaptive_avg_pool2d(images, self.size).unflatten(0, (-1, scenes.views))
         return pooled if self.released else pooled * 2 - 1
+
+
+def _load(context: TeacherContext, files: tuple[Path, Path]) -> RichDreamer:
+    checkpoint, text_folder = files
+    text = load_text(text_folder)
+    if not context.text_on_cpu:
+        is_cuda = context.device.type == "cuda"
+        text.model.to(context.device, context.generator.dtype if is_cuda else torch.float32)
+    embed = TextEmbeddingCache(text.embed, context.device)
+    teacher = RichDreamer.load(checkpoint, embed, released=context.released, autocast=context.autocast)
+    context.place(teacher.networks)
+    return teacher
+
+
+def _probe(unet: dict[str, Any], vae: dict[str, Any], dtype: torch.dtype) -> MetaTeacher:
+    own = nn.Module.to(UNet2DConditionModel(**UNET), dtype)
+    text = CLIPTextModel(CLIPTextConfig.from_dict(TEXT)).eval().requires_grad_(False).to(dtype)
+    return MetaTeacher(RichDreamer(own, meta_embed(UNET["cross_attention_dim"], dtype)), text=text)
+
+
+LOADER = TeacherLoader(_load, get_richdreamer, TeacherSettings(guidance=(20.0, 20.0), shift=0.1), _probe)

@@ -6,9 +6,10 @@ Only full fine-tuning, which trains the base itself, needs a separate U-Net; see
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from copy import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +19,19 @@ from torch import Tensor, nn
 from triplaneturbo.models.weights import load_base
 from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
 from triplaneturbo.teachers.latents import autocast_context, sample_latents
+from triplaneturbo.teachers.loader import (
+    Base,
+    MetaTeacher,
+    Shade,
+    TeacherContext,
+    TeacherLoader,
+    meta_embed,
+)
+from triplaneturbo.teachers.settings import TeacherSettings
 from triplaneturbo.teachers.twin import twin
 from triplaneturbo.utils.random_streams import RandomStreams, randint
 
-Base = Callable[[], AbstractContextManager[UNet2DConditionModel]]
-Shade = Callable[[Tensor, Tensor, Tensor], Tensor]  # colours, normals, directions to the camera -> colours
+SIZE = 512  # image size of Stable Diffusion 2.1-base, in pixels
 
 
 def plain_base(folder: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> Base:
@@ -105,6 +114,10 @@ class StableDiffusion:
         text = self.embed(scenes.prompts)
         return text, self.embed([""]).expand_as(text)
 
+    def unconditional(self, condition: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """See `Teacher.unconditional`: the empty prompt."""
+        return condition[1], condition[1]
+
     def predict(
         self, noisy: Tensor, times: Tensor, condition: tuple[Tensor, Tensor], guided: bool
     ) -> tuple[Tensor, Tensor | None]:
@@ -121,3 +134,24 @@ class StableDiffusion:
             output = alpha * output + (1 - alpha**2).sqrt() * rows
         parts = output[:, None].chunk(2) if guided else (output[:, None], None)
         return parts[0], parts[1]
+
+
+def _load(context: TeacherContext, files: None) -> StableDiffusion:
+    generator = context.generator
+    teacher = StableDiffusion(
+        context.base, generator.vae, generator.scheduler, context.embed, context.size or SIZE, context.shade,
+        context.autocast,
+    )  # fmt: skip
+    teacher.view_by_view = context.view_by_view
+    return teacher
+
+
+def _probe(unet: dict[str, Any], vae: dict[str, Any], dtype: torch.dtype) -> MetaTeacher:
+    networks = UNet2DConditionModel.from_config(unet), AutoencoderKL.from_config(vae)
+    base, encoder = (nn.Module.to(network, dtype) for network in networks)
+    embed = meta_embed(base.config["cross_attention_dim"], dtype)
+    teacher = StableDiffusion(lambda: nullcontext(base), encoder, DDIMScheduler(), embed, SIZE)
+    return MetaTeacher(teacher, shared=True)
+
+
+LOADER = TeacherLoader(_load, settings=TeacherSettings(guidance=(5.0, 5.0), shift=0.0), probe=_probe)

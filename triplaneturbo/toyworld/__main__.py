@@ -12,7 +12,7 @@ from pathlib import Path
 from triplaneturbo.__main__ import enter
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.catalog import SMALL
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 
 def _class_sheet(options: argparse.Namespace) -> None:
@@ -24,7 +24,7 @@ def _class_sheet(options: argparse.Namespace) -> None:
     if unknown:
         raise UserError(f"Unknown class {unknown[0]!r}: choose from {', '.join(OBJECT_CLASSES)}.")
     things = [OBJECT_CLASSES[name] for name in options.things or OBJECT_CLASSES]
-    print(write_whole(options.to, encode_image(make_class_sheet(things, options.size), "png")))
+    print(write_atomically(options.to, encode_image(make_class_sheet(things, options.size), "png")))
 
 
 def _learning_rate(text: str) -> float:
@@ -131,10 +131,10 @@ def _score(options: argparse.Namespace) -> None:
     sheet = ScoreSheet()
     scores = score(make_generate(model), prompts(options.prompts), judge=judge, on_result=sheet)
     if options.sheet:
-        write_whole(options.sheet, sheet.png())
+        write_atomically(options.sheet, sheet.png())
     text = json.dumps(scores, indent=1) + "\n"
     if options.json not in (None, "-"):
-        write_whole(options.json, text.encode())
+        write_atomically(options.json, text.encode())
     print(text if options.json == "-" else table(scores), end="")
 
 

@@ -3,7 +3,7 @@
     history, limits = History(Path("outputs/history")), Limits()
     with live_folder(history) as folder:
         admission = TrainingAccess(Admin("127.0.0.1"), folder)
-        page = build(engine, folder, history, Guard(limits), admission)
+        page = build(engine, folder, history, RequestLimiter(limits), admission)
         options = filter_options(ServedFiles(history), limits, admission)
         page.launch(server_name="127.0.0.1", **SERVING, **look(), **options)
 
@@ -20,7 +20,7 @@ import gradio as gr
 
 from triplaneturbo.models.catalog import ROOT
 from triplaneturbo.serving.admin import Admin
-from triplaneturbo.serving.limits import Guard, Limits
+from triplaneturbo.serving.limits import Limits, RequestLimiter
 from triplaneturbo.serving.sessions import Sessions
 from triplaneturbo.serving.training_access import TrainingAccess
 from triplaneturbo.ui.assets import read
@@ -59,7 +59,7 @@ def build(
     engine: Engine,
     folder: Path,
     history: History | None = None,
-    guard: Guard | None = None,
+    guard: RequestLimiter | None = None,
     admission: TrainingAccess | None = None,
 ) -> gr.Blocks:
     """Build the page for an engine. Files are served only from `folder` and the history's folder.
@@ -73,7 +73,7 @@ def build(
         admission: decides who may fine-tune; None allows visitors on this machine.
     """
     folder = folder.resolve()
-    guard = guard or Guard(Limits.for_host("localhost"))
+    guard = guard or RequestLimiter(Limits.for_host("localhost"))
     admission = admission or TrainingAccess(Admin("localhost"), folder)
     # Gradio serves every file in its temporary folder, by default one shared by all Gradio programs of a
     # machine, and copies files from elsewhere into it.

@@ -17,7 +17,7 @@ _UMASK = os.umask(0)
 os.umask(_UMASK)
 
 
-def write_whole(path: str | os.PathLike[str], data: bytes) -> Path:
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
     """Write `data` to `path` atomically, creating its folder if necessary. Returns the path.
 
     The data is written to a temporary file in the same folder, which then replaces `path`. If that fails or
@@ -65,7 +65,7 @@ def rename_over(source: str | os.PathLike[str], target: str | os.PathLike[str]) 
     os.replace(source, target)
 
 
-def link_whole(source: Path, target: Path) -> Path:
+def link_atomically(source: Path, target: Path) -> Path:
     """Create `target` atomically as a hard link to `source`, or as a copy if links are not supported.
 
     Args:

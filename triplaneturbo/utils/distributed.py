@@ -27,7 +27,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 # Timeout of collectives, for example if another machine loses power. It must be longer than the time
 # that the main process takes for previews.
@@ -236,5 +236,5 @@ def _worker(rank: int, parent: int, function, arguments, processes: int, device:
         except UserError as error:
             message_file = Path(folder) / _MESSAGE_FILE
             if not isinstance(error, WorkerLost) or not message_file.exists():
-                write_whole(message_file, str(error).encode())
+                write_atomically(message_file, str(error).encode())
             raise

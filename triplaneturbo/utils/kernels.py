@@ -20,7 +20,7 @@ import numba
 from numba.core import event
 from numba.core.caching import UserProvidedCacheLocator
 
-from triplaneturbo.utils.atomic_files import link_whole
+from triplaneturbo.utils.atomic_files import link_atomically
 
 SOURCE = Path(__file__).resolve().parents[1]
 _BESIDE_SOURCE = SOURCE / "__pycache__"
@@ -128,4 +128,4 @@ def _copy(compiled: Path, target: Path) -> None:
     with contextlib.suppress(OSError):
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            link_whole(compiled, target)
+            link_atomically(compiled, target)

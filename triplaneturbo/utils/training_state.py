@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 
 class BrokenState(UserError):
@@ -27,7 +27,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     """
     buffer = BytesIO()
     torch.save(state, buffer)
-    write_whole(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue())
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.helpers.paths import ROOT
-from triplaneturbo.distill.corpora import embeddings, streams
+from triplaneturbo.distill.corpora import embeddings
 from triplaneturbo.distill.corpora.corpus import Corpus, Counts, hold_out, make_corpus
 from triplaneturbo.distill.corpora.embeddings import Embeddings, encoder_mark, make_embeddings
 from triplaneturbo.distill.corpora.shuffle import permuted_index, sample_indices
@@ -41,14 +41,16 @@ def test_a_file_is_cleaned_and_what_is_left_out_is_counted(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "name", ["a.jsonl", "b.jsonl", "a.json", "b.json", "c.json", "d.json", "a.csv", "b.csv", "c.csv", "a.txt"]
-)
-def test_kinds_of_files(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "_CHUNK", 7)  # every token spans several chunks
+    "name",
+    ["a.jsonl", "b.jsonl", *(f"{stem}.json" for stem in ("a", "bom", "b", "c", "d")),
+     "a.csv", "b.csv", "c.csv", "a.txt"],
+)  # fmt: skip
+def test_kinds_of_files(tmp_path: Path, name: str) -> None:
     contents = {
         "a.jsonl": '{"id": 1, "text": "a \\"cup\\""}\n{"text": "a hat, red"}\nno json\n',
         "b.jsonl": '"a \\"cup\\""\n\n"a hat, red"\n',
         "a.json": json.dumps(['a "cup"', "a hat, red"], indent=1),
+        "bom.json": "\ufeff" + json.dumps(['a "cup"', "a hat, red"]),
         "b.json": json.dumps({"val": ["a cap"], "train": ['a "cup"', "a hat, red"], "n": {"train": ["no"]}}),
         "c.json": json.dumps([{"id": [1, {"prompt": "no"}], "prompt": 'a "cup"'}, {"prompt": "a hat, red"}]),
         "d.json": json.dumps({"0": {"caption": 'a "cup"'}, "1": {"n": 1, "caption": "a hat, red"}}),
@@ -84,6 +86,10 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "no prompt": ("a.txt", lambda path: path.write_text("\n12\n"), "contains no usable prompt"),
     "half a JSON": ("a.json", lambda path: path.write_text('{"train": ["a cup", "a'), "not valid JSON"),
     "a JSON's end": ("a.json", lambda path: path.write_text('{"train": ["a cup"}'), "not valid JSON"),
+    "no comma": ("a.json", lambda path: path.write_text('["a cup" "a hat"]'), "not valid JSON"),
+    "more after JSON": ("a.json", lambda path: path.write_text('["a cup"]\n["a hat"]'), "not valid JSON"),
+    "Latin-1 JSON": ("a.json", lambda path: path.write_bytes(b'["a caf\xe9"]'), "is not UTF-8"),
+    "a tab in JSON": ("a.json", lambda path: path.write_text('["a\tcup"]'), "not valid JSON"),
     "other JSON": ("a.json", lambda path: path.write_text('{"a": 1}'), "no list of prompts"),
     "columns": ("a.jsonl", lambda path: path.write_text('{"x": "a cup", "y": "a hat"}'), "Choose the column"),
     "no parquet": ("a.parquet", lambda path: path.write_text("a cup"), "is not a parquet file"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import zipfile
@@ -13,6 +12,7 @@ import pytest
 
 from tests.helpers.pace import patience
 from tests.helpers.paths import ROOT
+from tests.helpers.prompt_files import write
 from triplaneturbo.distill.corpora import prompt_list as prompts_module
 from triplaneturbo.distill.corpora.prompt_list import columns, read_file, read_text, split
 from triplaneturbo.errors import UserError
@@ -63,16 +63,6 @@ def test_templates_that_mean_nothing_or_too_much_are_told() -> None:
     assert actual.wrong == 2
     assert "'a {dragon}'" in actual.notes[0]
     assert "10,000 prompts" in actual.notes[1]
-
-
-def write(path: Path, content: object) -> Path:
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif isinstance(content, str):
-        path.write_text(content, encoding="utf-8")
-    else:
-        path.write_text(json.dumps(content), encoding="utf-8")
-    return path
 
 
 TABLES = {

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.helpers.topology import uses_of_edges, volume
 from triplaneturbo.mesh.extraction import marching_cubes_tables
 from triplaneturbo.mesh.extraction.marching_cubes import marching_cubes
 
@@ -58,18 +59,6 @@ def shares_of_edges(faces: Tensor) -> Tensor:
     edges, where = ends.sort(1)[0].unique(dim=0, return_inverse=True)
     sign = torch.where(ends[:, 0] < ends[:, 1], 1, -1)
     return torch.zeros(len(edges), dtype=torch.int64).index_add(0, where, sign)
-
-
-def uses_of_edges(faces: Tensor) -> Tensor:
-    """Count the faces of each undirected edge."""
-    ends = torch.cat((faces[:, :2], faces[:, 1:], faces[:, [2, 0]])).sort(1)[0]
-    return ends.unique(dim=0, return_counts=True)[1]
-
-
-def volume(vertices: Tensor, faces: Tensor) -> float:
-    """Signed volume: positive if the faces are counter-clockwise seen from outside."""
-    a, b, c = vertices.double()[faces].unbind(1)
-    return float((a * torch.linalg.cross(b, c)).sum() / 6)
 
 
 def sphere(size: int, radius: float = 0.5) -> Tensor:

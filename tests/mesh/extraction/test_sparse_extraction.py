@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from tests.helpers.fields import mushroom
-from tests.mesh.extraction.test_marching_cubes import uses_of_edges, volume
-from tests.representations.test_triplane import random_field, released_fields
+from tests.helpers.fields import mushroom, random_field, released_fields
+from tests.helpers.topology import uses_of_edges, volume
 from triplaneturbo.errors import EmptySurfaceError, UserError
 from triplaneturbo.mesh.extraction.interval_bounds import BlockBounds
 from triplaneturbo.mesh.extraction.marching_cubes import marching_cubes

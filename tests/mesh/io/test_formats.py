@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from tests.helpers.gltf_validator import assert_valid_glb
+from tests.helpers.mesh_readers import read, read_obj
 from tests.helpers.shapes import TURN, colored, picture, tetrahedron, textured
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.io import Placement, encode, format_of, save
@@ -54,20 +55,6 @@ def test_every_glb_is_valid(name):
     infos = assert_valid_glb(glb)
     # The validator may only note that the sides of an image are not powers of two.
     assert set(infos) == ({"IMAGE_NPOT_DIMENSIONS"} if name.startswith("odd") else set())
-
-
-def read(data, kind):
-    """Load a file with trimesh, as a single Trimesh."""
-    loaded = trimesh.load(io.BytesIO(data), file_type=kind, process=False)
-    if isinstance(loaded, trimesh.Scene):
-        (geometry,) = loaded.geometry.values()
-        return geometry
-    return loaded
-
-
-def read_obj(data):
-    """Load the single mesh in a zip of OBJ, MTL and PNG."""
-    return read(data, "zip")
 
 
 def look_up(image, uv):

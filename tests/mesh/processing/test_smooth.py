@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.helpers.solids import blob, box, chair, rough, surface, torus
-from tests.mesh.processing.test_clean import ball, to_trimesh
+from tests.helpers.trimeshes import ball, to_trimesh
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.processing.clean import tidy
 from triplaneturbo.mesh.processing.simplify import open_edges

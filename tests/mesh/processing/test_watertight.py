@@ -10,8 +10,8 @@ import torch
 import trimesh
 
 from tests.helpers.solids import blob, chair, surface
+from tests.helpers.trimeshes import ball, to_trimesh
 from tests.helpers.voxel_sets import random_voxels, voxel_surface
-from tests.mesh.processing.test_clean import ball, to_trimesh
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.check import check
 from triplaneturbo.mesh.io.points import to_stl

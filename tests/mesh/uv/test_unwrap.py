@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sparse
 import torch
+from _pytest.mark.structures import ParameterSet
 from scipy.sparse.csgraph import connected_components
 
 from tests.helpers import solids
@@ -26,9 +27,19 @@ from triplaneturbo.mesh.uv.charts import (
     split_overlaps,
 )
 from triplaneturbo.mesh.uv.packing import pack
-from triplaneturbo.mesh.uv.unwrap import METHODS, check_texture_size, unwrap
+from triplaneturbo.mesh.uv.registry import UNWRAPPERS
+from triplaneturbo.mesh.uv.unwrap import check_texture_size, unwrap
 
 SIZE = 1024
+
+
+def method(name: str, *values: str) -> ParameterSet:
+    """Return parameters of a test, to be skipped where the method's package is missing."""
+    missing = not UNWRAPPERS[name].is_available()
+    return pytest.param(*values, name, marks=pytest.mark.skipif(missing, reason=f"{name} is not installed"))
+
+
+METHODS = [method(name) for name in UNWRAPPERS]
 
 
 def claims(mesh: Mesh, size: int, away: float = 0.9) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -57,9 +68,9 @@ def claims(mesh: Mesh, size: int, away: float = 0.9) -> tuple[np.ndarray, np.nda
     return (row * size + column)[near], face[near], depth[near]
 
 
-def assert_nothing_overlaps(mesh: Mesh, size: int) -> None:
-    """Assert that no texel centre is in two faces, and that charts are about two texels apart."""
-    texel, face, depth = claims(mesh, size)
+def assert_nothing_overlaps(mesh: Mesh, size: int, away: float = 0.9) -> None:
+    """Assert that no texel centre is in two faces, and that charts are about twice `away` texels apart."""
+    texel, face, depth = claims(mesh, size, away)
     within = texel[depth > 1e-3]
     assert len(within) > 0
     assert len(np.unique(within)) == len(within), "a texel's centre lies in two faces"
@@ -110,11 +121,12 @@ SOLIDS = ["sphere", "torus", "box", "plate", "chair", "blob", "ramp", "mushroom"
 
 @pytest.mark.parametrize(
     ("name", "method"),
-    [(name, "fast") for name in SOLIDS]
-    + [(name, "xatlas") for name in ("torus", "chair", "blob", "simplified")],
+    [method("fast", name) for name in SOLIDS]
+    + [method("xatlas", name) for name in ("torus", "chair", "blob", "simplified")]
+    + [method("uvunwrap", name) for name in SOLIDS],
 )
 def test_an_atlas(name: str, method: str) -> None:
-    mesh = made(name, 49 if method == "fast" else 29)  # xatlas takes a second for 10,000 faces
+    mesh = made(name, 29 if method == "xatlas" else 49)  # xatlas takes a second for 10,000 faces
     assert name != "large" or len(mesh.faces) > 80_000
     out = unwrap(mesh, method, SIZE)
     assert out.uv is not None
@@ -136,6 +148,41 @@ def test_a_rough_surface_is_laid_out_too() -> None:
     assert_nothing_overlaps(out, SIZE)
     assert np.abs(areas(out)[0]).sum() > 0.55
     assert density_ratio(out) < 3
+
+
+@pytest.mark.skipif(not UNWRAPPERS["uvunwrap"].is_available(), reason="uvunwrap is not installed")
+def test_uvunwrap_lays_out_a_rough_surface_with_less_space() -> None:
+    """It makes 2,558 charts; the packing then underestimates the atlas, so that charts come closer."""
+    out = unwrap(solids.surface(solids.rough, 64), "uvunwrap", SIZE)
+    assert_nothing_overlaps(out, SIZE, away=0.7)
+    assert np.abs(areas(out)[0]).sum() > 0.5
+    assert density_ratio(out) < 3
+
+
+def aspects(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
+    """Return how much longer each face's map into the atlas makes one direction than the other; areas [F]."""
+    corners, uv = mesh.vertices.double()[mesh.faces], mesh.uv.double()[mesh.faces]
+    edges, flat = corners[:, 1:] - corners[:, :1], uv[:, 1:] - uv[:, :1]  # [F, 2, 3], [F, 2, 2]
+    _, full = areas(mesh)
+    sound = torch.from_numpy(full > 1e-8)
+    upper = torch.linalg.qr(edges[sound].mT).R  # [F, 2, 2]
+    stretch = torch.linalg.svdvals(torch.linalg.solve(upper.mT, flat[sound]))
+    return (stretch[:, 0] / stretch[:, 1].clamp_min(1e-12)).numpy(), full[sound.numpy()]
+
+
+@pytest.mark.skipif(not UNWRAPPERS["uvunwrap"].is_available(), reason="uvunwrap is not installed")
+@pytest.mark.parametrize("name", ["torus", "blob", "simplified", "mushroom"])
+def test_uvunwrap_distorts_less_than_fast(name: str) -> None:
+    mesh = made(name)
+    worst, density = {}, {}
+    for method in ("fast", "uvunwrap"):
+        out = unwrap(mesh, method, SIZE)
+        aspect, area = aspects(out)
+        order = aspect.argsort()
+        worst[method] = aspect[order][np.searchsorted(area[order].cumsum() / area.sum(), 0.95)]
+        density[method] = density_ratio(out)
+    assert worst["uvunwrap"] < 1.3 < worst["fast"]
+    assert density["uvunwrap"] < 1.2 < density["fast"]
 
 
 @pytest.mark.parametrize("size", [512, 700, 1500])
@@ -205,7 +252,7 @@ def test_what_is_refused() -> None:
     mesh = solids.surface(solids.sphere, 8)
     with pytest.raises(EmptySurfaceError):
         unwrap(mesh.replace(faces=mesh.faces[:0]))
-    with pytest.raises(UserError, match="fast, xatlas"):
+    with pytest.raises(UserError, match="fast, xatlas, uvunwrap"):
         unwrap(mesh, "smart")
     for size in (511, 4097, 0, -1, 1024.0, True, "1024", float("nan")):
         with pytest.raises(UserError, match="512 to 4096"):

@@ -27,7 +27,7 @@ from triplaneturbo.distill.corpora.prompt_list import is_text
 from triplaneturbo.distill.corpora.streams import COMMENT, TOO_LONG, stream
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import PROMPT_LIMIT, shown, tidy_prompt
-from triplaneturbo.utils.atomic_files import rename_over, write_whole
+from triplaneturbo.utils.atomic_files import rename_over, write_atomically
 
 TEXT, INDEX, METADATA = "corpus.txt", "corpus.npy", "corpus.json"
 _REPORT_EVERY = 100_000  # prompts
@@ -194,8 +194,8 @@ def make_corpus(
     counts["duplicates"] = len(starts) - len(kept)
     buffer = BytesIO()
     np.save(buffer, kept)
-    write_whole(folder / INDEX, buffer.getvalue())
-    write_whole(folder / METADATA, (json.dumps({**metadata, "counts": counts}) + "\n").encode())
+    write_atomically(folder / INDEX, buffer.getvalue())
+    write_atomically(folder / METADATA, (json.dumps({**metadata, "counts": counts}) + "\n").encode())
 
 
 def _cleaned(value: Any, counts: dict[str, int]) -> str | None:

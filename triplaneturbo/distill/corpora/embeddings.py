@@ -25,7 +25,7 @@ from torch import Tensor
 
 from triplaneturbo.distill.corpora.corpus import Corpus
 from triplaneturbo.errors import UserError
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 PER_SHARD = 512
 METADATA, PROMPT_INDEX = "embeds.json", "embeds.npy"
@@ -78,7 +78,7 @@ def make_embeddings(corpus: Corpus, embed: Embed, mark: str, folder: Path, batch
             f"The embeddings of {len(corpus):,} prompts take {needed / 1e9:.1f} GB, and {folder} has"
             f" {free / 1e9:.1f} GB free: choose another folder, or fine-tune without precomputed embeddings."
         )
-    write_whole(folder / METADATA, (json.dumps(metadata) + "\n").encode())
+    write_atomically(folder / METADATA, (json.dumps(metadata) + "\n").encode())
     if not (folder / PROMPT_INDEX).exists():
         _index(corpus, folder)
     done = len(corpus) - sum(map(len, missing))
@@ -88,7 +88,7 @@ def make_embeddings(corpus: Corpus, embed: Embed, mark: str, folder: Path, batch
             embed([corpus[number] for number in numbers[at : at + batch]]).half().cpu()
             for at in range(0, len(numbers), batch)
         ]
-        write_whole(_shard(folder, numbers[0]), save({"embeds": torch.cat(parts).contiguous()}))
+        write_atomically(_shard(folder, numbers[0]), save({"embeds": torch.cat(parts).contiguous()}))
         done += len(numbers)
         yield done
 
@@ -150,7 +150,7 @@ def _index(corpus: Corpus, folder: Path) -> None:
     order = np.argsort(hashes, kind="stable")
     buffer = BytesIO()
     np.save(buffer, np.stack((hashes[order], order.astype(np.uint64))))
-    write_whole(folder / PROMPT_INDEX, buffer.getvalue())
+    write_atomically(folder / PROMPT_INDEX, buffer.getvalue())
 
 
 def _read_metadata(folder: Path) -> dict | None:

@@ -9,18 +9,19 @@ from __future__ import annotations
 import codecs
 import csv
 import json
-import re
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
+import ijson
+
 from triplaneturbo.distill.corpora.tables import KNOWN, declared_delimiter, delimiter
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import shown
 
-_CHUNK = 2**20  # bytes per read
 _LONGEST = 2**16  # bytes of a line; longer lines are not prompts
+_OPENING = {"start_map": "{", "start_array": "["}  # events of ijson
 TOO_LONG, NO_TEXT, COMMENT = object(), object(), object()  # sentinels for lines without a value
 
 
@@ -130,63 +131,30 @@ def _csv(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]:
         raise UserError(f"{name} is not valid CSV ({error}): fix it or use a .txt file.") from None
 
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}:,]|[^\s"\[\]{}:,]+', re.DOTALL)
-
-
 def _json(file: IO[bytes], column: str | None, name: str) -> Iterator[Any]:
     """Yield the texts of a list, of the list under a key, or under a key of objects."""
-    broken = UserError(f"{name} is not valid JSON: fix it or use a .txt file.")
-    decode = codecs.getincrementaldecoder("utf-8-sig")().decode
+    if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+        file.seek(0)
     brackets: list[str] = []  # open brackets
-    key, rest, found_any = "", "", False
-    expects_key = False
-    while True:
-        chunk = file.read(_CHUNK)
-        try:
-            text = rest + decode(chunk, not chunk)
-        except UnicodeDecodeError:
+    key, found_any = "", False
+    try:
+        for event, value in ijson.basic_parse(file):
+            if event in _OPENING:
+                brackets.append(_OPENING[event])
+            elif event in ("end_map", "end_array"):
+                brackets.pop()
+            elif event == "map_key":
+                key = value
+            elif len(brackets) <= 2:
+                place = "".join(brackets)
+                if place == "[" or (place in ("{[", "[{", "{{") and _wanted(key, column)):
+                    column = column or (key if len(place) == 2 else None)
+                    found_any = True
+                    yield value
+    except (ijson.JSONError, ValueError) as error:  # ValueError: ijson's backend without C
+        if "utf" in str(error).casefold():
             raise UserError(f"{name} is not UTF-8 text: save it as UTF-8.") from None
-        end = 0
-        for found in _TOKEN.finditer(text):
-            if chunk and found.end() == len(text):
-                break  # may continue in the next chunk
-            if text[end : found.start()].strip():
-                if chunk:
-                    break  # an incomplete string continues in the next chunk
-                raise broken
-            end, token = found.end(), found[0]
-            if token in "[{":
-                brackets.append(token)
-                expects_key = token == "{"
-            elif token in "]}":
-                if not brackets or brackets.pop() != {"]": "[", "}": "{"}[token]:
-                    raise broken
-                expects_key = False
-            elif token == ",":
-                expects_key = bool(brackets) and brackets[-1] == "{"
-            elif token == ":":
-                continue
-            elif expects_key:
-                try:
-                    key, expects_key = json.loads(token), False
-                except ValueError:
-                    raise broken from None
-            elif "".join(brackets) == "[" or (
-                "".join(brackets) in ("{[", "[{", "{{") and _wanted(key, column)
-            ):
-                column = column or (key if len(brackets) == 2 else None)
-                found_any = True
-                try:
-                    yield json.loads(token)
-                except ValueError:
-                    raise broken from None
-        rest = text[end:]
-        if not chunk:
-            if rest.strip() or brackets:
-                raise broken
-            break
-        if len(rest) > 4 * _CHUNK:
-            raise broken
+        raise UserError(f"{name} is not valid JSON: fix it or use a .txt file.") from None
     if not found_any:
         raise UserError(f"{name} contains no list of prompts{f' under {shown(column)}' if column else ''}.")
 

@@ -14,7 +14,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.io.registry import WRITERS, WriteOptions, suffixes
 from triplaneturbo.mesh.placement import AS_MODELLED, Placement
 from triplaneturbo.request import shown
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 if TYPE_CHECKING:
     from triplaneturbo.mesh.mesh import Mesh
@@ -86,7 +86,7 @@ def save(
         UserError: see `encode`; or the file cannot be written.
     """
     data = encode(mesh, format_of(path, format), Path(path).stem, placement, image)
-    return write_whole(path, data)
+    return write_atomically(path, data)
 
 
 def _known(format: str) -> str:

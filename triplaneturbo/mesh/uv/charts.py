@@ -1,4 +1,4 @@
-"""UV charts: adjacency, connected components, overlap removal and cutting, shared by both unwrap methods."""
+"""UV charts: adjacency, connected components, overlap removal and cutting, shared by all unwrap methods."""
 
 from __future__ import annotations
 

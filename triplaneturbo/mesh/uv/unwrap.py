@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
 from triplaneturbo.errors import EmptySurfaceError, UserError
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.processing.clean import smooth_normals
-from triplaneturbo.mesh.uv.box_projection import box_charts
 from triplaneturbo.mesh.uv.charts import face_neighbours, group_faces
 from triplaneturbo.mesh.uv.packing import pack
-from triplaneturbo.mesh.uv.xatlas_unwrap import xatlas_charts
+from triplaneturbo.mesh.uv.registry import find_unwrapper
 from triplaneturbo.utils.kernels import kernel
 
-METHODS = ("fast", "xatlas")
+if TYPE_CHECKING:
+    from triplaneturbo.mesh.uv.registry import Charts
+
 TEXTURE_SIZES = (512, 4096)
 
 
@@ -36,7 +39,8 @@ def unwrap(mesh: Mesh, method: str = "fast", texture_size: int = 1024) -> Mesh:
 
     Args:
         mesh: any triangle mesh; faces without area or with non-finite corners are accepted.
-        method: "fast" (box projection, well under a second) or "xatlas" (fewer seams, far slower).
+        method: a name in `registry.UNWRAPPERS`: "fast" (box projection, well under a second), "xatlas" (less
+            distorted, far slower) or "uvunwrap" (the least distorted, a second).
         texture_size: texels per side of the texture that will be baked, 512 to 4096; determines the space
             between charts.
 
@@ -48,10 +52,9 @@ def unwrap(mesh: Mesh, method: str = "fast", texture_size: int = 1024) -> Mesh:
 
     Raises:
         EmptySurfaceError: the mesh has no faces.
-        UserError: the method is unknown, or the texture size is invalid.
+        UserError: the method is unknown or not installed, or the texture size is invalid.
     """
-    if method not in METHODS:
-        raise UserError(f"Unknown unwrap method {method!r}; choose one of {', '.join(METHODS)}.")
+    charts_of = find_unwrapper(method).charts
     texture_size = check_texture_size(texture_size)
     if len(mesh.faces) == 0:
         raise EmptySurfaceError()
@@ -63,7 +66,7 @@ def unwrap(mesh: Mesh, method: str = "fast", texture_size: int = 1024) -> Mesh:
     chart = np.zeros(len(faces), np.int32)
     if finite.any():
         uv[finite], chart[finite] = _unwrap_faces(
-            faces[finite], vertices, corners[finite], method, texture_size
+            faces[finite], vertices, corners[finite], charts_of, texture_size
         )
     chart[~finite] = chart.max() + 1
 
@@ -85,7 +88,7 @@ def unwrap(mesh: Mesh, method: str = "fast", texture_size: int = 1024) -> Mesh:
 
 
 def _unwrap_faces(
-    faces: np.ndarray, vertices: np.ndarray, corners: np.ndarray, method: str, texture_size: int
+    faces: np.ndarray, vertices: np.ndarray, corners: np.ndarray, charts_of: Charts, texture_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return texture coordinates [F, 3, 2] and charts [F] of finite faces."""
     centre = (corners.reshape(-1, 3).min(0) + corners.reshape(-1, 3).max(0)) / 2
@@ -93,7 +96,6 @@ def _unwrap_faces(
     area = np.sqrt((np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) ** 2).sum(1)) / 2
     slack = 1e-3 * float(np.sqrt(area.sum())) / texture_size  # about a thousandth of a texel
     neighbours = face_neighbours(faces, len(vertices))
-    charts_of = box_charts if method == "fast" else xatlas_charts
     uv, chart = charts_of(faces, corners, neighbours, slack)
     return pack(uv, chart, neighbours, area, texture_size)
 

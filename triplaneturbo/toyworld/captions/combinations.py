@@ -13,7 +13,7 @@ from triplaneturbo.toyworld.captions.words import MODIFIERS
 from triplaneturbo.toyworld.scene.classes import OBJECT_CLASSES
 from triplaneturbo.toyworld.scene.palette import NAMES
 from triplaneturbo.toyworld.scene.spec import RIDERS, SUPPORTS, Spec
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 HELD_OUT = Path(__file__).with_name("held_out.txt")
 # Probability of each kind of spec: when training from scratch, and when training a finished model further.
@@ -78,7 +78,7 @@ def write_held_out(path: Path = HELD_OUT) -> None:
         for spec in all_specs()
         if spec not in natural and zlib.crc32(spec.caption.encode()) % 10 == 0
     ]
-    write_whole(path, "".join(f"{caption}\n" for caption in sorted(chosen)).encode())
+    write_atomically(path, "".join(f"{caption}\n" for caption in sorted(chosen)).encode())
 
 
 class BalancedSampler:

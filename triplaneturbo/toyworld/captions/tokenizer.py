@@ -18,7 +18,7 @@ from transformers import CLIPTokenizer
 from triplaneturbo.toyworld.captions.captions import captions
 from triplaneturbo.toyworld.captions.combinations import all_specs
 from triplaneturbo.toyworld.captions.words import phrases
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 LENGTH = 77  # maximum number of tokens of the text model
@@ -47,9 +47,9 @@ def train_tokenizer(folder: Path, texts: Iterable[str]) -> None:
         "model_max_length": LENGTH,
     }
     lines = "".join(f"{left} {right}\n" for left, right in merges)
-    write_whole(folder / "merges.txt", f"#version: 0.2\n{lines}".encode())
-    write_whole(folder / "vocab.json", json.dumps({token: i for i, token in enumerate(tokens)}).encode())
-    write_whole(folder / "tokenizer_config.json", (json.dumps(config, indent=2) + "\n").encode())
+    write_atomically(folder / "merges.txt", f"#version: 0.2\n{lines}".encode())
+    write_atomically(folder / "vocab.json", json.dumps({token: i for i, token in enumerate(tokens)}).encode())
+    write_atomically(folder / "tokenizer_config.json", (json.dumps(config, indent=2) + "\n").encode())
 
 
 def _count_words(texts: Iterable[str], symbols: list[str]) -> Counter[tuple[str, ...]]:

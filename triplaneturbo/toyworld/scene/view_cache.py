@@ -23,7 +23,7 @@ from triplaneturbo.toyworld.scene.classes import OBJECT_CLASSES
 from triplaneturbo.toyworld.scene.object_class import INSTANCES
 from triplaneturbo.toyworld.scene.solids import SHAPES, solid_of
 from triplaneturbo.toyworld.scene.view_renderer import NOTHING, see
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 SIZE = 128  # pixels per side
 RIGS, VIEWS = 8, 4
@@ -115,7 +115,7 @@ def _render(folder: Path, key: Key) -> None:
             out[row, index] = draw_views(thing, shape, support, index, cameras)
     buffer = BytesIO()
     np.save(buffer, out)
-    write_whole(_path(folder, key), buffer.getvalue())
+    write_atomically(_path(folder, key), buffer.getvalue())
 
 
 def draw_views(thing: str, shape: str, support: str, index: int, cameras: Cameras) -> np.ndarray:

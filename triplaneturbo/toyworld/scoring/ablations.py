@@ -22,12 +22,12 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from triplaneturbo.distill import prd
 from triplaneturbo.distill.prd import Student, Trainer
-from triplaneturbo.distill.scores import Kind
 from triplaneturbo.distill.settings import Settings, Tuning
 from triplaneturbo.mesh.io.common import encode_image
 from triplaneturbo.mesh.preview import sheet
 from triplaneturbo.models.text_encoder import TextEncoder
 from triplaneturbo.models.weights import Model
+from triplaneturbo.teachers.settings import Kind
 from triplaneturbo.toyworld.captions.combinations import held_out
 from triplaneturbo.toyworld.scene.palette import NAMES
 from triplaneturbo.toyworld.scene.spec import Spec
@@ -37,7 +37,7 @@ from triplaneturbo.toyworld.scoring.score import score
 from triplaneturbo.toyworld.scoring.score_report import align_columns, portrait
 from triplaneturbo.toyworld.training.curves import as_png
 from triplaneturbo.toyworld.training.train import CONFIG, SMALL, make_draw, make_student, make_teachers
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 from triplaneturbo.utils.distributed import DistributedContext
 
 CLASSES = (
@@ -124,8 +124,8 @@ def run_ablations(context: DistributedContext, folder: Path, passes: int, batch:
         rows.append(np.asarray(Image.open(run_folder / "row.png")))
     if context.is_main_process:
         report = {"passes": passes, "prompts": batch * context.size, "classes": CLASSES, "runs": results}
-        write_whole(folder / "trend" / "trend.json", (json.dumps(report, indent=1) + "\n").encode())
-        write_whole(folder / "trend" / "trend.png", picture(results, rows))
+        write_atomically(folder / "trend" / "trend.json", (json.dumps(report, indent=1) + "\n").encode())
+        write_atomically(folder / "trend" / "trend.png", picture(results, rows))
         print(table(results), end="", flush=True)
 
 
@@ -160,9 +160,9 @@ def _train(
         if trainer.finished:
             with trainer.averaged():
                 scores, row = _score(student, base, settings.steps, scored_specs)
-            write_whole(run_folder / "row.png", encode_image(row, "png"))
+            write_atomically(run_folder / "row.png", encode_image(row, "png"))
             report = {"learns": trainable, **{key: scores[key] for key in ("model", "sphere", "diversity")}}
-            write_whole(run_folder / "result.json", (json.dumps(report, indent=1) + "\n").encode())
+            write_atomically(run_folder / "result.json", (json.dumps(report, indent=1) + "\n").encode())
 
     draw = make_draw(view_cache, train_specs, context.device)
     prd.train(

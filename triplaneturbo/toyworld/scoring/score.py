@@ -25,7 +25,7 @@ from triplaneturbo.toyworld.scene.spec import Spec
 from triplaneturbo.toyworld.scoring import ground_truth
 from triplaneturbo.toyworld.scoring.generated import Generated, render_colors, sphere
 from triplaneturbo.toyworld.training.clip import Judge
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 PROMPTS = Path(__file__).with_name("score_prompts.txt")
 SEEDS = (0, 1, 2)
@@ -222,4 +222,4 @@ def write_prompts(path: Path = PROMPTS) -> None:
         while len(group) < _PROMPTS_PER_GROUP:
             group[sampler.draw(rng)] = None
         chosen += group
-    write_whole(path, "".join(f"{spec.caption}\n" for spec in chosen).encode())
+    write_atomically(path, "".join(f"{spec.caption}\n" for spec in chosen).encode())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 _COLUMNS = 3
 
@@ -17,7 +17,7 @@ def log_line(path: Path, line: dict[str, float]) -> None:
     """Append a line to the log `path` (.jsonl) and update its plot (-curves.png)."""
     with path.open("a") as log:
         log.write(json.dumps(line) + "\n")
-    write_whole(path.with_name(f"{path.stem}-curves.png"), curves(path))
+    write_atomically(path.with_name(f"{path.stem}-curves.png"), curves(path))
 
 
 def curves(path: Path) -> bytes:

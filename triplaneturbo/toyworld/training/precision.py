@@ -9,7 +9,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from triplaneturbo.models.adapter import read_safetensors
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 
 def convert_folder(folder: Path, dtype: torch.dtype) -> None:
@@ -19,7 +19,7 @@ def convert_folder(folder: Path, dtype: torch.dtype) -> None:
         UserError: a file is broken or cannot be written; earlier files are already converted.
     """
     for path in folder.rglob("*.safetensors"):
-        write_whole(path, save(read_tensors(path, dtype), metadata={"format": "pt"}))
+        write_atomically(path, save(read_tensors(path, dtype), metadata={"format": "pt"}))
 
 
 def read_tensors(path: Path, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ from triplaneturbo.toyworld.scene.view_cache import ViewCache
 from triplaneturbo.toyworld.training.pictures import PictureSampler
 from triplaneturbo.toyworld.training.sizes import make_scheduler, make_text_model, make_unet, make_vae
 from triplaneturbo.toyworld.training.stage import train_stage
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 from triplaneturbo.utils.distributed import DistributedContext
 
 OBJECT_WEIGHT = 5.0  # loss weight of object pixels; with 1, the VAE does not learn colours
@@ -195,10 +195,10 @@ def save_text_sheet(folder: Path, unet, vae, text: TextEncoder, scheduler) -> No
     embeds = text.embed(captions)
     pictures = sample(unet, vae, embeds, text.embed([""]).expand_as(embeds), scheduler)
     save_sheet(folder / "pictures.png", pictures, 12)
-    write_whole(folder / "pictures.txt", "".join(f"{caption}\n" for caption in captions).encode())
+    write_atomically(folder / "pictures.txt", "".join(f"{caption}\n" for caption in captions).encode())
 
 
 def save_sheet(path: Path, images: Tensor, columns: int) -> None:
     """Write images [B, 3, H, W] in [-1, 1] as one PNG."""
     pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    write_whole(path, encode_image(sheet(list(pixels), columns=columns, gap=1), "png"))
+    write_atomically(path, encode_image(sheet(list(pixels), columns=columns, gap=1), "png"))

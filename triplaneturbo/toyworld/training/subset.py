@@ -24,7 +24,7 @@ from triplaneturbo.toyworld.scene.view_cache import (
     fingerprint,
 )
 from triplaneturbo.toyworld.training.pictures import shape_of
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 SolidKey = tuple[str, str, str]  # (class, shape, support)
 
@@ -51,7 +51,7 @@ def draw_subset(folder: Path, specs: Iterable[Spec]) -> Iterator[str]:
             yield " ".join(filter(None, (solid[1], solid[0], solid[2] and f"on {solid[2]}")))
         buffer = BytesIO()
         np.save(buffer, np.stack(drawn))
-        write_whole(path, buffer.getvalue())
+        write_atomically(path, buffer.getvalue())
 
 
 class SubsetCache(ViewCache):

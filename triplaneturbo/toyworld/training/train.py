@@ -23,7 +23,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from triplaneturbo.distill import prd
 from triplaneturbo.distill.prd import Place, Student, Trainer
 from triplaneturbo.distill.rendering import surface, volume
-from triplaneturbo.distill.settings import Settings, TeacherSettings, Tuning
+from triplaneturbo.distill.settings import Settings, Tuning
 from triplaneturbo.distill.student import around, unbend
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapter import ADAPTER_NAME, load_adapter, save_adapter
@@ -31,8 +31,11 @@ from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.text_encoder import TextEncoder
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.teachers.base import SceneBatch, Teacher
-from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB
-from triplaneturbo.teachers.stable_diffusion import StableDiffusion, plain_base
+from triplaneturbo.teachers.load import load_teachers, teacher_files
+from triplaneturbo.teachers.loader import TeacherContext
+from triplaneturbo.teachers.registry import TOYWORLD, teachers_of
+from triplaneturbo.teachers.settings import TeacherSettings
+from triplaneturbo.teachers.stable_diffusion import plain_base
 from triplaneturbo.toyworld.captions.captions import captions
 from triplaneturbo.toyworld.captions.combinations import (
     FINETUNE_SHARES,
@@ -103,20 +106,23 @@ def make_student(
 
 
 def make_teachers(student: Student, view_cache: ViewCache, base: Path | None = None) -> list[Teacher]:
-    """Create the teachers: two closed forms, and Stable Diffusion with the student's frozen base.
+    """Create the toy world's teachers.
 
     Args:
         base: folder of the base, to be loaded separately if the student's own base is trained; else None.
     """
     generator = student.generator
-    data = ViewCacheData(view_cache)
-    alphas = generator.scheduler.alphas_cumprod
-    plain = student.folded.base if base is None else plain_base(base, generator.device)
-    return [
-        ClosedFormRGB(alphas, data),
-        ClosedFormGeometry(alphas, data),
-        StableDiffusion(plain, generator.vae, generator.scheduler, student.embed, 64, shade, torch.bfloat16),
-    ]
+    context = TeacherContext(
+        generator,
+        student.folded.base if base is None else plain_base(base, generator.device),
+        student.embed,
+        generator.device,
+        size=64,
+        data=ViewCacheData(view_cache),
+        shade=shade,
+        autocast=torch.bfloat16,
+    )
+    return load_teachers(teacher_files(teachers_of(TOYWORLD)), context)
 
 
 def read_captions(path: Path) -> list[Spec]:

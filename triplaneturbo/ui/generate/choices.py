@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from triplaneturbo.request import Request
     from triplaneturbo.serving.engine import Engine
-    from triplaneturbo.serving.limits import Guard
+    from triplaneturbo.serving.limits import RequestLimiter
     from triplaneturbo.serving.sessions import Sessions
     from triplaneturbo.ui.generate.controls import Controls
     from triplaneturbo.ui.generate.result import ResultView
@@ -33,7 +33,7 @@ DEFAULT_VARIANTS = 4  # of "More like this" where the count is 1
 def wire(
     engine: Engine,
     sessions: Sessions,
-    guard: Guard,
+    guard: RequestLimiter,
     controls: Controls,
     result_view: ResultView,
     outputs: list[Any],
@@ -96,7 +96,7 @@ def wire(
 def run_batch(
     engine: Engine,
     sessions: Sessions,
-    guard: Guard,
+    guard: RequestLimiter,
     page: gr.Request,
     controls: Controls,
     result_view: ResultView,

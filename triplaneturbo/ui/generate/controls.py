@@ -9,13 +9,13 @@ import gradio as gr
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.placement import AUTO, PIVOTS, UNIT_CHOICES, UPS
+from triplaneturbo.mesh.uv.registry import available
 from triplaneturbo.models.catalog import ROOT
 from triplaneturbo.request import (
     DEFAULT_FACES,
     RESOLUTIONS,
     SMOOTHING_LIMIT,
     STEP_LIMIT,
-    UNWRAPS,
     Request,
     tidy_prompt,
 )
@@ -254,7 +254,7 @@ def _options(engine: Engine) -> tuple[list[Any], list[Any]]:
                 min_width=195,
             )
         unwrap = gr.Radio(
-            list(UNWRAPS),
+            [*available(), "none"],
             value=default.unwrap,
             label="UV unwrap",
             info="none: vertex colours instead of a texture.",

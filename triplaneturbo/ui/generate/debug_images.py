@@ -9,7 +9,7 @@ import gradio as gr
 
 from triplaneturbo.errors import Cancelled, UserError
 from triplaneturbo.ui.generate.updates import STREAMED, Updates
-from triplaneturbo.utils.atomic_files import write_whole
+from triplaneturbo.utils.atomic_files import write_atomically
 
 if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
@@ -47,7 +47,7 @@ def draw_last(engine: Engine, session: Session, result_view: ResultView) -> Upda
     # Unique names: a browser does not request a URL again that it has cached.
     prefix = secrets.token_hex(8)
     files = {
-        write_whole(session.folder / f"picture-{prefix}-{name}.png", data): name
+        write_atomically(session.folder / f"picture-{prefix}-{name}.png", data): name
         for name, data in images.items()
     }
     session.picture(list(files))

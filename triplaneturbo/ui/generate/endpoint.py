@@ -20,7 +20,7 @@ import gradio as gr
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.io.registry import WRITERS
 from triplaneturbo.mesh.placement import AUTO, PIVOTS, UNIT_CHOICES, UPS
-from triplaneturbo.request import Request, shown
+from triplaneturbo.request import UNWRAPS, Request, shown
 from triplaneturbo.serving.batch_jobs import BatchProgress, follow_batch, seeds, series
 from triplaneturbo.serving.jobs import MeshReady, Stopped, follow
 from triplaneturbo.serving.output_files import FORMATS
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from triplaneturbo.serving.engine import Engine
-    from triplaneturbo.serving.limits import Guard
+    from triplaneturbo.serving.limits import RequestLimiter
     from triplaneturbo.serving.sessions import Session, Sessions
 
 MAX_VARIANTS = 8
 # Checks requests against the visitor's limits and returns them; raises UserError if a limit is exceeded.
 Admit = Callable[..., list[Request]]
-TYPES: dict[str, Any] = {"unwrap": Literal["fast", "xatlas", "none"], "unit": Literal[UNIT_CHOICES]}
+TYPES: dict[str, Any] = {"unwrap": Literal[UNWRAPS], "unit": Literal[UNIT_CHOICES]}
 
 
-def build(engine: Engine, sessions: Sessions, guard: Guard) -> None:
+def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
     """Add the endpoints to the current Blocks."""
     config = engine.model.config
     default = Request("", steps=config.steps, resolution=config.grid_resolution)
@@ -120,7 +120,7 @@ def build(engine: Engine, sessions: Sessions, guard: Guard) -> None:
 
 def _add(
     sessions: Sessions,
-    guard: Guard,
+    guard: RequestLimiter,
     work: Callable[[Session, Admit, dict[str, Any]], Any],
     own: dict[str, tuple[Any, Any]],
     settings: dict[str, Any],

@@ -21,7 +21,7 @@ from triplaneturbo.ui.generate.updates import STREAMED, Updates, finished, start
 if TYPE_CHECKING:
     from triplaneturbo.pipeline import Sketches
     from triplaneturbo.serving.engine import Engine
-    from triplaneturbo.serving.limits import Guard
+    from triplaneturbo.serving.limits import RequestLimiter
     from triplaneturbo.serving.sessions import Sessions
     from triplaneturbo.serving.user_history import History
     from triplaneturbo.ui.generate.controls import Controls
@@ -35,7 +35,7 @@ LEADING = 5  # inputs before the fields of the Request: four of the Placement an
 
 
 def build(
-    page: gr.Blocks, engine: Engine, sessions: Sessions, history: History | None, guard: Guard
+    page: gr.Blocks, engine: Engine, sessions: Sessions, history: History | None, guard: RequestLimiter
 ) -> gr.Dropdown:
     """Create the tab in the current Blocks; return the adapter dropdown."""
     with gr.Row(elem_id="page", equal_height=False):
@@ -62,7 +62,7 @@ def _wire(
     engine: Engine,
     sessions: Sessions,
     history: History | None,
-    guard: Guard,
+    guard: RequestLimiter,
     controls: Controls,
     result_view: ResultView,
 ) -> None:

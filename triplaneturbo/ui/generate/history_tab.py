@@ -16,7 +16,7 @@ from triplaneturbo.ui.generate.updates import Updates, visitor
 
 if TYPE_CHECKING:
     from triplaneturbo.serving.history_entry import HistoryEntry
-    from triplaneturbo.serving.limits import Guard
+    from triplaneturbo.serving.limits import RequestLimiter
     from triplaneturbo.serving.sessions import Session, Sessions
     from triplaneturbo.serving.user_history import History, UserHistory
     from triplaneturbo.ui.generate.controls import Controls
@@ -37,7 +37,7 @@ def wire(
     page: gr.Blocks,
     sessions: Sessions,
     history: History,
-    guard: Guard,
+    guard: RequestLimiter,
     controls: Controls,
     result_view: ResultView,
 ) -> None:

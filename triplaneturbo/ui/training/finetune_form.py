@@ -9,14 +9,16 @@ import gradio as gr
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.config import (
+    NEW_ADAPTER,
     OPTIMIZERS,
     PRESETS,
     RANKS,
     RENDERINGS,
-    TEACHERS,
     TUNINGS,
     FinetuneConfig,
 )
+from triplaneturbo.teachers.registry import OPEN, TEACHERS, TOYWORLD, teachers_of
+from triplaneturbo.teachers.settings import KINDS
 from triplaneturbo.ui.generate.form import whole
 from triplaneturbo.ui.training import prompt_list
 from triplaneturbo.ui.training.lengths import LENGTHS, estimates
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
     from triplaneturbo.ui.training.prompt_list import PromptSplit
 
-BASE_MODEL = "Base model"
+# What a run can start from besides the adapters.
+STARTS = [("Base model", ""), ("New adapter", NEW_ADAPTER)]
 HELD_OUT_SHARE = 0.2
 # Settings of a FinetuneConfig, in the order of their controls.
 FIELDS = (
@@ -42,15 +45,9 @@ FIELDS = (
     "scored",
     "preview_every",
     "seed",
+    "score",
 )
 _WHOLE = ("iterations", "batch", "rank", "steps", "scored", "preview_every", "seed")
-_TEACHER_LABELS = {
-    "rgb": "Colours (toy world)",
-    "geometry": "Shapes (toy world)",
-    "sd": "Stable Diffusion (base model)",
-    "mvdream": "MVDream",
-    "richdreamer": "RichDreamer",
-}
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class FinetuneForm:
         upload_result: hidden; "uploaded" after an upload, an error message, or "" if no file was chosen.
         column: column of an uploaded table; visible only if there are several.
         summary: numbers of training, held-out and skipped prompts.
-        start: adapter to continue from; "" starts from the base model.
+        start: adapter to continue from; "" starts from the base model, "nothing" from a new adapter.
         preset: training length.
         estimate: time and memory of each preset.
         share: share of the prompts that is held out.
@@ -118,7 +115,7 @@ def build(engine: Engine) -> FinetuneForm:
             elem_id="train-name",
         )
         start = gr.Dropdown(
-            [(BASE_MODEL, "")],
+            STARTS,
             value="",
             label="Start from",
             info="Or continue from an adapter.",
@@ -156,7 +153,7 @@ def build(engine: Engine) -> FinetuneForm:
 def _settings(engine: Engine) -> tuple[gr.Slider, dict[str, Any]]:
     world = engine.model.config.world
     default = {**FinetuneConfig("x").__dict__, **PRESETS["try"](world)}
-    teachers = TEACHERS[world]
+    teachers = teachers_of(TOYWORLD if world else OPEN)
     controls: dict[str, Any] = {}
     with gr.Accordion("Settings", open=False, elem_id="train-settings"):
         share = gr.Slider(
@@ -168,7 +165,7 @@ def _settings(engine: Engine) -> tuple[gr.Slider, dict[str, Any]]:
             info="Share of prompts used only for evaluation.",
         )
         controls["teachers"] = gr.CheckboxGroup(
-            [(_TEACHER_LABELS[name], name) for name in teachers], value=list(teachers), label="Teachers"
+            [(TEACHERS[name].label, name) for name in teachers], value=list(teachers), label="Teachers"
         )
         with gr.Row():
             controls["iterations"] = gr.Number(
@@ -210,6 +207,12 @@ def _settings(engine: Engine) -> tuple[gr.Slider, dict[str, Any]]:
                 default["preview_every"], label="Preview interval", info="Iterations. 0: none.", min_width=120
             )
             controls["seed"] = gr.Number(0, label="Seed", info="Of the whole run.", min_width=120)
+        controls["score"] = gr.Dropdown(
+            [("default", ""), *((kind.upper(), kind) for kind in KINDS)],
+            value="",
+            label="Score",
+            info="CSD, VSD and ISM need teachers that are diffusion networks.",
+        )
     return share, {name: controls[name] for name in FIELDS}
 
 

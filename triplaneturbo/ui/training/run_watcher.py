@@ -17,7 +17,7 @@ from triplaneturbo.models.adapters import FILE, adapters
 from triplaneturbo.serving.shared_files import SharedFiles
 from triplaneturbo.ui.generate.controls import adapter_choices
 from triplaneturbo.ui.training import running
-from triplaneturbo.ui.training.finetune_form import BASE_MODEL, estimate_panel
+from triplaneturbo.ui.training.finetune_form import STARTS, estimate_panel
 
 if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
@@ -182,7 +182,7 @@ class RunWatcher:
         }
 
     def _choices(self, run: str | None) -> Updates:
-        start = [(BASE_MODEL, ""), *((name, name) for name in self._engine.adapters())]
+        start = [*STARTS, *((name, name) for name in self._engine.adapters())]
         runs = self._engine.run_names()
         return {
             self._form.start: gr.update(choices=start),

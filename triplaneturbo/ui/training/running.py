@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from triplaneturbo.finetune.config import TEACHERS
+from triplaneturbo.teachers.registry import OPEN, TEACHERS, TOYWORLD, teachers_of
 from triplaneturbo.ui.generate.panels import seconds, text
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 MAX_POINTS = 120  # of a curve; longer logs are averaged over windows
 OTHERS, GRADIENT = "Regularisers", "Gradient norm"
-_TITLES = {"rgb": "Colours", "geometry": "Shapes", "sd": "Stable Diffusion", "mvdream": "MVDream",
-           "richdreamer": "RichDreamer"}  # fmt: skip
 SHEET_TITLE = {True: "Before, after and ground truth", False: "Before and after"}
 DISCARD, CONFIRM, DELETE = "Stop and discard", "Discard permanently?", "Delete run"
 _MEASURES = {
@@ -155,8 +153,9 @@ def titles(engine: Engine) -> list[str]:
 
     Stable Diffusion comes last: it is not used in every iteration, so its curve appears after the others.
     """
-    teachers = [name for name in TEACHERS[engine.model.config.world] if name != "sd"]
-    return [*(_TITLES[name] for name in teachers), OTHERS, GRADIENT, _TITLES["sd"]]
+    domain = TOYWORLD if engine.model.config.world else OPEN
+    teachers = [TEACHERS[name].title for name in teachers_of(domain) if name != "sd"]
+    return [*teachers, OTHERS, GRADIENT, TEACHERS["sd"].title]
 
 
 def table(log: Sequence[Mapping[str, Any]], title: str) -> Any:
@@ -180,13 +179,15 @@ def table(log: Sequence[Mapping[str, Any]], title: str) -> Any:
 
 def _title(part: str) -> str:
     name = part.partition(" ")[0]
-    return GRADIENT if part == "gradient" else _TITLES.get(name, OTHERS)
+    if part == "gradient":
+        return GRADIENT
+    return TEACHERS[name].title if name in TEACHERS else OTHERS
 
 
 def _short(part: str) -> str:
     """Return the name of a loss term without its teacher, which the plot's title names."""
     name, _, rest = part.partition(" ")
-    return rest if name in _TITLES else part
+    return rest if name in TEACHERS else part
 
 
 def panel(state: RunState | None) -> str:

@@ -1,0 +1,66 @@
+"""The settings of a run that follow from its configuration."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from triplaneturbo.distill.recipe import full_recipe
+from triplaneturbo.errors import UserError
+from triplaneturbo.finetune.config import FinetuneConfig
+from triplaneturbo.finetune.setup import check_fit, resolve_settings, resume_fingerprint
+from triplaneturbo.models.catalog import SMALL, ModelFiles
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.toyworld.training.train import SMALL as RECIPE
+
+CONFIG = FinetuneConfig("mine", ("a red mushroom",))
+MODEL = GeneratorConfig.load(SMALL)
+
+
+@pytest.mark.parametrize("start", ["", "nothing"])
+def test_schedules_start_at_0_with_a_new_adapter(start: str) -> None:
+    settings = resolve_settings(RECIPE, replace(CONFIG, start=start), MODEL)
+    assert settings.begun == (0.0 if start else 1.0)
+    assert settings.start == ""
+
+
+def test_a_new_adapter_is_no_resumed_one() -> None:
+    files = ModelFiles("small", SMALL, None, "")
+    own, new = (resume_fingerprint(replace(CONFIG, start=start), files) for start in ("", "nothing"))
+    assert own["prompts"] == new["prompts"]
+    assert own["began with"] != new["began with"] == ""
+
+
+def test_full_tuning_may_start_from_nothing() -> None:
+    replace(CONFIG, tuning="full", start="nothing").check_values()
+    with pytest.raises(UserError, match="cannot start from an adapter"):
+        replace(CONFIG, tuning="full", start="other").check_values()
+
+
+def test_a_score_replaces_that_of_all_teachers() -> None:
+    config = replace(CONFIG, score="ism", weighting="level", ism_stride=100, ism_interval=20)
+    recipe = full_recipe(10)
+    settings = resolve_settings(recipe, config, replace(MODEL, world=False))
+    assert settings.teachers.keys() == recipe.teachers.keys()
+    for name, teacher in settings.teachers.items():
+        assert teacher == replace(
+            recipe.teachers[name], kind="ism", weighting="level", stride=100, interval=20
+        )
+    assert resolve_settings(recipe, CONFIG, replace(MODEL, world=False)).teachers == recipe.teachers
+    critics = resolve_settings(recipe, replace(config, critic_rank=8, critic_rate=1e-3), MODEL)
+    assert (critics.critic_rank, critics.critic_rate) == (8, 1e-3)
+
+
+@pytest.mark.parametrize("score", ["csd", "vsd", "ism"])
+def test_closed_forms_give_no_scores_that_need_guidance_or_a_network(score: str) -> None:
+    with pytest.raises(UserError, match=f"rgb cannot give {score} scores: choose from sd"):
+        check_fit(replace(CONFIG, score=score), True, "small")
+    check_fit(replace(CONFIG, score=score, teachers=("sd",)), True, "small")
+    check_fit(replace(CONFIG, score="sds"), True, "small")
+
+
+@pytest.mark.parametrize("rank", [24, 25])
+def test_a_shared_lora_of_peta_s_size(rank: int, tmp_path: Path) -> None:
+    replace(CONFIG, tuning="lora", rank=rank).check(tmp_path)

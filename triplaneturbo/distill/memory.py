@@ -1,0 +1,334 @@
+"""Memory of each part of a training run, counted by running the real modules on the meta device.
+
+Tensors on the meta device have no data, so counting costs neither memory nor arithmetic and works on any
+machine. Activations are counted for one prompt and scale with the batch. Workspaces of kernels are not
+counted; the plan adds a margin for them (finetune/memory_plan.py).
+"""
+
+from __future__ import annotations
+
+import json
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from triplaneturbo.distill.rendering import CHUNK
+from triplaneturbo.distill.settings import Settings, Tuning
+from triplaneturbo.distill.student import around
+from triplaneturbo.errors import UserError
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.models.peta import PLANES
+from triplaneturbo.models.text_encoder import TextEncoder
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
+from triplaneturbo.render.cameras import Cameras
+from triplaneturbo.render.grid_renderer import eikonal, render_grid
+from triplaneturbo.representations.triplane import FieldDecoder
+from triplaneturbo.teachers.base import Renderings, SceneBatch
+from triplaneturbo.teachers.loader import META, WORDS
+from triplaneturbo.teachers.multi_view import VIEWS
+from triplaneturbo.teachers.registry import TEACHERS
+
+_PIXEL = 700  # bytes per pixel and view of triangles, corners and gradients in `surface_geometry`
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """Configurations that determine a model's sizes: those of its base as JSON, and its own."""
+
+    unet: str
+    vae: str
+    text: str
+    config: GeneratorConfig
+
+    @classmethod
+    def read(cls, folder: Path, base: Path | None = None) -> ModelSizes:
+        """Read the configurations of a model folder and its base.
+
+        Args:
+            folder: model folder.
+            base: folder of the base; None for `folder`.
+
+        Raises:
+            UserError: if a configuration is missing or broken.
+        """
+        texts = []
+        for part in ("unet", "vae", "text_encoder"):
+            path = (base or folder) / part / "config.json"
+            try:
+                texts.append(json.dumps(json.loads(path.read_text(encoding="utf-8"))))
+            except (OSError, ValueError) as error:
+                raise UserError(f"Cannot read {path} ({error}): download the model again.") from None
+        unet, vae, text = texts
+        return cls(unet, vae, text, GeneratorConfig.load(folder))
+
+    @classmethod
+    def of(cls, unet: dict, vae: dict, text: dict, config: GeneratorConfig) -> ModelSizes:
+        """Create from configuration dictionaries."""
+        return cls(json.dumps(unet), json.dumps(vae), json.dumps(text), config)
+
+
+@dataclass(frozen=True)
+class StudentMemory:
+    """Memory of a student in bytes.
+
+    Attributes:
+        unet, vae: frozen weights.
+        text: text encoder.
+        learning: trainable parameters (without gradients and optimizer state).
+        shapes: shapes of the trainable parameters.
+        folded: weights with merged adapters, and their gradients.
+        held: activations kept for the backward pass, for one prompt.
+        backward: peak of the backward pass including `held`, for one prompt.
+    """
+
+    unet: int
+    vae: int
+    text: int
+    learning: int
+    shapes: tuple[tuple[int, ...], ...]
+    folded: int
+    held: int
+    backward: int
+
+
+@dataclass(frozen=True)
+class TeacherMemory:
+    """Memory of a teacher in bytes: weights, its own text encoder, and the peak of one evaluation."""
+
+    weights: int = 0
+    text: int = 0
+    working: int = 0
+
+
+@dataclass(frozen=True)
+class RenderingMemory:
+    """Memory of the renderings of one prompt in bytes: kept for the backward pass, and its peak."""
+
+    held: int
+    backward: int
+
+
+@lru_cache(maxsize=32)
+def student(
+    model_sizes: ModelSizes, config: GeneratorConfig, tuning: Tuning, frozen: torch.dtype, checkpointing: bool
+) -> StudentMemory:
+    """Count a student with adapters of `config` in one training step."""
+    with META:
+        unet, vae = _base(model_sizes)
+        generator = TriplaneGenerator(unet, vae, DDIMScheduler(), config)
+        text = _text_model(json.loads(model_sizes.text)).to(dtype=frozen)
+        text_size = size_of(text)
+        trained = around(
+            generator,
+            TextEncoder(None, text),
+            META,
+            frozen=frozen,
+            tuning=tuning,
+            checkpointing=checkpointing,
+        )
+        side = config.latent_size
+        latents = torch.empty(1, PLANES, 4, side, side)
+        text_embeddings = torch.empty(1, WORDS, unet.config["cross_attention_dim"])
+        learning = [p for p in generator.parameters() if p.requires_grad]
+        for p in learning:
+            p.grad = torch.empty_like(p)  # counted separately
+        sizes = size_of(generator.unet, learning=False), size_of(generator.vae, learning=False)
+        learns = size_of(generator, learning=True)
+        with fused_attention(), MemoryCounter() as live:
+            trained.folded.fold()
+            folded = live.now
+            planes = generator.decode(generator.predict(latents, torch.empty(()), text_embeddings))
+            held = live.now - folded
+            live.reset()
+            planes.backward(torch.empty_like(planes))
+            backward = live.peak - folded
+    shapes = tuple(tuple(p.shape) for p in learning)
+    # Merged weights are counted twice: their gradients appear in the backward pass.
+    return StudentMemory(*sizes, text_size, learns, shapes, 2 * folded, held, max(held, backward - folded))
+
+
+@lru_cache(maxsize=32)
+def separate_base(model_sizes: ModelSizes, frozen: torch.dtype) -> int:
+    """Count a separate U-Net of the base."""
+    with META:
+        return size_of(nn.Module.to(_base(model_sizes)[0], frozen))
+
+
+@lru_cache(maxsize=32)
+def teacher(
+    name: str, model_sizes: ModelSizes, frozen: torch.dtype, side: int, view_by_view: bool
+) -> TeacherMemory:
+    """Count a teacher that reads four views of side^2 pixels."""
+    probe = TEACHERS[name].loader().probe
+    if probe is None:
+        return TeacherMemory()
+    with META:
+        cameras = Cameras(torch.empty(VIEWS, 4, 4), torch.empty(VIEWS))
+        scenes = SceneBatch(["a"], cameras, VIEWS, torch.empty(1, 3))
+        probed = probe(json.loads(model_sizes.unet), json.loads(model_sizes.vae), frozen)
+        module: Any = probed.teacher
+        for network in module.networks:
+            network.requires_grad_(False)
+        if hasattr(module, "view_by_view"):
+            module.view_by_view = view_by_view
+        renderings = Renderings(
+            *(torch.empty(1, VIEWS, side, side, *more, requires_grad=True) for more in ((3,), (), (3,), ())),
+        )
+        with fused_attention(), MemoryCounter() as live:
+            z = module.encode(renderings, scenes, torch.Generator())
+            with torch.no_grad():
+                condition = module.condition(renderings, scenes)
+                module.predict(z.detach(), torch.empty(1, dtype=torch.int64), condition, True)
+            z.backward(torch.empty_like(z))
+    weights = 0 if probed.shared else size_of(*module.networks)
+    return TeacherMemory(weights, 0 if probed.text is None else size_of(probed.text), live.peak)
+
+
+def rendering(model_sizes: ModelSizes, settings: Settings) -> RenderingMemory:
+    """Count the renderings of one prompt for full coverage."""
+    return _rendering(
+        model_sizes, settings.size, settings.stride, settings.surface_stride, settings.nodes,
+        settings.renderings,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=32)
+def _rendering(
+    model_sizes: ModelSizes, size: int, stride: int, surface_stride: int, nodes: int, names: tuple[str, ...]
+) -> RenderingMemory:
+    side = model_sizes.config.latent_size * 2 ** (len(json.loads(model_sizes.vae)["block_out_channels"]) - 1)
+    rays, pixels = VIEWS * (size // stride) ** 2, VIEWS * (size // surface_stride) ** 2
+    with META:
+        fields = FieldDecoder(model_sizes.config)
+        for p in fields.parameters():
+            p.grad = torch.empty_like(p)
+        planes = torch.empty(1, PLANES, model_sizes.config.plane_channels, side, side, requires_grad=True)
+        with MemoryCounter() as live:
+            sdf = fields.sdf_lattice(planes, torch.empty(nodes))
+            ends = torch.empty(1, rays, 3)
+            view = render_grid(sdf, ends, ends, 100.0, nodes)
+            total = view.opacity.sum() + view.depth.sum() + view.normal.sum() + eikonal(sdf).mean()
+            for name, count in (("volume", rays), ("surface", pixels)):
+                if name in names:
+                    for part in torch.empty(count, 3).split(CHUNK):
+                        # Without a name, since the colours of a chunk are freed at once.
+                        total += checkpoint(fields.rgb, planes, part[None], use_reentrant=False).sum()
+            held = live.now
+            live.reset()
+            total.backward()
+    shape = _PIXEL * pixels // VIEWS if "surface" in names else 0
+    return RenderingMemory(held, max(live.peak, held + shape))
+
+
+class MemoryCounter(TorchDispatchMode):
+    """Context that counts the bytes of all tensors created in it that are still alive, on any device.
+
+    Attributes:
+        now: live bytes, without tensors created before.
+        peak: maximum of `now` since entering the context or since `reset`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: dict[int, int] = {}  # bytes by storage address; 0 for storages created before
+
+    def reset(self) -> None:
+        """Reset the peak to the current value."""
+        self.peak = self.now
+
+    def __torch_dispatch__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation and count its outputs."""
+        for leaf in tree_leaves((args, kwargs)):
+            if isinstance(leaf, Tensor):
+                self._note(leaf, from_before=True)
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._note(leaf, from_before=False)
+        return out
+
+    def _note(self, tensor: Tensor, from_before: bool) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._known:
+            return
+        self._known[key] = size = 0 if from_before else storage.nbytes()
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._gone, key).atexit = False
+
+    def _gone(self, key: int) -> None:
+        self.now -= self._known.pop(key)
+
+
+@contextmanager
+def fused_attention() -> Iterator[None]:
+    """Context in which attention on the meta device takes as much memory as a GPU's fused kernel.
+
+    The default implementation would count the attention scores, several times 0.4 GB at full size. A torch
+    function mode would not apply to checkpointed recomputation. Other devices are unaffected.
+    """
+    plain = F.scaled_dot_product_attention
+
+    def stand_in(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if query.is_meta:
+            return _Fused.apply(query, key, value)
+        return plain(query, key, value, *args, **kwargs)
+
+    F.scaled_dot_product_attention = stand_in
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = plain
+
+
+class _Fused(torch.autograd.Function):
+    """Allocates the output and, for the backward pass, one number per query and head."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        out = torch.empty_like(query)
+        ctx.save_for_backward(query, key, value, out, query.new_empty(query.shape[:-1], dtype=torch.float32))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.empty_like(part) for part in ctx.saved_tensors[:3])
+
+
+def size_of(*modules: nn.Module, learning: bool | None = None) -> int:
+    """Return the bytes of the parameters and buffers of modules, counting shared tensors once.
+
+    Args:
+        learning: True for trainable parameters only, False for everything else, None for all.
+    """
+    tensors = {id(p): p for module in modules for p in [*module.parameters(), *module.buffers()]}
+    return sum(
+        p.numel() * p.element_size()
+        for p in tensors.values()
+        if learning is None or (isinstance(p, nn.Parameter) and p.requires_grad) == learning
+    )
+
+
+def _base(model_sizes: ModelSizes) -> tuple[UNet2DConditionModel, AutoencoderKL]:
+    unet, vae = json.loads(model_sizes.unet), json.loads(model_sizes.vae)
+    return UNet2DConditionModel.from_config(unet), AutoencoderKL.from_config(vae)
+
+
+def _text_model(config: dict[str, Any]) -> CLIPTextModel:
+    """Create a text encoder on torch's current default device."""
+    return CLIPTextModel(CLIPTextConfig.from_dict(config)).eval().requires_grad_(False)
