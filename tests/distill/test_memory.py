@@ -17,11 +17,12 @@ from triplaneturbo.distill.memory import MemoryCounter
 from triplaneturbo.distill.student import load_student
 from triplaneturbo.models import attention
 from triplaneturbo.models.catalog import SMALL
+from triplaneturbo.models.config import OPEN
 from triplaneturbo.teachers import mvdream
 from triplaneturbo.teachers.base import Renderings
 from triplaneturbo.teachers.loader import MetaTeacher, TeacherLoader
 from triplaneturbo.teachers.mvdream import LOADER, MVDream
-from triplaneturbo.teachers.registry import OPEN, TEACHERS, TeacherSpec
+from triplaneturbo.teachers.registry import TEACHERS, TeacherSpec
 
 CPU = torch.device("cpu")
 

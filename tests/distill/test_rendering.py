@@ -22,7 +22,7 @@ from triplaneturbo.distill.rendering import (
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.representations.triplane import FieldDecoder, TriplaneField
-from triplaneturbo.teachers.base import SceneBatch
+from triplaneturbo.teachers.base import Renderings, SceneBatch
 
 RADIUS = 0.6
 
@@ -163,19 +163,29 @@ def bumpy(nodes: int = 40) -> Tensor:
     return (away - RADIUS + 0.03 * torch.sin(5 * x + 3 * y) * torch.cos(4 * z)).expand(2, -1, -1, -1)
 
 
-def test_the_surface_shows_normals_and_depths(ball: tuple[FieldDecoder, Tensor]) -> None:
-    fields, planes = ball
-    where = scenes()
-    points, depth = hits(where)
+def eroded(opacity: Tensor) -> Tensor:
+    """Erode masks [B, V, H, W] by two pixels: coverage changes at the silhouette."""
+    return -torch.nn.functional.max_pool2d(-opacity, 5, 1, 2)
+
+
+def assert_shows_ball(drawn: Renderings, points: Tensor, depth: Tensor) -> None:
+    """Compare depths and normals with the hits of rays, relative to the ball's centre."""
     inside = ~torch.isnan(depth)
-    inner = inside & (depth < depth[inside].quantile(0.8))
-    sdf = see(fields, planes, where).sdf
-    drawn = surface(fields, planes, where, sdf, 0.9, 32, shape_shrink=0.001)
+    inner = inside & (depth < depth[inside].quantile(0.8))  # away from the silhouette
     assert drawn.normal is not None
     assert drawn.depth is not None
     assert (drawn.depth - depth)[inner].abs().max() < 0.005
     normal = torch.nn.functional.normalize(drawn.normal, dim=-1)
     assert (normal - points / RADIUS)[inner].abs().max() < 0.02
+
+
+def test_the_surface_shows_normals_and_depths(ball: tuple[FieldDecoder, Tensor]) -> None:
+    fields, planes = ball
+    where = scenes()
+    points, depth = hits(where)
+    sdf = see(fields, planes, where).sdf
+    drawn = surface(fields, planes, where, sdf, 0.9, 32, shape_shrink=0.001)
+    assert_shows_ball(drawn, points, depth)
     plain = surface(fields, planes, where, sdf, 0.9, 32)
     assert (plain.normal, plain.depth) == (None, None)
     assert torch.equal(plain.rgb, drawn.rgb)
@@ -194,10 +204,7 @@ def test_the_lattice_learns_from_the_surface_s_normals_and_depths(ball: tuple[Fi
     coarse = torch.randn(2, 1, 5, 5, 5, generator=draw)
     nudge = torch.nn.functional.interpolate(coarse, sdf.shape[1:], mode="trilinear", align_corners=True)[:, 0]
     weights = torch.randn(2, 4, 32, 32, 4, generator=draw)
-    kept = surface(fields, planes, where, sdf, 0.9, 32).opacity.flatten(0, 1)[:, None]
-    inner = -torch.nn.functional.max_pool2d(-kept, 5, 1, 2).unflatten(0, (2, 4))[
-        :, :, 0
-    ]  # eroded by two pixels
+    inner = eroded(surface(fields, planes, where, sdf, 0.9, 32).opacity)
 
     def shown(sdf: Tensor, shrink: float) -> tuple[Tensor, Tensor]:
         drawn = surface(fields, planes, where, sdf, 0.9, 32, shape_shrink=shrink)
@@ -274,23 +281,15 @@ def test_depths_and_normals_are_those_of_the_deformed_ball(ball: tuple[FieldDeco
     c2w = where.cameras.c2w.clone()
     c2w[:, :3, 3] -= shift
     points, depth = hits(replace(where, cameras=replace(where.cameras, c2w=c2w)))
-    inside = ~torch.isnan(depth)
-    inner = inside & (depth < depth[inside].quantile(0.8))
     sdf = see(fields, planes, where).sdf
-    drawn = surface(fields, planes, where, sdf, 0.9, 32, shape_shrink=0.001)
-    assert drawn.normal is not None
-    assert drawn.depth is not None
-    assert (drawn.depth - depth)[inner].abs().max() < 0.005
-    normal = torch.nn.functional.normalize(drawn.normal, dim=-1)
-    assert (normal - points / RADIUS)[inner].abs().max() < 0.02
+    assert_shows_ball(surface(fields, planes, where, sdf, 0.9, 32, shape_shrink=0.001), points, depth)
 
 
 def test_offsets_learn_from_the_surface_s_depths(deformed: tuple[FieldDecoder, Tensor]) -> None:
     """Against finite differences in the offset's bias, away from the silhouette."""
     fields, planes = deformed
     where, sdf, bias = scenes(), bumpy(), fields.offset[-1].bias
-    kept = surface(fields, planes, where, sdf, 0.9, 32).opacity.flatten(0, 1)[:, None]
-    inner = -torch.nn.functional.max_pool2d(-kept, 5, 1, 2).unflatten(0, (2, 4))[:, :, 0]
+    inner = eroded(surface(fields, planes, where, sdf, 0.9, 32).opacity)
     weights = torch.randn(inner.shape, generator=torch.Generator().manual_seed(1))
 
     def shown(shrink: float) -> Tensor:

@@ -12,7 +12,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.setup import check_fit, resolve_settings, resume_fingerprint
 from triplaneturbo.models.catalog import SMALL, ModelFiles
-from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.models.config import TOYWORLD, GeneratorConfig
 from triplaneturbo.toyworld.training.train import SMALL as RECIPE
 
 CONFIG = FinetuneConfig("mine", ("a red mushroom",))
@@ -56,9 +56,9 @@ def test_a_score_replaces_that_of_all_teachers() -> None:
 @pytest.mark.parametrize("score", ["csd", "vsd", "ism"])
 def test_closed_forms_give_no_scores_that_need_guidance_or_a_network(score: str) -> None:
     with pytest.raises(UserError, match=f"rgb cannot give {score} scores: choose from sd"):
-        check_fit(replace(CONFIG, score=score), True, "small")
-    check_fit(replace(CONFIG, score=score, teachers=("sd",)), True, "small")
-    check_fit(replace(CONFIG, score="sds"), True, "small")
+        check_fit(replace(CONFIG, score=score), TOYWORLD, "small")
+    check_fit(replace(CONFIG, score=score, teachers=("sd",)), TOYWORLD, "small")
+    check_fit(replace(CONFIG, score="sds"), TOYWORLD, "small")
 
 
 @pytest.mark.parametrize("rank", [24, 25])

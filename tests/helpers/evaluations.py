@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +12,7 @@ import open_clip
 import torch
 from safetensors.torch import save_file
 
+from tests.helpers.killing import kill_at_write
 from tests.helpers.shapes import colored
 from triplaneturbo.errors import EmptySurfaceError
 from triplaneturbo.evaluate import generated_meshes
@@ -111,12 +110,5 @@ def die_at_write(folder: Path, clip: str, write: int) -> None:
     """Run `small_evaluation` in this process, which is killed before a file is complete, counted from 1."""
     torch.set_num_threads(1)
     fake_generator(SimpleNamespace(setattr=setattr))
-    real, calls = os.fsync, iter(range(1, write + 1))
-
-    def fsync(descriptor: int) -> None:
-        real(descriptor)
-        if next(calls) == write:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    os.fsync = fsync
+    kill_at_write(write)
     small_evaluation(folder, [clip])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 
 from tests.helpers import toy
+from tests.helpers.killing import kill_at_write
 from triplaneturbo.distill import prd
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.errors import UserError
@@ -78,14 +78,7 @@ def train(
 
 def die_writing(folder: Path, write: int) -> None:
     """Run `train`, killed while it writes the given file, counted from 1."""
-    real, calls = os.fsync, iter(range(1, write + 1))
-
-    def fsync(descriptor: int) -> None:
-        real(descriptor)
-        if next(calls) == write:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    os.fsync = fsync
+    kill_at_write(write)
     train(folder)
 
 

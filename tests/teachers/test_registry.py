@@ -16,7 +16,8 @@ from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.run import Run
 from triplaneturbo.finetune.runner import train
 from triplaneturbo.models.catalog import find_model
-from triplaneturbo.teachers.registry import OPEN, TEACHERS, TOYWORLD, TeacherSpec, teachers_of
+from triplaneturbo.models.config import OPEN, TOYWORLD, GeneratorConfig
+from triplaneturbo.teachers.registry import TEACHERS, TeacherSpec, teachers_of
 from triplaneturbo.ui.training import finetune_form, running
 
 
@@ -59,7 +60,7 @@ def test_a_dummy_teaches_the_built_in_model(grey: TeacherSpec, tmp_path: Path) -
 
 def test_a_dummy_is_in_the_recipe_and_on_the_page(grey: TeacherSpec) -> None:
     assert full_recipe().teachers["grey"].kind == "sds"
-    engine = SimpleNamespace(model=SimpleNamespace(config=SimpleNamespace(world=True)))
+    engine = SimpleNamespace(model=SimpleNamespace(config=GeneratorConfig(world=True)))
     with gr.Blocks():
         _, controls = finetune_form._settings(engine)
     assert ("Grey everything", "grey") in controls["teachers"].choices

@@ -35,6 +35,7 @@ from triplaneturbo.serving.preflight import check_process
 from triplaneturbo.teachers.settings import KINDS, WEIGHTINGS
 
 if TYPE_CHECKING:
+    from triplaneturbo.models.config import GeneratorConfig
     from triplaneturbo.utils.distributed import DistributedContext
 
 
@@ -89,20 +90,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--score", default="", metavar="|".join(KINDS), help="kind of score; default: each teacher's own")
     add(
         "--weighting",
-        default="dmd",
+        default=FinetuneConfig.weighting,
         metavar="|".join(WEIGHTINGS),
-        help="weighting of --score; default dmd",
+        help="weighting of --score; default %(default)s",
     )
-    add("--ism-stride", type=integer, default=200, metavar="T", help="step of ISM's inversion, default 200")
-    add("--ism-interval", type=integer, default=50, metavar="T", help="ISM's last step, default 50")
-    add("--critic-rank", type=integer, default=4, metavar="N", help="rank of VSD's critics, default 4")
-    add(
-        "--critic-rate",
-        type=decimal,
-        default=1e-4,
-        metavar="R",
-        help="critics' learning rate, default 1e-4",
-    )
+    for flag, type_, metavar, what in (
+        ("--ism-stride", integer, "T", "step of ISM's inversion"),
+        ("--ism-interval", integer, "T", "ISM's last step"),
+        ("--critic-rank", integer, "N", "rank of VSD's critics"),
+        ("--critic-rate", decimal, "R", "learning rate of VSD's critics"),
+    ):
+        default = getattr(FinetuneConfig, flag[2:].replace("-", "_"))
+        add(flag, type=type_, default=default, metavar=metavar, help=f"{what}, default {default:g}")
     add(
         "--denoising-steps",
         type=integer,
@@ -204,7 +203,7 @@ def _prepare_run(
         run.change(arguments.rate, arguments.memory)
         finetune_config = run.order
     else:
-        finetune_config = _complete_config(arguments, draft, found, config.world)
+        finetune_config = _complete_config(arguments, draft, found, config)
     if not config.world:
         from triplaneturbo.finetune.memory_plan import full_plan
 
@@ -264,7 +263,7 @@ def _draft_config(arguments: argparse.Namespace) -> FinetuneConfig:
 
 
 def _complete_config(
-    arguments: argparse.Namespace, draft: FinetuneConfig, found: ModelFiles, world: bool
+    arguments: argparse.Namespace, draft: FinetuneConfig, found: ModelFiles, model: GeneratorConfig
 ) -> FinetuneConfig:
     """Fill in the preset's values and remove prompts that the model cannot express.
 
@@ -272,7 +271,7 @@ def _complete_config(
         arguments: the command's arguments.
         draft: the configuration given by the flags.
         found: the model's files.
-        world: whether the model is a toy-world model.
+        model: the model's configuration.
 
     Raises:
         UserError: no prompt is left, or the model does not support a teacher or a corpus.
@@ -282,12 +281,12 @@ def _complete_config(
     from triplaneturbo.finetune.setup import check_fit
     from triplaneturbo.toyworld.captions.advice import misfits
 
-    check_fit(draft, world, found.name)
+    check_fit(draft, model.domain, found.name)
     given = {
         field: getattr(draft, field) for field, flag in _PRESET_FLAGS.items() if _is_given(arguments, flag)
     }
-    config = replace(draft, **(PRESETS[arguments.preset](world) | given))
-    rejected = misfits(config.prompts + config.held_out) if world else {}
+    config = replace(draft, **(PRESETS[arguments.preset](model.world) | given))
+    rejected = misfits(config.prompts + config.held_out) if model.world else {}
     if rejected:
         reasons = "; ".join(f"{shown(prompt)}, {why}" for prompt, why in rejected.items())
         _print_status(arguments, f"Skipped {len(rejected)} prompts that the model cannot express: {reasons}")

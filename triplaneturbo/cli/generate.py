@@ -27,7 +27,6 @@ line's files). See docs/batches.md.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
 import sys
@@ -46,7 +45,7 @@ from triplaneturbo.distill.corpora.text_files import STANDARD_INPUT
 from triplaneturbo.errors import EmptySurfaceError, UserError
 from triplaneturbo.mesh.io.registry import unit_of
 from triplaneturbo.mesh.placement import AS_MODELLED, AUTO, PIVOTS, UNIT_CHOICES, UPS, Placement
-from triplaneturbo.models.adapters import adapter
+from triplaneturbo.models.adapters import adapter_digest
 from triplaneturbo.models.catalog import base_or_default, fingerprint
 from triplaneturbo.request import DEFAULT_FACES, DEFAULT_FLOATERS, SEED_LIMIT, UNWRAPS, Request, shown
 from triplaneturbo.serving.facts import describe
@@ -320,7 +319,7 @@ def _cache_key(arguments: argparse.Namespace, placement: Placement) -> str:
     weights = fingerprint(arguments.model)
     base = base_or_default(arguments.base)
     if arguments.adapter:
-        weights += hashlib.sha256(adapter(arguments.adapter).read_bytes()).hexdigest()
+        weights += adapter_digest(arguments.adapter)
     same = replace(placement, unit=AUTO) == AS_MODELLED
     place = "" if same else f" {placement.size} {placement.up} {placement.pivot}"
     for name in formats_of(arguments.format or "glb"):

@@ -6,7 +6,8 @@ import math
 from dataclasses import replace
 
 from triplaneturbo.distill.settings import Settings
-from triplaneturbo.teachers.registry import OPEN, TEACHERS, teachers_of
+from triplaneturbo.models.config import OPEN
+from triplaneturbo.teachers.registry import TEACHERS, teachers_of
 from triplaneturbo.teachers.settings import Schedule, TeacherSettings
 
 

@@ -18,7 +18,7 @@ from triplaneturbo.evaluate.store import Store, digest
 from triplaneturbo.mesh.io import encode
 from triplaneturbo.mesh.warmup import warmup
 from triplaneturbo.models.adapter_switch import AdapterSwitch
-from triplaneturbo.models.adapters import adapter
+from triplaneturbo.models.adapters import adapter, adapter_digest
 from triplaneturbo.models.catalog import fingerprint
 from triplaneturbo.pipeline import Pipeline, Result
 from triplaneturbo.request import Request
@@ -64,7 +64,7 @@ class GenerationSettings:
         Raises:
             UserError: the adapter does not exist.
         """
-        own = hashlib.sha256(adapter(self.adapter).read_bytes()).hexdigest() if self.adapter else ""
+        own = adapter_digest(self.adapter) if self.adapter else ""
         return digest(
             version=__version__, weights=fingerprint(self.model), adapter_weights=own, **asdict(self)
         )

@@ -30,7 +30,7 @@ def prepare(
             not have a requested teacher.
     """
     config = GeneratorConfig.load(model_files.folder)
-    check_fit(run_config, config.world, model_files.name)
+    check_fit(run_config, config.domain, model_files.name)
     if config.world:
         return (yield from setup_toyworld(run_config, model_files, config, context, folder))
     return (yield from setup_full(run_config, model_files, config, context, folder))

@@ -23,9 +23,9 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.config import NEW_ADAPTER, FinetuneConfig
 from triplaneturbo.models.adapter import ADAPTER_NAME
 from triplaneturbo.models.catalog import ModelFiles
-from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.models.config import TOYWORLD, GeneratorConfig
 from triplaneturbo.teachers.base import Teacher
-from triplaneturbo.teachers.registry import OPEN, TEACHERS, TOYWORLD, teachers_of
+from triplaneturbo.teachers.registry import TEACHERS, teachers_of
 from triplaneturbo.teachers.settings import TeacherSettings
 from triplaneturbo.utils.devices import bfloat16_unit
 from triplaneturbo.utils.distributed import DistributedContext
@@ -58,21 +58,21 @@ class TrainingSetup:
     folder: Path
 
 
-def check_fit(run_config: FinetuneConfig, world: bool, model: str) -> None:
+def check_fit(run_config: FinetuneConfig, domain: str, model: str) -> None:
     """Check that a model supports the teachers and the kind of prompts of a run.
 
     Args:
-        world: whether the model is a toy-world model.
+        domain: the model's domain.
         model: name of the model in messages.
 
     Raises:
         UserError: if it does not.
     """
-    if world and run_config.corpus:
+    if domain == TOYWORLD and run_config.corpus:
         raise UserError(
             f"The toy-world model {model} cannot be trained on a corpus: give its prompts as a list."
         )
-    known = teachers_of(TOYWORLD if world else OPEN)
+    known = teachers_of(domain)
     unknown = [name for name in run_config.teachers if name not in known]
     if unknown:
         raise UserError(f"{model} has no teacher {unknown[0]}: choose from {', '.join(known)}.")
@@ -120,7 +120,6 @@ def resolve_settings(settings: Settings, run_config: FinetuneConfig, config: Gen
         UserError: if the adapter to start from is not found.
     """
     start = run_config.starting_adapter()
-    domain = teachers_of(TOYWORLD if config.world else OPEN)
     tuned = replace(settings, tuning=run_config.tuning, rank=run_config.rank or None)  # type: ignore[arg-type]
     replaces = run_config.tuning == "full" or tuned.fitted(config) != config
     is_new = run_config.start == NEW_ADAPTER or (start is None and replaces)
@@ -134,7 +133,7 @@ def resolve_settings(settings: Settings, run_config: FinetuneConfig, config: Gen
         optimizer=run_config.optimizer,  # type: ignore[arg-type]
         teachers={
             name: _with_score(settings.teachers.get(name) or TEACHERS[name].loader().settings, run_config)
-            for name in (*settings.teachers, *(name for name in domain if name not in settings.teachers))
+            for name in dict.fromkeys((*settings.teachers, *teachers_of(config.domain)))
             if name in run_config.teachers or not run_config.teachers
         },
         renderings=run_config.renderings,

@@ -6,6 +6,7 @@ torch nor diffusers.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import unicodedata
@@ -73,6 +74,15 @@ def adapter(name: str, folder: Path = ADAPTERS) -> Path:
         available = f"available: {', '.join(known)}" if known else "there are none yet"
         raise UserError(f"There is no adapter {shown(name)}; {available}.")
     return known[name]
+
+
+def adapter_digest(name: str) -> str:
+    """Return the SHA-256 of the adapter `name`.
+
+    Raises:
+        UserError: no adapter has this name.
+    """
+    return hashlib.sha256(adapter(name).read_bytes()).hexdigest()
 
 
 def has_base_weights(adapter: Path) -> bool:

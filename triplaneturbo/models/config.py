@@ -11,6 +11,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.utils.atomic_files import write_atomically
 
 CONFIG_NAME = "triplaneturbo.json"
+OPEN, TOYWORLD = "open", "toyworld"  # domains
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class GeneratorConfig:
     steps: int = 4
     world: bool = False
     untrained_seed: int | None = None
+
+    @property
+    def domain(self) -> str:
+        """Kind of prompts that the model was trained on: "toyworld" or "open"."""
+        return TOYWORLD if self.world else OPEN
 
     def save(self, folder: Path) -> None:
         """Write `triplaneturbo.json` into `folder`."""

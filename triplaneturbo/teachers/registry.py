@@ -10,12 +10,11 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from triplaneturbo.models.config import OPEN, TOYWORLD
 from triplaneturbo.teachers.settings import KINDS
 
 if TYPE_CHECKING:
     from triplaneturbo.teachers.loader import TeacherLoader
-
-OPEN, TOYWORLD = "open", "toyworld"
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,9 @@ MEAN_AREA = 10.0
 def xatlas_charts(
     faces: np.ndarray, corners: np.ndarray, neighbours: np.ndarray, slack: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the charts of a mesh with xatlas; its packing is not used (see packing.py).
+    """Compute the charts of a mesh with xatlas; arguments and result as of `box_projection.box_charts`.
 
-    Args:
-        faces: vertex indices, int32 [F, 3].
-        corners: positions of the faces' corners, finite, float64 [F, 3, 3].
-        neighbours: faces across edges, from `face_neighbours`, int32 [F, 3].
-        slack: depth up to which overlaps are ignored.
-
-    Returns:
-        The positions of the corners in the planes of their charts, y downward, float64 [F, 3, 2]; and the
-        chart of each face, int32 [F]. Charts do not overlap themselves. Faces that xatlas omits (of nearly no
-        area) get separate charts.
+    Its packing is not used (see packing.py). Faces that it omits (of nearly no area) get separate charts.
     """
     import xatlas  # imported here, so that the other methods work without it
 

@@ -27,13 +27,13 @@ from triplaneturbo.distill.settings import Settings, Tuning
 from triplaneturbo.distill.student import around, unbend
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapter import ADAPTER_NAME, load_adapter, save_adapter
-from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.models.config import TOYWORLD, GeneratorConfig
 from triplaneturbo.models.text_encoder import TextEncoder
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.teachers.base import SceneBatch, Teacher
 from triplaneturbo.teachers.load import load_teachers, teacher_files
 from triplaneturbo.teachers.loader import TeacherContext
-from triplaneturbo.teachers.registry import TOYWORLD, teachers_of
+from triplaneturbo.teachers.registry import teachers_of
 from triplaneturbo.teachers.settings import TeacherSettings
 from triplaneturbo.teachers.stable_diffusion import plain_base
 from triplaneturbo.toyworld.captions.captions import captions

@@ -17,7 +17,7 @@ from triplaneturbo.finetune.config import (
     TUNINGS,
     FinetuneConfig,
 )
-from triplaneturbo.teachers.registry import OPEN, TEACHERS, TOYWORLD, teachers_of
+from triplaneturbo.teachers.registry import TEACHERS, teachers_of
 from triplaneturbo.teachers.settings import KINDS
 from triplaneturbo.ui.generate.form import whole
 from triplaneturbo.ui.training import prompt_list
@@ -153,7 +153,7 @@ def build(engine: Engine) -> FinetuneForm:
 def _settings(engine: Engine) -> tuple[gr.Slider, dict[str, Any]]:
     world = engine.model.config.world
     default = {**FinetuneConfig("x").__dict__, **PRESETS["try"](world)}
-    teachers = teachers_of(TOYWORLD if world else OPEN)
+    teachers = teachers_of(engine.model.config.domain)
     controls: dict[str, Any] = {}
     with gr.Accordion("Settings", open=False, elem_id="train-settings"):
         share = gr.Slider(

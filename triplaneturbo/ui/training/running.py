@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from triplaneturbo.teachers.registry import OPEN, TEACHERS, TOYWORLD, teachers_of
+from triplaneturbo.teachers.registry import TEACHERS, teachers_of
 from triplaneturbo.ui.generate.panels import seconds, text
 
 if TYPE_CHECKING:
@@ -153,8 +153,8 @@ def titles(engine: Engine) -> list[str]:
 
     Stable Diffusion comes last: it is not used in every iteration, so its curve appears after the others.
     """
-    domain = TOYWORLD if engine.model.config.world else OPEN
-    teachers = [TEACHERS[name].title for name in teachers_of(domain) if name != "sd"]
+    names = teachers_of(engine.model.config.domain)
+    teachers = [TEACHERS[name].title for name in names if name != "sd"]
     return [*teachers, OTHERS, GRADIENT, TEACHERS["sd"].title]
 
 
