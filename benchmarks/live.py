@@ -41,7 +41,9 @@ def _type_prompt(page: Any, prompt: str) -> tuple[float, float]:
         f"document.querySelector('.tt-caption').innerText.includes({prompt!r})", timeout=milliseconds(60)
     )
     page.wait_for_selector(DONE, timeout=milliseconds(60))
-    page.wait_for_function(f"window.ttViewer.shown.some((file) => file.at > {since})", timeout=milliseconds(60))
+    page.wait_for_function(
+        f"window.ttViewer.shown.some((file) => file.at > {since})", timeout=milliseconds(60)
+    )
     page.wait_for_timeout(2000)  # a slow viewer may still open the textured file after the preview
     shown = [file["at"] for file in page.evaluate("window.ttViewer.shown") if file["at"] > since]
     return (shown[0] - since) / 1e3, (shown[-1] - since) / 1e3

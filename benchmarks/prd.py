@@ -125,8 +125,8 @@ def watched(trainer: prd.Trainer, parts: Parts) -> Iterator[None]:
     places: list[tuple[object, str, str | Callable[..., str]]] = [
         (student.generator, "predict", "the student's steps"),
         (student.generator, "decode", "decoding"),
-        (student.folded, "fold", "merging the adapters"),
-        (student.folded, "unfold", "merging the adapters"),
+        (student.merged_lora, "merge", "merging the adapters"),
+        (student.merged_lora, "unmerge", "merging the adapters"),
         (losses, "volume", "rendering the volume"),
         (losses, "surface", "rendering the surface"),
         (losses, "score_gradients", lambda teacher: f"teacher {teacher.name}"),
@@ -217,7 +217,7 @@ def setup_full(subject: Subject, how: Plan, device: torch.device) -> TrainingSet
     views = MVDream(unets[0], vae, student.embed, autocast=autocast)
     shapes = RichDreamer(unets[1], TextEmbeddingCache(words.embed, device), autocast=autocast)
     own = StableDiffusion(
-        student.folded.base,
+        student.merged_lora.base,
         generator.vae,
         generator.scheduler,
         student.embed,

@@ -58,10 +58,10 @@ def test_prompts_become_an_adapter(cli: Cli, tmp_path: Path) -> None:
     assert "Skipped 2 prompts that the model cannot express" in err
     assert "'mauve', 'dragon'" in err
     assert "'wise'" in err
-    order = Run.open(tmp_path / "runs" / "mine").order
-    assert sorted(order.prompts + order.held_out) == ["a blue cup", "a red cup"]
-    assert (order.iterations, order.batch, order.rate, order.optimizer) == (4, 2, 2e-3, "adamw")
-    assert order.scored == 1  # the preset's
+    config = Run.open(tmp_path / "runs" / "mine").config
+    assert sorted(config.prompts + config.held_out) == ["a blue cup", "a red cup"]
+    assert (config.iterations, config.batch, config.learning_rate, config.optimizer) == (4, 2, 2e-3, "adamw")
+    assert config.scored_steps == 1  # the preset's
     assert load_file(tmp_path / "library" / "mine" / "adapter.safetensors")
     assert (tmp_path / "library" / "mine" / "sheet.png").is_file()
     assert "--adapter mine" in out
@@ -104,7 +104,7 @@ def test_one_prompt_is_enough(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("a red cup\n")
     code, _, err = cli("--prompts", "one.txt", *QUICK, "--held-out", "0.5", "--preview-every", "0")
     assert code == 0, err
-    assert Run.open(tmp_path / "runs" / "one").order.held_out == ()
+    assert Run.open(tmp_path / "runs" / "one").config.held_out == ()
     assert Run.open(tmp_path / "runs" / "one").previews() == []
 
 
@@ -210,13 +210,13 @@ def test_a_run_goes_on_with_a_lower_rate_alone(cli: Cli, tmp_path: Path) -> None
         run.change(rate=0.01)
     with pytest.raises(UserError, match="The learning rate"):
         run.change(rate=0)
-    assert Run.open(run.folder).order == CONFIG
+    assert Run.open(run.folder).config == CONFIG
     run.change()
     run.change(rate=1e-4, memory=12)
-    assert run.order == Run.open(run.folder).order == replace(CONFIG, rate=1e-4, memory=12)
+    assert run.config == Run.open(run.folder).config == replace(CONFIG, learning_rate=1e-4, memory=12)
     code, _, err = cli("--resume", "--name", "mine", "--rate", "5e-5", "--model", "small", "--device", "cpu")
     assert code == 0, err
-    assert Run.open(run.folder).order.rate == 5e-5
+    assert Run.open(run.folder).config.learning_rate == 5e-5
     run = Run.open(run.folder)
     run.change(rate=1e-5)
     run.keep(tmp_path / "library")  # the same run's, for all that

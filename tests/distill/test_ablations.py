@@ -128,11 +128,11 @@ def test_a_model_keeps_its_ranks_unless_others_are_asked_for() -> None:
 
 
 def test_rates_rise_in_a_tenth_of_a_run_and_then_fall() -> None:
-    short, long = Settings(iterations=40, rate=1.0), Settings(iterations=4000, rate=1.0)
+    short, long = Settings(iterations=40, learning_rate=1.0), Settings(iterations=4000, learning_rate=1.0)
     assert max(short.rate_at(i) for i in range(40)) == short.rate_at(3) > 0.95
     assert short.rate_at(39) < 0.1
     assert long.rate_at(0) == pytest.approx(1 / 25)
     assert long.rate_at(24) == pytest.approx(1, rel=1e-3)
-    assert Settings(iterations=40, rate=0.5, anneal=False).rate_at(0) == 0.5
-    later = Settings(iterations=40, begun=0.5)
+    assert Settings(iterations=40, learning_rate=0.5, anneal=False).rate_at(0) == 0.5
+    later = Settings(iterations=40, schedule_offset=0.5)
     assert [later.progress_at(i) for i in (0, 20, 40)] == [0.5, 0.75, 1.0]

@@ -16,7 +16,7 @@ from triplaneturbo.distill.checkpoints import Checkpoints, smoothed_error
 from triplaneturbo.errors import UserError
 from triplaneturbo.utils.distributed import DistributedContext
 
-RUN_SETTINGS = {"rate": 0.1, "steps": 4}
+RUN_SETTINGS = {"learning_rate": 0.1, "steps": 4}
 SETTINGS = replace(toy.CHEAP, iterations=4)
 
 
@@ -47,6 +47,14 @@ def test_the_last_three_and_the_best_stay(tmp_path: Path) -> None:
     assert again.iterations() == [60, 70, 80]
     save(again, {90: 0.3, 100: 0.3, 110: 0.3})
     assert again.iterations() == [80, 90, 100, 110]
+
+
+def test_a_run_with_earlier_names_of_settings_resumes(tmp_path: Path) -> None:
+    save(Checkpoints(tmp_path, {"rate": 0.1, "scored": 1, "begun": 0.5}), {10: 0.2})
+    settings = {"learning_rate": 0.05, "scored_steps": 1, "schedule_offset": 0.5}
+    assert Checkpoints(tmp_path, settings).newest()[0] is not None
+    with pytest.raises(UserError, match="scored_steps"):
+        Checkpoints(tmp_path, {**settings, "scored_steps": 2}).newest()
 
 
 def cut(path: Path) -> None:

@@ -65,13 +65,13 @@ def test_an_untaught_critic_says_what_its_teacher_says(kind: str) -> None:
 
 
 def test_weights_are_shared_and_students_untouched() -> None:
-    generator, folded, teacher = make()
+    generator, merged_lora, teacher = make()
     before = {name: (p.data_ptr(), p.requires_grad) for name, p in generator.named_parameters()}
-    with folded.base() as unet:
+    with merged_lora.base() as unet:
         places = {p.data_ptr() for p in unet.parameters()}
-    folded.fold()  # as in an iteration
+    merged_lora.merge()  # as in an iteration
     critic = LoraCritic(teacher)
-    folded.unfold()
+    merged_lora.unmerge()
     _, own = critic.teacher.twin()
     assert all(p.data_ptr() in places for p in own.parameters())
     assert {name: (p.data_ptr(), p.requires_grad) for name, p in generator.named_parameters()} == before

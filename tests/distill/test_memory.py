@@ -59,17 +59,17 @@ def test_a_student_s_count_on_meta_is_that_of_real_tensors(
     latents = generator.draw_latents(1, torch.Generator())
     words = student.embed(["a red mushroom"])
     with MemoryCounter() as live:
-        student.folded.fold()
-        folded = live.now
+        student.merged_lora.merge()
+        merged = live.now
         planes = generator.decode(generator.predict(latents, 749, words))
-        held = live.now - folded
+        held = live.now - merged
         live.reset()
         planes.backward(torch.ones_like(planes))
-        peak = live.peak - 2 * folded
-    assert 2 * folded == expected.folded
+        peak = live.peak - 2 * merged
+    assert 2 * merged == expected.merged
     assert held == pytest.approx(expected.held, rel=0.1)
     assert max(held, peak) == pytest.approx(expected.backward, rel=0.15)
-    student.folded.unfold()
+    student.merged_lora.unmerge()
     assert expected.learning == sum(4 * p.numel() for p in generator.parameters() if p.requires_grad)
 
 

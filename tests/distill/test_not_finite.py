@@ -34,7 +34,7 @@ def test_it_stops_at_the_last_good_checkpoint(tmp_path: Path, where: str, what: 
     assert all(p.grad is None for p in named.values())
     running.save()  # as a server does when it stops
     before = learned(newest(tmp_path))
-    lower = trainer(tmp_path, replace(SETTINGS, rate=SETTINGS.rate / 2), save_every=2)
+    lower = trainer(tmp_path, replace(SETTINGS, learning_rate=SETTINGS.learning_rate / 2), save_every=2)
     assert lower.iteration == 2
     assert same(learned(newest(tmp_path)), before)
     lower.step()
@@ -59,7 +59,7 @@ def test_the_first_checkpoint_stays_whatever_comes(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_not_finite_are_never_written(tmp_path: Path) -> None:
-    running = trainer(tmp_path, replace(SETTINGS, rate=math.inf), save_every=1)
+    running = trainer(tmp_path, replace(SETTINGS, learning_rate=math.inf), save_every=1)
     with pytest.raises(
         UserError, match="What was learned is not finite at iteration 1: lower the learning rate"
     ):

@@ -55,7 +55,7 @@ def run(folder: Path, settings: Settings = toy.SETTINGS, **how) -> dict[str, Ten
 def test_it_learns_two_objects(tmp_path: Path, optimizer: OptimizerName, rate: float) -> None:
     student = toy.student()
     before = error(student)
-    settings = replace(toy.SETTINGS, iterations=20, optimizer=optimizer, rate=rate)
+    settings = replace(toy.SETTINGS, iterations=20, optimizer=optimizer, learning_rate=rate)
     logs: list[dict[str, float]] = []
 
     def keep(trainer: prd.Trainer) -> None:
@@ -146,13 +146,13 @@ def test_other_settings_and_marks_are_refused_and_nothing_is_lost(tmp_path: Path
     """Only the learning rate may change, to a lower one: the remedy for a run that diverged."""
     run(tmp_path, replace(toy.SETTINGS, iterations=2))
     before = {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
-    for change in ({"rate": 0.5}, {"steps": 1}, {"seed": 3}, {"batch": 3}):
+    for change in ({"learning_rate": 0.5}, {"steps": 1}, {"seed": 3}, {"batch": 3}):
         with pytest.raises(UserError, match=f"{next(iter(change))} .*not {next(iter(change.values()))}"):
             trainer(tmp_path, replace(toy.SETTINGS, iterations=2, **change))
     with pytest.raises(UserError, match="prompts None, not 'abc'"):
         trainer(tmp_path, replace(toy.SETTINGS, iterations=2), fingerprint={"prompts": "abc"})
     assert {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before
-    assert trainer(tmp_path, replace(toy.SETTINGS, iterations=2, rate=1e-5)).finished
+    assert trainer(tmp_path, replace(toy.SETTINGS, iterations=2, learning_rate=1e-5)).finished
 
 
 @pytest.mark.slow
@@ -164,7 +164,9 @@ def test_a_critic_learns_along_and_is_taken_up_again(tmp_path: Path) -> None:
     def run(folder: Path, stop: bool = False) -> dict:
         student = toy.student()
         generator = student.generator
-        base = StableDiffusion(student.folded.base, generator.vae, generator.scheduler, student.embed, 16)
+        base = StableDiffusion(
+            student.merged_lora.base, generator.vae, generator.scheduler, student.embed, 16
+        )
         until = time.monotonic() - 1 if stop else math.inf
         prd.train(DistributedContext(), student, [base], toy.draw, settings, folder, until=until)
         return newest(folder)
@@ -203,7 +205,7 @@ def test_a_scored_step_counts_as_it_does_among_all(monkeypatch: pytest.MonkeyPat
         prd.accumulate_gradients(student, [], toy.draw, settings, prd.Place(1), None)
         return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
 
-    one = gradients(replace(settings, scored=1), [1.0])
+    one = gradients(replace(settings, scored_steps=1), [1.0])
     assert rendered == [0]
     among = [gradients(settings, [3.0 * (step == other) for other in range(3)]) for step in range(3)]
     assert rendered == [0, 1, 2]

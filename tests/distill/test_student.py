@@ -30,11 +30,11 @@ def gradients(student: Student, count: int = 2) -> tuple[Tensor, dict[str, Tenso
     draw = torch.Generator().manual_seed(1)
     latents = generator.draw_latents(count, draw)
     words = student.embed(["a flat red box", "a tall blue stick"][:count])
-    student.folded.fold()
+    student.merged_lora.merge()
     planes = generator.decode(generator.predict(latents, 749, words))
     weights = torch.randn(planes.shape, generator=draw)
     (planes * weights).sum().backward()
-    student.folded.unfold()
+    student.merged_lora.unmerge()
     return planes.detach(), {n: p.grad for n, p in generator.named_parameters() if p.grad is not None}
 
 

@@ -14,7 +14,7 @@ from triplaneturbo.distill.settings import Settings
 from triplaneturbo.distill.trainer import Place, Trainer
 from triplaneturbo.utils.distributed import DistributedContext
 
-SETTINGS = Settings(iterations=6, batch=2, rate=0.1, average=0.5)
+SETTINGS = Settings(iterations=6, batch=2, learning_rate=0.1, average=0.5)
 
 
 class PointCloud:

@@ -67,7 +67,7 @@ def copied(run: Run, folder: Path) -> Run:
     return Run.open(shutil.copytree(run.folder, folder / "mine"))
 
 
-def test_a_run_from_its_order_to_the_library(tmp_path: Path) -> None:
+def test_a_run_from_its_config_to_the_library(tmp_path: Path) -> None:
     run = Run.begin(tmp_path / "runs" / "mine", replace(CONFIG, held_out=("a flat blue box",)))
     assert run.status["state"] == "ready"
     reports = finish(run)
@@ -258,7 +258,7 @@ def test_runs_are_listed_newest_first_and_broken_ones_left_out(tmp_path: Path) -
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "order.json").write_text("{")
     (tmp_path / "no run").mkdir()
-    assert [run.order.name for run in runs(tmp_path)] == ["second", "first"]
+    assert [run.config.name for run in runs(tmp_path)] == ["second", "first"]
     assert runs(tmp_path / "none") == []
     with pytest.raises(UserError, match="is broken"):
         Run.open(tmp_path / "broken")
@@ -266,11 +266,20 @@ def test_runs_are_listed_newest_first_and_broken_ones_left_out(tmp_path: Path) -
         Run.open(tmp_path / "none")
 
 
-def test_an_order_of_a_newer_version_is_read(tmp_path: Path) -> None:
+def test_a_config_of_another_version_is_read(tmp_path: Path) -> None:
     CONFIG.save(tmp_path)
     told = json.loads((tmp_path / "order.json").read_text())
     (tmp_path / "order.json").write_text(json.dumps({**told, "fashion": 1}))
     assert asdict(FinetuneConfig.load(tmp_path)) == asdict(CONFIG)
+
+
+def test_a_config_with_earlier_names_is_read(tmp_path: Path) -> None:
+    values = {**asdict(CONFIG), "rate": 3e-4, "scored": 2, "begun": 0.5}
+    for name in ("learning_rate", "scored_steps", "schedule_offset"):
+        del values[name]
+    (tmp_path / "order.json").write_text(json.dumps(values))
+    expected = replace(CONFIG, learning_rate=3e-4, scored_steps=2, schedule_offset=0.5)
+    assert asdict(FinetuneConfig.load(tmp_path)) == asdict(expected)
 
 
 @pytest.mark.parametrize(
@@ -282,10 +291,10 @@ def test_an_order_of_a_newer_version_is_read(tmp_path: Path) -> None:
         ({"prompts": ()}, "There is no usable prompt"),
         ({"iterations": 0}, "1 to 1,000,000, not 0"),
         ({"iterations": 10**9}, "not 1000000000"),
-        ({"rate": 0}, "above 0 and at most 0.1, not 0"),
-        ({"rate": -1e-3}, "learning rate"),
-        ({"rate": 1e9}, "learning rate"),
-        ({"rate": float("nan")}, "learning rate"),
+        ({"learning_rate": 0}, "above 0 and at most 0.1, not 0"),
+        ({"learning_rate": -1e-3}, "learning rate"),
+        ({"learning_rate": 1e9}, "learning rate"),
+        ({"learning_rate": float("nan")}, "learning rate"),
         ({"batch": 0}, "The batch"),
         ({"batch": True}, "The batch"),
         ({"teachers": ("rgb", "owl")}, "not 'owl'"),
@@ -296,9 +305,9 @@ def test_an_order_of_a_newer_version_is_read(tmp_path: Path) -> None:
         ({"optimizer": "luck"}, "adamw, soap or adan"),
         ({"rank": 7}, "The rank"),
         ({"steps": -1}, "denoising steps"),
-        ({"steps": 2, "scored": 3}, "scored steps"),
+        ({"steps": 2, "scored_steps": 3}, "scored steps"),
         ({"seed": -1}, "The seed"),
-        ({"begun": 1.5}, "schedules"),
+        ({"schedule_offset": 1.5}, "schedules"),
         ({"score": "dmd"}, "The score should be asd, sds, csd, vsd or ism"),
         ({"weighting": "flat"}, "weighting"),
         ({"ism_stride": 0}, "stride"),
@@ -308,7 +317,7 @@ def test_an_order_of_a_newer_version_is_read(tmp_path: Path) -> None:
         ({"start": "nobody"}, "There is no adapter 'nobody'"),
     ],
 )
-def test_orders_that_cannot_be_are_one_sentence(tmp_path: Path, change: dict, said: str) -> None:
+def test_invalid_configs_are_refused_in_one_sentence(tmp_path: Path, change: dict, said: str) -> None:
     CONFIG.check(tmp_path)
     with pytest.raises(UserError) as error:
         replace(CONFIG, **change).check(tmp_path)
@@ -318,7 +327,7 @@ def test_orders_that_cannot_be_are_one_sentence(tmp_path: Path, change: dict, sa
 
 @pytest.mark.parametrize("world", [True, False])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_presets_are_orders(tmp_path: Path, preset: str, world: bool) -> None:
+def test_presets_are_valid_configs(tmp_path: Path, preset: str, world: bool) -> None:
     replace(CONFIG, **PRESETS[preset](world)).check(tmp_path)
 
 
@@ -330,5 +339,5 @@ def test_try_is_estimated_at_less_than_five_minutes_of_two_cores() -> None:
     assert told.seconds is not None
     assert 200 < told.seconds < 300
     assert told.sentence == "About 4 min on two cores, and 2.2 GB."
-    assert estimate(replace(config, scored=0), True).seconds > 2 * told.seconds  # type: ignore[operator]
+    assert estimate(replace(config, scored_steps=0), True).seconds > 2 * told.seconds  # type: ignore[operator]
     assert estimate(config, False).seconds is None

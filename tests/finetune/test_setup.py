@@ -22,7 +22,7 @@ MODEL = GeneratorConfig.load(SMALL)
 @pytest.mark.parametrize("start", ["", "nothing"])
 def test_schedules_start_at_0_with_a_new_adapter(start: str) -> None:
     settings = resolve_settings(RECIPE, replace(CONFIG, start=start), MODEL)
-    assert settings.begun == (0.0 if start else 1.0)
+    assert settings.schedule_offset == (0.0 if start else 1.0)
     assert settings.start == ""
 
 

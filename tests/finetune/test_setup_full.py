@@ -52,8 +52,8 @@ from triplaneturbo.utils.units import GB
 
 CPU = torch.device("cpu")
 CONFIG = FinetuneConfig(
-    "mine", prompts=("a red cup", "a blue hat"), iterations=2, batch=1, steps=1, rate=2e-4, optimizer="adan",
-    preview_every=0,
+    "mine", prompts=("a red cup", "a blue hat"), iterations=2, batch=1, steps=1,
+    learning_rate=2e-4, optimizer="adan", preview_every=0,
 )  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def test_prompts_become_an_adapter_that_generates(cli: Callable, model: Path, tm
     assert err.startswith("This run needs")
     code, out, err = cli(*resume, "--rate", "1e-4", "--memory", "20")
     assert code == 0, err
-    assert Run.open(run.folder).order.rate == 1e-4
+    assert Run.open(run.folder).config.learning_rate == 1e-4
     assert [entry["iteration"] for entry in run.log()] == [1, 2]
     scores = json.loads((tmp_path / "library" / "mine" / "scores.json").read_text())
     assert scores["prompts"] == ["a red cup"]
@@ -155,7 +155,7 @@ def test_a_corpus_is_judged_by_what_it_holds_out(cli: Callable, tmp_path: Path) 
     assert code == 0, err
     assert "mvdream: weights" not in err
     run = Run.open(tmp_path / "runs" / "many")
-    assert run.order.held_out == tuple(held)
+    assert run.config.held_out == tuple(held)
     assert run.preview_prompts() == ("a blue hat", "a red cup b", "a red cup a")
     corpus = (run.folder / "corpus" / "corpus.txt").read_text().splitlines()
     assert corpus == ["a red cup a"]
@@ -339,11 +339,11 @@ def test_a_gpu_computes_in_the_halves_that_it_keeps(monkeypatch: pytest.MonkeyPa
 
 def test_a_new_adapter_has_all_of_the_schedules_before_it(model_files: ModelFiles) -> None:
     config = GeneratorConfig.load(model_files.folder)
-    for run_config, begun in (
+    for run_config, offset in (
         (CONFIG, 1.0),
         (replace(CONFIG, rank=4), 1.0),  # the model's own
         (replace(CONFIG, rank=8), 0.0),
         (replace(CONFIG, tuning="lora"), 0.0),
-        (replace(CONFIG, begun=0.5), 0.5),
+        (replace(CONFIG, schedule_offset=0.5), 0.5),
     ):
-        assert full_settings(run_config, config, CPU).begun == begun
+        assert full_settings(run_config, config, CPU).schedule_offset == offset

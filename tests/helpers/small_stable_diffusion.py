@@ -31,8 +31,8 @@ def make(
     unet, vae = bases()
     scheduler = DDIMScheduler(**SCHEDULER, prediction_type=kind)
     generator = TriplaneGenerator(unet, vae, scheduler, CONFIG).eval()
-    folded = MergedLora(generator)
-    return generator, folded, StableDiffusion(folded.base, vae, scheduler, embed, SIZE, shading)
+    merged_lora = MergedLora(generator)
+    return generator, merged_lora, StableDiffusion(merged_lora.base, vae, scheduler, embed, SIZE, shading)
 
 
 def scenes() -> SceneBatch:

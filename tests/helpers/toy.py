@@ -31,7 +31,8 @@ from triplaneturbo.utils.random_streams import RandomStreams
 SIZE, VIEWS = 32, 4
 CAPTIONS = ("a flat red box", "a tall blue stick")
 SETTINGS = Settings(
-    iterations=12, batch=2, steps=2, rate=4e-3, size=SIZE, stride=1, nodes=24, sharpness=(15.0, 30.0),
+    iterations=12, batch=2, steps=2, learning_rate=4e-3, size=SIZE, stride=1, nodes=24,
+    sharpness=(15.0, 30.0),
     teachers={
         "rgb": TeacherSettings(shift=0.3),
         "geometry": TeacherSettings(shift=0.3, renderings=("volume",)),
@@ -128,7 +129,7 @@ def student(settings: Settings = SETTINGS) -> Student:
 def diffusion(student: Student) -> StableDiffusion:
     """Create a Stable Diffusion teacher from the student's own (random) base."""
     generator = student.generator
-    return StableDiffusion(student.folded.base, generator.vae, generator.scheduler, embed, 16)
+    return StableDiffusion(student.merged_lora.base, generator.vae, generator.scheduler, embed, 16)
 
 
 def teachers() -> list[Teacher]:

@@ -26,7 +26,11 @@ def setup_toy(
     """Replace `prepare.prepare`."""
     yield "rendering the toys"
     settings = replace(
-        toy.SETTINGS, iterations=config.iterations, batch=config.batch, rate=config.rate, tuning=config.tuning
+        toy.SETTINGS,
+        iterations=config.iterations,
+        batch=config.batch,
+        learning_rate=config.learning_rate,
+        tuning=config.tuning,
     )
     with torch.random.fork_rng():
         student = toy.student(settings)

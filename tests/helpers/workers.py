@@ -28,7 +28,7 @@ from triplaneturbo.utils.distributed import DistributedContext, launched
 
 # Includes every component that draws random numbers.
 SETTINGS = replace(
-    toy.SETTINGS, iterations=6, rate=1e-3, scored=1, stride=2, surface_stride=2,
+    toy.SETTINGS, iterations=6, learning_rate=1e-3, scored_steps=1, stride=2, surface_stride=2,
     teachers={
         **toy.SETTINGS.teachers,
         "sd": TeacherSettings(kind="vsd", share=0.5, renderings=("volume",)),

@@ -36,20 +36,20 @@ def near(found: Tensor, wanted: Tensor) -> None:
 @pytest.mark.parametrize("embedding", [False, True])
 def test_values_and_gradients_are_those_of_live_adapters(embedding: bool) -> None:
     generator = make(embedding)
-    folded = MergedLora(generator)
+    merged_lora = MergedLora(generator)
     learning = {name: p for name, p in generator.named_parameters() if p.requires_grad}
     latents, text = inputs()
     weights = torch.randn(2, 6, 4, 16, 16)
     outcomes, gradients = [], []
     for fold in (False, True):
         if fold:
-            folded.fold()
-        for time in (999, 499):  # two passes share the folded weights
+            merged_lora.merge()
+        for time in (999, 499):  # two passes share the merged weights
             outcome = made(generator, latents, text, time)
             (outcome * weights).sum().backward()
             outcomes.append(outcome.detach())
         if fold:
-            folded.unfold()
+            merged_lora.unmerge()
         gradients.append({name: p.grad for name, p in learning.items() if p.grad is not None})
         generator.zero_grad()
     near(outcomes[2], outcomes[0])
@@ -63,13 +63,13 @@ def test_values_and_gradients_are_those_of_live_adapters(embedding: bool) -> Non
 
 def test_gradients_add_to_those_that_are_there() -> None:
     generator = make()
-    folded = MergedLora(generator)
+    merged_lora = MergedLora(generator)
     latents, text = inputs(1)
 
     def learn() -> dict[str, Tensor]:
-        folded.fold()
+        merged_lora.merge()
         made(generator, latents, text).square().sum().backward()
-        folded.unfold()
+        merged_lora.unmerge()
         return {name: p.grad.clone() for name, p in generator.named_parameters() if p.grad is not None}
 
     once = learn()
@@ -77,17 +77,17 @@ def test_gradients_add_to_those_that_are_there() -> None:
         near(twice, 2 * once[name])
 
 
-def test_unfolding_leaves_no_trace() -> None:
+def test_unmerging_restores_the_base_exactly() -> None:
     generator = make()
-    folded = MergedLora(generator)
+    merged_lora = MergedLora(generator)
     latents, text = inputs(1)
     with torch.no_grad():
         before = made(generator, latents, text)
     parameters = dict(generator.named_parameters())
     learning = [name for name, p in parameters.items() if p.requires_grad]
     values = {name: p.clone() for name, p in parameters.items()}
-    folded.fold()
-    folded.unfold()
+    merged_lora.merge()
+    merged_lora.unmerge()
     after = dict(generator.named_parameters())
     assert all(after[name] is p for name, p in parameters.items())
     assert all(torch.equal(after[name], value) for name, value in values.items())
@@ -101,35 +101,35 @@ def test_the_base_inside_a_fold_is_the_base() -> None:
     generator = make(embedding=True)
     with torch.no_grad():
         generator.heads[generator.active].embedding.normal_()
-    folded = MergedLora(generator)
+    merged_lora = MergedLora(generator)
     images, words = torch.randn(5, 4, 8, 8), torch.randn(5, 77, 24)
     latents, text = inputs(1)
     with torch.no_grad():
-        with folded.base() as unet:
+        with merged_lora.base() as unet:
             wanted = unet(images, 7, encoder_hidden_states=words).sample
-        folded.fold()
+        merged_lora.merge()
         own = made(generator, latents, text)
-        with folded.base() as unet:
+        with merged_lora.base() as unet:
             assert torch.equal(unet(images, 7, encoder_hidden_states=words).sample, wanted)
         assert torch.equal(made(generator, latents, text), own)
-        with pytest.raises(ZeroDivisionError), folded.base():
+        with pytest.raises(ZeroDivisionError), merged_lora.base():
             raise ZeroDivisionError
         assert torch.equal(made(generator, latents, text), own)
-        folded.unfold()
+        merged_lora.unmerge()
 
 
 def test_a_second_fold_takes_the_new_weights_also_without_gradients() -> None:
     """Upsampling keeps kernels by their weights' place in memory, where others may come to lie."""
     generator = make()
-    folded = MergedLora(generator)
+    merged_lora = MergedLora(generator)
     latents, text = inputs(1)
     with torch.no_grad():
         for seed in range(3, 9):
             stir(generator, seed)
             wanted = made(generator, latents, text)
-            folded.fold()
+            merged_lora.merge()
             near(made(generator, latents, text), wanted)
-            folded.unfold()
+            merged_lora.unmerge()
 
 
 def test_what_does_not_learn_gets_no_gradient() -> None:
@@ -137,11 +137,11 @@ def test_what_does_not_learn_gets_no_gradient() -> None:
     for name, p in generator.named_parameters():
         if name.startswith("vae.decoder."):
             p.requires_grad_(False)
-    folded = MergedLora(generator)
+    merged_lora = MergedLora(generator)
     latents, text = inputs(1)
-    folded.fold()
+    merged_lora.merge()
     made(generator, latents, text).sum().backward()
-    folded.unfold()
+    merged_lora.unmerge()
     for name, p in generator.named_parameters():
         assert (p.grad is not None) == (p.requires_grad and ".fields." not in name), name
     assert adapter_tensors(generator)

@@ -43,7 +43,7 @@ class Lesson:
         self.broken: Exception | None = None
 
     def work(self, run: Run, found: Any, team: Any) -> Generator[Report, None, None]:
-        done, total = int(run.status["iteration"]), run.order.iterations
+        done, total = int(run.status["iteration"]), run.config.iterations
         try:
             yield Report(done, total, doing="getting ready")
             while done < total and not run.ending:
@@ -90,7 +90,7 @@ def engine(setup: Lesson, shelf: Path, tmp_path: Path) -> Iterator[Engine]:
             setup.allowed.release()
 
 
-def order(name: str = "ducks", iterations: int = 3) -> FinetuneConfig:
+def config(name: str = "ducks", iterations: int = 3) -> FinetuneConfig:
     return FinetuneConfig(name, ("a red duck",), iterations=iterations)
 
 
@@ -111,7 +111,7 @@ def test_requests_come_between_iterations_and_a_finished_run_is_in_the_library(
     engine: Engine, setup: Lesson, shelf: Path
 ) -> None:
     assert engine.run_state() is None
-    engine.begin_run(order())
+    engine.begin_run(config())
     state = state_when(engine, lambda state: state.doing == "getting ready")
     assert (state.state, state.iteration, state.iterations, state.active) == ("running", 0, 3, True)
     assert setup.begun.wait(patience(60))
@@ -131,7 +131,7 @@ def test_requests_come_between_iterations_and_a_finished_run_is_in_the_library(
 
 
 def test_the_adapter_that_is_being_learned_can_be_generated_with(engine: Engine, setup: Lesson) -> None:
-    engine.begin_run(order())
+    engine.begin_run(config())
     with pytest.raises(UserError, match="There is no adapter 'ducks'"):
         engine.submit(Request("a cup", adapter="ducks", **QUICK))
     setup.allowed.release()
@@ -147,7 +147,7 @@ def test_the_adapter_that_is_being_learned_can_be_generated_with(engine: Engine,
 
 
 def test_pause_saves_and_resume_goes_on(engine: Engine, setup: Lesson, tmp_path: Path) -> None:
-    engine.begin_run(order())
+    engine.begin_run(config())
     setup.allowed.release()
     state_when(engine, lambda state: state.iteration == 1)
     engine.pause_run()
@@ -170,7 +170,7 @@ def test_a_run_is_stopped_and_kept_or_discarded(
 ) -> None:
     with pytest.raises(UserError, match="no run to stop"):
         engine.stop_run(keep)
-    engine.begin_run(order())
+    engine.begin_run(config())
     setup.allowed.release(2)
     state_when(engine, lambda state: state.iteration == 2)
     engine.stop_run(keep)
@@ -189,11 +189,11 @@ def test_there_is_one_run_at_a_time_and_what_cannot_be_is_no_run(engine: Engine,
     with pytest.raises(UserError, match="cannot express these prompts: 'a dragon'"):
         engine.begin_run(FinetuneConfig("ducks", ("a red duck", "a dragon")))
     with pytest.raises(UserError, match=r"name '\.\./x' is invalid"):
-        engine.begin_run(order("../x"))
+        engine.begin_run(config("../x"))
     assert engine.run_state() is None
-    engine.begin_run(order())
+    engine.begin_run(config())
     with pytest.raises(UserError, match="The run ducks is active"):
-        engine.begin_run(order("cups"))
+        engine.begin_run(config("cups"))
     with pytest.raises(UserError, match="is active"):
         engine.choose_run("ducks")
     assert setup.begun.wait(patience(60))
@@ -201,10 +201,10 @@ def test_there_is_one_run_at_a_time_and_what_cannot_be_is_no_run(engine: Engine,
     setup.allowed.release()
     state_when(engine, lambda state: state.state == "paused")
     with pytest.raises(UserError, match="A run named ducks already exists"):
-        engine.begin_run(order())
-    engine.begin_run(order("cups", 1))
+        engine.begin_run(config())
+    engine.begin_run(config("cups", 1))
     setup.allowed.release()
-    state_when(engine, lambda state: state.order.name == "cups" and not state.active)
+    state_when(engine, lambda state: state.config.name == "cups" and not state.active)
     assert set(engine.run_names()) == {"ducks", "cups"}
     engine.choose_run("ducks")
     assert engine.run_state().state == "paused"  # type: ignore[union-attr]
@@ -225,7 +225,7 @@ def test_an_error_is_a_sentence_and_the_engine_lives_on(
     engine: Engine, setup: Lesson, error: Exception, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     setup.broken = error
-    engine.begin_run(order())
+    engine.begin_run(config())
     setup.allowed.release()
     state = state_when(engine, lambda state: not state.active)
     assert state.state == "failed"
@@ -241,7 +241,7 @@ def test_an_error_is_a_sentence_and_the_engine_lives_on(
 def test_closing_saves_and_another_engine_offers_to_go_on(setup: Lesson, shelf: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     with Engine("small", device="cpu", runs=runs) as engine:
-        engine.begin_run(order())
+        engine.begin_run(config())
         setup.allowed.release()
         state_when(engine, lambda state: state.iteration == 1)
         setup.allowed.release()

@@ -1,4 +1,4 @@
-"""The base as a teacher: it stays what it was, folded or not, and its opinion reaches the pixels."""
+"""The base as a teacher: it stays what it was, merged or not, and its opinion reaches the pixels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def asked(teacher: StableDiffusion) -> Tensor:
 
 
 def test_it_is_the_base_and_stays_it_while_the_student_learns() -> None:
-    generator, folded, teacher = make()
+    generator, merged_lora, teacher = make()
     frozen = {name: p.clone() for name, p in generator.named_parameters() if not p.requires_grad}
     fresh = asked(teacher)
     stir(generator)
@@ -38,11 +38,11 @@ def test_it_is_the_base_and_stays_it_while_the_student_learns() -> None:
     optimizer = torch.optim.SGD([p for p in generator.parameters() if p.requires_grad], lr=1e-2)
     latents, text = torch.randn(1, 6, 4, 8, 8), torch.randn(1, 77, 24)
     for _ in range(2):
-        folded.fold()
+        merged_lora.merge()
         loss = generator.decode(generator.predict(latents, 499, text)).square().mean()
         assert torch.equal(asked(teacher), fresh)
         loss.backward()
-        folded.unfold()
+        merged_lora.unmerge()
         optimizer.step()
         optimizer.zero_grad()
         assert torch.equal(asked(teacher), fresh)

@@ -32,7 +32,7 @@ def test_it_goes_on_from_the_shipped_weights(tmp_path: Path, apple_views: Path) 
     mark = copy_base(SHIPPED, tmp_path)
     (tmp_path / "pool").symlink_to(apple_views)
     apples = [spec for spec in seen() if spec.thing == "apple" and not spec.support]
-    settings = replace(SMALL, iterations=1, batch=1, rate=1e-9, start=mark, begun=1.0)
+    settings = replace(SMALL, iterations=1, batch=1, learning_rate=1e-9, start=mark, schedule_offset=1.0)
     start = SHIPPED / ADAPTER_NAME
     train(DistributedContext(), tmp_path, KEYS, apples, settings, math.inf, start)
     before, after = load_file(start), load_file(tmp_path / "model" / ADAPTER_NAME)
@@ -57,7 +57,7 @@ def test_the_base_is_copied_in_full_precision_and_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "rate"),
-    [([], SMALL.rate / 2), (["--rate", "3e-4"], 3e-4)],
+    [([], SMALL.learning_rate / 2), (["--rate", "3e-4"], 3e-4)],
 )
 def test_half_the_rate_unless_another_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], rate: float
@@ -66,7 +66,7 @@ def test_half_the_rate_unless_another_is_asked_for(
     monkeypatch.setattr(view_cache, "make_view_cache", lambda *_: None)
     monkeypatch.setattr(distributed, "run", lambda _train, arguments, *_: told.append(arguments[3]))
     assert main(["train", "--from", str(SHIPPED), "--folder", str(tmp_path), *options]) == 0
-    assert [(settings.rate, settings.begun) for settings in told] == [(rate, 1.0)]
+    assert [(settings.learning_rate, settings.schedule_offset) for settings in told] == [(rate, 1.0)]
 
 
 @pytest.mark.parametrize("rate", ["0", "-1", "nan", "1e9", "much"])

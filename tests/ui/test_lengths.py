@@ -13,9 +13,9 @@ from triplaneturbo.ui.training.lengths import CUSTOM, duration, estimates, memor
 
 
 def engine(seen: list[FinetuneConfig]) -> Any:
-    def estimate_run(order: FinetuneConfig) -> Estimate:
-        seen.append(order)
-        return Estimate(60.0 * order.iterations, 10**8 * order.batch, "")
+    def estimate_run(config: FinetuneConfig) -> Estimate:
+        seen.append(config)
+        return Estimate(60.0 * config.iterations, 10**8 * config.batch, "")
 
     config = SimpleNamespace(world=True)
     return SimpleNamespace(model=SimpleNamespace(config=config), estimate_run=estimate_run)
@@ -26,8 +26,8 @@ def test_a_preset_s_settings_are_no_other_ones_and_changed_ones_are() -> None:
     settings = {"steps": 0, **PRESETS["short"](True)}
     found = estimates(engine(seen), ["a red cup"], ["a hat"], settings)
     assert list(found) == ["Try", "Short", "Thorough"]
-    assert [order.iterations for order in seen] == [50, 600, 3000]
-    assert {(order.prompts, order.held_out) for order in seen} == {(("a red cup",), ("a hat",))}
+    assert [config.iterations for config in seen] == [50, 600, 3000]
+    assert {(config.prompts, config.held_out) for config in seen} == {(("a red cup",), ("a hat",))}
     found = estimates(engine(seen), ["a red cup"], [], settings | {"iterations": 7})
     assert found[CUSTOM].seconds == 420
     assert seen[-1].iterations == 7
@@ -37,7 +37,7 @@ def test_all_lengths_are_counted_with_the_settings_that_no_preset_has() -> None:
     seen: list[FinetuneConfig] = []
     settings = {"steps": 0, **PRESETS["try"](True), "teachers": ["rgb"], "rank": 8}
     assert CUSTOM not in estimates(engine(seen), ["a red cup"], [], settings)
-    assert [(order.teachers, order.rank) for order in seen] == [(("rgb",), 8)] * 3
+    assert [(config.teachers, config.rank) for config in seen] == [(("rgb",), 8)] * 3
 
 
 @pytest.mark.parametrize("wrong", [None, -1, "many"])

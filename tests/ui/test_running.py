@@ -102,7 +102,7 @@ def test_nothing_of_a_list_goes_without_a_word() -> None:
 def test_a_list_too_long_for_the_page_names_the_command() -> None:
     with pytest.raises(UserError, match="triplaneturbo finetune --prompts"):
         prompt_list.from_text("a" * (prompt_list.MAX_CHARACTERS + 1))
-    many = replace(STATE, order=FinetuneConfig("x", tuple(f"a cup {i}" for i in range(30_000))))
+    many = replace(STATE, config=FinetuneConfig("x", tuple(f"a cup {i}" for i in range(30_000))))
     assert prompt_list.of_run(many) == ""
     assert prompt_list.of_run(STATE) == "a red duck"
     assert prompt_list.of_run(None) == ""

@@ -201,7 +201,7 @@ def _prepare_run(
     if draft is None:
         run = Run.open(folder)
         run.change(arguments.rate, arguments.memory)
-        finetune_config = run.order
+        finetune_config = run.config
     else:
         finetune_config = _complete_config(arguments, draft, found, config)
     if not config.world:
@@ -328,7 +328,7 @@ def _train(arguments: argparse.Namespace, run: Run, found: ModelFiles, context: 
         status = run.status
         print(
             f"Stopped after step {status['iteration']} of {status['iterations']}; the run is saved. Resume it"
-            f" with python -m triplaneturbo finetune --resume --name {run.order.name}",
+            f" with python -m triplaneturbo finetune --resume --name {run.config.name}",
             file=sys.stderr,
         )
         return INTERRUPTED
@@ -340,7 +340,7 @@ def _train(arguments: argparse.Namespace, run: Run, found: ModelFiles, context: 
     sheet = path.with_name(SHEET)
     if sheet.exists():
         print(f"before and after: {sheet}")
-    print(f'{path}: python -m triplaneturbo generate "..." --adapter {run.order.name}')
+    print(f'{path}: python -m triplaneturbo generate "..." --adapter {run.config.name}')
     return DONE
 
 
@@ -355,7 +355,7 @@ def _with_progress(arguments: argparse.Namespace, run: Run, reports: Iterator[Re
         board = SummaryWriter(str(run.folder / "tensorboard"))
     hidden = arguments.quiet or not sys.stderr.isatty()
     with tqdm(
-        total=run.order.iterations, initial=run.status["iteration"], unit="step", disable=hidden
+        total=run.config.iterations, initial=run.status["iteration"], unit="step", disable=hidden
     ) as bar:
         for report in reports:
             bar.set_description_str(report.doing[:40], refresh=False)
@@ -397,9 +397,9 @@ def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
 _PRESET_FLAGS = {
     "iterations": "steps",
     "batch": "batch",
-    "rate": "rate",
+    "learning_rate": "rate",
     "optimizer": "optimizer",
-    "scored": "scored",
+    "scored_steps": "scored",
     "preview_every": "preview_every",
 }
 

@@ -163,8 +163,8 @@ def run(arguments: argparse.Namespace) -> int:
         state = engine.run_state()
         if admin.offered and state is not None and state.resumable:
             print(
-                f"The run {state.order.name} is at step {state.iteration} of {state.iterations}; resume it on"
-                " the Advanced tab.",
+                f"The run {state.config.name} is at step {state.iteration} of {state.iterations}; resume it"
+                " on the Advanced tab.",
                 flush=True,
             )
         print(f"Open {address.url}", *address.notes(), sep="\n", flush=True)
@@ -177,4 +177,4 @@ def run(arguments: argparse.Namespace) -> int:
         finally:
             state = engine.run_state()
             if state is not None and state.active:
-                print(f"Saving the run {state.order.name} ...", file=sys.stderr, flush=True)
+                print(f"Saving the run {state.config.name} ...", file=sys.stderr, flush=True)

@@ -18,6 +18,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from triplaneturbo.distill.renamed_settings import with_current_names
 from triplaneturbo.distill.settings import is_default
 from triplaneturbo.errors import UserError
 from triplaneturbo.utils.training_state import BrokenState, check_settings, read_state, save_state
@@ -92,11 +93,12 @@ class Checkpoints:
 
     def _check(self, then: dict[str, Any]) -> None:
         now = dict(self.settings)
+        then = with_current_names(then)
         # Settings that a newer version added.
         then = {key: now[key] for key in now.keys() - then.keys() if is_default(key, now[key])} | then
         # The only change allowed: the remedy for a run that diverged.
-        if now.get("rate", math.inf) < then.get("rate", -math.inf):
-            now["rate"] = then["rate"]
+        if now.get("learning_rate", math.inf) < then.get("learning_rate", -math.inf):
+            now["learning_rate"] = then["learning_rate"]
         check_settings(self.run_folder, then, now)
 
     def save(self, iteration: int, state: dict[str, Any], loss: float) -> None:

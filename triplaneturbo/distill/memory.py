@@ -89,7 +89,7 @@ class StudentMemory:
         text: text encoder.
         learning: trainable parameters (without gradients and optimizer state).
         shapes: shapes of the trainable parameters.
-        folded: weights with merged adapters, and their gradients.
+        merged: weights with merged adapters, and their gradients.
         held: activations kept for the backward pass, for one prompt.
         backward: peak of the backward pass including `held`, for one prompt.
     """
@@ -99,7 +99,7 @@ class StudentMemory:
     text: int
     learning: int
     shapes: tuple[tuple[int, ...], ...]
-    folded: int
+    merged: int
     held: int
     backward: int
 
@@ -148,16 +148,16 @@ def student(
         sizes = size_of(generator.unet, learning=False), size_of(generator.vae, learning=False)
         learns = size_of(generator, learning=True)
         with fused_attention(), MemoryCounter() as live:
-            trained.folded.fold()
-            folded = live.now
+            trained.merged_lora.merge()
+            merged = live.now
             planes = generator.decode(generator.predict(latents, torch.empty(()), text_embeddings))
-            held = live.now - folded
+            held = live.now - merged
             live.reset()
             planes.backward(torch.empty_like(planes))
-            backward = live.peak - folded
+            backward = live.peak - merged
     shapes = tuple(tuple(p.shape) for p in learning)
     # Merged weights are counted twice: their gradients appear in the backward pass.
-    return StudentMemory(*sizes, text_size, learns, shapes, 2 * folded, held, max(held, backward - folded))
+    return StudentMemory(*sizes, text_size, learns, shapes, 2 * merged, held, max(held, backward - merged))
 
 
 @lru_cache(maxsize=32)

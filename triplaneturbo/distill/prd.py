@@ -57,7 +57,7 @@ class Student:
     """The trained model: a generator, its adapters (mergeable for speed), and its text encoder."""
 
     generator: TriplaneGenerator
-    folded: MergedLora
+    merged_lora: MergedLora
     embed: Callable[[list[str]], Tensor]
 
 
@@ -135,10 +135,10 @@ def accumulate_gradients(
     text_embeddings = student.embed(scenes[0].prompts)
     latents = generator.draw_latents(settings.batch, rng)
     scored = list(range(settings.steps))
-    if settings.scored is not None:
-        scored = sorted(int(step) for step in shared_rng.permutation(settings.steps)[: settings.scored])
+    if settings.scored_steps is not None:
+        scored = sorted(int(step) for step in shared_rng.permutation(settings.steps)[: settings.scored_steps])
     log: dict[str, float] = {}
-    student.folded.fold()
+    student.merged_lora.merge()
     try:
         for step, t in enumerate(shifted_timesteps(generator.scheduler, settings.steps)[: scored[-1] + 1]):
             alpha_bar = generator.scheduler.alphas_cumprod[t]
@@ -158,7 +158,7 @@ def accumulate_gradients(
                 scaler.scale(loss / len(scored)).backward()
             latents = clean.detach()
     finally:
-        student.folded.unfold()
+        student.merged_lora.unmerge()
     return {key: value / len(scored) for key, value in log.items()}
 
 

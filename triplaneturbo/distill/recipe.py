@@ -37,7 +37,7 @@ def full_recipe(iterations: int = 15_000, released: bool = False, device: str = 
         iterations=iterations,
         batch=batch,
         steps=4,
-        rate=2e-4,
+        learning_rate=2e-4,
         optimizer="adan",
         stride=8 if device == "cpu" else 4,
         surface_stride=2 if device == "cpu" else 1,

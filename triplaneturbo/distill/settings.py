@@ -21,10 +21,10 @@ class Settings:
         iterations: optimizer steps.
         batch: prompts per iteration and process.
         steps: number of denoising steps K.
-        scored: number of the K steps that are rendered and scored, chosen at random in each iteration; the
-            others are only denoised. The expected gradient is the same at a lower cost per caption. None for
-            all steps, as in Algorithm 1.
-        rate: maximum learning rate; see `anneal`.
+        scored_steps: number of the K steps that are rendered and scored, chosen at random in each iteration;
+            the others are only denoised. The expected gradient is the same at a lower cost per caption. None
+            for all steps, as in Algorithm 1.
+        learning_rate: maximum learning rate; see `anneal`.
         optimizer: "adamw", "soap" or "adan"; see `make_optimizer`.
         teachers: settings by teacher name; teachers without an entry are not used.
         renderings: "volume", "surface" or both.
@@ -48,14 +48,14 @@ class Settings:
         average: decay of the moving average of the trained weights, which is what a run saves.
         seed: seed of all random numbers.
         start: identifies the trained adapter that the run starts from; "" for a new adapter.
-        begun: position in the schedules (except that of the learning rate) at the start: 0 to 1.
+        schedule_offset: position in the schedules (except that of the learning rate) at the start: 0 to 1.
     """
 
     iterations: int = 2000
     batch: int = 4
     steps: int = 4
-    scored: int | None = None
-    rate: float = 2e-4
+    scored_steps: int | None = None
+    learning_rate: float = 2e-4
     optimizer: OptimizerName = "adamw"
     teachers: dict[str, TeacherSettings] = field(default_factory=dict)
     renderings: tuple[str, ...] = ("volume", "surface")
@@ -80,19 +80,19 @@ class Settings:
     clip: float = 1.0
     seed: int = 0
     start: str = ""
-    begun: float = 0.0
+    schedule_offset: float = 0.0
 
     def rate_at(self, iteration: int) -> float:
         """Return the learning rate of an iteration, counted from 0."""
         if not self.anneal:
-            return self.rate
+            return self.learning_rate
         warmup = min(1.0, (iteration + 1) / max(1.0, min(25.0, self.iterations / 10)))
         cosine = math.cos(math.pi * iteration / self.iterations)
-        return self.rate * warmup * (0.05 + 0.95 * 0.5 * (1 + cosine))
+        return self.learning_rate * warmup * (0.05 + 0.95 * 0.5 * (1 + cosine))
 
     def progress_at(self, iteration: int) -> float:
         """Return the position of an iteration in the schedules, 0 to 1."""
-        return self.begun + (1 - self.begun) * iteration / self.iterations
+        return self.schedule_offset + (1 - self.schedule_offset) * iteration / self.iterations
 
     def fitted(self, config: GeneratorConfig) -> GeneratorConfig:
         """Return a model's configuration with the kind and rank of adapters of these settings."""

@@ -121,7 +121,7 @@ class Trainer:
         context.broadcast_from_main(self._parameters)
         for critic in self.critics.values():
             context.broadcast_from_main(critic.parameters)
-        self.optimizer = make_optimizer(settings.optimizer, self._parameters, settings.rate)
+        self.optimizer = make_optimizer(settings.optimizer, self._parameters, settings.learning_rate)
         self.average = {name: p.detach().clone() for name, p in self._named_parameters.items()}
         self.scaler = LossScaler.for_dtype(method.dtype)
         self.iteration, self.saved = 0, -1
@@ -269,5 +269,6 @@ class Trainer:
         self._resume()
         raise CollectiveError(
             f"{what} not finite at iteration {iteration}: lower the learning rate below "
-            f"{self.settings.rate:g}. The run resumes from iteration {self.iteration}, the last good one."
+            f"{self.settings.learning_rate:g}. The run resumes from iteration {self.iteration}, the last"
+            " good one."
         )

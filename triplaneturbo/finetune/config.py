@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from triplaneturbo.distill.renamed_settings import with_current_names
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapters import ADAPTERS, NAME, adapter, adapters, has_base_weights
 from triplaneturbo.request import SEED_LIMIT, shown
@@ -42,7 +43,7 @@ class FinetuneConfig:
         embeddings: folder of text embeddings computed by `python -m triplaneturbo embed`; "" for none.
         iterations: optimizer steps.
         batch: prompts per iteration and process.
-        rate: maximum learning rate.
+        learning_rate: maximum learning rate.
         optimizer: "adamw", "soap" or "adan".
         teachers: names of the teachers; () for all teachers of the model.
         start: adapter to start from; "" for the model's own, "nothing" for a new one, whose schedules start
@@ -54,9 +55,9 @@ class FinetuneConfig:
         ism_stride, ism_interval: timesteps of the inversion of "ism"; see `distill.scores.ScoreSettings`.
         critic_rank, critic_rate: rank and learning rate of the critics of "vsd".
         steps: number of denoising steps K; 0 for the model's own.
-        scored: number of the K steps that are scored per iteration; 0 for all.
+        scored_steps: number of the K steps that are scored per iteration; 0 for all.
         renderings: "volume", "surface" or both.
-        begun: position in the schedules of the adapter that the run starts from, 0 to 1.
+        schedule_offset: position in the schedules of the adapter that the run starts from, 0 to 1.
         seed: seed of all random numbers.
         preview_every: iterations between previews; 0 for none.
         preview_prompts: prompts of the previews; () for up to eight held-out, then training prompts.
@@ -71,7 +72,7 @@ class FinetuneConfig:
     embeddings: str = ""
     iterations: int = 200
     batch: int = 4
-    rate: float = 1e-3
+    learning_rate: float = 1e-3
     optimizer: str = "soap"
     teachers: tuple[str, ...] = ()
     start: str = ""
@@ -84,9 +85,9 @@ class FinetuneConfig:
     critic_rank: int = 4
     critic_rate: float = 1e-4
     steps: int = 0
-    scored: int = 0
+    scored_steps: int = 0
     renderings: tuple[str, ...] = RENDERINGS
-    begun: float = 1.0
+    schedule_offset: float = 1.0
     seed: int = 0
     preview_every: int = 25
     preview_prompts: tuple[str, ...] = ()
@@ -130,8 +131,8 @@ class FinetuneConfig:
         """
         _whole("The number of optimizer steps", self.iterations, 1, MOST_ITERATIONS)
         _whole("The batch", self.batch, 1, MOST_BATCH)
-        _number("The learning rate", self.rate, 0, HIGHEST_RATE, "above 0 and at most")
-        _number("The starting position in the schedules", self.begun, -1e-9, 1, "0 to")
+        _number("The learning rate", self.learning_rate, 0, HIGHEST_RATE, "above 0 and at most")
+        _number("The starting position in the schedules", self.schedule_offset, -1e-9, 1, "0 to")
         _one_of("The optimizer", self.optimizer, OPTIMIZERS)
         _one_of("The tuning", self.tuning, TUNINGS)
         if self.tuning == "full" and self.start not in ("", NEW_ADAPTER):
@@ -145,7 +146,7 @@ class FinetuneConfig:
         _one_of("The rank of critics", self.critic_rank, RANKS[1:])
         _number("The learning rate of critics", self.critic_rate, 0, HIGHEST_RATE, "above 0 and at most")
         _whole("The number of denoising steps", self.steps, 0, 50)
-        _whole("The number of scored steps", self.scored, 0, self.steps or 50)
+        _whole("The number of scored steps", self.scored_steps, 0, self.steps or 50)
         _whole("The seed", self.seed, 0, SEED_LIMIT)
         _whole("The number of steps between previews", self.preview_every, 0, MOST_ITERATIONS)
         _number("The memory in GB", self.memory, -1e-9, MOST_MEMORY, "0 to")
@@ -173,13 +174,13 @@ class FinetuneConfig:
         """
         path = folder / FILE
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = with_current_names(json.loads(path.read_text(encoding="utf-8")))
             known: dict[str, Any] = {f.name: values[f.name] for f in fields(cls) if f.name in values}
             known |= {key: tuple(value) for key, value in known.items() if isinstance(value, list)}
             return cls(**known)
         except FileNotFoundError:
             raise UserError(f"There is no run in {folder}: start one.") from None
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is broken ({error}): start the run again.") from None
 
 
@@ -188,12 +189,12 @@ def _try(world: bool) -> dict[str, Any]:
         return {
             "iterations": 50,
             "batch": 8,
-            "rate": 1e-3,
+            "learning_rate": 1e-3,
             "optimizer": "soap",
-            "scored": 1,
+            "scored_steps": 1,
             "preview_every": 25,
         }
-    return {"iterations": 50, "batch": 1, "rate": 2e-4, "optimizer": "adan", "preview_every": 25}
+    return {"iterations": 50, "batch": 1, "learning_rate": 2e-4, "optimizer": "adan", "preview_every": 25}
 
 
 def _short(world: bool) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def estimate(config: FinetuneConfig, world: bool, steps: int = 4) -> Estimate:
     """
     if not world:
         return UNKNOWN
-    scored = config.scored or config.steps or steps
+    scored = config.scored_steps or config.steps or steps
     evaluated = min(SHOWN, len(config.prompts) + len(config.held_out))
     previews = 1 + -(-config.iterations // config.preview_every) if config.preview_every else 0
     seconds = (

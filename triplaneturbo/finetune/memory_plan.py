@@ -233,7 +233,7 @@ def memory_parts(
         "gradients": student.learning,
         "optimizer state": _optimizer_state(settings, student.shapes),
         "moving average": student.learning,
-        "weights with merged adapters": student.folded,
+        "weights with merged adapters": student.merged,
         **{f"{name}: weights": size for name, size in teacher_weights.items()},
         "text encoders": 0 if savings.texts else student.text + sum(t.text for t in teachers.values()),
         "student activations": student.held * settings.batch,

@@ -68,13 +68,13 @@ class Run:
 
     Attributes:
         folder: folder of the run.
-        order: options of the run.
+        config: options of the run.
         ending: set to True (from any thread) to end training early; the run is then evaluated and finished.
     """
 
     def __init__(self, folder: Path, config: FinetuneConfig) -> None:
         self.folder = folder
-        self.order = config
+        self.config = config
         self.ending = False
 
     @classmethod
@@ -114,7 +114,7 @@ class Run:
         status = {
             "state": "ready",
             "iteration": 0,
-            "iterations": self.order.iterations,
+            "iterations": self.config.iterations,
             "sentence": "",
             "seconds": 0.0,
             "left": 0.0,
@@ -160,7 +160,7 @@ class Run:
 
     def preview_prompts(self) -> tuple[str, ...]:
         """Return the prompts of the previews and the sheet, held-out prompts first."""
-        config = self.order
+        config = self.config
         return config.preview_prompts or (config.held_out[:SHOWN] + config.prompts[:SHOWN])[:SHOWN]
 
     def scores(self) -> dict[str, Any] | None:
@@ -189,20 +189,20 @@ class Run:
             UserError: if the rate is higher than before, a value is invalid, or the run is in use.
         """
         config = replace(
-            self.order,
-            rate=self.order.rate if rate is None else rate,
-            memory=self.order.memory if memory is None else memory,
+            self.config,
+            learning_rate=self.config.learning_rate if rate is None else rate,
+            memory=self.config.memory if memory is None else memory,
         )
         config.check_values()
-        if config.rate > self.order.rate:
+        if config.learning_rate > self.config.learning_rate:
             raise UserError(
-                f"The learning rate of a run can only be lowered from {self.order.rate:g}, not raised to"
-                f" {config.rate:g}: start another run for a higher one."
+                f"The learning rate of a run can only be lowered from {self.config.learning_rate:g}, not"
+                f" raised to {config.learning_rate:g}: start another run for a higher one."
             )
-        if config != self.order:
+        if config != self.config:
             with self.locked():
                 config.save(self.folder)
-            self.order = config
+            self.config = config
 
     def keep(self, library: Path = ADAPTERS) -> Path:
         """Save the averaged adapter to the library under the run's name; return its file.
@@ -212,7 +212,7 @@ class Run:
         Raises:
             UserError: if there is no checkpoint yet, the name is taken, or the library cannot be written.
         """
-        name, target = self.order.name, library / self.order.name
+        name, target = self.config.name, library / self.config.name
         if not (self.folder / LEARNED).is_file():
             raise UserError(f"The run {name} has no result yet: resume it first.")
         if name in adapters(library) and not self._is_own(target):
@@ -228,8 +228,12 @@ class Run:
         """Return whether the adapter in a folder was saved by this run."""
         try:
             # The rate and the memory may have changed since; see `change`.
-            other = replace(FinetuneConfig.load(target), rate=self.order.rate, memory=self.order.memory)
-            return asdict(other) == asdict(self.order)
+            other = replace(
+                FinetuneConfig.load(target),
+                learning_rate=self.config.learning_rate,
+                memory=self.config.memory,
+            )
+            return asdict(other) == asdict(self.config)
         except UserError:
             return False
 
@@ -251,7 +255,7 @@ class Run:
         status = {
             "state": state,
             "iteration": report.iteration,
-            "iterations": self.order.iterations,
+            "iterations": self.config.iterations,
             "sentence": sentence,
             "seconds": round(seconds, 2),
             "left": round(report.left, 1),
@@ -274,7 +278,7 @@ class Run:
                 yield
         except Timeout:
             raise UserError(
-                f"The run {self.order.name} is in use by another process: wait for it, or stop it."
+                f"The run {self.config.name} is in use by another process: wait for it, or stop it."
             ) from None
 
     def _is_locked(self) -> bool:

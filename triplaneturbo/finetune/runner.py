@@ -52,7 +52,7 @@ def train(
         return
     with run.locked():
         since, before = time.monotonic(), float(run.status["seconds"])
-        report = Report(int(run.status["iteration"]), run.order.iterations)
+        report = Report(int(run.status["iteration"]), run.config.iterations)
 
         def write_status(state: str, sentence: str = "") -> None:
             run.write_status(state, report, before + time.monotonic() - since, sentence)
@@ -78,8 +78,8 @@ def run_steps(
     run: Run, model_files: ModelFiles, context: DistributedContext
 ) -> Generator[Report, None, None]:
     """Do the work of `train` without status and locking."""
-    total = run.order.iterations
-    setup_steps = prepare(run.order, model_files, context, run.folder)
+    total = run.config.iterations
+    setup_steps = prepare(run.config, model_files, context, run.folder)
     while True:
         since = time.monotonic()
         try:
@@ -92,7 +92,7 @@ def run_steps(
         context, training_setup.student, training_setup.teachers, training_setup.draw,
         training_setup.settings, run.folder,
         autocast=training_setup.autocast, fingerprint=training_setup.fingerprint,
-        save_every=min(_SAVE_EVERY, run.order.preview_every or _SAVE_EVERY),
+        save_every=min(_SAVE_EVERY, run.config.preview_every or _SAVE_EVERY),
     )  # fmt: skip
     try:
         yield from _learn(run, training_setup, trainer)
@@ -107,7 +107,7 @@ def run_steps(
 
 
 def _learn(run: Run, training_setup: TrainingSetup, trainer: Trainer) -> Generator[Report, None, None]:
-    config, is_main_process = run.order, trainer.context.is_main_process
+    config, is_main_process = run.config, trainer.context.is_main_process
     shown = run.preview_prompts()
     evaluation = (
         Evaluation(training_setup, shown, _held_out(run), run.folder) if is_main_process and shown else None
@@ -154,13 +154,13 @@ def _learn(run: Run, training_setup: TrainingSetup, trainer: Trainer) -> Generat
 def _save_adapter(run: Run, trainer: Trainer) -> None:
     """Save the averaged adapter for `Run.keep`."""
     with trainer.averaged():
-        is_full = run.order.tuning == "full"
+        is_full = run.config.tuning == "full"
         save_adapter(trainer.student.generator, run.folder / LEARNED, is_full)
 
 
 def _is_due(run: Run, trainer: Trainer) -> bool:
     """Return whether a preview of this iteration is due and does not exist yet."""
-    every = run.order.preview_every
+    every = run.config.preview_every
     if not every or not run.preview_prompts() or run.preview_at(trainer.iteration).exists():
         return False
     return trainer.iteration % every == 0 or trainer.finished
@@ -168,7 +168,7 @@ def _is_due(run: Run, trainer: Trainer) -> bool:
 
 def _preview(run: Run, training_setup: TrainingSetup, trainer: Trainer) -> Generator[Report, None, None]:
     """Render the preview prompts, one per unit of work."""
-    done, total = trainer.iteration, run.order.iterations
+    done, total = trainer.iteration, run.config.iterations
     tiles = []
     for prompt in run.preview_prompts():
         yield Report(done, total, doing=f"rendering {prompt}")
@@ -180,7 +180,7 @@ def _preview(run: Run, training_setup: TrainingSetup, trainer: Trainer) -> Gener
 
 def _held_out(run: Run) -> int:
     """Return the number of held-out prompts among the preview prompts."""
-    held = set(run.order.held_out)
+    held = set(run.config.held_out)
     return sum(prompt in held for prompt in run.preview_prompts())
 
 

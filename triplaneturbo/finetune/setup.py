@@ -114,7 +114,7 @@ def resolve_settings(settings: Settings, run_config: FinetuneConfig, config: Gen
     """Return a recipe with the user's options.
 
     If a new adapter replaces the model's own (see `load_student`), the schedules start at 0 regardless of
-    `run_config.begun`.
+    `run_config.schedule_offset`.
 
     Raises:
         UserError: if the adapter to start from is not found.
@@ -128,8 +128,8 @@ def resolve_settings(settings: Settings, run_config: FinetuneConfig, config: Gen
         iterations=run_config.iterations,
         batch=run_config.batch,
         steps=run_config.steps or config.steps,
-        scored=run_config.scored or None,
-        rate=run_config.rate,
+        scored_steps=run_config.scored_steps or None,
+        learning_rate=run_config.learning_rate,
         optimizer=run_config.optimizer,  # type: ignore[arg-type]
         teachers={
             name: _with_score(settings.teachers.get(name) or TEACHERS[name].loader().settings, run_config)
@@ -140,7 +140,7 @@ def resolve_settings(settings: Settings, run_config: FinetuneConfig, config: Gen
         start=str(start or ""),
         critic_rank=run_config.critic_rank,
         critic_rate=run_config.critic_rate,
-        begun=0.0 if is_new else run_config.begun,
+        schedule_offset=0.0 if is_new else run_config.schedule_offset,
         seed=run_config.seed,
     )
 

@@ -88,7 +88,7 @@ def load_parts(
         checkpointing=savings.checkpointing,
         text_on_cpu=savings.texts,
     )
-    base: Base = student.folded.base
+    base: Base = student.merged_lora.base
     # If the student's base is trained, the teacher needs its own.
     if "sd" in settings.teachers and run_config.tuning == "full":
         base = plain_base(model_files.base or model_files.folder, context.device, plan.frozen)

@@ -22,10 +22,10 @@ from triplaneturbo.models.upsample import clear_phase_kernels
 
 
 class MergedLora:
-    """Merge the active adapter's shared low-rank factors into the base weights between `fold` and `unfold`.
+    """Merge the active adapter's shared low-rank factors into the base weights between `merge` and `unmerge`.
 
     Forward passes in between give the same results up to rounding. Backward passes accumulate gradients in
-    the merged weights; `unfold` adds them to the gradients of the factors.
+    the merged weights; `unmerge` adds them to the gradients of the factors.
 
     Args:
         generator: the model to train.
@@ -43,7 +43,7 @@ class MergedLora:
         self._base_weights = [layer.get_base_layer().weight for layer in self._layers]
         self._merged_weights: list[nn.Parameter] = []
 
-    def fold(self) -> None:
+    def merge(self) -> None:
         """Compute the merged weights from the current base and adapter, and use them in the layers."""
         name = self.generator.active
         self._merged_weights = []
@@ -56,7 +56,7 @@ class MergedLora:
         self._set_weights(self._merged_weights, [name])
         clear_phase_kernels(self.generator)  # the new weights may reuse the addresses of the previous ones
 
-    def unfold(self) -> None:
+    def unmerge(self) -> None:
         """Add gradients to the factors and restore the base weights of the layers."""
         name = self.generator.active
         self._set_weights(self._base_weights, [])

@@ -168,9 +168,9 @@ class Engine:
     def learning(self) -> str:
         """Return the name of the adapter in training whose current state can be used; "" if there is none."""
         state = self._training.state()
-        return state.order.name if state is not None and state.learning and not state.kept else ""
+        return state.config.name if state is not None and state.learning and not state.kept else ""
 
-    def begin_run(self, order: FinetuneConfig) -> None:
+    def begin_run(self, config: FinetuneConfig) -> None:
         """Start a fine-tuning run; it advances by one iteration at a time while no job waits.
 
         Raises:
@@ -182,18 +182,18 @@ class Engine:
                 "Fine-tuning is unavailable on ZeroGPU, which provides a GPU for one mesh at a time; use your"
                 " own machine."
             )
-        wrong = misfits(order.prompts + order.held_out) if self.model.config.world else ()
+        wrong = misfits(config.prompts + config.held_out) if self.model.config.world else ()
         if wrong:
             raise UserError(
                 f"The model cannot express these prompts: {', '.join(map(repr, wrong))}; remove them."
             )
-        self._training.begin(order)
+        self._training.begin(config)
 
-    def estimate_run(self, order: FinetuneConfig) -> Estimate:
+    def estimate_run(self, config: FinetuneConfig) -> Estimate:
         """Estimate the duration of a run and, for the full model, its memory."""
         if not self.model.config.world:
-            return self._forecast.of(order)
-        return estimate(order, world=True, steps=self.model.config.steps)
+            return self._forecast.of(config)
+        return estimate(config, world=True, steps=self.model.config.steps)
 
     def pause_run(self) -> None:
         """Save the run and free its memory; `resume_run` continues it."""

@@ -37,7 +37,7 @@ class RunState:
     """Immutable snapshot of a run's state.
 
     Attributes:
-        order: the run's configuration.
+        config: the run's configuration.
         folder: the run's folder.
         state: "running", "pausing" or "ending" (evaluated and saved) while active; otherwise "ready",
             "paused", "stopped" (its server was killed), "failed" or "finished".
@@ -55,7 +55,7 @@ class RunState:
         scores: scores before and after training, if they exist; see `Run.scores`.
     """
 
-    order: FinetuneConfig
+    config: FinetuneConfig
     folder: Path
     state: str
     sentence: str = ""
@@ -113,7 +113,7 @@ class TrainingService:
         with self._lock:
             return self._state
 
-    def begin(self, order: FinetuneConfig) -> None:
+    def begin(self, config: FinetuneConfig) -> None:
         """Start a run; the previously selected one stays on disk.
 
         Raises:
@@ -121,7 +121,7 @@ class TrainingService:
         """
         with self._lock:
             self._require_idle()
-            self._select(Run.begin(self._root / order.name, order))
+            self._select(Run.begin(self._root / config.name, config))
             self._request("learn")
 
     def choose(self, name: str) -> None:
@@ -132,14 +132,14 @@ class TrainingService:
         """
         with self._lock:
             self._require_idle()
-            matching = [run for run in runs(self._root) if run.order.name == name]
+            matching = [run for run in runs(self._root) if run.config.name == name]
             if not matching:
                 raise UserError("This run no longer exists; choose another one.")
             self._select(matching[0])
 
     def names(self) -> list[str]:
         """Return the names of all runs on disk, newest first."""
-        return [run.order.name for run in runs(self._root)]
+        return [run.config.name for run in runs(self._root)]
 
     def pause(self) -> None:
         """Pause the run: save a checkpoint and free its memory."""
@@ -181,7 +181,7 @@ class TrainingService:
         """Return the current adapter of the run of that name; None if it is installed or does not exist."""
         with self._lock:
             state, run = self._state, self._run
-        if run is None or state is None or not state.learning or state.kept or state.order.name != name:
+        if run is None or state is None or not state.learning or state.kept or state.config.name != name:
             return None
         return run.learned
 
@@ -282,7 +282,7 @@ class TrainingService:
         self._durations.clear()
         self._run = run
         self._state = RunState(
-            run.order,
+            run.config,
             run.folder,
             status["state"],
             status["sentence"],
@@ -306,7 +306,7 @@ class TrainingService:
 
     def _require_idle(self) -> None:
         if self._state is not None and self._state.active:
-            raise UserError(f"The run {self._state.order.name} is active; wait until it ends, or stop it.")
+            raise UserError(f"The run {self._state.config.name} is active; wait until it ends, or stop it.")
 
     def _error_message(self, error: Exception) -> str:
         if isinstance(error, UserError):
@@ -330,4 +330,4 @@ def _append_losses(log: tuple[dict[str, Any], ...], report: Report) -> tuple[dic
 
 
 def _has_adapter(run: Run) -> bool:
-    return run.order.name in adapters()
+    return run.config.name in adapters()

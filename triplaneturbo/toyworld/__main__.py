@@ -73,13 +73,15 @@ def _train(options: argparse.Namespace) -> None:
     start = None
     if options.start:
         fingerprint = copy_base(options.start, options.folder)
-        settings = replace(settings, start=fingerprint, begun=1.0, rate=SMALL.rate / 2)
+        settings = replace(
+            settings, start=fingerprint, schedule_offset=1.0, learning_rate=SMALL.learning_rate / 2
+        )
         start = options.start / ADAPTER_NAME
         _draw_views(options)
     else:
         _pretrain(options)
     if options.rate:
-        settings = replace(settings, rate=options.rate)
+        settings = replace(settings, learning_rate=options.rate)
     until = time.monotonic() + 60 * options.minutes
     run(
         train, (options.folder, _all_keys(), specs, settings, until, start), options.processes, options.device

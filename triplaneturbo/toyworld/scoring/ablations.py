@@ -80,9 +80,9 @@ class Run:
             iterations=passes // self.steps,
             batch=batch,
             steps=self.steps,
-            scored=None,
+            scored_steps=None,
             tuning=self.tuning,
-            rate=self.rate,
+            learning_rate=self.rate,
             optimizer="adamw",
             teachers=teachers,
         )

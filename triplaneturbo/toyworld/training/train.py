@@ -62,9 +62,9 @@ CONFIG = GeneratorConfig(
 # number of captions seen limits a run of some hours: only one of the K steps is scored, and SOAP learns more
 # from each caption than AdamW.
 SMALL = Settings(
-    rate=2e-3,
+    learning_rate=2e-3,
     optimizer="soap",
-    scored=1,
+    scored_steps=1,
     low=(200.0, 20.0),
     high=900,
     teachers={
@@ -114,7 +114,7 @@ def make_teachers(student: Student, view_cache: ViewCache, base: Path | None = N
     generator = student.generator
     context = TeacherContext(
         generator,
-        student.folded.base if base is None else plain_base(base, generator.device),
+        student.merged_lora.base if base is None else plain_base(base, generator.device),
         student.embed,
         generator.device,
         size=64,

@@ -35,19 +35,19 @@ HELD_OUT_SHARE = 0.2
 FIELDS = (
     "iterations",
     "batch",
-    "rate",
+    "learning_rate",
     "optimizer",
     "teachers",
     "renderings",
     "tuning",
     "rank",
     "steps",
-    "scored",
+    "scored_steps",
     "preview_every",
     "seed",
     "score",
 )
-_WHOLE = ("iterations", "batch", "rank", "steps", "scored", "preview_every", "seed")
+_WHOLE = ("iterations", "batch", "rank", "steps", "scored_steps", "preview_every", "seed")
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,9 @@ def _settings(engine: Engine) -> tuple[gr.Slider, dict[str, Any]]:
                 default["batch"], label="Batch size", info="Prompts per iteration.", min_width=120
             )
         with gr.Row():
-            controls["rate"] = gr.Number(default["rate"], label="Learning rate", min_width=120)
+            controls["learning_rate"] = gr.Number(
+                default["learning_rate"], label="Learning rate", min_width=120
+            )
             controls["optimizer"] = gr.Dropdown(
                 list(OPTIMIZERS), value=default["optimizer"], label="Optimiser", min_width=120
             )
@@ -199,8 +201,8 @@ def _settings(engine: Engine) -> tuple[gr.Slider, dict[str, Any]]:
             )
         with gr.Row():
             controls["steps"] = gr.Number(0, label="Denoising steps", info="0: model default.", min_width=120)
-            controls["scored"] = gr.Number(
-                default["scored"], label="Scored steps", info="0: all.", min_width=120
+            controls["scored_steps"] = gr.Number(
+                default["scored_steps"], label="Scored steps", info="0: all.", min_width=120
             )
         with gr.Row():
             controls["preview_every"] = gr.Number(

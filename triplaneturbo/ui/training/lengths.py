@@ -44,10 +44,10 @@ def estimates(
 
     found = {label: estimate(preset) for label, preset in presets.items()}
     custom = {name: settings[name] for name in presets[LENGTHS["try"]].keys() & settings.keys()}
-    custom["scored"], custom["steps"] = settings.get("scored", 0), settings.get("steps", 0)
+    custom["scored_steps"], custom["steps"] = settings.get("scored_steps", 0), settings.get("steps", 0)
     if not any(preset.items() <= custom.items() for preset in presets.values()) and all(
         isinstance(custom[name], (int, float)) and custom[name] >= 0
-        for name in ("iterations", "batch", "scored", "steps", "preview_every")
+        for name in ("iterations", "batch", "scored_steps", "steps", "preview_every")
     ):
         found[CUSTOM] = estimate(custom)
     return found

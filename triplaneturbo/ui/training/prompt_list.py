@@ -102,7 +102,7 @@ def from_file(path: Path, column: str | None) -> tuple[PromptList, str]:
 
 def of_run(state: RunState | None) -> str:
     """Return the initial text of the prompt field: the current run's prompts, unless they are too many."""
-    lines = "\n".join(state.order.prompts + state.order.held_out) if state is not None else ""
+    lines = "\n".join(state.config.prompts + state.config.held_out) if state is not None else ""
     return lines if len(lines) <= MAX_CHARACTERS else ""
 
 

@@ -104,7 +104,7 @@ class RunWatcher:
         state = self._engine.run_state()
         session = self._sessions.of(page.session_hash, heard=state is not None and state.active)
         run_view = self._run_view
-        folder, name = (None, None) if state is None else (state.folder, state.order.name)
+        folder, name = (None, None) if state is None else (state.folder, state.config.name)
         active = state is not None and state.active
         finished = state is not None and (state.kept or state.state == "finished")
         previews = state.previews if state is not None else ()
@@ -171,8 +171,8 @@ class RunWatcher:
         if state is None:
             return {run_view.end: gr.update(visible=False)}
         sheet = self._files.give(session, state.sheet) if state.sheet is not None else None
-        adapter = adapters().get(state.order.name) if state.kept else None
-        file_name = f"{state.order.name}{Path(FILE).suffix}"
+        adapter = adapters().get(state.config.name) if state.kept else None
+        file_name = f"{state.config.name}{Path(FILE).suffix}"
         file = self._files.give(session, adapter, file_name) if adapter else None
         return {
             run_view.end: gr.update(visible=True),

@@ -194,7 +194,7 @@ def panel(state: RunState | None) -> str:
     """Return the progress of a run as HTML: bar, sentence, iterations, speed and time left."""
     if state is None:
         return _panel("idle", "No run yet. Enter prompts and press Start.", 0.0, [])
-    name = state.order.name
+    name = state.config.name
     done = f"{state.iteration:,} of {state.iterations:,}"
     words = {
         "running": f"{name}: training." if not state.doing else f"{name}: {state.doing}.",

@@ -249,8 +249,8 @@ def _wire_push(engine: Engine, access: TrainingAccess, run_view: RunView, key: A
             if state is None or not state.kept:
                 raise UserError("This run has no saved adapter yet: press “Stop and keep” first.")
             config = engine.model.config
-            card = publish.card(state.order, engine.name, config.world, state.scores)
-            url = publish.push(repository, token, adapter_file(state.order.name), card, private)
+            card = publish.card(state.config, engine.name, config.world, state.scores)
+            url = publish.push(repository, token, adapter_file(state.config.name), card, private)
             status = line(f"Published at {url}", "done")
         except UserError as error:
             status = line(str(error), "error")
