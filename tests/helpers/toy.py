@@ -155,3 +155,8 @@ class Broken(ClosedFormRGB):
         if self.where == "predict" and self.left < 0:
             return torch.full_like(noisy, math.inf), None
         return super().predict(noisy, times, condition, guided)
+
+
+def scene(rng: torch.Generator) -> SceneBatch:
+    """Return the flat red box's scene on a random background (`distill.ptd.Draw`)."""
+    return SceneBatch([CAPTIONS[0]], cameras(), VIEWS, torch.rand(1, 3, generator=rng), rig=0)
