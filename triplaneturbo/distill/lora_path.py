@@ -71,7 +71,7 @@ class LoraPath:
                 p.copy_(value)
 
     def set_weight(self, weight: float) -> None:
-        """Scale the LoRA by `weight`, 0 to 1; at 0 the copy computes exactly what the teacher does."""
+        """Scale the LoRA by `weight`, 0 to 1; at 0 the copy computes the bits of the base."""
         for layer in self._denoiser.layers:
             layer.enable_adapters(weight > 0)
             layer.set_scale(self._denoiser.adapter, weight)
