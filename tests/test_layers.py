@@ -13,8 +13,14 @@ PACKAGE = "triplaneturbo"
 # From the lowest to the highest. A module belongs to the entry with the longest matching name.
 LAYERS = [
     {"errors", "request", "utils"},
-    {"models", "representations", "render"},
-    {"mesh", "teachers", "toyworld"},
+    {
+        "models",
+        "representations.density_control",
+        "representations.gaussians",
+        "representations.triplane",
+        "render",
+    },
+    {"mesh", "representations", "teachers", "toyworld"},
     {"distill", "pipeline"},
     {"evaluate", "finetune", "toyworld.scoring", "toyworld.training"},
     {"serving"},

@@ -29,14 +29,12 @@ from torch import Tensor
 
 from triplaneturbo.errors import Cancelled, EmptySurfaceError, UserError
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
+from triplaneturbo.mesh.finish import finish
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.processing.clean import Dropped, drop_floaters, tidy
-from triplaneturbo.mesh.processing.simplify import simplify
-from triplaneturbo.mesh.processing.smooth import smooth
-from triplaneturbo.mesh.processing.watertight import watertight
-from triplaneturbo.mesh.texture import bake, paint
+from triplaneturbo.mesh.texture import paint
 from triplaneturbo.mesh.uv.registry import find_unwrapper
-from triplaneturbo.mesh.uv.unwrap import TEXTURE_SIZES, unwrap
+from triplaneturbo.mesh.uv.unwrap import TEXTURE_SIZES
 from triplaneturbo.models.backends.registry import find_backend
 from triplaneturbo.models.catalog import ModelFiles, base_or_default, find_model
 from triplaneturbo.models.convert import convert_if_needed
@@ -377,48 +375,29 @@ class Pipeline:
             yield error
             return
 
-        # From here on the CPU, where sums over faces have a fixed order: results are reproducible.
-        yield clock.begin("clean")
         mesh = Mesh(surface.vertices.float().cpu(), surface.faces.cpu())
         surface_faces = len(mesh.faces)
-        mesh, dropped = drop_floaters(tidy(mesh), request.floaters)
-        mesh = smooth(mesh, request.smoothing)
-        whole, unsimplified = mesh, False
-        if request.faces is not None:
-            mesh, _ = simplify(mesh, request.faces)
-        if request.watertight:
+        stages = finish(mesh, field, request, request.resolution or 2)
+        finished = None
+        while finished is None:
             try:
-                try:
-                    mesh = watertight(mesh)
-                except UserError:
-                    if mesh is whole:
-                        raise
-                    mesh, unsimplified = watertight(whole), True
+                yield clock.begin(next(stages))
+            except StopIteration as end:
+                finished = end.value
             except UserError as error:
                 yield error
                 return
 
-        if request.unwrap == "none":
-            yield clock.begin("texture")
-            mesh = paint(mesh, field)
-        else:
-            yield clock.begin("unwrap")
-            mesh = unwrap(mesh, request.unwrap, request.texture_size)
-
-            yield clock.begin("texture")
-            cell = 2 / ((request.resolution or 2) - 1)
-            mesh = bake(mesh, field, request.texture_size, request.normal_map, cell)
-
         yield Result(
-            mesh=mesh,
+            mesh=finished.mesh,
             request=request,
             seconds=clock.end(),
             surface_faces=surface_faces,
-            dropped=dropped,
+            dropped=finished.dropped,
             truncated_text=self.model.text.truncated_text(request.prompt),
             reading=self.read(request.prompt),
             low_memory=low_memory,
-            unsimplified=unsimplified,
+            unsimplified=finished.unsimplified,
         )
 
 

@@ -15,7 +15,7 @@ from triplaneturbo.distill import prd
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.teachers.base import SceneBatch
+from triplaneturbo.render.scenes import SceneBatch
 from triplaneturbo.teachers.settings import TeacherSettings
 
 SETTINGS = replace(toy.SETTINGS, iterations=1, batch=1, nodes=12, stride=2, surface_stride=4)

@@ -12,7 +12,7 @@ from tests.helpers.small_stable_diffusion import make, scenes, seen
 from triplaneturbo.distill.critic import LoraCritic
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import Renderings, SceneBatch
+from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.teachers.mvdream import MVDream
 from triplaneturbo.utils.distributed import DistributedContext
 

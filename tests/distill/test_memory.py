@@ -18,8 +18,8 @@ from triplaneturbo.distill.student import load_student
 from triplaneturbo.models import attention
 from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.models.config import OPEN
+from triplaneturbo.render.scenes import Renderings
 from triplaneturbo.teachers import mvdream
-from triplaneturbo.teachers.base import Renderings
 from triplaneturbo.teachers.loader import MetaTeacher, TeacherLoader
 from triplaneturbo.teachers.mvdream import LOADER, MVDream
 from triplaneturbo.teachers.registry import TEACHERS, TeacherSpec

@@ -16,9 +16,9 @@ from tests.helpers import toy
 from tests.helpers.runs import learned, newest, same, trainer
 from triplaneturbo.distill import prd
 from triplaneturbo.distill.optimizer import OptimizerName
-from triplaneturbo.distill.rendering import volume
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.errors import UserError
+from triplaneturbo.representations.triplane_rendering import volume
 from triplaneturbo.teachers.settings import TeacherSettings
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 from triplaneturbo.utils.distributed import DistributedContext

@@ -17,8 +17,9 @@ from tests.helpers.released_files import small_unet
 from triplaneturbo.distill import scores
 from triplaneturbo.distill.scores import Draws, ScoreSettings, score_gradients
 from triplaneturbo.render.cameras import Cameras
+from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.teachers import richdreamer
-from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
+from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.multi_view import VIEWS
 from triplaneturbo.teachers.mvdream import MVDream
 from triplaneturbo.teachers.richdreamer import RichDreamer

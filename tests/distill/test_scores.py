@@ -17,7 +17,7 @@ from tests.helpers.parity_files import each_file, settings_of
 from tests.helpers.seeded import seeded
 from triplaneturbo.distill.scores import ScoreSettings, direction, draw, score_gradients, shift_timesteps
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import Renderings, SceneBatch
+from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.teachers.closed_form import ClosedFormRGB
 from triplaneturbo.toyworld.training.sizes import make_scheduler
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from triplaneturbo.teachers.base import Renderings, SceneBatch
+from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.teachers.loader import TeacherContext, TeacherLoader
 from triplaneturbo.teachers.settings import TeacherSettings
 from triplaneturbo.utils.random_streams import RandomStreams

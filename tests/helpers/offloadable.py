@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import SceneBatch
+from triplaneturbo.render.scenes import SceneBatch
 
 BLOCKS = {
     "block_out_channels": (32, 32),

@@ -11,7 +11,7 @@ from tests.helpers.random_generator import CONFIG, bases
 from triplaneturbo.models.merged_lora import MergedLora
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import Renderings, SceneBatch
+from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.teachers.loader import Shade
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 

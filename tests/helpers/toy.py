@@ -19,11 +19,12 @@ from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.merged_lora import MergedLora
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.render.cameras import Cameras, orbit
-from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
+from triplaneturbo.render.scenes import Renderings, SceneBatch
+from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB, ReferenceImages
 from triplaneturbo.teachers.settings import TeacherSettings
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
-from triplaneturbo.toyworld.scene.solid import Builder
+from triplaneturbo.toyworld.scene.solid import Builder, Solid
 from triplaneturbo.toyworld.scene.view_renderer import NOTHING, Views, see
 from triplaneturbo.toyworld.training.sizes import make_scheduler
 from triplaneturbo.utils.random_streams import RandomStreams
@@ -52,15 +53,20 @@ def cameras() -> Cameras:
     return orbit([10.0, 100.0, 190.0, 280.0], 20.0, 2.5)
 
 
-@lru_cache(maxsize=2)
-def views(caption: str) -> Views:
-    """Views of the object that a caption names."""
+def solid(caption: str) -> Solid:
+    """Return the object that a caption names."""
     builder = Builder()
     if caption == CAPTIONS[0]:
         builder.box((0.7, 0.7, 0.25), paint="red")
     else:
         builder.box((0.2, 0.2, 0.9), paint="blue")
-    return see(builder.solid().placed(), cameras(), SIZE)
+    return builder.solid().placed()
+
+
+@lru_cache(maxsize=2)
+def views(caption: str) -> Views:
+    """Views of the object that a caption names."""
+    return see(solid(caption), cameras(), SIZE)
 
 
 def data(
@@ -155,3 +161,8 @@ class Broken(ClosedFormRGB):
         if self.where == "predict" and self.left < 0:
             return torch.full_like(noisy, math.inf), None
         return super().predict(noisy, times, condition, guided)
+
+
+def scene(rng: torch.Generator) -> SceneBatch:
+    """Return the flat red box's scene on a random background (`distill.ptd.Draw`)."""
+    return SceneBatch([CAPTIONS[0]], cameras(), VIEWS, torch.rand(1, 3, generator=rng), rig=0)

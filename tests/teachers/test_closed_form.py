@@ -12,7 +12,7 @@ from torch import Tensor
 
 from triplaneturbo.models.schedule import shifted_timesteps
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import Renderings, SceneBatch
+from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.teachers.closed_form import ClosedFormGeometry, ClosedFormRGB, alpha_sigma, posterior_mean
 from triplaneturbo.toyworld.training.sizes import make_scheduler
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from tests.helpers.parity_files import each_file
 from triplaneturbo.render.cameras import Cameras
-from triplaneturbo.teachers.base import Renderings, SceneBatch
+from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.teachers.geometry import normals_and_disparity
 from triplaneturbo.teachers.multi_view import VIEWS
 

@@ -17,7 +17,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import Renderings, SceneBatch
+from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.teachers.load import load_teachers
 from triplaneturbo.teachers.loader import TeacherContext
 from triplaneturbo.teachers.multi_view import VIEWS

@@ -18,7 +18,7 @@ from tests.helpers.parity_files import each_file
 from tests.helpers.released_files import FILES, sizes, small_unet, small_vae
 from triplaneturbo.errors import UserError
 from triplaneturbo.render.cameras import Cameras, orbit
-from triplaneturbo.teachers.base import Renderings, SceneBatch
+from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.teachers.ldm import build_unet, build_vae, read_ldm
 from triplaneturbo.teachers.multi_view import VIEWS, MultiView
 from triplaneturbo.teachers.mvdream import UNET as MVDREAM

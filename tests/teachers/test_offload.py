@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.helpers.offloadable import BLOCKS, SCENES, embed
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
-from triplaneturbo.teachers.base import Renderings
+from triplaneturbo.render.scenes import Renderings
 from triplaneturbo.teachers.mvdream import MVDream
 from triplaneturbo.teachers.offload import SequentialOffload, offload_sequentially, on_device
 from triplaneturbo.teachers.richdreamer import RichDreamer

@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.helpers.random_generator import bases, stir
 from tests.helpers.small_stable_diffusion import SIZE, VIEWS, embed, make, scenes, seen
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
-from triplaneturbo.teachers.base import Renderings
+from triplaneturbo.render.scenes import Renderings
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 from triplaneturbo.toyworld.scene.view_renderer import shade
 

@@ -11,7 +11,7 @@ import torch
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import Renderings, SceneBatch
+from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.toyworld.scene import view_cache as view_cache_module
 from triplaneturbo.toyworld.scene.object_class import INSTANCES
 from triplaneturbo.toyworld.scene.palette import COLORS

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from triplaneturbo.distill.settings import Settings
@@ -42,11 +43,20 @@ class LoraCritic:
         teacher: the teacher to copy; weights are shared.
         rank: LoRA rank.
         learning_rate: learning rate of AdamW.
+
+    Attributes:
+        teacher: the copy.
+        parameters: the LoRA's weights, in float32.
+        layers: the layers with LoRA, in which its name is `adapter`.
     """
+
+    adapter = "critic"
 
     def __init__(self, teacher: UNetTeacher, rank: int = 4, learning_rate: float = 1e-4) -> None:
         self.teacher, unet = teacher.twin()
-        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=_TARGETS), unet, "critic")
+        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=_TARGETS)
+        inject_adapter_in_model(config, unet, self.adapter)
+        self.layers = [module for module in unet.modules() if isinstance(module, LoraLayer)]
         self.parameters: list[nn.Parameter] = [p for p in unet.parameters() if p.requires_grad]
         for p in self.parameters:
             p.data = p.data.float()  # float32 even if the base weights are half precision

@@ -8,11 +8,12 @@ import numpy as np
 from torch import Tensor
 
 from triplaneturbo.distill.critic import LoraCritic
-from triplaneturbo.distill.rendering import surface, volume
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
 from triplaneturbo.distill.settings import Settings, interpolate
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
-from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
+from triplaneturbo.render.scenes import Renderings, SceneBatch
+from triplaneturbo.representations.triplane_rendering import surface, volume
+from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.offload import on_device
 from triplaneturbo.teachers.settings import Schedule
 from triplaneturbo.utils.random_streams import RandomStreams

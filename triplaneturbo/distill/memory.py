@@ -25,7 +25,6 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from triplaneturbo.distill.rendering import CHUNK
 from triplaneturbo.distill.settings import Settings, Tuning
 from triplaneturbo.distill.student import around
 from triplaneturbo.errors import UserError
@@ -35,8 +34,9 @@ from triplaneturbo.models.text_encoder import TextEncoder
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.render.cameras import Cameras
 from triplaneturbo.render.grid_renderer import eikonal, render_grid
+from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.representations.triplane import FieldDecoder
-from triplaneturbo.teachers.base import Renderings, SceneBatch
+from triplaneturbo.representations.triplane_rendering import CHUNK
 from triplaneturbo.teachers.loader import META, WORDS
 from triplaneturbo.teachers.multi_view import VIEWS
 from triplaneturbo.teachers.registry import TEACHERS

@@ -41,7 +41,8 @@ from triplaneturbo.models.merged_lora import MergedLora
 from triplaneturbo.models.schedule import clean_estimate, shifted_timesteps
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.models.upsample import clear_phase_kernels
-from triplaneturbo.teachers.base import SceneBatch, Teacher
+from triplaneturbo.render.scenes import SceneBatch
+from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.utils.distributed import DistributedContext
 from triplaneturbo.utils.random_streams import streams
 

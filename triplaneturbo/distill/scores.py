@@ -23,7 +23,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
+from triplaneturbo.render.scenes import Renderings, SceneBatch
+from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.closed_form import alpha_sigma
 from triplaneturbo.teachers.settings import Kind, Weighting
 from triplaneturbo.utils.random_streams import RandomStreams, normal, randint, uniform

@@ -24,7 +24,8 @@ from triplaneturbo.finetune.setup import (
 from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.render.cameras import orbit
-from triplaneturbo.teachers.base import SceneBatch, Teacher
+from triplaneturbo.render.scenes import SceneBatch
+from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.load import load_teachers, teacher_files
 from triplaneturbo.teachers.loader import Base, TeacherContext
 from triplaneturbo.teachers.stable_diffusion import plain_base

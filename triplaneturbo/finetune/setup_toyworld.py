@@ -24,7 +24,7 @@ from triplaneturbo.finetune.setup import (
 )
 from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.teachers.base import SceneBatch
+from triplaneturbo.render.scenes import SceneBatch
 from triplaneturbo.toyworld.captions.advice import misfits
 from triplaneturbo.toyworld.captions.captions import captions
 from triplaneturbo.toyworld.scene.view_cache import RIGS, ViewCache

@@ -7,53 +7,12 @@ networks and closed-form denoisers implement the same three methods.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
 
-from triplaneturbo.render.cameras import Cameras
+from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.utils.random_streams import RandomStreams
-
-
-@dataclass(frozen=True)
-class SceneBatch:
-    """B scenes, each seen by V cameras.
-
-    Attributes:
-        prompts: B captions.
-        cameras: B * V cameras, ordered scene by scene.
-        views: V.
-        background: background colour [B, 3], sRGB in [0, 1].
-        rig: index into a fixed set of camera rigs; None for arbitrary cameras.
-    """
-
-    prompts: list[str]
-    cameras: Cameras
-    views: int
-    background: Tensor
-    rig: int | None = None
-
-
-@dataclass(frozen=True)
-class Renderings:
-    """The student's renderings of B scenes from V views each.
-
-    Attributes:
-        rgb: [B, V, H, W, 3], sRGB in [0, 1], composited on the background.
-        normal: unnormalized world-space normals [B, V, H, W, 3]; None if the renderer provides none.
-        depth: depth along the viewing axis [B, V, H, W], undefined where opacity is 0; None if the renderer
-            provides none.
-        opacity: [B, V, H, W], in [0, 1].
-        stride, first: the images contain pixels first[0]::stride, first[1]::stride of a larger image.
-    """
-
-    rgb: Tensor
-    opacity: Tensor
-    normal: Tensor | None = None
-    depth: Tensor | None = None
-    stride: int = 1
-    first: tuple[int, int] = (0, 0)
 
 
 class Teacher(Protocol):

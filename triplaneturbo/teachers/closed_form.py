@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from triplaneturbo.teachers.base import Renderings, SceneBatch
+from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.teachers.geometry import normals_and_disparity
 from triplaneturbo.teachers.loader import Data, TeacherContext, TeacherLoader
 from triplaneturbo.utils.random_streams import RandomStreams

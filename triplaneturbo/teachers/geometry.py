@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.render.volume import camera_normals, disparity
-from triplaneturbo.teachers.base import Renderings, SceneBatch
 
 
 def normals_and_disparity(renderings: Renderings, scenes: SceneBatch) -> Tensor:

@@ -12,7 +12,8 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
-from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
+from triplaneturbo.render.scenes import Renderings, SceneBatch
+from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.offload import OffloadableTeacher
 from triplaneturbo.teachers.settings import TeacherSettings
 

@@ -10,7 +10,8 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
 from triplaneturbo.render.cameras import Cameras
-from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
+from triplaneturbo.render.scenes import Renderings, SceneBatch
+from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.latents import autocast_context
 from triplaneturbo.teachers.loader import Embed
 from triplaneturbo.teachers.multi_view_attention import use_multi_view_attention

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from triplaneturbo.models.catalog import get_mvdream
 from triplaneturbo.render.cameras import Cameras
-from triplaneturbo.teachers.base import Renderings, SceneBatch
+from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.teachers.latents import sample_latents
 from triplaneturbo.teachers.ldm import build_unet, build_vae, read_ldm
 from triplaneturbo.teachers.loader import Embed, MetaTeacher, TeacherContext, TeacherLoader, meta_embed

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
+from triplaneturbo.render.scenes import Renderings, SceneBatch
+from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.utils.random_streams import RandomStreams
 
 

@@ -19,7 +19,7 @@ from triplaneturbo.models.catalog import get_richdreamer
 from triplaneturbo.models.text_embedding_cache import TextEmbeddingCache
 from triplaneturbo.models.weights import load_text
 from triplaneturbo.render.cameras import Cameras
-from triplaneturbo.teachers.base import Renderings, SceneBatch
+from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.teachers.geometry import normals_and_disparity
 from triplaneturbo.teachers.ldm import build_unet, read_ldm
 from triplaneturbo.teachers.loader import Embed, MetaTeacher, TeacherContext, TeacherLoader, meta_embed

@@ -17,7 +17,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
 from triplaneturbo.models.weights import load_base
-from triplaneturbo.teachers.base import Renderings, SceneBatch, Teacher
+from triplaneturbo.render.scenes import Renderings, SceneBatch
+from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.latents import autocast_context, sample_latents
 from triplaneturbo.teachers.loader import (
     Base,

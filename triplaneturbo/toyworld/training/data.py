@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.teachers.base import Renderings, SceneBatch
+from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.toyworld.captions.caption_parser import parse
 from triplaneturbo.toyworld.scene.object_class import INSTANCES
 from triplaneturbo.toyworld.scene.spec import Spec

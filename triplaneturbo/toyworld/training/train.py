@@ -22,7 +22,6 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from triplaneturbo.distill import prd
 from triplaneturbo.distill.prd import Place, Student, Trainer
-from triplaneturbo.distill.rendering import surface, volume
 from triplaneturbo.distill.settings import Settings, Tuning
 from triplaneturbo.distill.student import around, unbend
 from triplaneturbo.errors import UserError
@@ -30,7 +29,9 @@ from triplaneturbo.models.adapter import ADAPTER_NAME, load_adapter, save_adapte
 from triplaneturbo.models.config import TOYWORLD, GeneratorConfig
 from triplaneturbo.models.text_encoder import TextEncoder
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
-from triplaneturbo.teachers.base import SceneBatch, Teacher
+from triplaneturbo.render.scenes import SceneBatch
+from triplaneturbo.representations.triplane_rendering import surface, volume
+from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.load import load_teachers, teacher_files
 from triplaneturbo.teachers.loader import TeacherContext
 from triplaneturbo.teachers.registry import teachers_of

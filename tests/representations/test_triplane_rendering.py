@@ -1,4 +1,4 @@
-"""The student's renderings: correctness on a known field, and gradients to shape and colour."""
+"""Triplane renderings: correctness on a known field, and gradients to shape and colour."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from tests.helpers import toy
-from triplaneturbo.distill import rendering
 from triplaneturbo.distill.losses import rendering_loss
-from triplaneturbo.distill.rendering import (
+from triplaneturbo.mesh.extraction.sparse_extraction import extract
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.render.scenes import Renderings, SceneBatch
+from triplaneturbo.representations import triplane_rendering as rendering
+from triplaneturbo.representations.triplane import FieldDecoder, TriplaneField
+from triplaneturbo.representations.triplane_rendering import (
     deformed_surface,
     enforce_surface,
     query_colors,
     surface,
     volume,
 )
-from triplaneturbo.mesh.extraction.sparse_extraction import extract
-from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.representations.triplane import FieldDecoder, TriplaneField
-from triplaneturbo.teachers.base import Renderings, SceneBatch
 
 RADIUS = 0.6
 

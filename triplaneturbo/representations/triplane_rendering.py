@@ -1,4 +1,4 @@
-"""Differentiable renderings of the student's triplanes, as input of the teachers.
+"""Differentiable renderings of triplanes, as input of the teachers.
 
 Dual rendering (arXiv 2503.21694, section 3.2): a low-resolution volume rendering trains the geometry, and the
 rasterized surface at high resolution trains the texture.
@@ -16,9 +16,9 @@ from triplaneturbo.mesh.extraction.marching_cubes import extract_topology, verte
 from triplaneturbo.render.cameras import Cameras
 from triplaneturbo.render.grid_renderer import GridRendering, eikonal, gradient, render_grid, trilinear, unit
 from triplaneturbo.render.rasterizer import barycentrics, interpolate, rasterize
+from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.render.volume import sparsity
 from triplaneturbo.representations.triplane import FieldDecoder
-from triplaneturbo.teachers.base import Renderings, SceneBatch
 from triplaneturbo.utils.random_streams import RandomStreams
 
 CHUNK = 2**17  # points per colour query; larger queries are split and checkpointed

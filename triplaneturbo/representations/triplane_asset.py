@@ -1,0 +1,139 @@
+"""The triplane field of one asset: six feature planes and the MLPs that decode them, all optimized."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from triplaneturbo.mesh.extraction.sparse_extraction import extract
+from triplaneturbo.mesh.finish import finished_mesh
+from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.render.scenes import SceneBatch
+from triplaneturbo.representations.base import RenderOutput
+from triplaneturbo.representations.triplane import FieldDecoder, TriplaneField
+from triplaneturbo.representations.triplane_rendering import surface, volume
+from triplaneturbo.request import Request
+
+
+@dataclass(frozen=True)
+class TriplaneOptions:
+    """Renderings and learning rates of a triplane asset.
+
+    Attributes:
+        size: image size in pixels.
+        stride, surface_stride: the volume and the surface rendering have every stride-th pixel along both
+            sides, with a random offset at each step.
+        nodes: resolution of the SDF grid along each side.
+        sharpness: sharpness of the volume rendering; see `render_grid`.
+        color_shrink: factor on the gradient of colours in the volume rendering.
+        shape_shrink: factor on the gradient of the shape through the surface's normals and depths.
+        eikonal: weight of the Eikonal loss.
+        plane_rate, mlp_rate: learning rates of the planes and of the MLPs.
+    """
+
+    size: int = 128
+    stride: int = 2
+    surface_stride: int = 1
+    nodes: int = 64
+    sharpness: float = 80.0
+    color_shrink: float = 0.3
+    shape_shrink: float = 0.0
+    eikonal: float = 20.0
+    plane_rate: float = 1e-2
+    mlp_rate: float = 1e-3
+
+    @classmethod
+    def for_size(cls, size: int) -> TriplaneOptions:
+        """Return the options of an image size: up to 128 those of the small model, above of the full one."""
+        if size <= 128:
+            return cls(size=size)
+        return cls(size=size, stride=4, nodes=128, sharpness=100.0, color_shrink=0.01)
+
+
+class TriplaneAsset:
+    """A triplane field as a `Representation`, with a volume and a surface rendering.
+
+    The MLP of the grid offsets is kept as it is: the volume rendering, which trains the shape, does not
+    see it.
+
+    Args:
+        planes: feature planes [6, C, H, W]; copied.
+        fields: the MLPs; copied.
+        options: renderings and learning rates.
+    """
+
+    def __init__(self, planes: Tensor, fields: FieldDecoder, options: TriplaneOptions | None = None) -> None:
+        self.options = options or TriplaneOptions()
+        self.planes = planes.detach().float().clone().requires_grad_()
+        self.fields = deepcopy(fields).float().requires_grad_(True)
+        self.fields.offset.requires_grad_(False)
+        self.device = planes.device
+
+    @classmethod
+    def from_field(cls, field: TriplaneField, size: int, rng: torch.Generator) -> TriplaneAsset:
+        """Return the asset of a generated field, rendered at size^2 pixels; `rng` is not used."""
+        return cls(field.planes, field.fields, TriplaneOptions.for_size(size))
+
+    def parameters(self) -> list[dict[str, Any]]:
+        """See `Representation`."""
+        mlps = [*self.fields.sdf.parameters(), *self.fields.color.parameters()]
+        return [
+            {"name": "planes", "params": [self.planes], "lr": self.options.plane_rate},
+            {"name": "mlps", "params": mlps, "lr": self.options.mlp_rate},
+        ]
+
+    def render(self, scenes: SceneBatch, rng: torch.Generator) -> RenderOutput:
+        """See `Representation`; the renderings are "volume" and "surface"."""
+        options = self.options
+        planes = self.planes.expand(len(scenes.prompts), -1, -1, -1, -1)
+        # Vary the grid's extent, so that the field is optimized between nodes and in the corners, too.
+        half = 0.86 + 0.14 * float(torch.rand((), generator=rng))
+        view = volume(
+            self.fields, planes, scenes, size=options.size, stride=options.stride,
+            first=_offset(options.stride, rng), nodes=options.nodes, half=half, sharpness=options.sharpness,
+            color_shrink=options.color_shrink, jitter=rng,
+        )  # fmt: skip
+        flat = surface(
+            self.fields, planes, scenes, view.sdf, half, options.size, options.surface_stride,
+            _offset(options.surface_stride, rng), options.shape_shrink,
+        )  # fmt: skip
+        return RenderOutput({"volume": view.seen, "surface": flat}, options.eikonal * view.eikonal)
+
+    def after_step(
+        self, optimizer: torch.optim.Optimizer, iteration: int, progress: float, rng: torch.Generator
+    ) -> None:
+        """See `Representation`; a field has no constraints."""
+
+    def field(self) -> TriplaneField:
+        """Return a snapshot of the field for queries."""
+        return TriplaneField(self.planes.detach().clone(), deepcopy(self.fields).requires_grad_(False))
+
+    def export(self, request: Request) -> Mesh:
+        """See `Representation`: the same extraction and texture baking as for a generated field."""
+        field = self.field()
+        resolution = request.resolution or self.fields.config.grid_resolution
+        found = extract(field, resolution)
+        return finished_mesh(
+            Mesh(found.vertices.float().cpu(), found.faces.cpu()), field, request, resolution
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Representation`."""
+        return {"planes": self.planes.detach(), "fields": self.fields.state_dict()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `Representation`."""
+        self.planes.copy_(state["planes"])
+        self.fields.load_state_dict(state["fields"])
+
+
+def _offset(stride: int, rng: torch.Generator) -> tuple[int, int]:
+    """Draw the first pixel of a strided image."""
+    row, column = torch.randint(stride, (2,), generator=rng).tolist()
+    return row, column
