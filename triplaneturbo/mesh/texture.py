@@ -72,6 +72,26 @@ def bake(
     return _bake_normals(mesh, field, size // 2, cell) if normal_map else mesh
 
 
+def bake_colors(mesh: Mesh, texture_size: int = 1024) -> np.ndarray:
+    """Bake the vertex colours of an unwrapped mesh; texels outside all charts take the nearest chart's.
+
+    Args:
+        mesh: with `uv` and `colors`.
+        texture_size: texels per side, 512 to 4096.
+
+    Returns:
+        sRGB uint8 [H, W, 3].
+
+    Raises:
+        UserError: the texture size is invalid.
+        ValueError: the mesh has no uv or no colours.
+    """
+    if mesh.uv is None or mesh.colors is None:
+        raise ValueError("mesh has no uv or no colors")
+    atlas = rasterize_atlas(mesh.uv, mesh.faces, check_texture_size(texture_size))
+    return _fill_image(_interpolate(mesh.colors, mesh.faces, atlas), atlas)
+
+
 def paint(mesh: Mesh, field: QueryableField) -> Mesh:
     """Return the mesh with `colors` from the field and smooth `normals` at its vertices, no texture."""
     points = mesh.vertices.to(getattr(field, "device", mesh.vertices.device))

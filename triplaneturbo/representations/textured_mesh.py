@@ -1,0 +1,173 @@
+"""The texture of a given mesh, optimized while its geometry and texture coordinates stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.mesh.texture import bake_colors
+from triplaneturbo.mesh.uv.unwrap import unwrap
+from triplaneturbo.render.colors import sample
+from triplaneturbo.render.rasterizer import interpolate, rasterize
+from triplaneturbo.render.scenes import Renderings, SceneBatch
+from triplaneturbo.representations.base import RenderOutput
+from triplaneturbo.request import Request
+
+_GREY = 0.5
+_EDGE = 0.02  # colours are kept this far from black and white at the start, where sigmoids have no gradient
+_LARGEST = 4096  # texels per side of a texture that is optimized
+_HALF_EXTENT = 0.9  # of the largest side of a mesh when it is rendered
+
+
+@dataclass(frozen=True)
+class TextureOptions:
+    """Renderings and learning rates of a texture.
+
+    Attributes:
+        size: image size in pixels.
+        texture_size: texels per side if the mesh has no texture of its own.
+        levels: resolutions of the pyramid, each half the one before.
+        rate: learning rate of the logits.
+    """
+
+    size: int = 128
+    texture_size: int = 1024
+    levels: int = 5
+    rate: float = 3e-2
+
+
+class TexturedMesh:
+    """A mesh whose texture is optimized, as a `Representation` with one rendering, "mesh".
+
+    The texture is the sigmoid of a sum of images of several resolutions (a Laplacian pyramid), so that a
+    texel that no pixel hits learns with its surroundings. The rendering is unlit. It has no normals or
+    depths, since these do not depend on the texture: only teachers that read colours can refine it.
+
+    Args:
+        mesh: any mesh with faces. Without texture coordinates, it is unwrapped; without a texture, it starts
+            with its vertex colours, or grey.
+        options: renderings and learning rates.
+        device: device of the texture.
+
+    Raises:
+        UserError: the mesh has no faces, or has positions or texture coordinates that are not finite.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        options: TextureOptions | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.options, self.device = options or TextureOptions(), device or mesh.vertices.device
+        if mesh.uv is None:
+            mesh = unwrap(mesh, texture_size=self.options.texture_size)
+        self.mesh = mesh
+        self._vertices = _centred(mesh.vertices).to(self.device)
+        self._faces = mesh.faces.to(self.device)
+        assert mesh.uv is not None
+        if not torch.isfinite(mesh.uv).all():
+            raise UserError("The mesh has texture coordinates that are not finite numbers; unwrap it again.")
+        self._uv = mesh.uv.float().to(self.device)
+        self._given = _initial(mesh, self.options.texture_size).to(self.device)  # [H, W, 3]
+        self._start = torch.logit(self._given.clamp(_EDGE, 1 - _EDGE))
+        height, width = self._start.shape[:2]
+        self.pyramid = [
+            torch.zeros(
+                max(1, height >> level), max(1, width >> level), 3, device=self.device
+            ).requires_grad_()
+            for level in range(self.options.levels)
+        ]
+
+    def parameters(self) -> list[dict[str, Any]]:
+        """See `Representation`."""
+        return [{"name": "texture", "params": self.pyramid, "lr": self.options.rate}]
+
+    def render(self, scenes: SceneBatch, rng: torch.Generator) -> RenderOutput:
+        """See `Representation`; nothing is random."""
+        size, count = self.options.size, len(scenes.prompts)
+        fragments = rasterize(self._vertices, self._faces, scenes.cameras, size, size)
+        covered = fragments.mask  # [B * V, H, W]
+        uv = interpolate(self._uv, self._faces, fragments.triangle, fragments.bary)[covered]  # [P, 2]
+        background = scenes.background.repeat_interleave(scenes.views, dim=0)[:, None, None]
+        rgb = background.expand(*covered.shape, 3).index_put((covered,), self._colors(uv))
+        opacity = covered.to(rgb.dtype)
+        rgb, opacity = (x.reshape(count, scenes.views, *x.shape[1:]) for x in (rgb, opacity))
+        return RenderOutput({"mesh": Renderings(rgb, opacity)}, rgb.new_zeros(()))
+
+    def _colors(self, uv: Tensor) -> Tensor:
+        """Return the colours at texture coordinates [P, 2], which repeat outside of [0, 1]; [P, 3]."""
+        uv = torch.where((uv < 0) | (uv > 1), uv - uv.floor(), uv)
+        logits = sample(self._start, uv)
+        for level in self.pyramid:
+            logits = logits + sample(level, uv)
+        return torch.sigmoid(logits)
+
+    @torch.no_grad()
+    def texture(self) -> np.ndarray:
+        """Return the texture, sRGB uint8 [H, W, 3]."""
+        height, width = self._start.shape[:2]
+        change = torch.zeros_like(self._start)
+        for level in self.pyramid:
+            image = level.permute(2, 0, 1)[None]
+            image = F.interpolate(image, (height, width), mode="bilinear", align_corners=False)
+            change += image[0].permute(1, 2, 0)
+        # Texels that did not change keep their exact values, also those that were clamped.
+        texture = self._given + torch.sigmoid(self._start + change) - torch.sigmoid(self._start)
+        return (texture.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+    def after_step(
+        self, optimizer: torch.optim.Optimizer, iteration: int, progress: float, rng: torch.Generator
+    ) -> None:
+        """See `Representation`; a texture has no constraints."""
+
+    def export(self, request: Request | None = None) -> Mesh:
+        """Return the given mesh with the new texture; the options of the request are not used."""
+        return self.mesh.replace(texture=self.texture(), colors=None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Representation`."""
+        return {"pyramid": [level.detach() for level in self.pyramid]}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `Representation`."""
+        for level, saved in zip(self.pyramid, state["pyramid"], strict=True):
+            level.copy_(saved)
+
+
+def _centred(vertices: Tensor) -> Tensor:
+    """Move and scale positions [V, 3] so that their box is centred, with a largest side of 1.8.
+
+    Raises:
+        UserError: positions are not finite, or all are equal.
+    """
+    vertices = vertices.detach().float()
+    low, high = vertices.amin(0), vertices.amax(0)
+    extent = float((high - low).max())
+    if not 0 < extent < float("inf"):
+        raise UserError("The mesh has no extent, or positions that are not finite numbers; export it again.")
+    return (vertices - (low + high) / 2) * (2 * _HALF_EXTENT / extent)
+
+
+def _initial(mesh: Mesh, size: int) -> Tensor:
+    """Return the texture that a mesh starts with, in [0, 1] [H, W, 3]."""
+    if mesh.texture is not None:
+        texture = torch.from_numpy(mesh.texture.copy()).float() / 255
+        if max(texture.shape[:2]) > _LARGEST:
+            raise UserError(
+                f"The mesh's texture has {texture.shape[1]} x {texture.shape[0]} texels; reduce it to at most"
+                f" {_LARGEST} a side."
+            )
+        return texture
+    if mesh.colors is None:
+        return torch.full((size, size, 3), _GREY)
+    return torch.from_numpy(bake_colors(mesh, size)).float() / 255
