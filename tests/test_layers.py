@@ -22,7 +22,7 @@ LAYERS = [
     },
     {"mesh", "representations", "teachers", "toyworld"},
     {"distill", "pipeline"},
-    {"evaluate", "finetune", "toyworld.scoring", "toyworld.training"},
+    {"evaluate", "finetune", "refine", "toyworld.scoring", "toyworld.training"},
     {"serving"},
     {"__main__", "cli", "toyworld.__main__", "ui"},
 ]

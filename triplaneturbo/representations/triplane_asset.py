@@ -41,11 +41,11 @@ class TriplaneOptions:
     surface_stride: int = 1
     nodes: int = 64
     sharpness: float = 80.0
-    color_shrink: float = 0.3
+    color_shrink: float = 1.0
     shape_shrink: float = 0.0
     eikonal: float = 20.0
-    plane_rate: float = 1e-2
-    mlp_rate: float = 1e-3
+    plane_rate: float = 3e-2
+    mlp_rate: float = 3e-3
 
     @classmethod
     def for_size(cls, size: int) -> TriplaneOptions:

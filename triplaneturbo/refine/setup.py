@@ -1,0 +1,169 @@
+"""RefineSetup: teachers, scenes and settings of a refinement, for models of both domains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from triplaneturbo.distill.ptd import ISM, Draw, RefineSettings
+from triplaneturbo.models.config import TOYWORLD
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
+from triplaneturbo.models.weights import Model, load_generator
+from triplaneturbo.refine.options import RefineOptions
+from triplaneturbo.render.cameras import orbit
+from triplaneturbo.render.scenes import SceneBatch
+from triplaneturbo.teachers.base import Teacher
+from triplaneturbo.teachers.load import load_teachers, teacher_files
+from triplaneturbo.teachers.loader import Data, Shade, TeacherContext
+from triplaneturbo.teachers.settings import TeacherSettings
+from triplaneturbo.toyworld.scene.view_cache import RIGS, SIZE, ViewCache
+from triplaneturbo.toyworld.scene.view_renderer import shade
+from triplaneturbo.toyworld.training.data import ViewCacheData, meaning
+from triplaneturbo.toyworld.training.subset import SubsetCache, draw_subset
+from triplaneturbo.toyworld.training.train import scenes
+from triplaneturbo.utils.devices import bfloat16_unit
+
+# The closed forms know every instance exactly. SDS with them is the regression to the nearest one, without
+# the noise of a second prediction; at small timesteps, it is the only one in sight.
+_CLOSED_FORM = TeacherSettings(kind="sds")
+TOYWORLD_SETTINGS = RefineSettings(
+    steps=60,
+    teachers={
+        "rgb": _CLOSED_FORM,
+        "geometry": replace(_CLOSED_FORM, renderings=("volume",)),
+        "sd": ISM,
+    },
+    high=(300.0, 300.0),
+)
+TOYWORLD_TEACHERS = ("rgb", "geometry")
+_TOYWORLD_VAE = 64  # pixels that the encoder of the small Stable Diffusion reads
+
+# LucidDreamer's settings, with a tenth of its steps: the asset is a finished draft.
+OPEN_SETTINGS = RefineSettings(steps=500, teachers=dict.fromkeys(("mvdream", "richdreamer", "sd"), ISM))
+OPEN_TEACHERS = ("sd",)
+OPEN_SIZE = 512
+_VIEWS, _FOVY, _ELEVATIONS, _DISTANCE = 4, 60.0, (-10.0, 45.0), 1.8  # degrees; world units
+
+
+@dataclass(frozen=True)
+class RefineSetup:
+    """Everything that a refinement needs besides the asset.
+
+    Attributes:
+        teachers: teachers with an entry in `settings.teachers`.
+        draw: draws the prompt's scenes.
+        settings: settings of the refinement.
+        size: side of the images, in pixels.
+    """
+
+    teachers: Sequence[Teacher]
+    draw: Draw
+    settings: RefineSettings
+    size: int
+
+
+def setup(
+    model: Model, name: str, prompt: str, options: RefineOptions, folder: Path
+) -> Generator[str, None, RefineSetup]:
+    """Prepare the refinement of an asset of a model; yield what is being done.
+
+    Args:
+        model: the model; it stays unchanged.
+        name: the model's name in messages.
+        prompt: description of the asset.
+        options: the user's choices.
+        folder: receives the reference views of a toy-world model.
+
+    Raises:
+        UserError: the toy world cannot express the prompt, the model has no such teacher, or a teacher is
+            missing.
+    """
+    options = options.checked()
+    if model.config.domain == TOYWORLD:
+        names = options.teachers_for(TOYWORLD, TOYWORLD_TEACHERS, name)
+        spec = meaning(prompt)
+        for what in draw_subset(folder, [spec]):
+            yield f"rendering {what}"
+        cache = SubsetCache(folder, [spec])
+        teachers = yield from _teachers(model, names, ViewCacheData(cache), shade, _TOYWORLD_VAE)
+        draw = draw_rigs(prompt, cache, model.generator.device)
+        return RefineSetup(teachers, draw, _settings(TOYWORLD_SETTINGS, names, options), SIZE)
+    names = options.teachers_for(model.config.domain, OPEN_TEACHERS, name)
+    teachers = yield from _teachers(model, names)
+    draw = draw_orbit(prompt, model.generator.device)
+    return RefineSetup(teachers, draw, _settings(OPEN_SETTINGS, names, options), OPEN_SIZE)
+
+
+def draw_rigs(prompt: str, cache: ViewCache, device: torch.device) -> Draw:
+    """Return a `Draw` of the four views of a random rig of a view cache, with a random background."""
+
+    def draw(rng: torch.Generator) -> SceneBatch:
+        rig = int(torch.randint(RIGS, (), generator=rng))
+        return scenes(cache, [prompt], rig, torch.rand(1, 3, generator=rng), device)
+
+    return draw
+
+
+def draw_orbit(prompt: str, device: torch.device) -> Draw:
+    """Return a `Draw` of four views 90 degrees apart, with a random azimuth, elevation and background."""
+
+    def draw(rng: torch.Generator) -> SceneBatch:
+        turn, height = torch.rand(2, generator=rng).tolist()
+        azimuths = [360 * (turn + view) / _VIEWS for view in range(_VIEWS)]
+        low, high = _ELEVATIONS
+        elevation = low + (high - low) * height
+        distance = _DISTANCE / np.tan(np.radians(_FOVY) / 2)
+        cameras = orbit(azimuths, [elevation] * _VIEWS, [distance] * _VIEWS, _FOVY)
+        background = torch.rand(1, 3, generator=rng)
+        return SceneBatch([prompt], cameras.to(device), _VIEWS, background.to(device))
+
+    return draw
+
+
+def _settings(settings: RefineSettings, names: Sequence[str], options: RefineOptions) -> RefineSettings:
+    """Return a domain's settings with the user's choices."""
+    chosen = {name: settings.teachers[name] for name in names}
+    if options.score:
+        chosen = {name: replace(own, kind=options.score) for name, own in chosen.items()}  # type: ignore[arg-type]
+    return replace(
+        settings,
+        steps=options.steps or settings.steps,
+        teachers=chosen,
+        path=options.path,  # type: ignore[arg-type]
+        seed=options.seed,
+    )
+
+
+def _teachers(
+    model: Model,
+    names: Sequence[str],
+    data: Data | None = None,
+    shading: Shade | None = None,
+    size: int | None = None,
+) -> Generator[str, None, list[Teacher]]:
+    files = teacher_files(names)
+    yield "loading the teachers"
+    generator = model.generator
+    if "sd" in names:
+        generator = _with_encoder(model)
+    embed: Callable[[list[str]], Tensor] = model.text.embed
+    device = model.generator.device
+    context = TeacherContext(
+        generator, generator.base, embed, device, size=size, data=data, shade=shading,
+        autocast=torch.bfloat16 if device.type == "cuda" or bfloat16_unit() is not None else None,
+    )  # fmt: skip
+    return load_teachers(files, context)
+
+
+def _with_encoder(model: Model) -> TriplaneGenerator:
+    """Load the model's base again, with the VAE's encoder and without a merged adapter."""
+    generator, _ = load_generator(
+        model.folder, model.config, base=model.base, adapter=model.adapter, encoder=True
+    )
+    generator.to(model.generator.device)
+    return generator.cast(model.generator.dtype).requires_grad_(False)
