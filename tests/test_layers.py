@@ -14,7 +14,7 @@ PACKAGE = "triplaneturbo"
 LAYERS = [
     {"errors", "request", "utils"},
     {"models", "representations", "render"},
-    {"mesh", "teachers", "toyworld"},
+    {"domains", "mesh", "teachers", "toyworld"},
     {"distill", "pipeline"},
     {"evaluate", "finetune", "toyworld.scoring", "toyworld.training"},
     {"serving"},
