@@ -40,7 +40,8 @@ from triplaneturbo.distill.memory import MemoryCounter, ModelSizes
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.distill.student import around
-from triplaneturbo.finetune.config import PRESETS, FinetuneConfig
+from triplaneturbo.domains.toyworld import TOY_WORLD
+from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.memory_plan import Plan, frozen_dtype, plan
 from triplaneturbo.finetune.prepare import prepare
 from triplaneturbo.finetune.setup import TrainingSetup, compute_dtype
@@ -179,7 +180,7 @@ def measure(training_setup: TrainingSetup, repeats: int, device: torch.device) -
 
 def setup_small(folder: Path, device: torch.device, tiny: bool) -> TrainingSetup:
     """Set up the built-in model with the shortest preset."""
-    order = FinetuneConfig("benchmark", prompts=PROMPTS[: 1 if tiny else None], **PRESETS["try"](True))
+    order = FinetuneConfig("benchmark", prompts=PROMPTS[: 1 if tiny else None], **TOY_WORLD.presets["try"])
     order = replace(order, batch=1 if tiny else order.batch)
     pieces = prepare(order, find_model("small", False), DistributedContext(device=device), folder)
     while True:

@@ -20,7 +20,7 @@ LAYERS = [
         "representations.triplane",
         "render",
     },
-    {"mesh", "representations", "teachers", "toyworld"},
+    {"domains", "mesh", "representations", "teachers", "toyworld"},
     {"distill", "pipeline"},
     {"evaluate", "finetune", "refine", "toyworld.scoring", "toyworld.training"},
     {"serving"},

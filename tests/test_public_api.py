@@ -95,7 +95,7 @@ def test_a_model_in_half_precision_with_its_base_elsewhere(tmp_path: Path) -> No
 
 
 def test_an_untrained_model_is_saved_without_weights(tmp_path: Path) -> None:
-    first = Pipeline.from_pretrained(tiny_model(tmp_path / "tiny", world=True), device="cpu")
+    first = Pipeline.from_pretrained(tiny_model(tmp_path / "tiny"), device="cpu")
     folder = first.save_pretrained(tmp_path / "saved")
     assert not list(folder.rglob("*.safetensors"))
     assert torch.equal(planes(Pipeline.from_pretrained(folder, device="cpu")), planes(first))

@@ -27,6 +27,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from triplaneturbo.domains.registry import find_domain
+from triplaneturbo.domains.vocabulary import Reading
 from triplaneturbo.errors import Cancelled, EmptySurfaceError, UserError
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.mesh.finish import finish
@@ -43,7 +45,6 @@ from triplaneturbo.models.triplane_generator import TriplaneGenerator as Denoise
 from triplaneturbo.models.weights import Model, load_model, save_model
 from triplaneturbo.representations.triplane import TriplaneField
 from triplaneturbo.request import Request
-from triplaneturbo.toyworld.captions.caption_parser import Reading, parse
 from triplaneturbo.utils.devices import (
     be_deterministic,
     choose_device,
@@ -102,8 +103,8 @@ class Result:
         dropped: the floaters that were removed.
         truncated_text: the end of the prompt that exceeds the model's context length; "" if there is none.
         cached: whether the result comes from a cache of earlier requests.
-        reading: the interpretation of the prompt by a toy-world model, with the words that it does not know;
-            None for a model with an open vocabulary.
+        reading: the interpretation of the prompt by the vocabulary of the model's domain, with the words that
+            it does not know; None for a model with an open vocabulary.
         low_memory: whether memory was low, so that the texture is smaller than requested.
         unsimplified: whether the mesh has more faces than requested, because the simplified mesh could not
             be made watertight.
@@ -141,13 +142,14 @@ class Pipeline:
         backend: name of the inference backend that runs the networks: a key of `backends.registry.BACKENDS`.
 
     Raises:
-        UserError: the backend is unknown.
+        UserError: the backend or the domain of the model is unknown.
     """
 
     def __init__(
         self, model: Model, low_memory: bool = False, together: bool | None = None, backend: str = "torch"
     ) -> None:
         self.model = model
+        self.domain = find_domain(model.config.domain)
         self.backend = find_backend(backend)(model)
         self.low_memory = low_memory
         self.together = model.generator.device.type == "cuda" if together is None else together
@@ -243,8 +245,9 @@ class Pipeline:
         )
 
     def read(self, prompt: str) -> Reading | None:
-        """Return a toy-world model's interpretation of a prompt; None for an open-vocabulary model."""
-        return parse(prompt) if self.model.config.world else None
+        """Return the vocabulary's interpretation of a prompt; None for an open-vocabulary model."""
+        vocabulary = self.domain.vocabulary
+        return None if vocabulary is None else vocabulary.read(prompt)
 
     def embed(self, prompt: str) -> Tensor:
         """Return the text embedding of a prompt [1, 77, D]."""

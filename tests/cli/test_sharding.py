@@ -41,7 +41,7 @@ def test_what_a_launcher_says(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_two_processes_make_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny_model(tmp_path / "model", world=True)
+    tiny_model(tmp_path / "model")
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
     what = ["generate", "--prompts", str(tmp_path / "prompts.txt"), "-o", str(tmp_path / "meshes")]
     what += ["--model", str(tmp_path / "model"), "--device", "cpu", "--quiet"]

@@ -13,12 +13,14 @@ import pytest
 from tests.helpers.quick import load_once
 from tests.helpers.tiny import tiny_model
 from triplaneturbo.__main__ import main
+from triplaneturbo.models.config import OPEN
 from triplaneturbo.request import Request
 from triplaneturbo.serving import engine as engine_module
 from triplaneturbo.serving.engine import Engine
 from triplaneturbo.serving.jobs import MeshReady, follow
 from triplaneturbo.serving.sessions import Session
 from triplaneturbo.toyworld.captions.captions import Reading, parse, vocabulary
+from triplaneturbo.toyworld.captions.vocabulary import VOCABULARY
 
 QUICK: dict[str, Any] = {"resolution": 24, "texture_size": 512, "steps": 2}
 DRAGON = "a red dragon with golden wings"
@@ -27,12 +29,12 @@ Cli = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def worldly(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("models") / "worldly", world=True)
+    return tiny_model(tmp_path_factory.mktemp("models") / "worldly")
 
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("models") / "other", world=False)
+    return tiny_model(tmp_path_factory.mktemp("models") / "other", OPEN)
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +71,8 @@ def test_a_result_carries_the_words_that_the_model_does_not_know(engine: Engine)
 
 
 def test_the_engine_tells_what_the_model_knows(engine: Engine) -> None:
-    assert engine.words == vocabulary()
-    assert engine.read(DRAGON) == Reading(None, ("dragon", "golden"))
+    assert engine.domain.vocabulary is VOCABULARY
+    assert engine.pipeline.read(DRAGON) == Reading(None, ("dragon", "golden"))
     (row,) = re.findall(r"^words +(.*)$", engine.report(), re.MULTILINE)
     assert row.startswith(f"{len(vocabulary()['things'])} things, {len(vocabulary()['colours'])} colours, ")
 
@@ -83,8 +85,8 @@ def test_the_page_s_facts_have_the_words(engine: Engine, tmp_path: Path) -> None
 
 def test_other_models_have_no_list_of_words(other: Path) -> None:
     with Engine(str(other), device="cpu") as engine:
-        assert engine.words is None
-        assert engine.read(DRAGON) is None
+        assert engine.domain.vocabulary is None
+        assert engine.pipeline.read(DRAGON) is None
         assert not re.search(r"^words", engine.report(), re.MULTILINE)
         assert engine.generate(DRAGON, **QUICK).reading is None
 

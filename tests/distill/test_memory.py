@@ -17,7 +17,6 @@ from triplaneturbo.distill.memory import MemoryCounter
 from triplaneturbo.distill.student import load_student
 from triplaneturbo.models import attention
 from triplaneturbo.models.catalog import SMALL
-from triplaneturbo.models.config import OPEN
 from triplaneturbo.render.scenes import Renderings
 from triplaneturbo.teachers import mvdream
 from triplaneturbo.teachers.loader import MetaTeacher, TeacherLoader
@@ -125,7 +124,7 @@ def test_a_new_teacher_is_counted_by_its_probe(small_teachers: None, monkeypatch
         return MetaTeacher(teacher, shared=True, text=torch.nn.Linear(3, 4))
 
     monkeypatch.setattr(memory, "DUMMY", TeacherLoader(LOADER.load, probe=probe), raising=False)
-    spec = TeacherSpec("dummy", "Dummy", "Dummy", (OPEN,), "triplaneturbo.distill.memory:DUMMY")
+    spec = TeacherSpec("dummy", "Dummy", "Dummy", "triplaneturbo.distill.memory:DUMMY")
     monkeypatch.setitem(TEACHERS, "dummy", spec)
     dummy, own, unknown = (
         memory.teacher(name, SMALL_SIZES, torch.float32, 64, False) for name in ("dummy", "mvdream", "rgb")

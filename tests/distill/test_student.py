@@ -18,7 +18,7 @@ from triplaneturbo.distill.student import load_student
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapter import ADAPTER_NAME, adapter_tensors, save_adapter
 from triplaneturbo.models.catalog import SMALL
-from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.models.config import OPEN, GeneratorConfig
 from triplaneturbo.models.text_embedding_cache import TextEmbeddingCache
 
 CPU = torch.device("cpu")
@@ -105,7 +105,7 @@ def test_the_built_in_model_goes_on_from_its_own_adapter(frozen: torch.dtype) ->
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("models") / "tiny", world=False)
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny", OPEN)
 
 
 @pytest.mark.parametrize("tuning", ["peta", "lora", "full"])
@@ -181,7 +181,7 @@ def test_what_cannot_be_begun_with(how: dict, said: str) -> None:
 
 
 def test_an_adapter_without_planes_of_its_own_is_not_gone_on_with_as_peta(tmp_path: Path) -> None:
-    model = tiny_model(tmp_path / "model", world=False)
+    model = tiny_model(tmp_path / "model", OPEN)
     replace(GeneratorConfig.load(model), plane_lora=False).save(model)
     with pytest.raises(UserError, match="use lora tuning"):
         load_student(model, None, CPU)

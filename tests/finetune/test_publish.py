@@ -10,6 +10,8 @@ import pytest
 from huggingface_hub import constants, hf_api
 
 from tests.helpers.fake_hub import Hub, Repo
+from triplaneturbo.domains.open_vocabulary import OPEN_VOCABULARY
+from triplaneturbo.domains.toyworld import TOY_WORLD
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.publish import card, push
@@ -39,7 +41,7 @@ def test_an_adapter_and_its_card_arrive_and_the_token_stays_nowhere(
     hub: Hub, adapter: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    readme = card(ORDER, "small", True, SCORES)
+    readme = card(ORDER, "small", TOY_WORLD.license, SCORES)
     assert push(" you/my-ducks ", f"{TOKEN}\n", adapter, readme) == f"{hub.endpoint}/you/my-ducks"
     repo = hub.repos["you/my-ducks"]
     assert repo.private
@@ -53,7 +55,10 @@ def test_an_adapter_and_its_card_arrive_and_the_token_stays_nowhere(
 
 
 def test_the_card_tells_of_prompts_only_how_many(hub: Hub) -> None:
-    small, full = card(ORDER, "small", True, SCORES), card(ORDER, "full", False)
+    small, full = (
+        card(ORDER, "small", TOY_WORLD.license, SCORES),
+        card(ORDER, "full", OPEN_VOCABULARY.license),
+    )
     assert "2 prompts" in small
     assert "secret" not in small
     assert "license: apache-2.0" in small

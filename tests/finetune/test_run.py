@@ -21,10 +21,14 @@ from safetensors.torch import load_file
 from tests.helpers import toy
 from tests.helpers.paths import ROOT
 from tests.helpers.training_setups import CONFIG, MODEL_FILES, setup_toy
+from triplaneturbo.domains.domain import PRESETS, Domain
+from triplaneturbo.domains.open_vocabulary import OPEN_VOCABULARY
+from triplaneturbo.domains.registry import DOMAINS
+from triplaneturbo.domains.toyworld import TOY_WORLD
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune import runner
-from triplaneturbo.finetune.config import PRESETS, FinetuneConfig
-from triplaneturbo.finetune.duration import estimate
+from triplaneturbo.finetune.config import FinetuneConfig
+from triplaneturbo.finetune.domain_training import training_of
 from triplaneturbo.finetune.run import Report, Run, runs
 from triplaneturbo.finetune.runner import train
 from triplaneturbo.models.adapter import adapter_tensors
@@ -325,19 +329,20 @@ def test_invalid_configs_are_refused_in_one_sentence(tmp_path: Path, change: dic
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("world", [True, False])
+@pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS)
 @pytest.mark.parametrize("preset", PRESETS)
-def test_presets_are_valid_configs(tmp_path: Path, preset: str, world: bool) -> None:
-    replace(CONFIG, **PRESETS[preset](world)).check(tmp_path)
+def test_presets_are_valid_configs(tmp_path: Path, preset: str, domain: Domain) -> None:
+    replace(CONFIG, **domain.presets[preset]).check(tmp_path)
 
 
 def test_try_is_estimated_at_less_than_five_minutes_of_two_cores() -> None:
     config = replace(
-        CONFIG, prompts=tuple(f"a cup {letter}" for letter in "abcdefgh"), **PRESETS["try"](True)
+        CONFIG, prompts=tuple(f"a cup {letter}" for letter in "abcdefgh"), **TOY_WORLD.presets["try"]
     )
-    told = estimate(config, True)
+    estimate = training_of(TOY_WORLD).estimate
+    told = estimate(config, 4)
     assert told.seconds is not None
     assert 200 < told.seconds < 300
     assert told.sentence == "About 4 min on two cores, and 2.2 GB."
-    assert estimate(replace(config, scored_steps=0), True).seconds > 2 * told.seconds  # type: ignore[operator]
-    assert estimate(config, False).seconds is None
+    assert estimate(replace(config, scored_steps=0), 4).seconds > 2 * told.seconds  # type: ignore[operator]
+    assert training_of(OPEN_VOCABULARY).estimate(config, 4).seconds is None

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from triplaneturbo.distill.recipe import full_recipe
+from triplaneturbo.domains.toyworld import TOY_WORLD
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.setup import check_fit, resolve_settings, resume_fingerprint
 from triplaneturbo.models.catalog import SMALL, ModelFiles
-from triplaneturbo.models.config import TOYWORLD, GeneratorConfig
+from triplaneturbo.models.config import OPEN, GeneratorConfig
 from triplaneturbo.toyworld.training.train import SMALL as RECIPE
 
 CONFIG = FinetuneConfig("mine", ("a red mushroom",))
@@ -42,13 +43,13 @@ def test_full_tuning_may_start_from_nothing() -> None:
 def test_a_score_replaces_that_of_all_teachers() -> None:
     config = replace(CONFIG, score="ism", weighting="level", ism_stride=100, ism_interval=20)
     recipe = full_recipe(10)
-    settings = resolve_settings(recipe, config, replace(MODEL, world=False))
+    settings = resolve_settings(recipe, config, replace(MODEL, domain=OPEN))
     assert settings.teachers.keys() == recipe.teachers.keys()
     for name, teacher in settings.teachers.items():
         assert teacher == replace(
             recipe.teachers[name], kind="ism", weighting="level", stride=100, interval=20
         )
-    assert resolve_settings(recipe, CONFIG, replace(MODEL, world=False)).teachers == recipe.teachers
+    assert resolve_settings(recipe, CONFIG, replace(MODEL, domain=OPEN)).teachers == recipe.teachers
     critics = resolve_settings(recipe, replace(config, critic_rank=8, critic_rate=1e-3), MODEL)
     assert (critics.critic_rank, critics.critic_rate) == (8, 1e-3)
 
@@ -56,9 +57,9 @@ def test_a_score_replaces_that_of_all_teachers() -> None:
 @pytest.mark.parametrize("score", ["csd", "vsd", "ism"])
 def test_closed_forms_give_no_scores_that_need_guidance_or_a_network(score: str) -> None:
     with pytest.raises(UserError, match=f"rgb cannot give {score} scores: choose from sd"):
-        check_fit(replace(CONFIG, score=score), TOYWORLD, "small")
-    check_fit(replace(CONFIG, score=score, teachers=("sd",)), TOYWORLD, "small")
-    check_fit(replace(CONFIG, score="sds"), TOYWORLD, "small")
+        check_fit(replace(CONFIG, score=score), TOY_WORLD, "small")
+    check_fit(replace(CONFIG, score=score, teachers=("sd",)), TOY_WORLD, "small")
+    check_fit(replace(CONFIG, score="sds"), TOY_WORLD, "small")
 
 
 @pytest.mark.parametrize("rank", [24, 25])

@@ -303,7 +303,7 @@ def test_the_plan_follows_the_memory_that_is_given(
 
 
 def test_a_forecast_is_the_plan_told_later_and_kept(model_files: ModelFiles) -> None:
-    forecast = Forecast(model_files, CPU)
+    forecast = Forecast(full_plan, model_files, CPU)
     nothing = replace(CONFIG, memory=1e-3)
     assert forecast.of(CONFIG) == forecast.of(nothing) == COUNTING
     until(lambda: COUNTING not in (forecast.of(CONFIG), forecast.of(nothing)), seconds=120)

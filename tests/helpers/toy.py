@@ -41,6 +41,11 @@ SETTINGS = Settings(
     eikonal=(30.0, 30.0), sparsity=(0.0, 0.0), average=0.5,
 )  # fmt: skip
 
+CONFIG = GeneratorConfig(
+    plane_rank=4, cross_rank=4, vae_rank=4, conv_rank=4, plane_channels=8, mlp_width=16, mlp_bias=True,
+    latent_size=8, plane_embedding=True, steps=2,
+)  # fmt: skip
+
 # The cheapest possible iteration, for tests in which the result does not matter.
 CHEAP = replace(
     SETTINGS, batch=1, steps=1, stride=2, nodes=12, renderings=("volume",),
@@ -109,9 +114,8 @@ def embed(captions: list[str]) -> Tensor:
     return torch.stack(rows)
 
 
-def student(settings: Settings = SETTINGS) -> Student:
-    """Create a small student, the same at every call, with the tuning and rank of the settings."""
-    torch.manual_seed(0)
+def networks() -> tuple[UNet2DConditionModel, AutoencoderKL]:
+    """Create a small U-Net and VAE, drawn from torch's global generator."""
     unet = UNet2DConditionModel(
         sample_size=8, block_out_channels=(16, 32), layers_per_block=1, attention_head_dim=(2, 4),
         cross_attention_dim=16, norm_num_groups=8, use_linear_projection=True,
@@ -122,11 +126,14 @@ def student(settings: Settings = SETTINGS) -> Student:
         sample_size=16, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
     )  # fmt: skip
-    config = GeneratorConfig(
-        plane_rank=4, cross_rank=4, vae_rank=4, conv_rank=4, plane_channels=8, mlp_width=16, mlp_bias=True,
-        latent_size=8, plane_embedding=True, steps=2,
-    )  # fmt: skip
-    generator = TriplaneGenerator(unet, vae, make_scheduler(), settings.fitted(config))
+    return unet, vae
+
+
+def student(settings: Settings = SETTINGS) -> Student:
+    """Create a small student, the same at every call, with the tuning and rank of the settings."""
+    torch.manual_seed(0)
+    unet, vae = networks()
+    generator = TriplaneGenerator(unet, vae, make_scheduler(), settings.fitted(CONFIG))
     if settings.tuning == "full":
         unfreeze_base(generator)
     return Student(generator, MergedLora(generator), embed)

@@ -103,7 +103,7 @@ def test_a_whole_folder_loads_merged_and_generates(whole: Path) -> None:
 @pytest.fixture(params=["trained", "drawn"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The built-in model, and one whose weights are drawn from a seed."""
-    return SMALL if request.param == "trained" else tiny_model(tmp_path / "drawn", world=True)
+    return SMALL if request.param == "trained" else tiny_model(tmp_path / "drawn")
 
 
 def test_a_model_is_the_same_every_time(folder: Path) -> None:

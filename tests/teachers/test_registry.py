@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,28 +12,31 @@ import pytest
 import torch
 
 from triplaneturbo.distill.recipe import full_recipe
+from triplaneturbo.domains.open_vocabulary import OPEN_VOCABULARY
+from triplaneturbo.domains.registry import DOMAINS
+from triplaneturbo.domains.toyworld import TOY_WORLD
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.run import Run
 from triplaneturbo.finetune.runner import train
 from triplaneturbo.models.catalog import find_model
-from triplaneturbo.models.config import OPEN, TOYWORLD, GeneratorConfig
-from triplaneturbo.teachers.registry import TEACHERS, TeacherSpec, teachers_of
+from triplaneturbo.models.config import TOYWORLD
+from triplaneturbo.teachers.registry import TEACHERS, TeacherSpec
 from triplaneturbo.ui.training import finetune_form, running
 
 
 @pytest.fixture
 def grey(monkeypatch: pytest.MonkeyPatch) -> TeacherSpec:
-    spec = TeacherSpec(
-        "grey", "Grey everything", "Grey", (OPEN, TOYWORLD), "tests.helpers.dummy_teacher:LOADER"
-    )
+    spec = TeacherSpec("grey", "Grey everything", "Grey", "tests.helpers.dummy_teacher:LOADER")
     monkeypatch.setitem(TEACHERS, spec.name, spec)
+    for name, domain in DOMAINS.items():
+        monkeypatch.setitem(DOMAINS, name, replace(domain, teachers=(*domain.teachers, spec.name)))
     return spec
 
 
 def test_each_loader_makes_what_its_name_says() -> None:
-    assert teachers_of(TOYWORLD) == ("rgb", "geometry", "sd")
-    assert teachers_of(OPEN) == ("mvdream", "richdreamer", "sd")
+    assert TOY_WORLD.teachers == ("rgb", "geometry", "sd")
+    assert OPEN_VOCABULARY.teachers == ("mvdream", "richdreamer", "sd")
     for name, spec in TEACHERS.items():
         assert spec.name == name
         assert callable(spec.loader().load)
@@ -60,7 +64,7 @@ def test_a_dummy_teaches_the_built_in_model(grey: TeacherSpec, tmp_path: Path) -
 
 def test_a_dummy_is_in_the_recipe_and_on_the_page(grey: TeacherSpec) -> None:
     assert full_recipe().teachers["grey"].kind == "sds"
-    engine = SimpleNamespace(model=SimpleNamespace(config=GeneratorConfig(world=True)))
+    engine = SimpleNamespace(domain=DOMAINS[TOYWORLD])
     with gr.Blocks():
         _, controls = finetune_form._settings(engine)
     assert ("Grey everything", "grey") in controls["teachers"].choices

@@ -21,7 +21,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def world_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a server with a toy-world model, which has a closed vocabulary."""
     folder = tmp_path_factory.mktemp("world")
-    with served(str(tiny_model(folder / "model", world=True)), folder) as url:
+    with served(str(tiny_model(folder / "model")), folder) as url:
         yield url
 
 

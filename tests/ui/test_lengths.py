@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from triplaneturbo.finetune.config import PRESETS, FinetuneConfig
+from triplaneturbo.domains.toyworld import TOY_WORLD
+from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.duration import Estimate
 from triplaneturbo.ui.training.lengths import CUSTOM, duration, estimates, memory, panel
 
@@ -17,13 +18,12 @@ def engine(seen: list[FinetuneConfig]) -> Any:
         seen.append(config)
         return Estimate(60.0 * config.iterations, 10**8 * config.batch, "")
 
-    config = SimpleNamespace(world=True)
-    return SimpleNamespace(model=SimpleNamespace(config=config), estimate_run=estimate_run)
+    return SimpleNamespace(domain=TOY_WORLD, estimate_run=estimate_run)
 
 
 def test_a_preset_s_settings_are_no_other_ones_and_changed_ones_are() -> None:
     seen: list[FinetuneConfig] = []
-    settings = {"steps": 0, **PRESETS["short"](True)}
+    settings = {"steps": 0, **TOY_WORLD.presets["short"]}
     found = estimates(engine(seen), ["a red cup"], ["a hat"], settings)
     assert list(found) == ["Try", "Short", "Thorough"]
     assert [config.iterations for config in seen] == [50, 600, 3000]
@@ -35,14 +35,14 @@ def test_a_preset_s_settings_are_no_other_ones_and_changed_ones_are() -> None:
 
 def test_all_lengths_are_counted_with_the_settings_that_no_preset_has() -> None:
     seen: list[FinetuneConfig] = []
-    settings = {"steps": 0, **PRESETS["try"](True), "teachers": ["rgb"], "rank": 8}
+    settings = {"steps": 0, **TOY_WORLD.presets["try"], "teachers": ["rgb"], "rank": 8}
     assert CUSTOM not in estimates(engine(seen), ["a red cup"], [], settings)
     assert [(config.teachers, config.rank) for config in seen] == [(("rgb",), 8)] * 3
 
 
 @pytest.mark.parametrize("wrong", [None, -1, "many"])
 def test_settings_that_cannot_be_are_not_estimated(wrong: Any) -> None:
-    found = estimates(engine([]), ["a red cup"], [], {"steps": 0, **PRESETS["try"](True), "batch": wrong})
+    found = estimates(engine([]), ["a red cup"], [], {"steps": 0, **TOY_WORLD.presets["try"], "batch": wrong})
     assert list(found) == ["Try", "Short", "Thorough"]
 
 

@@ -25,9 +25,10 @@ from tests.helpers.tiny import tiny_model  # noqa: E402
 from tests.helpers.visitor import api_client  # noqa: E402
 from triplaneturbo.errors import EmptySurfaceError  # noqa: E402
 from triplaneturbo.models.catalog import ROOT  # noqa: E402
+from triplaneturbo.models.config import OPEN, TOYWORLD  # noqa: E402
 from triplaneturbo.serving.engine import Engine  # noqa: E402
 from triplaneturbo.serving.output_files import FORMATS  # noqa: E402
-from triplaneturbo.toyworld.captions.advice import EXAMPLES  # noqa: E402
+from triplaneturbo.toyworld.captions.vocabulary import VOCABULARY  # noqa: E402
 from triplaneturbo.ui.blocks import SERVING, build, look  # noqa: E402
 from triplaneturbo.ui.generate import controls  # noqa: E402
 
@@ -287,7 +288,7 @@ def test_the_model_s_notice_stands_on_the_page(
 
 def test_only_an_untrained_model_has_a_notice(engine: Engine, tmp_path: Path) -> None:
     assert engine.notice == ""
-    with Engine(str(tiny_model(tmp_path / "model", world=True)), "cpu") as other:
+    with Engine(str(tiny_model(tmp_path / "model")), "cpu") as other:
         assert "untrained" in other.notice
 
 
@@ -297,13 +298,13 @@ def test_only_the_page_of_a_model_of_the_world_has_its_words(
 ) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
     monkeypatch.setenv("GRADIO_EXAMPLES_CACHE", "")
-    with Engine(str(tiny_model(tmp_path / "model", world=world)), device="cpu") as engine:
+    with Engine(str(tiny_model(tmp_path / "model", TOYWORLD if world else OPEN)), device="cpu") as engine:
         page = build(engine, tmp_path / "served")
         parts = {part["props"].get("elem_id"): part["props"] for part in page.get_config_file()["components"]}
     samples = [sample[0] for sample in parts["examples"]["samples"]]
     assert ("reading" in parts) is world
     assert parts["vocabulary"]["label"] == ("What it can make" if world else "Known weaknesses")
-    assert (samples == list(EXAMPLES)) is world
+    assert (samples == list(VOCABULARY.examples)) is world
 
 
 def test_only_adapters_that_fit_can_be_chosen(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.html_reader import NASTY, Reader
+from triplaneturbo.domains.vocabulary import Vocabulary
 from triplaneturbo.request import Request
 from triplaneturbo.serving.jobs import MeshReady, Stopped, Waiting, Working
+from triplaneturbo.toyworld.captions.caption_parser import parse
 from triplaneturbo.ui.generate import panels
 
 
@@ -41,7 +43,7 @@ def _made(
         panels.status(_made(truncated_text=NASTY)),
         panels.notice(NASTY),
         panels.feedback(NASTY, ""),
-        panels.vocabulary({"things": [NASTY]}, {"things": "Things"}, ()),
+        panels.vocabulary(Vocabulary({"things": [NASTY]}, {"things": "Things"}, ("things",), (), parse)),
         panels.report(f"model   {NASTY}"),
     ],
 )
@@ -66,7 +68,9 @@ def test_the_line_below_the_prompt_is_never_empty() -> None:
 
 
 def test_the_vocabulary_stands_under_its_labels() -> None:
-    html = panels.vocabulary({"things": ["cat", "cup"]}, {"things": "Things"}, ("a cat", "a cup"))
+    html = panels.vocabulary(
+        Vocabulary({"things": ["cat", "cup"]}, {"things": "Things"}, ("things",), ("a cat", "a cup"), parse)
+    )
     assert "<dt>Things</dt><dd>cat, cup</dd>" in html
     assert "a cat; a cup" in html
 

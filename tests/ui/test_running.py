@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.html_reader import Reader
+from triplaneturbo.domains.toyworld import TOY_WORLD
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.run import Report
@@ -20,7 +21,7 @@ NASTY = "<img src=x onerror=alert(2)>"
 STATE = RunState(
     FinetuneConfig("ducks", ("a red duck",)), Path("runs/ducks"), "running", iteration=30, iterations=90
 )
-WORLD: Any = SimpleNamespace(words="some")
+WORLD: Any = SimpleNamespace(domain=TOY_WORLD)
 
 
 def words(html: str) -> str:

@@ -25,9 +25,11 @@ from triplaneturbo.cli import BAD_INPUT, DONE, INTERRUPTED
 from triplaneturbo.cli.flags import add_model_flags
 from triplaneturbo.cli.generate import decimal, integer
 from triplaneturbo.distill.corpora.prompt_list import read_file, split
+from triplaneturbo.domains.domain import PRESETS
+from triplaneturbo.domains.registry import find_domain
 from triplaneturbo.errors import UserError
-from triplaneturbo.finetune.config import OPTIMIZERS, PRESETS, TUNINGS, FinetuneConfig
-from triplaneturbo.finetune.duration import SHOWN, estimate
+from triplaneturbo.finetune.config import OPTIMIZERS, TUNINGS, FinetuneConfig
+from triplaneturbo.finetune.duration import SHOWN
 from triplaneturbo.finetune.run import RUNS, SHEET, Report, Run
 from triplaneturbo.models.catalog import ModelFiles, base_or_default, find_model
 from triplaneturbo.request import shown
@@ -193,6 +195,7 @@ def _prepare_run(
     Raises:
         UserError: the configuration is invalid, or the run does not fit into memory; no run is created then.
     """
+    from triplaneturbo.finetune.domain_training import training_of
     from triplaneturbo.models.config import GeneratorConfig
     from triplaneturbo.models.convert import convert_if_needed
 
@@ -204,13 +207,12 @@ def _prepare_run(
         finetune_config = run.config
     else:
         finetune_config = _complete_config(arguments, draft, found, config)
-    if not config.world:
-        from triplaneturbo.finetune.memory_plan import full_plan
-
-        _print_status(arguments, full_plan(finetune_config, found, config, context.device).table())
+    training = training_of(find_domain(config.domain))
+    if training.plan is not None:
+        _print_status(arguments, training.plan(finetune_config, found, config, context.device).table())
     if draft is not None:
         Run.begin(folder, finetune_config)
-        _print_status(arguments, estimate(finetune_config, config.world).sentence)
+        _print_status(arguments, training.estimate(finetune_config, config.steps).sentence)
 
 
 def _draft_config(arguments: argparse.Namespace) -> FinetuneConfig:
@@ -279,14 +281,15 @@ def _complete_config(
     from dataclasses import replace
 
     from triplaneturbo.finetune.setup import check_fit
-    from triplaneturbo.toyworld.captions.advice import misfits
 
-    check_fit(draft, model.domain, found.name)
+    domain = find_domain(model.domain)
+    check_fit(draft, domain, found.name)
     given = {
         field: getattr(draft, field) for field, flag in _PRESET_FLAGS.items() if _is_given(arguments, flag)
     }
-    config = replace(draft, **(PRESETS[arguments.preset](model.world) | given))
-    rejected = misfits(config.prompts + config.held_out) if model.world else {}
+    config = replace(draft, **{**domain.presets[arguments.preset], **given})
+    vocabulary = domain.vocabulary
+    rejected = vocabulary.misfits(config.prompts + config.held_out) if vocabulary is not None else {}
     if rejected:
         reasons = "; ".join(f"{shown(prompt)}, {why}" for prompt, why in rejected.items())
         _print_status(arguments, f"Skipped {len(rejected)} prompts that the model cannot express: {reasons}")
@@ -332,10 +335,10 @@ def _train(arguments: argparse.Namespace, run: Run, found: ModelFiles, context: 
             file=sys.stderr,
         )
         return INTERRUPTED
-    from triplaneturbo.finetune.evaluation import told
+    from triplaneturbo.finetune.evaluation import score_lines
 
     path = run.keep()
-    for line in told(run.scores() or {}):
+    for line in score_lines(run.scores() or {}):
         print(line)
     sheet = path.with_name(SHEET)
     if sheet.exists():

@@ -10,8 +10,8 @@ With --json, one object is printed. For one mesh:
      "placement": {"size": ..., "up": ..., "pivot": ..., "unit": ...},
      "model": ..., "device": ..., "precision": ..., "version": ...}
 
-A toy-world model, such as the built-in one, adds the words of the prompt that it does not know or, if it
-knows them all, why it cannot interpret them:
+A model of a closed vocabulary, such as the built-in one, adds the words of the prompt that it does not
+know or, if it knows them all, why it cannot interpret them:
 
     {..., "unknown_words": ["dragon", ...], "unclear": "It names ..."}
 
@@ -342,11 +342,13 @@ def _engine(arguments: argparse.Namespace, shard: Shard) -> Engine:
 
 def _print_advice(engine: Engine, prompt: str, with_prompt: bool) -> None:
     """Print which words of a prompt the model does not know, or why it may not follow them."""
-    from triplaneturbo.toyworld.captions.advice import advice, summary
+    from triplaneturbo.domains.vocabulary import advice
 
-    reading = engine.read(prompt)
-    more = f"It knows {summary()}: python -m triplaneturbo words"
-    sentence = advice(reading, more) if reading is not None else ""
+    vocabulary = engine.domain.vocabulary
+    if vocabulary is None:
+        return
+    more = f"It knows {vocabulary.summary()}: python -m triplaneturbo words"
+    sentence = advice(vocabulary.read(prompt), more)
     if sentence:
         print(f"{shown(prompt)}: {sentence}" if with_prompt else sentence, file=sys.stderr)
 

@@ -6,8 +6,9 @@ import math
 from dataclasses import replace
 
 from triplaneturbo.distill.settings import Settings
+from triplaneturbo.domains.registry import find_domain
 from triplaneturbo.models.config import OPEN
-from triplaneturbo.teachers.registry import TEACHERS, teachers_of
+from triplaneturbo.teachers.registry import TEACHERS
 from triplaneturbo.teachers.settings import Schedule, TeacherSettings
 
 
@@ -43,7 +44,7 @@ def full_recipe(iterations: int = 15_000, released: bool = False, device: str = 
         surface_stride=2 if device == "cpu" else 1,
         anneal=False,
         clip=math.inf,
-        teachers={name: adapted(name) for name in teachers_of(OPEN)},
+        teachers={name: adapted(name) for name in find_domain(OPEN).teachers},
         low=truncated((500.0, 20.0)),
         high=980,
         color_shrink=truncated((1.0, 0.01)),

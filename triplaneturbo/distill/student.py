@@ -16,7 +16,7 @@ from triplaneturbo.distill.prd import Student
 from triplaneturbo.distill.settings import Tuning
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapter import ADAPTER_NAME
-from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.models.config import OPEN, GeneratorConfig
 from triplaneturbo.models.groupnorm_layout import use_contiguous_groupnorm
 from triplaneturbo.models.merged_lora import MergedLora
 from triplaneturbo.models.mixed_precision_lora import use_mixed_precision_lora
@@ -116,7 +116,7 @@ def around(
 
 def _adapter_config(config: GeneratorConfig) -> GeneratorConfig:
     """Return a configuration that compares equal if adapters are interchangeable."""
-    return replace(config, grid_resolution=1, steps=1, world=False, untrained_seed=None)
+    return replace(config, grid_resolution=1, steps=1, domain=OPEN, untrained_seed=None)
 
 
 def cast_frozen(generator: TriplaneGenerator, dtype: torch.dtype) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -182,39 +181,6 @@ class FinetuneConfig:
             raise UserError(f"There is no run in {folder}: start one.") from None
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is broken ({error}): start the run again.") from None
-
-
-def _try(world: bool) -> dict[str, Any]:
-    if world:
-        return {
-            "iterations": 50,
-            "batch": 8,
-            "learning_rate": 1e-3,
-            "optimizer": "soap",
-            "scored_steps": 1,
-            "preview_every": 25,
-        }
-    return {"iterations": 50, "batch": 1, "learning_rate": 2e-4, "optimizer": "adan", "preview_every": 25}
-
-
-def _short(world: bool) -> dict[str, Any]:
-    if world:
-        return {**_try(True), "iterations": 600, "preview_every": 50}
-    return {**_try(False), "iterations": 500, "preview_every": 50}
-
-
-def _thorough(world: bool) -> dict[str, Any]:
-    if world:
-        return {**_try(True), "iterations": 3000, "preview_every": 250}
-    return {**_try(False), "iterations": 5000, "batch": 2, "preview_every": 250}
-
-
-# Preset -> function from whether the model is a toy-world model to fields of `FinetuneConfig`.
-PRESETS: Mapping[str, Callable[[bool], dict[str, Any]]] = {
-    "try": _try,
-    "short": _short,
-    "thorough": _thorough,
-}
 
 
 def check_name(name: str) -> None:

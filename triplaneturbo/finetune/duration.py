@@ -36,15 +36,13 @@ class Estimate:
 UNKNOWN = Estimate(None, None, "The duration is known after the first steps.")
 
 
-def estimate(config: FinetuneConfig, world: bool, steps: int = 4) -> Estimate:
-    """Estimate a run on a CPU.
+def estimate_small(config: FinetuneConfig, steps: int) -> Estimate:
+    """Estimate a run of a model of the built-in one's size on a CPU.
 
     Args:
-        world: whether the model is a toy-world model; others cannot be estimated in advance.
+        config: options of the run.
         steps: number of denoising steps of the model, used if the configuration has none.
     """
-    if not world:
-        return UNKNOWN
     scored = config.scored_steps or config.steps or steps
     evaluated = min(SHOWN, len(config.prompts) + len(config.held_out))
     previews = 1 + -(-config.iterations // config.preview_every) if config.preview_every else 0

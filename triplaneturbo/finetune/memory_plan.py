@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -111,6 +112,10 @@ class Plan:
         lines = [f"{'trainable parameters':44}{self.parts['gradients'] // 4:11,}"]
         lines += [f"{name:44}{size / GB:8.2f} GB" for name, size in self.parts.items() if size]
         return "\n".join([*lines, f"{'total':44}{self.total / GB:8.2f} GB", self.sentence])
+
+
+# (run_config, model_files, config, device) -> plan; see `full_plan`.
+PlanRun = Callable[[FinetuneConfig, ModelFiles, GeneratorConfig, torch.device], Plan]
 
 
 def full_settings(run_config: FinetuneConfig, config: GeneratorConfig, device: torch.device) -> Settings:
@@ -288,19 +293,20 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
 
 
 class Forecast:
-    """Cache of full-model memory estimates, computed in a background thread, about 30 seconds each.
+    """Cache of memory estimates, computed in a background thread, about 30 seconds each for the full model.
 
     Example:
-        forecast = Forecast(model_files, device)
+        forecast = Forecast(full_plan, model_files, device)
         forecast.of(config)  # COUNTING at first, the estimate once it is computed
 
     Args:
+        plan: memory plan of the model's domain, such as `full_plan`.
         model_files: files of the model.
         device: device of the training.
     """
 
-    def __init__(self, model_files: ModelFiles, device: torch.device) -> None:
-        self._model_files, self._device = model_files, device
+    def __init__(self, plan: PlanRun, model_files: ModelFiles, device: torch.device) -> None:
+        self._plan, self._model_files, self._device = plan, model_files, device
         self._known: LRUCache[Estimate] = LRUCache(REMEMBERED)
         self._wanted: dict[FinetuneConfig, None] = {}
         self._counting = False
@@ -337,7 +343,7 @@ class Forecast:
     def _estimate(self, config: FinetuneConfig) -> Estimate:
         try:
             config.check_values()
-            plan = full_plan(
+            plan = self._plan(
                 config, self._model_files, GeneratorConfig.load(self._model_files.folder), self._device
             )
         except UserError as error:

@@ -1,14 +1,14 @@
-"""Set-up of a run by kind of model: toy-world models and the full model have different teachers."""
+"""Set-up of a run by the domain of its model."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
 
+from triplaneturbo.domains.registry import find_domain
 from triplaneturbo.finetune.config import FinetuneConfig
+from triplaneturbo.finetune.domain_training import training_of
 from triplaneturbo.finetune.setup import TrainingSetup, check_fit
-from triplaneturbo.finetune.setup_full import setup_full
-from triplaneturbo.finetune.setup_toyworld import setup_toyworld
 from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.utils.distributed import DistributedContext
@@ -26,11 +26,10 @@ def prepare(
         folder: folder of the run; rendered views and cleaned prompts are kept there.
 
     Raises:
-        UserError: if the toy world cannot express a prompt, a file is missing or broken, or the model does
-            not have a requested teacher.
+        UserError: if the model cannot express a prompt, a file is missing or broken, or the model does not
+            have a requested teacher.
     """
     config = GeneratorConfig.load(model_files.folder)
-    check_fit(run_config, config.domain, model_files.name)
-    if config.world:
-        return (yield from setup_toyworld(run_config, model_files, config, context, folder))
-    return (yield from setup_full(run_config, model_files, config, context, folder))
+    domain = find_domain(config.domain)
+    check_fit(run_config, domain, model_files.name)
+    return (yield from training_of(domain).setup(run_config, model_files, config, context, folder))

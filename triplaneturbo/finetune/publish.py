@@ -1,6 +1,6 @@
 """Publishing of an adapter on the Hugging Face Hub, with a model card.
 
-    url = push("you/my-ducks", token, adapter_path, card(config, "small", world=True), private=True)
+    url = push("you/my-ducks", token, adapter_path, card(config, "small", domain.license), private=True)
 
 The token is used for these requests only: it is never stored and never part of an error message. Imports
 nothing heavy until something is pushed.
@@ -20,31 +20,23 @@ from triplaneturbo.models.adapters import FILE
 from triplaneturbo.request import shown
 
 if TYPE_CHECKING:
+    from triplaneturbo.domains.domain import License
     from triplaneturbo.finetune.config import FinetuneConfig
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,500}")
-# License ids of the hub and descriptions, by whether the model is a toy-world model.
-_LICENCES = {
-    True: ("apache-2.0", "the built-in model of triplaneturbo, Apache License 2.0"),
-    False: (
-        "openrail++",
-        "Stable Diffusion 2.1-base, CreativeML Open RAIL++-M, whose restrictions of use hold here, too",
-    ),
-}
 _LEFT_OUT = ("prompts", "held_out", "preview_prompts", "corpus", "embeddings")
 
 
-def card(config: FinetuneConfig, model: str, world: bool, scores: dict[str, Any] | None = None) -> str:
+def card(config: FinetuneConfig, model: str, license: License, scores: dict[str, Any] | None = None) -> str:
     """Return the model card of an adapter (README.md); it contains no prompts.
 
     Args:
         config: options of the run.
         model: name of the model that the adapter belongs to.
-        world: whether it is a toy-world model.
+        license: licence of the base model, that of its domain.
         scores: see `Run.scores`.
     """
-    licence, base = _LICENCES[world]
     settings = {name: value for name, value in asdict(config).items() if name not in (*_LEFT_OUT, "name")}
     rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in settings.items())
     count = how_many(len(config.prompts)) if config.prompts else "a corpus of prompts"
@@ -63,12 +55,12 @@ def card(config: FinetuneConfig, model: str, world: bool, scores: dict[str, Any]
             + "\n"
         )
     return (
-        f"---\nlicense: {licence}\nlibrary_name: triplaneturbo\npipeline_tag: text-to-3d\n"
+        f"---\nlicense: {license.id}\nlibrary_name: triplaneturbo\npipeline_tag: text-to-3d\n"
         f"tags:\n- text-to-3d\n- adapter\n---\n\n# {config.name}\n\n"
         f"An adapter for the model `{model}` of triplaneturbo, fine-tuned on {count} with Progressive"
         f" Rendering Distillation; {len(config.held_out):,} more were held out for evaluation.\n\n"
         f"Put `{FILE}` into `checkpoints/adapters/{config.name}/` and choose it as the adapter.\n\n"
-        f"## Licence\n\nThe base is {base}.\n\n"
+        f"## Licence\n\nThe base is {license.description}.\n\n"
         f"## Settings\n\n| setting | value |\n|---|---|\n{rows}\n{scores_section}"
     )
 

@@ -26,14 +26,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.finetune.config import FILE, PRESETS, FinetuneConfig, check_name
+from triplaneturbo.finetune.config import FILE, FinetuneConfig, check_name
 from triplaneturbo.finetune.duration import SHOWN
 from triplaneturbo.models.adapters import ADAPTERS, adapters
 from triplaneturbo.models.adapters import FILE as ADAPTER_FILE
 from triplaneturbo.models.catalog import RUNS
 from triplaneturbo.utils.atomic_files import write_atomically
 
-__all__ = ["PRESETS", "RUNS", "FinetuneConfig", "Report", "Run", "runs"]
+__all__ = ["RUNS", "FinetuneConfig", "Report", "Run", "runs"]
 
 LEARNED = "learned.safetensors"
 SHEET = "sheet.png"

@@ -1,7 +1,7 @@
 """TrainingSetup: student, teachers, batch sampling and trainer settings of a run.
 
-Toy-world models are trained with closed-form teachers (setup_toyworld.py), the full model with MVDream,
-RichDreamer and Stable Diffusion (setup_full.py).
+Each domain has its own set-up: setup_toyworld.py has closed-form teachers, setup_full.py has MVDream,
+RichDreamer and Stable Diffusion.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from triplaneturbo.distill.corpora.embeddings import Embeddings, encoder_mark
 from triplaneturbo.distill.prd import Draw, Student
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.distill.student import load_student
+from triplaneturbo.domains.domain import Domain
+from triplaneturbo.domains.registry import find_domain
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.config import NEW_ADAPTER, FinetuneConfig
 from triplaneturbo.models.adapter import ADAPTER_NAME
 from triplaneturbo.models.catalog import ModelFiles
-from triplaneturbo.models.config import TOYWORLD, GeneratorConfig
+from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.teachers.base import Teacher
-from triplaneturbo.teachers.registry import TEACHERS, teachers_of
+from triplaneturbo.teachers.registry import TEACHERS
 from triplaneturbo.teachers.settings import TeacherSettings
 from triplaneturbo.utils.devices import bfloat16_unit
 from triplaneturbo.utils.distributed import DistributedContext
@@ -58,7 +60,7 @@ class TrainingSetup:
     folder: Path
 
 
-def check_fit(run_config: FinetuneConfig, domain: str, model: str) -> None:
+def check_fit(run_config: FinetuneConfig, domain: Domain, model: str) -> None:
     """Check that a model supports the teachers and the kind of prompts of a run.
 
     Args:
@@ -68,11 +70,11 @@ def check_fit(run_config: FinetuneConfig, domain: str, model: str) -> None:
     Raises:
         UserError: if it does not.
     """
-    if domain == TOYWORLD and run_config.corpus:
+    if domain.vocabulary is not None and run_config.corpus:
         raise UserError(
-            f"The toy-world model {model} cannot be trained on a corpus: give its prompts as a list."
+            f"The {domain.label} model {model} cannot be trained on a corpus: give its prompts as a list."
         )
-    known = teachers_of(domain)
+    known = domain.teachers
     unknown = [name for name in run_config.teachers if name not in known]
     if unknown:
         raise UserError(f"{model} has no teacher {unknown[0]}: choose from {', '.join(known)}.")
@@ -133,7 +135,7 @@ def resolve_settings(settings: Settings, run_config: FinetuneConfig, config: Gen
         optimizer=run_config.optimizer,  # type: ignore[arg-type]
         teachers={
             name: _with_score(settings.teachers.get(name) or TEACHERS[name].loader().settings, run_config)
-            for name in dict.fromkeys((*settings.teachers, *teachers_of(config.domain)))
+            for name in dict.fromkeys((*settings.teachers, *find_domain(config.domain).teachers))
             if name in run_config.teachers or not run_config.teachers
         },
         renderings=run_config.renderings,

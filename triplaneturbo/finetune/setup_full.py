@@ -13,7 +13,10 @@ from triplaneturbo.distill.corpora.corpus import make_corpus
 from triplaneturbo.distill.corpora.shuffle import sample_indices
 from triplaneturbo.distill.prd import Draw, Place, Student
 from triplaneturbo.finetune.config import FinetuneConfig
+from triplaneturbo.finetune.domain_training import DomainTraining
+from triplaneturbo.finetune.duration import UNKNOWN
 from triplaneturbo.finetune.memory_plan import Plan, autocast_dtype, full_plan, full_settings
+from triplaneturbo.finetune.retrieval_judge import RetrievalJudge
 from triplaneturbo.finetune.setup import (
     CORPUS,
     TrainingSetup,
@@ -129,3 +132,6 @@ def draw_views(prompts: Sequence[str], seed: int, device: torch.device) -> Draw:
         return out
 
     return draw
+
+
+TRAINING = DomainTraining(setup_full, RetrievalJudge, lambda _config, _steps: UNKNOWN, full_plan)

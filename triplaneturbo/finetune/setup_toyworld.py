@@ -15,6 +15,8 @@ from triplaneturbo.distill.corpora.shuffle import sample_indices
 from triplaneturbo.distill.prd import Draw, Place
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.config import FinetuneConfig
+from triplaneturbo.finetune.domain_training import DomainTraining
+from triplaneturbo.finetune.duration import estimate_small
 from triplaneturbo.finetune.setup import (
     TrainingSetup,
     compute_dtype,
@@ -22,11 +24,12 @@ from triplaneturbo.finetune.setup import (
     resolve_settings,
     resume_fingerprint,
 )
+from triplaneturbo.finetune.toyworld_judge import ToyworldRunJudge
 from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.render.scenes import SceneBatch
-from triplaneturbo.toyworld.captions.advice import misfits
 from triplaneturbo.toyworld.captions.captions import captions
+from triplaneturbo.toyworld.captions.vocabulary import VOCABULARY
 from triplaneturbo.toyworld.scene.view_cache import RIGS, ViewCache
 from triplaneturbo.toyworld.training.data import meaning
 from triplaneturbo.toyworld.training.subset import SubsetCache, draw_subset
@@ -44,7 +47,7 @@ def setup_toyworld(
     folder: Path,
 ) -> Generator[str, None, TrainingSetup]:
     """See `prepare.prepare`."""
-    unsupported = misfits(run_config.prompts + run_config.held_out)
+    unsupported = VOCABULARY.misfits(run_config.prompts + run_config.held_out)
     if unsupported:
         raise UserError(
             f"The toy world cannot express {', '.join(map(repr, unsupported))}: remove these prompts."
@@ -88,3 +91,6 @@ def _paraphrase(prompt: str, rng: np.random.Generator) -> str:
     own, wordings = rng.random() < _OWN_WORDS, captions(meaning(prompt))
     other = wordings[int(rng.integers(len(wordings)))]
     return prompt if own else other
+
+
+TRAINING = DomainTraining(setup_toyworld, ToyworldRunJudge, estimate_small)

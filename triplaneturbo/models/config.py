@@ -37,7 +37,7 @@ class GeneratorConfig:
         plane_embedding: whether a learned embedding per plane and position is added after the U-Net's first
             convolution.
         steps: number of denoising steps.
-        world: whether the model was trained on the vocabulary of `triplaneturbo.toyworld` only.
+        domain: kind of prompts that the model was trained on: a key of `domains.registry.DOMAINS`.
         untrained_seed: seed for random weights if the folder has none; None: the folder has weights.
     """
 
@@ -56,21 +56,20 @@ class GeneratorConfig:
     plane_lora: bool = True
     plane_embedding: bool = False
     steps: int = 4
-    world: bool = False
+    domain: str = OPEN
     untrained_seed: int | None = None
-
-    @property
-    def domain(self) -> str:
-        """Kind of prompts that the model was trained on: "toyworld" or "open"."""
-        return TOYWORLD if self.world else OPEN
 
     def save(self, folder: Path) -> None:
         """Write `triplaneturbo.json` into `folder`."""
-        write_atomically(folder / CONFIG_NAME, (json.dumps(asdict(self), indent=2) + "\n").encode())
+        # `world` is for versions that do not know `domain`.
+        values = {**asdict(self), "world": self.domain == TOYWORLD}
+        write_atomically(folder / CONFIG_NAME, (json.dumps(values, indent=2) + "\n").encode())
 
     @classmethod
     def load(cls, folder: Path) -> GeneratorConfig:
         """Read `triplaneturbo.json` from `folder`; unknown keys are ignored.
+
+        A file without `domain` may have `world`, which says whether the domain is the toy world.
 
         Raises:
             UserError: the file is missing or invalid.
@@ -84,6 +83,10 @@ class GeneratorConfig:
             raise UserError(f"Cannot read {path}: {error}; restore or download it again.") from None
         if not isinstance(values, dict):
             raise UserError(f"Cannot read {path}: it should contain one JSON object.")
+        world = values.get("world", False)
+        if type(world) is not bool:
+            raise UserError(f"{path}: world should be of type bool, not {world!r}.")
+        values = {"domain": TOYWORLD if world else OPEN, **values}
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         config = cls(**known)
         config.check(path)

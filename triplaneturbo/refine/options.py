@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from triplaneturbo.domains.registry import find_domain
 from triplaneturbo.errors import UserError
 from triplaneturbo.representations.registry import REPRESENTATIONS
 from triplaneturbo.request import SEED_LIMIT
-from triplaneturbo.teachers.registry import TEACHERS, teachers_of
+from triplaneturbo.teachers.registry import TEACHERS
 from triplaneturbo.teachers.settings import KINDS
 
 PATHS = ("interpolate", "checkpoints", "none")
@@ -67,7 +68,7 @@ class RefineOptions:
         Raises:
             UserError: a teacher does not know the domain, or cannot give the chosen score.
         """
-        known = teachers_of(domain)
+        known = find_domain(domain).teachers
         for name in self.teachers:
             if name not in known:
                 raise UserError(f"{model} has no teacher {name}; choose from {', '.join(known)}.")

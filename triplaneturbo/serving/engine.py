@@ -13,7 +13,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ import numpy as np
 import torch
 
 from triplaneturbo import __version__
+from triplaneturbo.domains.domain import Domain
 from triplaneturbo.errors import UserError
-from triplaneturbo.finetune.duration import Estimate, estimate
+from triplaneturbo.finetune.domain_training import training_of
+from triplaneturbo.finetune.duration import Estimate
 from triplaneturbo.finetune.memory_plan import Forecast
 from triplaneturbo.finetune.run import RUNS, FinetuneConfig
 from triplaneturbo.mesh.check import Check, check
@@ -44,9 +46,6 @@ from triplaneturbo.serving.device_worker import DeviceWorker
 from triplaneturbo.serving.job_queue import Job, JobQueue
 from triplaneturbo.serving.training_service import RunState, TrainingService
 from triplaneturbo.serving.zero_gpu import is_zero_gpu
-from triplaneturbo.toyworld.captions.advice import misfits, summary
-from triplaneturbo.toyworld.captions.caption_parser import Reading
-from triplaneturbo.toyworld.captions.captions import vocabulary
 from triplaneturbo.utils.devices import (
     attention_name,
     be_deterministic,
@@ -125,7 +124,6 @@ class Engine:
         self.pipeline = self._workers[0].pipeline
         self.model = self.pipeline.model
         self._training = TrainingService(runs, self.found, self._workers[-1].device, self._queue.wake)
-        self._forecast = Forecast(self.found, self._workers[-1].device)
         self._queue.set_idle_task(self._training)
         self.notice = " ".join(filter(None, (found.notice, "" if self.model.trained else _UNTRAINED)))
 
@@ -135,13 +133,9 @@ class Engine:
         return self.model.trained
 
     @property
-    def words(self) -> dict[str, list[str]] | None:
-        """The vocabulary of a toy-world model, by kind; None for a model of open vocabulary."""
-        return vocabulary() if self.model.config.world else None
-
-    def read(self, prompt: str) -> Reading | None:
-        """Parse a prompt with the toy world's grammar; None for a model of open vocabulary."""
-        return self.pipeline.read(prompt)
+    def domain(self) -> Domain:
+        """The domain of the model."""
+        return self.pipeline.domain
 
     def submit(self, *requests: Request, sketches: Sketches = "none") -> Job:
         """Submit one request, or several as one job, which a GPU processes as a batch.
@@ -182,7 +176,8 @@ class Engine:
                 "Fine-tuning is unavailable on ZeroGPU, which provides a GPU for one mesh at a time; use your"
                 " own machine."
             )
-        wrong = misfits(config.prompts + config.held_out) if self.model.config.world else ()
+        vocabulary = self.domain.vocabulary
+        wrong = vocabulary.misfits(config.prompts + config.held_out) if vocabulary is not None else ()
         if wrong:
             raise UserError(
                 f"The model cannot express these prompts: {', '.join(map(repr, wrong))}; remove them."
@@ -190,10 +185,10 @@ class Engine:
         self._training.begin(config)
 
     def estimate_run(self, config: FinetuneConfig) -> Estimate:
-        """Estimate the duration of a run and, for the full model, its memory."""
-        if not self.model.config.world:
+        """Estimate the duration of a run or, if its domain has a memory plan, its memory."""
+        if self._forecast is not None:
             return self._forecast.of(config)
-        return estimate(config, world=True, steps=self.model.config.steps)
+        return training_of(self.domain).estimate(config, self.model.config.steps)
 
     def pause_run(self) -> None:
         """Save the run and free its memory; `resume_run` continues it."""
@@ -267,8 +262,8 @@ class Engine:
             "files": str(self.model.folder),
             "sizes": f"{config.steps} steps, grid {config.grid_resolution}^3",
         }
-        if config.world:
-            rows["words"] = f"{summary()}, and no others"
+        if self.domain.vocabulary is not None:
+            rows["words"] = f"{self.domain.vocabulary.summary()}, and no others"
         return "\n".join(f"{name:14} {value}" for name, value in rows.items())
 
     def close(self, timeout: float | None = 5) -> bool:
@@ -302,6 +297,12 @@ class Engine:
                 f"Out of memory while loading {found.name} on {self.device}; close other programs or use the"
                 " small model."
             ) from None
+
+    @cached_property
+    def _forecast(self) -> Forecast | None:
+        """Forecasts of the memory of runs; None if the domain has no memory plan."""
+        plan = training_of(self.domain).plan
+        return None if plan is None else Forecast(plan, self.found, self._workers[-1].device)
 
     def _adapter(self, name: str) -> Path:
         """Return an adapter's file: of the run that trains it, otherwise the installed one."""

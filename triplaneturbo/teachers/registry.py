@@ -1,5 +1,6 @@
 """Registry of teachers. A new teacher is one new file with a `TeacherLoader` and one line in `TEACHERS`.
 
+The domains (triplaneturbo/domains/) name the teachers of their models.
 What the page and the command line show is here. Loaders are imported when a teacher is used, so that
 teachers can be listed without torch.
 """
@@ -10,7 +11,6 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from triplaneturbo.models.config import OPEN, TOYWORLD
 from triplaneturbo.teachers.settings import KINDS
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ class TeacherSpec:
         name: name in options, settings and logs.
         label: what the page calls it where teachers are chosen.
         title: title of its plot.
-        domains: kinds of models that it can teach: "open" (open vocabulary), "toyworld" or both.
         source: its `TeacherLoader`, as "module:attribute".
         kinds: kinds of score that it can give.
     """
@@ -33,7 +32,6 @@ class TeacherSpec:
     name: str
     label: str
     title: str
-    domains: tuple[str, ...]
     source: str
     kinds: tuple[str, ...] = KINDS
 
@@ -52,20 +50,12 @@ _NO_GUIDANCE = ("asd", "sds")  # the others need an unconditional prediction or 
 TEACHERS: dict[str, TeacherSpec] = {
     spec.name: spec
     for spec in (
-        TeacherSpec("rgb", "Colours (toy world)", "Colours", (TOYWORLD,), f"{_CLOSED}:RGB", _NO_GUIDANCE),
+        TeacherSpec("rgb", "Colours (toy world)", "Colours", f"{_CLOSED}:RGB", _NO_GUIDANCE),
+        TeacherSpec("geometry", "Shapes (toy world)", "Shapes", f"{_CLOSED}:GEOMETRY", _NO_GUIDANCE),
+        TeacherSpec("mvdream", "MVDream", "MVDream", f"{_HERE}.mvdream:LOADER"),
+        TeacherSpec("richdreamer", "RichDreamer", "RichDreamer", f"{_HERE}.richdreamer:LOADER"),
         TeacherSpec(
-            "geometry", "Shapes (toy world)", "Shapes", (TOYWORLD,), f"{_CLOSED}:GEOMETRY", _NO_GUIDANCE,
-        ),
-        TeacherSpec("mvdream", "MVDream", "MVDream", (OPEN,), f"{_HERE}.mvdream:LOADER"),
-        TeacherSpec("richdreamer", "RichDreamer", "RichDreamer", (OPEN,), f"{_HERE}.richdreamer:LOADER"),
-        TeacherSpec(
-            "sd", "Stable Diffusion (base model)", "Stable Diffusion", (OPEN, TOYWORLD),
-            f"{_HERE}.stable_diffusion:LOADER",
+            "sd", "Stable Diffusion (base model)", "Stable Diffusion", f"{_HERE}.stable_diffusion:LOADER"
         ),
     )
-}  # fmt: skip
-
-
-def teachers_of(domain: str) -> tuple[str, ...]:
-    """Return the names of the teachers of a domain, in the order of evaluation."""
-    return tuple(name for name, spec in TEACHERS.items() if domain in spec.domains)
+}

@@ -14,7 +14,7 @@ import torch
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapter import ADAPTER_NAME
-from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.models.config import TOYWORLD, GeneratorConfig
 from triplaneturbo.models.weights import BASE_PARTS, TEXT_PARTS
 from triplaneturbo.toyworld.training.precision import convert_folder
 
@@ -43,7 +43,7 @@ def export(folder: Path, target: Path) -> int:
             if (folder / JUDGE).is_dir():
                 shutil.copytree(folder / JUDGE, new / JUDGE)
             config = GeneratorConfig.load(source)
-            replace(config, world=True, untrained_seed=None).save(new)
+            replace(config, domain=TOYWORLD, untrained_seed=None).save(new)
             convert_folder(new, torch.float16)
             size = sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
             if size > LIMIT:

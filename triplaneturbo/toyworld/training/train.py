@@ -24,6 +24,7 @@ from triplaneturbo.distill import prd
 from triplaneturbo.distill.prd import Place, Student, Trainer
 from triplaneturbo.distill.settings import Settings, Tuning
 from triplaneturbo.distill.student import around, unbend
+from triplaneturbo.domains.registry import find_domain
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapter import ADAPTER_NAME, load_adapter, save_adapter
 from triplaneturbo.models.config import TOYWORLD, GeneratorConfig
@@ -34,7 +35,6 @@ from triplaneturbo.representations.triplane_rendering import surface, volume
 from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.load import load_teachers, teacher_files
 from triplaneturbo.teachers.loader import TeacherContext
-from triplaneturbo.teachers.registry import teachers_of
 from triplaneturbo.teachers.settings import TeacherSettings
 from triplaneturbo.teachers.stable_diffusion import plain_base
 from triplaneturbo.toyworld.captions.captions import captions
@@ -123,7 +123,7 @@ def make_teachers(student: Student, view_cache: ViewCache, base: Path | None = N
         shade=shade,
         autocast=torch.bfloat16,
     )
-    return load_teachers(teacher_files(teachers_of(TOYWORLD)), context)
+    return load_teachers(teacher_files(find_domain(TOYWORLD).teachers), context)
 
 
 def read_captions(path: Path) -> list[Spec]:

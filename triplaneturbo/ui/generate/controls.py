@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from triplaneturbo.domains.vocabulary import Vocabulary, advice
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.placement import AUTO, PIVOTS, UNIT_CHOICES, UPS
 from triplaneturbo.mesh.uv.registry import available
@@ -20,7 +21,6 @@ from triplaneturbo.request import (
     tidy_prompt,
 )
 from triplaneturbo.serving.batch_jobs import LONGEST_SERIES
-from triplaneturbo.toyworld.captions.advice import EXAMPLES, KINDS, advice, summary
 from triplaneturbo.ui.generate import panels
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ def build(engine: Engine) -> Controls:
         autofocus=True,
         elem_id="prompt",
     )
-    feedback = gr.HTML(prompt_feedback(engine, ""), elem_id="reading") if engine.words else None
+    vocabulary = engine.domain.vocabulary
+    feedback = gr.HTML(prompt_feedback(vocabulary, ""), elem_id="reading") if vocabulary else None
     with gr.Row(elem_id="buttons"):
         start = gr.Button("Generate", variant="primary", scale=3, min_width=120, elem_id="generate")
         stop = gr.Button("Cancel", interactive=False, scale=1, min_width=90, elem_id="cancel")
@@ -111,9 +112,9 @@ def build(engine: Engine) -> Controls:
     )
     mixing, path, series = _mixing()
     options, placing = _options(engine)
-    if engine.words:
+    if vocabulary is not None:
         with gr.Accordion(VOCABULARY, open=False, elem_id="vocabulary"):
-            gr.HTML(panels.vocabulary(engine.words, KINDS, EXAMPLES))
+            gr.HTML(panels.vocabulary(vocabulary))
     else:
         with gr.Accordion("Known weaknesses", open=False, elem_id="vocabulary"):
             gr.HTML(panels.weaknesses())
@@ -123,11 +124,11 @@ def build(engine: Engine) -> Controls:
     dice.click(None, None, seed, js=RANDOM_SEED, api_visibility="private")
     if examples is not None:
         examples.click(lambda row: row[0], examples, prompt, **UNQUEUED)
-    if feedback is not None:
+    if vocabulary is not None:
         # On blur rather than on input: while typing, every unfinished word would be unknown.
-        prompt.blur(lambda words: prompt_feedback(engine, words), prompt, feedback, **UNQUEUED)
+        prompt.blur(lambda words: prompt_feedback(vocabulary, words), prompt, feedback, **UNQUEUED)
         if examples is not None:
-            examples.click(lambda row: prompt_feedback(engine, row[0]), examples, feedback, **UNQUEUED)
+            examples.click(lambda row: prompt_feedback(vocabulary, row[0]), examples, feedback, **UNQUEUED)
     return Controls(
         fields=[prompt, seed, *options, *mixing, adapter, path],
         placing=placing,
@@ -153,24 +154,25 @@ def adapter_choices(engine: Engine) -> Any:
     return gr.update(choices=[(NO_ADAPTER, ""), *choices], visible=bool(choices))
 
 
-def prompt_feedback(engine: Engine, prompt: str | None) -> str:
+def prompt_feedback(vocabulary: Vocabulary, prompt: str | None) -> str:
     """Return HTML that names the words of a prompt that a closed-vocabulary model does not know.
 
     An invalid prompt gets the general hint: its error is shown in the status line.
     """
-    hint = f"The model knows {summary()}: see “{VOCABULARY}” below."
+    hint = f"The model knows {vocabulary.summary()}: see “{VOCABULARY}” below."
     try:
-        reading = engine.read(tidy_prompt(prompt or ""))
+        text = tidy_prompt(prompt or "")
     except UserError:
-        reading = None
+        return panels.feedback("", hint)
     more = f"“{VOCABULARY}” below lists all words it knows."
-    return panels.feedback(advice(reading, more) if reading is not None else "", hint)
+    return panels.feedback(advice(vocabulary.read(text), more), hint)
 
 
 def _examples(prompt: gr.Textbox, engine: Engine) -> gr.Dataset | None:
-    """Create the example prompts: the toy world's, or the lines of assets/examples.txt if it exists."""
-    if engine.words:
-        lines = list(EXAMPLES)
+    """Create the example prompts: the vocabulary's, or the lines of assets/examples.txt if it exists."""
+    vocabulary = engine.domain.vocabulary
+    if vocabulary is not None:
+        lines = list(vocabulary.examples)
     elif EXAMPLES_FILE.is_file():
         text = EXAMPLES_FILE.read_text(encoding="utf-8")
         lines = [line.strip() for line in text.splitlines() if line.strip()]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import html
 import time
-from collections.abc import Sequence
 from typing import Any
 
+from triplaneturbo.domains.vocabulary import Vocabulary
 from triplaneturbo.request import Request
 from triplaneturbo.serving.batch_jobs import BatchProgress
 from triplaneturbo.serving.history_entry import HistoryEntry
@@ -60,10 +60,10 @@ def feedback(sentence: str, hint: str) -> str:
     return f'<p class="tt-reading" data-state="{state}" role="status">{text(sentence or hint)}</p>'
 
 
-def vocabulary(words: dict[str, list[str]], labels: dict[str, str], examples: Sequence[str]) -> str:
+def vocabulary(known: Vocabulary) -> str:
     """Return a list of the words that the model knows, by kind, and example prompts."""
-    rows = [(labels[kind], ", ".join(known)) for kind, known in words.items()]
-    rows.append(("For example", "; ".join(examples)))
+    rows = [(known.headings[kind], ", ".join(words)) for kind, words in known.words.items()]
+    rows.append(("For example", "; ".join(known.examples)))
     cells = "".join(f"<dt>{text(label)}</dt><dd>{text(row)}</dd>" for label, row in rows)
     return f'<dl class="tt-vocabulary">{cells}</dl>'
 

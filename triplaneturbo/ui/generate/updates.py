@@ -30,8 +30,9 @@ def started(engine: Engine, controls: Controls, prompt: str | None, live: bool =
         controls.stop: gr.update(interactive=True),
         controls.status: panels.starting(),
     }
-    if controls.feedback is not None:
-        updates[controls.feedback] = prompt_feedback(engine, prompt)
+    vocabulary = engine.domain.vocabulary
+    if controls.feedback is not None and vocabulary is not None:
+        updates[controls.feedback] = prompt_feedback(vocabulary, prompt)
     return updates
 
 

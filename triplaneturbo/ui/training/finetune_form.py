@@ -11,13 +11,12 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.config import (
     NEW_ADAPTER,
     OPTIMIZERS,
-    PRESETS,
     RANKS,
     RENDERINGS,
     TUNINGS,
     FinetuneConfig,
 )
-from triplaneturbo.teachers.registry import TEACHERS, teachers_of
+from triplaneturbo.teachers.registry import TEACHERS
 from triplaneturbo.teachers.settings import KINDS
 from triplaneturbo.ui.generate.form import whole
 from triplaneturbo.ui.training import prompt_list
@@ -151,9 +150,8 @@ def build(engine: Engine) -> FinetuneForm:
 
 
 def _settings(engine: Engine) -> tuple[gr.Slider, dict[str, Any]]:
-    world = engine.model.config.world
-    default = {**FinetuneConfig("x").__dict__, **PRESETS["try"](world)}
-    teachers = teachers_of(engine.model.config.domain)
+    default = {**FinetuneConfig("x").__dict__, **engine.domain.presets["try"]}
+    teachers = engine.domain.teachers
     controls: dict[str, Any] = {}
     with gr.Accordion("Settings", open=False, elem_id="train-settings"):
         share = gr.Slider(
@@ -220,7 +218,7 @@ def _settings(engine: Engine) -> tuple[gr.Slider, dict[str, Any]]:
 
 def preset_values(engine: Engine, preset: str) -> list[Any]:
     """Return the updates of the settings for a preset, in the order of FIELDS."""
-    chosen = PRESETS[preset](engine.model.config.world) if preset in PRESETS else {}
+    chosen = engine.domain.presets.get(preset, {})
     return [chosen.get(name, gr.skip()) for name in FIELDS]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from triplaneturbo.finetune.config import PRESETS, FinetuneConfig
+from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.duration import Estimate
 from triplaneturbo.ui.generate.panels import text
 from triplaneturbo.utils.units import GB
@@ -34,8 +34,7 @@ def estimates(
     Returns:
         Estimates by label.
     """
-    world = engine.model.config.world
-    presets = {label: PRESETS[name](world) for name, label in LENGTHS.items()}
+    presets = {label: engine.domain.presets[name] for name, label in LENGTHS.items()}
     rest = {name: settings[name] for name in _OTHER_SETTINGS & settings.keys()}
     rest |= {name: tuple(value) for name, value in rest.items() if isinstance(value, list)}
 

@@ -19,7 +19,6 @@ from triplaneturbo.distill.corpora.prompt_list import (
 )
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import shown
-from triplaneturbo.toyworld.captions.advice import misfits
 from triplaneturbo.ui.generate.panels import text
 
 if TYPE_CHECKING:
@@ -63,7 +62,8 @@ def split_list(engine: Engine, source: PromptList, share: float, seed: int = 0) 
     Raises:
         UserError: the share is invalid.
     """
-    unsupported = misfits(source.prompts) if engine.words else {}
+    vocabulary = engine.domain.vocabulary
+    unsupported = vocabulary.misfits(source.prompts) if vocabulary is not None else {}
     usable = tuple(prompt for prompt in source.prompts if prompt not in unsupported)
     return PromptSplit(*split(usable, share, seed), unsupported, source)
 

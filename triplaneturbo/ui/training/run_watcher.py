@@ -94,8 +94,7 @@ class RunWatcher:
         session = self._sessions.of(page.session_hash)
         html = estimate_panel(self._engine, prompts, *settings)
         with self._lock:
-            if not self._engine.model.config.world:  # the toy world's estimates are final
-                self._estimated[session] = prompts, settings
+            self._estimated[session] = prompts, settings
             self._sent.setdefault(session, {})["estimate"] = html
         return {self._form.estimate: html}
 

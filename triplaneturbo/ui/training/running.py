@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from triplaneturbo.teachers.registry import TEACHERS, teachers_of
+from triplaneturbo.domains.registry import measures
+from triplaneturbo.teachers.registry import TEACHERS
 from triplaneturbo.ui.generate.panels import seconds, text
 
 if TYPE_CHECKING:
@@ -19,13 +20,6 @@ MAX_POINTS = 120  # of a curve; longer logs are averaged over windows
 OTHERS, GRADIENT = "Regularisers", "Gradient norm"
 SHEET_TITLE = {True: "Before, after and ground truth", False: "Before and after"}
 DISCARD, CONFIRM, DELETE = "Stop and discard", "Discard permanently?", "Delete run"
-_MEASURES = {
-    "volume_iou": ("Volume", "IoU with the true shape; 1 is best"),
-    "silhouette_iou": ("Silhouette", "IoU of the silhouettes; 1 is best"),
-    "color_error": ("Colour", "error; 0 is best"),
-    "r_at_1": ("CLIP", "how often it retrieves the prompt; 1 is best"),
-    "empty": ("Empty", "results without a surface"),
-}
 
 
 @dataclass(frozen=True)
@@ -82,9 +76,9 @@ def build(engine: Engine) -> RunView:
         elem_classes="tt-gallery",
     )
     with gr.Column(visible=False, elem_id="run-end") as end:
-        gr.HTML(f'<h2 class="tt-heading">{SHEET_TITLE[bool(engine.words)]}</h2>')
+        gr.HTML(f'<h2 class="tt-heading">{SHEET_TITLE[engine.domain.has_ground_truth]}</h2>')
         sheet = gr.Image(
-            label=SHEET_TITLE[bool(engine.words)],
+            label=SHEET_TITLE[engine.domain.has_ground_truth],
             show_label=False,
             interactive=False,
             type="filepath",
@@ -153,7 +147,7 @@ def titles(engine: Engine) -> list[str]:
 
     Stable Diffusion comes last: it is not used in every iteration, so its curve appears after the others.
     """
-    names = teachers_of(engine.model.config.domain)
+    names = engine.domain.teachers
     teachers = [TEACHERS[name].title for name in names if name != "sd"]
     return [*teachers, OTHERS, GRADIENT, TEACHERS["sd"].title]
 
@@ -252,13 +246,13 @@ def score_table(scores: Mapping[str, Any] | None) -> str:
         before, after = scores["before"].get(group), scores["after"].get(group)
         if before is None or after is None:
             continue
-        for key, (name, meaning) in _MEASURES.items():
+        for key, measure in measures().items():
             if key == "empty" and not before.get(key) and not after.get(key):
                 continue
             if before.get(key) is not None and after.get(key) is not None:
                 rows.append(
-                    f'<tr><th scope="row" title="{meaning}">{name}, {label}</th>'
-                    f"<td>{_format(before[key])}</td><td>{_format(after[key])}</td><td>{meaning}</td></tr>"
+                    f'<tr><th scope="row" title="{measure.meaning}">{measure.title}, {label}</th>'
+                    f"<td>{_format(before[key])}</td><td>{_format(after[key])}</td><td>{measure.meaning}</td></tr>"
                 )
     head = '<tr><th scope="col">Score</th><th scope="col">Before</th><th scope="col">After</th><th></th></tr>'
     return (

@@ -248,8 +248,7 @@ def _wire_push(engine: Engine, access: TrainingAccess, run_view: RunView, key: A
             state = engine.run_state()
             if state is None or not state.kept:
                 raise UserError("This run has no saved adapter yet: press “Stop and keep” first.")
-            config = engine.model.config
-            card = publish.card(state.config, engine.name, config.world, state.scores)
+            card = publish.card(state.config, engine.name, engine.domain.license, state.scores)
             url = publish.push(repository, token, adapter_file(state.config.name), card, private)
             status = line(f"Published at {url}", "done")
         except UserError as error:

@@ -1,13 +1,14 @@
-"""Messages about captions that the toy world cannot express."""
+"""The vocabulary of the toy world, and messages about captions that it cannot express."""
 
 from __future__ import annotations
 
 import pytest
 
-from triplaneturbo.toyworld.captions.advice import EXAMPLES, KINDS, advice, summary
+from triplaneturbo.domains.vocabulary import advice
 from triplaneturbo.toyworld.captions.caption_parser import _MAX_PHRASE_WORDS, Reading
 from triplaneturbo.toyworld.captions.captions import captions, parse, vocabulary
 from triplaneturbo.toyworld.captions.combinations import all_specs
+from triplaneturbo.toyworld.captions.vocabulary import VOCABULARY
 from triplaneturbo.toyworld.captions.words import PATTERN_NOUNS
 
 MORE = "See the list."
@@ -19,41 +20,46 @@ def test_unknown_words_are_named() -> None:
     )
 
 
-def test_why_known_words_mean_nothing() -> None:
+def test_reason_for_known_words() -> None:
     assert advice(parse("red"), MORE) == f"This model may not follow the prompt. {parse('red').why}"
 
 
-def test_nothing_is_said_of_what_the_world_holds() -> None:
+def test_no_advice_for_known_captions() -> None:
     assert all(advice(parse(wording), MORE) == "" for spec in all_specs()[::97] for wording in captions(spec))
 
 
-def test_the_line_stays_short() -> None:
+def test_advice_is_short() -> None:
     line = advice(parse(" ".join(f"{letter * 400}" for letter in "bcdfghjk")), MORE)
     assert line.count("b") == 24
     assert " and 2 more." in line
     assert len(line) < 260
 
 
-def test_there_is_an_example_of_each_kind() -> None:
-    specs = [parse(example).spec for example in EXAMPLES]
+def test_examples_cover_every_kind() -> None:
+    specs = [parse(example).spec for example in VOCABULARY.examples]
     assert {spec.kind for spec in specs if spec} == {spec.kind for spec in all_specs()}
     assert {bool(PATTERN_NOUNS.get(spec.modifier)) for spec in specs if spec and spec.modifier} == {
         False,
         True,
     }
-    assert tuple(spec.caption for spec in specs if spec) == EXAMPLES
+    assert tuple(spec.caption for spec in specs if spec) == VOCABULARY.examples
 
 
-def test_every_kind_of_the_vocabulary_has_a_name() -> None:
-    assert list(KINDS) == list(vocabulary())
-    assert summary().split(", ")[:2] == [
+def test_every_kind_has_a_heading() -> None:
+    assert list(VOCABULARY.headings) == list(vocabulary())
+    assert VOCABULARY.summary().split(", ")[:2] == [
         f"{len(vocabulary()['things'])} things",
         f"{len(vocabulary()['colours'])} colours",
     ]
 
 
+def test_misfits_name_the_reason() -> None:
+    misfits = VOCABULARY.misfits(["a red cup", "a dragon", "red"])
+    assert misfits == {"a dragon": "it does not know 'dragon'", "red": parse("red").why}
+
+
 @pytest.mark.parametrize("words", ["hat", "cat box", "house roof", "hat duck", "red", "a"])
-def test_a_long_prompt_is_looked_up_in_few_steps(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lookups_are_linear_in_prompt_length(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from triplaneturbo.toyworld.captions import caption_parser
 
     count, key = [0], caption_parser.key

@@ -1,0 +1,1 @@
+"""Domains: what differs between models by the prompts that they were trained on."""
