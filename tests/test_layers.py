@@ -21,7 +21,7 @@ LAYERS = [
         "render",
     },
     {"domains", "mesh", "representations", "teachers", "toyworld"},
-    {"distill", "pipeline"},
+    {"distill", "pipeline", "refine.options"},
     {"evaluate", "finetune", "refine", "toyworld.scoring", "toyworld.training"},
     {"serving"},
     {"__main__", "cli", "toyworld.__main__", "ui"},
@@ -33,6 +33,7 @@ FORBIDDEN = [
 # Imports that are made when a name is first used: they may go upwards.
 DEFERRED = {
     (PACKAGE, f"{PACKAGE}.pipeline"),
+    (f"{PACKAGE}.pipeline", f"{PACKAGE}.refine.start"),  # Pipeline.refine
     (PACKAGE, f"{PACKAGE}.mesh.mesh"),
     (PACKAGE, f"{PACKAGE}.mesh.placement"),
     (f"{PACKAGE}.mesh.mesh", f"{PACKAGE}.mesh.io"),  # Mesh.save

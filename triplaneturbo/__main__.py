@@ -29,6 +29,7 @@ from triplaneturbo.cli import (
     evaluate,
     finetune,
     generate,
+    refine,
     serve,
     standard_streams,
     words,
@@ -54,7 +55,7 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"triplaneturbo {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (generate, finetune, evaluate, embed, serve, download, words, doctor):
+    for command in (generate, refine, finetune, evaluate, embed, serve, download, words, doctor):
         name = command.__name__.rpartition(".")[2]
         summary = (command.__doc__ or "").partition("\n")[0]
         sub = commands.add_parser(name, help=summary, description=summary)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 import threading
 import time
 import warnings
@@ -43,6 +44,7 @@ from triplaneturbo.models.convert import convert_if_needed
 from triplaneturbo.models.schedule import denoise_steps
 from triplaneturbo.models.triplane_generator import TriplaneGenerator as Denoiser
 from triplaneturbo.models.weights import Model, load_model, save_model
+from triplaneturbo.refine.options import RefineOptions
 from triplaneturbo.representations.triplane import TriplaneField
 from triplaneturbo.request import Request
 from triplaneturbo.utils.devices import (
@@ -52,6 +54,7 @@ from triplaneturbo.utils.devices import (
     is_out_of_memory,
     wait_for,
 )
+from triplaneturbo.utils.generators import exhaust
 
 # Assumed share of the total time of each stage, for the progress bar.
 STAGES = {
@@ -252,6 +255,70 @@ class Pipeline:
     def embed(self, prompt: str) -> Tensor:
         """Return the text embedding of a prompt [1, 77, D]."""
         return self.backend.embed([prompt])
+
+    @torch.no_grad()
+    def field(self, request: Request) -> TriplaneField:
+        """Generate the field of a request, without extracting a mesh.
+
+        Raises:
+            UserError: a value of the request is invalid.
+        """
+        request = self.settle(request)
+        generator, text = self.model.generator, _words(request, self.embed)
+
+        def predict(noisy: Tensor, time: Tensor) -> Tensor:
+            return self.backend.predict(noisy, time, text)
+
+        noise = _noise(generator, request)
+        *_, latents = denoise_steps(generator.scheduler, predict, noise, request.steps or 1)
+        return self._field(latents[0], False)
+
+    def refine(
+        self,
+        prompt: str,
+        *,
+        seed: int = 0,
+        progress: Callable[[int, int, dict[str, float]], None] | None = None,
+        folder: str | os.PathLike[str] | None = None,
+        options: RefineOptions = RefineOptions(),  # noqa: B008  frozen
+        **settings: Any,
+    ) -> Mesh:
+        """Generate an asset and refine it by Path-Tracing Distillation (`distill/ptd.py`).
+
+        Args:
+            prompt: description of the object.
+            seed: seed of the generation.
+            progress: called after each iteration with the iterations done and in total, and the losses.
+            folder: keeps checkpoints, from which the same call resumes; None: a temporary folder.
+            options: representation, steps, teachers, path, score and seed of the refinement.
+            settings: other fields of `Request`.
+
+        Raises:
+            EmptySurfaceError: there is no surface.
+            UserError: the prompt or a setting is invalid, a teacher is missing, memory is too short, or the
+                folder belongs to another refinement.
+        """
+        from triplaneturbo.refine.start import start
+
+        request = self.settle(Request(prompt, seed=seed, **settings))
+        with tempfile.TemporaryDirectory() as temporary:
+            place = Path(temporary if folder is None else folder)
+            name = self.model.folder.name
+            try:
+                stages = start(self.model, name, self.field(request), request, options, place)
+                refiner = exhaust(stages)
+                while not refiner.finished:
+                    losses = refiner.step()
+                    if progress is not None:
+                        progress(refiner.iteration, refiner.iterations, losses)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise UserError(
+                    f"Out of memory while refining with {name}; close other programs, use the path none or"
+                    " the small model."
+                ) from None
+            return refiner.representation.export(request)
 
     def stream(
         self,

@@ -4,37 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor
 
 from tests.helpers.seeded import seeded
 from tests.helpers.small_stable_diffusion import make, scenes, seen
+from tests.helpers.tiny_multi_view import mvdream
 from triplaneturbo.distill.critic import LoraCritic
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.render.scenes import Renderings, SceneBatch
-from triplaneturbo.teachers.mvdream import MVDream
 from triplaneturbo.utils.distributed import DistributedContext
-
-TINY = {
-    "block_out_channels": (32, 32),
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-    "layers_per_block": 1,
-    "cross_attention_dim": 24,
-    "attention_head_dim": 4,
-    "class_embed_type": "projection",
-    "projection_class_embeddings_input_dim": 16,
-}
-
-
-def embed(captions: list[str]) -> Tensor:
-    return torch.ones(len(captions), 77, 24)
-
-
-def mvdream() -> MVDream:
-    unet = UNet2DConditionModel(**TINY).eval().requires_grad_(False)
-    return MVDream(unet, AutoencoderKL(), embed)
 
 
 def four_views() -> tuple[SceneBatch, Renderings]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from tests.helpers import toy
 from tests.helpers.fields import mushroom
+from tests.helpers.tiny_multi_view import mvdream, richdreamer
 from triplaneturbo.distill.ptd import ISM, Refiner, RefineSettings
 from triplaneturbo.errors import UserError
 from triplaneturbo.evaluate.voxels import filled, overlap
@@ -160,6 +162,18 @@ def test_a_few_steps_with_exact_teachers_bring_the_shape_and_the_colours_closer(
     refined_iou, refined_error = measure(one)
     assert refined_iou > iou + 0.2
     assert refined_error < 0.75 * error
+
+
+@pytest.mark.parametrize("representation", ["field", "gaussians"])
+@pytest.mark.parametrize("make", [mvdream, richdreamer])
+def test_multi_view_networks_have_a_path(make: Callable[[], Teacher], representation: str) -> None:
+    torch.manual_seed(0)
+    teacher = make()
+    settings = replace(NETWORK, steps=2, path_iterations=1, teachers={teacher.name: ISM})
+    refiner = Refiner(asset(representation), [teacher], toy.scene, settings)
+    losses = run(refiner)
+    assert losses.keys() >= {f"path {teacher.name}"}
+    assert len(losses) > 1
 
 
 def test_views_of_other_cameras_can_be_drawn() -> None:

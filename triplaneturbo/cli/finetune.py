@@ -14,16 +14,15 @@ import argparse
 import importlib.util
 import os
 import re
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from triplaneturbo.cli import BAD_INPUT, DONE, INTERRUPTED
 from triplaneturbo.cli.flags import add_model_flags
 from triplaneturbo.cli.generate import decimal, integer
+from triplaneturbo.cli.interrupts import deferred_interrupt
 from triplaneturbo.distill.corpora.prompt_list import read_file, split
 from triplaneturbo.domains.domain import PRESETS
 from triplaneturbo.domains.registry import find_domain
@@ -317,7 +316,7 @@ def _train(arguments: argparse.Namespace, run: Run, found: ModelFiles, context: 
     reports = train(run, found, context.device, context)
     stopped = False
     with (
-        _deferred_interrupt() as interrupted,
+        deferred_interrupt() as interrupted,
         announced_on_stderr(arguments.quiet or not context.is_main_process),
     ):
         for _ in _with_progress(arguments, run, reports) if context.is_main_process else reports:
@@ -373,27 +372,6 @@ def _with_progress(arguments: argparse.Namespace, run: Run, reports: Iterator[Re
             yield report
     if board is not None:
         board.close()
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Record the first Ctrl-C in this context instead of raising it, so that the current step can finish.
-
-    A second one interrupts at once. Yields a function that returns whether there was one.
-    """
-    previous = signal.getsignal(signal.SIGINT)
-    received: list[int] = []
-
-    def record(number: int, _frame: object) -> None:
-        received.append(number)
-        signal.signal(signal.SIGINT, previous)
-        print("\nStopping after this step; press Ctrl-C again to stop now.", file=sys.stderr)
-
-    signal.signal(signal.SIGINT, record)
-    try:
-        yield lambda: bool(received)
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 # Fields of FinetuneConfig with defaults from the preset, and the flags that override them.

@@ -145,6 +145,7 @@ class Refiner:
                 self.critics[teacher.name] = _critic(teacher, settings)
         self.path_iterations = settings.path_iterations if self.paths else 0
         self.iteration, self.log = 0, dict[str, float]()
+        self._saved = -1
         self.notes: list[str] = []
         if settings.path != "none":
             self.notes += [
@@ -173,9 +174,14 @@ class Refiner:
         return max(0, self.iteration - self.path_iterations)
 
     @property
+    def iterations(self) -> int:
+        """Iterations of both stages."""
+        return self.path_iterations + self.settings.steps
+
+    @property
     def finished(self) -> bool:
         """Whether all iterations of both stages are done."""
-        return self.steps >= self.settings.steps
+        return self.iteration >= self.iterations
 
     def step(self) -> dict[str, float]:
         """Do one iteration of stage 1 or 2.
@@ -299,12 +305,12 @@ class Refiner:
         return {name: readable[name] for name in readable if name in preferred} or readable
 
     def save(self) -> None:
-        """Write a checkpoint; no-op without a folder.
+        """Write a checkpoint; no-op without a folder, or if this iteration has one.
 
         Raises:
             UserError: it cannot be written; older ones stay.
         """
-        if self._checkpoints is None:
+        if self._checkpoints is None or self._saved == self.iteration:
             return
         state = {
             "representation": self.representation.state_dict(),
@@ -314,6 +320,7 @@ class Refiner:
             "log": self.log,
         }
         self._checkpoints.save(self.iteration, state, smoothed_error(self.log, self.teachers))
+        self._saved = self.iteration
 
     def _resume(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
@@ -321,7 +328,8 @@ class Refiner:
             path.load_state_dict(state["paths"][name])
         for name, critic in self.critics.items():
             critic.load_state_dict(state["critics"][name])
-        self.iteration, self.log = state["iteration"], dict(state["log"])
+        self.iteration = self._saved = state["iteration"]
+        self.log = dict(state["log"])
 
 
 def _critic(teacher: Teacher, settings: RefineSettings) -> LoraCritic:

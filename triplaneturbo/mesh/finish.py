@@ -14,6 +14,7 @@ from triplaneturbo.mesh.processing.watertight import watertight
 from triplaneturbo.mesh.texture import QueryableField, bake, paint
 from triplaneturbo.mesh.uv.unwrap import unwrap
 from triplaneturbo.request import Request
+from triplaneturbo.utils.generators import exhaust
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,4 @@ def finish(
 
 def finished_mesh(surface: Mesh, field: QueryableField, request: Request, resolution: int) -> Mesh:
     """Return the mesh of `finish` at once."""
-    stages = finish(surface, field, request, resolution)
-    while True:
-        try:
-            next(stages)
-        except StopIteration as end:
-            mesh: Mesh = end.value.mesh
-            return mesh
+    return exhaust(finish(surface, field, request, resolution)).mesh

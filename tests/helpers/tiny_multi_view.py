@@ -1,0 +1,34 @@
+"""MVDream and RichDreamer with a tiny random U-Net."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
+
+from triplaneturbo.teachers.mvdream import MVDream
+from triplaneturbo.teachers.richdreamer import RichDreamer
+
+TINY = {
+    "block_out_channels": (32, 32),
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    "layers_per_block": 1,
+    "cross_attention_dim": 24,
+    "attention_head_dim": 4,
+    "class_embed_type": "projection",
+    "projection_class_embeddings_input_dim": 16,
+}
+
+
+def embed(captions: list[str]) -> Tensor:
+    return torch.ones(len(captions), 77, 24)
+
+
+def mvdream() -> MVDream:
+    unet = UNet2DConditionModel(**TINY).eval().requires_grad_(False)
+    return MVDream(unet, AutoencoderKL(), embed)
+
+
+def richdreamer() -> RichDreamer:
+    return RichDreamer(UNet2DConditionModel(**TINY).eval().requires_grad_(False), embed, size=8)

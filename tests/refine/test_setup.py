@@ -1,0 +1,80 @@
+"""Refinements of models of both domains with random weights, and through the Python API."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.helpers.tiny import tiny_model
+from triplaneturbo.pipeline import Pipeline
+from triplaneturbo.refine import setup
+from triplaneturbo.refine.options import RefineOptions
+from triplaneturbo.refine.start import start
+from triplaneturbo.request import Request
+from triplaneturbo.utils.generators import exhaust
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["toyworld", "open"])
+def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    folder = tiny_model(tmp_path_factory.mktemp("model") / "tiny", world=request.param)
+    return Pipeline.from_pretrained(folder, device="cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("representation", ["field", "gaussians"])
+def test_stable_diffusion_with_its_path_refines_models_of_both_domains(
+    pipeline: Pipeline, representation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TOYWORLD_SETTINGS", "OPEN_SETTINGS"):
+        monkeypatch.setattr(setup, name, replace(getattr(setup, name), path_iterations=1))
+    monkeypatch.setattr(setup, "OPEN_SIZE", 64)
+    weights = [p.clone() for p in pipeline.model.generator.parameters()]
+    request = pipeline.settle(Request("a red mushroom"))
+    options = RefineOptions(representation, steps=1, teachers=("sd",))
+    field = pipeline.field(request)
+    refiner = exhaust(start(pipeline.model, "tiny", field, request, options, tmp_path))
+    losses = refiner.step() | refiner.step()
+    assert refiner.finished
+    assert "path sd" in losses
+    assert len(losses) > 1
+    mesh = refiner.representation.export(replace(request, unwrap="none"))
+    assert torch.isfinite(mesh.vertices).all()
+    assert all(torch.equal(p, q) for p, q in zip(weights, pipeline.model.generator.parameters(), strict=True))
+
+
+def test_the_field_is_that_of_the_generated_mesh(pipeline: Pipeline) -> None:
+    request = Request("a red mushroom", seed=3, unwrap="none", faces=None, floaters=0.0)
+    *_, result = pipeline.stream(request)
+    expected = pipeline.field(request).rgb(result.mesh.vertices).clamp(0, 1)
+    assert torch.equal(result.mesh.colors, expected)
+
+
+def test_the_python_api_refines_from_a_prompt_and_resumes(tmp_path: Path) -> None:
+    pipeline = Pipeline.from_pretrained(tiny_model(tmp_path / "tiny", world=True), device="cpu")
+    done: list[tuple[int, int]] = []
+
+    class Stop(Exception):
+        pass
+
+    def stop_after_two(iteration: int, total: int, losses: dict[str, float]) -> None:
+        assert losses.keys() >= {"rgb volume", "rgb surface", "geometry volume"}
+        done.append((iteration, total))
+        if len(done) == 2:
+            raise Stop
+
+    options = RefineOptions(steps=3, path="none")
+    with pytest.raises(Stop):
+        pipeline.refine("a red mushroom", options=options, progress=stop_after_two, unwrap="none")
+    mesh = pipeline.refine(
+        "a red mushroom", options=options, progress=lambda i, n, _: done.append((i, n)), unwrap="none",
+        folder=tmp_path / "state",
+    )  # fmt: skip
+    assert done == [(1, 3), (2, 3), (1, 3), (2, 3), (3, 3)]
+    draft = pipeline("a red mushroom", unwrap="none")
+    assert len(mesh.faces) != len(draft.faces)
+    # The finished refinement is found again.
+    again = pipeline.refine("a red mushroom", options=options, unwrap="none", folder=tmp_path / "state")
+    assert torch.equal(again.vertices, mesh.vertices)

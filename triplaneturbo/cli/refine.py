@@ -1,0 +1,241 @@
+"""generate a mesh and refine it by score distillation (Path-Tracing Distillation)
+
+    python -m triplaneturbo refine "a red mushroom" -o mushroom.glb
+    python -m triplaneturbo refine "a red mushroom" --as gaussians -o mushroom.glb mushroom.splats.ply
+
+Ctrl-C writes the result so far; --resume continues from there, also after a crash, with the same options.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from triplaneturbo.cli import DONE, INTERRUPTED
+from triplaneturbo.cli.flags import add_model_flags, utf8
+from triplaneturbo.cli.generate import integer
+from triplaneturbo.cli.interrupts import deferred_interrupt
+from triplaneturbo.errors import UserError
+from triplaneturbo.refine.options import PATHS, RefineOptions
+from triplaneturbo.representations.registry import REPRESENTATIONS
+from triplaneturbo.request import DEFAULT_FACES, UNWRAPS, Request, shown
+from triplaneturbo.serving.output_files import plan
+from triplaneturbo.serving.preflight import check_process
+from triplaneturbo.teachers.registry import TEACHERS
+from triplaneturbo.teachers.settings import KINDS
+
+if TYPE_CHECKING:
+    from triplaneturbo.distill.ptd import Refiner
+    from triplaneturbo.pipeline import Pipeline
+
+SPLATS = ".splats.ply"
+"""Suffix of 3D Gaussians; .ply is a mesh, as everywhere."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add = parser.add_argument
+    add("prompt", type=utf8, help="description of the object, at most 1000 characters")
+    add(
+        "-o",
+        "--output",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help=f"output files: meshes as in generate, and NAME{SPLATS} with the Gaussians of --as gaussians",
+    )
+    add(
+        "--as",
+        dest="representation",
+        default="field",
+        metavar="|".join(REPRESENTATIONS),
+        help="representation that is optimized: "
+        + ", ".join(f"{spec.name} ({spec.label})" for spec in REPRESENTATIONS.values())
+        + "; default field",
+    )
+    add("--steps", type=integer, metavar="N", help="steps; default 60, or 500 for the full model")
+    add(
+        "--teachers",
+        metavar="A,B",
+        help=f"teachers, of {', '.join(TEACHERS)}; default: rgb,geometry for the small model, otherwise sd",
+    )
+    add(
+        "--path",
+        default="interpolate",
+        metavar="|".join(PATHS),
+        help="how the teacher's network begins near the asset: a LoRA that is faded out (the default), its"
+        " checkpoints, or none",
+    )
+    add(
+        "--score",
+        default="",
+        metavar="|".join(KINDS),
+        help="kind of score; default: ism, or sds for teachers in closed form",
+    )
+    add("--seed", type=integer, default=0, metavar="N", help="random seed, 0 to 2^32 - 1, default 0")
+    add("--resume", action="store_true", help="continue an interrupted refinement of the same output")
+    add("--resolution", type=integer, metavar="R", help="resolution of the surface extraction grid")
+    add(
+        "--faces",
+        type=integer,
+        default=DEFAULT_FACES,
+        metavar="N",
+        help=f"maximum number of faces, default {DEFAULT_FACES}; 0: no simplification",
+    )
+    add("--texture-size", type=integer, default=1024, metavar="N", help="texels per side, default 1024")
+    add("--unwrap", default="fast", metavar="|".join(UNWRAPS), help="UV unwrapping method, default fast")
+    add_model_flags(parser)
+    add(
+        "--precision", default="auto", metavar="NAME", help="auto, float32, float16 or bfloat16; default auto"
+    )
+    add("--quiet", action="store_true", help="do not show progress on standard error")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Refine one asset and write its files; return 0, or 130 if it was interrupted."""
+    check_process()
+    options = RefineOptions(
+        arguments.representation, arguments.steps,
+        tuple(name.strip() for name in (arguments.teachers or "").split(",") if name.strip()),
+        arguments.path, arguments.score, arguments.seed,
+    ).checked()  # fmt: skip
+    request = Request(
+        arguments.prompt, seed=arguments.seed, resolution=arguments.resolution,
+        faces=arguments.faces or None, texture_size=arguments.texture_size, unwrap=arguments.unwrap,
+    ).checked()  # fmt: skip
+    meshes, splats = _plan_outputs(arguments.output, request, options)
+    folder = _state_folder((meshes + splats)[0])
+    unfinished = (folder / "checkpoints").exists()
+    if unfinished and not arguments.resume:
+        raise UserError(
+            f"{shown(str(folder))} has an unfinished refinement; add --resume to continue it, or delete it."
+        )
+    if arguments.resume and not unfinished:
+        raise UserError(f"There is nothing to resume in {shown(str(folder))}; omit --resume.")
+
+    import warnings
+
+    from triplaneturbo.pipeline import Pipeline
+    from triplaneturbo.utils.kernels import announced_on_stderr
+
+    with warnings.catch_warnings(record=True) as notices, announced_on_stderr(arguments.quiet):
+        pipeline = Pipeline.from_pretrained(
+            arguments.model, device=arguments.device, precision=arguments.precision, base=arguments.base
+        )
+        for notice in notices:
+            print(notice.message, file=sys.stderr)
+        request = pipeline.settle(request)
+        refiner = _start(pipeline, request, options, folder, arguments.quiet)
+        interrupted = _optimize(refiner, arguments.quiet)
+        refiner.save()
+        mesh = refiner.representation.export(request)
+    for path in meshes:
+        mesh.save(path)
+    for path in splats:
+        _save_splats(refiner, path)
+    for path in meshes + splats:
+        print(path)
+    if interrupted:
+        print(
+            f"Stopped after step {refiner.steps} of {refiner.settings.steps}; the result so far is written."
+            " Add --resume to continue.",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    _remove_state(folder)
+    return DONE
+
+
+def _plan_outputs(
+    outputs: list[str], request: Request, options: RefineOptions
+) -> tuple[list[Path], list[Path]]:
+    """Return the paths of meshes and of splats.
+
+    Raises:
+        UserError: a suffix is unknown, splats are not available, or a file cannot be written.
+    """
+    meshes: list[Path] = []
+    splats: list[Path] = []
+    for output in outputs:
+        if output.lower().endswith(SPLATS):
+            if options.representation != "gaussians":
+                raise UserError(f"{shown(output)} needs 3D Gaussians; add --as gaussians.")
+            plan([request], "", output, "ply")  # checks that the file can be written
+            splats.append(Path(os.path.expanduser(output)))
+            continue
+        if output.endswith(("/", os.sep)) or os.path.isdir(os.path.expanduser(output)):
+            raise UserError(f"{shown(output)} is a folder; use a file such as {output.rstrip('/')}/mesh.glb.")
+        (job,) = plan([request], "", output, None)
+        meshes += job.paths.values()
+    return meshes, splats
+
+
+def _state_folder(output: Path) -> Path:
+    """Return the folder of an unfinished refinement, beside its first output."""
+    return output.with_name(f"{output.name}.refine")
+
+
+def _remove_state(folder: Path) -> None:
+    """Delete what the refinement kept, and its folder if nothing else is in it."""
+    for part in ("checkpoints", "views"):
+        shutil.rmtree(folder / part, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _start(
+    pipeline: Pipeline, request: Request, options: RefineOptions, folder: Path, quiet: bool
+) -> Refiner:
+    """Generate the draft and prepare its refinement."""
+    from triplaneturbo.refine.start import start
+
+    stages = start(
+        pipeline.model, pipeline.model.folder.name, pipeline.field(request), request, options, folder
+    )
+    while True:
+        try:
+            doing = next(stages)
+        except StopIteration as end:
+            refiner: Refiner = end.value
+            break
+        if not quiet and sys.stderr.isatty():
+            print(f"\r{doing:60.60}", end="\r", file=sys.stderr, flush=True)
+    if not quiet:
+        for note in refiner.notes:
+            print(note, file=sys.stderr)
+    return refiner
+
+
+def _optimize(refiner: Refiner, quiet: bool) -> bool:
+    """Do all steps with a progress bar; return whether they were interrupted."""
+    from tqdm import tqdm
+
+    hidden = quiet or not sys.stderr.isatty()
+    with (
+        deferred_interrupt() as interrupted,
+        tqdm(total=refiner.iterations, initial=refiner.iteration, unit="step", disable=hidden) as bar,
+    ):
+        while not refiner.finished:
+            forming = refiner.iteration < refiner.path_iterations
+            bar.set_description_str("forming the path" if forming else "refining", refresh=False)
+            losses = refiner.step()
+            bar.set_postfix({name: f"{value:.3g}" for name, value in losses.items()}, refresh=False)
+            bar.update()
+            if interrupted() and not refiner.finished:
+                return True
+    return False
+
+
+def _save_splats(refiner: Refiner, path: Path) -> None:
+    from triplaneturbo.mesh.io.splat_ply import encode_splats
+    from triplaneturbo.representations.gaussian_asset import GaussianAsset
+    from triplaneturbo.utils.atomic_files import write_atomically
+
+    asset = refiner.representation
+    assert isinstance(asset, GaussianAsset)
+    write_atomically(path, encode_splats(asset.gaussians))
