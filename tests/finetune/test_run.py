@@ -28,6 +28,7 @@ from triplaneturbo.finetune.duration import estimate
 from triplaneturbo.finetune.run import Report, Run, runs
 from triplaneturbo.finetune.runner import train
 from triplaneturbo.models.adapter import adapter_tensors
+from triplaneturbo.models.adapters import adapter_steps
 from triplaneturbo.models.full_finetune import base_parameters, split_base_tensors
 
 CPU = torch.device("cpu")
@@ -92,6 +93,7 @@ def test_a_run_from_its_config_to_the_library(tmp_path: Path) -> None:
     path = run.keep(library)
     assert path == library / "mine" / "adapter.safetensors"
     assert set(load_file(path)) == set(adapter_tensors(toy.student().generator))
+    assert adapter_steps(path) == toy.SETTINGS.steps
     assert {file.name for file in path.parent.iterdir()} == {
         "adapter.safetensors", "order.json", "sheet.png", "scores.json"
     }  # fmt: skip
