@@ -312,6 +312,7 @@ def test_a_config_with_earlier_names_is_read(tmp_path: Path) -> None:
         ({"schedule_offset": 1.5}, "schedules"),
         ({"score": "dmd"}, "The score should be asd, sds, csd, vsd or ism"),
         ({"weighting": "flat"}, "weighting"),
+        ({"asd_shift_level": "later"}, "level of ASD's shift should be t or own"),
         ({"ism_stride": 0}, "stride"),
         ({"critic_rank": 0}, "critics"),
         ({"critic_rate": 1.0}, "critics"),
