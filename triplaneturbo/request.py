@@ -31,7 +31,8 @@ class Request:
     Attributes:
         prompt: text prompt, at most 1000 characters.
         seed: seed of the latents, 0 to 2^32 - 1.
-        steps: denoising steps, 1 to 50; None: the model's default.
+        steps: denoising steps, 1 to 50; None: the number that the adapter was trained with, or the model's
+            default.
         resolution: nodes along each side of the marching cubes grid, 16 to 512; None: the model's default.
         faces: maximum number of faces, at least 100; None: no simplification.
         texture_size: width and height of the texture in pixels, 512 to 4096.

@@ -52,7 +52,8 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def test_prompts_become_an_adapter(cli: Cli, tmp_path: Path) -> None:
-    code, out, err = cli("--prompts", "mine.txt", *QUICK, "--rate", "2e-3", "--held-out", "0.3")
+    code, out, err = cli("--prompts", "mine.txt", *QUICK, "--rate", "2e-3", "--held-out", "0.3",
+                         "--asd-shift-level", "own")  # fmt: skip
     assert code == 0, err
     assert "4 prompts; left out: 1 blank, 1 duplicate" in err
     assert "Skipped 2 prompts that the model cannot express" in err
@@ -62,6 +63,7 @@ def test_prompts_become_an_adapter(cli: Cli, tmp_path: Path) -> None:
     assert sorted(config.prompts + config.held_out) == ["a blue cup", "a red cup"]
     assert (config.iterations, config.batch, config.learning_rate, config.optimizer) == (4, 2, 2e-3, "adamw")
     assert config.scored_steps == 1  # the preset's
+    assert config.asd_shift_level == "own"
     assert load_file(tmp_path / "library" / "mine" / "adapter.safetensors")
     assert (tmp_path / "library" / "mine" / "sheet.png").is_file()
     assert "--adapter mine" in out

@@ -11,8 +11,9 @@ import torch
 
 from tests.helpers import toy
 from tests.helpers.runs import trainer
-from triplaneturbo.distill import prd
+from triplaneturbo.distill import losses, prd
 from triplaneturbo.distill.recipe import full_recipe
+from triplaneturbo.distill.scores import ScoreSettings
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.render.scenes import SceneBatch
@@ -86,6 +87,24 @@ def test_the_scores(tmp_path: Path, kind: str) -> None:
     settings = replace(SETTINGS, teachers=teachers)
     one = trainer(tmp_path, settings, student=running, teachers=[toy.diffusion(running)])
     assert one.step()["sd volume"] > 0
+
+
+def test_options_of_a_teacher_reach_its_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[ScoreSettings] = []
+    real = losses.score_gradients
+
+    def record(teacher, seen, scenes, settings, *rest):
+        used.append(settings)
+        return real(teacher, seen, scenes, settings, *rest)
+
+    monkeypatch.setattr(losses, "score_gradients", record)
+    options = {"shift_level": "own", "weighting": "level", "stride": 30, "interval": 7, "sum_scenes": True}
+    teacher = TeacherSettings("asd", guidance=(1.0, 1.0), clean_weight=True, **options)
+    parts(tmp_path, replace(SETTINGS, teachers={"rgb": teacher}))
+    assert used
+    for settings in used:
+        assert {name: getattr(settings, name) for name in options} == options
+        assert settings.clean_weight
 
 
 @pytest.mark.parametrize("rank", [8, 16, 32])

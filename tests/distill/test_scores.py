@@ -15,7 +15,14 @@ from torch import Tensor
 
 from tests.helpers.parity_files import each_file, settings_of
 from tests.helpers.seeded import seeded
-from triplaneturbo.distill.scores import ScoreSettings, direction, draw, score_gradients, shift_timesteps
+from triplaneturbo.distill.scores import (
+    Draws,
+    ScoreSettings,
+    direction,
+    draw,
+    score_gradients,
+    shift_timesteps,
+)
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.teachers.closed_form import ClosedFormRGB
@@ -119,6 +126,9 @@ def transcribed(z: Tensor, teacher: Formula, settings: ScoreSettings) -> Tensor:
             from_ = clean if settings.clean_weight else noisy
             x_first, x_second = (from_ - sigma * first) / alpha, (from_ - sigma * second) / alpha
             w = (clean - x_first).abs().mean()
+            if settings.shift_level == "own":
+                x_first = (noisy - sigma * first) / alpha
+                x_second = (then - math.sqrt(1 - kept_later) * second) / math.sqrt(kept_later)
             out[b, v] = (x_second - x_first) / (w + 0.1)
     return out
 
@@ -150,6 +160,56 @@ def test_the_direction_is_the_transcription_s(
     assert len(teacher.calls) == (2 if kind == "asd" and shift else 1)
     assert teacher.calls[0][1] == (guidance != 1 or kind == "csd")  # unneeded predictions are skipped
     assert all(100 <= t < 980 for t in teacher.calls[0][0])
+
+
+@pytest.mark.parametrize("clean_weight", [False, True])
+@pytest.mark.parametrize("guidance", [1.0, 20.0])
+def test_a_shift_at_its_own_level_compares_clean_estimates_of_both_levels(
+    clean_weight: bool, guidance: float
+) -> None:
+    settings = ScoreSettings(
+        guidance=guidance, shift=0.5, shift_level="own", low=100, high=980, clean_weight=clean_weight
+    )
+    z = torch.randn(3, 2, 3, 4, 4)
+    teacher = Formula()
+    draws = draw(z, settings, 999, seeded())
+    g, error = direction(teacher, z, 0.4, settings, draws)
+    expected = transcribed(z, teacher, settings)
+    torch.testing.assert_close(g.double(), expected, rtol=2e-4, atol=2e-5)
+    released, same_error = direction(teacher, z, 0.4, replace(settings, shift_level="t"), draws)
+    assert error == same_error
+    assert float((released - expected).abs().max()) > 0.1
+
+
+def test_without_a_shift_both_levels_are_the_same() -> None:
+    settings = ScoreSettings(guidance=7.5, shift=0.0)
+    z = torch.randn(2, 2, 3, 4, 4)
+    draws = draw(z, settings, 999, seeded())
+    one, other = (
+        direction(Formula(), z, 0.4, replace(settings, shift_level=level), draws)[0] for level in ("t", "own")
+    )
+    assert torch.equal(one, other)
+
+
+def test_a_perfect_teacher_has_no_gradient_at_its_own_levels() -> None:
+    """Its clean estimates at t and t + delta are the same image; at level t, they would differ."""
+    picture = torch.rand(1, 2, 3, 4, 4).double()
+
+    class Perfect(Formula):
+        def predict(
+            self, noisy: Tensor, times: Tensor, condition: Any, guided: bool
+        ) -> tuple[Tensor, Tensor | None]:
+            kept = ALPHAS[times].double().view(-1, *[1] * (noisy.ndim - 1))
+            return (noisy - kept.sqrt() * picture) / (1 - kept).sqrt(), None
+
+    settings = ScoreSettings(shift=0.5, shift_level="own")
+    z = torch.rand(1, 2, 3, 4, 4).double()
+    draws = Draws(torch.tensor([400]), torch.randn(z.shape).double(), torch.tensor([590]))
+    own, released = (
+        direction(Perfect(), z, 0.4, replace(settings, shift_level=level), draws)[0] for level in ("own", "t")
+    )
+    assert float(own.abs().max()) < 1e-5
+    assert float(released.abs().max()) > 0.1
 
 
 def test_gradients_are_means_over_scenes_and_views_times_the_weight() -> None:

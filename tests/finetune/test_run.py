@@ -32,6 +32,7 @@ from triplaneturbo.finetune.domain_training import training_of
 from triplaneturbo.finetune.run import Report, Run, runs
 from triplaneturbo.finetune.runner import train
 from triplaneturbo.models.adapter import adapter_tensors
+from triplaneturbo.models.adapters import adapter_steps
 from triplaneturbo.models.full_finetune import base_parameters, split_base_tensors
 
 CPU = torch.device("cpu")
@@ -96,6 +97,7 @@ def test_a_run_from_its_config_to_the_library(tmp_path: Path) -> None:
     path = run.keep(library)
     assert path == library / "mine" / "adapter.safetensors"
     assert set(load_file(path)) == set(adapter_tensors(toy.student().generator))
+    assert adapter_steps(path) == toy.SETTINGS.steps
     assert {file.name for file in path.parent.iterdir()} == {
         "adapter.safetensors", "order.json", "sheet.png", "scores.json"
     }  # fmt: skip
@@ -314,6 +316,7 @@ def test_a_config_with_earlier_names_is_read(tmp_path: Path) -> None:
         ({"schedule_offset": 1.5}, "schedules"),
         ({"score": "dmd"}, "The score should be asd, sds, csd, vsd or ism"),
         ({"weighting": "flat"}, "weighting"),
+        ({"asd_shift_level": "later"}, "level of ASD's shift should be t or own"),
         ({"ism_stride": 0}, "stride"),
         ({"critic_rank": 0}, "critics"),
         ({"critic_rate": 1.0}, "critics"),

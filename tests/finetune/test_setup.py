@@ -54,6 +54,15 @@ def test_a_score_replaces_that_of_all_teachers() -> None:
     assert (critics.critic_rank, critics.critic_rate) == (8, 1e-3)
 
 
+def test_the_level_of_the_shift_applies_to_the_teachers_own_scores() -> None:
+    recipe, model = full_recipe(10), replace(MODEL, world=False)
+    settings = resolve_settings(recipe, replace(CONFIG, asd_shift_level="own"), model)
+    for name, teacher in settings.teachers.items():
+        assert teacher == replace(recipe.teachers[name], shift_level="own")
+    with pytest.raises(UserError, match="level of ASD's shift should be t or own, not 'later'"):
+        replace(CONFIG, asd_shift_level="later").check_values()
+
+
 @pytest.mark.parametrize("score", ["csd", "vsd", "ism"])
 def test_closed_forms_give_no_scores_that_need_guidance_or_a_network(score: str) -> None:
     with pytest.raises(UserError, match=f"rgb cannot give {score} scores: choose from sd"):

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.helpers.runs import newest
+from triplaneturbo.models.adapters import adapter_steps
 from triplaneturbo.models.weights import load_model
 from triplaneturbo.pipeline import Pipeline
 from triplaneturbo.toyworld.__main__ import main
@@ -63,6 +64,7 @@ def test_a_run_leaves_logs_curves_previews_and_a_model(folder: Path) -> None:
     assert len(model) == len(state["average"]) + len(bent)
     assert not model["fields.offset.4.weight"].any()
     assert not model["fields.offset.4.bias"].any()
+    assert adapter_steps(folder / "model" / "adapter.safetensors") == SETTINGS.steps
 
 
 @pytest.mark.slow
@@ -82,6 +84,7 @@ def test_an_exported_model_is_small_and_makes_what_the_run_makes(folder: Path, t
     assert size < export_module.LIMIT
     assert all(t.dtype == torch.float16 for t in load_file(target / "adapter.safetensors").values())
     assert [path.name for path in target.parent.iterdir()] == ["small"]
+    assert adapter_steps(target / "adapter.safetensors") == SETTINGS.steps
     model, own = load_model(target), load_model(folder / "model")
     assert model.trained
     assert model.config.world

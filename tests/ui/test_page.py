@@ -19,7 +19,9 @@ import trimesh
 
 gradio = pytest.importorskip("gradio")
 from gradio_client import Client  # noqa: E402
+from gradio_client.exceptions import AppError  # noqa: E402
 
+from tests.helpers.adapter_files import installed_adapter  # noqa: E402
 from tests.helpers.quick import make_small  # noqa: E402
 from tests.helpers.tiny import tiny_model  # noqa: E402
 from tests.helpers.visitor import api_client  # noqa: E402
@@ -106,6 +108,7 @@ def test_the_endpoints_and_their_types(page: Any) -> None:
     types = parameters["/export"]
     assert types["seed"] == {"type": "integer"}
     assert types["variation"] == {"type": "number"}
+    assert types["steps"] == {"oneOf": [{"type": "null"}, {"type": "integer"}]}
     assert types["unwrap"] == {"enum": ["fast", "xatlas", "uvunwrap", "none"]}
     assert types["format"] == {"enum": list(FORMATS)}
     assert not page.get_api_info()["unnamed_endpoints"]
@@ -120,6 +123,45 @@ def test_generate_gives_a_glb_and_facts(client: Client, folder: Path) -> None:
     assert [file["name"] for file in facts["files"]] == [Path(got).name]
     (served,) = folder.rglob(Path(got).name)
     assert served.read_bytes() == Path(got).read_bytes()
+
+
+def test_the_steps_of_a_call_are_those_of_the_adapter_unless_given(client: Client, engine: Engine) -> None:
+    small = {name: value for name, value in QUICK.items() if name != "steps"}
+    with installed_adapter("one-step", "1"):
+        for adapter, given, steps in (("one-step", {}, 1), ("one-step", {"steps": 2}, 2), ("", {}, 4)):
+            _, facts = client.predict("a cup", adapter=adapter, api_name="/generate", **given, **small)
+            assert facts["settings"]["steps"] == steps
+    with (
+        installed_adapter("broken", "abc"),
+        pytest.raises(AppError, match="Invalid number of denoising steps"),
+    ):
+        client.predict("a cup", adapter="broken", api_name="/generate", **small)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid number of denoising steps")  # gradio's, outside a request
+def test_the_steps_follow_the_chosen_adapter_until_they_are_changed(engine: Engine) -> None:
+    own = engine.model.config.steps
+    with installed_adapter("one-step", "1"), installed_adapter("broken", "abc"):
+        assert controls.follow_adapter(engine, "one-step", own, own) == 1
+        assert controls.follow_adapter(engine, "", 1, 1) == own
+        assert controls.follow_adapter(engine, "one-step", own + 1, own) == gradio.skip()
+        assert controls.follow_adapter(engine, "broken", 1, 1) == own
+        assert [controls.default_steps(engine, name) for name in ("", "one-step", "broken", "gone")] == [
+            own, 1, own, own,
+        ]  # fmt: skip
+
+
+def test_choosing_an_adapter_updates_the_steps(page: Any) -> None:
+    """The handlers of the adapter's dropdown take and update these controls, in this order."""
+    labels = {part["id"]: part["props"].get("label") for part in page.config["components"]}
+    handlers = [
+        (event, [labels[id] for id in handler["inputs"]], [labels[id] for id in handler["outputs"]])
+        for handler in page.config["dependencies"]
+        for target, event in handler["targets"]
+        if labels.get(target) == "Adapter"
+    ]
+    assert ("input", ["Adapter", "Steps", "Steps of the adapter"], ["Steps"]) in handlers
+    assert ("change", ["Adapter"], ["Steps of the adapter"]) in handlers
 
 
 def test_variants_give_a_file_for_each_seed(client: Client) -> None:

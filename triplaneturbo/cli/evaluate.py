@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--column", metavar="NAME", help="column of a table or key of a list that contains the prompts")
     add("--limit", type=integer, metavar="N", help="score the first N prompts only; R@1 ranks among all")
     add("--adapter", default="", metavar="NAME", help="an adapter in checkpoints/adapters")
-    add("--steps", type=integer, metavar="K", help="denoising steps; default: the model's")
+    add("--steps", type=integer, metavar="K", help="denoising steps; default: the adapter's or the model's")
     add("--seeds", metavar="A,B", help="seeds of the meshes of each prompt; default 0")
     add(
         "--meshes",

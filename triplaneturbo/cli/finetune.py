@@ -33,7 +33,7 @@ from triplaneturbo.finetune.run import RUNS, SHEET, Report, Run
 from triplaneturbo.models.catalog import ModelFiles, base_or_default, find_model
 from triplaneturbo.request import shown
 from triplaneturbo.serving.preflight import check_process
-from triplaneturbo.teachers.settings import KINDS, WEIGHTINGS
+from triplaneturbo.teachers.settings import KINDS, SHIFT_LEVELS, WEIGHTINGS
 
 if TYPE_CHECKING:
     from triplaneturbo.models.config import GeneratorConfig
@@ -89,6 +89,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--rank", type=integer, default=0, metavar="N", help="rank of a new adapter; default: the model's")
     add("--score", default="", metavar="|".join(KINDS), help="kind of score; default: each teacher's own")
+    add(
+        "--asd-shift-level",
+        default=FinetuneConfig.asd_shift_level,
+        metavar="|".join(SHIFT_LEVELS),
+        help="noise level of ASD's shifted prediction: t, as in the released code, or its own, as in the"
+        " paper; default %(default)s",
+    )
     add(
         "--weighting",
         default=FinetuneConfig.weighting,
@@ -249,6 +256,7 @@ def _draft_config(arguments: argparse.Namespace) -> FinetuneConfig:
         tuning=arguments.tuning,
         rank=arguments.rank,
         score=arguments.score,
+        asd_shift_level=arguments.asd_shift_level,
         weighting=arguments.weighting,
         ism_stride=arguments.ism_stride,
         ism_interval=arguments.ism_interval,

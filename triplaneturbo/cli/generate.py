@@ -45,7 +45,7 @@ from triplaneturbo.distill.corpora.text_files import STANDARD_INPUT
 from triplaneturbo.errors import EmptySurfaceError, UserError
 from triplaneturbo.mesh.io.registry import unit_of
 from triplaneturbo.mesh.placement import AS_MODELLED, AUTO, PIVOTS, UNIT_CHOICES, UPS, Placement
-from triplaneturbo.models.adapters import adapter_digest
+from triplaneturbo.models.adapters import adapter, adapter_digest, adapter_steps
 from triplaneturbo.models.catalog import base_or_default, fingerprint
 from triplaneturbo.request import DEFAULT_FACES, DEFAULT_FLOATERS, SEED_LIMIT, UNWRAPS, Request, shown
 from triplaneturbo.serving.facts import describe
@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--seed", type=integer, default=0, metavar="N", help="random seed, 0 to 2^32 - 1, default 0")
     add("--count", type=integer, default=1, metavar="N", help="number of meshes, with consecutive seeds")
-    add("--steps", type=integer, metavar="K", help="denoising steps; default: the model's")
+    add("--steps", type=integer, metavar="K", help="denoising steps; default: the adapter's or the model's")
     add(
         "--resolution",
         type=integer,
@@ -270,10 +270,13 @@ def _plan_jobs(
     """Check the arguments and plan the output files, before a model is loaded."""
     if (arguments.prompt is None) == (arguments.prompts is None):
         raise UserError('Give either a prompt, such as "a red mushroom", or --prompts FILE.')
+    steps = arguments.steps
+    if steps is None and arguments.adapter:
+        steps = adapter_steps(adapter(arguments.adapter))
     template = Request(
         "",
         seed=arguments.seed,
-        steps=arguments.steps,
+        steps=steps,
         resolution=arguments.resolution,
         faces=arguments.faces if arguments.faces != 0 else None,
         texture_size=arguments.texture_size,

@@ -81,6 +81,7 @@ def rendering_loss(
             kind=teacher_settings.kind,
             guidance=now(teacher_settings.guidance),
             shift=teacher_settings.shift,
+            shift_level=teacher_settings.shift_level,
             low=int(now(settings.low)),
             high=settings.high,
             weight=teacher_settings.weight / teacher_settings.share,

@@ -26,7 +26,7 @@ from torch import Tensor
 from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.closed_form import alpha_sigma
-from triplaneturbo.teachers.settings import Kind, Weighting
+from triplaneturbo.teachers.settings import Kind, ShiftLevel, Weighting
 from triplaneturbo.utils.random_streams import RandomStreams, normal, randint, uniform
 
 
@@ -38,6 +38,8 @@ class ScoreSettings:
         kind: the variant; see the module's docstring.
         guidance: scale of classifier-free guidance; at 1 the unconditional prediction is skipped.
         shift: upper bound of delta as a fraction of t - low (ASD's eta); 0 for both predictions at t.
+        shift_level: noise level of ASD's second prediction in the gradient: "t", that of the first one, as in
+            the released code, or "own", that of t + delta, as in Eq. 1 of the paper. Equal if `shift` is 0.
         low, high: timesteps are drawn from [low, high).
         weight: factor on the gradient.
         weighting: w: "dmd", the inverse of the mean error of the prediction, or "level", 1, so that only the
@@ -50,6 +52,7 @@ class ScoreSettings:
     kind: Kind = "asd"
     guidance: float = 1.0
     shift: float = 0.1
+    shift_level: ShiftLevel = "t"
     low: int = 20
     high: int = 980
     weight: float = 1.0
@@ -175,6 +178,10 @@ def direction(
     elif settings.kind == "asd":
         a, s = alpha_sigma(teacher.alphas, draws.later, z)
         second, _ = teacher.predict(a * z + s * draws.noise, draws.later, condition, False)
+        if settings.shift_level == "own":
+            # The noise at t whose clean estimate (z_t - sigma_t eps) / alpha_t is that of the prediction at
+            # t + delta, z + (s / a) (noise - second).
+            second = draws.noise + (s / a) / (sigma / alpha) * (second - draws.noise)
     x_first = ((z if settings.clean_weight else noisy) - sigma * first) / alpha
     error = (z - x_first).abs().flatten(2).mean(2)  # [B, n]
     g = (sigma / alpha) * (first - second)

@@ -18,7 +18,7 @@ from triplaneturbo.evaluate.store import Store, digest
 from triplaneturbo.mesh.io import encode
 from triplaneturbo.mesh.warmup import warmup
 from triplaneturbo.models.adapter_switch import AdapterSwitch
-from triplaneturbo.models.adapters import adapter, adapter_digest
+from triplaneturbo.models.adapters import adapter, adapter_digest, adapter_steps
 from triplaneturbo.models.catalog import fingerprint
 from triplaneturbo.pipeline import Pipeline, Result
 from triplaneturbo.request import Request
@@ -33,7 +33,7 @@ class GenerationSettings:
         model: name of the model, as `Pipeline.from_pretrained` takes it.
         base: folder of its base; None: the default.
         adapter: name of an adapter; "": the model's own.
-        steps: denoising steps; None: the model's.
+        steps: denoising steps; None: the number that the adapter was trained with, or the model's.
         device: name of the requested device; None: the best available one.
         precision: "auto", "float32", "float16" or "bfloat16".
     """
@@ -80,7 +80,7 @@ class GeneratedMeshes:
         device: the device of this process; it may differ from the requested one in a group of processes.
 
     Raises:
-        UserError: the adapter does not exist, or a setting is invalid.
+        UserError: the adapter does not exist, or a setting or the adapter's number of steps is invalid.
     """
 
     missing: Sequence[str] = ()
@@ -94,6 +94,9 @@ class GeneratedMeshes:
         self._settings = settings
         self._device = device
         self._key = settings.key()
+        self._steps = settings.steps
+        if settings.steps is None and settings.adapter:
+            self._steps = adapter_steps(adapter(settings.adapter))
         self.identity: dict[str, Any] = {**asdict(settings), "seeds": seeds}
         self._meshes, self._records = Store(folder, ".glb"), Store(folder, ".json")
         if items:
@@ -150,7 +153,7 @@ class GeneratedMeshes:
         gc.collect()  # the judge may need the memory
 
     def _request(self, item: Item) -> Request:
-        return Request(item.prompt, seed=item.seed or 0, steps=self._settings.steps)
+        return Request(item.prompt, seed=item.seed or 0, steps=self._steps)
 
     def _item_key(self, item: Item) -> str:
         return digest(prompt=item.prompt, seed=item.seed, method=self._key)

@@ -13,7 +13,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapters import ADAPTERS, NAME, adapter, adapters, has_base_weights
 from triplaneturbo.request import SEED_LIMIT, shown
 from triplaneturbo.teachers.registry import TEACHERS
-from triplaneturbo.teachers.settings import KINDS, WEIGHTINGS
+from triplaneturbo.teachers.settings import KINDS, SHIFT_LEVELS, WEIGHTINGS
 from triplaneturbo.utils.atomic_files import write_atomically
 
 FILE = "order.json"
@@ -50,6 +50,8 @@ class FinetuneConfig:
         tuning: what is trained: "peta", "lora" or "full".
         rank: rank of a new adapter; 0 for the model's own rank, so that its adapter can be the start.
         score: kind of score distillation of all teachers; "" for each teacher's own.
+        asd_shift_level: noise level of ASD's shifted prediction, "t" or "own"; see
+            `distill.scores.ScoreSettings`.
         weighting: weighting of the scores, "dmd" or "level"; with `score` only.
         ism_stride, ism_interval: timesteps of the inversion of "ism"; see `distill.scores.ScoreSettings`.
         critic_rank, critic_rate: rank and learning rate of the critics of "vsd".
@@ -78,6 +80,7 @@ class FinetuneConfig:
     tuning: str = "peta"
     rank: int = 0
     score: str = ""
+    asd_shift_level: str = "t"
     weighting: str = "dmd"
     ism_stride: int = 200
     ism_interval: int = 50
@@ -139,6 +142,7 @@ class FinetuneConfig:
         _one_of("The rank", self.rank, RANKS)
         if self.score:
             _one_of("The score", self.score, KINDS)
+        _one_of("The level of ASD's shift", self.asd_shift_level, SHIFT_LEVELS)
         _one_of("The weighting", self.weighting, WEIGHTINGS)
         _whole("The stride of ISM", self.ism_stride, 1, 1000)
         _whole("The interval of ISM", self.ism_interval, 1, 1000)

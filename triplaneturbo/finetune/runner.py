@@ -155,7 +155,7 @@ def _save_adapter(run: Run, trainer: Trainer) -> None:
     """Save the averaged adapter for `Run.keep`."""
     with trainer.averaged():
         is_full = run.config.tuning == "full"
-        save_adapter(trainer.student.generator, run.folder / LEARNED, is_full)
+        save_adapter(trainer.student.generator, run.folder / LEARNED, is_full, trainer.settings.steps)
 
 
 def _is_due(run: Run, trainer: Trainer) -> bool:

@@ -148,7 +148,8 @@ def resolve_settings(settings: Settings, run_config: FinetuneConfig, config: Gen
 
 
 def _with_score(settings: TeacherSettings, run_config: FinetuneConfig) -> TeacherSettings:
-    """Return a teacher's settings with the kind of score that the run asks for, if any."""
+    """Return a teacher's settings with the options of ASD, and the kind of score that the run asks for."""
+    settings = replace(settings, shift_level=run_config.asd_shift_level)  # type: ignore[arg-type]
     if not run_config.score:
         return settings
     return replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from io import BytesIO
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.models import peta
+from triplaneturbo.models.adapters import STEPS
 from triplaneturbo.models.full_finetune import add_base_prefix, base_parameters, is_base_tensor
 from triplaneturbo.models.released_checkpoint import (
     check_tensors,
@@ -89,13 +91,17 @@ def load_adapter(generator: TriplaneGenerator, path: Path) -> None:
     set_adapter_tensors(generator, from_released(read_released(path), key_map, shapes, path), path)
 
 
-def save_adapter(generator: TriplaneGenerator, path: Path, include_base: bool = False) -> None:
+def save_adapter(
+    generator: TriplaneGenerator, path: Path, include_base: bool = False, steps: int | None = None
+) -> None:
     """Save the active adapter as `.safetensors`, or in the released layout (any other suffix).
 
     Args:
         generator: the model whose active adapter is saved.
         path: the file to write.
         include_base: also save the weights of the base, after full fine-tuning; `.safetensors` only.
+        steps: number of denoising steps that the adapter was trained with, which `adapters.adapter_steps`
+            reads; `.safetensors` only. None: not stored.
 
     Raises:
         UserError: the file cannot be written, or the released layout cannot represent the adapter.
@@ -105,7 +111,7 @@ def save_adapter(generator: TriplaneGenerator, path: Path, include_base: bool = 
         tensors |= add_base_prefix(base_parameters(generator))
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     if path.suffix == ".safetensors":
-        write_atomically(path, save(tensors, metadata={"format": "pt"}))
+        write_atomically(path, encode_safetensors(tensors, steps))
         return
     if generator.config.plane_embedding:
         raise UserError(
@@ -122,6 +128,20 @@ def save_adapter(generator: TriplaneGenerator, path: Path, include_base: bool = 
     buffer = BytesIO()
     torch.save(content, buffer)
     write_atomically(path, buffer.getvalue())
+
+
+def encode_safetensors(tensors: dict[str, Tensor], steps: int | None = None) -> bytes:
+    """Return the bytes of a safetensors file, with the number of denoising steps in its metadata if given."""
+    data = save(tensors, metadata={"format": "pt"})
+    if steps is None:
+        return data
+    # The library writes several entries of metadata in random order; equal adapters should be equal files.
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"][STEPS] = str(steps)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors are aligned to 8 bytes
+    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(data)[8 + size :]))
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

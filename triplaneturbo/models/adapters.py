@@ -14,11 +14,12 @@ from pathlib import Path
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.catalog import DATA
-from triplaneturbo.request import shown
+from triplaneturbo.request import STEP_LIMIT, shown
 
 ADAPTERS = Path(os.environ.get("TRIPLANETURBO_ADAPTERS") or DATA / "checkpoints" / "adapters")
 FILE = "adapter.safetensors"
 SUFFIX = ".safetensors"
+STEPS = "steps"  # metadata of an adapter file: the number of denoising steps that it was trained with
 BASE_PREFIX = "base."  # prefix of base weights in an adapter file
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -83,6 +84,34 @@ def adapter_digest(name: str) -> str:
         UserError: no adapter has this name.
     """
     return hashlib.sha256(adapter(name).read_bytes()).hexdigest()
+
+
+def adapter_steps(path: Path) -> int | None:
+    """Return the number of denoising steps that an adapter was trained with; None if its file has none.
+
+    Only the header of the file is read. Released checkpoints (any suffix but `.safetensors`) have no number,
+    nor have corrupt or missing files, which fail when they are loaded.
+
+    Raises:
+        UserError: the number is not an integer from 1 to 50.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix != SUFFIX:
+        return None
+    try:
+        with safe_open(path, "np") as file:
+            value = (file.metadata() or {}).get(STEPS)
+    except (SafetensorError, OSError):
+        return None
+    if value is None:
+        return None
+    if re.fullmatch("[0-9]{1,3}", value) and 1 <= int(value) <= STEP_LIMIT:
+        return int(value)
+    raise UserError(
+        f"Invalid number of denoising steps {shown(value)} in the metadata of {path.parent.name}/{path.name};"
+        f" it should be 1 to {STEP_LIMIT}: give the number of steps, or replace the file."
+    )
 
 
 def has_base_weights(adapter: Path) -> bool:

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ from transformers.utils import logging as transformers_logging
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapter import ADAPTER_NAME, load_adapter, save_adapter
+from triplaneturbo.models.adapters import adapter_steps
 from triplaneturbo.models.config import CONFIG_NAME, GeneratorConfig
 from triplaneturbo.models.released_checkpoint import infer_config, read_released
 from triplaneturbo.models.text_encoder import TextEncoder
@@ -46,7 +47,7 @@ class Model:
     Attributes:
         generator: the triplane generator.
         text: its text encoder.
-        config: its hyperparameters.
+        config: its hyperparameters; `steps` is that of the adapter if the adapter's file has one.
         folder: the folder that it was loaded from.
         trained: False if its weights are random.
         base: the folder of the base model; None: `folder`.
@@ -83,6 +84,7 @@ def load_model(
         UserError: a part is missing or corrupt, or parts do not match.
     """
     config = GeneratorConfig.load(folder)
+    config = replace(config, steps=adapter_steps(adapter or folder / ADAPTER_NAME) or config.steps)
     generator, trained = load_generator(folder, config, base=base, adapter=adapter)
     generator.merge()
     generator.to(device=device)

@@ -35,7 +35,7 @@ from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.preview import animation, thumbnail, turntable
 from triplaneturbo.mesh.warmup import warmup
 from triplaneturbo.models.adapter_switch import fits
-from triplaneturbo.models.adapters import adapter, adapters
+from triplaneturbo.models.adapters import adapter, adapter_steps, adapters
 from triplaneturbo.models.catalog import SMALL, ModelFiles, base_or_default, find_model
 from triplaneturbo.models.convert import convert_if_needed
 from triplaneturbo.models.weights import Model, load_model
@@ -148,16 +148,22 @@ class Engine:
             UserError: a value of a request is invalid.
             QueueFullError: too many requests wait already.
         """
-        settled = [self.pipeline.settle(request) for request in requests]
-        for name in {request.adapter for request in settled if request.adapter}:
-            self._adapter(name)
-        return self._queue.submit(*settled, sketches=sketches)
+        return self._queue.submit(*map(self._settle, requests), sketches=sketches)
 
     def adapters(self) -> list[str]:
         """Return the names of the installed adapters that fit this model."""
         if not self.trained:
             return []
         return [name for name, path in adapters().items() if fits(self.model, path)]
+
+    def default_steps(self, adapter: str) -> int:
+        """Return the number of denoising steps of requests that give none, with an adapter ("": the model's).
+
+        Raises:
+            UserError: no adapter has this name, or the number in its file is invalid.
+        """
+        steps = adapter_steps(self._adapter(adapter)) if adapter else None
+        return steps or self.model.config.steps
 
     def learning(self) -> str:
         """Return the name of the adapter in training whose current state can be used; "" if there is none."""
@@ -303,6 +309,15 @@ class Engine:
         """Forecasts of the memory of runs; None if the domain has no memory plan."""
         plan = training_of(self.domain).plan
         return None if plan is None else Forecast(plan, self.found, self._workers[-1].device)
+
+    def _settle(self, request: Request) -> Request:
+        """Validate a request and fill in the defaults of its adapter and of the model."""
+        request = request.checked()
+        if request.adapter:
+            self._adapter(request.adapter)
+        if request.steps is None:
+            request = replace(request, steps=self.default_steps(request.adapter))
+        return self.pipeline.settle(request)
 
     def _adapter(self, name: str) -> Path:
         """Return an adapter's file: of the run that trains it, otherwise the installed one."""

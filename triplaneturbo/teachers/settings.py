@@ -7,8 +7,10 @@ from typing import Literal, get_args
 
 Kind = Literal["asd", "sds", "csd", "vsd", "ism"]
 Weighting = Literal["dmd", "level"]
+ShiftLevel = Literal["t", "own"]
 KINDS: tuple[str, ...] = get_args(Kind)
 WEIGHTINGS: tuple[str, ...] = get_args(Weighting)
+SHIFT_LEVELS: tuple[str, ...] = get_args(ShiftLevel)
 Schedule = tuple[float, float]  # start and end value; linear in between
 
 
@@ -23,13 +25,14 @@ class TeacherSettings:
         shift: ASD's eta.
         renderings: which renderings it scores: "volume", "surface" or both.
         share: fraction of the steps at which it is evaluated; its gradients are divided by this share.
-        weighting, clean_weight, sum_scenes, stride, interval: see `ScoreSettings`.
+        shift_level, weighting, clean_weight, sum_scenes, stride, interval: see `ScoreSettings`.
     """
 
     kind: Kind = "asd"
     weight: float = 1.0
     guidance: Schedule = (1.0, 1.0)
     shift: float = 0.1
+    shift_level: ShiftLevel = "t"
     renderings: tuple[str, ...] = ("volume", "surface")
     share: float = 1.0
     weighting: Weighting = "dmd"

@@ -5,21 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
-from triplaneturbo.models.adapter import read_safetensors
+from triplaneturbo.models.adapter import encode_safetensors, read_safetensors
+from triplaneturbo.models.adapters import adapter_steps
 from triplaneturbo.utils.atomic_files import write_atomically
 
 
 def convert_folder(folder: Path, dtype: torch.dtype) -> None:
     """Convert the floating-point tensors of all safetensors files below a folder to `dtype`, in place.
 
+    The number of denoising steps in an adapter's metadata is kept.
+
     Raises:
         UserError: a file is broken or cannot be written; earlier files are already converted.
     """
     for path in folder.rglob("*.safetensors"):
-        write_atomically(path, save(read_tensors(path, dtype), metadata={"format": "pt"}))
+        write_atomically(path, encode_safetensors(read_tensors(path, dtype), adapter_steps(path)))
 
 
 def read_tensors(path: Path, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -221,7 +221,7 @@ def train(
         print("  ".join(f"{key} {value}" for key, value in line.items()), flush=True)
         with trainer.averaged():
             draw_preview(student, view_cache, folder / "preview.png")
-            save_model(student.generator, folder)
+            save_model(student.generator, folder, settings.steps)
 
     draw = make_draw(view_cache, specs, context.device, SHARES if start is None else FINETUNE_SHARES)
     prd.train(context, student, teachers, draw, settings, folder,
@@ -258,10 +258,13 @@ def draw_preview(student: Student, view_cache: ViewCache, path: Path) -> None:
     save_sheet(path, both.permute(0, 3, 1, 2) * 2 - 1, 12)
 
 
-def save_model(generator: TriplaneGenerator, folder: Path) -> None:
-    """Write the base and the current adapter to `model/`, in the layout of checkpoints/small."""
+def save_model(generator: TriplaneGenerator, folder: Path, steps: int) -> None:
+    """Write the base and the current adapter, trained with `steps` denoising steps, to `model/`.
+
+    The layout is that of checkpoints/small.
+    """
     model = folder / "model"
     if not model.exists():
         shutil.copytree(folder / "base", model)
     generator.config.save(model)
-    save_adapter(generator, model / ADAPTER_NAME)
+    save_adapter(generator, model / ADAPTER_NAME, steps=steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -121,6 +122,11 @@ def build(engine: Engine) -> Controls:
     with gr.Accordion("System", open=False, elem_id="report"):
         gr.HTML(panels.report(engine.report()))
 
+    steps = options[0]
+    # The number of steps of the chosen adapter. "change" also follows a restored form, which sets both.
+    followed = gr.Number(engine.default_steps(""), label="Steps of the adapter", visible="hidden")
+    adapter.input(partial(follow_adapter, engine), [adapter, steps, followed], steps, **UNQUEUED)
+    adapter.change(partial(default_steps, engine), adapter, followed, **UNQUEUED)
     dice.click(None, None, seed, js=RANDOM_SEED, api_visibility="private")
     if examples is not None:
         examples.click(lambda row: row[0], examples, prompt, **UNQUEUED)
@@ -152,6 +158,31 @@ def adapter_choices(engine: Engine) -> Any:
     if training:
         choices.append((f"{training} (training)", training))
     return gr.update(choices=[(NO_ADAPTER, ""), *choices], visible=bool(choices))
+
+
+def follow_adapter(engine: Engine, adapter: str, steps: Any, followed: Any) -> Any:
+    """Return the update of the number of steps after another adapter is chosen.
+
+    Args:
+        adapter: the chosen adapter; "": the model's own.
+        steps: the number of steps on the page.
+        followed: the number of steps of the adapter chosen before; a different one is the user's and stays.
+    """
+    if steps != followed:
+        return gr.skip()
+    try:
+        return engine.default_steps(adapter)
+    except UserError as error:
+        gr.Warning(str(error))
+        return engine.default_steps("")
+
+
+def default_steps(engine: Engine, adapter: str) -> int:
+    """Return the number of steps of an adapter; the model's if the adapter is missing or its file invalid."""
+    try:
+        return engine.default_steps(adapter)
+    except UserError:
+        return engine.default_steps("")
 
 
 def prompt_feedback(vocabulary: Vocabulary, prompt: str | None) -> str:

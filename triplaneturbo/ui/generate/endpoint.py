@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import gradio as gr
@@ -38,13 +39,17 @@ if TYPE_CHECKING:
 MAX_VARIANTS = 8
 # Checks requests against the visitor's limits and returns them; raises UserError if a limit is exceeded.
 Admit = Callable[..., list[Request]]
-TYPES: dict[str, Any] = {"unwrap": Literal[UNWRAPS], "unit": Literal[UNIT_CHOICES]}
+TYPES: dict[str, Any] = {
+    "steps": int | None,
+    "unwrap": Literal[UNWRAPS],
+    "unit": Literal[UNIT_CHOICES],
+}
 
 
 def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
     """Add the endpoints to the current Blocks."""
     config = engine.model.config
-    default = Request("", steps=config.steps, resolution=config.grid_resolution)
+    default = Request("", resolution=config.grid_resolution)
     settings = {name: getattr(default, name) for name in FIELDS if name != "prompt"}
     unblended = {name: value for name, value in settings.items() if not name.startswith("blend")}
 
@@ -52,12 +57,13 @@ def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
         """Make a textured mesh from a prompt.
 
         Returns the GLB file and a dictionary of facts: vertices, faces, seconds of each stage, settings, and
-        files with their sha256. `faces` 0 keeps all faces; `unwrap` "none" means vertex colours instead of a
-        texture. `variation` (0 to 1) interpolates the seed's noise toward that of `variation_seed`, after the
-        earlier variations of `variation_path` ("3:0.2,17:0.1"); `blend` is another prompt, `blend_weight`
-        (0 to 1) its share. Invalid arguments raise an error of one sentence.
+        files with their sha256. Without `steps`, the number that the adapter was trained with is used, or the
+        model's. `faces` 0 keeps all faces; `unwrap` "none" means vertex colours instead of a texture.
+        `variation` (0 to 1) interpolates the seed's noise toward that of `variation_seed`, after the earlier
+        variations of `variation_path` ("3:0.2,17:0.1"); `blend` is another prompt, `blend_weight` (0 to 1)
+        its share. Invalid arguments raise an error of one sentence.
         """
-        (request,) = admit(_request(arguments))
+        (request,) = admit(_request(engine, arguments))
         made: MeshReady = _end(follow(engine, session, request, alone=False, formats=("glb",)))
         return _served(made.files["glb"], "glb"), file_facts(made.facts)
 
@@ -68,7 +74,7 @@ def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
         has no file and the facts {"seed": ..., "error": ...}. Settings as for /generate.
         """
         count = _whole(arguments.pop("count"), "The number of variants", 1, MAX_VARIANTS)
-        return _all(engine, session, admit(*seeds(_request(arguments), count)))
+        return _all(engine, session, admit(*seeds(_request(engine, arguments), count)))
 
     def blend(session: Session, admit: Admit, arguments: dict[str, Any]) -> tuple[list, list]:
         """Make `count` (2 to 16) meshes in equal steps from one prompt to another.
@@ -77,7 +83,7 @@ def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
         """
         count = arguments.pop("count")
         arguments["blend"] = arguments.pop("other")
-        return _all(engine, session, admit(*series(_request(arguments), count)))
+        return _all(engine, session, admit(*series(_request(engine, arguments), count)))
 
     def export(session: Session, admit: Admit, arguments: dict[str, Any]) -> tuple[Any, dict]:
         """Make a mesh in another file format, reusing the last result if its settings are the same.
@@ -91,7 +97,7 @@ def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
         placement = to_placement(*(arguments.pop(field) for field in ("size", "up", "pivot", "unit")))
         if name not in FORMATS:
             raise UserError(f"Unknown format {shown(name)}: use one of {', '.join(FORMATS)}.")
-        (request,) = admit(_request(arguments))
+        (request,) = admit(_request(engine, arguments))
         made: MeshReady = _end(
             follow(engine, session, request, alone=False, formats=(name,), placement=placement)
         )
@@ -163,9 +169,17 @@ def _add(
     gr.api(endpoint, api_name=work.__name__, concurrency_limit=None)
 
 
-def _request(arguments: dict[str, Any]) -> Request:
+def _request(engine: Engine, arguments: dict[str, Any]) -> Request:
+    """Return the request with the number of steps filled in, so that the server's limit applies to it.
+
+    Raises:
+        UserError: the seed is blank, or without steps a value is invalid or the adapter not found.
+    """
     defaults = Request("")
-    return to_request(*(arguments.get(name, getattr(defaults, name)) for name in FIELDS))
+    request = to_request(*(arguments.get(name, getattr(defaults, name)) for name in FIELDS))
+    if request.steps is None:
+        request = replace(request, steps=engine.default_steps(request.checked().adapter))
+    return request
 
 
 def _end(events: Generator[Any, None, None]) -> Any:
