@@ -23,6 +23,7 @@ from triplaneturbo.cli import (
     INTERRUPTED,
     NO_SURFACE,
     Terminated,
+    ablate,
     doctor,
     download,
     embed,
@@ -55,7 +56,7 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"triplaneturbo {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (generate, refine, finetune, evaluate, embed, serve, download, words, doctor):
+    for command in (generate, refine, finetune, evaluate, ablate, embed, serve, download, words, doctor):
         name = command.__name__.rpartition(".")[2]
         summary = (command.__doc__ or "").partition("\n")[0]
         sub = commands.add_parser(name, help=summary, description=summary)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,13 +19,11 @@ from triplaneturbo.models.weights import load_model
 from triplaneturbo.pipeline import Pipeline
 from triplaneturbo.toyworld.__main__ import main
 from triplaneturbo.toyworld.captions.combinations import held_out, seen
-from triplaneturbo.toyworld.scoring import ablations as ablations_module
-from triplaneturbo.toyworld.scoring.ablations import RUNS, Run, run_ablations, split_specs, table
 from triplaneturbo.toyworld.training import export as export_module
 from triplaneturbo.toyworld.training import pretrain as pretrain_module
 from triplaneturbo.toyworld.training.export import export
 from triplaneturbo.toyworld.training.pretrain import pretrain
-from triplaneturbo.toyworld.training.train import SMALL, make_student, read_captions, train
+from triplaneturbo.toyworld.training.train import CONFIG, SMALL, make_student, read_captions, train
 from triplaneturbo.utils.distributed import DistributedContext
 
 OBJECT_CLASS = "apple"
@@ -115,43 +112,9 @@ def test_a_model_that_is_too_large_or_half_written_leaves_the_old_one(
 
 
 @pytest.mark.slow
-def test_trends_are_told_and_not_measured_twice(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    runs = {"one step": Run(steps=1), "full": Run(steps=2, tuning="full", rate=2e-4)}
-    monkeypatch.setattr(ablations_module, "CLASSES", (OBJECT_CLASS,))
-    monkeypatch.setattr(ablations_module, "RUNS", runs)
-    monkeypatch.setattr(ablations_module, "SEEDS", (0,))
-    monkeypatch.setattr(ablations_module, "_COLORS", 1)
-    run_ablations(DistributedContext(), folder, passes=2, batch=1)
-    told = json.loads((folder / "trend" / "trend.json").read_text())
-    assert list(told["runs"]) == list(runs)
-    assert 5 * told["runs"]["one step"]["learns"] < 2 * told["runs"]["full"]["learns"]
-    assert Image.open(folder / "trend" / "trend.png").width > 1000
-    assert table(told["runs"]) in capsys.readouterr().out
-    assert [newest(place)["iteration"] for place in sorted((folder / "trend").glob("*-*"))] == [1, 2]
-    before = {path: path.stat().st_mtime_ns for path in (folder / "trend").rglob("*.pt")}
-    run_ablations(DistributedContext(), folder, passes=2, batch=1)
-    assert {path: path.stat().st_mtime_ns for path in (folder / "trend").rglob("*.pt")} == before
-
-
-def test_trends_are_asked_of_what_is_held_out_and_train_on_none_of_it() -> None:
-    trained, asked = split_specs()
-    assert not held_out() & set(trained)
-    assert len(held_out() & set(asked)) >= 10
-    assert {spec.thing for spec in trained} == {spec.thing for spec in asked} == set(ablations_module.CLASSES)
-    assert {(run.steps, run.tuning) for run in RUNS.values()} == {
-        (1, "peta"), (2, "peta"), (4, "peta"), (4, "lora"), (4, "full"),
-    }  # fmt: skip
-    assert len({run.folder for run in RUNS.values()}) == len(RUNS)
-    budgets = [run.settings(800, 2) for run in RUNS.values()]
-    assert {settings.iterations * settings.steps for settings in budgets} == {800}
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("tuning", ["peta", "lora", "full"])
 def test_what_learns(folder: Path, tuning: str) -> None:
-    generator = make_student(folder / "base", ablations_module.CONFIG, torch.device("cpu"), tuning).generator
+    generator = make_student(folder / "base", CONFIG, torch.device("cpu"), tuning).generator
     learns = {name for name, p in generator.named_parameters() if p.requires_grad}
     assert any("lora" in name for name in learns) == (tuning != "full")
     assert any("conv_in" in name and "lora" not in name for name in learns) == (tuning == "full")

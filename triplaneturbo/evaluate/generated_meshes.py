@@ -18,7 +18,7 @@ from triplaneturbo.evaluate.store import Store, digest
 from triplaneturbo.mesh.io import encode
 from triplaneturbo.mesh.warmup import warmup
 from triplaneturbo.models.adapter_switch import AdapterSwitch
-from triplaneturbo.models.adapters import adapter, adapter_digest, adapter_steps
+from triplaneturbo.models.adapters import ADAPTERS, adapter, adapter_digest, adapter_steps
 from triplaneturbo.models.catalog import fingerprint
 from triplaneturbo.pipeline import Pipeline, Result
 from triplaneturbo.request import Request
@@ -58,13 +58,16 @@ class GenerationSettings:
         parts += [value for value in (self.device, self.precision) if value not in (None, "auto")]
         return ", ".join(parts)
 
-    def key(self) -> str:
+    def key(self, library: Path = ADAPTERS) -> str:
         """Return a hash of all that determines a mesh, besides prompt and seed.
+
+        Args:
+            library: folder of adapters.
 
         Raises:
             UserError: the adapter does not exist.
         """
-        own = adapter_digest(self.adapter) if self.adapter else ""
+        own = adapter_digest(self.adapter, library) if self.adapter else ""
         return digest(
             version=__version__, weights=fingerprint(self.model), adapter_weights=own, **asdict(self)
         )
@@ -78,6 +81,7 @@ class GeneratedMeshes:
         items: the objects.
         folder: the folder.
         device: the device of this process; it may differ from the requested one in a group of processes.
+        library: folder of adapters.
 
     Raises:
         UserError: the adapter does not exist, or a setting or the adapter's number of steps is invalid.
@@ -86,17 +90,23 @@ class GeneratedMeshes:
     missing: Sequence[str] = ()
 
     def __init__(
-        self, settings: GenerationSettings, items: Sequence[Item], folder: Path, device: str | None
+        self,
+        settings: GenerationSettings,
+        items: Sequence[Item],
+        folder: Path,
+        device: str | None,
+        library: Path = ADAPTERS,
     ) -> None:
         seeds = sorted({item.seed for item in items if item.seed is not None})
         self.label = settings.label + (f", seeds {', '.join(map(str, seeds))}" if seeds != [0] else "")
         self.items = items
         self._settings = settings
         self._device = device
-        self._key = settings.key()
+        self._library = library
+        self._key = settings.key(library)
         self._steps = settings.steps
         if settings.steps is None and settings.adapter:
-            self._steps = adapter_steps(adapter(settings.adapter))
+            self._steps = adapter_steps(adapter(settings.adapter, library))
         self.identity: dict[str, Any] = {**asdict(settings), "seeds": seeds}
         self._meshes, self._records = Store(folder, ".glb"), Store(folder, ".json")
         if items:
@@ -129,7 +139,7 @@ class GeneratedMeshes:
         )
         model = pipeline.model
         if settings.adapter:
-            AdapterSwitch(model, model.base or model.folder).use(adapter(settings.adapter))
+            AdapterSwitch(model, model.base or model.folder).use(adapter(settings.adapter, self._library))
         warmup()
         device = device_name(model.generator.device)
         for number, item in enumerate(items):

@@ -77,13 +77,13 @@ def adapter(name: str, folder: Path = ADAPTERS) -> Path:
     return known[name]
 
 
-def adapter_digest(name: str) -> str:
-    """Return the SHA-256 of the adapter `name`.
+def adapter_digest(name: str, folder: Path = ADAPTERS) -> str:
+    """Return the SHA-256 of the adapter `name` in a folder of adapters.
 
     Raises:
         UserError: no adapter has this name.
     """
-    return hashlib.sha256(adapter(name).read_bytes()).hexdigest()
+    return hashlib.sha256(adapter(name, folder).read_bytes()).hexdigest()
 
 
 def adapter_steps(path: Path) -> int | None:

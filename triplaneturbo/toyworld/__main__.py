@@ -97,15 +97,6 @@ def _clip(options: argparse.Namespace) -> None:
     run(train_clip, arguments, options.processes, options.device)
 
 
-def _ablations(options: argparse.Namespace) -> None:
-    from triplaneturbo.toyworld.scoring.ablations import run_ablations
-    from triplaneturbo.utils.distributed import run
-
-    _pretrain(options)
-    arguments = (options.folder, options.passes, options.prompts)
-    run(run_ablations, arguments, options.processes, options.device)
-
-
 def _export(options: argparse.Namespace) -> None:
     from triplaneturbo.toyworld.training.export import export
 
@@ -204,14 +195,6 @@ def main(arguments: list[str] | None = None) -> int:
     sub.add_argument("--steps", type=int, default=3000, help="training steps")
     sub.add_argument("--batch", type=int, default=96, help="objects per step and process")
     sub.set_defaults(run=_clip)
-    sub = commands.add_parser(
-        "trend", help="ablations: compare step counts, tuning methods and scores at equal budgets"
-    )
-    _add_run(sub)
-    _add_pretrain(sub)
-    sub.add_argument("--passes", type=int, default=800, help="U-Net passes per run")
-    sub.add_argument("--prompts", type=int, default=2, help="prompts per iteration and process")
-    sub.set_defaults(run=_ablations)
     sub = commands.add_parser("export", help="export the trained model in float16")
     sub.add_argument("--folder", type=Path, default=Path("runs/small"), help="run folder")
     sub.add_argument("--to", type=Path, default=Path("checkpoints/small"), help="folder to write")

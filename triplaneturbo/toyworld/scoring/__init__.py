@@ -1,1 +1,1 @@
-"""Scoring: generated meshes against ground truth, reports and ablations."""
+"""Scoring: generated meshes against ground truth, reports; the subset for ablations."""
