@@ -88,9 +88,7 @@ def test_queries_of_the_field(generator: TriplaneGenerator, dtype: torch.dtype) 
 
 
 @pytest.mark.parametrize(("mode", "resolution"), [("dense", 48), ("sparse", 160), ("auto", 160)])
-def test_the_surface(
-    field: TriplaneField, mode: Literal["dense", "sparse", "auto"], resolution: int
-) -> None:
+def test_the_surface(field: TriplaneField, mode: Literal["dense", "sparse", "auto"], resolution: int) -> None:
     surface = extract(field, resolution, mode)
     assert (surface.vertices.device, surface.vertices.dtype) == (CUDA, torch.float32)
     assert (surface.faces.device, surface.faces.dtype) == (CUDA, torch.int64)

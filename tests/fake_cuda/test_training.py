@@ -11,7 +11,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from tests.helpers.fake_cuda import CUDA, FakeCuda
+from tests.helpers.fake_cuda import CUDA, FakeCuda, Synchronization
 from tests.helpers.fake_models import full_student, full_teachers
 from triplaneturbo.distill.checkpoints import Checkpoints
 from triplaneturbo.distill.prd import Trainer
@@ -19,6 +19,48 @@ from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.finetune.setup_full import draw_views
 from triplaneturbo.teachers.registry import teachers_of
 from triplaneturbo.utils.distributed import DistributedContext
+
+# The places at which an iteration waits for the GPU.
+ALLOWED = {
+    # Texts, once each; cameras, and what is drawn on the CPU, so that seeds mean the same everywhere.
+    Synchronization("upload", "render/cameras.py:to"),
+    Synchronization("upload", "finetune/setup_full.py:draw"),
+    Synchronization("upload", "models/text_encoder.py:embed"),
+    Synchronization("download", "models/text_embedding_cache.py:__call__"),
+    Synchronization("upload", "models/text_embedding_cache.py:__call__"),
+    Synchronization("upload", "models/triplane_generator.py:draw_latents"),
+    Synchronization("upload", "render/grid_renderer.py:render_grid"),
+    Synchronization("upload", "teachers/latents.py:sample_latents"),
+    Synchronization("upload", "distill/scores.py:draw"),
+    Synchronization("upload", "distill/scores.py:shift_timesteps"),
+    Synchronization("upload", "teachers/stable_diffusion.py:encode"),
+    # Tables and constants.
+    Synchronization("upload", "models/triplane_generator.py:predict"),
+    Synchronization("upload", "models/schedule.py:clean_estimate"),
+    Synchronization("upload", "mesh/extraction/marching_cubes_tables.py:packed"),
+    Synchronization("upload", "mesh/extraction/marching_cubes.py:extract_topology"),
+    Synchronization("upload", "teachers/multi_view.py:normalized_c2w"),
+    Synchronization("upload", "teachers/closed_form.py:alpha_sigma"),
+    Synchronization("upload", "render/volume.py:camera_normals"),
+    Synchronization("upload", "distill/scores.py:score_gradients"),
+    # Numbers of cells, vertices, faces and pixels of the surface.
+    Synchronization("mask", "distill/rendering.py:query_colors"),
+    Synchronization("item", "distill/rendering.py:enforce_surface"),
+    Synchronization("item", "mesh/extraction/marching_cubes.py:extract_topology"),
+    Synchronization("nonzero", "mesh/extraction/marching_cubes.py:extract_topology"),
+    Synchronization("repeat_interleave", "mesh/extraction/marching_cubes.py:extract_topology"),
+    Synchronization("_unique2", "distill/rendering.py:deformed_surface"),
+    Synchronization("nonzero", "render/rasterizer.py:barycentrics"),
+    Synchronization("nonzero", "render/rasterizer.py:interpolate"),
+    # The rasterizer on the CPU, where nvdiffrast is missing.
+    Synchronization("download", "render/rasterizers/numba_zbuffer.py:rasterize"),
+    Synchronization("upload", "render/rasterizers/numba_zbuffer.py:rasterize"),
+    # Losses to log, and whether gradients are finite.
+    Synchronization("item", "distill/losses.py:rendering_loss"),
+    Synchronization("item", "distill/scores.py:direction"),
+    Synchronization("item", "distill/loss_scaling.py:unscale"),
+    Synchronization("item", "distill/trainer.py:step"),
+}
 
 PROMPTS = ["a red mushroom", "a blue chair"]
 
@@ -59,7 +101,9 @@ def _check_step(trainer: Trainer, frozen: torch.dtype) -> None:
         assert p.device == CUDA
         assert p.dtype == torch.float32 or (p.dtype == frozen and not p.requires_grad)
     for state in trainer.optimizer.state.values():
-        assert all(value.device == CUDA for value in state.values() if isinstance(value, torch.Tensor) and value.ndim)
+        assert all(
+            value.device == CUDA for value in state.values() if isinstance(value, torch.Tensor) and value.ndim
+        )
     assert all(value.device == CUDA for value in trainer.average.values())
 
 
@@ -67,7 +111,11 @@ def test_two_prompts_in_float16(cuda: FakeCuda, tmp_path: Path) -> None:
     """Without savings of memory, with loss scaling."""
     trainer = _trainer(torch.float16, tmp_path)
     assert trainer.scaler.enabled
+    cuda.synchronizations.clear()
     _check_step(trainer, torch.float16)
+    found = set(cuda.synchronizations)
+    assert sorted(found - ALLOWED) == []
+    assert sorted(ALLOWED - found) == []
 
 
 def test_one_prompt_in_bfloat16_with_savings(cuda: FakeCuda, tmp_path: Path) -> None:

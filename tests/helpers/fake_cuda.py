@@ -14,7 +14,6 @@ torch's FakeTensorMode, which refuses to mix devices, made stricter and complete
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -37,10 +36,19 @@ _PACKAGE = str(Path(__file__).resolve().parents[2] / "triplaneturbo") + "/"
 aten = torch.ops.aten
 _SAME_DTYPE = {
     aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.convolution, aten.convolution_backward,
-    aten.native_group_norm, aten.native_layer_norm, aten.grid_sampler_2d, aten.grid_sampler_3d, aten._embedding_bag,
-    aten._embedding_bag_forward_only, aten.index_put, aten.index_put_, aten.masked_scatter, aten.index_add,
+    aten.native_group_norm, aten.native_layer_norm, aten.grid_sampler_2d, aten.grid_sampler_3d,
+    aten._embedding_bag, aten._embedding_bag_forward_only, aten.index_put, aten.index_put_, aten.masked_scatter, aten.index_add,
     aten.index_copy, aten.lerp, aten.mv, aten.dot,
 }  # fmt: skip
+_RESHAPE = (
+    aten.resize_,
+    aten.set_,
+    aten.t_,
+    aten.transpose_,
+    aten.squeeze_,
+    aten.unsqueeze_,
+    aten.as_strided_,
+)
 _COPIES = (aten.copy_, aten.copy)
 _FINITE = (aten.isfinite, aten.eq, aten.ne, aten.mul)  # torch.isfinite is composed of the others
 
@@ -63,7 +71,7 @@ class FakeCuda(FakeTensorMode):
         super().__init__()
         self.synchronizations: Counter[Synchronization] = Counter()
         self._nested = False
-        self._results: dict[Any, tuple[bool, list[tuple[Any, ...]]]] = {}
+        self._results: dict[Any, tuple[type, list[tuple[Any, ...]]]] = {}  # type, and shapes, by operation
         self._asked: tuple[Any, int] = (None, 0)  # the function that asks `any`, and how often it has
 
     def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -109,7 +117,9 @@ class FakeCuda(FakeTensorMode):
             self.record("download")
             dtype = kwargs.get("dtype") or args[0].dtype
             uploaded = getattr(args[0], "uploaded", None)
-            return torch.zeros(args[0].shape, dtype=dtype) if uploaded is None else uploaded.to(dtype, copy=True)
+            return (
+                torch.zeros(args[0].shape, dtype=dtype) if uploaded is None else uploaded.to(dtype, copy=True)
+            )
         if name in _COPIES and args[0].device != args[1].device:
             self.record("upload" if args[1].device.type == "cpu" else "download")
             return args[0]
@@ -126,23 +136,27 @@ class FakeCuda(FakeTensorMode):
         return result
 
     def _run(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        """Run an operation; the same one again makes a result of the same shape, which is faster."""
-        key = None if _aliases(func) else _describe((func, args, tuple(kwargs.items())))
+        """Run an operation; again with the same shapes, its result is known, which is faster."""
+        changes = func._schema.is_mutable
+        key = _describe((func, args, tuple(kwargs.items())))
         if key in self._results:
-            single, outputs = self._results[key]
+            if changes:
+                return args[0]
+            kind, outputs = self._results[key]
             made = [
                 FakeTensor(self, torch.empty_strided(shape, stride, dtype=dtype, device=META), CUDA)
                 for shape, stride, dtype in outputs
             ]
-            return made[0] if single else tuple(made)
+            return made[0] if kind is Tensor else kind(made)
         args, kwargs = tree_map_only(Tensor, self._fake, (args, kwargs))
         result = super().dispatch(func, types, args, kwargs)
-        single = isinstance(result, Tensor)
-        outputs = [result] if single else result
-        if key is not None and isinstance(outputs, (list, tuple)):
-            if all(isinstance(value, FakeTensor) and value.device == CUDA for value in outputs):
-                shapes = [(tuple(value.shape), value.stride(), value.dtype) for value in outputs]
-                self._results[key] = single, shapes
+        kind, outputs = (Tensor, [result]) if isinstance(result, Tensor) else (type(result), result)
+        if changes:
+            if result is args[0] and func.overloadpacket not in _RESHAPE:
+                self._results[key] = Tensor, []
+        elif kind in (Tensor, list, tuple) and all(_is_on_cuda(value) for value in outputs):
+            shapes = [(tuple(value.shape), value.stride(), value.dtype) for value in outputs]
+            self._results[key] = kind, shapes
         return result
 
     def _fake(self, tensor: Tensor) -> Tensor:
@@ -197,11 +211,8 @@ class FakeCuda(FakeTensorMode):
         self.synchronizations[Synchronization(kind, _place())] += 1
 
 
-@functools.cache
-def _aliases(func: Any) -> bool:
-    """Return whether an operation changes its arguments or returns views of them."""
-    schema = func._schema
-    return schema.is_mutable or any(value.alias_info is not None for value in schema.returns)
+def _is_on_cuda(value: Any) -> bool:
+    return isinstance(value, FakeTensor) and value.device == CUDA
 
 
 def _describe(value: Any) -> Any:

@@ -43,7 +43,9 @@ def full_text(dtype: torch.dtype, **sizes: Any) -> TextEncoder:
 
 def full_student(frozen: torch.dtype, **options: Any) -> Student:
     """Create a student of the released sizes with frozen weights of a precision; see `student.around`."""
-    return around(full_generator(), full_text(torch.float32), CUDA, frozen=frozen, train_offsets=True, **options)
+    return around(
+        full_generator(), full_text(torch.float32), CUDA, frozen=frozen, train_offsets=True, **options
+    )
 
 
 def full_teachers(student: Student) -> list[Teacher]:
@@ -56,7 +58,8 @@ def full_teachers(student: Student) -> list[Teacher]:
         network.eval().requires_grad_(False)
     context.place((views, shapes, vae))
     words = full_text(
-        student.generator.dtype, **{**richdreamer.TEXT, "hidden_size": richdreamer.UNET["cross_attention_dim"]}
+        student.generator.dtype,
+        **{**richdreamer.TEXT, "hidden_size": richdreamer.UNET["cross_attention_dim"]},
     )
     generator = student.generator
     return [
