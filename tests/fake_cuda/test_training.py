@@ -52,9 +52,8 @@ ALLOWED = {
     Synchronization("_unique2", "distill/rendering.py:deformed_surface"),
     Synchronization("nonzero", "render/rasterizer.py:barycentrics"),
     Synchronization("nonzero", "render/rasterizer.py:interpolate"),
-    # The rasterizer on the CPU, where nvdiffrast is missing.
-    Synchronization("download", "render/rasterizers/numba_zbuffer.py:rasterize"),
-    Synchronization("upload", "render/rasterizers/numba_zbuffer.py:rasterize"),
+    Synchronization("item", "render/rasterizers/torch_zbuffer.py:_draw"),
+    Synchronization("nonzero", "render/rasterizers/torch_zbuffer.py:_draw"),
     # Losses to log, and whether gradients are finite.
     Synchronization("item", "distill/losses.py:rendering_loss"),
     Synchronization("item", "distill/scores.py:direction"),

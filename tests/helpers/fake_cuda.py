@@ -37,8 +37,8 @@ aten = torch.ops.aten
 _SAME_DTYPE = {
     aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.convolution, aten.convolution_backward,
     aten.native_group_norm, aten.native_layer_norm, aten.grid_sampler_2d, aten.grid_sampler_3d,
-    aten._embedding_bag, aten._embedding_bag_forward_only, aten.index_put, aten.index_put_, aten.masked_scatter, aten.index_add,
-    aten.index_copy, aten.lerp, aten.mv, aten.dot,
+    aten._embedding_bag, aten._embedding_bag_forward_only, aten.index_put, aten.index_put_,
+    aten.masked_scatter, aten.index_add, aten.index_copy, aten.lerp, aten.mv, aten.dot,
 }  # fmt: skip
 _RESHAPE = (
     aten.resize_,

@@ -147,7 +147,9 @@ class TriplaneField:
         self.planes = planes.detach()
         self.fields = fields
         self.device = planes.device
-        self._size = torch.tensor((planes.shape[-1], planes.shape[-2]), device=self.device, dtype=torch.float32)
+        self._size = torch.tensor(
+            (planes.shape[-1], planes.shape[-2]), device=self.device, dtype=torch.float32
+        )
         self._texels: dict[str, Tensor] = {}
         self._nodes: dict[tuple[str, int], Tensor] = {}
 
