@@ -9,7 +9,7 @@ import torch
 from triplaneturbo.render import zbuffer
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.render.rasterizer import barycentrics, interpolate, rasterize, rasterizer
-from triplaneturbo.render.rasterizers import nvdiffrast_cuda
+from triplaneturbo.render.rasterizers import numba_zbuffer, nvdiffrast_cuda, torch_zbuffer
 
 
 def slow(vertices, faces, cameras, height, width):
@@ -170,6 +170,26 @@ def test_degenerate_faces_and_no_faces():
         assert not result.mask.any()
         assert result.bary.abs().sum() == 0
         assert interpolate(vertices, faces, result.triangle, result.bary).shape == (1, 8, 8, 3)
+
+
+@pytest.mark.parametrize("pairs", [1 << 19, 700])
+def test_the_torch_backend_equals_the_kernel(monkeypatch, pairs):
+    """Bit for bit on a CPU, also in chunks, with faces through the near plane and without area."""
+    monkeypatch.setattr(torch_zbuffer, "PAIRS_PER_CHUNK", pairs)
+    sphere, faces = grid_sphere(24)  # the faces at its poles have no area
+    twice = torch.cat((faces, faces.flip(1)))  # equally near faces: the first one is seen
+    for mesh, cameras in (
+        (soup(40), views()),
+        (soup(40, seed=3, scale=1.5), orbit(30.0, 10.0, 0.3, 70.0, dtype=torch.float64)),
+        ((sphere, twice), orbit([0.0, 123.0], [0.0, 35.0], 2.0)),
+        ((sphere, faces[:0]), orbit(0.0, 0.0, 2.0)),
+    ):
+        expected = numba_zbuffer.rasterize(*mesh, cameras, 33, 47)
+        found = torch_zbuffer.rasterize(*mesh, cameras, 33, 47)
+        assert expected.mask.any() == bool(len(mesh[1]))
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one, other)
+            assert one.dtype == other.dtype
 
 
 def test_cpu_is_served_by_numba():

@@ -48,7 +48,7 @@ def test_gradients_come_with_any_backend(with_dummy):
     assert vertices.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize(("context", "name"), [("context", "nvdiffrast"), (None, "numba")])
+@pytest.mark.parametrize(("context", "name"), [("context", "nvdiffrast"), (None, "torch")])
 def test_nvdiffrast_is_preferred_on_cuda_where_it_works(monkeypatch, context, name):
     monkeypatch.setattr(nvdiffrast_cuda, "_context", lambda device: context)
     assert rasterizer("cuda") == name

@@ -75,7 +75,7 @@ def render_grid(
         backend: "numba" (float32 on the CPU, one thread), "torch", or "auto": numba where possible.
 
     Raises:
-        ValueError: a shape or a number is invalid.
+        ValueError: a shape or a number is invalid, or the backend does not support the SDF.
     """
     check_grid(sdf)
     if origins.shape != directions.shape or origins.ndim != 3 or origins.shape[::2] != (len(sdf), 3):
@@ -99,9 +99,10 @@ def render_grid(
 
 def _resolve_backend(backend: Backend, sdf: Tensor) -> str:
     """Return the backend for an SDF: "numba" or "torch"."""
-    if backend == "auto":
-        return "numba" if sdf.device.type == "cpu" and sdf.dtype == torch.float32 else "torch"
-    return backend
+    supported = sdf.device.type == "cpu" and sdf.dtype == torch.float32
+    if backend == "numba" and not supported:
+        raise ValueError(f"the numba backend needs float32 on the CPU, not {sdf.dtype} on {sdf.device}")
+    return ("numba" if supported else "torch") if backend == "auto" else backend
 
 
 def check_grid(sdf: Tensor) -> None:

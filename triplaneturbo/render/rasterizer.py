@@ -1,7 +1,7 @@
 """Mesh rasterizer: the visible triangle and barycentrics of each pixel, and attribute interpolation in torch.
 
-The backends are in `rasterizers/`: on CUDA, nvdiffrast if that is installed; otherwise a numba kernel on the
-CPU, also for CUDA tensors. `rasterizer` names the backend that is used for a device.
+The backends are in `rasterizers/`: on CUDA, nvdiffrast if that is installed, else plain torch; elsewhere a
+numba kernel on the CPU. `rasterizer` names the backend that is used for a device.
 """
 
 from __future__ import annotations

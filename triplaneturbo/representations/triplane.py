@@ -147,6 +147,9 @@ class TriplaneField:
         self.planes = planes.detach()
         self.fields = fields
         self.device = planes.device
+        self._size = torch.tensor(
+            (planes.shape[-1], planes.shape[-2]), device=self.device, dtype=torch.float32
+        )
         self._texels: dict[str, Tensor] = {}
         self._nodes: dict[tuple[str, int], Tensor] = {}
 
@@ -282,7 +285,7 @@ class TriplaneField:
         """
         height, width = self.planes.shape[-2:]
         coordinates = plane_coordinates(points)  # [N, 3, 2]
-        size = torch.tensor((width, height), device=self.device, dtype=coordinates.dtype)
+        size = self._size
         # In texels of the padded table; points outside are clamped to its zero border.
         texel = torch.minimum((((coordinates + 1) * size - 1) / 2 + 1).clamp_min(0), size + 1)
         low = torch.minimum(texel.floor(), size)
@@ -298,8 +301,14 @@ class TriplaneField:
 
 def plane_coordinates(points: Tensor) -> Tensor:
     """Project points [..., 3] to the xy, xz and yz plane, as (width, height) in [-1, 1]: [..., 3, 2]."""
-    width = points[..., _WIDTH_AXIS] * points.new_tensor(_WIDTH_SIGN)
-    height = points[..., _HEIGHT_AXIS] * points.new_tensor(_HEIGHT_SIGN)
+    # By numbers instead of constant tensors, which would be copied to a GPU in each call.
+    width, height = (
+        torch.stack([sign * coordinates[axis] for axis, sign in zip(axes, signs, strict=True)], -1)
+        for coordinates, axes, signs in (
+            (points.unbind(-1), _WIDTH_AXIS, _WIDTH_SIGN),
+            (points.unbind(-1), _HEIGHT_AXIS, _HEIGHT_SIGN),
+        )
+    )
     return torch.stack((width, height), -1)
 
 

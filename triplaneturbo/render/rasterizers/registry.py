@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from triplaneturbo.render.rasterizers import numba_zbuffer, nvdiffrast_cuda
+from triplaneturbo.render.rasterizers import numba_zbuffer, nvdiffrast_cuda, torch_zbuffer
 from triplaneturbo.render.rasterizers.base import Rasterizer
 
 # In order of preference: the first one that supports a device is used. The last one supports every device.
@@ -12,6 +12,7 @@ RASTERIZERS: dict[str, Rasterizer] = {
     backend.name: backend
     for backend in (
         Rasterizer("nvdiffrast", nvdiffrast_cuda.supports, nvdiffrast_cuda.rasterize),
+        Rasterizer("torch", torch_zbuffer.supports, torch_zbuffer.rasterize),
         Rasterizer("numba", numba_zbuffer.supports, numba_zbuffer.rasterize),
     )
 }
