@@ -50,7 +50,7 @@ def full_student(frozen: torch.dtype, **options: Any) -> Student:
 
 def full_teachers(student: Student) -> list[Teacher]:
     """Create the three teachers of the full recipe, in the precision of the student's frozen weights."""
-    context = TeacherContext(student.generator, student.folded.base, student.embed, CUDA)
+    context = TeacherContext(student.generator, student.merged_lora.base, student.embed, CUDA)
     with CUDA:
         views, shapes = (UNet2DConditionModel(**kind.UNET) for kind in (mvdream, richdreamer))
         vae = AutoencoderKL(**mvdream.VAE)
@@ -65,7 +65,7 @@ def full_teachers(student: Student) -> list[Teacher]:
     return [
         MVDream(views, vae, student.embed),
         RichDreamer(shapes, words.embed),
-        StableDiffusion(student.folded.base, generator.vae, generator.scheduler, student.embed, 512),
+        StableDiffusion(student.merged_lora.base, generator.vae, generator.scheduler, student.embed, 512),
     ]
 
 

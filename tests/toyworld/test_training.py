@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from tests.helpers.runs import newest
 from triplaneturbo.models.adapters import adapter_steps
+from triplaneturbo.models.config import TOYWORLD
 from triplaneturbo.models.weights import load_model
 from triplaneturbo.pipeline import Pipeline
 from triplaneturbo.toyworld.__main__ import main
@@ -84,7 +85,7 @@ def test_an_exported_model_is_small_and_makes_what_the_run_makes(folder: Path, t
     assert adapter_steps(target / "adapter.safetensors") == SETTINGS.steps
     model, own = load_model(target), load_model(folder / "model")
     assert model.trained
-    assert model.config.world
+    assert model.config.domain == TOYWORLD
     one, other = (Pipeline(m)("a red apple", seed=3).vertices for m in (model, own))
     assert one.amax(0).numpy() == pytest.approx(other.amax(0).numpy(), abs=0.02)
 

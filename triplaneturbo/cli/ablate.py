@@ -20,6 +20,7 @@ from triplaneturbo.cli.evaluate import DREAMFUSION
 from triplaneturbo.cli.flags import add_model_flags
 from triplaneturbo.cli.generate import decimal, integer
 from triplaneturbo.distill.corpora.prompt_list import read_file
+from triplaneturbo.domains.registry import find_domain
 from triplaneturbo.errors import UserError
 from triplaneturbo.evaluate.ablation_runs import EQUAL, FULL_BUDGET, TOYWORLD_BUDGET, make_runs
 from triplaneturbo.evaluate.ablation_tables import TABLES, AblationTable, variants_of
@@ -126,11 +127,11 @@ def _ablate(
     from triplaneturbo.evaluate.ablation_plan import plan
     from triplaneturbo.utils.kernels import announced_on_stderr
 
-    if config.world:
+    if find_domain(config.domain).has_ground_truth:
         shared, folder, scorer = _toyworld(arguments, found, context)
     else:
         shared, folder, scorer = _full(arguments, found, config, context)
-    seeds = _seeds(arguments.seeds or ("0,1" if config.world else "0"))
+    seeds = _seeds(arguments.seeds or ("0,1" if find_domain(config.domain).has_ground_truth else "0"))
     runs = make_runs(variants_of(tables), seeds, folder.budget, shared, config.domain)
     is_quiet = arguments.quiet or not context.is_main_process
     if context.is_main_process and (arguments.dry_run or not is_quiet):

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import torch
 
+from triplaneturbo.domains.registry import find_domain
 from triplaneturbo.errors import UserError
 from triplaneturbo.evaluate.ablation_runs import AblationRun
 from triplaneturbo.evaluate.ablation_tables import PROPOSED_STEPS
-from triplaneturbo.finetune.duration import estimate
-from triplaneturbo.finetune.memory_plan import full_plan
+from triplaneturbo.finetune.domain_training import training_of
 from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import GeneratorConfig
 
@@ -30,23 +30,26 @@ def plan(
     first_seed = [run for run in runs if run.seed == runs[0].seed]
     seeds = len(runs) // len(first_seed)
     total = 0.0
+    training = training_of(find_domain(config.domain))
     for run in first_seed:
         iterations, steps = run.config.iterations, run.variant.steps
-        if config.world:
+        if training.plan is None:
             # The prompts share a few solids, so that rendering them takes next to nothing.
-            seconds = estimate(replace(run.config, prompts=()), True).seconds or 0.0
+            seconds = training.estimate(replace(run.config, prompts=()), config.steps).seconds or 0.0
             yield f"{run.variant.name}: {iterations:,} iterations, {seconds / 60:.0f} min on two idle cores"
         else:
             seconds = iterations * _PAPER_SECONDS * steps / PROPOSED_STEPS
             try:
-                memory = full_plan(run.config, model_files, config, device)
+                memory = training.plan(run.config, model_files, config, device)
             except UserError as error:
                 raise UserError(f"The run {run.variant.name} cannot start: {error}") from None
             yield f"{run.variant.name}: {iterations:,} iterations, {seconds / 3600:.1f} h on eight H20 GPUs"
             yield memory.table()
         total += seconds
     unit = (
-        (60, "min on two idle cores") if config.world else (3600, "h on eight H20 GPUs, at the paper's speed")
+        (60, "min on two idle cores")
+        if training.plan is None
+        else (3600, "h on eight H20 GPUs, at the paper's speed")
     )
     yield (
         f"{len(first_seed)} runs of {seeds} seed{'' if seeds == 1 else 's'} each:"

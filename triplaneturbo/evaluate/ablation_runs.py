@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from triplaneturbo.domains.registry import find_domain
 from triplaneturbo.evaluate.ablation_tables import COUNTERPARTS, PROPOSED_STEPS, Variant
 from triplaneturbo.finetune.config import NEW_ADAPTER, FinetuneConfig
-from triplaneturbo.teachers.registry import teachers_of
 
 EQUAL = ("iterations", "passes")
 
@@ -99,7 +99,7 @@ def _config(
         optimizer=budget.optimizer,
         scored_steps=min(budget.scored_steps, variant.steps),
         start=NEW_ADAPTER,
-        teachers=tuple(name for name in teachers_of(domain) if name != left_out) if left_out else (),
+        teachers=tuple(name for name in find_domain(domain).teachers if name != left_out) if left_out else (),
         seed=seed,
         preview_every=0,
         **{"steps": PROPOSED_STEPS, **variant.changes},

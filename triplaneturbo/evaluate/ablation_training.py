@@ -21,6 +21,7 @@ from triplaneturbo.finetune.prepare import prepare
 from triplaneturbo.finetune.setup import TrainingSetup
 from triplaneturbo.models.adapter import save_adapter
 from triplaneturbo.models.catalog import ModelFiles
+from triplaneturbo.models.config import TOYWORLD
 from triplaneturbo.utils.atomic_files import write_atomically
 from triplaneturbo.utils.distributed import CollectiveError, DistributedContext
 
@@ -54,7 +55,7 @@ def train_run(
         context, training_setup.student, training_setup.teachers, training_setup.draw,
         training_setup.settings, place, autocast=training_setup.autocast,
         fingerprint=training_setup.fingerprint,
-        save_every=_SAVE_EVERY if training_setup.config.world else _SAVE_EVERY_FULL,
+        save_every=_SAVE_EVERY if training_setup.config.domain == TOYWORLD else _SAVE_EVERY_FULL,
     )  # fmt: skip
     cost = _Cost(place / "cost.json", trainer.iteration)
     diverged = ""
@@ -101,7 +102,7 @@ def _prepare(
             on_progress(run, next(steps), 0, run.config.iterations)
         except StopIteration as end:
             setup: TrainingSetup = end.value
-            return _both_renderings(setup) if setup.config.world else setup
+            return _both_renderings(setup) if setup.config.domain == TOYWORLD else setup
 
 
 def _both_renderings(training_setup: TrainingSetup) -> TrainingSetup:
