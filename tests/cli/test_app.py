@@ -21,14 +21,14 @@ def _serve(*argv: str) -> int:
 
 
 @pytest.mark.parametrize("argv", [["--port", "http"], ["--share"], ["a cup"], ["--quota", "nan"]])
-def test_bad_flags_are_one_sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_flags_are_refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
         app.options().parse_args(argv)
     assert leaving.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_the_page_is_for_this_machine_only_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_is_local_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GRADIO_SERVER_NAME", raising=False)
     monkeypatch.delenv("GRADIO_SERVER_PORT", raising=False)
     assert app.options().parse_args([]).host == "127.0.0.1"
@@ -39,20 +39,20 @@ def test_the_page_is_for_this_machine_only_unless_asked(monkeypatch: pytest.Monk
     assert app.options().parse_args([]).port == 7861
 
 
-def test_the_command_serve_has_the_same_flags() -> None:
+def test_serve_command_has_the_flags_of_app() -> None:
     told, command = (vars(one.parse_args(argv)) for one, argv in ((app.options(), []), (parser(), ["serve"])))
     assert command.pop("run") is serve.run
     assert command == told
 
 
-def test_an_unknown_model_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_model_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert _serve("--model", "enormous") == 2
     said = capsys.readouterr()
     assert (said.out, said.err.count("\n")) == ("", 1)
     assert "no model 'enormous'" in said.err
 
 
-def test_a_port_that_is_taken_is_one_sentence(
+def test_port_in_use_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(engine, "_load", load_once)
@@ -67,14 +67,12 @@ def test_a_port_that_is_taken_is_one_sentence(
 
 
 @pytest.mark.parametrize("flag", ["--queue", "--per-minute", "--quota"])
-def test_a_limit_below_one_is_one_sentence(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_limit_below_one_is_refused(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _serve("--model", "small", flag, "0") == 2
     assert capsys.readouterr().err == f"Invalid {flag} 0; use 1 or more.\n"
 
 
-def test_a_folder_for_results_that_cannot_be_is_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_output_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("in the way")
     assert _serve("--model", "small", "--outputs", str(tmp_path / "file" / "history")) == 2
     said = capsys.readouterr().err

@@ -134,13 +134,13 @@ def test_bad_arguments(refused: Refused, argv: list[str], sentence: str) -> None
         (b"a cup\n", "--prompts requires an output folder"),
     ],
 )
-def test_bad_files_of_prompts(refused: Refused, tmp_path: Path, content: bytes, sentence: str) -> None:
+def test_bad_prompt_files(refused: Refused, tmp_path: Path, content: bytes, sentence: str) -> None:
     (tmp_path / "prompts.txt").write_bytes(content)
     folder = [] if "requires an output folder" in sentence else ["-o", "out"]
     assert sentence in refused("--prompts", "prompts.txt", *folder)
 
 
-def test_a_file_where_the_folder_for_a_batch_should_be(refused: Refused, tmp_path: Path) -> None:
+def test_batch_output_folder_is_a_file(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a cup\n")
     (tmp_path / "out").write_text("not a folder")
     assert "is a file" in refused("--prompts", "prompts.txt", "-o", "out")
@@ -150,7 +150,7 @@ NASTY = ["🍄", "\u202eفطر أحمر", "../../x", "a/b\\c", "\"'`$(rm -rf x)`
 
 
 @pytest.mark.parametrize("prompt", NASTY, ids=[ascii(prompt) for prompt in NASTY])
-def test_any_prompt_makes_one_file_in_the_folder_asked_for(
+def test_any_prompt_gives_one_file_in_the_output_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prompt: str
 ) -> None:
     monkeypatch.setattr(engine, "_load", load_once)
@@ -167,7 +167,7 @@ def copy(tmp_path: Path) -> Path:
     return Path(shutil.copytree(SMALL, tmp_path / "model"))
 
 
-def test_a_folder_without_weights(refused: Refused, copy: Path) -> None:
+def test_model_folder_without_weights(refused: Refused, copy: Path) -> None:
     config = GeneratorConfig.load(copy)
     GeneratorConfig(**{**config.__dict__, "untrained_seed": None}).save(copy)
     for path in [*copy.rglob("*.safetensors"), *copy.rglob("*.bin")]:
@@ -176,19 +176,19 @@ def test_a_folder_without_weights(refused: Refused, copy: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "scheduler", "text_encoder", "tokenizer"])
-def test_a_folder_without_a_part(refused: Refused, copy: Path, part: str) -> None:
+def test_model_folder_without_a_part(refused: Refused, copy: Path, part: str) -> None:
     shutil.rmtree(copy / part)
     assert part in refused("a cup", "--model", "model", "--quiet")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"conv_rank": "many"}', '{"conv_rank": -1}', "\xff"])
-def test_a_broken_configuration(refused: Refused, copy: Path, text: str) -> None:
+def test_broken_model_config(refused: Refused, copy: Path, text: str) -> None:
     (copy / "triplaneturbo.json").write_bytes(text.encode("latin-1"))
     assert "triplaneturbo.json" in refused("a cup", "--model", "model", "--quiet")
 
 
 @pytest.mark.parametrize("kind", ["empty", "truncated", "foreign", "lora", "not safetensors", "a folder"])
-def test_a_wrong_adapter(refused: Refused, copy: Path, kind: str) -> None:
+def test_incompatible_adapter(refused: Refused, copy: Path, kind: str) -> None:
     path = copy / "adapter.safetensors"
     path.unlink(missing_ok=True)
     whole = save({"some.other.model": torch.ones(2000)})
@@ -203,7 +203,7 @@ def test_a_wrong_adapter(refused: Refused, copy: Path, kind: str) -> None:
     assert "model" in said
 
 
-def test_a_hub_that_cannot_be_reached(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_hub(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -214,7 +214,7 @@ def test_a_hub_that_cannot_be_reached(refused: Refused, monkeypatch: pytest.Monk
     assert "the hub is unreachable" in refused("a cup", "--model", "someone/a-model")
 
 
-def test_the_full_model_without_its_files(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_model_without_its_files(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(_: object) -> Path:
         raise UserError("The released adapter is unavailable: nobody is there.")
 
@@ -225,7 +225,7 @@ def test_the_full_model_without_its_files(refused: Refused, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("formats", ["glb", "glb,obj,ply,stl"])
-def test_a_full_disk(
+def test_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], formats: str
 ) -> None:
     def full(_: int) -> None:
@@ -246,7 +246,7 @@ def test_a_full_disk(
 
 
 @pytest.mark.parametrize("moment", [*STAGES, "writing"])
-def test_an_interrupt_at_any_moment(
+def test_interrupt_at_any_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], moment: str
 ) -> None:
     """Ctrl-C at the start of each stage, and while the second of two files is written."""
@@ -282,7 +282,7 @@ def test_an_interrupt_at_any_moment(
         assert len(scene.geometry) == 1
 
 
-def test_an_interrupt_that_is_swallowed_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
+def test_swallowed_interrupt_is_raised_again(capsys: pytest.CaptureFixture[str]) -> None:
     """Python drops exceptions raised in destructors, of which importing torch calls many."""
     swallowed = []
 
@@ -302,7 +302,7 @@ def test_an_interrupt_that_is_swallowed_comes_again(capsys: pytest.CaptureFixtur
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_an_interrupt_while_torch_is_imported_raises_nothing(tmp_path: Path) -> None:
+def test_interrupt_during_torch_import_raises_nothing(tmp_path: Path) -> None:
     """An exception in a callback from C++ aborts the process."""
     (tmp_path / "torch.py").write_text(
         "import os, signal\ntry:\n  os.kill(os.getpid(), signal.SIGINT)\nfinally:\n  os.abort()\n"
@@ -324,7 +324,7 @@ def test_an_interrupt_while_torch_is_imported_raises_nothing(tmp_path: Path) -> 
 @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize("stage", ["loading", "denoise"])
 @pytest.mark.slow
-def test_an_interrupt_ends_the_process_at_once(tmp_path: Path, stage: str) -> None:
+def test_interrupt_ends_the_process(tmp_path: Path, stage: str) -> None:
     """Ctrl-C at a terminal, while torch is being imported and between two of fifty steps."""
     import pty
 

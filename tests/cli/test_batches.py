@@ -66,7 +66,7 @@ BATCHES: dict[str, tuple[object, list[Line]]] = {
 
 
 @pytest.mark.parametrize("name", BATCHES)
-def test_files_of_every_kind(tmp_path: Path, name: str) -> None:
+def test_prompt_file_formats(tmp_path: Path, name: str) -> None:
     content, lines = BATCHES[name]
     path = write(tmp_path / name, content)
     assert list(read_batch(path).lines) == lines
@@ -74,14 +74,14 @@ def test_files_of_every_kind(tmp_path: Path, name: str) -> None:
     assert list(read_file(path).prompts) == list(dict.fromkeys(line.prompt for line in lines))
 
 
-def test_another_seed_or_name_makes_another_line(tmp_path: Path) -> None:
+def test_lines_with_other_seed_or_name_are_no_duplicates(tmp_path: Path) -> None:
     text = "prompt,seed,name\na cup,1,\nA  cup,1,\na cup,2,\na cup,1,x\na cup,1,x\n"
     listed = read_batch(write(tmp_path / "a.csv", text))
     assert listed.lines == (Line("a cup", 1), Line("a cup", 2), Line("a cup", 1, "x"))
     assert listed.duplicates == 2
 
 
-def test_what_is_read_from_where_is_told(tmp_path: Path) -> None:
+def test_summary_names_the_columns(tmp_path: Path) -> None:
     listed = read_batch(write(tmp_path / "a.csv", "id,caption,seed,note\n1,a cup,2,x\n"))
     assert listed.notes[-1] == "Read: prompts from caption, seeds from seed, names from id; not used: note."
     listed = read_batch(write(tmp_path / "a.json", {"0": {"caption": "a cup"}}))
@@ -94,7 +94,7 @@ def test_what_is_read_from_where_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", ['"x"', "1.5", "[1]", "true", "1e400"])
-def test_a_seed_that_is_no_whole_number_is_one_sentence(tmp_path: Path, seed: str) -> None:
+def test_invalid_seed_is_refused(tmp_path: Path, seed: str) -> None:
     path = write(tmp_path / "a.jsonl", f'{{"prompt": "a cup", "seed": {seed}}}\n')
     with pytest.raises(UserError, match=r"The seed of 'a cup' in .* should be an integer, not"):
         read_batch(path)
@@ -125,14 +125,14 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=lambda name: ascii(name)[:30])
-def test_names_are_made_safe(name: str) -> None:
+def test_names_are_sanitized(name: str) -> None:
     stem = safe_stem(name)
     assert stem == HOSTILE[name]
     assert safe_stem(stem) == stem
     assert len(f"{stem}-10000.usdz".encode()) < 255
 
 
-def test_names_that_a_file_system_may_take_for_one_are_numbered() -> None:
+def test_names_that_collide_on_a_file_system_are_numbered() -> None:
     assert unique_stems(["a", "A", "a-2", "a", "b", "\xe9", "E\u0301"]) == [
         *("a", "A-2", "a-2-2", "a-3", "b", "\xe9", "E\u0301-2")
     ]
@@ -159,7 +159,7 @@ def made(out: str) -> list[tuple[str, int, str]]:
     return [(mesh["prompt"], mesh["seed"], mesh["files"][0]["path"]) for mesh in json.loads(out)["meshes"]]
 
 
-def test_a_table_with_seeds_and_names(cli: Cli, tmp_path: Path) -> None:
+def test_table_with_seeds_and_names(cli: Cli, tmp_path: Path) -> None:
     file = tmp_path / "p.csv"
     file.write_text(
         "prompt,seed,name\na red cup,3,../../up\na hat,,Con\na hat,,con\n,,\na hat,9,\na hat,9,\n"
@@ -185,7 +185,7 @@ def test_a_table_with_seeds_and_names(cli: Cli, tmp_path: Path) -> None:
     assert json.loads(cli("p.csv", "--json")[1])["skipped"] == 1
 
 
-def test_count_goes_on_from_the_line_s_own_seed(cli: Cli, tmp_path: Path) -> None:
+def test_count_starts_at_the_seed_of_the_line(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text('{"prompt": "a cup", "seed": 5, "name": "cup"}\n"a hat"\n')
     code, out, _ = cli("p.jsonl", "--count", "2", "--json")
     assert code == 0
@@ -214,7 +214,7 @@ def test_standard_input(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         ("prompt\na cup\n" * 6000, ["--count", "10001"], "at most 10000 meshes"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(
+def test_invalid_prompt_files_are_refused(
     cli: Cli, tmp_path: Path, content: str, more: list[str], sentence: str
 ) -> None:
     (tmp_path / "p.csv").write_text(content)
@@ -224,7 +224,7 @@ def test_what_cannot_be_is_one_sentence(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_column_can_be_chosen(cli: Cli, tmp_path: Path) -> None:
+def test_column_option(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("de,en\neine Tasse,a cup\n")
     assert [prompt for prompt, _, _ in made(cli("p.csv", "--column", "en", "--json")[1])] == ["a cup"]
 
@@ -240,7 +240,7 @@ def recorded(folder: Path) -> list[str]:
     return sorted(json.loads(line)["prompt"] for line in lines)
 
 
-def test_two_runs_lose_no_line_of_one_manifest(tmp_path: Path) -> None:
+def test_concurrent_manifest_writes_lose_no_entry(tmp_path: Path) -> None:
     names = [[f"{run}-{number}" for number in range(15)] for run in "abc"]
     manifests = [Manifest(tmp_path) for _ in names]  # all read it while it is empty
     start = threading.Barrier(len(names))
@@ -258,7 +258,7 @@ def test_two_runs_lose_no_line_of_one_manifest(tmp_path: Path) -> None:
     assert recorded(tmp_path) == sorted(name for own in names for name in own)
 
 
-def test_two_runs_on_the_same_prompts_leave_one_whole_mesh_of_each(cli: Cli, tmp_path: Path) -> None:
+def test_concurrent_runs_write_complete_files(cli: Cli, tmp_path: Path) -> None:
     """The second process starts while the first runs: both generate the mesh, the manifest lists it once."""
     (tmp_path / "p.txt").write_text("a cup\n")
     late = Manifest(tmp_path / "out")
@@ -268,7 +268,7 @@ def test_two_runs_on_the_same_prompts_leave_one_whole_mesh_of_each(cli: Cli, tmp
     assert json.loads(cli("p.txt", "--json")[1])["skipped"] == 1
 
 
-def test_where_nothing_can_be_locked_it_is_told_once(
+def test_missing_file_locks_warn_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -284,9 +284,7 @@ def test_where_nothing_can_be_locked_it_is_told_once(
     assert all("Cannot lock files in" in line and "only one process" in line for line in said)
 
 
-def test_a_lock_that_is_never_given_back_is_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lock_timeout_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifest_module, "LONGEST_WAIT", 0.05)
     with (
         FileLock(tmp_path / ".manifest.jsonl.lock"),

@@ -52,7 +52,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return run
 
 
-def test_generate_writes_the_file_and_describes_it_in_one_object(cli: Cli, tmp_path: Path) -> None:
+def test_generate_json_describes_the_file(cli: Cli, tmp_path: Path) -> None:
     code, out, err = cli("generate", "a red mushroom", "-o", "mushroom.glb", "--seed", "7", "--json", *QUICK)
     assert code == 0, err
     made = json.loads(out)
@@ -86,7 +86,7 @@ def test_generate_writes_the_file_and_describes_it_in_one_object(cli: Cli, tmp_p
     assert (len(part.vertices), len(part.faces)) == (made["vertices"], made["faces"])
 
 
-def test_variation_and_blend_reach_the_request(cli: Cli) -> None:
+def test_variation_and_blend_options(cli: Cli) -> None:
     mixing = ["--variation", "0.2", "--variation-seed", "3", "--blend", "a hat", "--blend-weight", "0.75"]
     mixing += ["--variation-path", "17:0.1"]
     code, out, err = cli("generate", "a cup", "-o", "cup.glb", *mixing, "--json", *QUICK)
@@ -97,7 +97,7 @@ def test_variation_and_blend_reach_the_request(cli: Cli) -> None:
 
 
 @pytest.mark.slow
-def test_another_process_writes_the_same_bytes(cli: Cli, tmp_path: Path) -> None:
+def test_generation_is_deterministic_across_processes(cli: Cli, tmp_path: Path) -> None:
     command = ["generate", "a red mushroom", "-o", "mushroom.glb", "--json", *QUICK]
     here = json.loads(cli(*command)[1])
     (tmp_path / "mushroom.glb").unlink()
@@ -121,7 +121,7 @@ def test_another_process_writes_the_same_bytes(cli: Cli, tmp_path: Path) -> None
     assert "\r" not in done.stderr  # no progress bar where there is no terminal
 
 
-def test_count_makes_numbered_files_with_following_seeds(cli: Cli, tmp_path: Path) -> None:
+def test_count_option_writes_numbered_files(cli: Cli, tmp_path: Path) -> None:
     code, out, _ = cli(
         "generate", "a cup", "-o", "cups/cup.glb", "--seed", "5", "--count", "2", "--json", *QUICK
     )
@@ -135,7 +135,7 @@ def test_count_makes_numbered_files_with_following_seeds(cli: Cli, tmp_path: Pat
     assert sorted(path.name for path in (tmp_path / "cups").iterdir()) == ["cup-1.glb", "cup-2.glb"]
 
 
-def test_every_format_at_once_and_one_line_a_mesh(cli: Cli, tmp_path: Path) -> None:
+def test_several_formats_with_one_output_line_per_mesh(cli: Cli, tmp_path: Path) -> None:
     code, out, _ = cli("generate", "a cup", "-o", "cup.glb", "--format", "glb,obj,ply,stl,usdz", *QUICK)
     assert code == 0
     names = ["cup.glb", "cup.zip", "cup.ply", "cup.stl", "cup.usdz"]
@@ -143,20 +143,20 @@ def test_every_format_at_once_and_one_line_a_mesh(cli: Cli, tmp_path: Path) -> N
     assert re.fullmatch(rf"{' '.join(names)}  \d+ vertices, \d+ faces, \d+\.\d s\n", out)
 
 
-def test_without_output_a_name_is_made_from_the_prompt(cli: Cli, tmp_path: Path) -> None:
+def test_default_file_name_comes_from_the_prompt(cli: Cli, tmp_path: Path) -> None:
     assert cli("generate", "../../x 🍄 'q\" /etc", *QUICK)[0] == 0
     (path,) = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert re.fullmatch(r"outputs/x-q-etc-0-[0-9a-f]{8}\.glb", path.relative_to(tmp_path).as_posix())
 
 
-def test_faces_zero_keeps_the_surface_as_it_comes(cli: Cli) -> None:
+def test_faces_zero_disables_simplification(cli: Cli) -> None:
     light = json.loads(cli("generate", "a cup", "-o", "a.glb", "--faces", "200", "--json", *QUICK)[1])
     whole = json.loads(cli("generate", "a cup", "-o", "b.glb", "--faces", "0", "--json", *QUICK)[1])
     assert light["faces"] <= 220 < whole["faces"]
     assert light["surface_faces"] == whole["surface_faces"]
 
 
-def test_the_mesh_and_its_place_in_the_file_as_asked_for(cli: Cli) -> None:
+def test_mesh_and_placement_options(cli: Cli) -> None:
     code, out, err = cli(
         *("generate", "a cup", "-o", "cup.glb", "--format", "glb,stl", "--json", *QUICK),
         *("--smoothing", "5", "--watertight", "--floaters", "0.5", "--faces", "400"),
@@ -176,7 +176,7 @@ def test_the_mesh_and_its_place_in_the_file_as_asked_for(cli: Cli) -> None:
     assert trimesh.load("cup.stl").is_volume
 
 
-def test_a_unit_is_for_the_formats_that_have_none_of_their_own(cli: Cli) -> None:
+def test_unit_applies_to_formats_without_a_prescribed_unit(cli: Cli) -> None:
     command = ["generate", "a cup", "-o", "cup.glb", "--format", "glb,ply,stl", "--json", *QUICK]
     code, out, err = cli(*command, "--size", "0.0254", "--unit", "in")
     assert code == 0, err
@@ -188,12 +188,12 @@ def test_a_unit_is_for_the_formats_that_have_none_of_their_own(cli: Cli) -> None
     assert longest == pytest.approx([0.0254, 1, 1], rel=1e-5)
 
 
-def test_an_stl_without_a_size_is_told_to_be_two_metres_long(cli: Cli) -> None:
+def test_stl_without_size_warns_about_its_length(cli: Cli) -> None:
     assert "set --size to print" in cli("generate", "a cup", "-o", "cup.stl", *QUICK)[2]
     assert "set --size to print" not in cli("generate", "a cup", "-o", "cup.stl", "--size", "0.1", *QUICK)[2]
 
 
-def test_a_batch_placed_otherwise_is_made_again(cli: Cli, tmp_path: Path) -> None:
+def test_batch_with_other_placement_is_written_again(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a cup\n")
     command = ["generate", "--prompts", "prompts.txt", "-o", "meshes", "--json", *QUICK]
     skipped = []
@@ -206,7 +206,7 @@ def test_a_batch_placed_otherwise_is_made_again(cli: Cli, tmp_path: Path) -> Non
     assert skipped == [0, 0, 1, 0, 1, 1, 0, 1, 0]
 
 
-def test_a_file_of_prompts_is_made_once(cli: Cli, tmp_path: Path) -> None:
+def test_batch_skips_existing_files(cli: Cli, tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\ufeffa cup\n\n  a hat  \r\na cup\n🍄\n", encoding="utf-8")
     command = ["generate", "--prompts", "prompts.txt", "-o", "meshes", "--json", *QUICK]
@@ -257,7 +257,7 @@ def empty_field(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("empty_field")
-def test_no_surface_is_one_sentence_and_exit_code_3(cli: Cli, tmp_path: Path) -> None:
+def test_empty_surface_has_exit_code_3(cli: Cli, tmp_path: Path) -> None:
     code, out, err = cli("generate", "a cup", "-o", "cup.glb", "--json", "--quiet", *QUICK)
     assert (code, out) == (3, "")
     assert err.splitlines()[-1] == "The model found no surface for this prompt; try another seed."
@@ -265,7 +265,7 @@ def test_no_surface_is_one_sentence_and_exit_code_3(cli: Cli, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("empty_field")
-def test_prompts_without_a_surface_do_not_stop_the_others(cli: Cli, tmp_path: Path) -> None:
+def test_empty_surface_does_not_stop_a_batch(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a cup\na hat\n")
     code, out, err = cli("generate", "--prompts", "prompts.txt", "-o", "meshes", "--json", *QUICK)
     assert code == 3
@@ -275,7 +275,7 @@ def test_prompts_without_a_surface_do_not_stop_the_others(cli: Cli, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("empty_field")
-def test_in_a_shared_batch_they_do_not_stop_the_other_processes(
+def test_empty_surface_does_not_stop_other_processes(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
@@ -286,7 +286,7 @@ def test_in_a_shared_batch_they_do_not_stop_the_other_processes(
     assert err.count("found no surface") == 1
 
 
-def test_the_bar_on_a_terminal_shows_the_stages(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_bar_shows_the_stages(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -309,21 +309,19 @@ def test_the_bar_on_a_terminal_shows_the_stages(cli: Cli, monkeypatch: pytest.Mo
     + [("\udcff.glb", "\\udcff.glb"), ("x" * 251 + ".glb", "x" * 251 + ".glb")],
     ids=ascii,
 )
-def test_a_file_of_any_name_is_written_and_told_in_one_line(
-    cli: Cli, tmp_path: Path, name: str, shown: str
-) -> None:
+def test_any_file_name_is_printed_in_one_line(cli: Cli, tmp_path: Path, name: str, shown: str) -> None:
     code, out, err = cli("generate", "a cup", f"--output={name}", "--quiet", *QUICK)
     assert (code, err) == (0, "")
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert re.fullmatch(re.escape(shown) + r"  \d+ vertices, \d+ faces, \d+\.\d s\n", out)
 
 
-def test_a_name_beyond_the_terminal_s_encoding_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unencodable_file_names_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     assert generate._printable("caf\xe9 猫.glb") == "caf\\xe9 \\u732b.glb"
 
 
-def test_a_link_is_followed_and_home_is_found(
+def test_output_follows_links_and_expands_home(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -336,13 +334,13 @@ def test_a_link_is_followed_and_home_is_found(
     assert not (tmp_path / "~").exists()
 
 
-def test_quiet_says_nothing(cli: Cli) -> None:
+def test_quiet_prints_nothing(cli: Cli) -> None:
     code, _, err = cli("generate", "a cup", "-o", "cup.glb", "--quiet", *QUICK)
     assert code == 0
     assert err == ""
 
 
-def test_doctor_finds_this_machine_well(cli: Cli) -> None:
+def test_doctor_finds_no_problem_here(cli: Cli) -> None:
     code, out, _ = cli("doctor")
     lines = out.splitlines()
     for what in (
@@ -359,7 +357,7 @@ def test_doctor_finds_this_machine_well(cli: Cli) -> None:
     assert (code, lines[-1]) == (0, "No problems found."), out
 
 
-def test_doctor_says_what_to_do(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_doctor_suggests_remedies(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(doctor, "requirements", lambda: [("torch", "999.0"), ("no-such-package", "1.0")])
     monkeypatch.setattr(doctor, "SMALL", tmp_path)
     monkeypatch.setattr("triplaneturbo.models.catalog.SMALL", tmp_path)
@@ -371,7 +369,7 @@ def test_doctor_says_what_to_do(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert out.splitlines()[-1] == "Problems found: 3. Arrows show how to fix them."
 
 
-def test_doctor_tells_of_adapters_that_cannot_be_chosen(cli: Cli, tmp_path: Path) -> None:
+def test_doctor_reports_misplaced_adapters(cli: Cli, tmp_path: Path) -> None:
     from triplaneturbo.models.adapters import ADAPTERS, FILE
 
     (ADAPTERS / "My LoRA").mkdir(parents=True)
@@ -384,12 +382,12 @@ def test_doctor_tells_of_adapters_that_cannot_be_chosen(cli: Cli, tmp_path: Path
     assert re.search(r"FIX   adapter .*'My LoRA' is invalid\n +-> rename it to my-lora", out)
 
 
-def test_doctor_knows_every_requirement() -> None:
+def test_doctor_checks_every_requirement() -> None:
     text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert len(doctor.requirements((99, 0))) == len(lines) > 10
 
 
-def test_doctor_asks_only_for_packages_of_this_version_of_python() -> None:
+def test_doctor_respects_python_version_markers() -> None:
     assert "uvunwrap" in dict(doctor.requirements((3, 11)))
     assert "uvunwrap" not in dict(doctor.requirements((3, 10)))

@@ -59,7 +59,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 @pytest.mark.slow
-def test_the_full_model_is_fetched_and_makes_a_mesh(hub: Hub, parity: Path, tmp_path: Path) -> None:
+def test_download_full_model_and_generate(hub: Hub, parity: Path, tmp_path: Path) -> None:
     hub.repos |= released(tmp_path / "base", parity)
     for _ in range(2):
         with Engine("full", "cpu") as engine:
@@ -70,7 +70,9 @@ def test_the_full_model_is_fetched_and_makes_a_mesh(hub: Hub, parity: Path, tmp_
     assert not any("ckpt" in path for path in hub.gets())
 
 
-def test_a_base_of_ones_own(hub: Hub, parity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_with_own_base(
+    hub: Hub, parity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     repos = released(tmp_path / "base", parity)
     hub.repos[ADAPTER.sources[0].repo] = repos[ADAPTER.sources[0].repo]
     assert find_model("full", True, str(tmp_path / "base")).base == tmp_path / "base"
@@ -81,7 +83,7 @@ def test_a_base_of_ones_own(hub: Hub, parity: Path, tmp_path: Path, monkeypatch:
         find_model("full", True, str(tmp_path))
 
 
-def test_without_files_and_network(hub: Hub) -> None:
+def test_full_model_without_files_and_network(hub: Hub) -> None:
     hub.__exit__()
     with pytest.raises(UserError) as caught:
         find_model("full", True)
@@ -98,7 +100,7 @@ def test_without_files_and_network(hub: Hub) -> None:
     assert find_model("auto", False).notice == ""
 
 
-def test_the_command_tells_sizes_first(hub: Hub, parity: Path, tmp_path: Path, capsys) -> None:
+def test_download_prints_sizes_first(hub: Hub, parity: Path, tmp_path: Path, capsys) -> None:
     hub.repos |= released(tmp_path / "base", parity)
     assert main(["download"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -113,7 +115,7 @@ def test_the_command_tells_sizes_first(hub: Hub, parity: Path, tmp_path: Path, c
     assert catalog.find_full() is not None
 
 
-def test_the_teachers(hub: Hub, tmp_path: Path, capsys) -> None:
+def test_download_teachers(hub: Hub, tmp_path: Path, capsys) -> None:
     hub.repos |= {
         "MVDream/MVDream": Repo(
             {"sd-v2.1-base-4view.pt": b"mv", "other.pt": b"no"}, {"d14ac9d78c48c266005729f2d5633f6c265da467"}
@@ -147,14 +149,14 @@ def test_the_teachers(hub: Hub, tmp_path: Path, capsys) -> None:
     assert (text / "tokenizer" / "vocab.json").is_file()
 
 
-def test_without_teachers_and_network(hub: Hub) -> None:
+def test_teachers_without_files_and_network(hub: Hub) -> None:
     hub.__exit__()
     for get in (catalog.get_mvdream, catalog.get_richdreamer):
         with pytest.raises(UserError, match="run `python -m triplaneturbo download --what teachers`"):
             get()
 
 
-def test_an_address_is_gone_on_with(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_url_download_is_resumed(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     there = remote_file.RICHDREAMER
     with pytest.raises(UserError, match=r"no longer available at .* \(HTTP 401\)"):
         fetch_url(there)
@@ -169,7 +171,7 @@ def test_an_address_is_gone_on_with(hub: Hub, monkeypatch: pytest.MonkeyPatch) -
     assert fetch_url(there).read_bytes() == ND
 
 
-def test_two_at_once_at_an_address(hub: Hub) -> None:
+def test_concurrent_url_downloads(hub: Hub) -> None:
     hub.repos["nd/mv"] = Repo({"nd.ckpt": ND})
     with ThreadPoolExecutor(2) as pool:
         made = list(pool.map(fetch_url, [remote_file.RICHDREAMER] * 2))
@@ -178,7 +180,7 @@ def test_two_at_once_at_an_address(hub: Hub) -> None:
     assert len([path for path in hub.gets() if path.endswith("nd.ckpt")]) == 1
 
 
-def test_an_address_cut_short_keeps_what_came(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_url_download_keeps_its_part(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
     hub.repos["nd/mv"] = Repo({"nd.ckpt": ND}, short=5000)
     with pytest.raises(UserError, match="run the command again to resume"):

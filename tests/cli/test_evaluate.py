@@ -47,7 +47,7 @@ def refused(prompts: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
     return run
 
 
-def test_the_built_in_model_and_another_methods_meshes_in_one_table(
+def test_table_of_built_in_model_and_foreign_meshes(
     prompts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = prompts.parent
@@ -125,13 +125,13 @@ def test_duplicates_and_blanks_are_counted(
         (["--clip", "toyworld", "--adapter", "nobody"], "There is no adapter 'nobody'"),
     ],
 )
-def test_options(refused: Refused, prompts: Path, argv: list[str], message: str) -> None:
+def test_evaluate_options(refused: Refused, prompts: Path, argv: list[str], message: str) -> None:
     (prompts.parent / "wrong").mkdir()
     colored().save(prompts.parent / "wrong" / "a dog.ply")
     assert message in refused("--prompts", "prompts.txt", *argv)
 
 
-def test_an_adapter_of_another_model(
+def test_adapter_of_another_model_is_refused(
     prompts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from safetensors.torch import load_file, save_file
@@ -153,7 +153,7 @@ def test_an_adapter_of_another_model(
     assert str(path) in err
 
 
-def test_two_evaluations_in_one_folder(
+def test_folder_of_another_evaluation_is_refused(
     refused: Refused, prompts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = prompts.parent
@@ -171,5 +171,5 @@ def test_two_evaluations_in_one_folder(
     assert capsys.readouterr().out == table
 
 
-def test_the_choices_are_the_protocols() -> None:
+def test_protocol_choices() -> None:
     assert tuple(protocols.PROTOCOLS) == evaluate.PROTOCOLS

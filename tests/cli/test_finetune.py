@@ -51,7 +51,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return run
 
 
-def test_prompts_become_an_adapter(cli: Cli, tmp_path: Path) -> None:
+def test_finetune_installs_an_adapter(cli: Cli, tmp_path: Path) -> None:
     code, out, err = cli("--prompts", "mine.txt", *QUICK, "--rate", "2e-3", "--held-out", "0.3",
                          "--asd-shift-level", "own")  # fmt: skip
     assert code == 0, err
@@ -77,7 +77,7 @@ def test_prompts_become_an_adapter(cli: Cli, tmp_path: Path) -> None:
     assert (code, err) == (0, "")
 
 
-def test_ctrl_c_saves_and_the_run_goes_on(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_saves_and_resume_continues(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = toy.draw
 
     def interrupted(rng: np.random.Generator, count: int, steps: int, place) -> list:
@@ -102,7 +102,7 @@ def test_ctrl_c_saves_and_the_run_goes_on(cli: Cli, tmp_path: Path, monkeypatch:
     assert (tmp_path / "library" / "mine" / "adapter.safetensors").is_file()
 
 
-def test_one_prompt_is_enough(cli: Cli, tmp_path: Path) -> None:
+def test_finetune_with_one_prompt(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("a red cup\n")
     code, _, err = cli("--prompts", "one.txt", *QUICK, "--held-out", "0.5", "--preview-every", "0")
     assert code == 0, err
@@ -139,9 +139,7 @@ def test_one_prompt_is_enough(cli: Cli, tmp_path: Path) -> None:
         (["--resume", "--name", "none"], "There is no run"),
     ],
 )
-def test_bad_input_is_one_sentence_before_anything_is_done(
-    cli: Cli, tmp_path: Path, argv: list[str], said: str
-) -> None:
+def test_bad_input_is_refused_before_any_work(cli: Cli, tmp_path: Path, argv: list[str], said: str) -> None:
     (tmp_path / "blank.txt").write_text(" \n\n")
     code, out, err = cli(*argv, "--quiet")
     assert (code, out) == (2, "")
@@ -150,7 +148,7 @@ def test_bad_input_is_one_sentence_before_anything_is_done(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_world_that_can_express_none_of_the_prompts(cli: Cli, tmp_path: Path) -> None:
+def test_list_without_any_known_prompt_is_refused(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "far.txt").write_text("a mauve dragon\n")
     code, _, err = cli("--prompts", "far.txt", *QUICK)
     assert code == 2
@@ -165,7 +163,7 @@ def test_tensorboard_is_optional(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> N
     assert "pip install tensorboard" in err
 
 
-def test_embeddings_of_a_list_are_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_embed_prompt_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.txt").write_text("a red cup\na blue cup\n\n")
     argv = [
         "embed",
@@ -187,7 +185,7 @@ def test_embeddings_of_a_list_are_made(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_what_all_processes_say_is_told_by_the_leading_one(
+def test_collective_errors_are_printed_by_the_main_process(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
 ) -> None:
     @contextmanager
@@ -206,7 +204,7 @@ def test_what_all_processes_say_is_told_by_the_leading_one(
     assert err == ("" if rank else "The rgb volume is not finite at iteration 4: give a lower rate.\n")
 
 
-def test_a_run_goes_on_with_a_lower_rate_alone(cli: Cli, tmp_path: Path) -> None:
+def test_learning_rate_can_only_be_lowered_on_resume(cli: Cli, tmp_path: Path) -> None:
     run = Run.begin(tmp_path / "runs" / "mine", CONFIG)
     with pytest.raises(UserError, match=r"lowered from 0\.001, not raised to 0\.01"):
         run.change(rate=0.01)
@@ -225,9 +223,7 @@ def test_a_run_goes_on_with_a_lower_rate_alone(cli: Cli, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_the_built_in_model_learns_a_prompt_of_the_world(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_finetune_built_in_model(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the shipped model, teachers and judge: every part changes, and the adapter generates."""
     from triplaneturbo.finetune.prepare import prepare
 

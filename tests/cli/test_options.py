@@ -34,14 +34,14 @@ def made(pipeline: Pipeline, **settings: object) -> Result:
     return result
 
 
-def test_what_is_not_asked_for_changes_no_byte(pipeline: Pipeline) -> None:
+def test_default_options_change_no_byte(pipeline: Pipeline) -> None:
     plain = made(pipeline)
     spelled = made(pipeline, floaters=0.01, smoothing=0, watertight=False)
     assert spelled.request == plain.request
     assert encode(spelled.mesh, "glb") == encode(plain.mesh, "glb")
 
 
-def test_a_joined_edge_of_the_simplified_surface_is_mended(pipeline: Pipeline) -> None:
+def test_watertight_repairs_non_manifold_edges(pipeline: Pipeline) -> None:
     """This snake, at 500 faces, touches itself along an edge."""
     few = check(made(pipeline, faces=500).mesh)
     assert few.crowded_edges > 0
@@ -55,7 +55,7 @@ def test_a_joined_edge_of_the_simplified_surface_is_mended(pipeline: Pipeline) -
     assert whole.mesh.normal_map is not None
 
 
-def test_smoothing_takes_the_normal_map_along(pipeline: Pipeline) -> None:
+def test_smoothing_disables_the_normal_map(pipeline: Pipeline) -> None:
     rough, even = made(pipeline, faces=None), made(pipeline, faces=None, smoothing=20)
     assert rough.request.normal_map
     assert not even.request.normal_map
@@ -69,7 +69,7 @@ def test_smoothing_takes_the_normal_map_along(pipeline: Pipeline) -> None:
     assert after.area < before.area
 
 
-def test_floaters_go_and_stay_as_asked(pipeline: Pipeline) -> None:
+def test_floaters_option(pipeline: Pipeline) -> None:
     """A copy of the object next to it at a quarter of its size: a sixteenth of its area."""
 
     def with_a_copy(field: object, resolution: int) -> object:
@@ -86,7 +86,7 @@ def test_floaters_go_and_stay_as_asked(pipeline: Pipeline) -> None:
     assert pieces == {0: 2, 0.01: 2, 0.05: 2, 0.08: 1, 1.0: 1}
 
 
-def test_where_few_faces_cannot_be_watertight_all_are_kept(pipeline: Pipeline) -> None:
+def test_watertight_falls_back_to_unsimplified_mesh(pipeline: Pipeline) -> None:
     """A simplification that leaves a hole."""
 
     def torn(mesh: Mesh, budget: int) -> tuple[Mesh, None]:
@@ -101,7 +101,7 @@ def test_where_few_faces_cannot_be_watertight_all_are_kept(pipeline: Pipeline) -
     assert torch.equal(result.mesh.faces, whole.mesh.faces)
 
 
-def test_a_surface_with_a_hole_is_refused(pipeline: Pipeline) -> None:
+def test_open_surface_is_refused(pipeline: Pipeline) -> None:
     def torn(field: object, resolution: int) -> object:
         surface = extract(field, resolution)
         return replace(surface, faces=surface.faces[1:])

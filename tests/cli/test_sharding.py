@@ -19,7 +19,7 @@ from triplaneturbo.errors import UserError
 PROMPTS = ["a red cup", "a blue box", "a green hat", "a white duck", "a black cat"]
 
 
-def test_prompts_are_dealt_out_whole() -> None:
+def test_shards_cover_all_prompts() -> None:
     items = [(prompt, seed) for prompt in "abcde" for seed in range(2)]
     parts = [Shard(rank, 2).select(items, lambda item: item[0]) for rank in range(2)]
     assert sorted(parts[0] + parts[1]) == items
@@ -27,7 +27,7 @@ def test_prompts_are_dealt_out_whole() -> None:
     assert Shard().select(items, lambda item: item[0]) == items
 
 
-def test_what_a_launcher_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shard_from_launcher_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shard_from_environment() == Shard(0, 1, 0)
     for name, value in (("RANK", "5"), ("WORLD_SIZE", "8"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
@@ -40,7 +40,7 @@ def test_what_a_launcher_says(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_make_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_share_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_model(tmp_path / "model")
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
     what = ["generate", "--prompts", str(tmp_path / "prompts.txt"), "-o", str(tmp_path / "meshes")]

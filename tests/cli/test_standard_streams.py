@@ -45,7 +45,7 @@ def _run(command: list[str], redirection: str, **environment: str) -> subprocess
 
 @needs_unix
 @pytest.mark.parametrize("command", PRINTING.values(), ids=PRINTING)
-def test_a_reader_that_has_gone_ends_a_command_as_any_other(command: list[str]) -> None:
+def test_broken_pipe_ends_the_command(command: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)  # before anything is printed, so that no test depends on who is quicker
     try:
@@ -57,7 +57,7 @@ def test_a_reader_that_has_gone_ends_a_command_as_any_other(command: list[str]) 
 
 @needs_full
 @pytest.mark.parametrize("command", PRINTING.values(), ids=PRINTING)
-def test_a_full_disk_is_one_sentence(command: list[str]) -> None:
+def test_full_output_device(command: list[str]) -> None:
     done = _run(command, ">/dev/full")
     said = f"Cannot write to standard output: {os.strerror(errno.ENOSPC)}.\n"
     assert (done.returncode, done.stderr) == (1, said)
@@ -65,7 +65,7 @@ def test_a_full_disk_is_one_sentence(command: list[str]) -> None:
 
 @needs_unix
 @pytest.mark.parametrize("name", ["words", "help", "version"])
-def test_closed_output_is_one_sentence(name: str) -> None:
+def test_closed_standard_output(name: str) -> None:
     done = _run(PRINTING[name], ">&-")
     said = f"Cannot write to standard output: {os.strerror(errno.EBADF)}.\n"
     assert (done.returncode, done.stderr) == (1, said)
@@ -76,12 +76,12 @@ def test_closed_output_is_one_sentence(name: str) -> None:
 @pytest.mark.parametrize(
     "argv", [["generate", "--steps", "x"], ["generate", "a cup", "-o", "cup.fbx"]], ids=["usage", "input"]
 )
-def test_errors_that_nobody_can_read_keep_their_exit_code(redirection: str, argv: list[str]) -> None:
+def test_closed_standard_error_keeps_the_exit_code(redirection: str, argv: list[str]) -> None:
     assert _run([*MODULE, *argv], redirection).returncode == 2
 
 
 @needs_unix
-def test_a_file_opened_later_is_not_printed_into(tmp_path: Path) -> None:
+def test_files_do_not_reuse_closed_standard_streams(tmp_path: Path) -> None:
     """With standard output closed, the first file that is opened would take its descriptor."""
     program = (
         "import os, sys\n"
@@ -108,9 +108,7 @@ def test_a_file_opened_later_is_not_printed_into(tmp_path: Path) -> None:
     ],
     ids=["ascii", "latin-1", "utf-8", "C without UTF-8", "C"],
 )
-def test_a_terminal_that_lacks_a_character_is_given_its_escape(
-    environment: dict[str, str], printed: str
-) -> None:
+def test_unencodable_output_is_escaped(environment: dict[str, str], printed: str) -> None:
     """An undecodable byte of a path is printed unchanged."""
     program = (
         "from triplaneturbo.__main__ import enter\n"

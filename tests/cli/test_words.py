@@ -57,7 +57,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return run
 
 
-def test_a_result_carries_the_words_that_the_model_does_not_know(engine: Engine) -> None:
+def test_result_has_unknown_words(engine: Engine) -> None:
     first = engine.generate(f"  {DRAGON} ", **QUICK)
     assert first.reading == Reading(None, ("dragon", "golden"))
     again = engine.generate(DRAGON, **QUICK)
@@ -70,20 +70,20 @@ def test_a_result_carries_the_words_that_the_model_does_not_know(engine: Engine)
     assert understood.spec == parse("mushroom").spec
 
 
-def test_the_engine_tells_what_the_model_knows(engine: Engine) -> None:
+def test_engine_reports_the_vocabulary(engine: Engine) -> None:
     assert engine.domain.vocabulary is VOCABULARY
     assert engine.pipeline.read(DRAGON) == Reading(None, ("dragon", "golden"))
     (row,) = re.findall(r"^words +(.*)$", engine.report(), re.MULTILINE)
     assert row.startswith(f"{len(vocabulary()['things'])} things, {len(vocabulary()['colours'])} colours, ")
 
 
-def test_the_page_s_facts_have_the_words(engine: Engine, tmp_path: Path) -> None:
+def test_page_facts_have_unknown_words(engine: Engine, tmp_path: Path) -> None:
     *_, made = follow(engine, Session(tmp_path), Request(DRAGON, **QUICK))
     assert isinstance(made, MeshReady)
     assert (made.facts["unknown_words"], made.facts["unclear"]) == (["dragon", "golden"], "")
 
 
-def test_other_models_have_no_list_of_words(other: Path) -> None:
+def test_open_vocabulary_models_have_no_word_list(other: Path) -> None:
     with Engine(str(other), device="cpu") as engine:
         assert engine.domain.vocabulary is None
         assert engine.pipeline.read(DRAGON) is None
@@ -91,7 +91,7 @@ def test_other_models_have_no_list_of_words(other: Path) -> None:
         assert engine.generate(DRAGON, **QUICK).reading is None
 
 
-def test_the_command_says_it_in_one_line_and_in_json(cli: Cli, worldly: Path) -> None:
+def test_generate_reports_unknown_words(cli: Cli, worldly: Path) -> None:
     code, out, err = cli(worldly, DRAGON, "-o", "a.glb", "--json")
     assert code == 0
     made = json.loads(out)
@@ -114,7 +114,7 @@ def test_the_command_says_it_in_one_line_and_in_json(cli: Cli, worldly: Path) ->
 
 
 @pytest.mark.slow
-def test_the_manifest_has_the_words_and_each_prompt_is_told_once(
+def test_manifest_has_unknown_words_and_each_prompt_is_reported_once(
     cli: Cli, worldly: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "prompts.txt").write_text("a dragon\na red mushroom\nein Pilz\n", encoding="utf-8")
@@ -137,7 +137,7 @@ def test_the_manifest_has_the_words_and_each_prompt_is_told_once(
     ]
 
 
-def test_of_other_models_the_command_says_nothing(cli: Cli, other: Path) -> None:
+def test_open_vocabulary_models_report_no_unknown_words(cli: Cli, other: Path) -> None:
     _, out, err = cli(other, DRAGON, "-o", "a.glb", "--json")
     assert not {"unknown_words", "unclear"} & set(json.loads(out))
     assert "dragon" not in err

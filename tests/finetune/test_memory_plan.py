@@ -39,7 +39,7 @@ FULL = ModelSizes.of(
 
 
 @pytest.mark.parametrize("name", ["adamw", "adan", "soap"])
-def test_the_optimiser_s_state_is_what_it_keeps(name: OptimizerName) -> None:
+def test_optimizer_state_bytes_match_the_optimizer(name: OptimizerName) -> None:
     parameters = [p for p in toy.student().generator.parameters() if p.requires_grad]
     optimizer = make_optimizer(name, parameters, 1e-3)
     for p in parameters:
@@ -62,7 +62,7 @@ def planned(available: int, settings: Settings | None = None) -> Plan:
     return plan(SMALL_SIZES, settings, available, DEVICE, torch.float32)
 
 
-def test_no_more_is_saved_than_is_needed(small_teachers: None) -> None:
+def test_plan_uses_only_the_savings_it_needs(small_teachers: None) -> None:
     free = planned(64 * GB)
     assert free.savings == MemorySavings()
     assert "without savings" in free.sentence
@@ -93,7 +93,7 @@ def _parts_of(savings: MemorySavings) -> dict[str, int]:
 
 
 @pytest.mark.slow
-def test_what_cannot_fit_is_refused_with_what_would(small_teachers: None) -> None:
+def test_plan_that_does_not_fit_is_refused(small_teachers: None) -> None:
     heavy = replace(full_recipe(), batch=8, size=64)
     least = planned(64 * GB, replace(heavy, batch=1)).total
     with pytest.raises(UserError, match="it would fit with a batch of 1") as error:
@@ -109,14 +109,14 @@ def test_what_cannot_fit_is_refused_with_what_would(small_teachers: None) -> Non
         planned(least, replace(heavy, tuning="full"))
 
 
-def test_a_critic_keeps_its_teacher_on_the_device(small_teachers: None) -> None:
+def test_critics_exclude_teacher_offloading(small_teachers: None) -> None:
     settings = replace(full_recipe(), batch=1, size=64, teachers={"mvdream": TeacherSettings(kind="vsd")})
     with pytest.raises(UserError, match="This run needs"):
         planned(planned(64 * GB, settings).total // 4, settings)
     assert LADDER[-1].offload_teachers
 
 
-def test_the_table_names_each_part(small_teachers: None) -> None:
+def test_table_lists_every_part(small_teachers: None) -> None:
     actual = planned(64 * GB)
     lines = actual.table().splitlines()
     assert len(lines) == sum(size > 0 for size in actual.parts.values()) + 3
@@ -129,7 +129,7 @@ def test_the_table_names_each_part(small_teachers: None) -> None:
 
 
 @pytest.mark.slow
-def test_the_full_size_fits_24_gb_and_with_a_stated_loss_16() -> None:
+def test_full_model_fits_24_gb_and_16_gb_with_savings() -> None:
     """One prompt, four views of 512^2, K = 4, all three teachers, beside a model loaded for generation."""
     settings = replace(full_recipe(), batch=1)
     loaded = memory.student(FULL, FULL.config, settings.tuning, torch.float16, False)

@@ -37,7 +37,7 @@ def adapter(tmp_path: Path) -> Path:
     return path
 
 
-def test_an_adapter_and_its_card_arrive_and_the_token_stays_nowhere(
+def test_push_uploads_adapter_and_card_and_never_stores_the_token(
     hub: Hub, adapter: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -54,7 +54,7 @@ def test_an_adapter_and_its_card_arrive_and_the_token_stays_nowhere(
     assert not [path for path in adapter.parent.rglob("*") if TOKEN.encode() in path.read_bytes()]
 
 
-def test_the_card_tells_of_prompts_only_how_many(hub: Hub) -> None:
+def test_card_contains_no_prompts(hub: Hub) -> None:
     small, full = (
         card(ORDER, "small", TOY_WORLD.license, SCORES),
         card(ORDER, "full", OPEN_VOCABULARY.license),
@@ -80,7 +80,7 @@ def test_the_card_tells_of_prompts_only_how_many(hub: Hub) -> None:
         ("another/ducks", TOKEN, "no write permission for another/ducks"),
     ],
 )
-def test_what_is_refused_is_one_sentence_without_the_token(
+def test_refusals_do_not_contain_the_token(
     hub: Hub, adapter: Path, repository: str, token: str, said: str
 ) -> None:
     with pytest.raises(UserError, match=said) as info:
@@ -92,7 +92,7 @@ def test_what_is_refused_is_one_sentence_without_the_token(
     assert not hub.stored
 
 
-def test_a_hub_that_refuses_everything_or_is_gone(hub: Hub, adapter: Path) -> None:
+def test_push_to_failing_or_unreachable_hub(hub: Hub, adapter: Path) -> None:
     hub.repos["you/ducks"] = Repo({})
     gone = adapter.with_name("gone.safetensors")
     with pytest.raises(UserError, match="The adapter file no longer exists"):

@@ -72,7 +72,7 @@ def copied(run: Run, folder: Path) -> Run:
     return Run.open(shutil.copytree(run.folder, folder / "mine"))
 
 
-def test_a_run_from_its_config_to_the_library(tmp_path: Path) -> None:
+def test_complete_run(tmp_path: Path) -> None:
     run = Run.begin(tmp_path / "runs" / "mine", replace(CONFIG, held_out=("a flat blue box",)))
     assert run.status["state"] == "ready"
     reports = finish(run)
@@ -118,7 +118,7 @@ def test_a_run_from_its_config_to_the_library(tmp_path: Path) -> None:
     assert path.is_file()
 
 
-def test_full_tuning_s_adapter_brings_the_base_that_was_learned(tmp_path: Path) -> None:
+def test_full_tuning_saves_the_trained_base(tmp_path: Path) -> None:
     run = Run.begin(tmp_path / "mine", replace(CONFIG, tuning="full", preview_every=0))
     finish(run)
     tensors, base = split_base_tensors(load_file(run.keep(tmp_path / "library")))
@@ -133,7 +133,7 @@ def test_full_tuning_s_adapter_brings_the_base_that_was_learned(tmp_path: Path) 
     assert {"unet.conv_in.weight", "decoder.conv_in.weight"} <= moved
 
 
-def test_what_was_closed_goes_on_as_if_it_had_not_been(finished: Run, tmp_path: Path) -> None:
+def test_resumed_run_equals_uninterrupted_run(finished: Run, tmp_path: Path) -> None:
     parts = Run.begin(tmp_path / "parts", CONFIG)
     for stop in (1, 3):
         work = train(parts, MODEL_FILES, CPU)
@@ -153,7 +153,7 @@ def test_what_was_closed_goes_on_as_if_it_had_not_been(finished: Run, tmp_path: 
     assert finished.scores() == parts.scores()
 
 
-def test_a_run_that_is_ended_early_is_judged_and_finished(tmp_path: Path) -> None:
+def test_run_ended_early_is_evaluated(tmp_path: Path) -> None:
     run = Run.begin(tmp_path / "mine", CONFIG)
     for report in train(run, MODEL_FILES, CPU):
         run.ending = report.iteration == 1
@@ -163,7 +163,7 @@ def test_a_run_that_is_ended_early_is_judged_and_finished(tmp_path: Path) -> Non
     assert run.keep(tmp_path / "library").is_file()
 
 
-def test_what_was_logged_and_drawn_after_the_checkpoint_is_forgotten(finished: Run, tmp_path: Path) -> None:
+def test_resume_discards_log_and_previews_after_the_checkpoint(finished: Run, tmp_path: Path) -> None:
     run = copied(finished, tmp_path)
     log = run.log()
     run.rewind(4)
@@ -174,14 +174,14 @@ def test_what_was_logged_and_drawn_after_the_checkpoint_is_forgotten(finished: R
     assert [path.stem for path in run.previews()] == ["0000000", "0000002"]
 
 
-def test_a_preview_that_was_stopped_is_drawn_when_the_run_goes_on(halfway: Run, tmp_path: Path) -> None:
+def test_interrupted_preview_is_rendered_on_resume(halfway: Run, tmp_path: Path) -> None:
     run = copied(halfway, tmp_path)
     assert [path.stem for path in run.previews()] == ["0000000"]
     finish(run)
     assert [path.stem for path in run.previews()] == ["0000000", "0000002", "0000004"]
 
 
-def test_a_run_is_in_one_place_at_a_time(tmp_path: Path) -> None:
+def test_run_is_locked(tmp_path: Path) -> None:
     run = Run.begin(tmp_path / "mine", CONFIG)
     work = train(run, MODEL_FILES, CPU)
     next(work)
@@ -199,7 +199,7 @@ def test_a_run_is_in_one_place_at_a_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_process_leaves_a_run_that_is_stopped(tmp_path: Path) -> None:
+def test_killed_run_is_stopped(tmp_path: Path) -> None:
     run = Run.begin(tmp_path / "mine", CONFIG)
     code = (
         "import os, signal, sys\nfrom pathlib import Path\n"
@@ -219,7 +219,7 @@ def test_a_killed_process_leaves_a_run_that_is_stopped(tmp_path: Path) -> None:
     assert [entry["iteration"] for entry in run.log()] == [1, 2, 3, 4]
 
 
-def test_an_error_is_told_and_what_was_learned_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_run_keeps_its_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run.begin(tmp_path / "mine", CONFIG)
 
     def vanished(rng: np.random.Generator, count: int, steps: int, place) -> list:
@@ -239,7 +239,7 @@ def test_an_error_is_told_and_what_was_learned_stays(tmp_path: Path, monkeypatch
     assert [report.iteration for report in reports if report.losses] == [3, 4]
 
 
-def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(
+def test_full_disk_keeps_the_last_checkpoint(
     halfway: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = copied(halfway, tmp_path)
@@ -257,7 +257,7 @@ def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(
     assert run.status["state"] == "finished"
 
 
-def test_runs_are_listed_newest_first_and_broken_ones_left_out(tmp_path: Path) -> None:
+def test_runs_are_listed_newest_first_without_broken_ones(tmp_path: Path) -> None:
     for number, name in enumerate(("first", "second")):
         Run.begin(tmp_path / name, replace(CONFIG, name=name))
         os.utime(tmp_path / name / "order.json", (number, number))
@@ -272,14 +272,14 @@ def test_runs_are_listed_newest_first_and_broken_ones_left_out(tmp_path: Path) -
         Run.open(tmp_path / "none")
 
 
-def test_a_config_of_another_version_is_read(tmp_path: Path) -> None:
+def test_config_of_another_version_is_loaded(tmp_path: Path) -> None:
     CONFIG.save(tmp_path)
     told = json.loads((tmp_path / "order.json").read_text())
     (tmp_path / "order.json").write_text(json.dumps({**told, "fashion": 1}))
     assert asdict(FinetuneConfig.load(tmp_path)) == asdict(CONFIG)
 
 
-def test_a_config_with_earlier_names_is_read(tmp_path: Path) -> None:
+def test_config_with_renamed_settings_is_loaded(tmp_path: Path) -> None:
     values = {**asdict(CONFIG), "rate": 3e-4, "scored": 2, "begun": 0.5}
     for name in ("learning_rate", "scored_steps", "schedule_offset"):
         del values[name]
@@ -324,7 +324,7 @@ def test_a_config_with_earlier_names_is_read(tmp_path: Path) -> None:
         ({"start": "nobody"}, "There is no adapter 'nobody'"),
     ],
 )
-def test_invalid_configs_are_refused_in_one_sentence(tmp_path: Path, change: dict, said: str) -> None:
+def test_invalid_configs_are_refused(tmp_path: Path, change: dict, said: str) -> None:
     CONFIG.check(tmp_path)
     with pytest.raises(UserError) as error:
         replace(CONFIG, **change).check(tmp_path)
@@ -338,7 +338,7 @@ def test_presets_are_valid_configs(tmp_path: Path, preset: str, domain: Domain) 
     replace(CONFIG, **domain.presets[preset]).check(tmp_path)
 
 
-def test_try_is_estimated_at_less_than_five_minutes_of_two_cores() -> None:
+def test_try_preset_is_estimated_below_five_minutes() -> None:
     config = replace(
         CONFIG, prompts=tuple(f"a cup {letter}" for letter in "abcdefgh"), **TOY_WORLD.presets["try"]
     )

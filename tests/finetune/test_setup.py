@@ -27,20 +27,20 @@ def test_schedules_start_at_0_with_a_new_adapter(start: str) -> None:
     assert settings.start == ""
 
 
-def test_a_new_adapter_is_no_resumed_one() -> None:
+def test_new_adapter_has_another_resume_fingerprint() -> None:
     files = ModelFiles("small", SMALL, None, "")
     own, new = (resume_fingerprint(replace(CONFIG, start=start), files) for start in ("", "nothing"))
     assert own["prompts"] == new["prompts"]
     assert own["began with"] != new["began with"] == ""
 
 
-def test_full_tuning_may_start_from_nothing() -> None:
+def test_full_tuning_starts_from_a_new_adapter_only() -> None:
     replace(CONFIG, tuning="full", start="nothing").check_values()
     with pytest.raises(UserError, match="cannot start from an adapter"):
         replace(CONFIG, tuning="full", start="other").check_values()
 
 
-def test_a_score_replaces_that_of_all_teachers() -> None:
+def test_score_option_replaces_the_score_of_all_teachers() -> None:
     config = replace(CONFIG, score="ism", weighting="level", ism_stride=100, ism_interval=20)
     recipe = full_recipe(10)
     settings = resolve_settings(recipe, config, replace(MODEL, domain=OPEN))
@@ -64,7 +64,7 @@ def test_the_level_of_the_shift_applies_to_the_teachers_own_scores() -> None:
 
 
 @pytest.mark.parametrize("score", ["csd", "vsd", "ism"])
-def test_closed_forms_give_no_scores_that_need_guidance_or_a_network(score: str) -> None:
+def test_closed_form_teachers_refuse_csd_vsd_and_ism(score: str) -> None:
     with pytest.raises(UserError, match=f"rgb cannot give {score} scores: choose from sd"):
         check_fit(replace(CONFIG, score=score), TOY_WORLD, "small")
     check_fit(replace(CONFIG, score=score, teachers=("sd",)), TOY_WORLD, "small")
@@ -72,5 +72,5 @@ def test_closed_forms_give_no_scores_that_need_guidance_or_a_network(score: str)
 
 
 @pytest.mark.parametrize("rank", [24, 25])
-def test_a_shared_lora_of_peta_s_size(rank: int, tmp_path: Path) -> None:
+def test_lora_ranks_of_petas_size_are_valid(rank: int, tmp_path: Path) -> None:
     replace(CONFIG, tuning="lora", rank=rank).check(tmp_path)

@@ -97,7 +97,7 @@ QUICK = ["--runs", "runs", "--steps", "2", "--batch", "1", "--denoising-steps", 
 
 
 @pytest.mark.slow
-def test_prompts_become_an_adapter_that_generates(cli: Callable, model: Path, tmp_path: Path) -> None:
+def test_finetune_resume_and_generate(cli: Callable, model: Path, tmp_path: Path) -> None:
     """From the command, through a checkpoint and --resume with a lower rate, to a mesh."""
     (tmp_path / "mine.txt").write_text("a red cup\n")
     step, told = prd.Trainer.step, []
@@ -145,7 +145,7 @@ def test_prompts_become_an_adapter_that_generates(cli: Callable, model: Path, tm
 
 
 @pytest.mark.slow
-def test_a_corpus_is_judged_by_what_it_holds_out(cli: Callable, tmp_path: Path) -> None:
+def test_corpus_run_is_evaluated_on_held_out_prompts(cli: Callable, tmp_path: Path) -> None:
     """A column is chosen, and held-out prompts are not used for training."""
     learned = ["a red cup a", "a red cup b"]
     held = ["a blue hat", "a red cup b"]
@@ -201,9 +201,7 @@ def files() -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_what_is_saved_reaches_the_parts_and_leaves_the_gradients(
-    model_files: ModelFiles, unsaved: tuple
-) -> None:
+def test_memory_savings_do_not_change_gradients(model_files: ModelFiles, unsaved: tuple) -> None:
     log, wanted, plain = unsaved
     assert not plain.generator._recomputing
     assert {"mvdream surface", "richdreamer volume", "sd volume"} <= log.keys()
@@ -221,7 +219,7 @@ def test_what_is_saved_reaches_the_parts_and_leaves_the_gradients(
 
 
 @pytest.mark.slow
-def test_halves_with_a_scaled_loss_learn_what_float32_learns(model_files: ModelFiles, unsaved: tuple) -> None:
+def test_float16_with_loss_scaling_matches_float32(model_files: ModelFiles, unsaved: tuple) -> None:
     """The precision of a GPU for student, teachers and savings."""
     _, wanted, _ = unsaved
     _, half_gradients, student = one_iteration(model_files, LADDER[-1], torch.float16)
@@ -235,7 +233,7 @@ def test_halves_with_a_scaled_loss_learn_what_float32_learns(model_files: ModelF
     assert difference < 0.05 * size
 
 
-def test_full_tuning_learns_the_base_and_is_taught_by_another(model_files: ModelFiles) -> None:
+def test_full_tuning_trains_the_base_with_a_separate_teacher(model_files: ModelFiles) -> None:
     run_config, config = replace(CONFIG, tuning="full"), GeneratorConfig.load(model_files.folder)
     _, gradients, student = one_iteration(model_files, MemorySavings(), run_config=run_config)
     assert gradients["unet.conv_in.weight"].any()
@@ -258,7 +256,7 @@ def test_full_tuning_learns_the_base_and_is_taught_by_another(model_files: Model
 
 
 @pytest.mark.parametrize("aside", [False, True])
-def test_texts_aside_stay_in_the_main_memory(
+def test_text_encoders_stay_on_the_cpu(
     model_files: ModelFiles, aside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The meta device replaces a GPU."""
@@ -279,9 +277,7 @@ def test_texts_aside_stay_in_the_main_memory(
     assert [text.model.device.type for text in loaded] == ["cpu" if aside else "meta"] * 2
 
 
-def test_the_plan_follows_the_memory_that_is_given(
-    model_files: ModelFiles, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plan_respects_available_memory(model_files: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     config = GeneratorConfig.load(model_files.folder)
     free = full_plan(CONFIG, model_files, config, CPU)
     assert free.savings == MemorySavings()
@@ -302,7 +298,7 @@ def test_the_plan_follows_the_memory_that_is_given(
     assert alone.total < free.total
 
 
-def test_a_forecast_is_the_plan_told_later_and_kept(model_files: ModelFiles) -> None:
+def test_forecast_equals_the_plan_and_is_cached(model_files: ModelFiles) -> None:
     forecast = Forecast(full_plan, model_files, CPU)
     nothing = replace(CONFIG, memory=1e-3)
     assert forecast.of(CONFIG) == forecast.of(nothing) == COUNTING
@@ -318,7 +314,7 @@ def test_a_forecast_is_the_plan_told_later_and_kept(model_files: ModelFiles) -> 
     assert forecast.of(nothing).sentence.startswith("This run needs")
 
 
-def test_what_the_full_model_cannot_be_taught(
+def test_mvdream_is_refused_for_incompatible_text_embeddings(
     model_files: ModelFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = GeneratorConfig.load(model_files.folder)
@@ -328,7 +324,7 @@ def test_what_the_full_model_cannot_be_taught(
     assert full_plan(replace(CONFIG, teachers=("sd",)), model_files, config, CPU)
 
 
-def test_a_gpu_computes_in_the_halves_that_it_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_computes_in_the_precision_of_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = torch.device("cuda", 0)
     for capability, kept in (((8, 0), torch.float16), ((6, 1), torch.float32)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, has=capability: has)
@@ -337,7 +333,7 @@ def test_a_gpu_computes_in_the_halves_that_it_keeps(monkeypatch: pytest.MonkeyPa
     assert frozen_dtype(CPU) == torch.float32
 
 
-def test_a_new_adapter_has_all_of_the_schedules_before_it(model_files: ModelFiles) -> None:
+def test_new_adapter_starts_the_schedules_at_0(model_files: ModelFiles) -> None:
     config = GeneratorConfig.load(model_files.folder)
     for run_config, offset in (
         (CONFIG, 1.0),

@@ -16,7 +16,7 @@ from triplaneturbo.serving.access import is_local
         {"host": "127.0.0.1:7860", "origin": "", "user-agent": "python"},
     ],
 )
-def test_a_browser_or_a_script_on_this_machine_is_local(headers: dict[str, str]) -> None:
+def test_requests_of_this_machine_are_local(headers: dict[str, str]) -> None:
     assert is_local(headers, "127.0.0.1")
     assert is_local(headers, "::1")
     assert not is_local(headers, "192.168.0.7")
@@ -46,9 +46,9 @@ def test_a_browser_or_a_script_on_this_machine_is_local(headers: dict[str, str])
         {"referer": "http://toys.example.com/app/"},
     ],
 )
-def test_a_trace_of_a_proxy_or_of_another_host_makes_a_stranger(header: dict[str, str]) -> None:
+def test_proxy_headers_or_foreign_hosts_are_not_local(header: dict[str, str]) -> None:
     assert not is_local({"host": "127.0.0.1:7860", **header}, "127.0.0.1")
 
 
-def test_a_request_without_a_host_is_a_stranger_s() -> None:
+def test_request_without_host_is_not_local() -> None:
     assert not is_local({}, "127.0.0.1")

@@ -27,7 +27,7 @@ needs_ipv6 = pytest.mark.skipif(not _has_ipv6_loopback(), reason="this machine h
 
 @pytest.mark.parametrize("typed", ["::1", "[::1]", " ::1 "])
 @needs_ipv6
-def test_brackets_belong_into_the_server_name_and_the_url(typed: str) -> None:
+def test_ipv6_addresses_have_brackets(typed: str) -> None:
     address = ServingAddress.checked(typed, 0)
     assert address.host == "::1"
     assert address.server_name == "[::1]"
@@ -35,14 +35,14 @@ def test_brackets_belong_into_the_server_name_and_the_url(typed: str) -> None:
     assert address.notes() == []
 
 
-def test_port_0_becomes_a_free_one() -> None:
+def test_port_0_is_replaced_by_a_free_port() -> None:
     address = ServingAddress.checked("127.0.0.1", 0)
     assert 0 < address.port <= 65535
     with socket.create_server(("127.0.0.1", address.port)):
         pass
 
 
-def test_a_taken_port_is_named_before_anything_is_loaded() -> None:
+def test_port_in_use_is_refused_before_loading() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for host in ("127.0.0.1", "0.0.0.0", "localhost"):
@@ -52,7 +52,7 @@ def test_a_taken_port_is_named_before_anything_is_loaded() -> None:
                 ServingAddress.checked(host, port)
 
 
-def test_a_port_that_may_not_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forbidden_port_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: object) -> int:
         raise OSError(errno.EACCES, "Permission denied")
 
@@ -61,7 +61,7 @@ def test_a_port_that_may_not_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
         ServingAddress.checked("127.0.0.1", 80)
 
 
-def test_a_free_port_that_another_program_takes_meanwhile_is_chosen_again(
+def test_free_port_is_chosen_again_if_taken_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answers = iter([OSError(errno.EADDRINUSE, "in use"), 4001, 4001])
@@ -99,14 +99,14 @@ def test_a_free_port_that_another_program_takes_meanwhile_is_chosen_again(
         ("\udcff", "not found"),
     ],
 )
-def test_the_sentence_names_the_mistake(typed: str, sentence: str) -> None:
+def test_invalid_addresses_are_explained(typed: str, sentence: str) -> None:
     with pytest.raises(UserError) as refused:
         ServingAddress.checked(typed, 0)
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
-def test_a_name_is_looked_up_in_every_family(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_are_resolved_in_every_family(monkeypatch: pytest.MonkeyPatch) -> None:
     kind = (socket.SOCK_STREAM, 6, "")
     found = [(socket.AF_INET6, *kind, ("::1", 0, 0, 0)), (socket.AF_INET, *kind, ("127.0.0.1", 0))]
     tried = []
@@ -123,7 +123,7 @@ def test_a_name_is_looked_up_in_every_family(monkeypatch: pytest.MonkeyPatch) ->
     ("host", "family", "first"),
     [("0.0.0.0", socket.AF_INET, "127.0.0.1"), ("::", socket.AF_INET6, "[::1]")],
 )
-def test_what_another_machine_can_open_is_printed(
+def test_urls_for_other_machines_are_printed(
     monkeypatch: pytest.MonkeyPatch, host: str, family: int, first: str
 ) -> None:
     shown = {socket.AF_INET: ["192.0.2.5", "192.0.2.6"], socket.AF_INET6: ["2001:db8::5"]}
@@ -136,7 +136,7 @@ def test_what_another_machine_can_open_is_printed(
         assert f"http://{f'[{other}]' if ':' in other else other}:4001/" in note
 
 
-def test_own_addresses_are_those_that_others_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_addresses_are_reachable_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     named = ["127.0.1.1", "169.254.3.4", "0.0.0.0", "192.0.2.9", "192.0.2.9"]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [(2, 1, 6, "", (name, 0)) for name in named])
     addresses = own_addresses(socket.AF_INET)
@@ -157,10 +157,10 @@ def test_own_addresses_are_those_that_others_reach(monkeypatch: pytest.MonkeyPat
     ("value", "port"),
     [(None, 7860), ("", 7860), ("0", 0), ("7861", 7861), ("abc", None), ("70000", None), ("-1", None)],
 )
-def test_the_environments_port(value: str | None, port: int | None) -> None:
+def test_port_from_environment(value: str | None, port: int | None) -> None:
     assert default_port({} if value is None else {"GRADIO_SERVER_PORT": value}) == port
 
 
-def test_an_invalid_port_in_the_environment_is_named() -> None:
+def test_invalid_port_in_environment_is_refused() -> None:
     with pytest.raises(UserError, match=r"Invalid GRADIO_SERVER_PORT 'abc'; use .*, or set --port"):
         ServingAddress.checked("127.0.0.1", None, {"GRADIO_SERVER_PORT": "abc"})

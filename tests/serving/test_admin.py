@@ -22,7 +22,9 @@ from triplaneturbo.serving.limits import MINUTE, RateLimitError
         (STRANGERS, True, "secret", True, False),
     ],
 )
-def test_who_may_train(host: str, everybody: bool, password: str | None, offered: bool, asks: bool) -> None:
+def test_training_permission(
+    host: str, everybody: bool, password: str | None, offered: bool, asks: bool
+) -> None:
     admin = Admin(host, everybody, password)
     assert (admin.offered, admin.asks) == (offered, asks)
     for given in (None, "", "wrong", "sécret", "\ud800", ["secret"]):
@@ -35,7 +37,7 @@ def test_who_may_train(host: str, everybody: bool, password: str | None, offered
         admin.check("secret")
 
 
-def test_a_stranger_at_a_local_server_may_not_train() -> None:
+def test_remote_visitors_of_a_local_server_may_not_train() -> None:
     admin = Admin(LOCAL)
     assert admin.local_only
     admin.check(local=True)
@@ -49,7 +51,7 @@ def test_a_stranger_at_a_local_server_may_not_train() -> None:
         behind.check(local=True)
 
 
-def test_passwords_cannot_be_guessed_at_leisure() -> None:
+def test_password_attempts_are_limited() -> None:
     clock = Clock()
     admin = Admin(STRANGERS, password="secret", clock=clock)
     for _ in range(2 * TRIES):

@@ -27,20 +27,20 @@ def engine() -> Iterator[Engine]:
         yield engine
 
 
-def test_seeds_follow_each_other_and_begin_anew_after_the_last() -> None:
+def test_seeds_wrap_around() -> None:
     request = Request("a cup", seed=SEED_LIMIT - 1)
     assert [one.seed for one in seeds(request, 4)] == [SEED_LIMIT - 1, SEED_LIMIT, 0, 1]
     assert all(one.checked() for one in seeds(request, 4))
 
 
-def test_more_like_it_keeps_the_seed() -> None:
+def test_variations_keep_the_seed() -> None:
     alike = like(Request("a cup", seed=5), 4, 0.2)
     assert {(one.seed, one.variation) for one in alike} == {(5, 0.2)}
     assert len({one.variation_seed for one in alike}) == 4
     assert alike != like(Request("a cup", seed=5), 4, 0.2)  # drawn anew each time
 
 
-def test_more_like_a_variation_lies_round_that_variation() -> None:
+def test_variations_of_a_variation_extend_its_path() -> None:
     second = like(like(Request("a cup", seed=5), 1, 0.2)[0], 2, 0.1)
     third = like(second[1], 1, 0.3)[0]
     assert third.seed == 5
@@ -49,7 +49,7 @@ def test_more_like_a_variation_lies_round_that_variation() -> None:
     assert second[0].turns()[0] == second[1].turns()[0]
 
 
-def test_a_series_goes_from_one_prompt_to_the_other() -> None:
+def test_series_blends_between_two_prompts() -> None:
     request = Request("a cup", blend="a hat", blend_weight=0.3)
     assert [one.blend_weight for one in series(request, 5)] == [0, 0.25, 0.5, 0.75, 1]
     with pytest.raises(UserError, match="second prompt is missing"):
@@ -59,7 +59,7 @@ def test_a_series_goes_from_one_prompt_to_the_other() -> None:
             series(request, count)
 
 
-def test_each_is_a_mesh_and_a_picture_that_turns(engine: Engine, tmp_path: Path) -> None:
+def test_every_variant_has_a_mesh_and_a_turntable(engine: Engine, tmp_path: Path) -> None:
     requests = previews(seeds(Request("a red mushroom", texture_size=2048, steps=2), 3))
     events = list(follow_batch(engine, Session(tmp_path), requests))
     several = [event for event in events if isinstance(event, BatchProgress)]
@@ -78,7 +78,7 @@ def test_each_is_a_mesh_and_a_picture_that_turns(engine: Engine, tmp_path: Path)
             assert turning.n_frames == 16
 
 
-def test_one_without_a_surface_leaves_the_others(
+def test_empty_surface_does_not_stop_the_variants(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from triplaneturbo import pipeline
@@ -99,7 +99,7 @@ def test_one_without_a_surface_leaves_the_others(
     assert b"no surface" in several.pictures[1].read_bytes()
 
 
-def test_what_cannot_be_is_one_sentence_and_leaves_no_file(engine: Engine, tmp_path: Path) -> None:
+def test_invalid_batches_are_refused_and_leave_no_file(engine: Engine, tmp_path: Path) -> None:
     (stopped,) = follow_batch(engine, Session(tmp_path), seeds(Request("  "), 2))
     assert isinstance(stopped, Stopped)
     assert "prompt is blank" in stopped.sentence

@@ -30,7 +30,7 @@ def engine() -> Iterator[Engine]:
         yield engine
 
 
-def test_a_ticket_gives_what_the_pipeline_gives(engine: Engine) -> None:
+def test_job_result_equals_the_pipelines(engine: Engine) -> None:
     job = engine.submit(Request("a red mushroom", seed=5, **QUICK))
     stages = [event.stage for event in job.events()]
     assert stages[0] == "text"
@@ -40,7 +40,7 @@ def test_a_ticket_gives_what_the_pipeline_gives(engine: Engine) -> None:
     assert to_glb(result.mesh) == to_glb(engine.pipeline("a red mushroom", seed=5, **QUICK))
 
 
-def test_an_equal_request_is_not_made_twice(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_requests_are_cached(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
     embed = engine.model.text.embed
     monkeypatch.setattr(engine.model.text, "embed", lambda prompts: asked.append(prompts) or embed(prompts))
@@ -54,14 +54,14 @@ def test_an_equal_request_is_not_made_twice(engine: Engine, monkeypatch: pytest.
 
 
 @pytest.mark.slow
-def test_only_the_last_results_are_kept(engine: Engine) -> None:
+def test_result_cache_is_bounded(engine: Engine) -> None:
     for seed in range(KEPT_RESULTS + 1):
         engine.generate("a hat", seed=seed, **QUICK)
     assert engine.generate("a hat", seed=1, **QUICK).cached
     assert not engine.generate("a hat", seed=0, **QUICK).cached
 
 
-def test_cancelling_stops_at_the_next_step_and_the_next_request_is_served(engine: Engine) -> None:
+def test_cancelled_job_stops_at_the_next_step(engine: Engine) -> None:
     job = engine.submit(Request("a boat", **{**QUICK, "steps": 50}))
     seen = 0
     for event in job.events():
@@ -74,7 +74,7 @@ def test_cancelling_stops_at_the_next_step_and_the_next_request_is_served(engine
     assert len(engine.generate("a boat", **QUICK).mesh.faces) > 0
 
 
-def test_bad_requests_never_join_the_line(engine: Engine) -> None:
+def test_invalid_requests_are_not_queued(engine: Engine) -> None:
     with pytest.raises(UserError, match="prompt is blank"):
         engine.submit(Request(" "))
 
@@ -90,7 +90,7 @@ def test_bad_requests_never_join_the_line(engine: Engine) -> None:
     ids=["python", "cuda", "cpu", "cublas"],
 )
 @pytest.mark.slow
-def test_out_of_memory_says_what_to_do(
+def test_out_of_memory_error_suggests_a_remedy(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     asked: list[bool] = []
@@ -109,9 +109,7 @@ def test_out_of_memory_says_what_to_do(
     assert not engine.generate(f"a tree {error}", **QUICK).cached
 
 
-def test_where_memory_is_short_a_smaller_texture_is_made(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_low_memory_reduces_the_texture(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     decode = engine.model.generator.decode
 
     def short(latents: torch.Tensor, one_by_one: bool) -> torch.Tensor:
@@ -131,7 +129,7 @@ def test_where_memory_is_short_a_smaller_texture_is_made(
     assert not whole.low_memory
 
 
-def test_several_requests_are_answered_in_order_from_memory_too(engine: Engine) -> None:
+def test_batch_results_are_in_order_with_cached_ones(engine: Engine) -> None:
     engine.generate("a robot", seed=1, **QUICK)
     requests = [Request("a robot", seed=seed, **QUICK) for seed in (0, 1, 0, 2)]
     made = engine.submit(*requests).results(patience(60))
@@ -142,9 +140,7 @@ def test_several_requests_are_answered_in_order_from_memory_too(engine: Engine) 
         engine.submit(requests[0], Request("a robot", seed=-1))
 
 
-def test_short_memory_in_the_middle_of_several_loses_none(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_out_of_memory_in_a_batch_loses_no_result(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     decode = engine.model.generator.decode
     calls: list[bool] = []
 
@@ -163,9 +159,7 @@ def test_short_memory_in_the_middle_of_several_loses_none(
     assert [one.request.seed for one in made] == [0, 1, 2]
 
 
-def test_a_batch_that_does_not_fit_is_made_one_by_one(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batch_that_does_not_fit_is_split(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     predict = engine.model.generator.predict
     batches: list[int] = []
 
@@ -184,9 +178,7 @@ def test_a_batch_that_does_not_fit_is_made_one_by_one(
     assert not any(one.low_memory for one in made)
 
 
-def test_what_was_made_in_a_batch_is_not_remembered_as_made_alone(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batch_results_are_not_cached(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine.pipeline, "together", True)
     requests = [Request("a small castle", seed=seed, **QUICK) for seed in range(2)]
     engine.submit(*requests).results(patience(60))
@@ -195,7 +187,7 @@ def test_what_was_made_in_a_batch_is_not_remembered_as_made_alone(
 
 
 @pytest.mark.slow
-def test_two_devices_share_one_line() -> None:
+def test_two_devices_share_one_queue() -> None:
     """Two workers on the CPU stand for two GPUs: both generate the same meshes."""
     with Engine("small", "cpu,cpu") as two, Engine("small", "cpu") as one:
         jobs = [two.submit(Request("a cup", seed=seed, **QUICK)) for seed in range(4)]
@@ -208,14 +200,14 @@ def test_two_devices_share_one_line() -> None:
 
 
 @pytest.mark.parametrize("device", ["all", "cpu,cuda:7", "cpu,", ","])
-def test_devices_that_are_not_there(device: str) -> None:
+def test_engine_refuses_missing_cuda_devices(device: str) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA devices")
     with pytest.raises(UserError, match=r"no device|no CUDA device"):
         Engine("small", device)
 
 
-def test_a_full_model_that_does_not_load_leaves_the_small_one(
+def test_small_model_replaces_a_full_model_that_does_not_load(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     find = engine_module.find_model
@@ -232,7 +224,7 @@ def test_a_full_model_that_does_not_load_leaves_the_small_one(
         Engine("full", "cpu")
 
 
-def test_other_errors_are_not_hidden(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_load_errors_are_raised(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     def decode(*_: object) -> torch.Tensor:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
@@ -241,7 +233,7 @@ def test_other_errors_are_not_hidden(engine: Engine, monkeypatch: pytest.MonkeyP
         engine.generate("a lamp", **QUICK)
 
 
-def test_the_report_says_what_runs_on_what_and_why(engine: Engine) -> None:
+def test_report_explains_the_choices(engine: Engine) -> None:
     report = engine.report()
     rows = dict(line.split(maxsplit=1) for line in report.splitlines())
     assert list(rows) == [
@@ -262,7 +254,7 @@ def test_the_report_says_what_runs_on_what_and_why(engine: Engine) -> None:
     assert ("untrained" in rows["model"]) == (not engine.trained) == ("untrained" in engine.notice)
 
 
-def test_precision_can_be_chosen() -> None:
+def test_precision_option() -> None:
     with Engine("small", device="cpu", precision="bfloat16") as engine:
         assert engine.dtype == engine.model.generator.dtype == torch.bfloat16
         assert "bfloat16: asked for" in engine.report()
@@ -278,7 +270,7 @@ def test_precision_can_be_chosen() -> None:
         ("AMX", True, torch.float32),
     ],
 )
-def test_the_cpu_decides_on_precision(
+def test_automatic_precision_depends_on_the_cpu(
     monkeypatch: pytest.MonkeyPatch, unit: str | None, small: bool, dtype: torch.dtype
 ) -> None:
     monkeypatch.setattr(devices, "bfloat16_unit", lambda: unit)
@@ -288,7 +280,7 @@ def test_the_cpu_decides_on_precision(
 
 
 @pytest.mark.parametrize("name", ["tpu", "cuda:99", "cpu:1", "", "gpu", "cuda:x", "meta"])
-def test_devices_that_are_not_there_are_refused(name: str) -> None:
+def test_unavailable_devices_are_refused(name: str) -> None:
     with pytest.raises(UserError, match=r"device .*; (use|available)"):
         choose_device(name)
 
@@ -304,7 +296,7 @@ def test_devices_that_are_not_there_are_refused(name: str) -> None:
         ((9, 0), ["gfx90a", "gfx1100"], True),
     ],
 )
-def test_a_gpu_that_torch_has_no_code_for(
+def test_unsupported_gpu_is_explained(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], built: list[str], fits: bool
 ) -> None:
     cuda = devices.torch.cuda
@@ -325,7 +317,7 @@ def test_a_gpu_that_torch_has_no_code_for(
             devices.choose_devices(asked)
 
 
-def test_a_driver_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_driver_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: 1)
     device, why = choose_device()
@@ -341,9 +333,7 @@ def test_unknown_precisions_are_refused() -> None:
         choose_precision("int4", torch.device("cpu"), False)
 
 
-def test_a_released_adapter_in_the_cache_is_converted_once(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_released_adapter_is_converted_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     done: list[tuple] = []
     monkeypatch.setattr(
         weights,

@@ -49,7 +49,7 @@ def _files_in_the_end(history: History) -> set[str]:
     return set(entry.files)
 
 
-def test_the_first_file_is_kept_and_the_others_follow(engine: Engine, tmp_path: Path) -> None:
+def test_files_are_added_to_the_history_as_they_are_ready(engine: Engine, tmp_path: Path) -> None:
     history = History(tmp_path / "history")
     count = 0
     for made in _made(engine, history, Session(tmp_path / "page"), "a cup"):
@@ -63,7 +63,7 @@ def test_the_first_file_is_kept_and_the_others_follow(engine: Engine, tmp_path: 
     assert count == len(FORMATS)
 
 
-def test_a_page_that_is_closed_when_it_is_done_loses_no_file(engine: Engine, tmp_path: Path) -> None:
+def test_closed_page_loses_no_file(engine: Engine, tmp_path: Path) -> None:
     history = History(tmp_path / "history")
     events = _made(engine, history, Session(tmp_path / "page"), "a cup")
     assert not next(events).complete
@@ -71,7 +71,7 @@ def test_a_page_that_is_closed_when_it_is_done_loses_no_file(engine: Engine, tmp
     assert _files_in_the_end(history) == set(FORMATS)
 
 
-def test_a_result_that_another_request_overtakes_stays(engine: Engine, tmp_path: Path) -> None:
+def test_overtaken_result_is_kept(engine: Engine, tmp_path: Path) -> None:
     history, session = History(tmp_path / "history"), Session(tmp_path / "page")
     for made in _made(engine, history, session, "a cup"):
         assert not made.complete
@@ -79,7 +79,7 @@ def test_a_result_that_another_request_overtakes_stays(engine: Engine, tmp_path:
     assert _files_in_the_end(history) == set(FORMATS)
 
 
-def test_what_somebody_types_past_is_not_kept(engine: Engine, tmp_path: Path) -> None:
+def test_overtaken_live_results_are_not_kept(engine: Engine, tmp_path: Path) -> None:
     history, session = History(tmp_path / "history"), Session(tmp_path / "page")
     for made in _made(engine, history, session, "a cup", passing=True):
         assert not made.complete
@@ -90,7 +90,7 @@ def test_what_somebody_types_past_is_not_kept(engine: Engine, tmp_path: Path) ->
     assert len(history.of(TOKEN).entries()) == 1
 
 
-def test_a_result_that_cannot_be_kept_is_told(engine: Engine, tmp_path: Path) -> None:
+def test_failure_to_keep_a_result_is_reported(engine: Engine, tmp_path: Path) -> None:
     writer = HistoryWriter(engine, History(tmp_path / "history", quota=10), TOKEN, AS_MODELLED, passing=False)
     with writer.following():
         for event in follow(engine, Session(tmp_path / "page"), Request("a cup", **QUICK)):

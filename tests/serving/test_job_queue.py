@@ -70,7 +70,7 @@ def _step(number: int, glb: bytes | None = None) -> Progress:
     return Progress("denoise", 0.0, 0.0, number, 9, glb=glb)
 
 
-def test_of_events_in_quick_succession_the_last_is_told_and_every_sketch(queue: JobQueue) -> None:
+def test_quick_events_are_merged_except_sketches(queue: JobQueue) -> None:
     job = Job([Request("a cup")], queue)
     for number in range(6):
         job.add_event(_step(number, b"glTF" if number in (1, 3) else None))
@@ -79,7 +79,7 @@ def test_of_events_in_quick_succession_the_last_is_told_and_every_sketch(queue: 
     assert [event.step for event in job.events()] == list(range(6))
 
 
-def test_an_event_that_came_too_soon_is_told_when_the_rest_is_over(queue: JobQueue) -> None:
+def test_delayed_event_is_delivered(queue: JobQueue) -> None:
     job = Job([Request("a cup")], queue)
     job.add_event(_step(0))
     events = job.events(min_interval=0.3)
@@ -94,7 +94,7 @@ def test_an_event_that_came_too_soon_is_told_when_the_rest_is_over(queue: JobQue
     assert list(events) == []
 
 
-def test_several_workers_serve_one_line() -> None:
+def test_several_workers_serve_one_queue() -> None:
     works = [Work(), Work()]
     queue = JobQueue(works, "test")
     jobs = [queue.submit(Request("gated", seed=seed)) for seed in range(3)]
@@ -109,7 +109,7 @@ def test_several_workers_serve_one_line() -> None:
     assert queue.close(patience(20))
 
 
-def test_first_come_first_served(queue: JobQueue, work: Work) -> None:
+def test_jobs_run_in_order_of_submission(queue: JobQueue, work: Work) -> None:
     jobs = [queue.submit(Request("a cup", seed=seed)) for seed in range(4)]
     assert [job.result(patience(20)).request.seed for job in jobs] == [0, 1, 2, 3]
     assert [entry for entry in work.log if entry.endswith("step 0")] == [
@@ -117,7 +117,7 @@ def test_first_come_first_served(queue: JobQueue, work: Work) -> None:
     ]
 
 
-def test_events_are_the_same_for_whoever_listens_whenever(queue: JobQueue) -> None:
+def test_every_listener_receives_all_events(queue: JobQueue) -> None:
     job = queue.submit(Request("a cup"))
     live = [event.step for event in job.events()]
     assert live == [0, 1, 2]
@@ -125,7 +125,7 @@ def test_events_are_the_same_for_whoever_listens_whenever(queue: JobQueue) -> No
     assert [event.step for event in job.events()] == live
 
 
-def test_position_counts_down(queue: JobQueue, work: Work) -> None:
+def test_queue_position_counts_down(queue: JobQueue, work: Work) -> None:
     first, second, third = (queue.submit(Request("gated", seed=seed)) for seed in range(3))
     assert second.position == 1
     assert third.position == 2
@@ -137,7 +137,7 @@ def test_position_counts_down(queue: JobQueue, work: Work) -> None:
     assert first.position is third.position is None
 
 
-def test_cancelling_a_waiting_request_ends_it_at_once(queue: JobQueue, work: Work) -> None:
+def test_cancelled_waiting_job_ends_at_once(queue: JobQueue, work: Work) -> None:
     running, waiting = queue.submit(Request("gated")), queue.submit(Request("a cup", seed=7))
     waiting.cancel()
     assert waiting.done
@@ -148,7 +148,7 @@ def test_cancelling_a_waiting_request_ends_it_at_once(queue: JobQueue, work: Wor
     assert not any(entry.startswith("a cup 7") for entry in work.log)
 
 
-def test_cancelling_a_running_request_takes_effect_within_one_step(queue: JobQueue, work: Work) -> None:
+def test_cancelled_running_job_ends_within_one_step(queue: JobQueue, work: Work) -> None:
     job = queue.submit(Request("gated"))
     job.cancel()  # before the first of its three steps has ended
     work.gate.set()
@@ -160,7 +160,7 @@ def test_cancelling_a_running_request_takes_effect_within_one_step(queue: JobQue
 
 
 @pytest.mark.parametrize(("prompt", "error"), [("broken", ZeroDivisionError), ("refused", UserError)])
-def test_errors_reach_the_ticket_and_the_worker_lives_on(queue: JobQueue, prompt: str, error: type) -> None:
+def test_job_errors_do_not_stop_the_worker(queue: JobQueue, prompt: str, error: type) -> None:
     job = queue.submit(Request(prompt))
     assert list(job.events()) == []
     with pytest.raises(error):
@@ -168,7 +168,7 @@ def test_errors_reach_the_ticket_and_the_worker_lives_on(queue: JobQueue, prompt
     assert queue.submit(Request("a cup")).result(patience(20)).request.prompt == "a cup"
 
 
-def test_several_requests_on_one_ticket(queue: JobQueue) -> None:
+def test_job_with_several_requests(queue: JobQueue) -> None:
     job = queue.submit(Request("a cup", seed=1), Request("nothing"), Request("a hat", seed=2))
     assert len(list(job.events())) == 9
     first, missing, last = job.results(patience(20))
@@ -180,7 +180,7 @@ def test_several_requests_on_one_ticket(queue: JobQueue) -> None:
         queue.submit(Request("nothing"), Request("a cup")).result(patience(20))
 
 
-def test_what_was_made_before_a_cancelled_one_is_kept(queue: JobQueue, work: Work) -> None:
+def test_results_before_a_cancellation_are_kept(queue: JobQueue, work: Work) -> None:
     job = queue.submit(Request("a cup"), Request("gated"))
     for event in job.events():
         if event.step == 2 and not job.cancelled:
@@ -204,7 +204,7 @@ def _busy(queue: JobQueue) -> Job:
     return job
 
 
-def test_a_full_line_says_when_to_come_again(work: Work) -> None:
+def test_full_queue_error_estimates_the_wait(work: Work) -> None:
     queue = JobQueue([work], "test", size=3)
     running = _busy(queue)
     waiting = [queue.submit(Request("a cup")), queue.submit(Request("a cup"), Request("a hat"))]
@@ -222,7 +222,7 @@ def test_a_full_line_says_when_to_come_again(work: Work) -> None:
     assert queue.close(patience(20))
 
 
-def test_more_at_once_than_the_line_holds_are_let_in_where_nobody_waits(work: Work) -> None:
+def test_queue_without_waiting_jobs_accepts_a_larger_job(work: Work) -> None:
     queue = JobQueue([work], "test", size=2)
     running = _busy(queue)
     several = queue.submit(*(Request("a cup", seed=seed) for seed in range(4)))
@@ -233,7 +233,7 @@ def test_more_at_once_than_the_line_holds_are_let_in_where_nobody_waits(work: Wo
 
 
 @pytest.mark.parametrize(("workers", "seconds"), [(1, 14), (2, 7)])
-def test_the_wait_is_estimated_from_the_last_requests(workers: int, seconds: int) -> None:
+def test_wait_is_estimated_from_recent_jobs(workers: int, seconds: int) -> None:
     works = [Work() for _ in range(workers)]
     queue = JobQueue(works, "test", size=2, clock=iter([number * 7.0 for number in range(100)]).__next__)
     queue.submit(Request("a cup")).result(patience(20))
@@ -250,7 +250,7 @@ def test_the_wait_is_estimated_from_the_last_requests(workers: int, seconds: int
     assert queue.close(patience(20))
 
 
-def test_closing_cancels_everything(work: Work) -> None:
+def test_closing_cancels_all_jobs(work: Work) -> None:
     queue = JobQueue([work], "test")
     jobs = [queue.submit(Request("gated", seed=seed)) for seed in range(3)]
     work.gate.set()
@@ -286,7 +286,7 @@ class Pieces:
         self.ended.append(threading.current_thread().name)
 
 
-def test_idle_work_waits_for_requests_and_for_the_calls_that_follow_them(work: Work) -> None:
+def test_idle_task_waits_for_jobs_and_calls(work: Work) -> None:
     gate = threading.Event()
     pieces = Pieces(work.log, 3, gate)
     queue = JobQueue([work], "test")
@@ -307,7 +307,7 @@ def test_idle_work_waits_for_requests_and_for_the_calls_that_follow_them(work: W
     assert pieces.ended == ["test 0"]
 
 
-def test_idle_work_ends_with_the_line_and_is_begun_anew_when_woken(work: Work) -> None:
+def test_idle_task_is_closed_and_restarted(work: Work) -> None:
     pieces = Pieces(work.log, 1)
     queue = JobQueue([work, Work()], "test")
     queue.set_idle_task(pieces)

@@ -35,7 +35,7 @@ def engine() -> Iterator[Engine]:
         yield engine
 
 
-def test_the_controls_make_a_request() -> None:
+def test_controls_to_request() -> None:
     request = to_request("a cup", 7.0, *OPTIONS)
     assert request == Request("a cup", seed=7, faces=None, **QUICK)
     assert type(request.seed) is type(request.steps) is int
@@ -53,13 +53,13 @@ def test_the_controls_make_a_request() -> None:
         ("7", "whole number"),
     ],
 )
-def test_a_seed_that_cannot_be_is_one_sentence(seed: Any, said: str) -> None:
+def test_invalid_seed_is_refused(seed: Any, said: str) -> None:
     with pytest.raises(UserError, match=said) as info:
         to_request("a cup", seed, *OPTIONS).checked()
     assert "\n" not in str(info.value)
 
 
-def test_the_controls_of_a_request_make_it_again() -> None:
+def test_request_to_controls_round_trip() -> None:
     request = Request(
         "a cup",
         seed=7,
@@ -76,7 +76,7 @@ def test_the_controls_of_a_request_make_it_again() -> None:
     assert to_request("a cup", 7, *OPTIONS, 0.01, 0, False, 0.5, None, None, 0.5).checked().blend == ""
 
 
-def test_progress_then_one_file_after_the_other(engine: Engine, tmp_path: Path) -> None:
+def test_progress_is_followed_by_files(engine: Engine, tmp_path: Path) -> None:
     session = Session(tmp_path / "page")
     events = list(follow(engine, session, Request("../../A Red <b>Mushroom</b>", seed=3, **QUICK)))
     working = [event for event in events if isinstance(event, Working)]
@@ -107,21 +107,21 @@ def test_progress_then_one_file_after_the_other(engine: Engine, tmp_path: Path) 
     assert set(facts["seconds"]) == {*STAGES, "total"}
 
 
-def test_the_end_of_a_prompt_that_is_not_read_is_told(engine: Engine, tmp_path: Path) -> None:
+def test_truncated_prompt_is_reported(engine: Engine, tmp_path: Path) -> None:
     *_, last = follow(engine, Session(tmp_path), Request("a cup " * 100, **QUICK))
     assert isinstance(last, MeshReady)
     assert last.truncated_text.endswith("cup")
 
 
 @pytest.mark.parametrize("prompt", ["", " \n\t ", "x" * 1001])
-def test_a_prompt_that_cannot_be_stops_with_its_sentence(engine: Engine, tmp_path: Path, prompt: str) -> None:
+def test_invalid_prompt_stops_with_its_error(engine: Engine, tmp_path: Path, prompt: str) -> None:
     (stopped,) = follow(engine, Session(tmp_path), Request(prompt))
     assert isinstance(stopped, Stopped)
     assert stopped.sentence.startswith("The prompt ")
     assert not list(tmp_path.iterdir())
 
 
-def test_no_surface_stops_with_its_sentence(
+def test_empty_surface_stops_with_its_error(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nothing(*_: object) -> None:
@@ -132,7 +132,7 @@ def test_no_surface_stops_with_its_sentence(
     assert stopped == Stopped(str(EmptySurfaceError()))
 
 
-def test_a_bug_is_told_without_its_insides(
+def test_unexpected_errors_hide_their_details(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def bug(*_: object) -> None:
@@ -146,7 +146,7 @@ def test_a_bug_is_told_without_its_insides(
     assert "secret" in capsys.readouterr().err
 
 
-def test_cancelling_stops_before_the_next_step_and_leaves_no_file(engine: Engine, tmp_path: Path) -> None:
+def test_cancelled_generation_leaves_no_file(engine: Engine, tmp_path: Path) -> None:
     session = Session(tmp_path)
     events = []
     for event in follow(engine, session, Request("a cup", seed=1, **(QUICK | {"steps": 50}))):
@@ -158,7 +158,7 @@ def test_cancelling_stops_before_the_next_step_and_leaves_no_file(engine: Engine
     assert not list(tmp_path.iterdir())
 
 
-def test_every_sketch_is_shown_and_kept_for_a_while(engine: Engine, tmp_path: Path) -> None:
+def test_sketches_are_shown_and_kept(engine: Engine, tmp_path: Path) -> None:
     session = Session(tmp_path)
     views = []
     request = Request("a cup", seed=11, **(QUICK | {"steps": 6}))
@@ -172,7 +172,7 @@ def test_every_sketch_is_shown_and_kept_for_a_while(engine: Engine, tmp_path: Pa
     assert mesh.name.startswith("a-cup-11-")
 
 
-def test_the_latest_request_wins_and_the_one_before_says_no_more(engine: Engine, tmp_path: Path) -> None:
+def test_newer_request_silences_the_older_one(engine: Engine, tmp_path: Path) -> None:
     session = Session(tmp_path)
     slow = follow(engine, session, Request("a boat", **(QUICK | {"steps": 50})), sketches="all")
     for event in slow:
@@ -187,7 +187,7 @@ def test_the_latest_request_wins_and_the_one_before_says_no_more(engine: Engine,
     assert session.show(tmp_path / "nothing", 0, Job([], engine._queue)) is None
 
 
-def test_the_other_files_wait_where_something_else_may_be_begun(engine: Engine, tmp_path: Path) -> None:
+def test_further_files_wait_for_new_requests(engine: Engine, tmp_path: Path) -> None:
     session = Session(tmp_path)
     events = follow(engine, session, Request("a cup", seed=5, **QUICK), patience=60)
     first = next(event for event in events if isinstance(event, MeshReady))
@@ -197,9 +197,7 @@ def test_the_other_files_wait_where_something_else_may_be_begun(engine: Engine, 
     assert [path.suffix for path in tmp_path.iterdir()] == [".glb"]
 
 
-def test_whoever_stops_listening_cancels(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_closing_the_events_cancels(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tickets: list[Job] = []
     submit = engine.submit
     monkeypatch.setattr(
@@ -213,7 +211,7 @@ def test_whoever_stops_listening_cancels(
         tickets[0].result(patience(60))
 
 
-def test_a_second_request_waits_in_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_request_is_queued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("triplaneturbo.serving.engine._load", load)
     with Engine("small", device="cpu") as engine:
         go = threading.Event()

@@ -34,12 +34,12 @@ from triplaneturbo.serving.limits import (
         "::ffff:127.0.0.1",
     ],
 )
-def test_only_this_machine_reaches_it(host: str) -> None:
+def test_loopback_hosts(host: str) -> None:
     assert is_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.0.2", "localhost.evil.example", "127.evil"])
-def test_others_may_reach_it(host: str) -> None:
+def test_other_hosts_are_not_loopback(host: str) -> None:
     assert not is_loopback(host)
 
 
@@ -58,13 +58,13 @@ def test_others_may_reach_it(host: str) -> None:
         (Request("a cup", steps=17), "number of steps 17 exceeds this server's limit; use at most 16"),
     ],
 )
-def test_strangers_get_nothing_huge(request_: Request, said: str) -> None:
+def test_remote_visitors_are_limited(request_: Request, said: str) -> None:
     with pytest.raises(UserError, match=f"The {said}"):
         Limits.for_host(STRANGERS).check(Request("a hat"), request_)
     Limits.for_host(LOCAL).check(request_)
 
 
-def test_the_defaults_are_within_the_limits() -> None:
+def test_defaults_are_within_the_limits() -> None:
     limits = Limits.for_host(STRANGERS)
     limits.check(Request("a cup", resolution=160, texture_size=2048))
     limits.check(*[Request("a cup", seed=seed) for seed in range(16)])
@@ -72,14 +72,14 @@ def test_the_defaults_are_within_the_limits() -> None:
         limits.check(*[Request("a cup", seed=seed) for seed in range(17)])
 
 
-def test_what_is_no_number_is_left_for_request_to_tell() -> None:
+def test_limits_ignore_values_that_are_no_numbers() -> None:
     broken = Request("a cup", steps="many")  # type: ignore[arg-type]
     Limits.for_host(STRANGERS).check(broken)
     with pytest.raises(UserError, match="whole number"):
         broken.checked()
 
 
-def test_flags_win_over_the_host_s_defaults() -> None:
+def test_flags_override_the_defaults_of_the_host() -> None:
     limits = Limits.for_host(LOCAL, queue=3, per_minute=7, quota=11)
     assert (limits.queue, limits.per_minute, limits.quota) == (3, 7, 11)
     assert limits.resolution is None
@@ -90,7 +90,7 @@ def test_flags_win_over_the_host_s_defaults() -> None:
     assert Limits.for_host(LOCAL, behind_proxy=True) == Limits.for_host(STRANGERS)
 
 
-def test_a_stranger_at_a_local_server_is_held_to_a_stranger_s_limits() -> None:
+def test_remote_visitors_of_a_local_server_are_limited() -> None:
     loose, strict = Limits.for_host(LOCAL), Limits()
     guard = RequestLimiter(loose)
     large = Request("a hat", resolution=300)
@@ -105,19 +105,19 @@ def test_a_stranger_at_a_local_server_is_held_to_a_stranger_s_limits() -> None:
         pass
 
 
-def test_what_the_server_sets_tighter_stays_tighter_for_strangers() -> None:
+def test_stricter_limits_apply_to_remote_visitors() -> None:
     own = Limits.for_host(LOCAL, queue=3, per_minute=7)
     assert (own.for_remote_visitors().per_minute, own.for_remote_visitors().queue) == (7, 3)
     assert Limits().for_remote_visitors() == Limits()
 
 
 @pytest.mark.parametrize("flag", ["queue", "per_minute", "quota"])
-def test_a_flag_below_one_is_one_sentence(flag: str) -> None:
+def test_limit_below_one_is_refused(flag: str) -> None:
     with pytest.raises(UserError, match=f"Invalid --{flag.replace('_', '-')} 0; use 1 or more"):
         Limits.for_host(LOCAL, **{flag: 0})
 
 
-def test_the_window_slides() -> None:
+def test_rate_limit_window_slides() -> None:
     clock = Clock()
     limit = RateLimit(2, clock)
     limit.take("one")
@@ -135,7 +135,7 @@ def test_the_window_slides() -> None:
         limit.take("one")
 
 
-def test_keys_of_which_nothing_is_heard_are_forgotten() -> None:
+def test_idle_keys_are_dropped() -> None:
     clock = Clock()
     limit = RateLimit(2, clock)
     for number in range(1000):
@@ -145,7 +145,7 @@ def test_keys_of_which_nothing_is_heard_are_forgotten() -> None:
     assert len(limit._times) == 1
 
 
-def test_many_threads_get_no_more_than_the_limit() -> None:
+def test_rate_limit_is_thread_safe() -> None:
     limit, let_in = RateLimit(50), []
 
     def ask() -> None:
@@ -164,7 +164,7 @@ def test_many_threads_get_no_more_than_the_limit() -> None:
     assert len(let_in) == 50
 
 
-def test_sessions_without_number_do_not_get_past_an_address_s_limit() -> None:
+def test_many_sessions_share_the_limit_of_an_address() -> None:
     guard = RequestLimiter(Limits(per_minute=2), Clock())
     for number in range(2 * SESSIONS_PER_ADDRESS):
         guard.admit(Request("a cup"), session=f"new {number}", address="203.0.113.7")
@@ -173,7 +173,7 @@ def test_sessions_without_number_do_not_get_past_an_address_s_limit() -> None:
     guard.admit(Request("a cup"), session="another", address="203.0.113.8")
 
 
-def test_who_has_no_session_is_counted_by_the_address() -> None:
+def test_requests_without_session_count_for_the_address() -> None:
     guard = RequestLimiter(Limits(per_minute=2), Clock())
     for _ in range(2):
         guard.admit(Request("a cup"), session=None, address="203.0.113.7")
@@ -181,14 +181,14 @@ def test_who_has_no_session_is_counted_by_the_address() -> None:
         guard.admit(Request("a cup"), session=None, address="203.0.113.7")
 
 
-def test_what_is_too_large_is_not_counted() -> None:
+def test_refused_requests_are_not_counted() -> None:
     guard = RequestLimiter(Limits(per_minute=1), Clock())
     with pytest.raises(UserError, match="resolution"):
         guard.admit(Request("a cup", resolution=512), session="one")
     guard.admit(Request("a cup"), session="one")
 
 
-def test_one_at_a_time_a_session() -> None:
+def test_sessions_run_one_job_at_a_time() -> None:
     guard = RequestLimiter(Limits())
     with guard.alone("one"), guard.alone("another"), guard.alone(None, "203.0.113.7"):
         with pytest.raises(UserError, match="active request"), guard.alone("one"):
@@ -203,13 +203,13 @@ def test_one_at_a_time_a_session() -> None:
         pass
 
 
-def test_this_machine_s_user_may_do_several_things_at_once() -> None:
+def test_local_users_run_several_jobs() -> None:
     guard = RequestLimiter(Limits.for_host(LOCAL))
     with guard.alone("one", local=True), guard.alone("one", local=True):
         pass
 
 
 @pytest.mark.parametrize("error", [QueueFullError(3), RateLimitError(2, 5)])
-def test_the_errors_survive_the_way_between_processes(error: UserError) -> None:
+def test_errors_can_be_pickled(error: UserError) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), copy.seconds) == (type(error), str(error), error.seconds)

@@ -34,12 +34,12 @@ NASTY = [
 
 
 @pytest.mark.parametrize("prompt", NASTY, ids=[ascii(prompt)[:30] for prompt in NASTY])
-def test_names_hold_nothing_but_letters_digits_and_dashes(prompt: str) -> None:
+def test_file_names_have_safe_characters(prompt: str) -> None:
     name = safe_name(Request(prompt, seed=7), "small")
     assert re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}-7-[0-9a-f]{8}", name)
 
 
-def test_names_from_before_there_were_paths_of_variations_stay() -> None:
+def test_file_names_without_variation_path_are_unchanged() -> None:
     request = Request("a red mushroom", variation=0.2, variation_seed=3)
     assert safe_name(request.checked(), "small") == "a-red-mushroom-0-a05693e4"
     assert (
@@ -47,7 +47,7 @@ def test_names_from_before_there_were_paths_of_variations_stay() -> None:
     )
 
 
-def test_names_differ_where_anything_differs() -> None:
+def test_different_requests_have_different_file_names() -> None:
     one = Request("🍄")
     others = [Request("🌲"), Request("🍄", seed=1), Request("🍄", steps=2), Request("🍄", faces=None)]
     names = {safe_name(request, "small") for request in [one, *others]} | {safe_name(one, "full")}
@@ -55,7 +55,7 @@ def test_names_differ_where_anything_differs() -> None:
     assert safe_name(one, "small") == safe_name(Request("🍄"), "small")
 
 
-def test_the_formats_are_those_that_can_be_written() -> None:
+def test_formats_match_the_writers() -> None:
     assert suffixes() == FORMATS
 
 
@@ -64,25 +64,25 @@ def _names(output: str | None, formats: str | None = None, count: int = 1) -> li
     return [path.as_posix() for job in jobs for path in job.paths.values()]
 
 
-def test_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_output_file_is_used_as_given(tmp_path: Path) -> None:
     assert _names(f"{tmp_path}/cup.glb") == [f"{tmp_path}/cup.glb"]
     assert _names(f"{tmp_path}/new/cup.PLY", "ply") == [f"{tmp_path}/new/cup.ply"]
     assert _names(f"{tmp_path}/cup.v2", "glb") == [f"{tmp_path}/cup.v2.glb"]
 
 
-def test_several_formats_stand_side_by_side(tmp_path: Path) -> None:
+def test_several_formats_share_a_stem(tmp_path: Path) -> None:
     assert _names(f"{tmp_path}/cup.glb", "glb,OBJ, stl") == [
         f"{tmp_path}/cup{end}" for end in (".glb", ".zip", ".stl")
     ]
 
 
-def test_several_meshes_are_numbered(tmp_path: Path) -> None:
+def test_several_meshes_have_numbered_files(tmp_path: Path) -> None:
     assert _names(f"{tmp_path}/cup.glb", count=3) == [f"{tmp_path}/cup-{n}.glb" for n in (1, 2, 3)]
     assert _names(f"{tmp_path}/cup.glb", count=10)[0] == f"{tmp_path}/cup-01.glb"
 
 
 @pytest.mark.parametrize("output", ["", "/", None])
-def test_in_a_folder_names_are_made_from_prompts(
+def test_output_folder_uses_names_from_prompts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str | None
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -110,7 +110,7 @@ def test_in_a_folder_names_are_made_from_prompts(
         ("x" * 300 + ".glb", None, "File name too long; use another name"),
     ],
 )
-def test_targets_that_cannot_be_are_refused(
+def test_invalid_outputs_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, formats: str | None, sentence: str | None
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -122,7 +122,7 @@ def test_targets_that_cannot_be_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
+def test_folder_as_output_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cup.ply").mkdir()
     with pytest.raises(UserError, match="exists and is not a regular file"):
         _names(f"{tmp_path}/cup", "ply")
@@ -135,7 +135,7 @@ def _made(folder: Path, name: str, data: bytes = b"mesh") -> dict:
     return {"prompt": name, "files": [{"path": str(path), "sha256": hashlib.sha256(data).hexdigest()}]}
 
 
-def test_a_manifest_remembers_what_was_made_and_is_unchanged(tmp_path: Path) -> None:
+def test_manifest_finds_unchanged_files(tmp_path: Path) -> None:
     jobs = plan([Request("a cup"), Request("a hat"), Request("a tin")], "small", f"{tmp_path}/", None)
     names = [job.paths["glb"].name for job in jobs]
     manifest = Manifest(tmp_path)
@@ -146,7 +146,7 @@ def test_a_manifest_remembers_what_was_made_and_is_unchanged(tmp_path: Path) -> 
     assert [Manifest(tmp_path).has(job) for job in jobs] == [True, False, False]
 
 
-def test_a_manifest_replaces_what_is_made_again(tmp_path: Path) -> None:
+def test_manifest_replaces_entries(tmp_path: Path) -> None:
     manifest = Manifest(tmp_path)
     for name, data in (("a.glb", b"1"), ("b.glb", b"2"), ("a.glb", b"3")):
         manifest.add(_made(tmp_path, name, data))
@@ -156,7 +156,7 @@ def test_a_manifest_replaces_what_is_made_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "5", '{"files": [{}]}', '{"files": 5}', "\xff"])
-def test_a_foreign_manifest_is_refused_and_kept(tmp_path: Path, text: str) -> None:
+def test_foreign_manifest_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.jsonl").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match="move the file away"):
         Manifest(tmp_path)

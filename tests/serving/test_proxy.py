@@ -98,7 +98,7 @@ REFUSED = "limited to the machine on which the server runs"
 KEY = re.compile(r'"[0-9a-f]{64}"')
 
 
-def test_only_who_is_at_the_machine_gets_a_key(servers: dict[str, Any]) -> None:
+def test_training_key_is_for_local_visitors(servers: dict[str, Any]) -> None:
     own = servers["own"]
     assert KEY.search(_enter(own, Visitor(own.local_url)))
     through = servers["nginx"]
@@ -115,7 +115,7 @@ def test_only_who_is_at_the_machine_gets_a_key(servers: dict[str, Any]) -> None:
     assert REFUSED in _enter(own, rebound, {"Origin": "http://rebound.example"})
 
 
-def test_behind_a_proxy_nobody_is_local(servers: dict[str, Any]) -> None:
+def test_visitors_behind_a_proxy_are_not_local(servers: dict[str, Any]) -> None:
     shared = servers["shared"]
     assert not any(part["props"].get("elem_id") == "train-key" for part in shared.config["components"])
     body = {"prompt": "a cup", "resolution": 300}
@@ -126,7 +126,7 @@ def test_behind_a_proxy_nobody_is_local(servers: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "/app", "/told", "/rooted"])
-def test_a_program_gets_its_file_through_nginx(servers: dict[str, Any], prefix: str, tmp_path: Path) -> None:
+def test_client_downloads_through_nginx(servers: dict[str, Any], prefix: str, tmp_path: Path) -> None:
     client = Client(f"{servers['nginx']}{prefix}/", verbose=False, download_files=str(tmp_path))
     file, facts = client.predict("a cup", api_name="/generate", **QUICK)
     assert Path(file).stat().st_size == facts["files"][0]["bytes"]
@@ -141,7 +141,7 @@ def test_a_program_gets_its_file_through_nginx(servers: dict[str, Any], prefix: 
         ("/rooted", {}, "NGINX/rooted/gradio_api/file="),
     ],
 )
-def test_addresses_of_files_lead_back_through_nginx(
+def test_file_urls_lead_through_nginx(
     servers: dict[str, Any], prefix: str, headers: dict[str, str], begins: str
 ) -> None:
     visitor = Visitor(servers["nginx"])
@@ -156,13 +156,13 @@ def test_addresses_of_files_lead_back_through_nginx(
     assert visitor.ask("GET", path)[2].startswith(b"glTF")
 
 
-def test_an_unknown_parameter_is_one_sentence(servers: dict[str, Any]) -> None:
+def test_unknown_parameter_is_refused(servers: dict[str, Any]) -> None:
     status, _, answer = Visitor(servers["own"].local_url).post(f"{API}/call/v2/generate", {"promt": "a cup"})
     assert status == 422
     assert json.loads(answer)["detail"] == "Parameter `promt` is not a valid key-word argument."
 
 
-def test_the_call_by_curl_in_the_docs_works(servers: dict[str, Any], tmp_path: Path) -> None:
+def test_curl_example_of_the_docs_works(servers: dict[str, Any], tmp_path: Path) -> None:
     text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```bash\n(server=http.*?)```", text, flags=re.DOTALL)
     assert "server=http://127.0.0.1:7860\n" in block

@@ -29,11 +29,11 @@ def _seen(root_path: str = "", path: str = "/", **headers: str) -> tuple[str, st
     [{"origin": "http://toys"}, {"referer": "http://toys/"}, {"sec_fetch_site": "same-origin"},
      {"accept": "text/html,application/xhtml+xml"}],
 )  # fmt: skip
-def test_a_browser_gets_relative_addresses(root_path: str, browser: dict[str, str]) -> None:
+def test_browsers_receive_relative_urls(root_path: str, browser: dict[str, str]) -> None:
     assert _seen(root_path, host="127.0.0.1:7860", **browser)[1] == "."
 
 
-def test_a_program_gets_whole_addresses() -> None:
+def test_programs_receive_absolute_urls() -> None:
     assert _seen(host="127.0.0.1:7860")[1] == "http://127.0.0.1:7860"
     assert _seen("/app/", host="toys.example.com")[1] == "http://toys.example.com/app"
     assert _seen("app", host="[::1]:7860")[1] == "http://[::1]:7860/app"
@@ -47,7 +47,7 @@ def test_a_program_gets_whole_addresses() -> None:
     assert _seen(**forwarded)[1] == "https://toys.example.com/a/b"
 
 
-def test_headers_that_a_visitor_makes_up_lead_nowhere() -> None:
+def test_forged_headers_are_ignored() -> None:
     _, base, seen = _seen(host="127.0.0.1", x_gradio_server="https://evil.example")
     assert base == "http://127.0.0.1"
     assert seen.getlist("x-gradio-server") == [base]
@@ -56,7 +56,7 @@ def test_headers_that_a_visitor_makes_up_lead_nowhere() -> None:
     assert _seen(host="toys", x_forwarded_prefix="/a?b")[1] == "http://toys"
 
 
-def test_gradio_does_not_see_the_forwarded_host_but_the_trace_of_the_proxy_stays() -> None:
+def test_forwarded_host_is_removed_and_proxy_stays_visible() -> None:
     _, _, seen = _seen(host="127.0.0.1:7860", x_forwarded_host="127.0.0.1")
     assert "x-forwarded-host" not in seen
     assert not is_local(seen, "127.0.0.1")
@@ -67,7 +67,7 @@ def test_gradio_does_not_see_the_forwarded_host_but_the_trace_of_the_proxy_stays
     [("/app/gradio_api/info", "/gradio_api/info"), ("/gradio_api/info", "/gradio_api/info"),
      ("/app/", "/"), ("/app", "/"), ("/application", "/application"), ("/", "/")],
 )  # fmt: skip
-def test_a_prefix_that_the_proxy_passes_on_is_removed(path: str, inside: str) -> None:
+def test_root_path_prefix_is_removed(path: str, inside: str) -> None:
     for root_path in ("/app", "https://toys.example.com/app"):
         assert _seen(root_path, path, host="toys")[0] == inside
     assert _seen("", path, host="toys")[0] == path
@@ -77,6 +77,6 @@ def test_a_prefix_that_the_proxy_passes_on_is_removed(path: str, inside: str) ->
     "wrong",
     ["/a b", "/a?b", "ftp://toys/app", "http://", "https://toys/#x", "http://a b/", "//toys", "/a//b"],
 )
-def test_a_wrong_root_path_is_one_sentence(wrong: str) -> None:
+def test_invalid_root_path_is_refused(wrong: str) -> None:
     with pytest.raises(UserError, match=r"Invalid --root-path .*; use a path such as /app"):
         checked_root_path(wrong)

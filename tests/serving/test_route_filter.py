@@ -140,7 +140,7 @@ def _is_nothing(status: int, body: bytes) -> None:
     assert b"root:" not in body
 
 
-def test_a_result_is_given_to_who_knows_its_name(visitor: Visitor, entry: HistoryEntry) -> None:
+def test_result_files_are_served_by_name(visitor: Visitor, entry: HistoryEntry) -> None:
     for path in [*entry.files.values(), entry.thumbnail]:
         assert path is not None
         assert visitor.file(str(path)) == (200, path.read_bytes())
@@ -154,7 +154,7 @@ def test_a_result_is_given_to_who_knows_its_name(visitor: Visitor, entry: Histor
     until(lambda: not list(entry.folder.glob(".lease*")))  # it is in use no longer
 
 
-def test_a_live_result_is_given_from_where_it_lies(page: Any, history: History, tmp_path: Path) -> None:
+def test_live_results_are_served(page: Any, history: History, tmp_path: Path) -> None:
     before = set(history.root.iterdir())
     program = api_client(page.local_url, tmp_path)
     got, _ = program.predict("a cup", api_name="/generate", **QUICK)
@@ -164,7 +164,7 @@ def test_a_live_result_is_given_from_where_it_lies(page: Any, history: History, 
     assert set(history.root.iterdir()) == before
 
 
-def test_no_other_file_is_given(visitor: Visitor, hostile: list[str]) -> None:
+def test_other_files_are_not_served(visitor: Visitor, hostile: list[str]) -> None:
     for path in hostile:
         once = urllib.parse.quote(path, safe="")
         dots = once.replace(".", "%2e")
@@ -202,12 +202,12 @@ def test_no_other_file_is_given(visitor: Visitor, hostile: list[str]) -> None:
         ("GET", "/made-up"),
     ],
 )
-def test_what_the_page_does_not_use_is_closed(visitor: Visitor, method: str, route: str) -> None:
+def test_unused_routes_are_closed(visitor: Visitor, method: str, route: str) -> None:
     for prefix in (API, f"{API}/queue/..", f"/x/..{API}"):
         _is_nothing(*visitor.ask(method, f"{prefix}{route}")[::2])
 
 
-def test_nothing_is_written_by_an_upload(visitor: Visitor, history: History) -> None:
+def test_uploads_write_nothing(visitor: Visitor, history: History) -> None:
     before = sorted(history.root.rglob("*"))
     head = b'Content-Disposition: form-data; name="files"; filename="a.html"'
     body = b"--x\r\n" + head + b"\r\n\r\n\r\n--x--\r\n"  # empty: below any limit of size
@@ -217,7 +217,7 @@ def test_nothing_is_written_by_an_upload(visitor: Visitor, history: History) -> 
     assert sorted(history.root.rglob("*")) == before
 
 
-def test_a_list_of_prompts_is_taken_with_a_key_only(
+def test_prompt_list_upload_needs_a_key(
     page: Any, visitor: Visitor, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TrainingAccess, "most", 1000)
@@ -245,7 +245,7 @@ def _key(page: Any, visitor: Visitor) -> str:
     return str(told[0])
 
 
-def test_nobody_trains_without_a_key(page: Any, visitor: Visitor, engine: Engine) -> None:
+def test_training_needs_a_key(page: Any, visitor: Visitor, engine: Engine) -> None:
     hidden = next(p["id"] for p in page.config["components"] if p["props"].get("elem_id") == "train-key")
     asked = 0
     for dependency in page.config["dependencies"]:
@@ -266,7 +266,7 @@ def test_nobody_trains_without_a_key(page: Any, visitor: Visitor, engine: Engine
     [(b"[" * 200_000, 400), (b"{", 400), (b"\xff", 400), (b'"' + b"a" * 1_000_000 + b'"', 413)],
     ids=["deep", "cut", "no text", "long"],
 )
-def test_a_body_that_cannot_be(visitor: Visitor, body: bytes, status: int) -> None:
+def test_invalid_bodies_are_refused(visitor: Visitor, body: bytes, status: int) -> None:
     assert visitor.ask("POST", f"{API}/queue/join", body, {"Content-Type": "application/json"})[0] == status
 
 
@@ -301,9 +301,7 @@ def _called(page: Any) -> list[str]:
     return [name for kind in info.values() for name in kind]
 
 
-def test_no_endpoint_takes_a_file_that_is_not_a_result_s(
-    page: Any, visitor: Visitor, hostile: list[str]
-) -> None:
+def test_endpoints_refuse_foreign_files(page: Any, visitor: Visitor, hostile: list[str]) -> None:
     asked = 0
     for path in hostile:
         file = _payloads(path)[0]
@@ -323,7 +321,7 @@ def test_no_endpoint_takes_a_file_that_is_not_a_result_s(
 
 
 @pytest.mark.slow
-def test_no_endpoint_reads_a_file_whose_name_it_is_told_as_text(
+def test_endpoints_do_not_read_file_names_as_files(
     page: Any, history: History, hostile: list[str], tmp_path: Path
 ) -> None:
     program = api_client(page.local_url, tmp_path)
@@ -367,9 +365,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_prompts_are_text_in_whatever_the_page_shows_of_them(
-    page: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_prompts_are_escaped_on_the_page(page: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     make_small(monkeypatch, engine)
     parts = {part["id"]: part["type"] for part in page.config["components"]}
     outputs = {dependency["id"]: dependency["outputs"] for dependency in page.config["dependencies"]}
@@ -443,7 +439,7 @@ def all_sorts(history: History, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any
     page.close()
 
 
-def test_whatever_input_a_page_has_it_gets_no_file_of_another_s(
+def test_inputs_give_no_access_to_files_of_others(
     all_sorts: Any, hostile: list[str], entry: HistoryEntry
 ) -> None:
     visitor = Visitor(all_sorts.local_url)
@@ -457,7 +453,7 @@ def test_whatever_input_a_page_has_it_gets_no_file_of_another_s(
     assert SECRET in str(events[-2:])
 
 
-def test_the_live_folder_goes_with_its_server_and_with_a_killed_one_s(history: History) -> None:
+def test_live_folder_is_deleted_with_its_server(history: History) -> None:
     with live_folder(history) as other:
         (other / "mesh.glb").write_text("live")
         with live_folder(history) as folder:
@@ -472,7 +468,7 @@ def test_the_live_folder_goes_with_its_server_and_with_a_killed_one_s(history: H
         assert not killed.with_suffix(".lock").exists()
 
 
-def test_what_is_written_while_the_live_folder_is_deleted_goes_with_the_next(
+def test_files_written_during_deletion_are_deleted_next(
     history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as late, live_folder(history) as folder:
@@ -483,7 +479,7 @@ def test_what_is_written_while_the_live_folder_is_deleted_goes_with_the_next(
         assert not folder.with_suffix(".lock").exists()
 
 
-def test_a_file_that_is_being_sent_is_in_use(history: History, entry: HistoryEntry) -> None:
+def test_files_being_sent_are_in_use(history: History, entry: HistoryEntry) -> None:
     served = ServedFiles(history)
     assert history.store.is_removable(entry.folder)
     with served.in_use(entry.files["glb"]):

@@ -40,7 +40,7 @@ def line() -> Iterator[JobQueue]:
     line.close()
 
 
-def test_every_page_has_a_folder_of_its_own_that_cannot_be_guessed(tmp_path: Path) -> None:
+def test_session_folders_are_separate_and_secret(tmp_path: Path) -> None:
     sessions = Sessions(tmp_path)
     folders = {sessions.of(key).folder for key in ("one", "two", "../../etc", None, None)}
     assert len(folders) == 5
@@ -48,7 +48,7 @@ def test_every_page_has_a_folder_of_its_own_that_cannot_be_guessed(tmp_path: Pat
     assert sessions.of("one") is sessions.of("one")
 
 
-def test_the_latest_request_wins(line: JobQueue) -> None:
+def test_latest_request_wins(line: JobQueue) -> None:
     session = Session(Path("unused"))
     first, second = Job([Request("a cup")], line), Job([Request("a hat")], line)
     session.begin(first)
@@ -58,7 +58,7 @@ def test_the_latest_request_wins(line: JobQueue) -> None:
     assert second.cancelled
 
 
-def test_old_results_make_room_for_new_ones(tmp_path: Path) -> None:
+def test_old_results_are_deleted(tmp_path: Path) -> None:
     session = Session(tmp_path / "page")
     paths = [_with_file(session, f"cup-{number}") for number in range(KEPT_RESULTS)]
     _with_file(session, "cup-0")  # made again: it is now the newest
@@ -67,7 +67,7 @@ def test_old_results_make_room_for_new_ones(tmp_path: Path) -> None:
     assert there == [True, False] + [True] * (KEPT_RESULTS - 2)
 
 
-def test_what_was_asked_for_earlier_never_wins(tmp_path: Path, line: JobQueue) -> None:
+def test_earlier_request_never_wins(tmp_path: Path, line: JobQueue) -> None:
     session = Sessions(tmp_path).of("page")
     early, late = session.enter(), session.enter()
     first, second = Job([Request("a cup")], line), Job([Request("a hat")], line)
@@ -79,13 +79,13 @@ def test_what_was_asked_for_earlier_never_wins(tmp_path: Path, line: JobQueue) -
     assert not session.waits_for(second)
 
 
-def test_the_last_sketches_stay(tmp_path: Path) -> None:
+def test_latest_sketches_are_kept(tmp_path: Path) -> None:
     session = Sessions(tmp_path).of("page")
     sketches = [session.sketch(b"a shape") for _ in range(KEPT_SKETCHES + 2)]
     assert [sketch.exists() for sketch in sketches] == [False] * 2 + [True] * KEPT_SKETCHES
 
 
-def test_a_closed_page_may_come_back_for_a_while(tmp_path: Path, line: JobQueue) -> None:
+def test_closed_session_is_kept_for_a_while(tmp_path: Path, line: JobQueue) -> None:
     clock = Clock()
     sessions = Sessions(tmp_path, clock)
     path = _with_file(sessions.of("page"))
@@ -104,7 +104,7 @@ def test_a_closed_page_may_come_back_for_a_while(tmp_path: Path, line: JobQueue)
     assert not path.parent.exists()
 
 
-def test_what_nobody_comes_back_for_goes(tmp_path: Path) -> None:
+def test_abandoned_session_is_deleted(tmp_path: Path) -> None:
     clock = Clock()
     sessions = Sessions(tmp_path, clock)
     nameless, idle = _with_file(sessions.of(None)), _with_file(sessions.of("idle"))
@@ -129,7 +129,7 @@ def _make(session: Session, name: str, size: int = 1000) -> Path:
     return path
 
 
-def test_a_stranger_with_many_pages_has_no_more_disk_than_the_quota(tmp_path: Path) -> None:
+def test_quota_covers_all_sessions_of_a_visitor(tmp_path: Path) -> None:
     clock = Clock()
     sessions = Sessions(tmp_path, clock, quota=10_000)
     paths = []
@@ -144,7 +144,7 @@ def test_a_stranger_with_many_pages_has_no_more_disk_than_the_quota(tmp_path: Pa
     assert again.exists()
 
 
-def test_what_is_in_use_or_new_stays_and_the_next_is_told_to_wait(tmp_path: Path) -> None:
+def test_quota_keeps_files_in_use_and_refuses_the_next_request(tmp_path: Path) -> None:
     clock = Clock()
     sessions = Sessions(tmp_path, clock, quota=1500)
     with sessions.of("busy").busy():
@@ -165,7 +165,7 @@ def test_what_is_in_use_or_new_stays_and_the_next_is_told_to_wait(tmp_path: Path
     assert not old.exists()
 
 
-def test_a_page_that_alone_has_more_than_the_quota_begins_anew(tmp_path: Path) -> None:
+def test_session_above_the_quota_is_cleared(tmp_path: Path) -> None:
     sessions = Sessions(tmp_path, Clock(), quota=1500)
     first = _make(sessions.of("page"), "cup", 2000)
     second = _make(sessions.of("page"), "hat")
@@ -173,7 +173,7 @@ def test_a_page_that_alone_has_more_than_the_quota_begins_anew(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("heard", [True, False])
-def test_a_page_that_only_looks_on_keeps_nothing_from_the_quota(tmp_path: Path, heard: bool) -> None:
+def test_idle_sessions_do_not_protect_files_from_the_quota(tmp_path: Path, heard: bool) -> None:
     clock = Clock()
     sessions = Sessions(tmp_path, clock, quota=1500)
     old = _make(sessions.of("page"), "cup")

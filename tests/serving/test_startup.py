@@ -111,7 +111,7 @@ def _family() -> tuple[str, str]:
 
 @needs_unix
 @pytest.mark.slow
-def test_two_servers_on_one_folder_whatever_surrounds_them(serve: Serve, tmp_path: Path) -> None:
+def test_two_servers_share_a_folder(serve: Serve, tmp_path: Path) -> None:
     """The first in an unusual folder, with variables that break Gradio; the second with lost output."""
     from gradio_client import Client
 
@@ -179,7 +179,7 @@ def test_two_servers_on_one_folder_whatever_surrounds_them(serve: Serve, tmp_pat
         (["--host", "127.0.0.1:8000"], "it includes a port; use --host 127.0.0.1 --port 8000."),
     ],
 )
-def test_an_address_that_cannot_be_is_one_sentence(
+def test_invalid_address_is_refused(
     argv: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
@@ -191,7 +191,7 @@ def test_an_address_that_cannot_be_is_one_sentence(
     assert sentence in err
 
 
-def test_an_invalid_port_of_the_environment_counts_only_where_it_is_used(
+def test_invalid_port_in_environment_is_ignored_if_unused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("GRADIO_SERVER_PORT", "abc")
@@ -203,7 +203,7 @@ def test_an_invalid_port_of_the_environment_counts_only_where_it_is_used(
 
 
 @pytest.mark.parametrize("command", [[*MODULE, "generate", "a cup"], APP], ids=["generate", "app.py"])
-def test_without_docstrings_it_is_one_sentence(command: list[str]) -> None:
+def test_missing_docstrings_are_explained(command: list[str]) -> None:
     done = _run(command, PYTHONOPTIMIZE="2")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
@@ -211,7 +211,7 @@ def test_without_docstrings_it_is_one_sentence(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["words"], ["generate", "--help"]], ids=" ".join)
-def test_what_needs_no_docstrings_works_without(argv: list[str]) -> None:
+def test_commands_without_page_work_without_docstrings(argv: list[str]) -> None:
     done = _run([*MODULE, *argv], PYTHONOPTIMIZE="2")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout) > 100
@@ -219,7 +219,7 @@ def test_what_needs_no_docstrings_works_without(argv: list[str]) -> None:
 
 @needs_unix
 @pytest.mark.parametrize("command", [[*MODULE, "generate", "a cup"], APP, [*MODULE, "doctor"]])
-def test_a_working_folder_that_is_gone_is_one_sentence(command: list[str], tmp_path: Path) -> None:
+def test_deleted_working_folder_is_explained(command: list[str], tmp_path: Path) -> None:
     gone = 'cd "$1" && rmdir "$1" && shift && exec "$@"'
     (tmp_path / "gone").mkdir()
     done = _run(["sh", "-c", gone, "sh", str(tmp_path / "gone"), *command])
@@ -232,7 +232,7 @@ def test_a_working_folder_that_is_gone_is_one_sentence(command: list[str], tmp_p
 
 @needs_unix
 @pytest.mark.slow
-def test_prompts_and_paths_pass_a_locale_that_reads_bytes_only(tmp_path: Path) -> None:
+def test_c_locale_keeps_prompts_and_paths(tmp_path: Path) -> None:
     prompt = "ein grüner 蘑🍄"
     command = [*MODULE, "generate", prompt, "-o", "hüt 蘑🍄.glb", "--json", *QUICK]
     done = _run(command, tmp_path, **BYTES_ONLY)
@@ -241,23 +241,23 @@ def test_prompts_and_paths_pass_a_locale_that_reads_bytes_only(tmp_path: Path) -
     assert json.loads(done.stdout)["prompt"] == prompt
 
 
-def test_text_that_is_no_utf_8_stays_as_it_is() -> None:
+def test_text_outside_utf_8_is_kept() -> None:
     for text in ("a cup", "grün", "\udcff", "a\ud800"):
         assert utf8(text) == text
 
 
 @pytest.mark.parametrize("name", ["line\nbreak", "escape\x1b[31m", "\udcff"], ids=ascii)
-def test_a_folder_that_no_address_can_name_is_one_sentence(name: str, tmp_path: Path) -> None:
+def test_folder_without_valid_url_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="choose another --outputs") as refused:
         check_served_folder(tmp_path / name / "history")
     assert "\n" not in str(refused.value)
 
 
-def test_a_folder_of_any_other_name_can_be_served(tmp_path: Path) -> None:
+def test_folders_with_unusual_names_are_served(tmp_path: Path) -> None:
     check_served_folder(tmp_path / 'it\'s "odd" %20 #? ü蘑🍄 فطر')
 
 
-def test_proxies_are_left_out_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_variables_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     import httpx
 
     monkeypatch.setenv("all_proxy", "gopher://127.0.0.1:1")
@@ -272,7 +272,7 @@ def test_proxies_are_left_out_for_a_while_only(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.slow
-def test_gradio_is_imported_with_a_folder_of_this_process(tmp_path: Path) -> None:
+def test_gradio_uses_a_temporary_folder_of_the_process(tmp_path: Path) -> None:
     """For every way to start the page."""
     (tmp_path / "gradio").write_text("somebody else's")
     program = (
@@ -286,7 +286,7 @@ def test_gradio_is_imported_with_a_folder_of_this_process(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["gradio"]
 
 
-def test_no_folder_for_temporary_files_is_one_sentence(
+def test_missing_temporary_folder_is_explained(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Torch cannot be imported in this case."""
@@ -313,7 +313,7 @@ UNWELL = [
 
 
 @pytest.mark.parametrize(("name", "value", "remedy"), UNWELL)
-def test_doctor_finds_what_is_wrong_with_the_environment(
+def test_doctor_reports_environment_problems(
     name: str,
     value: str,
     remedy: str,
@@ -332,7 +332,7 @@ def test_doctor_finds_what_is_wrong_with_the_environment(
     assert "Problems found: 1." in said
 
 
-def test_this_machine_is_reached_without_a_proxy() -> None:
+def test_local_requests_bypass_proxies() -> None:
     program = (
         "import os\n"
         "from triplaneturbo.serving.gradio_environment import prepare\n"
@@ -342,7 +342,7 @@ def test_this_machine_is_reached_without_a_proxy() -> None:
     assert _run([sys.executable, "-c", program], no_proxy="example.org").returncode == 0
 
 
-def test_the_temporary_folder_goes_with_a_server_that_is_terminated(tmp_path: Path) -> None:
+def test_terminated_server_deletes_its_temporary_folder(tmp_path: Path) -> None:
     """In this case the process skips its exit handlers."""
     program = (
         "import os\n"
@@ -357,7 +357,7 @@ def test_the_temporary_folder_goes_with_a_server_that_is_terminated(tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_doctor_names_ignored_variables_and_a_taken_port(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_ignored_variables_and_port_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRADIO_SHARE", "true")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         monkeypatch.setenv("GRADIO_SERVER_PORT", str(taken.getsockname()[1]))
@@ -368,9 +368,7 @@ def test_doctor_names_ignored_variables_and_a_taken_port(monkeypatch: pytest.Mon
     assert "in use; --port 0" in told["page's address"]
 
 
-def test_doctor_finds_a_folder_that_cannot_be_written(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_doctor_reports_unwritable_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     assert environment_checks.outputs_folder() == ("results", str(tmp_path / "outputs"), "")
     (tmp_path / "outputs").write_text("in the way")
@@ -383,7 +381,7 @@ def test_doctor_finds_a_folder_that_cannot_be_written(
     assert "control character" in environment_checks.outputs_folder().found
 
 
-def test_a_user_without_a_home_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_home_folder_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown() -> Path:
         raise RuntimeError("Could not determine home directory.")
 

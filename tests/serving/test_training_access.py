@@ -13,7 +13,7 @@ from triplaneturbo.serving.admin import Admin
 from triplaneturbo.serving.training_access import MOST_KEYS, TrainingAccess
 
 
-def test_a_key_is_for_those_who_may_train(tmp_path: Path) -> None:
+def test_keys_are_issued_to_permitted_visitors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Training is disabled"):
         TrainingAccess(Admin("0.0.0.0"), tmp_path).enter()
     with pytest.raises(UserError, match="Training is disabled"):
@@ -30,7 +30,7 @@ def test_a_key_is_for_those_who_may_train(tmp_path: Path) -> None:
             asking.check(wrong)
 
 
-def test_a_list_lies_where_nothing_is_served_from_and_goes(tmp_path: Path) -> None:
+def test_uploaded_lists_are_private_and_deleted(tmp_path: Path) -> None:
     admission = TrainingAccess(Admin("127.0.0.1"), tmp_path)
     key = admission.enter(local=True)
     with pytest.raises(UserError, match="upload it again"):
@@ -52,7 +52,7 @@ def test_a_list_lies_where_nothing_is_served_from_and_goes(tmp_path: Path) -> No
         admission.receive("0" * 64, "ducks.txt")
 
 
-def test_the_oldest_key_is_forgotten_with_its_list(tmp_path: Path) -> None:
+def test_oldest_key_is_dropped_with_its_list(tmp_path: Path) -> None:
     admission = TrainingAccess(Admin("127.0.0.1"), tmp_path)
     first = admission.enter(local=True)
     admission.receive(first, "ducks.txt").write_text("a red duck")

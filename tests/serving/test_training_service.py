@@ -107,9 +107,7 @@ def state_when(engine: Engine, holds: Callable[[RunState], bool]) -> RunState:
     return found
 
 
-def test_requests_come_between_iterations_and_a_finished_run_is_in_the_library(
-    engine: Engine, setup: Lesson, shelf: Path
-) -> None:
+def test_jobs_run_between_iterations(engine: Engine, setup: Lesson, shelf: Path) -> None:
     assert engine.run_state() is None
     engine.begin_run(config())
     state = state_when(engine, lambda state: state.doing == "getting ready")
@@ -130,7 +128,7 @@ def test_requests_come_between_iterations_and_a_finished_run_is_in_the_library(
     assert engine.learning() == ""
 
 
-def test_the_adapter_that_is_being_learned_can_be_generated_with(engine: Engine, setup: Lesson) -> None:
+def test_adapter_in_training_can_be_used(engine: Engine, setup: Lesson) -> None:
     engine.begin_run(config())
     with pytest.raises(UserError, match="There is no adapter 'ducks'"):
         engine.submit(Request("a cup", adapter="ducks", **QUICK))
@@ -146,7 +144,7 @@ def test_the_adapter_that_is_being_learned_can_be_generated_with(engine: Engine,
     assert not own.cached
 
 
-def test_pause_saves_and_resume_goes_on(engine: Engine, setup: Lesson, tmp_path: Path) -> None:
+def test_pause_and_resume(engine: Engine, setup: Lesson, tmp_path: Path) -> None:
     engine.begin_run(config())
     setup.allowed.release()
     state_when(engine, lambda state: state.iteration == 1)
@@ -165,7 +163,7 @@ def test_pause_saves_and_resume_goes_on(engine: Engine, setup: Lesson, tmp_path:
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_run_is_stopped_and_kept_or_discarded(
+def test_stop_keeps_or_discards_a_run(
     engine: Engine, setup: Lesson, shelf: Path, tmp_path: Path, keep: bool
 ) -> None:
     with pytest.raises(UserError, match="no run to stop"):
@@ -185,7 +183,7 @@ def test_a_run_is_stopped_and_kept_or_discarded(
         assert not state.resumable
 
 
-def test_there_is_one_run_at_a_time_and_what_cannot_be_is_no_run(engine: Engine, setup: Lesson) -> None:
+def test_second_or_invalid_runs_are_refused(engine: Engine, setup: Lesson) -> None:
     with pytest.raises(UserError, match="cannot express these prompts: 'a dragon'"):
         engine.begin_run(FinetuneConfig("ducks", ("a red duck", "a dragon")))
     with pytest.raises(UserError, match=r"name '\.\./x' is invalid"):
@@ -221,7 +219,7 @@ def test_there_is_one_run_at_a_time_and_what_cannot_be_is_no_run(engine: Engine,
     ],
     ids=["user", "memory", "bug"],
 )
-def test_an_error_is_a_sentence_and_the_engine_lives_on(
+def test_failed_run_does_not_stop_the_engine(
     engine: Engine, setup: Lesson, error: Exception, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     setup.broken = error
@@ -238,7 +236,7 @@ def test_an_error_is_a_sentence_and_the_engine_lives_on(
     assert ("ZeroDivisionError" in capsys.readouterr().err) == isinstance(error, ZeroDivisionError)
 
 
-def test_closing_saves_and_another_engine_offers_to_go_on(setup: Lesson, shelf: Path, tmp_path: Path) -> None:
+def test_closed_engine_saves_the_run_for_another(setup: Lesson, shelf: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     with Engine("small", device="cpu", runs=runs) as engine:
         engine.begin_run(config())

@@ -54,9 +54,7 @@ def _prompts(shelf: UserHistory) -> list[str]:
     return [entry.prompt for entry in shelf.entries()]
 
 
-def test_a_result_comes_back_as_it_was_after_a_restart(
-    shelf: UserHistory, tmp_path: Path, clock: Clock
-) -> None:
+def test_results_survive_a_restart(shelf: UserHistory, tmp_path: Path, clock: Clock) -> None:
     entry = shelf.add(REQUEST, {"faces": 12, "seconds": {"total": 0.5}}, model="small", thumbnail=PNG)
     shelf.attach(entry.id, "glb", b"glTF", {"seconds": {"total": 0.7}})
     shelf.pin(entry.id, True)
@@ -73,13 +71,13 @@ def test_a_result_comes_back_as_it_was_after_a_restart(
     assert again.id == entry.id == again.folder.name
 
 
-def test_the_newest_comes_first(shelf: UserHistory) -> None:
+def test_newest_result_is_first(shelf: UserHistory) -> None:
     for prompt in ("first", "second", "third"):
         _add(shelf, prompt)
     assert _prompts(shelf) == ["third", "second", "first"]
 
 
-def test_visitors_do_not_see_each_other(shelf: UserHistory, tmp_path: Path) -> None:
+def test_visitors_have_separate_histories(shelf: UserHistory, tmp_path: Path) -> None:
     entry = _add(shelf)
     other = History(tmp_path / "history").of(OTHER)
     assert other.entries() == []
@@ -91,7 +89,7 @@ def test_visitors_do_not_see_each_other(shelf: UserHistory, tmp_path: Path) -> N
     assert shelf.get(entry.id) == entry
 
 
-def test_no_name_can_be_guessed(tmp_path: Path) -> None:
+def test_names_are_secret(tmp_path: Path) -> None:
     history = History(tmp_path, Clock())
     entries = [_add(history.of(TOKEN)) for _ in range(50)]
     assert {len(entry.id) for entry in entries} == {32}
@@ -102,14 +100,14 @@ def test_no_name_can_be_guessed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "token", [None, "", "short", "../" * 12, "a" * 31, "a" * 129, "é" * 40, "a" * 40 + "\n", 5, ["a" * 40]]
 )
-def test_what_is_no_token_is_one_sentence(tmp_path: Path, token: Any) -> None:
+def test_invalid_token_is_refused(tmp_path: Path, token: Any) -> None:
     with pytest.raises(UserError, match="reload the page"):
         History(tmp_path).of(token)
     assert {path.name for path in tmp_path.iterdir()} <= {".lock"}
 
 
 @pytest.mark.parametrize("id", ["", "..", "../" + "0" * 29, "0" * 32, "0" * 33, None, 7, "0" * 31 + "\n"])
-def test_what_is_no_result_is_one_sentence(shelf: UserHistory, id: Any) -> None:
+def test_invalid_result_is_refused(shelf: UserHistory, id: Any) -> None:
     _add(shelf)
     for act in (shelf.get, shelf.delete, lambda id: shelf.attach(id, "glb", b"x")):
         with pytest.raises(UserError, match="This result no longer exists; generate it again"):
@@ -117,7 +115,7 @@ def test_what_is_no_result_is_one_sentence(shelf: UserHistory, id: Any) -> None:
     assert len(shelf.entries()) == 1
 
 
-def test_restoring_what_another_version_wrote(shelf: UserHistory) -> None:
+def test_results_of_another_version_are_restored(shelf: UserHistory) -> None:
     entry = shelf.add(REQUEST, {}, model="small")
     path = entry.folder / RESULT
     result = json.loads(path.read_text())
@@ -142,9 +140,7 @@ def test_restoring_what_another_version_wrote(shelf: UserHistory) -> None:
         b'{"schema": "triplaneturbo.result", "version": 1}',
     ],
 )
-def test_what_cannot_be_read_is_left_out_and_left_alone(
-    shelf: UserHistory, clock: Clock, damage: bytes
-) -> None:
+def test_unreadable_results_are_skipped_and_kept(shelf: UserHistory, clock: Clock, damage: bytes) -> None:
     broken, fine = _add(shelf, "broken"), _add(shelf, "fine")
     (broken.folder / RESULT).write_bytes(damage)
     assert _prompts(shelf) == ["fine"]
@@ -162,14 +158,14 @@ def test_what_cannot_be_read_is_left_out_and_left_alone(
 @pytest.mark.parametrize(
     ("key", "value"), [("name", "../x"), ("prompt", 3), ("settings", []), ("facts", None), ("made", "now")]
 )
-def test_fields_of_a_wrong_kind_are_no_result(shelf: UserHistory, key: str, value: Any) -> None:
+def test_results_with_invalid_fields_are_skipped(shelf: UserHistory, key: str, value: Any) -> None:
     entry = _add(shelf)
     path = entry.folder / RESULT
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     assert shelf.entries() == []
 
 
-def test_a_result_without_result_json_is_none_yet(shelf: UserHistory, clock: Clock) -> None:
+def test_incomplete_results_are_skipped(shelf: UserHistory, clock: Clock) -> None:
     half, strange = _add(shelf, "half", thumbnail=PNG), _add(shelf, "strange")
     size = (strange.folder / RESULT).stat().st_size
     for entry in (half, strange):
@@ -183,7 +179,7 @@ def test_a_result_without_result_json_is_none_yet(shelf: UserHistory, clock: Clo
     assert (strange.folder / "diary.txt").exists()
 
 
-def test_a_failure_leaves_nothing(shelf: UserHistory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_writes_leave_nothing(shelf: UserHistory, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, data: bytes) -> None:
         raise UserError("Cannot write: no space left on device.")
 
@@ -193,13 +189,13 @@ def test_a_failure_leaves_nothing(shelf: UserHistory, monkeypatch: pytest.Monkey
     assert not shelf.folder.exists()
 
 
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+def test_uncreatable_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="choose another --outputs"):
         History(tmp_path / "file" / "history")
 
 
-def test_deleting(shelf: UserHistory) -> None:
+def test_deleting_a_result(shelf: UserHistory) -> None:
     entry, other = _add(shelf, "one", size=10), _add(shelf, "two")
     shelf.pin(entry.id, True)
     shelf.delete(entry.id)
@@ -212,7 +208,7 @@ def test_deleting(shelf: UserHistory) -> None:
     assert {path.name for path in shelf.folder.parent.iterdir()} <= {".lock"}
 
 
-def test_a_file_is_attached_whole_or_not(shelf: UserHistory, tmp_path: Path) -> None:
+def test_files_are_attached_atomically(shelf: UserHistory, tmp_path: Path) -> None:
     entry = _add(shelf)
     source = tmp_path / "live.zip"
     source.write_bytes(b"PK")
@@ -227,13 +223,13 @@ def test_a_file_is_attached_whole_or_not(shelf: UserHistory, tmp_path: Path) -> 
     assert list(shelf.get(entry.id).files) == ["obj"]
 
 
-def test_a_thumbnail_is_a_picture(shelf: UserHistory) -> None:
+def test_thumbnail_is_an_image(shelf: UserHistory) -> None:
     with pytest.raises(ValueError, match="a PNG"):
         _add(shelf, thumbnail=b"<svg onload=alert(1)>")
     assert shelf.entries() == []
 
 
-def test_everything_as_a_zip(shelf: UserHistory, tmp_path: Path) -> None:
+def test_zip_has_all_results(shelf: UserHistory, tmp_path: Path) -> None:
     first = shelf.add(REQUEST, {}, model="small", thumbnail=PNG)
     shelf.attach(first.id, "glb", b"one")
     for data in (b"two", b"three"):  # the same request twice
@@ -254,7 +250,7 @@ def test_everything_as_a_zip(shelf: UserHistory, tmp_path: Path) -> None:
     assert not (tmp_path / "other.zip").exists()
 
 
-def test_a_zip_leaves_out_what_is_deleted_meanwhile(
+def test_zip_skips_results_deleted_meanwhile(
     shelf: UserHistory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept, gone = _add(shelf, "kept", size=10), _add(shelf, "gone", size=10)
@@ -268,7 +264,7 @@ def _quota(shelf: UserHistory, quota: int) -> None:
     shelf._store.quota = quota
 
 
-def test_the_oldest_make_room_whosesoever_they_are(tmp_path: Path, clock: Clock) -> None:
+def test_quota_deletes_the_oldest_results_of_all_visitors(tmp_path: Path, clock: Clock) -> None:
     history = History(tmp_path, clock, quota=50_000)
     mine, yours = history.of(TOKEN), history.of(OTHER)
     old = [
@@ -282,7 +278,7 @@ def test_the_oldest_make_room_whosesoever_they_are(tmp_path: Path, clock: Clock)
     assert (_prompts(mine), _prompts(yours)) == (["new", "4", "2"], ["3"])
 
 
-def test_never_one_that_is_pinned_in_use_or_new(tmp_path: Path, clock: Clock) -> None:
+def test_quota_keeps_results_that_are_pinned_in_use_or_new(tmp_path: Path, clock: Clock) -> None:
     history = History(tmp_path, clock, quota=50_000)
     shelf = history.of(TOKEN)
     pinned, used = _add(shelf, "pinned", 20_000), _add(shelf, "used", 15_000)
@@ -298,7 +294,7 @@ def test_never_one_that_is_pinned_in_use_or_new(tmp_path: Path, clock: Clock) ->
     assert [entry.folder.exists() for entry in (pinned, used, fresh)] == [True, False, True]
 
 
-def test_where_it_would_not_be_enough_nothing_goes(tmp_path: Path, clock: Clock) -> None:
+def test_quota_deletes_nothing_if_insufficient(tmp_path: Path, clock: Clock) -> None:
     shelf = History(tmp_path, clock, quota=50_000).of(TOKEN)
     old = _add(shelf, "old", 10_000)
     clock.now += FRESH
@@ -309,7 +305,7 @@ def test_where_it_would_not_be_enough_nothing_goes(tmp_path: Path, clock: Clock)
     assert shelf.get(entry.id).files == {}
 
 
-def test_a_file_makes_no_room_by_its_own_result(tmp_path: Path, clock: Clock) -> None:
+def test_quota_keeps_the_result_of_the_file(tmp_path: Path, clock: Clock) -> None:
     shelf = History(tmp_path, clock, quota=50_000).of(TOKEN)
     entry, other = _add(shelf, "one", 10_000), _add(shelf, "two", 20_000)
     clock.now += FRESH
@@ -317,7 +313,7 @@ def test_a_file_makes_no_room_by_its_own_result(tmp_path: Path, clock: Clock) ->
     assert not other.folder.exists()
 
 
-def test_another_process_s_use_counts_and_ends_with_it(tmp_path: Path, clock: Clock) -> None:
+def test_use_by_another_process_counts_until_it_ends(tmp_path: Path, clock: Clock) -> None:
     shelf = History(tmp_path, clock, quota=50_000).of(TOKEN)
     entry = _add(shelf, "used", 40_000)
     clock.now += FRESH
@@ -339,7 +335,7 @@ def test_another_process_s_use_counts_and_ends_with_it(tmp_path: Path, clock: Cl
     assert not entry.folder.exists()
 
 
-def test_each_visitor_keeps_so_many_and_the_pinned_ones(tmp_path: Path, clock: Clock) -> None:
+def test_visitor_limit_keeps_pinned_results(tmp_path: Path, clock: Clock) -> None:
     history = History(tmp_path, clock, kept=3)
     shelf = history.of(TOKEN)
     first = _add(shelf, "first")
@@ -358,14 +354,14 @@ def test_each_visitor_keeps_so_many_and_the_pinned_ones(tmp_path: Path, clock: C
     assert _prompts(shelf) == ["one more", "4", "3"]
 
 
-def test_unpinning_what_is_not_pinned(shelf: UserHistory) -> None:
+def test_unpinning_an_unpinned_result(shelf: UserHistory) -> None:
     entry = _add(shelf)
     assert not shelf.pin(entry.id, False).pinned
     assert shelf.pin(entry.id, True).pinned
     assert (entry.folder / PINNED).exists()
 
 
-def test_threads_and_processes_on_one_root(tmp_path: Path) -> None:
+def test_concurrent_use_of_one_root(tmp_path: Path) -> None:
     """Each process adds, attaches, pins and deletes in its own history and in a common one."""
     code = (
         "import sys; sys.path.insert(0, '.'); from tests.helpers.busy_history import busy;"
@@ -403,7 +399,7 @@ def test_threads_and_processes_on_one_root(tmp_path: Path) -> None:
     assert not [name for name in left if name.startswith((".lease", ".part")) or name.endswith(".part")]
 
 
-def test_what_a_killed_server_was_deleting_is_gone_at_the_next_start(tmp_path: Path) -> None:
+def test_interrupted_deletions_finish_at_the_next_start(tmp_path: Path) -> None:
     (tmp_path / ".gone-0123").mkdir()
     (tmp_path / ".gone-0123" / "mesh.glb").write_bytes(b"half")
     (tmp_path / "notes").mkdir()
@@ -411,7 +407,7 @@ def test_what_a_killed_server_was_deleting_is_gone_at_the_next_start(tmp_path: P
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["notes"]
 
 
-def test_a_link_is_no_result(shelf: UserHistory, tmp_path: Path) -> None:
+def test_links_are_not_results(shelf: UserHistory, tmp_path: Path) -> None:
     entry = _add(shelf)
     other = History(tmp_path / "history").of(OTHER)
     other.folder.mkdir()

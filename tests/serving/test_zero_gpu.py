@@ -57,7 +57,7 @@ def spaces(monkeypatch: pytest.MonkeyPatch) -> Iterator[list]:
     zero_gpu._spaces.cache_clear()
 
 
-def test_every_mesh_is_made_with_a_lent_gpu(spaces: list, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_mesh_uses_a_zero_gpu_call(spaces: list, monkeypatch: pytest.MonkeyPatch) -> None:
     loading = engine_module._load
     where: list[threading.Thread] = []
     monkeypatch.setattr(
@@ -76,7 +76,7 @@ def test_every_mesh_is_made_with_a_lent_gpu(spaces: list, monkeypatch: pytest.Mo
     assert spaces == [10, 10, 10]
 
 
-def test_seconds_grow_with_the_request_and_stay_within_what_a_call_may_ask_for() -> None:
+def test_reserved_seconds_grow_with_the_request_up_to_the_limit() -> None:
     one = Request("a cup", texture_size=1024)
     assert zero_gpu.seconds_for([one]) == 10
     assert zero_gpu.seconds_for([one], False, "none", True) == 10  # called as the stream is
@@ -90,6 +90,6 @@ def no_surface(*_: object) -> torch.Tensor:
     raise EmptySurfaceError
 
 
-def test_elsewhere_nothing_is_wrapped() -> None:
+def test_nothing_is_wrapped_without_zero_gpu() -> None:
     assert zero_gpu.on_gpu(print) is print  # type: ignore[arg-type, comparison-overlap]
     assert not zero_gpu.is_zero_gpu()
