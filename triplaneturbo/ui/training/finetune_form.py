@@ -17,9 +17,8 @@ from triplaneturbo.finetune.config import (
     FinetuneConfig,
 )
 from triplaneturbo.teachers.registry import TEACHERS
-from triplaneturbo.teachers.settings import KINDS
 from triplaneturbo.ui.generate.form import whole
-from triplaneturbo.ui.training import prompt_list
+from triplaneturbo.ui.training import prompt_list, score_options
 from triplaneturbo.ui.training.lengths import LENGTHS, estimates
 from triplaneturbo.ui.training.lengths import panel as lengths
 
@@ -45,8 +44,11 @@ FIELDS = (
     "preview_every",
     "seed",
     "score",
+    *score_options.USED_BY,
 )
-_WHOLE = ("iterations", "batch", "rank", "steps", "scored_steps", "preview_every", "seed")
+_WHOLE = (
+    "iterations", "batch", "rank", "steps", "scored_steps", "preview_every", "seed", *score_options.WHOLE,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -207,12 +209,7 @@ def _settings(engine: Engine) -> tuple[gr.Slider, dict[str, Any]]:
                 default["preview_every"], label="Preview interval", info="Iterations. 0: none.", min_width=120
             )
             controls["seed"] = gr.Number(0, label="Seed", info="Of the whole run.", min_width=120)
-        controls["score"] = gr.Dropdown(
-            [("default", ""), *((kind.upper(), kind) for kind in KINDS)],
-            value="",
-            label="Score",
-            info="CSD, VSD and ISM need teachers that are diffusion networks.",
-        )
+        controls |= score_options.build()
     return share, {name: controls[name] for name in FIELDS}
 
 
@@ -236,13 +233,13 @@ def to_config(prompts: PromptSplit, name: Any, start: Any, *settings: Any) -> Fi
         UserError: a field is blank or no teacher is chosen. Other invalid values are reported when the run
             starts.
     """
-    values = dict(zip(FIELDS, settings, strict=True))
-    for field in FIELDS:
-        if values[field] is None:
+    values = score_options.used_values(dict(zip(FIELDS, settings, strict=True)))
+    for field, value in values.items():
+        if value is None:
             raise UserError(
                 f"The field {field.replace('_', ' ')!r} is blank. Fill it, or choose a training length again."
             )
-    for field in _WHOLE:
+    for field in values.keys() & set(_WHOLE):
         values[field] = whole(values[field])
     if not values["teachers"]:
         raise UserError("No teacher is selected: choose at least one.")
