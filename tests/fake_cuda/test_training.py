@@ -16,8 +16,8 @@ from tests.helpers.fake_models import full_student, full_teachers
 from triplaneturbo.distill.checkpoints import Checkpoints
 from triplaneturbo.distill.prd import Trainer
 from triplaneturbo.distill.recipe import full_recipe
+from triplaneturbo.domains.registry import find_domain
 from triplaneturbo.finetune.setup_full import draw_views
-from triplaneturbo.teachers.registry import teachers_of
 from triplaneturbo.utils.distributed import DistributedContext
 
 # The places at which an iteration waits for the GPU.
@@ -91,8 +91,8 @@ def _check_step(trainer: Trainer, frozen: torch.dtype) -> None:
         original = type(trainer.optimizer).step.__get__(trainer.optimizer)
         log = trainer.step()
     assert trainer.iteration == 1
-    scores = {key for key in log if key.split()[0] in teachers_of("open")}
-    assert scores == {f"{name} {kind}" for name in teachers_of("open") for kind in ("volume", "surface")}
+    scores = {key for key in log if key.split()[0] in find_domain("open").teachers}
+    assert scores == {f"{name} {kind}" for name in find_domain("open").teachers for kind in ("volume", "surface")}
     assert len(gradients) > 400
     for p, gradient in zip(trainer._parameters, gradients, strict=True):
         assert (gradient.device, gradient.dtype, gradient.shape) == (CUDA, torch.float32, p.shape)
