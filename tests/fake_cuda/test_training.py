@@ -91,8 +91,9 @@ def _check_step(trainer: Trainer, frozen: torch.dtype) -> None:
         original = type(trainer.optimizer).step.__get__(trainer.optimizer)
         log = trainer.step()
     assert trainer.iteration == 1
-    scores = {key for key in log if key.split()[0] in find_domain("open").teachers}
-    assert scores == {f"{name} {kind}" for name in find_domain("open").teachers for kind in ("volume", "surface")}
+    names = find_domain("open").teachers
+    scores = {key for key in log if key.split()[0] in names}
+    assert scores == {f"{name} {kind}" for name in names for kind in ("volume", "surface")}
     assert len(gradients) > 400
     for p, gradient in zip(trainer._parameters, gradients, strict=True):
         assert (gradient.device, gradient.dtype, gradient.shape) == (CUDA, torch.float32, p.shape)
