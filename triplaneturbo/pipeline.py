@@ -278,16 +278,19 @@ class Pipeline:
         prompt: str,
         *,
         seed: int = 0,
+        mesh: str | os.PathLike[str] | None = None,
         progress: Callable[[int, int, dict[str, float]], None] | None = None,
         folder: str | os.PathLike[str] | None = None,
         options: RefineOptions = RefineOptions(),  # noqa: B008  frozen
         **settings: Any,
     ) -> Mesh:
-        """Generate an asset and refine it by Path-Tracing Distillation (`distill/ptd.py`).
+        """Refine a generated asset, or a given mesh, by Path-Tracing Distillation (`distill/ptd.py`).
 
         Args:
             prompt: description of the object.
             seed: seed of the generation.
+            mesh: file of a mesh that is refined instead of a generated one; choose a representation that can
+                start from it in `options`: "gaussians", or "texture" to keep its shape and UVs.
             progress: called after each iteration with the iterations done and in total, and the losses.
             folder: keeps checkpoints, from which the same call resumes; None: a temporary folder.
             options: representation, steps, teachers, path, score and seed of the refinement.
@@ -298,14 +301,19 @@ class Pipeline:
             UserError: the prompt or a setting is invalid, a teacher is missing, memory is too short, or the
                 folder belongs to another refinement.
         """
-        from triplaneturbo.refine.start import start
+        from triplaneturbo.refine.given_mesh import read_given_mesh
+        from triplaneturbo.refine.start import start, start_from_mesh
 
+        given = None if mesh is None else read_given_mesh(mesh)
         request = self.settle(Request(prompt, seed=seed, **settings))
         with tempfile.TemporaryDirectory() as temporary:
             place = Path(temporary if folder is None else folder)
             name = self.model.folder.name
             try:
-                stages = start(self.model, name, self.field(request), request, options, place)
+                if given is None:
+                    stages = start(self.model, name, self.field(request), request, options, place)
+                else:
+                    stages = start_from_mesh(self.model, name, given, request, options, place)
                 refiner = exhaust(stages)
                 while not refiner.finished:
                     losses = refiner.step()

@@ -36,7 +36,7 @@ def asset(name: str = "field") -> Representation:
     if name == "field":
         options = TriplaneOptions(size=toy.SIZE, stride=1, nodes=32, sharpness=40.0)
         return TriplaneAsset(field.planes, field.fields, options)
-    return GaussianAsset.from_field(field, toy.SIZE, torch.Generator().manual_seed(0))
+    return GaussianAsset.from_field(field, toy.SIZE, torch.Generator().manual_seed(0), Request(""))
 
 
 def tensors(state: Any) -> list[Tensor]:

@@ -15,11 +15,11 @@ from PIL import Image
 
 from tests.helpers.shapes import colored, picture, textured
 from triplaneturbo.errors import UserError
-from triplaneturbo.evaluate.mesh_files import load_mesh
 from triplaneturbo.evaluate.mesh_matching import match_files
 from triplaneturbo.evaluate.protocols import PRD
 from triplaneturbo.evaluate.views import render_views
 from triplaneturbo.mesh.io import encode
+from triplaneturbo.mesh.io.reader import load_mesh
 from triplaneturbo.mesh.mesh import Mesh
 
 VIEWS = replace(PRD.views, size=64)

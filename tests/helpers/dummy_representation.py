@@ -25,7 +25,7 @@ class Ball:
         self.radius, self.color = torch.tensor(0.3).requires_grad_(), torch.full((3,), 0.5).requires_grad_()
 
     @classmethod
-    def from_field(cls, field: TriplaneField, size: int, rng: torch.Generator) -> Ball:
+    def from_field(cls, field: TriplaneField, size: int, rng: torch.Generator, request: Request) -> Ball:
         return cls(size)
 
     def parameters(self) -> list[dict[str, Any]]:

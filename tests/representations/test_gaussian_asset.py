@@ -23,11 +23,11 @@ def rng() -> torch.Generator:
 
 @pytest.fixture
 def asset() -> GaussianAsset:
-    return GaussianAsset.from_field(mushroom(), 64, rng())
+    return GaussianAsset.from_field(mushroom(), 64, rng(), Request(""))
 
 
 def test_a_mesh_survives_gaussians_and_back() -> None:
-    asset = GaussianAsset.from_field(mushroom(), 128, rng())
+    asset = GaussianAsset.from_field(mushroom(), 128, rng(), Request(""))
     mesh = asset.export(Request("", resolution=64, unwrap="none"))
     surface = extract(mushroom(), 64)
     truth = filled(surface.vertices, surface.faces, 64)
@@ -58,7 +58,7 @@ def test_density_is_controlled_by_gradients_and_can_be_resumed(asset: GaussianAs
     assert grown > count
     step(asset, optimizer, 3, 0.3)
 
-    other = GaussianAsset.from_field(mushroom(), 64, rng())
+    other = GaussianAsset.from_field(mushroom(), 64, rng(), Request(""))
     other.options = asset.options
     other.load_state_dict(deepcopy(asset.state_dict()))
     resumed = torch.optim.AdamW(other.parameters())

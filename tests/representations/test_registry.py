@@ -24,15 +24,16 @@ def ball(monkeypatch: pytest.MonkeyPatch) -> RepresentationSpec:
 
 
 def test_names_are_keys() -> None:
-    assert list(REPRESENTATIONS) == ["field", "gaussians"]
+    assert list(REPRESENTATIONS) == ["field", "gaussians", "texture"]
     assert all(find_representation(name).name == name for name in REPRESENTATIONS)
-    with pytest.raises(UserError, match="choose one of field, gaussians"):
+    with pytest.raises(UserError, match="choose one of field, gaussians, texture"):
         find_representation("voxels")
 
 
-@pytest.mark.parametrize("name", ["field", "gaussians"])
+@pytest.mark.parametrize("name", list(REPRESENTATIONS))
 def test_members_convert_a_generated_field(name: str) -> None:
-    asset = find_representation(name).from_field(mushroom(), 32, torch.Generator().manual_seed(0))
+    request = Request("", resolution=32, texture_size=512)
+    asset = find_representation(name).from_field(mushroom(), 32, torch.Generator().manual_seed(0), request)
     scenes = toy.scene(torch.Generator().manual_seed(0))
     output = asset.render(scenes, torch.Generator().manual_seed(0))
     for rendering in output.renderings.values():
@@ -45,7 +46,7 @@ def test_members_convert_a_generated_field(name: str) -> None:
 
 def test_a_new_representation_is_refined_and_exported(ball: RepresentationSpec, tmp_path: Path) -> None:
     rng = torch.Generator().manual_seed(0)
-    asset = find_representation("ball").from_field(mushroom(), toy.SIZE, rng)
+    asset = find_representation("ball").from_field(mushroom(), toy.SIZE, rng, Request(""))
     settings = RefineSettings(
         steps=30, teachers={"rgb": TeacherSettings(kind="sds")}, high=(500.0, 500.0), path="none"
     )

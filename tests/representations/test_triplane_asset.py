@@ -24,7 +24,9 @@ def step(asset: TriplaneAsset) -> None:
 
 def test_the_export_is_the_mesh_of_the_field() -> None:
     field = mushroom()
-    mesh = TriplaneAsset.from_field(field, 128, rng()).export(Request("", resolution=48, unwrap="none"))
+    mesh = TriplaneAsset.from_field(field, 128, rng(), Request("")).export(
+        Request("", resolution=48, unwrap="none")
+    )
     surface = extract(field, 48)
     assert len(mesh.faces) == len(surface.faces)
     torch.testing.assert_close(mesh.bounds[1], surface.vertices.amax(0))

@@ -1,7 +1,8 @@
-"""generate a mesh and refine it by score distillation (Path-Tracing Distillation)
+"""refine a generated or a given mesh by score distillation (Path-Tracing Distillation)
 
-    python -m triplaneturbo refine "a red mushroom" -o mushroom.glb
-    python -m triplaneturbo refine "a red mushroom" --as gaussians -o mushroom.glb mushroom.splats.ply
+    triplaneturbo refine "a red mushroom" -o mushroom.glb
+    triplaneturbo refine "a red mushroom" --as gaussians -o mushroom.glb mushroom.splats.ply
+    triplaneturbo refine "a blue chair" --mesh chair.glb --keep-shape -o blue.glb
 
 Ctrl-C writes the result so far; --resume continues from there, also after a crash, with the same options.
 """
@@ -32,7 +33,9 @@ from triplaneturbo.teachers.settings import KINDS
 if TYPE_CHECKING:
     from triplaneturbo.distill.ptd import Refiner
     from triplaneturbo.pipeline import Pipeline
+    from triplaneturbo.refine.given_mesh import GivenMesh
 
+TEXTURE = "texture"
 SPLATS = ".splats.ply"
 """Suffix of 3D Gaussians; .ply is a mesh, as everywhere."""
 
@@ -40,7 +43,23 @@ SPLATS = ".splats.ply"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add = parser.add_argument
-    add("prompt", type=utf8, help="description of the object, at most 1000 characters")
+    add(
+        "prompt",
+        nargs="?",
+        type=utf8,
+        help="description of the object, or of what the mesh is to look like, at most 1000 characters",
+    )
+    add("--prompt", dest="named_prompt", type=utf8, metavar="TEXT", help="the prompt, as an option")
+    add(
+        "--mesh",
+        metavar="FILE",
+        help="refine this mesh (.glb, .obj, .ply, .stl or .off) instead of a generated one",
+    )
+    add(
+        "--keep-shape",
+        action="store_true",
+        help="make a new texture only; geometry and UVs stay as they are (the same as --as texture)",
+    )
     add(
         "-o",
         "--output",
@@ -52,11 +71,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--as",
         dest="representation",
-        default="field",
         metavar="|".join(REPRESENTATIONS),
         help="representation that is optimized: "
         + ", ".join(f"{spec.name} ({spec.label})" for spec in REPRESENTATIONS.values())
-        + "; default field",
+        + "; default field, with --mesh gaussians",
     )
     add("--steps", type=integer, metavar="N", help="steps; default 60, or 500 for the full model")
     add(
@@ -99,13 +117,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Refine one asset and write its files; return 0, or 130 if it was interrupted."""
     check_process()
+    prompt = _prompt(arguments)
     options = RefineOptions(
-        arguments.representation, arguments.steps,
+        _representation(arguments), arguments.steps,
         tuple(name.strip() for name in (arguments.teachers or "").split(",") if name.strip()),
         arguments.path, arguments.score, arguments.seed,
     ).checked()  # fmt: skip
     request = Request(
-        arguments.prompt, seed=arguments.seed, resolution=arguments.resolution,
+        prompt, seed=arguments.seed, resolution=arguments.resolution,
         faces=arguments.faces or None, texture_size=arguments.texture_size, unwrap=arguments.unwrap,
     ).checked()  # fmt: skip
     meshes, splats = _plan_outputs(arguments.output, request, options)
@@ -117,6 +136,12 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.resume and not unfinished:
         raise UserError(f"There is nothing to resume in {shown(str(folder))}; omit --resume.")
+
+    given = None
+    if arguments.mesh is not None:
+        from triplaneturbo.refine.given_mesh import read_given_mesh
+
+        given = read_given_mesh(arguments.mesh)
 
     import warnings
 
@@ -130,7 +155,7 @@ def run(arguments: argparse.Namespace) -> int:
         for notice in notices:
             print(notice.message, file=sys.stderr)
         request = pipeline.settle(request)
-        refiner = _start(pipeline, request, options, folder, arguments.quiet)
+        refiner = _start(pipeline, request, options, folder, given, arguments.quiet)
         interrupted = _optimize(refiner, arguments.quiet)
         refiner.save()
         mesh = refiner.representation.export(request)
@@ -188,15 +213,48 @@ def _remove_state(folder: Path) -> None:
         folder.rmdir()
 
 
-def _start(
-    pipeline: Pipeline, request: Request, options: RefineOptions, folder: Path, quiet: bool
-) -> Refiner:
-    """Generate the draft and prepare its refinement."""
-    from triplaneturbo.refine.start import start
+def _prompt(arguments: argparse.Namespace) -> str:
+    """Return the prompt, which may be given in two ways.
 
-    stages = start(
-        pipeline.model, pipeline.model.folder.name, pipeline.field(request), request, options, folder
-    )
+    Raises:
+        UserError: it is given in none or in both.
+    """
+    prompts = [one for one in (arguments.prompt, arguments.named_prompt) if one is not None]
+    if len(prompts) != 1:
+        raise UserError("Give one prompt that says what the object is, such as 'a red mushroom'.")
+    return str(prompts[0])
+
+
+def _representation(arguments: argparse.Namespace) -> str:
+    """Return the name of the representation.
+
+    Raises:
+        UserError: --keep-shape contradicts --as.
+    """
+    chosen: str | None = arguments.representation
+    if arguments.keep_shape:
+        if chosen not in (None, TEXTURE):
+            raise UserError(f"--keep-shape changes the texture only; omit it, or --as {chosen}.")
+        return TEXTURE
+    return chosen or ("field" if arguments.mesh is None else "gaussians")
+
+
+def _start(
+    pipeline: Pipeline,
+    request: Request,
+    options: RefineOptions,
+    folder: Path,
+    given: GivenMesh | None,
+    quiet: bool,
+) -> Refiner:
+    """Prepare the refinement of the given mesh or, if there is none, of a draft that is generated."""
+    from triplaneturbo.refine.start import start, start_from_mesh
+
+    model, name = pipeline.model, pipeline.model.folder.name
+    if given is None:
+        stages = start(model, name, pipeline.field(request), request, options, folder)
+    else:
+        stages = start_from_mesh(model, name, given, request, options, folder)
     while True:
         try:
             doing = next(stages)

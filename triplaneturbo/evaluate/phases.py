@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from triplaneturbo.evaluate.judges import Judge, JudgeFiles
-from triplaneturbo.evaluate.mesh_files import load_mesh
 from triplaneturbo.evaluate.methods import MeshRecord
 from triplaneturbo.evaluate.protocols import Protocol
 from triplaneturbo.evaluate.store import Store, digest
@@ -24,6 +23,7 @@ from triplaneturbo.evaluate.views import (
     on_background,
     render_views,
 )
+from triplaneturbo.mesh.io.reader import load_mesh
 
 
 class Views:

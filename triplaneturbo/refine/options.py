@@ -72,8 +72,15 @@ class RefineOptions:
         for name in self.teachers:
             if name not in known:
                 raise UserError(f"{model} has no teacher {name}; choose from {', '.join(known)}.")
-        names = self.teachers or default
+        spec = REPRESENTATIONS[self.representation]
+        fitting = [one for one in known if spec.has_shape or not TEACHERS[one].reads_shape]
+        names = self.teachers or tuple(one for one in default if one in fitting)
         for name in names:
+            if name not in fitting:
+                raise UserError(
+                    f"The teacher {name} reads the shape, which {self.representation} keeps; choose from"
+                    f" {', '.join(fitting)}."
+                )
             if self.score and self.score not in TEACHERS[name].kinds:
                 able = [other for other in known if self.score in TEACHERS[other].kinds]
                 raise UserError(

@@ -1,17 +1,20 @@
-"""From a generated field to its refinement."""
+"""From a generated field or a given mesh to its refinement."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from triplaneturbo.distill.ptd import Refiner
 from triplaneturbo.models.weights import Model
+from triplaneturbo.refine.given_mesh import GivenMesh
 from triplaneturbo.refine.options import RefineOptions
 from triplaneturbo.refine.setup import setup
+from triplaneturbo.representations.base import Representation
 from triplaneturbo.representations.registry import find_representation
 from triplaneturbo.representations.triplane import TriplaneField
 from triplaneturbo.request import Request
@@ -38,12 +41,57 @@ def start(
             refinement.
         EmptySurfaceError: the field has no surface, but the representation needs one.
     """
-    prepared = yield from setup(model, name, request.prompt, options, folder / "views")
-    rng = torch.Generator().manual_seed(options.seed)
-    asset = find_representation(options.representation).from_field(field, prepared.size, rng)
+    spec = find_representation(options.representation)
     generation = {key: asdict(request)[key] for key in ("prompt", "seed", "steps", "adapter")}
-    fingerprint = {**generation, "model": name, "representation": options.representation}
-    fingerprint = {f"draft {key}": value for key, value in fingerprint.items()}
+    return (
+        yield from _start(
+            model, name, request, options, folder, generation,
+            lambda size, rng: spec.from_field(field, size, rng, request),
+        )
+    )  # fmt: skip
+
+
+def start_from_mesh(
+    model: Model, name: str, given: GivenMesh, request: Request, options: RefineOptions, folder: Path
+) -> Generator[str, None, Refiner]:
+    """Prepare the refinement of a given mesh, or resume it; see `start`.
+
+    Args:
+        model: the model whose teachers are used; it stays unchanged.
+        given: the mesh; it stays unchanged.
+        request: says what the mesh is to look like, and has the options of the exported mesh.
+        name, options, folder: see `start`.
+
+    Raises:
+        UserError: as in `start`, or the representation cannot start from this mesh.
+    """
+    spec = find_representation(options.representation)
+    device = model.generator.device
+    return (
+        yield from _start(
+            model, name, request, options, folder, {"prompt": request.prompt, "mesh": given.digest},
+            lambda size, rng: spec.from_mesh(given.mesh, size, rng, request, device),
+        )
+    )  # fmt: skip
+
+
+def _start(
+    model: Model,
+    name: str,
+    request: Request,
+    options: RefineOptions,
+    folder: Path,
+    draft: dict[str, Any],
+    make: Callable[[int, torch.Generator], Representation],
+) -> Generator[str, None, Refiner]:
+    prepared = yield from setup(model, name, request.prompt, options, folder / "views")
+    asset = make(prepared.size, torch.Generator().manual_seed(options.seed))
+    values = {**draft, "model": name, "representation": options.representation}
     return Refiner(
-        asset, prepared.teachers, prepared.draw, prepared.settings, folder, fingerprint=fingerprint
+        asset,
+        prepared.teachers,
+        prepared.draw,
+        prepared.settings,
+        folder,
+        fingerprint={f"draft {key}": value for key, value in values.items()},
     )

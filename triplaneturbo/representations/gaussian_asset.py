@@ -15,6 +15,7 @@ from triplaneturbo.errors import EmptySurfaceError
 from triplaneturbo.mesh.extraction.marching_cubes import marching_cubes
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.mesh.finish import finished_mesh
+from triplaneturbo.mesh.frame import Frame
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.processing.clean import drop_floaters, tidy
 from triplaneturbo.mesh.surface_samples import sample_surface
@@ -72,16 +73,21 @@ class GaussianAsset:
     Args:
         gaussians: optimized in place.
         options: renderings, learning rates and density control.
+        frame: units and position that exported meshes get; None: those of model space.
     """
 
-    def __init__(self, gaussians: Gaussians, options: GaussianOptions | None = None) -> None:
-        self.gaussians, self.options = gaussians, options or GaussianOptions()
+    def __init__(
+        self, gaussians: Gaussians, options: GaussianOptions | None = None, frame: Frame | None = None
+    ) -> None:
+        self.gaussians, self.options, self.frame = gaussians, options or GaussianOptions(), frame
         self.device = gaussians.means.device
         self._gradients = ViewSpaceGradients(len(gaussians), self.device)
         self._seen: list[tuple[Tensor, Tensor]] = []  # means2d and visible of the last renderings
 
     @classmethod
-    def from_field(cls, field: TriplaneField, size: int, rng: torch.Generator) -> GaussianAsset:
+    def from_field(
+        cls, field: TriplaneField, size: int, rng: torch.Generator, request: Request
+    ) -> GaussianAsset:
         """Place discs on the surface of a generated field, half as many as an image has pixels.
 
         Raises:
@@ -89,12 +95,30 @@ class GaussianAsset:
         """
         found = extract(field, field.fields.config.grid_resolution)
         mesh, _ = drop_floaters(tidy(Mesh(found.vertices.float().cpu(), found.faces.cpu())))
-        samples = sample_surface(paint(mesh, field), size**2 // 2, rng)
+        return cls._on_surface(paint(mesh, field), size, rng, field.device)
+
+    @classmethod
+    def from_mesh(
+        cls, mesh: Mesh, size: int, rng: torch.Generator, request: Request, device: torch.device
+    ) -> GaussianAsset:
+        """Place discs on the surface of a given mesh, with the colours of its texture or vertices.
+
+        Raises:
+            UserError: the surface has no area, or positions are not finite.
+        """
+        frame = Frame.of(mesh)
+        asset = cls._on_surface(mesh.replace(vertices=frame.fit(mesh.vertices)), size, rng, device)
+        asset.frame = frame
+        return asset
+
+    @classmethod
+    def _on_surface(cls, mesh: Mesh, size: int, rng: torch.Generator, device: torch.device) -> GaussianAsset:
+        samples = sample_surface(mesh, size**2 // 2, rng)
         # 1.5 times the spacing: discs overlap, so that the surface is opaque.
         gaussians = Gaussians.from_points(
             samples.points, samples.colors, 1.5 * samples.spacing, samples.normals, opacity=0.9
         )
-        return cls(gaussians.to(field.device), GaussianOptions(size=size))
+        return cls(gaussians.to(device), GaussianOptions(size=size))
 
     def parameters(self) -> list[dict[str, Any]]:
         """See `Representation`."""
@@ -147,7 +171,8 @@ class GaussianAsset:
         vertices, faces = marching_cubes(fused.grid)
         if not len(faces):
             raise EmptySurfaceError
-        return finished_mesh(Mesh(vertices.float().cpu(), faces.cpu()), fused, request, resolution)
+        mesh = finished_mesh(Mesh(vertices.float().cpu(), faces.cpu()), fused, request, resolution)
+        return mesh if self.frame is None else mesh.replace(vertices=self.frame.restore(mesh.vertices))
 
     def state_dict(self) -> dict[str, Any]:
         """See `Representation`."""

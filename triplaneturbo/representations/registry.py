@@ -9,18 +9,22 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from triplaneturbo.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
+    from triplaneturbo.mesh.mesh import Mesh
     from triplaneturbo.representations.base import Representation
     from triplaneturbo.representations.triplane import TriplaneField
+    from triplaneturbo.request import Request
 
-    # (generated field, image size in pixels, generator on the CPU) -> the asset
-    FromField = Callable[[TriplaneField, int, torch.Generator], Representation]
+    # (generated field, image size in pixels, generator on the CPU, request) -> the asset
+    FromField = Callable[[TriplaneField, int, torch.Generator, Request], Representation]
+    # (given mesh, image size in pixels, generator on the CPU, request, device) -> the asset
+    FromMesh = Callable[[Mesh, int, torch.Generator, Request, torch.device], Representation]
 
 
 @dataclass(frozen=True)
@@ -32,29 +36,57 @@ class RepresentationSpec:
         label: what it is, in help texts.
         source: function that converts a generated field to it, as "module:attribute" or
             "module:class.method".
+        mesh_source: the same for a given mesh; "" if it cannot start from one.
+        has_shape: whether its shape is optimized; if not, teachers that read normals or depths are useless.
     """
 
     name: str
     label: str
     source: str
+    mesh_source: str = ""
+    has_shape: bool = True
 
-    def from_field(self, field: TriplaneField, size: int, rng: torch.Generator) -> Representation:
+    def from_field(
+        self, field: TriplaneField, size: int, rng: torch.Generator, request: Request
+    ) -> Representation:
         """Convert a generated field to this representation.
 
         Args:
             field: the field; unchanged.
             size: side of the images that the asset will be rendered to, in pixels.
             rng: on the CPU, draws everything that is random.
+            request: options of the mesh, for representations that start from one.
 
         Raises:
             EmptySurfaceError: the representation needs a surface, and the field has none.
         """
-        module, _, path = self.source.partition(":")
-        function = importlib.import_module(module)
-        for attribute in path.split("."):
-            function = getattr(function, attribute)
-        convert: FromField = function  # type: ignore[assignment]
-        return convert(field, size, rng)
+        convert: FromField = _find(self.source)
+        return convert(field, size, rng, request)
+
+    def from_mesh(
+        self, mesh: Mesh, size: int, rng: torch.Generator, request: Request, device: torch.device
+    ) -> Representation:
+        """Convert a given mesh to this representation; see `from_field`.
+
+        Raises:
+            UserError: the representation cannot start from a mesh, or the mesh is unusable.
+        """
+        if not self.mesh_source:
+            able = [spec.name for spec in REPRESENTATIONS.values() if spec.mesh_source]
+            raise UserError(
+                f"A given mesh cannot be refined as {self.name}; choose one of {', '.join(able)}."
+            )
+        convert: FromMesh = _find(self.mesh_source)
+        return convert(mesh, size, rng, request, device)
+
+
+def _find(source: str) -> Any:
+    """Import and return "module:attribute" or "module:class.method"."""
+    module, _, path = source.partition(":")
+    found: Any = importlib.import_module(module)
+    for attribute in path.split("."):
+        found = getattr(found, attribute)
+    return found
 
 
 _HERE = "triplaneturbo.representations"
@@ -63,7 +95,19 @@ REPRESENTATIONS: dict[str, RepresentationSpec] = {
     spec.name: spec
     for spec in (
         RepresentationSpec("field", "triplane field", f"{_HERE}.triplane_asset:TriplaneAsset.from_field"),
-        RepresentationSpec("gaussians", "3D Gaussians", f"{_HERE}.gaussian_asset:GaussianAsset.from_field"),
+        RepresentationSpec(
+            "gaussians",
+            "3D Gaussians",
+            f"{_HERE}.gaussian_asset:GaussianAsset.from_field",
+            f"{_HERE}.gaussian_asset:GaussianAsset.from_mesh",
+        ),
+        RepresentationSpec(
+            "texture",
+            "texture of a mesh whose shape stays",
+            f"{_HERE}.textured_mesh:TexturedMesh.from_field",
+            f"{_HERE}.textured_mesh:TexturedMesh.from_mesh",
+            has_shape=False,
+        ),
     )
 }
 

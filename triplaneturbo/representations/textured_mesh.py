@@ -12,6 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from triplaneturbo.errors import UserError
+from triplaneturbo.mesh.extraction.sparse_extraction import extract
+from triplaneturbo.mesh.finish import finished_mesh
+from triplaneturbo.mesh.frame import Frame
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.texture import bake_colors
 from triplaneturbo.mesh.uv.unwrap import unwrap
@@ -19,12 +22,12 @@ from triplaneturbo.render.colors import sample
 from triplaneturbo.render.rasterizer import interpolate, rasterize
 from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.representations.base import RenderOutput
+from triplaneturbo.representations.triplane import TriplaneField
 from triplaneturbo.request import Request
 
 _GREY = 0.5
 _EDGE = 0.02  # colours are kept this far from black and white at the start, where sigmoids have no gradient
 _LARGEST = 4096  # texels per side of a texture that is optimized
-_HALF_EXTENT = 0.9  # of the largest side of a mesh when it is rendered
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class TexturedMesh:
         if mesh.uv is None:
             mesh = unwrap(mesh, texture_size=self.options.texture_size)
         self.mesh = mesh
-        self._vertices = _centred(mesh.vertices).to(self.device)
+        self._vertices = Frame.of(mesh).fit(mesh.vertices).to(self.device)
         self._faces = mesh.faces.to(self.device)
         assert mesh.uv is not None
         if not torch.isfinite(mesh.uv).all():
@@ -86,6 +89,28 @@ class TexturedMesh:
             ).requires_grad_()
             for level in range(self.options.levels)
         ]
+
+    @classmethod
+    def from_field(
+        cls, field: TriplaneField, size: int, rng: torch.Generator, request: Request
+    ) -> TexturedMesh:
+        """Return the texture of a generated field's mesh, rendered at size^2 pixels; `rng` is not used.
+
+        Raises:
+            EmptySurfaceError: the field has no surface.
+        """
+        resolution = request.resolution or field.fields.config.grid_resolution
+        found = extract(field, resolution)
+        surface = Mesh(found.vertices.float().cpu(), found.faces.cpu())
+        mesh = finished_mesh(surface, field, request, resolution)
+        return cls(mesh, TextureOptions(size, request.texture_size), field.device)
+
+    @classmethod
+    def from_mesh(
+        cls, mesh: Mesh, size: int, rng: torch.Generator, request: Request, device: torch.device
+    ) -> TexturedMesh:
+        """Return the texture of a given mesh, rendered at size^2 pixels; `rng` is not used."""
+        return cls(mesh, TextureOptions(size, request.texture_size), device)
 
     def parameters(self) -> list[dict[str, Any]]:
         """See `Representation`."""
@@ -142,20 +167,6 @@ class TexturedMesh:
         """See `Representation`."""
         for level, saved in zip(self.pyramid, state["pyramid"], strict=True):
             level.copy_(saved)
-
-
-def _centred(vertices: Tensor) -> Tensor:
-    """Move and scale positions [V, 3] so that their box is centred, with a largest side of 1.8.
-
-    Raises:
-        UserError: positions are not finite, or all are equal.
-    """
-    vertices = vertices.detach().float()
-    low, high = vertices.amin(0), vertices.amax(0)
-    extent = float((high - low).max())
-    if not 0 < extent < float("inf"):
-        raise UserError("The mesh has no extent, or positions that are not finite numbers; export it again.")
-    return (vertices - (low + high) / 2) * (2 * _HALF_EXTENT / extent)
 
 
 def _initial(mesh: Mesh, size: int) -> Tensor:

@@ -75,8 +75,10 @@ class TriplaneAsset:
         self.device = planes.device
 
     @classmethod
-    def from_field(cls, field: TriplaneField, size: int, rng: torch.Generator) -> TriplaneAsset:
-        """Return the asset of a generated field, rendered at size^2 pixels; `rng` is not used."""
+    def from_field(
+        cls, field: TriplaneField, size: int, rng: torch.Generator, request: Request
+    ) -> TriplaneAsset:
+        """Return the asset of a generated field, rendered at size^2 pixels; the rest is not used."""
         return cls(field.planes, field.fields, TriplaneOptions.for_size(size))
 
     def parameters(self) -> list[dict[str, Any]]:

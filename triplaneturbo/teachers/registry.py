@@ -27,6 +27,7 @@ class TeacherSpec:
         title: title of its plot.
         source: its `TeacherLoader`, as "module:attribute".
         kinds: kinds of score that it can give.
+        reads_shape: whether it reads normals or depths.
     """
 
     name: str
@@ -34,6 +35,7 @@ class TeacherSpec:
     title: str
     source: str
     kinds: tuple[str, ...] = KINDS
+    reads_shape: bool = False
 
     def loader(self) -> TeacherLoader:
         """Import and return the loader."""
@@ -51,9 +53,22 @@ TEACHERS: dict[str, TeacherSpec] = {
     spec.name: spec
     for spec in (
         TeacherSpec("rgb", "Colours (toy world)", "Colours", f"{_CLOSED}:RGB", _NO_GUIDANCE),
-        TeacherSpec("geometry", "Shapes (toy world)", "Shapes", f"{_CLOSED}:GEOMETRY", _NO_GUIDANCE),
+        TeacherSpec(
+            "geometry",
+            "Shapes (toy world)",
+            "Shapes",
+            f"{_CLOSED}:GEOMETRY",
+            _NO_GUIDANCE,
+            reads_shape=True,
+        ),
         TeacherSpec("mvdream", "MVDream", "MVDream", f"{_HERE}.mvdream:LOADER"),
-        TeacherSpec("richdreamer", "RichDreamer", "RichDreamer", f"{_HERE}.richdreamer:LOADER"),
+        TeacherSpec(
+            "richdreamer",
+            "RichDreamer",
+            "RichDreamer",
+            f"{_HERE}.richdreamer:LOADER",
+            reads_shape=True,
+        ),
         TeacherSpec(
             "sd", "Stable Diffusion (base model)", "Stable Diffusion", f"{_HERE}.stable_diffusion:LOADER"
         ),

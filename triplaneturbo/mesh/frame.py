@@ -1,0 +1,50 @@
+"""The frame of a given mesh: from its own units and position to the cube that models work in, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.mesh.mesh import Mesh
+
+HALF_EXTENT = 0.9
+"""Half the largest side of a fitted mesh: about that of generated objects, which lie within [-1, 1]^3."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Position and size of a mesh.
+
+    Attributes:
+        centre: centre of the bounding box [3], float64.
+        scale: units of the mesh per unit of model space.
+    """
+
+    centre: Tensor
+    scale: float
+
+    @classmethod
+    def of(cls, mesh: Mesh) -> Frame:
+        """Return the frame of a mesh.
+
+        Raises:
+            UserError: all positions are equal, or some are not finite.
+        """
+        vertices = mesh.vertices.detach().double()
+        low, high = vertices.amin(0), vertices.amax(0)
+        extent = float((high - low).max())
+        if not 0 < extent < float("inf"):
+            raise UserError(
+                "The mesh has no extent, or positions that are not finite numbers; export it again."
+            )
+        return cls((low + high) / 2, extent / (2 * HALF_EXTENT))
+
+    def fit(self, vertices: Tensor) -> Tensor:
+        """Convert positions of the mesh [N, 3] to model space."""
+        return ((vertices.double() - self.centre.to(vertices.device)) / self.scale).float()
+
+    def restore(self, vertices: Tensor) -> Tensor:
+        """Convert positions in model space [N, 3] to those of the mesh; the inverse of `fit`."""
+        return (vertices.double() * self.scale + self.centre.to(vertices.device)).float()
