@@ -69,7 +69,7 @@ def test_an_interrupted_refinement_is_written_and_resumes_to_the_same_bytes(
         (["-o", "a.splats.ply"], "'a.splats.ply' needs 3D Gaussians; add --as gaussians."),
         (["-o", "a.gltf"], "Unknown suffix of output 'a.gltf'"),
         (["-o", "out/"], "'out/' is a folder; use a file such as out/mesh.glb."),
-        (["-o", "a.glb", "--as", "voxels"], "Unknown representation 'voxels'; choose from field, gaussians, texture."),
+        (["-o", "a.glb", "--as", "voxels"], "Unknown representation 'voxels'; choose from field, gauss"),
         (["-o", "a.glb", "--path", "x"], "Unknown path 'x'; choose from interpolate, checkpoints, none."),
         (["-o", "a.glb", "--score", "x"], "Unknown score 'x'; choose from asd, sds, csd, vsd, ism."),
         (["-o", "a.glb", "--teachers", "x"], "Unknown teacher 'x'; choose from rgb, geometry,"),

@@ -11,6 +11,7 @@ import trimesh
 from PIL import Image
 from scipy.spatial import cKDTree
 
+from tests.helpers.gltf import accessor
 from tests.helpers.gltf_validator import assert_valid_glb
 from tests.helpers.mesh_readers import read, read_obj
 from tests.helpers.shapes import TURN, colored, picture, tetrahedron, textured
@@ -133,16 +134,6 @@ def test_front_is_plus_z_and_up_is_plus_y():
     assert to_file_axes(front, "z").tolist() == [0, -1, 0]
     assert to_file_axes(up, "z").tolist() == [0, 0, 1]
     assert torch.linalg.det(to_file_axes(torch.eye(3), "z")) == 1
-
-
-def accessor(glb, name):
-    """Return the array of an attribute, read through the file's accessors."""
-    document = pygltflib.GLTF2.load_from_bytes(glb)
-    entry = document.accessors[getattr(document.meshes[0].primitives[0].attributes, name)]
-    view = document.bufferViews[entry.bufferView]
-    width = {"VEC2": 2, "VEC3": 3, "VEC4": 4}[entry.type]
-    data = document.binary_blob()[view.byteOffset : view.byteOffset + view.byteLength]
-    return np.frombuffer(data, np.float32).reshape(entry.count, width)
 
 
 def test_vertex_colours_are_linear_in_a_glb_and_srgb_elsewhere():
