@@ -14,6 +14,7 @@ from triplaneturbo.refine import setup
 from triplaneturbo.refine.options import RefineOptions
 from triplaneturbo.refine.start import start
 from triplaneturbo.request import Request
+from triplaneturbo.teachers import stable_diffusion
 from triplaneturbo.utils.generators import exhaust
 
 
@@ -31,6 +32,7 @@ def test_stable_diffusion_with_its_path_refines_models_of_both_domains(
     for name in ("TOYWORLD_SETTINGS", "OPEN_SETTINGS"):
         monkeypatch.setattr(setup, name, replace(getattr(setup, name), path_iterations=1))
     monkeypatch.setattr(setup, "OPEN_SIZE", 64)
+    monkeypatch.setattr(stable_diffusion, "SIZE", 64)
     weights = [p.clone() for p in pipeline.model.generator.parameters()]
     request = pipeline.settle(Request("a red mushroom"))
     options = RefineOptions(representation, steps=1, teachers=("sd",))
@@ -52,6 +54,7 @@ def test_the_field_is_that_of_the_generated_mesh(pipeline: Pipeline) -> None:
     assert torch.equal(result.mesh.colors, expected)
 
 
+@pytest.mark.slow
 def test_the_python_api_refines_from_a_prompt_and_resumes(tmp_path: Path) -> None:
     pipeline = Pipeline.from_pretrained(tiny_model(tmp_path / "tiny", world=True), device="cpu")
     done: list[tuple[int, int]] = []
