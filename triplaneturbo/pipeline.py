@@ -44,14 +44,14 @@ from triplaneturbo.models.convert import convert_if_needed
 from triplaneturbo.models.schedule import denoise_steps
 from triplaneturbo.models.triplane_generator import TriplaneGenerator as Denoiser
 from triplaneturbo.models.weights import Model, load_model, save_model
-from triplaneturbo.refine.options import RefineOptions
+from triplaneturbo.refine.options import OUT_OF_MEMORY, RefineOptions
 from triplaneturbo.representations.triplane import TriplaneField
 from triplaneturbo.request import Request
 from triplaneturbo.utils.devices import (
     be_deterministic,
     choose_device,
     choose_precision,
-    is_out_of_memory,
+    explained_out_of_memory,
     wait_for,
 )
 from triplaneturbo.utils.generators import exhaust
@@ -309,7 +309,7 @@ class Pipeline:
         with tempfile.TemporaryDirectory() as temporary:
             place = Path(temporary if folder is None else folder)
             name = self.model.folder.name
-            try:
+            with explained_out_of_memory(OUT_OF_MEMORY):
                 if given is None:
                     stages = start(self.model, name, self.field(request), request, options, place)
                 else:
@@ -319,13 +319,6 @@ class Pipeline:
                     losses = refiner.step()
                     if progress is not None:
                         progress(refiner.iteration, refiner.iterations, losses)
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise UserError(
-                    f"Out of memory while refining with {name}; close other programs, use the path none or"
-                    " the small model."
-                ) from None
             return refiner.representation.export(request)
 
     def stream(
@@ -481,17 +474,13 @@ class Pipeline:
 
 def _load(found: ModelFiles, device: torch.device, precision: str) -> Model:
     """Load a model's files; raise UserError if they are broken or memory is too short."""
-    try:
+    sentence = (
+        f"Out of memory while loading {found.name} on {device}; close other programs or use the small model."
+    )
+    with explained_out_of_memory(sentence):
         convert_if_needed(found)
         dtype = choose_precision(precision, device, found.small).dtype
         return load_model(found.folder, base=found.base, device=device, dtype=dtype)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"Out of memory while loading {found.name} on {device}; close other programs or use the small"
-            " model."
-        ) from None
 
 
 def _words(request: Request, embed: Callable[[str], Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from triplaneturbo.mesh.io.splat_ply import decode_splats
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny_model(tmp_path_factory.mktemp("model") / "tiny", world=True))
+    return str(tiny_model(tmp_path_factory.mktemp("model") / "tiny"))
 
 
 def call(model: str, *arguments: object, steps: int = 3) -> int:
@@ -26,6 +26,7 @@ def call(model: str, *arguments: object, steps: int = 3) -> int:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_meshes_and_splats_are_written_and_nothing_else(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -38,6 +39,7 @@ def test_meshes_and_splats_are_written_and_nothing_else(
     assert b"rot_0" not in outputs[1].read_bytes()
 
 
+@pytest.mark.slow
 def test_an_interrupted_refinement_is_written_and_resumes_to_the_same_bytes(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

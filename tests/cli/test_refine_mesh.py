@@ -19,7 +19,7 @@ from triplaneturbo.refine import given_mesh
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny_model(tmp_path_factory.mktemp("model") / "tiny", world=True))
+    return str(tiny_model(tmp_path_factory.mktemp("model") / "tiny"))
 
 
 @pytest.fixture

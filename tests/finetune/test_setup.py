@@ -55,7 +55,7 @@ def test_score_option_replaces_the_score_of_all_teachers() -> None:
 
 
 def test_the_level_of_the_shift_applies_to_the_teachers_own_scores() -> None:
-    recipe, model = full_recipe(10), replace(MODEL, world=False)
+    recipe, model = full_recipe(10), replace(MODEL, domain=OPEN)
     settings = resolve_settings(recipe, replace(CONFIG, asd_shift_level="own"), model)
     for name, teacher in settings.teachers.items():
         assert teacher == replace(recipe.teachers[name], shift_level="own")

@@ -70,7 +70,7 @@ def setup_toy(
     )
     with torch.random.fork_rng():
         student = toy.student(settings)
-    model_config = replace(student.generator.config, world=True)
+    model_config = replace(student.generator.config, domain=TOYWORLD)
     return TrainingSetup(student, model_config, toy.teachers(), toy.draw, settings, None, {}, folder)
 
 

@@ -9,17 +9,19 @@ import pytest
 import torch
 
 from tests.helpers.tiny import tiny_model
+from triplaneturbo.models.config import OPEN, TOYWORLD
 from triplaneturbo.pipeline import Pipeline
 from triplaneturbo.refine import setup
 from triplaneturbo.refine.options import RefineOptions
 from triplaneturbo.refine.start import start
 from triplaneturbo.request import Request
+from triplaneturbo.teachers import stable_diffusion
 from triplaneturbo.utils.generators import exhaust
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["toyworld", "open"])
+@pytest.fixture(scope="module", params=[TOYWORLD, OPEN])
 def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    folder = tiny_model(tmp_path_factory.mktemp("model") / "tiny", world=request.param)
+    folder = tiny_model(tmp_path_factory.mktemp("model") / "tiny", domain=request.param)
     return Pipeline.from_pretrained(folder, device="cpu")
 
 
@@ -31,6 +33,7 @@ def test_stable_diffusion_with_its_path_refines_models_of_both_domains(
     for name in ("TOYWORLD_SETTINGS", "OPEN_SETTINGS"):
         monkeypatch.setattr(setup, name, replace(getattr(setup, name), path_iterations=1))
     monkeypatch.setattr(setup, "OPEN_SIZE", 64)
+    monkeypatch.setattr(stable_diffusion, "SIZE", 64)
     weights = [p.clone() for p in pipeline.model.generator.parameters()]
     request = pipeline.settle(Request("a red mushroom"))
     options = RefineOptions(representation, steps=1, teachers=("sd",))
@@ -52,8 +55,9 @@ def test_the_field_is_that_of_the_generated_mesh(pipeline: Pipeline) -> None:
     assert torch.equal(result.mesh.colors, expected)
 
 
+@pytest.mark.slow
 def test_the_python_api_refines_from_a_prompt_and_resumes(tmp_path: Path) -> None:
-    pipeline = Pipeline.from_pretrained(tiny_model(tmp_path / "tiny", world=True), device="cpu")
+    pipeline = Pipeline.from_pretrained(tiny_model(tmp_path / "tiny"), device="cpu")
     done: list[tuple[int, int]] = []
 
     class Stop(Exception):

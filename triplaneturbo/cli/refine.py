@@ -22,7 +22,7 @@ from triplaneturbo.cli.flags import add_model_flags, utf8
 from triplaneturbo.cli.generate import integer
 from triplaneturbo.cli.interrupts import deferred_interrupt
 from triplaneturbo.errors import UserError
-from triplaneturbo.refine.options import PATHS, RefineOptions
+from triplaneturbo.refine.options import OUT_OF_MEMORY, PATHS, RefineOptions
 from triplaneturbo.representations.registry import REPRESENTATIONS
 from triplaneturbo.request import DEFAULT_FACES, UNWRAPS, Request, shown
 from triplaneturbo.serving.output_files import plan
@@ -146,14 +146,16 @@ def run(arguments: argparse.Namespace) -> int:
     import warnings
 
     from triplaneturbo.pipeline import Pipeline
+    from triplaneturbo.utils.devices import explained_out_of_memory
     from triplaneturbo.utils.kernels import announced_on_stderr
 
-    with warnings.catch_warnings(record=True) as notices, announced_on_stderr(arguments.quiet):
+    with warnings.catch_warnings(record=True) as notices:
         pipeline = Pipeline.from_pretrained(
             arguments.model, device=arguments.device, precision=arguments.precision, base=arguments.base
         )
-        for notice in notices:
-            print(notice.message, file=sys.stderr)
+    for notice in notices:
+        print(notice.message, file=sys.stderr)
+    with explained_out_of_memory(OUT_OF_MEMORY), announced_on_stderr(arguments.quiet):
         request = pipeline.settle(request)
         refiner = _start(pipeline, request, options, folder, given, arguments.quiet)
         interrupted = _optimize(refiner, arguments.quiet)

@@ -150,7 +150,8 @@ class Refiner:
         if settings.path != "none":
             self.notes += [
                 f"The teacher {name} has no network, so it has no path."
-                for name in self.teachers.keys() - self.paths.keys()
+                for name in self.teachers
+                if name not in self.paths
             ]
         self._checkpoints = None
         state = None

@@ -14,6 +14,7 @@ from triplaneturbo.teachers.settings import KINDS
 
 PATHS = ("interpolate", "checkpoints", "none")
 STEP_LIMIT = 100_000
+OUT_OF_MEMORY = "Out of memory while refining; close other programs, use --path none, or the small model."
 
 
 @dataclass(frozen=True)

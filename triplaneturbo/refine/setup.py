@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from triplaneturbo.distill.ptd import ISM, Draw, RefineSettings
+from triplaneturbo.distill.trainer import Place
+from triplaneturbo.finetune.setup_full import draw_views
 from triplaneturbo.models.config import TOYWORLD
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.models.weights import Model, load_generator
 from triplaneturbo.refine.options import RefineOptions
-from triplaneturbo.render.cameras import orbit
 from triplaneturbo.render.scenes import SceneBatch
 from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.load import load_teachers, teacher_files
@@ -47,7 +48,6 @@ _TOYWORLD_VAE = 64  # pixels that the encoder of the small Stable Diffusion read
 OPEN_SETTINGS = RefineSettings(steps=500, teachers=dict.fromkeys(("mvdream", "richdreamer", "sd"), ISM))
 OPEN_TEACHERS = ("sd",)
 OPEN_SIZE = 512
-_VIEWS, _FOVY, _ELEVATIONS, _DISTANCE = 4, 60.0, (-10.0, 45.0), 1.8  # degrees; world units
 
 
 @dataclass(frozen=True)
@@ -110,17 +110,13 @@ def draw_rigs(prompt: str, cache: ViewCache, device: torch.device) -> Draw:
 
 
 def draw_orbit(prompt: str, device: torch.device) -> Draw:
-    """Return a `Draw` of four views 90 degrees apart, with a random azimuth, elevation and background."""
+    """Return a `Draw` of four views 90 degrees apart, from the cameras that the model was trained with."""
+    views = draw_views([prompt], 0, device)
 
     def draw(rng: torch.Generator) -> SceneBatch:
-        turn, height = torch.rand(2, generator=rng).tolist()
-        azimuths = [360 * (turn + view) / _VIEWS for view in range(_VIEWS)]
-        low, high = _ELEVATIONS
-        elevation = low + (high - low) * height
-        distance = _DISTANCE / np.tan(np.radians(_FOVY) / 2)
-        cameras = orbit(azimuths, [elevation] * _VIEWS, [distance] * _VIEWS, _FOVY)
-        background = torch.rand(1, 3, generator=rng)
-        return SceneBatch([prompt], cameras.to(device), _VIEWS, background.to(device))
+        seed = int(torch.randint(2**31, (), generator=rng))
+        (scene,) = views(np.random.default_rng(seed), 1, 1, Place())
+        return scene
 
     return draw
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -205,6 +207,17 @@ def _cpu_name() -> str:
     except OSError:
         pass
     return "CPU"
+
+
+@contextmanager
+def explained_out_of_memory(sentence: str) -> Iterator[None]:
+    """Context that replaces an out-of-memory error by a UserError with `sentence`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(sentence) from None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
