@@ -51,9 +51,23 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return run
 
 
+def test_start_size_and_score_are_those_of_the_options(cli: Cli, tmp_path: Path) -> None:
+    options = {
+        "--from": "nothing", "--tuning": "lora", "--rank": "24", "--teachers": "sd", "--score": "ism",
+        "--weighting": "level", "--asd-shift-level": "own", "--ism-stride": "100", "--ism-interval": "20",
+        "--critic-rank": "8", "--critic-rate": "1e-3", "--denoising-steps": "2",
+    }  # fmt: skip
+    code, _, err = cli("--prompts", "mine.txt", *QUICK, *(part for pair in options.items() for part in pair))
+    assert code == 0, err
+    config = Run.open(tmp_path / "runs" / "mine").config
+    assert (config.start, config.tuning, config.rank, config.teachers) == ("nothing", "lora", 24, ("sd",))
+    assert (config.score, config.weighting, config.asd_shift_level) == ("ism", "level", "own")
+    assert (config.ism_stride, config.ism_interval) == (100, 20)
+    assert (config.critic_rank, config.critic_rate, config.steps) == (8, 1e-3, 2)
+
+
 def test_finetune_installs_an_adapter(cli: Cli, tmp_path: Path) -> None:
-    code, out, err = cli("--prompts", "mine.txt", *QUICK, "--rate", "2e-3", "--held-out", "0.3",
-                         "--asd-shift-level", "own")  # fmt: skip
+    code, out, err = cli("--prompts", "mine.txt", *QUICK, "--rate", "2e-3", "--held-out", "0.3")
     assert code == 0, err
     assert "4 prompts; left out: 1 blank, 1 duplicate" in err
     assert "Skipped 2 prompts that the model cannot express" in err
@@ -63,7 +77,6 @@ def test_finetune_installs_an_adapter(cli: Cli, tmp_path: Path) -> None:
     assert sorted(config.prompts + config.held_out) == ["a blue cup", "a red cup"]
     assert (config.iterations, config.batch, config.learning_rate, config.optimizer) == (4, 2, 2e-3, "adamw")
     assert config.scored_steps == 1  # the preset's
-    assert config.asd_shift_level == "own"
     assert load_file(tmp_path / "library" / "mine" / "adapter.safetensors")
     assert (tmp_path / "library" / "mine" / "sheet.png").is_file()
     assert "--adapter mine" in out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -40,6 +42,16 @@ def test_an_untaught_critic_says_what_its_teacher_says(kind: str) -> None:
     assert losses[-1] < 0.9 * losses[0]
     assert not torch.equal(critic.predict(noisy, times, condition), expected)
     assert torch.equal(teacher.predict(noisy, times, condition, False)[0], expected)
+
+
+@pytest.mark.parametrize("kind", ["sd", "mvdream"])
+def test_critics_know_the_cameras_that_their_teachers_know(kind: str) -> None:
+    critic = LoraCritic(make()[2] if kind == "sd" else mvdream())
+    given, shown = (scenes(), seen()) if kind == "sd" else four_views()
+    turned = replace(given, cameras=orbit(torch.arange(len(given.cameras)) * 90.0 + 30, 40.0, 2.0))
+    noisy, times = torch.randn(2, 1 if kind == "sd" else 4, 4, 8, 8), torch.tensor([30, 700])
+    one, other = (critic.predict(noisy, times, critic.teacher.condition(shown, at)) for at in (given, turned))
+    assert torch.equal(one, other) == (kind == "sd")
 
 
 def test_weights_are_shared_and_students_untouched() -> None:

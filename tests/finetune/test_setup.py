@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
+from tests.helpers.full_size import UNET, VAE
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.domains.toyworld import TOY_WORLD
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.config import FinetuneConfig
-from triplaneturbo.finetune.setup import check_fit, resolve_settings, resume_fingerprint
+from triplaneturbo.finetune.setup import check_fit, make_student, resolve_settings, resume_fingerprint
+from triplaneturbo.models.adapter import adapter_tensors
 from triplaneturbo.models.catalog import SMALL, ModelFiles
 from triplaneturbo.models.config import OPEN, GeneratorConfig
+from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.toyworld.training.train import SMALL as RECIPE
+from triplaneturbo.utils.distributed import DistributedContext
 
 CONFIG = FinetuneConfig("mine", ("a red mushroom",))
 MODEL = GeneratorConfig.load(SMALL)
@@ -69,6 +76,31 @@ def test_closed_form_teachers_refuse_csd_vsd_and_ism(score: str) -> None:
         check_fit(replace(CONFIG, score=score), TOY_WORLD, "small")
     check_fit(replace(CONFIG, score=score, teachers=("sd",)), TOY_WORLD, "small")
     check_fit(replace(CONFIG, score="sds"), TOY_WORLD, "small")
+
+
+@pytest.mark.parametrize("start", ["", "nothing"])
+def test_a_run_from_nothing_trains_a_new_adapter(start: str) -> None:
+    config, context = replace(CONFIG, start=start), DistributedContext(device=torch.device("cpu"))
+    settings = resolve_settings(RECIPE, config, MODEL)
+    files = ModelFiles("small", SMALL, "for a test")
+    student = make_student(config, files, MODEL, context, settings, torch.float32)
+    up = [value for name, value in adapter_tensors(student.generator).items() if "lora_B" in name]
+    assert up
+    assert {bool(value.any()) for value in up} == {start == ""}
+
+
+@pytest.mark.slow
+def test_ranks_24_and_25_bracket_peta_s_size() -> None:
+    """Adapters of Stable Diffusion 2.1-base; the paper's basic LoRA has 22.6 million parameters."""
+
+    def size(**options: Any) -> int:
+        config = resolve_settings(full_recipe(10), replace(CONFIG, **options), GeneratorConfig())
+        with torch.device("meta"):
+            base = UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)
+            generator = TriplaneGenerator(*base, DDIMScheduler(), config.fitted(GeneratorConfig()))
+        return sum(value.numel() for value in adapter_tensors(generator).values())
+
+    assert size(tuning="lora", rank=24) < size() == 22_684_160 < size(tuning="lora", rank=25)
 
 
 @pytest.mark.parametrize("rank", [24, 25])
