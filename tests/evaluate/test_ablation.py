@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,36 @@ def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ablation_training, "prepare", setup_toy)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished ablation of Table 2."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ablation_training, "prepare", setup_toy)
+        small_ablation(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(whole: Path, tmp_path: Path) -> Path:
+    """A copy of a finished ablation."""
+    return shutil.copytree(whole, tmp_path / "copy")
+
+
+def count_steps(patch: pytest.MonkeyPatch, interrupted: int = -1) -> list[int]:
+    """Return a list that grows with each iteration; Ctrl-C in the one of a given number."""
+    real, steps = ablation_training.Trainer.step, []
+
+    def step(self: ablation_training.Trainer) -> dict[str, float]:
+        steps.append(self.iteration)
+        if len(steps) - 1 == interrupted:
+            raise KeyboardInterrupt
+        return real(self)
+
+    patch.setattr(ablation_training.Trainer, "step", step)
+    return steps
+
+
 def adapters(folder: Path) -> dict[str, bytes]:
     """The adapters of an ablation by run."""
     return {path.parent.name: path.read_bytes() for path in sorted((folder / "adapters").glob("*/*"))}
@@ -60,76 +91,67 @@ def test_every_run_of_all_tables_trains_and_differs(tmp_path: Path) -> None:
     assert "results" not in result
 
 
-def test_finished_runs_are_kept_and_more_seeds_are_added(tmp_path: Path) -> None:
-    small_ablation(tmp_path)
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-    text, scorer = small_ablation(tmp_path, seeds=(0, 1))
+def test_finished_runs_are_kept_and_more_seeds_are_added(folder: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    text, scorer = small_ablation(folder, seeds=(0, 1))
     assert sorted(scorer.scored) == [f"{name}-1" for name in TABLE_2]
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert " to " in text.split("K = 4")[1].split("|")[2]  # lowest and highest of the seeds
-    made = adapters(tmp_path)
+    made = adapters(folder)
     assert made["proposed-0"] != made["proposed-1"]
 
 
-# The first writes: ablation.json, two checkpoints, a cost, the adapter of the first run, two records.
 @pytest.mark.slow
-@pytest.mark.parametrize("write", [3, 6])
-def test_a_killed_ablation_resumes(tmp_path: Path, write: int) -> None:
-    small_ablation(tmp_path / "whole")
-    process = forked(die_at_write, tmp_path / "killed", write)
+def test_a_killed_ablation_resumes(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The writes before: ablation.json, the checkpoint of iteration 0, that of iteration 1 and its cost.
+    process = forked(die_at_write, tmp_path, 5)
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    assert not (tmp_path / "killed" / "table.md").exists()
-    _, scorer = small_ablation(tmp_path / "killed")
-    assert adapters(tmp_path / "killed") == adapters(tmp_path / "whole")
-    assert sorted(scorer.scored)[-1] == "two-steps-0"
+    assert not (tmp_path / "table.md").exists()
+    steps = count_steps(monkeypatch)
+    small_ablation(tmp_path)
+    assert len(steps) == 1 + 2 + 2
+    assert adapters(tmp_path) == adapters(whole)
 
 
-def test_an_interrupted_run_resumes_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small_ablation(tmp_path / "whole")
-    real, steps = ablation_training.Trainer.step, iter(range(10))
-
-    def step(self: ablation_training.Trainer) -> dict[str, float]:
-        if next(steps) == 1:
-            raise KeyboardInterrupt
-        return real(self)
-
-    monkeypatch.setattr(ablation_training.Trainer, "step", step)
+def test_an_interrupted_run_resumes_where_it_stopped(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = count_steps(monkeypatch, interrupted=1)
     with pytest.raises(KeyboardInterrupt):
-        small_ablation(tmp_path / "stopped")
-    cost = json.loads((tmp_path / "stopped" / "runs" / "proposed-0" / "cost.json").read_text())
-    assert cost["iteration"] == 1
-    small_ablation(tmp_path / "stopped")
-    assert next(steps) == 2 + 1 + 4  # two in the first attempt, the second iteration, and two runs
-    assert adapters(tmp_path / "stopped") == adapters(tmp_path / "whole")
-    result = json.loads((tmp_path / "stopped" / "runs" / "proposed-0" / "training.json").read_text())
-    assert result["seconds"] > cost["seconds"]
-
-
-def test_a_run_of_another_process_is_skipped(tmp_path: Path) -> None:
+        small_ablation(tmp_path)
     place = tmp_path / "runs" / "proposed-0"
-    place.mkdir(parents=True)
+    cost = json.loads((place / "cost.json").read_text())
+    assert cost["iteration"] == 1
+    small_ablation(tmp_path)
+    assert len(steps) == 2 + 1 + 4
+    assert adapters(tmp_path) == adapters(whole)
+    assert json.loads((place / "training.json").read_text())["seconds"] > cost["seconds"]
+
+
+def test_a_run_of_another_process_is_skipped(folder: Path) -> None:
+    place = folder / "runs" / "proposed-0"
+    for name in ("training.json", "result.json"):
+        (place / name).unlink()
     with FileLock(place / "lock"):
-        text, scorer = small_ablation(tmp_path)
-        assert sorted(scorer.scored) == ["one-step-0", "two-steps-0"]
+        text, scorer = small_ablation(folder)
+        assert scorer.scored == []
         assert "Unfinished: proposed-0." in text
-    text, scorer = small_ablation(tmp_path)
+    text, scorer = small_ablation(folder)
     assert scorer.scored == ["proposed-0"]
     assert "Unfinished" not in text
 
 
 @pytest.mark.parametrize(("budget", "what"), [({"iterations": 3}, "budget"), ({"equal": "passes"}, "budget")])
-def test_another_ablation_in_the_folder(tmp_path: Path, budget: dict, what: str) -> None:
-    small_ablation(tmp_path)
+def test_another_ablation_in_the_folder(folder: Path, budget: dict, what: str) -> None:
     with pytest.raises(UserError, match=f"holds an ablation with another {what}; use another --to"):
-        small_ablation(tmp_path, budget=replace(BUDGET, **budget))
+        small_ablation(folder, budget=replace(BUDGET, **budget))
 
 
-def test_a_broken_record(tmp_path: Path) -> None:
-    small_ablation(tmp_path)
-    (tmp_path / "runs" / "proposed-0" / "result.json").write_text("{")
+def test_a_broken_record(folder: Path) -> None:
+    (folder / "runs" / "proposed-0" / "result.json").write_text("{")
     with pytest.raises(UserError, match=r"Cannot read .*result\.json .*delete it"):
-        small_ablation(tmp_path)
+        small_ablation(folder)
 
 
 def test_a_diverged_run_is_scored_at_its_last_good_checkpoint(

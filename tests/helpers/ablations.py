@@ -91,5 +91,6 @@ def die_at_write(folder: Path, write: int) -> None:
     """Run `small_ablation` in this process, which is killed before a file is complete, counted from 1."""
     torch.set_num_threads(1)
     ablation_training.prepare = setup_toy  # type: ignore[assignment]
+    ablation_training._SAVE_EVERY = 1
     kill_at_write(write)
     small_ablation(folder)
