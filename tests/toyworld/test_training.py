@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, apple_views: Path, few_prev
 
 
 @pytest.mark.slow
-def test_a_run_leaves_logs_curves_previews_and_a_model(folder: Path) -> None:
+def test_run_writes_logs_curves_previews_and_model(folder: Path) -> None:
     for stage in ("vae", "unet", "train"):
         assert len((folder / f"{stage}.jsonl").read_text().splitlines()) == 1
         assert Image.open(folder / f"{stage}-curves.png").width > 1000
@@ -66,7 +66,7 @@ def test_a_run_leaves_logs_curves_previews_and_a_model(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_finished_run_that_was_killed_before_it_wrote_the_model_writes_it(folder: Path) -> None:
+def test_killed_finished_run_writes_the_model(folder: Path) -> None:
     path = folder / "model" / "adapter.safetensors"
     before = path.read_bytes()
     path.unlink()
@@ -75,7 +75,7 @@ def test_a_finished_run_that_was_killed_before_it_wrote_the_model_writes_it(fold
 
 
 @pytest.mark.slow
-def test_an_exported_model_is_small_and_makes_what_the_run_makes(folder: Path, tmp_path: Path) -> None:
+def test_exported_model_is_small_and_generates_the_same(folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "checkpoints" / "small"
     size = export(folder, target)
     assert size == sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
@@ -90,7 +90,7 @@ def test_an_exported_model_is_small_and_makes_what_the_run_makes(folder: Path, t
 
 
 @pytest.mark.slow
-def test_a_model_that_is_too_large_or_half_written_leaves_the_old_one(
+def test_failed_export_keeps_the_old_model(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "small"
@@ -112,7 +112,7 @@ def test_a_model_that_is_too_large_or_half_written_leaves_the_old_one(
 
 
 @pytest.mark.slow
-def test_trends_are_told_and_not_measured_twice(
+def test_ablations_are_reported_and_not_repeated(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = {"one step": Run(steps=1), "full": Run(steps=2, tuning="full", rate=2e-4)}
@@ -132,7 +132,7 @@ def test_trends_are_told_and_not_measured_twice(
     assert {path: path.stat().st_mtime_ns for path in (folder / "trend").rglob("*.pt")} == before
 
 
-def test_trends_are_asked_of_what_is_held_out_and_train_on_none_of_it() -> None:
+def test_ablations_use_held_out_captions_for_scores_only() -> None:
     trained, asked = split_specs()
     assert not held_out() & set(trained)
     assert len(held_out() & set(asked)) >= 10
@@ -147,7 +147,7 @@ def test_trends_are_asked_of_what_is_held_out_and_train_on_none_of_it() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tuning", ["peta", "lora", "full"])
-def test_what_learns(folder: Path, tuning: str) -> None:
+def test_trainable_parameters(folder: Path, tuning: str) -> None:
     generator = make_student(folder / "base", ablations_module.CONFIG, torch.device("cpu"), tuning).generator
     learns = {name for name, p in generator.named_parameters() if p.requires_grad}
     assert any("lora" in name for name in learns) == (tuning != "full")
@@ -170,7 +170,7 @@ def unreadable(path: Path) -> None:
         (lambda path: None, "Cannot read"),
     ],
 )
-def test_a_bad_list_of_captions_is_refused_before_anything_is_done(
+def test_invalid_captions_are_refused_before_any_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], write: Callable[[Path], object], said: str
 ) -> None:
     path = tmp_path / "captions.txt"
@@ -183,7 +183,7 @@ def test_a_bad_list_of_captions_is_refused_before_anything_is_done(
     assert not run.exists()
 
 
-def test_captions_in_any_wording_are_read(tmp_path: Path) -> None:
+def test_captions_in_any_wording_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "captions.txt"
     path.write_text("a red mushroom\n\n  a mushroom that is blue \n")
     assert [spec.color for spec in read_captions(path)] == ["red", "blue"]
