@@ -51,7 +51,7 @@ def test_embedding_starts_at_zero_and_is_trained() -> None:
     assert (fresh.heads[fresh.active].embedding.grad.flatten(1).abs().sum(1) > 0).all()
 
 
-def test_each_adapter_has_its_own_embedding() -> None:
+def test_every_adapter_has_its_own_embedding() -> None:
     generator = make()
     latents, text = inputs(1)
     with torch.no_grad():

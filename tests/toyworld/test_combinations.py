@@ -44,7 +44,7 @@ def test_held_out_list_is_unchanged(tmp_path: Path) -> None:
     assert len(held_out()) == len(lines)
 
 
-def test_one_tenth_is_held_out() -> None:
+def test_tenth_of_the_combinations_is_held_out() -> None:
     assert 0.09 < len(held_out()) / len(all_specs()) < 0.11
     assert set(seen()) | held_out() == set(all_specs())
     assert not set(seen()) & held_out()

@@ -204,7 +204,7 @@ def test_attributes_are_kept(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_same_mesh_gives_the_same_bytes(method: str) -> None:
+def test_same_mesh_gives_the_same_bytes(method: str) -> None:
     mesh = solids.surface(solids.blob, 32)
     one, two = unwrap(mesh, method, SIZE), unwrap(mesh, method, SIZE)
     assert one.uv.numpy().tobytes() == two.uv.numpy().tobytes()
