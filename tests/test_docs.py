@@ -59,7 +59,7 @@ def arguments(line: str) -> list[str]:
     return shlex.split(line, comments=True)
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_have_targets() -> None:
     broken = []
     for path, text in documents():
         for target in LINK.findall(text):
@@ -106,7 +106,7 @@ def test_python_blocks_compile() -> None:
         compile(block, name, "exec")
 
 
-def test_the_readme_is_short_and_begins_with_two_commands() -> None:
+def test_readme_is_short_and_starts_with_two_commands() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= README_LINES
     first, second, *_ = commands(text)
@@ -135,7 +135,7 @@ def test_commands_parse(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not wrong
 
 
-def test_commands_of_the_toy_world_have_these_options(capsys: pytest.CaptureFixture[str]) -> None:
+def test_documented_toy_world_options_exist(capsys: pytest.CaptureFixture[str]) -> None:
     wrong = []
     for path, text in documents():
         for line in commands(text):

@@ -90,7 +90,7 @@ def test_imports_go_downwards_only() -> None:
     assert not upwards
 
 
-def test_there_is_no_cycle() -> None:
+def test_imports_have_no_cycle() -> None:
     done: set[str] = set()
 
     def visit(module: str, way: tuple[str, ...]) -> None:
@@ -105,7 +105,7 @@ def test_there_is_no_cycle() -> None:
 
 
 @pytest.mark.parametrize(("inside", "package"), FORBIDDEN)
-def test_a_layer_does_not_import(inside: str, package: str) -> None:
+def test_layers_do_not_import_forbidden_packages(inside: str, package: str) -> None:
     wrong = [
         f"{module} -> {used}"
         for module, found in imports().items()

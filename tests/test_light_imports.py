@@ -30,7 +30,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     return json.loads(ended.stdout)
 
 
-def test_the_package_imports_nothing_heavy(done: dict[str, dict[str, Any]]) -> None:
+def test_package_imports_nothing_heavy(done: dict[str, dict[str, Any]]) -> None:
     assert done["package"]["already"] == []  # else the next line would prove nothing
     assert done["package"]["heavy"] == []
     assert "torch" not in done["names"]["heavy"]
@@ -58,5 +58,5 @@ def test_bad_input_loads_nothing_heavy(done: dict[str, dict[str, Any]]) -> None:
     assert not {"torch", "numpy", "diffusers"} & {*done["bad input"]["heavy"]}
 
 
-def test_the_page_imports_no_torch(done: dict[str, dict[str, Any]]) -> None:
+def test_page_imports_no_torch(done: dict[str, dict[str, Any]]) -> None:
     assert "triplaneturbo.ui.generate.controls" in done["page"]["out"].split()

@@ -68,7 +68,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return programs
 
 
-def test_the_wheel_holds_the_model_and_all_data_files(wheel: Path) -> None:
+def test_wheel_contains_model_and_data_files(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         inside = set(archive.namelist())
     model = {
@@ -86,7 +86,7 @@ def test_the_wheel_holds_the_model_and_all_data_files(wheel: Path) -> None:
     assert not [name for name in inside if not name.startswith(("triplaneturbo/", "triplaneturbo-"))]
 
 
-def test_the_dependencies_are_those_of_requirements_txt(wheel: Path) -> None:
+def test_dependencies_match_requirements_txt(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         lines = archive.read(name).decode().splitlines()
@@ -95,7 +95,7 @@ def test_the_dependencies_are_those_of_requirements_txt(wheel: Path) -> None:
     assert sorted(found) == sorted(wanted)
 
 
-def test_the_command_makes_a_mesh_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+def test_installed_command_generates_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
     before = sorted(path for path in installed.parent.rglob("*") if path.suffix != ".pyc")
@@ -115,7 +115,7 @@ def test_the_command_makes_a_mesh_in_an_empty_folder(installed: Path, tmp_path: 
     assert after == before, "something was written beside the package"
 
 
-def test_an_installed_copy_keeps_what_users_add_outside_the_package(installed: Path, tmp_path: Path) -> None:
+def test_installed_package_keeps_user_data_elsewhere(installed: Path, tmp_path: Path) -> None:
     program = (
         "import json; from triplaneturbo.cli import doctor; from triplaneturbo.finetune.run import RUNS\n"
         "from triplaneturbo.models import adapters, catalog\n"
@@ -136,7 +136,7 @@ def test_an_installed_copy_keeps_what_users_add_outside_the_package(installed: P
     assert "torch" in dict(requirements)
 
 
-def test_the_command_names_itself(installed: Path, tmp_path: Path) -> None:
+def test_installed_command_prints_its_name(installed: Path, tmp_path: Path) -> None:
     assert "usage: triplaneturbo " in run(installed / "triplaneturbo", "--help", cwd=tmp_path).stdout
     module = run(installed / "python", "-m", "triplaneturbo", "--help", cwd=tmp_path).stdout
     assert "usage: python -m triplaneturbo " in module

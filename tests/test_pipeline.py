@@ -45,7 +45,7 @@ def result(pipeline: Pipeline) -> Result:
     return result
 
 
-def test_one_call_gives_a_textured_mesh(pipeline: Pipeline) -> None:
+def test_call_returns_a_textured_mesh(pipeline: Pipeline) -> None:
     mesh = pipeline("a red mushroom", seed=3, **QUICK)
     assert mesh.vertices.dtype == torch.float32
     assert mesh.faces.dtype == torch.int64
@@ -62,7 +62,7 @@ def test_one_call_gives_a_textured_mesh(pipeline: Pipeline) -> None:
     assert sum(len(part.faces) for part in scene.geometry.values()) == len(mesh.faces)
 
 
-def test_the_same_request_gives_the_same_bytes(pipeline: Pipeline) -> None:
+def test_same_request_gives_the_same_bytes(pipeline: Pipeline) -> None:
     again = Pipeline(load_model(SMALL))  # nothing shared but the files
     first = to_glb(pipeline("a red mushroom", seed=3, **QUICK))
     torch.rand(5)  # the global random state has no effect
@@ -71,13 +71,13 @@ def test_the_same_request_gives_the_same_bytes(pipeline: Pipeline) -> None:
     assert to_glb(pipeline("a blue chair", seed=3, **QUICK)) != first
 
 
-def test_the_global_random_state_is_left_alone(pipeline: Pipeline) -> None:
+def test_global_rng_is_unchanged(pipeline: Pipeline) -> None:
     before = torch.get_rng_state()
     pipeline("a cup", **QUICK)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_progress_names_every_stage_and_ends_in_the_result(pipeline: Pipeline) -> None:
+def test_progress_events_cover_every_stage(pipeline: Pipeline) -> None:
     *events, result = pipeline.stream(Request("a cup", steps=3, **QUICK))
     assert isinstance(result, Result)
     assert all(isinstance(event, Progress) for event in events)
@@ -100,12 +100,12 @@ def test_progress_names_every_stage_and_ends_in_the_result(pipeline: Pipeline) -
     assert min(result.seconds.values()) >= 0
 
 
-def test_the_shares_of_the_stages_make_a_whole() -> None:
+def test_stage_fractions_sum_to_one() -> None:
     assert sum(STAGES.values()) == pytest.approx(1)
 
 
 @torch.no_grad()
-def test_the_surface_is_that_of_the_last_estimate(pipeline: Pipeline) -> None:
+def test_surface_matches_the_last_estimate(pipeline: Pipeline) -> None:
     """Reference: decode the last event's estimate and evaluate every node."""
     *events, result = pipeline.stream(Request("a red mushroom", seed=3, faces=None, **QUICK))
     assert isinstance(result, Result)
@@ -121,14 +121,14 @@ def test_the_surface_is_that_of_the_last_estimate(pipeline: Pipeline) -> None:
     assert torch.isin(here.double() @ KEY, there.double() @ KEY).all()
 
 
-def test_what_was_left_open_is_the_models_own(pipeline: Pipeline) -> None:
+def test_defaults_come_from_the_model(pipeline: Pipeline) -> None:
     request = pipeline.settle(Request("a cup"))
     assert request.steps == pipeline.model.config.steps
     assert request.resolution == pipeline.model.config.grid_resolution
     assert pipeline.settle(request) == request
 
 
-def test_the_face_budget_is_kept(pipeline: Pipeline, result: Result) -> None:
+def test_face_budget_is_respected(pipeline: Pipeline, result: Result) -> None:
     whole = Request("a red mushroom", seed=3, faces=None, **QUICK)
     *_, untouched = pipeline.stream(whole)
     *_, lighter = pipeline.stream(replace(whole, faces=300))
@@ -141,14 +141,14 @@ def test_the_face_budget_is_kept(pipeline: Pipeline, result: Result) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"unwrap": "xatlas"}, {"normal_map": False}, {"texture_size": 700}])
-def test_choices_are_carried_out(pipeline: Pipeline, changes: dict) -> None:
+def test_texture_options_are_applied(pipeline: Pipeline, changes: dict) -> None:
     mesh = pipeline("a cup", **{**QUICK, "faces": 500, **changes})
     assert mesh.texture is not None
     assert mesh.texture.shape[0] == changes.get("texture_size", 512)
     assert (mesh.normal_map is not None) == changes.get("normal_map", True)
 
 
-def test_a_missing_unwrap_method_is_rejected_before_the_work(
+def test_missing_unwrap_method_is_refused_before_any_work(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(UNWRAPPERS, "uvunwrap", replace(UNWRAPPERS["uvunwrap"], package="no_such_package"))
@@ -156,7 +156,7 @@ def test_a_missing_unwrap_method_is_rejected_before_the_work(
         pipeline.settle(Request("a cup", unwrap="uvunwrap"))
 
 
-def test_colours_at_the_vertices_take_the_place_of_a_texture(pipeline: Pipeline) -> None:
+def test_unwrap_none_gives_vertex_colours(pipeline: Pipeline) -> None:
     *_, painted = pipeline.stream(Request("a cup", unwrap="none", faces=None, **QUICK))
     *_, textured = pipeline.stream(Request("a cup", faces=None, **QUICK))
     assert isinstance(painted, Result)
@@ -171,7 +171,7 @@ def test_colours_at_the_vertices_take_the_place_of_a_texture(pipeline: Pipeline)
     assert (mesh.colors.median(0).values - middle).abs().max() < 0.1
 
 
-def test_the_end_of_a_long_prompt_is_said_to_be_unread(pipeline: Pipeline) -> None:
+def test_truncated_prompt_is_reported(pipeline: Pipeline) -> None:
     *_, long = pipeline.stream(Request("a red mushroom " * 40, **QUICK))
     *_, short = pipeline.stream(Request("a red mushroom", **QUICK))
     assert isinstance(long, Result)
@@ -190,12 +190,12 @@ def empty(model: Model) -> Iterator[Pipeline]:
     fields.config = kept
 
 
-def test_no_surface_is_said_and_no_sphere_is_made(empty: Pipeline) -> None:
+def test_empty_surface_is_an_error(empty: Pipeline) -> None:
     with pytest.raises(EmptySurfaceError, match="found no surface for this prompt; try another seed"):
         empty("a cup", **QUICK)
 
 
-def test_bad_requests_are_refused_before_any_work(pipeline: Pipeline) -> None:
+def test_invalid_requests_are_refused_before_any_work(pipeline: Pipeline) -> None:
     with pytest.raises(UserError):
         next(pipeline.stream(Request("  ")))
     with pytest.raises(UserError):
@@ -208,7 +208,7 @@ def _several(pipeline: Pipeline, requests: list[Request]) -> tuple[list[Progress
     return progress, [event for event in events if not isinstance(event, Progress)]
 
 
-def test_several_one_after_the_other_are_those_made_alone(pipeline: Pipeline) -> None:
+def test_sequential_requests_match_single_ones(pipeline: Pipeline) -> None:
     requests = [Request("a cup", seed=seed, **QUICK) for seed in range(3)]
     progress, outcomes = _several(pipeline, requests)
     assert [to_glb(made.mesh) for made in outcomes] == [
@@ -219,7 +219,7 @@ def test_several_one_after_the_other_are_those_made_alone(pipeline: Pipeline) ->
     assert 0 <= fractions[0] < fractions[-1] < 1
 
 
-def test_several_together_are_those_made_alone_but_for_rounding(model: Model) -> None:
+def test_batched_requests_match_single_ones_up_to_rounding(model: Model) -> None:
     requests = [
         Request("a cup", seed=1, faces=None, **QUICK),
         Request("a red mushroom", seed=2, faces=None, **QUICK),
@@ -248,7 +248,7 @@ def test_several_together_are_those_made_alone_but_for_rounding(model: Model) ->
 
 
 @pytest.mark.parametrize("together", [False, True])
-def test_a_field_without_a_surface_leaves_the_others(
+def test_empty_surface_does_not_stop_the_batch(
     model: Model, together: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -265,7 +265,7 @@ def test_a_field_without_a_surface_leaves_the_others(
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["EmptySurfaceError", "Result", "Result"]
 
 
-def test_meshes_made_side_by_side_stop_when_nobody_waits_for_them(model: Model) -> None:
+def test_parallel_meshes_stop_when_the_stream_is_closed(model: Model) -> None:
     events = Pipeline(model, together=True).stream_all([Request("a cup", seed=s, **QUICK) for s in range(2)])
     before = threading.active_count()
     for event in events:
@@ -276,7 +276,7 @@ def test_meshes_made_side_by_side_stop_when_nobody_waits_for_them(model: Model) 
 
 
 @pytest.mark.slow
-def test_sketches_show_each_step_and_the_last_is_the_shape(pipeline: Pipeline) -> None:
+def test_sketches_show_every_step(pipeline: Pipeline) -> None:
     request = Request("a red mushroom", seed=3, steps=3, **QUICK)
     *events, made = pipeline.stream(request, sketches="all")
     sketches = [event.sketch for event in events if event.sketch is not None]
@@ -296,7 +296,7 @@ def test_sketches_show_each_step_and_the_last_is_the_shape(pipeline: Pipeline) -
     assert to_glb(alone.mesh) == to_glb(made.mesh)
 
 
-def test_a_step_without_a_surface_has_no_sketch(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_step_has_no_sketch(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     def none_coarse(field: Any, resolution: int, *rest: Any) -> Any:
         if resolution == SKETCH_RESOLUTION:
             raise EmptySurfaceError
@@ -308,7 +308,7 @@ def test_a_step_without_a_surface_has_no_sketch(pipeline: Pipeline, monkeypatch:
     assert len(made.mesh.faces) > 100
 
 
-def test_a_variation_goes_from_one_seed_s_noise_to_the_other_s(pipeline: Pipeline) -> None:
+def test_variation_interpolates_between_noises(pipeline: Pipeline) -> None:
     def noise(**settings: Any) -> torch.Tensor:
         found = []
         denoise = pipeline_module.denoise_steps
@@ -341,7 +341,7 @@ def test_a_variation_goes_from_one_seed_s_noise_to_the_other_s(pipeline: Pipelin
     assert torch.equal(noise(variation_path="2:0.7"), far)
 
 
-def test_a_blend_goes_from_one_prompt_to_the_other(pipeline: Pipeline) -> None:
+def test_blend_interpolates_between_prompts(pipeline: Pipeline) -> None:
     def glb(prompt: str, **settings: Any) -> bytes:
         return to_glb(pipeline(prompt, seed=1, **settings, **QUICK))
 

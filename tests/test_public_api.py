@@ -56,7 +56,7 @@ def test_every_public_name_exists() -> None:
         getattr(triplaneturbo, "Generator")  # noqa: B009
 
 
-def test_a_saved_model_gives_the_same_mesh(small: Pipeline, mushroom: Mesh, tmp_path: Path) -> None:
+def test_saved_model_gives_the_same_mesh(small: Pipeline, mushroom: Mesh, tmp_path: Path) -> None:
     folder = small.save_pretrained(tmp_path / "new" / "model")
     again = Pipeline.from_pretrained(folder, device="cpu")
     assert torch.equal(planes(again), planes(small))
@@ -66,7 +66,7 @@ def test_a_saved_model_gives_the_same_mesh(small: Pipeline, mushroom: Mesh, tmp_
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
-def test_a_model_in_half_precision_with_its_base_elsewhere(tmp_path: Path) -> None:
+def test_half_precision_model_with_separate_base(tmp_path: Path) -> None:
     base, adapter = tmp_path / "base", tmp_path / "adapter"
     shutil.copytree(SMALL, base)
     adapter.mkdir()
@@ -94,14 +94,14 @@ def test_a_model_in_half_precision_with_its_base_elsewhere(tmp_path: Path) -> No
     ]
 
 
-def test_an_untrained_model_is_saved_without_weights(tmp_path: Path) -> None:
+def test_untrained_model_is_saved_without_weights(tmp_path: Path) -> None:
     first = Pipeline.from_pretrained(tiny_model(tmp_path / "tiny"), device="cpu")
     folder = first.save_pretrained(tmp_path / "saved")
     assert not list(folder.rglob("*.safetensors"))
     assert torch.equal(planes(Pipeline.from_pretrained(folder, device="cpu")), planes(first))
 
 
-def test_a_model_cannot_be_saved_over_a_file(small: Pipeline, tmp_path: Path) -> None:
+def test_model_is_not_saved_over_a_file(small: Pipeline, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Cannot save the model in"):
         small.save_pretrained(tmp_path / "file")
@@ -117,12 +117,12 @@ def test_a_model_cannot_be_saved_over_a_file(small: Pipeline, tmp_path: Path) ->
         ({"name": str(SMALL.parent)}, CONFIG_NAME),
     ],
 )
-def test_wrong_choices_are_user_errors(settings: dict[str, str], sentence: str) -> None:
+def test_invalid_arguments_are_user_errors(settings: dict[str, str], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         Pipeline.from_pretrained(**{"name": "small", "device": "cpu", **settings})
 
 
-def test_a_fallback_to_the_small_model_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_fallback_to_the_small_model_warns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken = catalog.ModelFiles("full", tmp_path, "its folder is there")
 
     def find(name: str, on_gpu: bool, base: str = "") -> catalog.ModelFiles:
@@ -134,7 +134,7 @@ def test_a_fallback_to_the_small_model_is_a_warning(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(("name", "format"), [("m.glb", "glb"), ("m.zip", "obj"), ("M.STL", "stl")])
-def test_a_mesh_is_saved_by_its_suffix(mushroom: Mesh, tmp_path: Path, name: str, format: str) -> None:
+def test_mesh_format_follows_the_suffix(mushroom: Mesh, tmp_path: Path, name: str, format: str) -> None:
     path = mushroom.save(tmp_path / name, unit="cm", size=0.3, up="z", pivot="ground")
     placement = Placement(size=0.3, up="z", pivot="ground", unit="cm")
     assert path.read_bytes() == encode(mushroom, format, path.stem, placement)
@@ -152,13 +152,13 @@ def test_a_mesh_is_saved_by_its_suffix(mushroom: Mesh, tmp_path: Path, name: str
         ("m.glb", {"size": -1}),
     ],
 )
-def test_what_a_mesh_cannot_be_saved_as(mushroom: Mesh, tmp_path: Path, name: str, settings: dict) -> None:
+def test_invalid_mesh_files_are_refused(mushroom: Mesh, tmp_path: Path, name: str, settings: dict) -> None:
     with pytest.raises(UserError):
         mushroom.save(tmp_path / name, **settings)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_meshs_default_file_is_that_of_the_command_line(mushroom: Mesh, tmp_path: Path) -> None:
+def test_mesh_save_matches_the_command_line(mushroom: Mesh, tmp_path: Path) -> None:
     data = mushroom.save(str(tmp_path / "m.glb")).read_bytes()
     assert data == encode(mushroom, "glb")
     length = int.from_bytes(data[12:16], "little")

@@ -61,7 +61,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("change", "sentence"), CHANGES, ids=[sentence[:40] for _, sentence in CHANGES])
-def test_what_cannot_be_is_refused_in_one_short_sentence(change: dict, sentence: str) -> None:
+def test_invalid_values_are_refused(change: dict, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence) as caught:
         Request(**{"prompt": "a cup", **change}).checked()
     message = str(caught.value)
@@ -80,12 +80,12 @@ def test_what_cannot_be_is_refused_in_one_short_sentence(change: dict, sentence:
         {"floaters": 1.0},
     ],
 )
-def test_the_ends_of_every_range_are_let_through(changes: dict) -> None:
+def test_range_limits_are_accepted(changes: dict) -> None:
     request = Request(**{"prompt": "a cup", **changes})
     assert request.checked() == request
 
 
-def test_what_has_no_effect_makes_no_difference() -> None:
+def test_ineffective_values_are_normalized() -> None:
     plain = Request("a cup").checked()
     assert Request("a cup", variation_seed=7, blend_weight=0.1).checked() == plain
     assert Request("a cup", variation=0.1, variation_seed=7).checked().variation_seed == 7
@@ -111,12 +111,12 @@ def test_what_has_no_effect_makes_no_difference() -> None:
         ("\"a' `b` $(c); d|e\\f", "\"a' `b` $(c); d|e\\f"),
     ],
 )
-def test_prompts_are_tidied_but_kept(prompt: str, tidy: str) -> None:
+def test_prompts_are_tidied(prompt: str, tidy: str) -> None:
     assert tidy_prompt(prompt) == tidy
     assert tidy_prompt(tidy) == tidy
 
 
-def test_what_may_be_asked_for_is_what_can_be_done() -> None:
+def test_choices_match_the_implementation() -> None:
     assert Request("a cup").floaters == clean.FLOATER_FRACTION
     assert (*UNWRAPPERS, "none") == UNWRAPS
     assert TEXTURE_SIZES == unwrap.TEXTURE_SIZES

@@ -22,7 +22,7 @@ def borrowed(source: str) -> list[str]:
     "line",
     ["from tests.mesh.test_check import ball", "import tests.conftest", "from .test_check import ball"],
 )
-def test_imports_of_test_modules_are_noticed(line: str) -> None:
+def test_imports_of_test_modules_are_detected(line: str) -> None:
     assert borrowed(line)
 
 

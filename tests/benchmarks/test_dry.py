@@ -11,7 +11,7 @@ def test_every_benchmark_has_a_dry_run() -> None:
     assert set(DRY) == modules
 
 
-def test_what_is_not_printed_is_noticed() -> None:
+def test_missing_rows_are_detected() -> None:
     assert run("volume", Dry(("--tiny",), ("^numba, ",))) == ""
     assert run("volume", Dry(("--tiny",), ("^never",))).startswith("does not print ^never\n")
 

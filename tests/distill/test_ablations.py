@@ -35,7 +35,7 @@ def parts(folder: Path, settings: Settings, teachers: Sequence = ()) -> set[str]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
-def test_the_number_of_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+def test_number_of_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     rendered: list[SceneBatch] = []
     real = prd.rendering_loss
 
@@ -56,12 +56,12 @@ def test_the_number_of_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, st
         (("volume", "surface"), {"rgb volume", "rgb surface", "geometry volume"}),
     ],
 )
-def test_the_renderings(tmp_path: Path, renderings: tuple[str, ...], expected: set[str]) -> None:
+def test_rendering_options(tmp_path: Path, renderings: tuple[str, ...], expected: set[str]) -> None:
     assert parts(tmp_path, replace(SETTINGS, renderings=renderings)) == expected
 
 
 @pytest.mark.parametrize("without", ["mvdream", "richdreamer", "sd"])
-def test_the_full_recipe_without_one_of_its_teachers(tmp_path: Path, without: str) -> None:
+def test_full_recipe_without_one_teacher(tmp_path: Path, without: str) -> None:
     """The toy teachers replace the networks under their names."""
 
     class Named:
@@ -81,7 +81,7 @@ def test_the_full_recipe_without_one_of_its_teachers(tmp_path: Path, without: st
 
 
 @pytest.mark.parametrize("kind", ["asd", "sds", "csd"])
-def test_the_scores(tmp_path: Path, kind: str) -> None:
+def test_score_kinds(tmp_path: Path, kind: str) -> None:
     teachers = {"sd": TeacherSettings(kind=kind, shift=0.3, guidance=(2.0, 2.0))}
     running = toy.student()
     settings = replace(SETTINGS, teachers=teachers)
@@ -108,7 +108,7 @@ def test_options_of_a_teacher_reach_its_score(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("rank", [8, 16, 32])
-def test_the_rank(tmp_path: Path, rank: int) -> None:
+def test_adapter_ranks(tmp_path: Path, rank: int) -> None:
     settings = replace(SETTINGS, rank=rank)
     student = toy.student(settings)
     ranks = {
@@ -122,7 +122,7 @@ def test_the_rank(tmp_path: Path, rank: int) -> None:
 
 
 @pytest.mark.parametrize("tuning", ["peta", "lora", "full"])
-def test_what_learns(tmp_path: Path, tuning: str) -> None:
+def test_trained_parameters_of_each_tuning(tmp_path: Path, tuning: str) -> None:
     settings = replace(SETTINGS, tuning=tuning)
     student = toy.student(settings)
     named = dict(student.generator.named_parameters())
@@ -139,14 +139,14 @@ def test_what_learns(tmp_path: Path, tuning: str) -> None:
     assert any(name.startswith("unet") for name in moved)
 
 
-def test_a_model_keeps_its_ranks_unless_others_are_asked_for() -> None:
+def test_model_ranks_are_the_default() -> None:
     config = GeneratorConfig(plane_rank=3, cross_rank=4, vae_rank=5, conv_rank=6)
     assert Settings().fitted(config) == config
     fitted = Settings(rank=8, tuning="lora").fitted(config)
     assert fitted == replace(config, **dict.fromkeys(RANKS, 8), plane_lora=False)
 
 
-def test_rates_rise_in_a_tenth_of_a_run_and_then_fall() -> None:
+def test_learning_rate_warms_up_and_decays() -> None:
     short, long = Settings(iterations=40, learning_rate=1.0), Settings(iterations=4000, learning_rate=1.0)
     assert max(short.rate_at(i) for i in range(40)) == short.rate_at(3) > 0.95
     assert short.rate_at(39) < 0.1

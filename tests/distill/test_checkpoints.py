@@ -29,7 +29,7 @@ def full(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_the_last_three_and_the_best_stay(tmp_path: Path) -> None:
+def test_last_three_and_best_checkpoints_are_kept(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, RUN_SETTINGS)
     assert checkpoints.newest() == (None, [])
     save(checkpoints, {0: 0.1, 10: 0.2})  # too young to be the best
@@ -49,7 +49,7 @@ def test_the_last_three_and_the_best_stay(tmp_path: Path) -> None:
     assert again.iterations() == [80, 90, 100, 110]
 
 
-def test_a_run_with_earlier_names_of_settings_resumes(tmp_path: Path) -> None:
+def test_run_with_renamed_settings_resumes(tmp_path: Path) -> None:
     save(Checkpoints(tmp_path, {"rate": 0.1, "scored": 1, "begun": 0.5}), {10: 0.2})
     settings = {"learning_rate": 0.05, "scored_steps": 1, "schedule_offset": 0.5}
     assert Checkpoints(tmp_path, settings).newest()[0] is not None
@@ -72,7 +72,7 @@ def empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [cut, flip, empty])
-def test_the_one_before_takes_the_place_of_a_broken_one(tmp_path: Path, spoil) -> None:
+def test_broken_checkpoint_falls_back_to_the_previous_one(tmp_path: Path, spoil) -> None:
     checkpoints = Checkpoints(tmp_path, RUN_SETTINGS)
     save(checkpoints, {10: 0.2, 20: 0.5, 30: 0.3})
     spoil(checkpoints.path(30))
@@ -89,7 +89,7 @@ def test_the_one_before_takes_the_place_of_a_broken_one(tmp_path: Path, spoil) -
         checkpoints.newest()
 
 
-def test_what_a_killed_process_was_writing_goes_once_one_is_whole(tmp_path: Path) -> None:
+def test_partial_checkpoints_are_deleted_after_a_complete_one(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, RUN_SETTINGS)
     save(checkpoints, {10: 0.2})
     left = checkpoints.folder / ".00000020.pt.abc.part"
@@ -100,7 +100,7 @@ def test_what_a_killed_process_was_writing_goes_once_one_is_whole(tmp_path: Path
     assert not left.exists()
 
 
-def test_a_run_of_a_version_with_fewer_settings_is_resumed(tmp_path: Path) -> None:
+def test_run_of_an_older_version_with_fewer_settings_resumes(tmp_path: Path) -> None:
     run = trainer(tmp_path)
     run.step()
     run.save()
@@ -117,7 +117,7 @@ def test_a_run_of_a_version_with_fewer_settings_is_resumed(tmp_path: Path) -> No
         trainer(tmp_path)
 
 
-def test_a_state_of_an_older_version_is_named_and_left(tmp_path: Path) -> None:
+def test_state_of_an_older_version_is_refused_and_kept(tmp_path: Path) -> None:
     old = tmp_path / "train.pt"
     old.write_bytes(b"old")
     state, notes = Checkpoints(tmp_path, RUN_SETTINGS).newest()
@@ -127,16 +127,14 @@ def test_a_state_of_an_older_version_is_named_and_left(tmp_path: Path) -> None:
     assert old.read_bytes() == b"old"
 
 
-def test_one_iteration_alone_does_not_make_the_best() -> None:
+def test_smoothed_error_selects_the_scores() -> None:
     log = {"rgb volume": 0.3, "rgb surface": 0.5, "sd volume": 0.1, "eikonal": 9.0, "gradient": 200.0}
     assert smoothed_error(log, {"rgb", "sd"}) == pytest.approx(0.3)
     assert smoothed_error(log, {"rgb"}) == pytest.approx(0.4)
     assert smoothed_error({"eikonal": 1.0}, {"rgb"}) == float("inf")
 
 
-def test_a_full_disk_is_one_sentence_and_nothing_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = trainer(tmp_path / "whole", SETTINGS, save_every=2)
     while not whole.finished:
         whole.step()
@@ -159,16 +157,14 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(
     assert same(learned(newest(tmp_path / "full")), learned(newest(tmp_path / "whole")))
 
 
-def test_a_disk_that_is_full_from_the_beginning_is_named_before_anything_is_learned(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match="free some space"):
         trainer(tmp_path, SETTINGS)
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
-def test_weights_that_an_interrupt_tore_are_not_written(
+def test_weights_of_an_interrupted_update_are_not_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = trainer(tmp_path, SETTINGS)
@@ -184,7 +180,9 @@ def test_weights_that_an_interrupt_tore_are_not_written(
     assert newest(tmp_path)["iteration"] == 0
 
 
-def test_a_team_whose_folders_differ_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_with_different_folders_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without a shared folder, one process resumes from checkpoints that the others do not find."""
     monkeypatch.setattr(DistributedContext, "mean", lambda _team, value: value / 2)
     with pytest.raises(UserError, match=r"do not find the same checkpoints .* all machines share"):

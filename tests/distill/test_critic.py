@@ -23,7 +23,7 @@ def four_views() -> tuple[SceneBatch, Renderings]:
 
 
 @pytest.mark.parametrize("kind", ["sd", "mvdream"])
-def test_an_untaught_critic_says_what_its_teacher_says(kind: str) -> None:
+def test_untrained_critic_equals_its_teacher(kind: str) -> None:
     teacher = make()[2] if kind == "sd" else mvdream()
     given, shown = (scenes(), seen()) if kind == "sd" else four_views()
     critic = LoraCritic(teacher)
@@ -54,7 +54,7 @@ def test_critics_know_the_cameras_that_their_teachers_know(kind: str) -> None:
     assert torch.equal(one, other) == (kind == "sd")
 
 
-def test_weights_are_shared_and_students_untouched() -> None:
+def test_critic_shares_weights_and_leaves_the_student_unchanged() -> None:
     generator, merged_lora, teacher = make()
     before = {name: (p.data_ptr(), p.requires_grad) for name, p in generator.named_parameters()}
     with merged_lora.base() as unet:
@@ -67,7 +67,7 @@ def test_weights_are_shared_and_students_untouched() -> None:
     assert {name: (p.data_ptr(), p.requires_grad) for name, p in generator.named_parameters()} == before
 
 
-def test_vsd_is_nothing_where_the_critic_is_the_teacher_and_teaches_it() -> None:
+def test_vsd_gradient_is_zero_for_an_untrained_critic() -> None:
     """An untrained critic equals its teacher, so the gradient is zero at guidance 1; then it learns."""
     teacher = make()[2]
     critic = LoraCritic(teacher)
@@ -81,7 +81,7 @@ def test_vsd_is_nothing_where_the_critic_is_the_teacher_and_teaches_it() -> None
     assert float(actual.by_field["rgb"].abs().max()) > 1e-4
 
 
-def test_a_critic_goes_on_from_its_state() -> None:
+def test_critic_resumes_from_its_state() -> None:
     teacher = mvdream()
     given, shown = four_views()
     condition = teacher.condition(shown, given)

@@ -32,7 +32,7 @@ def test_gradients_too_small_for_float16_survive() -> None:
     torch.testing.assert_close(weights[1].grad, torch.full((3,), 1e-9), rtol=1e-3, atol=0)
 
 
-def test_what_overflows_is_skipped_and_the_factor_finds_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overflows_are_skipped_and_the_scale_adapts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss_scaling, "GROWTH_INTERVAL", 3)
     scaler, weight = LossScaler(enabled=True), nn.Parameter(torch.ones(3))
     outcomes = []
@@ -45,7 +45,7 @@ def test_what_overflows_is_skipped_and_the_factor_finds_its_place(monkeypatch: p
     assert (scaler.skipped, scaler.factor) == (3, INITIAL_FACTOR / 4)
 
 
-def test_it_goes_on_from_its_state() -> None:
+def test_scaler_resumes_from_its_state() -> None:
     scaler, weight = LossScaler(enabled=True), nn.Parameter(torch.ones(3))
     through_half(scaler, weight, 1e9)
     assert not scaler.unscale([weight])
@@ -57,7 +57,7 @@ def test_it_goes_on_from_its_state() -> None:
     assert exact.factor == 1
 
 
-def test_overflows_without_end_are_an_error() -> None:
+def test_repeated_overflows_are_an_error() -> None:
     scaler, weight = LossScaler(enabled=True), nn.Parameter(torch.ones(3))
     for _ in range(MAX_SKIPPED - 1):
         weight.grad = torch.full((3,), torch.nan)
@@ -67,7 +67,7 @@ def test_overflows_without_end_are_an_error() -> None:
         scaler.unscale([weight])
 
 
-def test_a_run_skips_a_step_and_learns_in_the_next(tmp_path: Path) -> None:
+def test_training_continues_after_a_skipped_step(tmp_path: Path) -> None:
     settings = replace(toy.SETTINGS, iterations=2, batch=1, steps=1)
     running = trainer(tmp_path, settings, student=stirred(torch.bfloat16))
     assert (
@@ -87,6 +87,6 @@ def test_a_run_skips_a_step_and_learns_in_the_next(tmp_path: Path) -> None:
     assert {p.dtype for group in running.optimizer.param_groups for p in group["params"]} == {torch.float32}
 
 
-def test_float16_alone_is_scaled_beside() -> None:
+def test_only_float16_is_scaled() -> None:
     kinds = (torch.float16, torch.bfloat16, torch.float32)
     assert [LossScaler.for_dtype(kind).enabled for kind in kinds] == [True, False, False]

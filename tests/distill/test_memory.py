@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_what_is_alive_is_counted(device: str) -> None:
+def test_live_tensors_are_counted(device: str) -> None:
     before = torch.ones(1000, device=device)
     with MemoryCounter() as live:
         kept = before * 2  # 4000 bytes
@@ -45,9 +45,7 @@ def test_what_is_alive_is_counted(device: str) -> None:
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_student_s_count_on_meta_is_that_of_real_tensors(
-    checkpointing: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_student_estimate_matches_real_tensors(checkpointing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "_EAGER_LIMIT", 0)  # a CPU alone keeps the scores of small attentions
     student = load_student(SMALL, None, CPU, checkpointing=checkpointing)
     generator = student.generator
@@ -72,7 +70,7 @@ def test_a_student_s_count_on_meta_is_that_of_real_tensors(
     assert expected.learning == sum(4 * p.numel() for p in generator.parameters() if p.requires_grad)
 
 
-def test_checkpointing_keeps_far_less() -> None:
+def test_checkpointing_reduces_memory() -> None:
     kept = [
         memory.student(SMALL_SIZES, SMALL_SIZES.config, "peta", torch.float32, on) for on in (False, True)
     ]
@@ -86,7 +84,7 @@ def small_teachers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("view_by_view", [False, True])
-def test_a_teacher_s_count_on_meta_is_that_of_real_tensors(small_teachers: None, view_by_view: bool) -> None:
+def test_teacher_estimate_matches_real_tensors(small_teachers: None, view_by_view: bool) -> None:
     expected = memory.teacher("mvdream", SMALL_SIZES, torch.float32, 64, view_by_view)
     networks = UNet2DConditionModel(**mvdream.UNET), AutoencoderKL(**mvdream.VAE)
     networks[1].set_attn_processor(AttnProcessor2_0())
@@ -105,14 +103,14 @@ def test_a_teacher_s_count_on_meta_is_that_of_real_tensors(small_teachers: None,
     assert live.peak == pytest.approx(expected.working, rel=0.15)
 
 
-def test_a_view_at_a_time_needs_less(small_teachers: None) -> None:
+def test_view_by_view_encoding_reduces_memory(small_teachers: None) -> None:
     whole, views = (
         memory.teacher("mvdream", SMALL_SIZES, torch.float32, 64, on).working for on in (False, True)
     )
     assert views < 0.5 * whole
 
 
-def test_a_new_teacher_is_counted_by_its_probe(small_teachers: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dummy_teacher_is_counted_by_its_probe(small_teachers: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy of MVDream in all but its text encoder, which is its own, and its weights, which are shared."""
 
     original = LOADER.probe

@@ -17,7 +17,7 @@ SETTINGS = replace(toy.CHEAP, iterations=6, teachers={"rgb": replace(toy.CHEAP.t
 
 
 @pytest.mark.parametrize(("where", "what"), [("encode", "rgb volume"), ("predict", "rgb volume")])
-def test_it_stops_at_the_last_good_checkpoint(tmp_path: Path, where: str, what: str) -> None:
+def test_non_finite_loss_stops_at_the_last_good_checkpoint(tmp_path: Path, where: str, what: str) -> None:
     running = trainer(tmp_path, SETTINGS, teachers=[toy.Broken(where, 3)], save_every=2)
     for _ in range(3):
         running.step()
@@ -41,7 +41,7 @@ def test_it_stops_at_the_last_good_checkpoint(tmp_path: Path, where: str, what: 
     assert lower.iteration == 3
 
 
-def test_a_checkpoint_from_which_nothing_finite_follows_is_dropped(tmp_path: Path) -> None:
+def test_checkpoint_followed_by_non_finite_losses_is_dropped(tmp_path: Path) -> None:
     running = trainer(tmp_path, SETTINGS, teachers=[toy.Broken("predict", 2)], save_every=1)
     running.step()
     running.step()
@@ -50,7 +50,7 @@ def test_a_checkpoint_from_which_nothing_finite_follows_is_dropped(tmp_path: Pat
     assert newest(tmp_path)["iteration"] == 1
 
 
-def test_the_first_checkpoint_stays_whatever_comes(tmp_path: Path) -> None:
+def test_first_checkpoint_is_kept(tmp_path: Path) -> None:
     running = trainer(tmp_path, SETTINGS, teachers=[toy.Broken("encode", 0)])
     for _ in range(2):
         with pytest.raises(UserError, match=r"at iteration 1: .*resumes from iteration 0"):
@@ -58,7 +58,7 @@ def test_the_first_checkpoint_stays_whatever_comes(tmp_path: Path) -> None:
     assert newest(tmp_path)["iteration"] == 0
 
 
-def test_weights_that_are_not_finite_are_never_written(tmp_path: Path) -> None:
+def test_non_finite_weights_are_not_saved(tmp_path: Path) -> None:
     running = trainer(tmp_path, replace(SETTINGS, learning_rate=math.inf), save_every=1)
     with pytest.raises(
         UserError, match="What was learned is not finite at iteration 1: lower the learning rate"

@@ -52,7 +52,7 @@ def run(folder: Path, settings: Settings = toy.SETTINGS, **how) -> dict[str, Ten
 
 @pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 4e-3), ("soap", 1e-2)])
 @pytest.mark.slow
-def test_it_learns_two_objects(tmp_path: Path, optimizer: OptimizerName, rate: float) -> None:
+def test_training_learns_two_objects(tmp_path: Path, optimizer: OptimizerName, rate: float) -> None:
     student = toy.student()
     before = error(student)
     settings = replace(toy.SETTINGS, iterations=20, optimizer=optimizer, learning_rate=rate)
@@ -77,7 +77,7 @@ def test_it_learns_two_objects(tmp_path: Path, optimizer: OptimizerName, rate: f
         assert logs[-1][name] < 0.9 * logs[0][name]
 
 
-def test_the_base_never_learns(tmp_path: Path) -> None:
+def test_base_is_not_trained(tmp_path: Path) -> None:
     student = toy.student()
     frozen = {n: p.clone() for n, p in student.generator.named_parameters() if not p.requires_grad}
     prd.train(
@@ -89,7 +89,7 @@ def test_the_base_never_learns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "soap", "adan"])
-def test_an_interrupted_run_equals_an_uninterrupted_one(tmp_path: Path, optimizer: OptimizerName) -> None:
+def test_interrupted_run_equals_uninterrupted_run(tmp_path: Path, optimizer: OptimizerName) -> None:
     class Killed(Exception):
         pass
 
@@ -104,7 +104,7 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(tmp_path: Path, optimize
     assert same(run(tmp_path / "parts", settings), whole)
 
 
-def test_it_stops_when_time_is_over_and_goes_on(tmp_path: Path) -> None:
+def test_time_limit_stops_and_resume_continues(tmp_path: Path) -> None:
     settings = replace(toy.SETTINGS, iterations=3)
     student = toy.student()
     over = prd.train(
@@ -121,7 +121,7 @@ def test_it_stops_when_time_is_over_and_goes_on(tmp_path: Path) -> None:
     assert prd.train(DistributedContext(), toy.student(), toy.teachers(), toy.draw, settings, tmp_path)
 
 
-def test_a_generator_with_the_averaged_weights_is_itself_again(tmp_path: Path) -> None:
+def test_averaged_weights_are_temporary(tmp_path: Path) -> None:
     running = trainer(tmp_path, SHORT)
     named = {name: p for name, p in running.student.generator.named_parameters() if p.requires_grad}
     running.step()
@@ -133,7 +133,7 @@ def test_a_generator_with_the_averaged_weights_is_itself_again(tmp_path: Path) -
     assert same(dict(named), own)
 
 
-def test_a_run_that_is_done_does_no_more(tmp_path: Path) -> None:
+def test_finished_run_does_no_step(tmp_path: Path) -> None:
     running = trainer(tmp_path, replace(SHORT, iterations=1))
     log = running.step()
     assert {"rgb volume", "rgb surface", "geometry volume", "eikonal", "opacity", "gradient"} == log.keys()
@@ -142,7 +142,7 @@ def test_a_run_that_is_done_does_no_more(tmp_path: Path) -> None:
         running.step()
 
 
-def test_other_settings_and_marks_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_other_settings_and_fingerprints_are_refused(tmp_path: Path) -> None:
     """Only the learning rate may change, to a lower one: the remedy for a run that diverged."""
     run(tmp_path, replace(toy.SETTINGS, iterations=2))
     before = {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
@@ -156,7 +156,7 @@ def test_other_settings_and_marks_are_refused_and_nothing_is_lost(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_critic_learns_along_and_is_taken_up_again(tmp_path: Path) -> None:
+def test_critic_is_trained_and_resumed(tmp_path: Path) -> None:
     settings = replace(
         toy.SETTINGS, iterations=4, teachers={"sd": TeacherSettings(kind="vsd", renderings=("volume",))}
     )
@@ -180,12 +180,12 @@ def test_a_critic_learns_along_and_is_taken_up_again(tmp_path: Path) -> None:
     assert any(not torch.equal(a, b) for a, b in zip(learned, interrupted, strict=True))
 
 
-def test_a_closed_form_has_no_critic(tmp_path: Path) -> None:
+def test_closed_form_teacher_has_no_critic(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs a U-Net"):
         run(tmp_path, replace(SHORT, teachers={"rgb": TeacherSettings(kind="vsd")}))
 
 
-def test_a_scored_step_counts_as_it_does_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scored_steps_are_weighted_by_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """With one of K steps scored, the gradient is K times that step's part of Algorithm 1."""
     student = toy.student()
     parameters = [p for p in student.generator.parameters() if p.requires_grad]

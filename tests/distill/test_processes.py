@@ -67,7 +67,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_learns_with_twice_the_batch(whole: Path) -> None:
+def test_two_processes_match_one_with_twice_the_batch(whole: Path) -> None:
     one = logs(whole, "0-of-1")
     for rank in range(2):
         for alone, shared in zip(one, logs(whole / "two", f"{rank}-of-2"), strict=True):
@@ -85,7 +85,7 @@ def test_two_processes_learn_what_one_learns_with_twice_the_batch(whole: Path) -
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_any_moment_is_gone_on_with_bit_for_bit(whole: Path, tmp_path: Path) -> None:
+def test_killed_run_resumes_bit_for_bit(whole: Path, tmp_path: Path) -> None:
     for write in (1, 2):
         process = forked(workers.die_writing, tmp_path, write)
         process.join()
@@ -105,7 +105,7 @@ def test_a_run_killed_at_any_moment_is_gone_on_with_bit_for_bit(whole: Path, tmp
 
 
 @pytest.mark.slow
-def test_where_one_is_killed_the_others_end_and_the_run_goes_on(whole: Path, tmp_path: Path) -> None:
+def test_killed_process_stops_the_others_and_the_run_resumes(whole: Path, tmp_path: Path) -> None:
     members = two(tmp_path, 3)
     wait_for(tmp_path / "stuck")
     members[1].kill()
@@ -119,7 +119,7 @@ def test_where_one_is_killed_the_others_end_and_the_run_goes_on(whole: Path, tmp
     assert same(weights(tmp_path), weights(whole / "two"))
 
 
-def test_both_stop_for_one_whose_loss_is_not_finite(tmp_path: Path) -> None:
+def test_non_finite_loss_stops_all_processes(tmp_path: Path) -> None:
     for process in two(tmp_path, -1, 12):  # an iteration takes two answers per rendering
         process.join()
         assert process.exitcode == 1
@@ -130,7 +130,7 @@ def test_both_stop_for_one_whose_loss_is_not_finite(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_launcher_ends_with_the_worker_that_is_killed(tmp_path: Path) -> None:
+def test_launcher_ends_with_a_killed_worker(tmp_path: Path) -> None:
     """Uses torch.distributed.run, which `accelerate launch` calls, because it starts faster.
 
     The tests above show that runs resume afterwards.

@@ -16,7 +16,7 @@ from triplaneturbo.distill.settings import interpolate
 
 
 @each_file("asd/schedules.json")
-def test_the_released_schedules(file: Path) -> None:
+def test_released_schedules(file: Path) -> None:
     settings = full_recipe(released=True)
     # A key is the name of a value, followed by its schedule: "mv_guidance_scale[0,20,10,20000]".
     rows = [
@@ -40,7 +40,7 @@ def test_the_released_schedules(file: Path) -> None:
     assert (settings.anneal, settings.clip) == (False, float("inf"))
 
 
-def test_the_papers_schedules_end_with_the_run() -> None:
+def test_schedules_of_the_paper_end_with_the_run() -> None:
     settings = full_recipe(iterations=100)
     assert (settings.low, settings.eikonal, settings.sparsity) == ((500, 20), (1, 0), (1, 0))
     assert settings.color_shrink == pytest.approx((1, 0.01))

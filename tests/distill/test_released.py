@@ -92,7 +92,9 @@ def teachers(parity: Path, case: Case) -> dict[str, Teacher]:
 
 
 @each_file("asd/full_case_*.safetensors")
-def test_whole_calls(parity: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_match_the_released_trainer(
+    parity: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case, released = load_file(file), settings_of(file.parent)["guidance_cfg"]
     count = len(case["mv_t"])
     cameras = Cameras(case["c2w"], torch.full((len(case["c2w"]),), torch.pi / 3))

@@ -148,7 +148,7 @@ def transcribed(z: Tensor, teacher: Formula, settings: ScoreSettings) -> Tensor:
         ("vsd", 0.1, 7.5),
     ],
 )
-def test_the_direction_is_the_transcription_s(
+def test_score_direction_matches_the_transcription(
     clean_weight: bool, kind: Any, shift: float, guidance: float
 ) -> None:
     settings = ScoreSettings(kind, guidance, shift, low=100, high=980, clean_weight=clean_weight)
@@ -212,7 +212,7 @@ def test_a_perfect_teacher_has_no_gradient_at_its_own_levels() -> None:
     assert float(released.abs().max()) > 0.1
 
 
-def test_gradients_are_means_over_scenes_and_views_times_the_weight() -> None:
+def test_gradients_are_weighted_means_over_scenes_and_views() -> None:
     settings = ScoreSettings(guidance=2.0, weight=0.7)
     scenes, seen = where(3, 2), Renderings(torch.rand(3, 2, 4, 4, 3), torch.ones(3, 2, 4, 4))
     teacher = Formula()
@@ -229,7 +229,7 @@ def test_gradients_are_means_over_scenes_and_views_times_the_weight() -> None:
 
 
 @pytest.mark.parametrize("weighting", ["dmd", "level"])
-def test_ism_follows_the_path_of_inversion(weighting: Any) -> None:
+def test_ism_uses_the_inversion_path(weighting: Any) -> None:
     """Against image-by-image inversion in float64."""
     settings = ScoreSettings(
         "ism", guidance=7.5, low=30, high=900, stride=150, interval=60, weighting=weighting
@@ -260,13 +260,13 @@ def test_ism_follows_the_path_of_inversion(weighting: Any) -> None:
             torch.testing.assert_close(actual[b, v].double(), g, rtol=2e-4, atol=2e-5)
 
 
-def test_vsd_asks_for_a_critic() -> None:
+def test_vsd_needs_a_critic() -> None:
     scenes, seen = where(1, 2), Renderings(torch.rand(1, 2, 4, 4, 3), torch.ones(1, 2, 4, 4))
     with pytest.raises(ValueError, match="needs a critic"):
         score_gradients(Formula(), seen, scenes, ScoreSettings("vsd"), seeded())
 
 
-def test_scores_repeat_and_follow_their_seed() -> None:
+def test_scores_are_deterministic_given_the_seed() -> None:
     scenes, seen = where(2, 2), Renderings(torch.rand(2, 2, 4, 4, 3), torch.ones(2, 2, 4, 4))
     first, again, other = (
         score_gradients(Formula(), seen, scenes, ScoreSettings(), seeded(s)).by_field["rgb"]
@@ -277,7 +277,7 @@ def test_scores_repeat_and_follow_their_seed() -> None:
 
 
 @pytest.mark.parametrize("kind", ["asd", "sds"])
-def test_a_single_picture_is_what_the_scores_lead_to(kind: Any) -> None:
+def test_gradients_point_to_the_only_data_point(kind: Any) -> None:
     """With a single data point, gradients point from the rendering to that image."""
     picture = torch.rand(1, 2, 4, 4, 3)
 
@@ -294,7 +294,7 @@ def test_a_single_picture_is_what_the_scores_lead_to(kind: Any) -> None:
 
 
 @each_file("asd/report.json")
-def test_shifts_are_the_public_implementation_s(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shifts_match_the_public_implementation(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table, guidance = json.loads(file.read_text())["t_plus_table"], settings_of(file.parent)["guidance_cfg"]
     assert table
     for row in table:
@@ -304,7 +304,7 @@ def test_shifts_are_the_public_implementation_s(file: Path, monkeypatch: pytest.
         assert shift_timesteps(torch.tensor(row["t"]), settings, 999, seeded()).tolist() == row["t_plus"]
 
 
-def test_shifts_stay_among_the_timesteps() -> None:
+def test_shifts_stay_within_the_timesteps() -> None:
     settings = ScoreSettings(shift=5.0, low=20)
     times = torch.arange(1000).repeat(20)
     later = shift_timesteps(times, settings, 999, seeded())
@@ -315,7 +315,7 @@ def test_shifts_stay_among_the_timesteps() -> None:
 
 
 @each_file("asd/mv_case_*.safetensors", "asd/sd_case_*.safetensors", "asd/rd_case_*.safetensors")
-def test_released_gradients(file: Path) -> None:
+def test_gradients_match_the_released_code(file: Path) -> None:
     """The released variant, scene by scene: it sums over scenes where ours averages."""
     case, name = load_file(file), file.name.partition("_")[0]
     views = len(case["grad_latents"]) // len(case[f"{name}_t"])

@@ -44,7 +44,7 @@ def apart(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     return max(float((actual[name] - value).norm() / value.norm()) for name, value in expected.items())
 
 
-def test_checkpointing_leaves_gradients_as_they_are() -> None:
+def test_checkpointing_does_not_change_gradients() -> None:
     planes, expected = gradients(stirred())
     other, actual = gradients(stirred(checkpointing=True))
     torch.testing.assert_close(other, planes, rtol=0, atol=1e-5)
@@ -55,7 +55,7 @@ def test_checkpointing_leaves_gradients_as_they_are() -> None:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(("frozen", "near"), [(torch.float16, 0.02), (torch.bfloat16, 0.15)])
-def test_halves_that_are_frozen_leave_gradients_close(
+def test_half_precision_base_has_close_gradients(
     frozen: torch.dtype, near: float, checkpointing: bool
 ) -> None:
     _, expected = gradients(stirred())
@@ -69,7 +69,7 @@ def test_halves_that_are_frozen_leave_gradients_close(
     assert student.generator.dtype == frozen
 
 
-def test_a_change_smaller_than_a_half_can_hold_is_felt() -> None:
+def test_small_adapter_changes_survive_half_precision() -> None:
     """Merging into half-precision weights would lose the change."""
     students = [stirred(torch.bfloat16) for _ in range(2)]
     with torch.no_grad():
@@ -81,7 +81,7 @@ def test_a_change_smaller_than_a_half_can_hold_is_felt() -> None:
     assert (planes[1] - planes[0]).norm() < 0.05 * planes[0].norm()
 
 
-def test_what_learns_is_not_rounded_on_the_way() -> None:
+def test_trained_parameters_are_not_rounded() -> None:
     exact, rounded = stirred().generator, stirred(torch.float16).generator
     others = dict(rounded.named_parameters())
     for name, parameter in exact.named_parameters():
@@ -90,7 +90,7 @@ def test_what_learns_is_not_rounded_on_the_way() -> None:
 
 
 @pytest.mark.parametrize("frozen", [torch.float32, torch.bfloat16])
-def test_the_built_in_model_goes_on_from_its_own_adapter(frozen: torch.dtype) -> None:
+def test_built_in_model_starts_from_its_own_adapter(frozen: torch.dtype) -> None:
     student = load_student(SMALL, None, CPU, frozen=frozen, checkpointing=True)
     expected = {name: value.float() for name, value in load_file(SMALL / ADAPTER_NAME).items()}
     actual = adapter_tensors(student.generator)
@@ -109,7 +109,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("tuning", ["peta", "lora", "full"])
-def test_each_tuning_learns(model: Path, tuning: Tuning) -> None:
+def test_every_tuning_has_gradients(model: Path, tuning: Tuning) -> None:
     student = load_student(model, None, CPU, tuning=tuning, frozen=torch.bfloat16, checkpointing=True)
     generator = student.generator
     _, learned = gradients(student, 1)
@@ -126,7 +126,7 @@ def test_each_tuning_learns(model: Path, tuning: Tuning) -> None:
         assert six.ndim == (3 if tuning == "peta" else 2)
 
 
-def test_other_ranks_begin_anew(model: Path) -> None:
+def test_other_ranks_start_a_new_adapter(model: Path) -> None:
     config = replace(GeneratorConfig.load(model), plane_rank=8, cross_rank=8, vae_rank=8, conv_rank=8)
     student = load_student(model, None, CPU, config=config)
     for layer in student.generator.adapter_layers():
@@ -136,13 +136,13 @@ def test_other_ranks_begin_anew(model: Path) -> None:
     assert float(offset[-1].weight.abs().max()) == 0
 
 
-def test_offsets_learn_where_the_settings_say_so(model: Path) -> None:
+def test_offsets_are_trained_if_enabled(model: Path) -> None:
     for trained in (False, True):
         generator = load_student(model, None, CPU, train_offsets=trained).generator
         assert {p.requires_grad for p in generator.heads["default"].fields.offset.parameters()} == {trained}
 
 
-def test_a_new_adapter_at_the_model_s_own_rank() -> None:
+def test_new_adapter_with_the_models_rank() -> None:
     own = load_file(SMALL / ADAPTER_NAME)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -154,7 +154,7 @@ def test_a_new_adapter_at_the_model_s_own_rank() -> None:
     assert all(own[name].any() for name in up)
 
 
-def test_another_adapter_to_begin_with(tmp_path: Path) -> None:
+def test_training_starts_from_another_adapter(tmp_path: Path) -> None:
     generator = load_student(SMALL, None, CPU).generator
     with torch.no_grad():
         generator.heads["default"].planes_out.bias.add_(1)
@@ -175,12 +175,12 @@ def test_another_adapter_to_begin_with(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_begun_with(how: dict, said: str) -> None:
+def test_invalid_starting_points_are_refused(how: dict, said: str) -> None:
     with pytest.raises(UserError, match=said):
         load_student(SMALL, None, CPU, **how)
 
 
-def test_an_adapter_without_planes_of_its_own_is_not_gone_on_with_as_peta(tmp_path: Path) -> None:
+def test_shared_adapter_is_refused_for_peta_tuning(tmp_path: Path) -> None:
     model = tiny_model(tmp_path / "model", OPEN)
     replace(GeneratorConfig.load(model), plane_lora=False).save(model)
     with pytest.raises(UserError, match="use lora tuning"):
@@ -188,7 +188,7 @@ def test_an_adapter_without_planes_of_its_own_is_not_gone_on_with_as_peta(tmp_pa
     assert load_student(model, None, CPU, tuning="lora").generator.adapter_layers()
 
 
-def test_texts_are_encoded_once_and_the_oldest_are_forgotten() -> None:
+def test_text_embeddings_are_cached() -> None:
     asked: list[list[str]] = []
 
     def embed(texts: list[str]) -> Tensor:

@@ -45,7 +45,7 @@ def make(folder: Path) -> tuple[PointCloud, Trainer]:
     return method, Trainer(DistributedContext(), method, SETTINGS, folder, save_every=2)
 
 
-def test_another_representation_is_trained_averaged_and_resumed_exactly(tmp_path: Path) -> None:
+def test_another_method_is_trained_averaged_and_resumed(tmp_path: Path) -> None:
     method, trainer = make(tmp_path / "whole")
     logs = [trainer.step() for _ in range(SETTINGS.iterations)]
     assert trainer.finished

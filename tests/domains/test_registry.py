@@ -115,7 +115,7 @@ def test_commands_know_the_vocabulary(cli: Cli, model: Path) -> None:
     assert "This model does not know: 'dragon'. It knows 1 shapes and 2 paints" in err
 
 
-def test_a_run_is_trained_and_judged(cli: Cli, model: Path, tmp_path: Path) -> None:
+def test_run_is_trained_and_judged(cli: Cli, model: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("a red block\na green block\na dragon\nred\n")
     arguments = ("finetune", "--model", str(model), "--device", "cpu", "--runs", "runs")
     code, out, err = cli(*arguments, "--prompts", "mine.txt")
@@ -151,7 +151,7 @@ def test_a_run_is_trained_and_judged(cli: Cli, model: Path, tmp_path: Path) -> N
     assert "cannot be trained on a corpus" in err
 
 
-def test_the_engine_asks_the_domain(model: Path, tmp_path: Path) -> None:
+def test_engine_uses_the_domain(model: Path, tmp_path: Path) -> None:
     with Engine(str(model), device="cpu", runs=tmp_path) as engine:
         assert engine.domain is DOMAIN
         assert engine.estimate_run(FinetuneConfig("x", ("a red block",), iterations=3)).seconds == 6
@@ -162,7 +162,7 @@ def test_the_engine_asks_the_domain(model: Path, tmp_path: Path) -> None:
         assert {label: e.seconds for label, e in found.items()} == {"Try": 4, "Short": 8, "Thorough": 4}
 
 
-def test_the_page_shows_the_domain() -> None:
+def test_page_shows_the_domain() -> None:
     engine = SimpleNamespace(domain=DOMAIN)
     with gr.Blocks():
         _, settings = finetune_form._settings(engine)

@@ -39,7 +39,7 @@ def plain_rank(embeds: torch.Tensor, captions: torch.Tensor, right: torch.Tensor
     return ranks
 
 
-def test_ranks_count_the_captions_that_are_nearer() -> None:
+def test_rank_counts_nearer_captions() -> None:
     captions = F.normalize(torch.randn(40, 8), dim=1)
     embeds = F.normalize(captions[:10] + 0.5 * torch.randn(10, 8), dim=1)
     right = torch.arange(10)
@@ -47,7 +47,7 @@ def test_ranks_count_the_captions_that_are_nearer() -> None:
     assert rank(captions, captions, torch.arange(40)).eq(0).all()
 
 
-def test_a_judge_that_cannot_tell_scores_nothing() -> None:
+def test_constant_embeddings_have_the_worst_rank() -> None:
     captions = torch.ones(5, 4) / 2
     assert rank(captions[:1], captions, torch.tensor([2])).tolist() == [4]
 
@@ -62,7 +62,7 @@ def test_views_are_averaged_as_unit_embeddings(clip: Clip) -> None:
     assert torch.allclose(found.norm(dim=1), torch.ones(3), atol=1e-5)
 
 
-def test_texts_of_any_length_are_read(clip: Clip) -> None:
+def test_texts_of_any_length_are_embedded(clip: Clip) -> None:
     ids = clip.tokens(["", "a red mushroom " * 30, "snow ☃"])
     assert ids.shape == (3, 12)
     embeds = clip.embed_texts([*TEXTS, ""])
@@ -71,7 +71,7 @@ def test_texts_of_any_length_are_read(clip: Clip) -> None:
     assert torch.allclose(embeds[:1], clip.embed_texts(TEXTS[:1]), atol=1e-5)
 
 
-def test_a_saved_clip_judges_the_same(clip: Clip, tmp_path: Path) -> None:
+def test_saved_clip_gives_the_same_embeddings(clip: Clip, tmp_path: Path) -> None:
     clip.save(tmp_path / "clip")
     again = Clip.load(tmp_path / "clip")
     pictures = torch.rand(2, 4, 3, 32, 32)
@@ -84,7 +84,7 @@ def test_a_saved_clip_judges_the_same(clip: Clip, tmp_path: Path) -> None:
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "clip" / name).read_bytes()
 
 
-def test_a_missing_or_broken_folder_is_told(clip: Clip, tmp_path: Path) -> None:
+def test_missing_or_broken_folder_is_reported(clip: Clip, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No CLIP model found in"):
         Clip.load(tmp_path / "nowhere")
     clip.save(tmp_path)

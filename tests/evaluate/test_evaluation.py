@@ -65,9 +65,7 @@ def scores(folder: Path) -> list[dict]:
     return json.loads((folder / "scores.json").read_text())["results"]
 
 
-def test_each_phase_runs_once_and_another_clip_embeds_only(
-    tmp_path: Path, clips: list[str], counts: Counts
-) -> None:
+def test_phases_are_not_repeated(tmp_path: Path, clips: list[str], counts: Counts) -> None:
     table = small_evaluation(tmp_path, clips[:1])
     assert counts == {"meshes": 3, "views": 2, "images": 3, "texts": 1, "loads": 1}
     counts.clear()
@@ -82,9 +80,7 @@ def test_each_phase_runs_once_and_another_clip_embeds_only(
     assert len(scores(tmp_path)) == 3
 
 
-def test_the_table_has_every_row_and_says_what_is_empty(
-    tmp_path: Path, clips: list[str], counts: Counts
-) -> None:
+def test_table_has_every_row(tmp_path: Path, clips: list[str], counts: Counts) -> None:
     table = small_evaluation(tmp_path, clips[:1], seeds=(0, 1))
     assert table == (tmp_path / "table.md").read_text(encoding="utf-8")
     (row,) = (line for line in table.splitlines() if line.startswith("| small"))
@@ -109,7 +105,7 @@ def test_the_table_has_every_row_and_says_what_is_empty(
     assert len(list(tmp_path.glob("sheet-*.png"))) == 1
 
 
-def test_an_untrained_judge_is_stamped_on_everything(tmp_path: Path, counts: Counts) -> None:
+def test_untrained_judge_is_marked_everywhere(tmp_path: Path, counts: Counts) -> None:
     random = tiny_clip(tmp_path / "clip", trained=False)
     table = small_evaluation(tmp_path / "to", [str(random)])
     assert f"**{STAMP}**" in table
@@ -122,7 +118,7 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-def test_a_run_that_ends_at_any_write_resumes(
+def test_evaluation_resumes_after_any_write(
     tmp_path: Path, clips: list[str], counts: Counts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, written = os.fsync, 0
@@ -154,7 +150,7 @@ def test_a_run_that_ends_at_any_write_resumes(
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_resumes(tmp_path: Path, clips: list[str], counts: Counts) -> None:
+def test_killed_evaluation_resumes(tmp_path: Path, clips: list[str], counts: Counts) -> None:
     small_evaluation(tmp_path / "whole", clips[:1])
     process = forked(die_at_write, tmp_path / "killed", clips[0], 4)
     process.join()
@@ -169,7 +165,7 @@ def _without_times(folder: Path) -> list[dict]:
     return [{key: value for key, value in result.items() if key != "latency"} for result in scores(folder)]
 
 
-def test_processes_share_the_objects(tmp_path: Path, clips: list[str], counts: Counts) -> None:
+def test_processes_share_the_work(tmp_path: Path, clips: list[str], counts: Counts) -> None:
     whole = small_evaluation(tmp_path / "whole", clips)
     counts.clear()
     assert small_evaluation(tmp_path / "shared", clips, rank=1, size=2) is None
@@ -183,14 +179,14 @@ def test_processes_share_the_objects(tmp_path: Path, clips: list[str], counts: C
     assert whole is not None
 
 
-def test_a_folder_holds_one_protocol_and_one_list_of_prompts(tmp_path: Path) -> None:
+def test_folder_of_another_evaluation_is_refused(tmp_path: Path) -> None:
     Evaluation(tmp_path, PROTOCOL, GALLERY).claim()
     Evaluation(tmp_path, PROTOCOL, GALLERY).claim()
     with pytest.raises(UserError, match="another list of prompts"):
         Evaluation(tmp_path, PROTOCOL, SCORED).claim()
 
 
-def test_the_sheet_shows_four_sides_and_marks_hits() -> None:
+def test_sheet_shows_four_sides_and_hits() -> None:
     settings = PROTOCOL.views
     assert chosen_views(settings) == [0, 1, 2, 3]
     views = (

@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 IMAGES = np.stack([picture(64, 64, seed) for seed in range(3)])
 
 
-def test_an_open_clip_folder_resizes_and_normalizes_in_its_own_way(tmp_path: Path) -> None:
+def test_open_clip_folder_has_its_own_preprocessing(tmp_path: Path) -> None:
     folder = tiny_clip(tmp_path / "mine")
     judge = find_judge(str(folder)).load(CPU)
     model = open_clip.CLIP(**MODEL_CONFIG)
@@ -45,7 +45,7 @@ def test_an_open_clip_folder_resizes_and_normalizes_in_its_own_way(tmp_path: Pat
     torch.testing.assert_close(judge.embed_texts(texts), F.normalize(words, dim=1))
 
 
-def test_the_prescribed_models_are_configured_as_open_clip_loads_them() -> None:
+def test_prescribed_models_match_open_clip() -> None:
     for name in (name for protocol in PROTOCOLS.values() for name in protocol.clips):
         model, _, tag = name.partition("/")
         pretrained = open_clip.get_pretrained_cfg(model, tag)
@@ -56,7 +56,7 @@ def test_the_prescribed_models_are_configured_as_open_clip_loads_them() -> None:
         assert pretrained["hf_hub"].strip("/").count("/") == 1
 
 
-def test_the_built_in_clip_judges(tmp_path: Path) -> None:
+def test_built_in_clip_is_a_judge(tmp_path: Path) -> None:
     files = find_judge("toyworld")
     judge, clip = files.load(CPU), Clip.load(SMALL / "clip")
     pixels = torch.from_numpy(IMAGES).permute(0, 3, 1, 2)[:, None].float() / 255  # 64 x 64, as it needs
@@ -65,7 +65,7 @@ def test_the_built_in_clip_judges(tmp_path: Path) -> None:
     assert not files.takes_prefix
 
 
-def test_random_weights_are_not_called_trained(tmp_path: Path) -> None:
+def test_random_weights_are_reported_as_untrained(tmp_path: Path) -> None:
     files = find_judge(str(tiny_clip(tmp_path / "random", seed=3, trained=False)))
     assert not files.trained
     same = find_judge(str(tiny_clip(tmp_path / "again", seed=3, trained=False)))
@@ -77,13 +77,13 @@ def test_random_weights_are_not_called_trained(tmp_path: Path) -> None:
     assert not find_judge("ViT-B-32/random").trained
 
 
-def test_the_key_follows_the_weights(tmp_path: Path) -> None:
+def test_key_depends_on_the_weights(tmp_path: Path) -> None:
     one, other = (find_judge(str(tiny_clip(tmp_path / str(seed), seed))) for seed in range(2))
     copy = find_judge(str(tiny_clip(tmp_path / "copy", 0)))
     assert one.key == copy.key != other.key
 
 
-def test_another_clip_than_the_protocols_is_named(tmp_path: Path) -> None:
+def test_other_clip_than_the_protocols_is_reported(tmp_path: Path) -> None:
     clips = PROTOCOLS["prd"].clips
     note = find_judge(str(tiny_clip(tmp_path / "mine"))).deviation(clips)
     assert note.startswith("mine is not the CLIP of this protocol (ViT-B-32/openai)")
@@ -106,7 +106,7 @@ def test_another_clip_than_the_protocols_is_named(tmp_path: Path) -> None:
         ("broken", "Cannot read"),
     ],
 )
-def test_names_and_folders_without_a_clip(
+def test_unknown_names_and_folders_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -117,7 +117,7 @@ def test_names_and_folders_without_a_clip(
         find_judge(name)
 
 
-def test_weights_of_another_architecture(tmp_path: Path) -> None:
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     folder = tiny_clip(tmp_path / "mixed")
     config = {**MODEL_CONFIG, "embed_dim": 24}
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
@@ -132,7 +132,7 @@ def test_weights_of_another_architecture(tmp_path: Path) -> None:
         find_judge(str(tmp_path / "cut")).load(CPU)
 
 
-def test_a_local_folder_comes_before_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_folder_has_precedence_over_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judges, "CLIP_FOLDER", tmp_path)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(

@@ -59,14 +59,16 @@ def test_files_are_named_after_prompts(tmp_path: Path) -> None:
         (["a hat.glb"], ("a hat", "a hat!"), "same file name"),
     ],
 )
-def test_folders_that_do_not_fit(tmp_path: Path, files: list[str], prompts: tuple, message: str) -> None:
+def test_incomplete_folders_are_refused(
+    tmp_path: Path, files: list[str], prompts: tuple, message: str
+) -> None:
     touch(tmp_path, *files)
     with pytest.raises(UserError, match=message):
         match_files(tmp_path, prompts)
 
 
 @pytest.mark.parametrize("name", ["texture.glb", "texture.obj", "colors.glb", "colors.obj", "colors.ply"])
-def test_what_this_package_writes_is_read_as_it_was(tmp_path: Path, name: str) -> None:
+def test_written_meshes_are_read_unchanged(tmp_path: Path, name: str) -> None:
     mesh = textured() if name.startswith("texture") else colored()
     format = name.partition(".")[2]
     data = encode(mesh, format, Path(name).stem)
@@ -81,7 +83,7 @@ def test_what_this_package_writes_is_read_as_it_was(tmp_path: Path, name: str) -
     assert difference(gray, mesh) > 5  # the measure tells colours apart
 
 
-def test_parts_of_a_scene_keep_their_places_and_textures(tmp_path: Path) -> None:
+def test_scene_parts_keep_transforms_and_textures(tmp_path: Path) -> None:
     scene = trimesh.Scene()
     shape = textured()
     whole = []
@@ -127,7 +129,7 @@ def _unframed(mesh: Mesh) -> np.ndarray:
     )[0].astype(int)
 
 
-def test_a_colour_factor_of_a_glb_is_linear(tmp_path: Path) -> None:
+def test_glb_colour_factor_is_linear(tmp_path: Path) -> None:
     material = trimesh.visual.material.PBRMaterial(baseColorFactor=[0.5, 0.5, 0.5, 1.0])
     box = trimesh.creation.box()
     box.visual = trimesh.visual.TextureVisuals(material=material)
@@ -137,7 +139,7 @@ def test_a_colour_factor_of_a_glb_is_linear(tmp_path: Path) -> None:
     assert read.colors[0, 0].item() == pytest.approx(0.735, abs=0.01)
 
 
-def test_empty_and_broken_files(tmp_path: Path) -> None:
+def test_empty_and_broken_files_are_refused(tmp_path: Path) -> None:
     trimesh.Trimesh(np.zeros((1, 3)), np.zeros((0, 3), dtype=int)).export(tmp_path / "empty.ply")
     (tmp_path / "empty.obj").write_text("v 0 0 0\n")
     assert load_mesh(tmp_path / "empty.ply") is None

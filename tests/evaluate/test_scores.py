@@ -11,7 +11,7 @@ from triplaneturbo.evaluate.bootstrap import bootstrap_mean
 from triplaneturbo.evaluate.scores import ObjectScore, mean_by_prompt, score_object, summarize
 
 
-def test_scores_equal_a_slow_twin() -> None:
+def test_scores_match_the_slow_twin() -> None:
     gallery, views = F.normalize(torch.randn(30, 8), dim=1), F.normalize(torch.randn(5, 8), dim=1)
     found = score_object(views, gallery, 4)
     mean = sum(views) / 5
@@ -23,14 +23,14 @@ def test_scores_equal_a_slow_twin() -> None:
     assert found.object_rank == sum(cosine >= cosines[4] for cosine in cosines) - 1
 
 
-def test_ties_count_against() -> None:
+def test_ties_count_as_misses() -> None:
     gallery = F.normalize(torch.ones(4, 3), dim=1)
     score = score_object(gallery[:2], gallery, 0)
     assert score.view_ranks == (3, 3)
     assert score.object_rank == 3
 
 
-def test_figures_are_averaged_over_prompts() -> None:
+def test_scores_are_averaged_over_prompts() -> None:
     scores = [
         ObjectScore((0.2, -0.4), (0, 3), 0),
         ObjectScore((0.4, 0.4), (0, 0), 0),  # another seed of the same prompt
@@ -44,7 +44,7 @@ def test_figures_are_averaged_over_prompts() -> None:
     assert mean_by_prompt("aba", [1.0, 5.0, 3.0]).tolist() == [2, 5]
 
 
-def test_intervals_are_those_of_the_normal_approximation() -> None:
+def test_intervals_match_the_normal_approximation() -> None:
     values = np.random.default_rng(1).normal(3, 2, 400)
     found = bootstrap_mean(values)
     half = 1.96 * values.std() / 20
@@ -56,7 +56,7 @@ def test_intervals_are_those_of_the_normal_approximation() -> None:
     assert (one.mean, one.low, one.high) == (0.5, 0.5, 0.5)
 
 
-def test_intervals_cover_the_mean_as_often_as_they_say() -> None:
+def test_intervals_have_their_coverage() -> None:
     rng = np.random.default_rng(2)
     covered = 0
     for _ in range(200):

@@ -48,7 +48,7 @@ def cube() -> Mesh:
     return Mesh(torch.stack(vertices), torch.tensor(faces), colors=torch.stack(colors))
 
 
-def test_the_protocols_have_the_views_of_the_papers() -> None:
+def test_protocols_have_the_views_of_the_papers() -> None:
     assert PRD.views.angles == [(0, 15), (90, 15), (180, 15), (270, 15)]
     assert PRD.views.size == 512
     assert len(PTD.views.angles) == 16
@@ -57,7 +57,7 @@ def test_the_protocols_have_the_views_of_the_papers() -> None:
     assert all(protocol.quoted and protocol.open_points for protocol in PROTOCOLS.values())
 
 
-def test_each_view_shows_its_side_unlit() -> None:
+def test_views_show_their_side_unlit() -> None:
     views = render_views(cube(), SMALL)
     assert views.shape == (4, 64, 64, 4)
     for view, side in zip(views, list(SIDES)[:4], strict=True):
@@ -75,7 +75,7 @@ def _bytes(side: tuple[int, int, int]) -> list[int]:
     return [round(255 * value) for value in SIDES[side]]
 
 
-def test_the_frame_ignores_place_and_scale() -> None:
+def test_framing_is_invariant_to_position_and_scale() -> None:
     mesh = textured()
     moved = mesh.replace(vertices=mesh.vertices * 7 + torch.tensor([5.0, -3.0, 2.0]))
     stray = torch.cat((moved.vertices, torch.full((1, 3), 99.0)))  # in no face
@@ -87,14 +87,14 @@ def test_the_frame_ignores_place_and_scale() -> None:
     assert difference.mean() < 0.1
 
 
-def test_views_are_stored_as_they_are() -> None:
+def test_stored_views_are_lossless() -> None:
     views = render_views(textured(), SMALL)
     np.testing.assert_array_equal(decode_views(encode_views(views), "x"), views)
     with pytest.raises(UserError, match="damaged"):
         decode_views(encode_views(views)[:100], "x")
 
 
-def test_the_key_of_views_follows_the_mesh_and_the_settings(tmp_path: Path) -> None:
+def test_key_depends_on_mesh_and_settings(tmp_path: Path) -> None:
     mesh = MeshRecord(tmp_path / "a.glb", "1")
     key = Views(tmp_path, PRD).key(mesh)
     assert key == Views(tmp_path, PRD).key(MeshRecord(tmp_path / "b.glb", "1"))
@@ -102,7 +102,7 @@ def test_the_key_of_views_follows_the_mesh_and_the_settings(tmp_path: Path) -> N
     assert key != Views(tmp_path, replace(PRD, views=SMALL)).key(mesh)
 
 
-def test_a_background_is_seen_where_the_object_is_not() -> None:
+def test_background_is_behind_the_object() -> None:
     assert (on_background(blank_views(SMALL), (10, 20, 30)) == (10, 20, 30)).all()
     half = np.full((1, 1, 1, 4), (100, 100, 100, 128), dtype=np.uint8)
     assert on_background(half, (200, 0, 100)).ravel().tolist() == [150, 50, 100]

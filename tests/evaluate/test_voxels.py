@@ -33,12 +33,12 @@ def by_solid_angle(vertices: Tensor, faces: Tensor, size: int) -> np.ndarray:
     return inside
 
 
-def test_a_balls_volume_is_the_closed_form() -> None:
+def test_volume_of_a_ball() -> None:
     inside = filled(*ball((0.1, -0.2, 0.05), 0.6), 96)
     assert inside.mean() * 8 == pytest.approx(4 / 3 * math.pi * 0.6**3, rel=0.01)
 
 
-def test_two_balls_overlap_as_the_closed_form_says() -> None:
+def test_overlap_of_two_balls() -> None:
     radius, apart = 0.5, 0.4
     lens = math.pi * (4 * radius + apart) * (2 * radius - apart) ** 2 / 12
     whole = 2 * 4 / 3 * math.pi * radius**3
@@ -52,7 +52,7 @@ def test_two_balls_overlap_as_the_closed_form_says() -> None:
 @pytest.mark.parametrize(
     "resolution", [13, 16, 25]
 )  # 13 and 25: nodes that coincide with voxel centres or are in their planes
-def test_parity_with_solid_angles(resolution: int) -> None:
+def test_filling_matches_solid_angles(resolution: int) -> None:
     axis = torch.linspace(-1, 1, resolution)
     x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
     ring = ((x**2 + y**2).sqrt() - 0.55).square() + z**2 - 0.3**2  # with a hole
@@ -60,7 +60,7 @@ def test_parity_with_solid_angles(resolution: int) -> None:
     assert np.array_equal(filled(vertices, faces, 12), by_solid_angle(vertices, faces, 12))
 
 
-def test_a_cavity_is_not_filled_and_what_sticks_out_is_cut() -> None:
+def test_cavities_stay_empty_and_outside_parts_are_cut() -> None:
     outer, inner = ball((0, 0, 0), 0.8), ball((0, 0, 0), 0.4)
     vertices = torch.cat((outer[0], inner[0]))
     faces = torch.cat((outer[1], inner[1].flip(1) + len(outer[0])))
@@ -73,5 +73,5 @@ def test_a_cavity_is_not_filled_and_what_sticks_out_is_cut() -> None:
     assert not wide[0, 0, 0]
 
 
-def test_nothing_fills_nothing() -> None:
+def test_empty_mesh_fills_nothing() -> None:
     assert not filled(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64), 16).any()

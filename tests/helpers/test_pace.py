@@ -23,20 +23,18 @@ def test_limits_grow_with_the_slowest_measurement_and_never_shrink(measured: lis
     assert [pace.patience(10) for _ in range(4)] == [10, 30, 30, 10 * pace.MOST]
 
 
-def test_it_is_measured_again_after_a_minute_only(
-    measured: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pace_is_measured_once_per_minute(measured: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0, 0, 59, 61, 61])  # read when asked, and after a measurement
     monkeypatch.setattr(pace.time, "monotonic", lambda: next(clock))
     measured += [2.0, 4.0]
     assert [pace.slowness() for _ in range(3)] == [2, 2, 4]
 
 
-def test_the_work_takes_some_time() -> None:
+def test_work_takes_time() -> None:
     assert 0 < pace._measure() < float("inf")
 
 
-def test_a_wait_ends_with_the_condition_or_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_until_ends_with_the_condition_or_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     values = iter([0, [], "come"])
     assert pace.until(lambda: next(values), every=0) == "come"
     monkeypatch.setattr(pace, "patience", lambda seconds: 0 * seconds)

@@ -30,7 +30,7 @@ def slow_faults(faces):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_edges_against_the_slow_count(seed):
+def test_edge_counts_match_the_slow_twin(seed):
     draw = torch.Generator().manual_seed(seed)
     whole = voxel_surface(random_voxels(seed)).faces
     some = whole[torch.rand(len(whole), generator=draw) < 0.9]
@@ -40,7 +40,7 @@ def test_edges_against_the_slow_count(seed):
 
 
 @pytest.mark.parametrize("solid", [blob, torus, chair])
-def test_a_solid_against_trimesh(solid):
+def test_solid_properties_match_trimesh(solid):
     mesh = tidy(surface(solid, 40))
     shape = to_trimesh(mesh)
     found = check(mesh)
@@ -55,7 +55,7 @@ def test_a_solid_against_trimesh(solid):
     assert found.size == pytest.approx(tuple(shape.extents), rel=1e-6)
 
 
-def test_seams_of_an_atlas_count_as_joined_and_far_away_is_as_good_as_here():
+def test_seams_count_as_joined_at_any_position():
     mesh = textured()
     shape = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy())  # it welds vertices, too
     for move in (0.0, 50.0):
@@ -66,7 +66,7 @@ def test_seams_of_an_atlas_count_as_joined_and_far_away_is_as_good_as_here():
         assert found.volume == pytest.approx(shape.volume, rel=1e-4)
 
 
-def test_the_size_is_that_of_the_file():
+def test_size_is_that_of_the_file():
     mesh = ball(0.5)
     found = check(mesh, Placement(size=0.04))
     assert found.size == pytest.approx((0.04, 0.04, 0.04))
@@ -102,7 +102,7 @@ def broken():
 
 
 @pytest.mark.parametrize("name", broken())
-def test_what_is_wrong_is_said(name):
+def test_defects_are_reported(name):
     mesh, why = broken()[name]
     found = check(mesh)
     assert not found.printable
@@ -121,12 +121,12 @@ def test_what_is_wrong_is_said(name):
         ((0.02, 0.009, 0.0005), 5e-7, "2 cm x 9 mm x 0.5 mm, 0.5 cm³"),
     ],
 )
-def test_sizes_are_said_as_people_do(size, volume, said):
+def test_sizes_are_formatted(size, volume, said):
     assert said in Check(8, 12, 3, 0, 0, 0, 0, size, 1.0, volume).sentence
     assert "in 3 pieces" in Check(8, 12, 3, 0, 0, 0, 0, size, 1.0, volume).sentence
 
 
-def test_a_stray_vertex_changes_nothing():
+def test_stray_vertices_are_ignored():
     mesh = ball()
     stray = Mesh(torch.cat((mesh.vertices, torch.full((1, 3), 9.0))), mesh.faces)
     assert check(stray) == check(mesh)

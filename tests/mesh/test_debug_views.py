@@ -35,7 +35,7 @@ def slow_cover(corners, width, size):
     return np.clip(width + 0.5 - best, 0, 1), inside
 
 
-def test_a_wireframe_against_the_plain_way():
+def test_wireframe_matches_the_slow_twin():
     size = 96
     picture = debug_views.wireframe(triangle(), size, FRONT)
     places = FRONT.to_pixels(triangle().vertices, 2 * size, 2 * size)[0].numpy()
@@ -64,7 +64,7 @@ def test_hidden_lines_are_not_drawn():
 
 
 @pytest.mark.parametrize(("subdivisions", "least", "most"), [(2, 0.03, 0.6), (5, 0.0, 0.25)])
-def test_faces_stay_readable_however_many_there_are(subdivisions, least, most):
+def test_dense_wireframes_stay_readable(subdivisions, least, most):
     """Return the dark fraction of the ball's centre: lines where faces are large, a tint where small."""
     picture = debug_views.wireframe(ball(0.8, subdivisions=subdivisions), 256, FRONT).astype(float).mean(2)
     middle = picture[96:160, 96:160]
@@ -73,7 +73,7 @@ def test_faces_stay_readable_however_many_there_are(subdivisions, least, most):
     assert middle.std() > 3
 
 
-def test_normals_are_colours_of_the_directions():
+def test_normals_are_shown_as_colours():
     size = 129
     picture = debug_views.normals(ball(0.8, subdivisions=4), size, FRONT).astype(int)
     half = size // 2
@@ -87,7 +87,7 @@ def test_normals_are_colours_of_the_directions():
     assert (picture[0, 0] == 255).all()
 
 
-def test_normals_have_the_normal_map_and_not_the_colours():
+def test_normals_include_the_normal_map():
     mesh = textured(normal_map=True).replace(normals=textured().vertices)
     plain = mesh.replace(normal_map=None, tangents=None)
     assert not np.array_equal(debug_views.normals(mesh, 64), debug_views.normals(plain, 64))
@@ -106,7 +106,7 @@ def sheet():
     return Mesh(torch.nn.functional.pad(uv, (0, 1)), faces, uv=uv)
 
 
-def test_an_atlas_has_outlines_around_charts_and_edges_within():
+def test_atlas_has_chart_outlines_and_edges():
     size = 200
     picture = debug_views.atlas(sheet(), size).astype(int)
 
@@ -125,7 +125,7 @@ def test_an_atlas_has_outlines_around_charts_and_edges_within():
         assert (picture[row, column] == 255).all()
 
 
-def test_an_atlas_shows_the_texture_faintly_the_right_way_up():
+def test_atlas_shows_the_texture_upright():
     image = np.zeros((16, 16, 3), np.uint8)
     image[:8] = (255, 0, 0)
     image[8:] = (0, 0, 255)
@@ -138,7 +138,7 @@ def test_an_atlas_shows_the_texture_faintly_the_right_way_up():
     assert min(upper.min(), lower.min()) > 90
 
 
-def test_the_texture_is_as_it_is_or_smaller():
+def test_texture_is_shown_at_most_at_its_size():
     mesh = textured((64, 128))
     assert np.array_equal(debug_views.texture(mesh), mesh.texture)
     assert np.array_equal(debug_views.texture(mesh, 500), mesh.texture)
@@ -149,7 +149,7 @@ def test_the_texture_is_as_it_is_or_smaller():
 
 
 @pytest.mark.parametrize("name", ["wireframe", "normals", "atlas"])
-def test_pictures_are_the_same_twice_and_stand_on_any_background(name):
+def test_images_are_deterministic_on_any_background(name):
     mesh = textured(normal_map=True)
     draw = debug_views.VIEWS[name]
     white, clear, black = (
@@ -171,7 +171,7 @@ def test_pictures_are_the_same_twice_and_stand_on_any_background(name):
     assert (black[clear[..., 3] == 0] == 0).all()
 
 
-def test_what_cannot_be_drawn():
+def test_invalid_meshes_are_refused():
     bare = ball()
     for name, kind in (("atlas", "texture coordinates"), ("texture", "texture")):
         with pytest.raises(UserError, match=f"no {kind}"):

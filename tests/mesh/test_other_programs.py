@@ -101,7 +101,7 @@ LYING = [("obj", "z"), ("ply", "y"), ("stl", "y")]
 
 @pytest.mark.parametrize(("kind", "up"), [*UPRIGHT, ("usdz", "y"), ("usdz", "z")])
 @pytest.mark.slow
-def test_blender_has_it_upright_at_its_size(
+def test_blender_imports_upright_at_the_right_size(
     blender: Report, files: Files, mushroom: Mesh, kind: str, up: str
 ) -> None:
     found = imported(blender, files[kind, up])
@@ -114,7 +114,7 @@ def test_blender_has_it_upright_at_its_size(
 
 @pytest.mark.parametrize(("kind", "up"), LYING)
 @pytest.mark.slow
-def test_what_the_other_axis_is_for(
+def test_z_up_files_keep_their_axes_in_blender(
     blender: Report, files: Files, mushroom: Mesh, kind: str, up: str
 ) -> None:
     found = imported(blender, files[kind, up])
@@ -125,7 +125,7 @@ def test_what_the_other_axis_is_for(
 
 @pytest.mark.parametrize("kind", suffixes())
 @pytest.mark.slow
-def test_blender_has_all_of_it(blender: Report, files: Files, mushroom: Mesh, kind: str) -> None:
+def test_blender_imports_all_attributes(blender: Report, files: Files, mushroom: Mesh, kind: str) -> None:
     found = imported(blender, files[kind, "y"])
     assert mushroom.texture is not None
     assert mushroom.normal_map is not None
@@ -166,7 +166,7 @@ def assimp(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize(("kind", "up"), [(kind, up) for kind in ("glb", "obj", "ply", "stl") for up in "yz"])
-def test_assimp_reads_it(files: Files, mushroom: Mesh, kind: str, up: str) -> None:
+def test_assimp_reads_the_files(files: Files, mushroom: Mesh, kind: str, up: str) -> None:
     said = assimp("info", str(files[kind, up]))
 
     def number(name: str) -> int:
@@ -192,7 +192,7 @@ def test_assimp_reads_it(files: Files, mushroom: Mesh, kind: str, up: str) -> No
 
 
 @pytest.mark.parametrize("kind", ["glb", "obj", "ply"])
-def test_assimp_makes_the_same_solid_of_it(files: Files, mushroom: Mesh, kind: str, tmp_path: Path) -> None:
+def test_assimp_reads_the_same_solid(files: Files, mushroom: Mesh, kind: str, tmp_path: Path) -> None:
     path = tmp_path / "again.stl"
     assimp("export", str(files[kind, "y"]), str(path))
     again, ours = trimesh.load(path), trimesh.load(files["stl", "y"])
@@ -203,7 +203,7 @@ def test_assimp_makes_the_same_solid_of_it(files: Files, mushroom: Mesh, kind: s
 
 
 @pytest.mark.parametrize("unwrap", ["fast", "xatlas"])
-def test_tangents_are_those_of_blender(tmp_path: Path, unwrap: str) -> None:
+def test_tangents_match_blender(tmp_path: Path, unwrap: str) -> None:
     """Tangents match MikkTSpace's, up to the precision of Blender's normals."""
     program = shutil.which("blender")
     if program is None:
@@ -236,7 +236,7 @@ def test_tangents_are_those_of_blender(tmp_path: Path, unwrap: str) -> None:
 
 
 @pytest.mark.parametrize("unit", ["auto", "mm"])
-def test_a_slicer_slices_an_stl_as_it_comes(tmp_path: Path, unit: str) -> None:
+def test_slicer_slices_the_stl(tmp_path: Path, unit: str) -> None:
     program = shutil.which("prusa-slicer")
     if program is None:
         pytest.skip("PrusaSlicer is not installed (apt install prusa-slicer)")

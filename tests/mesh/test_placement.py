@@ -44,7 +44,7 @@ def placed(mesh, size, up, pivot):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("pivot", ["model", "centre", "ground"])
 @pytest.mark.parametrize(("size", "up"), [(None, "y"), (0.12, "y"), (None, "z"), (25, "z")])
-def test_every_file_is_where_it_was_asked_to_be(kind, size, up, pivot):
+def test_every_format_applies_the_placement(kind, size, up, pivot):
     mesh = off_centre()
     bounds = extents(encode(mesh, kind, placement=Placement(size, up, pivot)), kind)
     expected = placed(mesh, size, "y" if kind == "glb" else up, pivot)
@@ -59,7 +59,7 @@ def test_every_file_is_where_it_was_asked_to_be(kind, size, up, pivot):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_asked_for_is_the_file_as_it_always_was(kind):
+def test_default_placement_changes_nothing(kind):
     mesh = off_centre()
     assert (
         encode(mesh, kind)
@@ -72,7 +72,7 @@ def test_nothing_asked_for_is_the_file_as_it_always_was(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("unit", PER_METRE)
-def test_the_unit_changes_the_numbers_and_not_the_object(kind, unit):
+def test_unit_scales_the_numbers_only(kind, unit):
     mesh, placement = off_centre(), Placement(0.12, "y", "ground", unit)
     written = "m" if kind == "glb" else unit
     assert unit_of(kind, placement) == written
@@ -84,14 +84,14 @@ def test_the_unit_changes_the_numbers_and_not_the_object(kind, unit):
         )
 
 
-def test_an_stl_is_in_millimetres_and_what_else_there_is_in_metres():
+def test_stl_is_in_millimetres_and_other_formats_in_metres():
     assert {kind: unit_of(kind, Placement()) for kind in suffixes()} == OWN
     longest = (read(encode(textured(), "stl", placement=Placement(size=0.08)), "stl").extents).max()
     assert longest == pytest.approx(80, rel=1e-5)  # as a slicer reads it: 8 cm
 
 
 @pytest.mark.parametrize("kind", ["obj", "ply", "stl"])
-def test_z_up_on_request_stands_as_blender_would_stand_a_glb(kind):
+def test_z_up_matches_blenders_glb_import(kind):
     mesh = textured()
     x, y, z = (mesh.vertices @ TURN.T).unbind(1)
     expected = torch.stack((x, -z, y), dim=1)
@@ -101,7 +101,7 @@ def test_z_up_on_request_stands_as_blender_would_stand_a_glb(kind):
     )
 
 
-def test_a_glb_has_y_up_whatever_is_asked_for():
+def test_glb_is_always_y_up():
     mesh = textured()
     assert encode(mesh, "glb", placement=Placement(up="z")) == encode(mesh, "glb")
 
@@ -119,7 +119,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("values", "sentence"), BAD)
-def test_what_cannot_be_is_refused_before_anything_is_written(values, sentence, tmp_path):
+def test_invalid_placements_are_refused(values, sentence, tmp_path):
     with pytest.raises(UserError, match=sentence):
         Placement(**values).checked()
     for kind in KINDS:
@@ -128,7 +128,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(values, sentence, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_point_has_no_size():
+def test_point_has_no_size():
     point = Mesh(torch.ones(3, 3), torch.tensor([[0, 1, 2]]))
     with pytest.raises(UserError, match="cannot be scaled to a size"):
         encode(point, "glb", placement=Placement(size=1.0))

@@ -46,7 +46,7 @@ def middle(image, which):
     return np.argwhere(numbers[..., which] > others + 60).mean(0) / image.shape[0]
 
 
-def test_silhouette_of_a_ball_is_the_circle_it_should_be():
+def test_silhouette_of_a_ball_is_a_circle():
     distance, size = 3.0, 128
     image = render(ball(0.5), orbit(40, 10, distance, 30), size, None)
     assert image.shape == (size, size, 4)
@@ -62,7 +62,7 @@ def test_silhouette_of_a_ball_is_the_circle_it_should_be():
     assert ((edge > 0) & (edge < 255)).mean() > 0.3  # antialiased
 
 
-def test_the_thumbnail_shows_the_front_from_above_with_the_left_side_turned_in():
+def test_thumbnail_view_direction():
     """A nose on the front (+x), an ear on +y, a hat on +z."""
     mesh = joined(
         ball(0.5, color=(0.6, 0.6, 0.6)),
@@ -83,7 +83,7 @@ def test_the_thumbnail_shows_the_front_from_above_with_the_left_side_turned_in()
     assert 0.8 < extent < 0.95
 
 
-def test_the_turntable_comes_round():
+def test_turntable_shows_all_sides():
     mesh = joined(
         ball(0.5, color=(0.6, 0.6, 0.6)), ball(0.2, (0.5, 0, 0), RED), ball(0.2, (-0.5, 0, 0), BLUE)
     )
@@ -105,7 +105,7 @@ def _first_camera(mesh):
 @pytest.mark.parametrize(
     "color", [(200, 30, 30), (40, 160, 60), (128, 128, 128), (20, 20, 30), (240, 230, 200)]
 )
-def test_colours_look_as_authored(color):
+def test_colours_are_unchanged(color):
     """Surfaces that face the camera are about as bright as the texture, and never dark."""
     texture = np.full((8, 8, 3), color, np.uint8)
     image = render(card(texture), orbit(0, 0, 2, 40), 64)
@@ -114,7 +114,7 @@ def test_colours_look_as_authored(color):
     assert seen.sum() > 0.88 * sum(color)
 
 
-def test_texture_stands_upright_and_is_not_mirrored():
+def test_texture_is_upright_and_not_mirrored():
     texture = np.zeros((32, 32, 3), np.uint8)
     texture[:16, :16] = (255, 0, 0)  # top left
     texture[:16, 16:] = (0, 255, 0)  # top right
@@ -143,7 +143,7 @@ def test_background_and_transparency_agree():
         np.testing.assert_allclose(linear(image), mixed, atol=0.01)
 
 
-def test_a_normal_map_bends_the_light():
+def test_normal_map_changes_the_shading():
     texture = np.full((8, 8, 3), 150, np.uint8)
     tangents = torch.tensor([[0.0, 1.0, 0.0, 1.0]]).expand(4, 4)
     camera = orbit(0, 0, 2, 40)
@@ -175,7 +175,7 @@ def test_plain_small_and_empty_meshes():
     assert (np.stack(turntable(empty, 2, 16)) == 255).all()
 
 
-def test_same_mesh_same_picture():
+def test_previews_are_deterministic():
     mesh = ball(0.5, color=GREEN)
     np.testing.assert_array_equal(thumbnail(mesh, 64), thumbnail(mesh, 64))
     frames = turntable(mesh, 3, 32)
@@ -216,7 +216,7 @@ def test_animations_open_with_all_their_frames(background):
     np.testing.assert_array_equal(strip, np.concatenate(frames, axis=1))
 
 
-def test_impossible_wishes():
+def test_invalid_arguments_are_refused():
     mesh, camera = ball(0.5), orbit(0, 0, 2)
     for size in (0, 4097, (64, 0)):
         with pytest.raises(UserError, match="pixels"):
@@ -232,5 +232,5 @@ def test_impossible_wishes():
         render(mesh, orbit([0, 1], 0, 2))
 
 
-def test_any_shape_of_picture():
+def test_previews_of_any_aspect_ratio():
     assert render(ball(0.5), orbit(0, 0, 3), (30, 50)).shape == (30, 50, 3)

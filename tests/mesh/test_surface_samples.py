@@ -20,7 +20,7 @@ def generator():
     return torch.Generator().manual_seed(0)
 
 
-def test_points_are_spread_evenly():
+def test_samples_are_uniform():
     samples = sample_surface(quad(), 4000, generator())
     assert samples.points.shape == (4000, 3)
     assert (samples.points[:, 2] == 0.5).all()
@@ -57,7 +57,7 @@ def test_normals_of_vertices_are_interpolated():
     torch.testing.assert_close(samples.normals, torch.tensor([0.0, 0, 1]).expand(50, 3))
 
 
-def test_the_same_again():
+def test_samples_are_deterministic():
     one, two = sample_surface(quad(), 20, generator()), sample_surface(quad(), 20, generator())
     assert torch.equal(one.points, two.points)
 

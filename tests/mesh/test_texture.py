@@ -65,7 +65,7 @@ def baked(request) -> Mesh:
     return bake(unwrap(ball(), request.param, SIZE), Ball(), SIZE, normal_map=False)
 
 
-def test_the_texture_says_what_the_field_says(baked: Mesh) -> None:
+def test_texture_matches_the_field(baked: Mesh) -> None:
     face, bary = inside_points(baked)
     corners = baked.faces[face]
     points = (baked.vertices[corners] * bary[..., None]).sum(1)
@@ -73,7 +73,7 @@ def test_the_texture_says_what_the_field_says(baked: Mesh) -> None:
     assert (looked_up(baked.texture, uv) - Ball().rgb(points)).abs().max() < 0.03
 
 
-def test_painted_vertices_say_what_the_field_says() -> None:
+def test_vertex_colours_match_the_field() -> None:
     mesh = paint(ball(), Ball())
     assert torch.equal(mesh.colors, Ball().rgb(mesh.vertices).clamp(0, 1))
     assert (mesh.normals - F.normalize(mesh.vertices, dim=1)).abs().max() < 0.1
@@ -81,7 +81,7 @@ def test_painted_vertices_say_what_the_field_says() -> None:
 
 
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
-def test_no_seam_shows_at_any_mip_level(baked: Mesh, level: int) -> None:
+def test_seams_are_invisible_at_any_mip_level(baked: Mesh, level: int) -> None:
     # Both sides of a seam: vertices at the same position with different uv.
     colors = looked_up(baked.texture, baked.uv, level)
     wanted = Ball().rgb(baked.vertices)
@@ -93,7 +93,7 @@ def test_no_seam_shows_at_any_mip_level(baked: Mesh, level: int) -> None:
     assert (count[place] > 1).sum() > 100  # there are seams
 
 
-def test_no_part_of_the_image_is_left_blank(baked: Mesh) -> None:
+def test_texture_is_filled_completely(baked: Mesh) -> None:
     assert baked.texture.shape == (SIZE, SIZE, 3)
     assert baked.texture.dtype == np.uint8
     assert baked.texture.reshape(-1, 3).max(1).min() > 10  # the ball's colours are nowhere black
@@ -114,7 +114,7 @@ def _by_loops(uv: np.ndarray, faces: np.ndarray, size: int) -> np.ndarray:
     return found
 
 
-def test_the_atlas_equals_one_made_by_loops() -> None:
+def test_atlas_matches_the_slow_twin() -> None:
     uv = torch.tensor([[0.1, 0.1], [0.6, 0.15], [0.2, 0.7], [0.7, 0.8], [0.9, 0.2], [0.95, 0.2], [0.9, 0.24]])
     faces = torch.tensor([[0, 1, 2], [2, 1, 3], [4, 5, 6]])
     wanted = _by_loops(uv.double().numpy(), faces.numpy(), 20)
@@ -146,7 +146,7 @@ def test_the_atlas_equals_one_made_by_loops() -> None:
 
 
 @pytest.mark.parametrize("pairs", [1 << 21, 5000])
-def test_claims_made_in_torch_are_those_of_the_loops(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_texel_ownership_matches_the_loops(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claiming, "PAIRS_PER_CHUNK", pairs)
     mesh = unwrap(ball(), "fast", SIZE)
     far = torch.tensor([[-9.0, -9.0], [-8.0, -9.0], [-9.0, -8.0]])  # a face outside the image
@@ -167,7 +167,7 @@ def test_claims_made_in_torch_are_those_of_the_loops(pairs: int, monkeypatch: py
     torch.testing.assert_close(at, wanted, atol=1e-3, rtol=0)
 
 
-def test_a_face_smaller_than_a_texel_still_gets_one() -> None:
+def test_faces_smaller_than_a_texel_own_one() -> None:
     uv = torch.tensor([[0.1, 0.1], [0.3, 0.1], [0.1, 0.3], [0.805, 0.805], [0.806, 0.805], [0.805, 0.806]])
     _, face, _, _ = rasterize_atlas(uv, torch.tensor([[0, 1, 2], [3, 4, 5]]), 64)
     assert set(face.tolist()) == {0, 1}
@@ -179,7 +179,7 @@ def _flooded(covered: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("spread", [nearest_covered, _flooded])
-def test_spreading_equals_the_search_through_all_texels(spread: Callable[[Tensor], Tensor]) -> None:
+def test_dilation_matches_a_search_through_all_texels(spread: Callable[[Tensor], Tensor]) -> None:
     covered = (torch.rand(40, 56) < 0.02).numpy()
     found = spread(torch.from_numpy(covered)).numpy()
     places = np.argwhere(covered)
@@ -191,7 +191,7 @@ def test_spreading_equals_the_search_through_all_texels(spread: Callable[[Tensor
     assert (distance - every.min(-1) > 1e-9).mean() < 0.01
 
 
-def test_the_gradient_is_the_sdf_s() -> None:
+def test_gradient_matches_the_sdf() -> None:
     points = torch.randn(100, 3, dtype=torch.float64) * 0.3
     points.requires_grad_()
     (exact,) = torch.autograd.grad(Ball(0.01).sdf(points).sum(), points)
@@ -213,7 +213,7 @@ def seen_by_a_viewer(mesh: Mesh, face: Tensor, bary: Tensor) -> Tensor:
     return F.normalize(x * t + y * b + z * n, dim=1)
 
 
-def test_a_viewer_sees_the_field_s_own_normals() -> None:
+def test_normal_map_reproduces_the_normals_of_the_field() -> None:
     field = Ball(waves=0.004)
     mesh = bake(unwrap(ball(24), "fast", SIZE), field, 2 * SIZE, cell=1e-3)
     assert mesh.normal_map.shape == (SIZE, SIZE, 3)
@@ -241,7 +241,7 @@ def test_tangents_follow_the_image() -> None:
     torch.testing.assert_close(up, F.normalize(torch.tensor([[0.0, 1, 1]]), dim=1))
 
 
-def test_tangents_equal_those_of_loops() -> None:
+def test_tangents_match_the_slow_twin() -> None:
     mesh = unwrap(ball(12), "fast", SIZE)
     normals = F.normalize(mesh.vertices, dim=1)
     found = vertex_tangents(mesh.vertices, mesh.faces, mesh.uv, normals).double().numpy()
@@ -277,7 +277,7 @@ def fan(centre: int, first: int, angle: float) -> tuple[Tensor, Tensor]:
     return around, torch.tensor([[centre, first, first + 1], [centre, first + 1, first + 2]])
 
 
-def test_a_vertex_between_two_frames_is_split() -> None:
+def test_vertices_between_tangent_frames_are_split() -> None:
     one, two = fan(0, 1, 0.0), fan(0, 4, 2.0)
     flat = torch.cat((torch.zeros(1, 2), one[0], two[0]))
     mesh = Mesh(
@@ -305,7 +305,7 @@ def test_a_vertex_between_two_frames_is_split() -> None:
     assert split_frames(whole) is whole
 
 
-def test_a_face_without_uv_area_has_some_tangent() -> None:
+def test_faces_without_uv_area_have_tangents() -> None:
     vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
     normals = torch.tensor([[0.0, 0, 1]]).expand(3, 3)
     tangents = vertex_tangents(vertices, torch.tensor([[0, 1, 2]]), torch.zeros(3, 2), normals)
@@ -313,7 +313,7 @@ def test_a_face_without_uv_area_has_some_tangent() -> None:
     assert (tangents[:, 2].abs() < 1e-6).all()
 
 
-def test_a_real_field_bakes_the_same_twice() -> None:
+def test_baking_is_deterministic() -> None:
     field = mushroom()
     surface = extract(field, 48)
     meshes = [
@@ -326,7 +326,7 @@ def test_a_real_field_bakes_the_same_twice() -> None:
     assert ((red > 220) & (green > 220)).mean() > 0.02  # its spots
 
 
-def test_bad_input_is_refused() -> None:
+def test_invalid_input_is_refused() -> None:
     mesh = ball(8)
     with pytest.raises(ValueError, match="has no uv"):
         bake(mesh, Ball())

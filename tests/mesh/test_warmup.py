@@ -12,7 +12,7 @@ from triplaneturbo.mesh.warmup import spiral_ramp, warmup
 from triplaneturbo.render import zbuffer
 
 
-def test_every_kernel_of_the_mesh_package_is_compiled() -> None:
+def test_warmup_compiles_every_mesh_kernel() -> None:
     warmup()
     modules = [
         importlib.import_module(found.name)
@@ -31,7 +31,7 @@ def _is_kernel(value: object) -> bool:
     return hasattr(value, "py_func")
 
 
-def test_the_spiral_lies_on_itself() -> None:
+def test_warmup_mesh_overlaps_itself() -> None:
     ramp = spiral_ramp()
     normals = torch.linalg.cross(
         *(ramp.vertices[ramp.faces[:, i]] - ramp.vertices[ramp.faces[:, 0]] for i in (1, 2))

@@ -43,7 +43,7 @@ def other(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_to_another_and_back(other: Path, dtype: torch.dtype) -> None:
+def test_switching_adapters_and_back(other: Path, dtype: torch.dtype) -> None:
     model = load_model(SMALL, dtype=dtype)
     switch = AdapterSwitch(model, SMALL)
     for adapter, like in ((other / ADAPTER_NAME, other), (None, SMALL), (other / ADAPTER_NAME, other)):
@@ -77,7 +77,7 @@ def tuned(tmp_path: Path) -> Path:
     return folder
 
 
-def test_an_adapter_brings_its_base_and_leaves_none_behind(tuned: Path, other: Path) -> None:
+def test_adapter_with_base_weights_is_switched_completely(tuned: Path, other: Path) -> None:
     model = load_model(SMALL, dtype=torch.float16)
     switch = AdapterSwitch(model, SMALL)
     whole, another = tuned / "whole.safetensors", other / ADAPTER_NAME
@@ -90,7 +90,7 @@ def test_an_adapter_brings_its_base_and_leaves_none_behind(tuned: Path, other: P
         assert [name for name, value in found.items() if not torch.equal(value, wanted[name])] == []
 
 
-def test_half_a_base_changes_nothing_and_a_whole_one_is_not_gone_on_with(tuned: Path, tmp_path: Path) -> None:
+def test_incomplete_base_weights_are_refused(tuned: Path, tmp_path: Path) -> None:
     model = load_model(SMALL)
     before = {name: value.clone() for name, value in model.generator.state_dict().items()}
     tensors = load_file(tuned / "whole.safetensors")
@@ -106,7 +106,7 @@ def test_half_a_base_changes_nothing_and_a_whole_one_is_not_gone_on_with(tuned: 
         load_model(SMALL, adapter=tuned / "whole.safetensors")
 
 
-def test_what_does_not_fit_changes_nothing(other: Path, tmp_path: Path) -> None:
+def test_incompatible_adapter_changes_nothing(other: Path, tmp_path: Path) -> None:
     model = load_model(SMALL)
     before = {name: value.clone() for name, value in model.generator.state_dict().items()}
     switch = AdapterSwitch(model, SMALL)
@@ -125,7 +125,7 @@ def test_what_does_not_fit_changes_nothing(other: Path, tmp_path: Path) -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.generator.state_dict().items())
 
 
-def test_a_file_that_has_changed_is_read_again(other: Path, shipped: TriplaneGenerator) -> None:
+def test_changed_adapter_file_is_loaded_again(other: Path, shipped: TriplaneGenerator) -> None:
     model = load_model(SMALL)
     switch = AdapterSwitch(model, SMALL)
     switch.use(other / ADAPTER_NAME)
@@ -135,7 +135,7 @@ def test_a_file_that_has_changed_is_read_again(other: Path, shipped: TriplaneGen
     assert all(torch.equal(value, wanted[name]) for name, value in model.generator.state_dict().items())
 
 
-def test_a_switch_that_fails_in_its_middle_is_made_good(other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_switch_is_repaired(other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(SMALL, dtype=torch.float16)
     switch = AdapterSwitch(model, SMALL)
     with monkeypatch.context() as patch:
@@ -161,7 +161,7 @@ def test_a_switch_that_fails_in_its_middle_is_made_good(other: Path, monkeypatch
         {"plane_lora": False, "plane_rank": 8},
     ],
 )
-def test_other_ranks_and_basic_lora_make_what_their_own_model_makes(
+def test_other_ranks_and_plain_lora_match_their_own_model(
     tmp_path: Path, shipped: TriplaneGenerator, change: dict
 ) -> None:
     own = Path(shutil.copytree(SMALL, tmp_path / "own"))

@@ -44,7 +44,7 @@ def engine() -> Iterator[Engine]:
         yield engine
 
 
-def test_what_is_in_it(shelf: Path) -> None:
+def test_adapter_folder_is_listed(shelf: Path) -> None:
     for name in ("No", "..", "with space", "-x", "empty"):
         (shelf / name).mkdir(exist_ok=True)
     assert list(adapters.adapters(shelf)) == ["pale"]
@@ -55,7 +55,7 @@ def test_what_is_in_it(shelf: Path) -> None:
         adapters.adapter("pale", shelf / "nowhere")
 
 
-def test_what_cannot_be_chosen_is_told_with_what_to_do(shelf: Path) -> None:
+def test_misplaced_adapters_are_reported(shelf: Path) -> None:
     whole = (shelf / "pale" / adapters.FILE).read_bytes()
     for name in ("My LoRA", "Éclair", "猫"):
         (shelf / name).mkdir()
@@ -80,7 +80,7 @@ def test_what_cannot_be_chosen_is_told_with_what_to_do(shelf: Path) -> None:
     assert adapters.misplaced_adapters(shelf / "nowhere") == []
 
 
-def test_each_makes_its_own_mesh_and_the_own_one_is_as_before(engine: Engine, shelf: Path) -> None:
+def test_adapters_generate_different_meshes(engine: Engine, shelf: Path) -> None:
     assert engine.adapters() == ["pale"]
     before = to_glb(engine.generate("a red mushroom", **QUICK).mesh)
     pale = engine.generate("a red mushroom", adapter="pale", **QUICK)
@@ -92,7 +92,7 @@ def test_each_makes_its_own_mesh_and_the_own_one_is_as_before(engine: Engine, sh
         engine.generate("a red mushroom", adapter="dark", **QUICK)
 
 
-def test_a_result_of_an_adapter_that_has_changed_is_not_remembered(engine: Engine, shelf: Path) -> None:
+def test_changed_adapter_invalidates_cached_results(engine: Engine, shelf: Path) -> None:
     first = engine.generate("a cup", adapter="pale", **QUICK)
     assert engine.generate("a cup", adapter="pale", **QUICK).cached
     shutil.copyfile(SMALL / adapters.FILE, shelf / "pale" / adapters.FILE)
@@ -101,7 +101,7 @@ def test_a_result_of_an_adapter_that_has_changed_is_not_remembered(engine: Engin
     assert to_glb(second.mesh) != to_glb(first.mesh)
 
 
-def test_one_of_another_model_is_not_offered(engine: Engine, shelf: Path) -> None:
+def test_adapters_of_other_models_are_not_listed(engine: Engine, shelf: Path) -> None:
     (shelf / "foreign").mkdir()
     save_file({"x": torch.zeros(3)}, shelf / "foreign" / adapters.FILE)
     assert engine.adapters() == ["pale"]

@@ -27,7 +27,7 @@ def slowly(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("small", [True, False])
 @pytest.mark.parametrize("trains", [True, False])
-def test_attention_is_that_of_the_formula(small: bool, trains: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_matches_the_formula(small: bool, trains: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "_EAGER_LIMIT", 2**20 if small else 1)
     draw = [torch.randn(2, 3, n, 4, requires_grad=trains) for n in (5, 7, 7)]
     found, wanted = attend(*draw), slowly(*draw)
@@ -39,7 +39,7 @@ def test_attention_is_that_of_the_formula(small: bool, trains: bool, monkeypatch
             torch.testing.assert_close(mine, plain, rtol=1e-4, atol=1e-5)
 
 
-def test_attention_stays_in_half_precision_under_autocast() -> None:
+def test_attention_keeps_half_precision_under_autocast() -> None:
     query = torch.randn(1, 2, 5, 4, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         out = attend(*(part.bfloat16() for part in (query, query, query)))
@@ -47,7 +47,7 @@ def test_attention_stays_in_half_precision_under_autocast() -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.contiguous_format, torch.channels_last])
-def test_group_norms_laid_out_give_the_same(kind: torch.memory_format) -> None:
+def test_contiguous_group_norm_matches(kind: torch.memory_format) -> None:
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.SiLU(), nn.Conv2d(8, 2, 3))
     laid = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.SiLU(), nn.Conv2d(8, 2, 3))

@@ -37,7 +37,7 @@ class Recording(TorchBackend):
         return super().decode(latents, one_by_one)
 
 
-def test_a_new_backend_generates_the_mesh(monkeypatch):
+def test_dummy_backend_generates_a_mesh(monkeypatch):
     monkeypatch.setitem(registry.BACKENDS, "recording", Recording)
     pipeline = Pipeline.from_pretrained(SMALL, device="cpu", backend="recording")
     mesh = pipeline("a red mushroom", steps=2, **QUICK)
@@ -48,7 +48,7 @@ def test_a_new_backend_generates_the_mesh(monkeypatch):
     assert encode(mesh, "glb") == encode(expected, "glb")
 
 
-def test_an_unknown_backend_is_refused_before_the_model_is_loaded():
+def test_unknown_backend_is_refused_before_loading():
     with pytest.raises(UserError, match="Unknown backend 'tape'; use one of torch"):
         Pipeline.from_pretrained(SMALL, backend="tape")
     with pytest.raises(UserError, match="Unknown backend"):

@@ -19,18 +19,18 @@ from triplaneturbo.models.config import CONFIG_NAME
 from triplaneturbo.serving.engine import Engine
 
 
-def test_the_configurations_name_is_the_loaders() -> None:
+def test_config_name_matches_the_loader() -> None:
     assert catalog.CONFIG_NAME == CONFIG_NAME
 
 
 @pytest.mark.parametrize("name", ["auto", "small"])
-def test_without_a_gpu_it_is_the_small_model(name: str) -> None:
+def test_small_model_is_the_default_without_gpu(name: str) -> None:
     found = find_model(name, on_gpu=False)
     assert (found.name, found.folder, found.base, found.notice) == ("small", SMALL, None, "")
     assert found.small
 
 
-def test_the_full_models_own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_folder_of_the_full_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / CONFIG_NAME).write_text("{}")
     (tmp_path / "unet").mkdir()
     monkeypatch.setattr(catalog, "FULL", tmp_path)
@@ -39,7 +39,7 @@ def test_the_full_models_own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_released_adapter_beside_its_base_makes_a_mesh(
+def test_released_adapter_beside_its_base_generates(
     parity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -62,7 +62,7 @@ def test_a_released_adapter_beside_its_base_makes_a_mesh(
         Engine(str(folder), "cpu")
 
 
-def test_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_from_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = Path(shutil.copytree(SMALL, tmp_path / "mine"))
     found = find_model(str(copy), on_gpu=True)
     assert (found.name, found.folder) == ("mine", copy)
@@ -71,7 +71,7 @@ def test_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_model("mine", on_gpu=False).folder == Path("mine")
 
 
-def test_a_model_from_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_model_from_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = []
 
     def download(hub_id: str, allow_patterns: list[str]) -> str:
@@ -107,7 +107,7 @@ class Refusal(HfHubHTTPError):
     ],
     ids=["offline", "refused", "unknown", "private"],
 )
-def test_what_the_hub_may_answer(monkeypatch: pytest.MonkeyPatch, error: Exception, sentence: str) -> None:
+def test_hub_errors_are_explained(monkeypatch: pytest.MonkeyPatch, error: Exception, sentence: str) -> None:
     def download(*_: object, **__: object) -> str:
         raise error
 
@@ -118,13 +118,13 @@ def test_what_the_hub_may_answer(monkeypatch: pytest.MonkeyPatch, error: Excepti
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "../x", "a/..b", "", " ", "\0", "nothing", "x" * 5000, "a b/c"])
-def test_names_that_cannot_be(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_invalid_names_are_refused(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="use auto, small, full, a folder or a hub id"):
         find_model(name, on_gpu=False)
 
 
-def test_a_missing_built_in_model_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_built_in_model_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(catalog, "SMALL", tmp_path)
     with pytest.raises(UserError, match="built-in model is missing; restore"):
         find_model("small", on_gpu=False)

@@ -14,7 +14,7 @@ def product(rows: Tensor, other: Tensor, weight: Tensor, bias: Tensor) -> Tensor
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 20])
-def test_slabs_equal_the_whole(count: int) -> None:
+def test_chunked_decoding_matches(count: int) -> None:
     torch.manual_seed(0)
     shapes = ((count, 3), (count, 2), (3, 5), (5,))
     one = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]

@@ -22,7 +22,7 @@ PROMPTS = ("a red mushroom", "a blue chair")
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_the_same_planes_and_mesh(prompt: str) -> None:
+def test_float16_planes_and_mesh_match_float32(prompt: str) -> None:
     models = [load_model(SMALL, dtype=kind) for kind in (torch.float32, torch.float16)]
     (exact, surface), (rough, other) = (planes_and_mesh(model, prompt) for model in models)
     assert (rough - exact).norm() < 0.01 * exact.norm()
@@ -36,7 +36,7 @@ CASES = case_files(PARITY)
 
 @torch.no_grad()
 @pytest.mark.parametrize("file", CASES or [None], ids=lambda file: file.stem if file else "none")
-def test_the_same_with_the_public_implementation_s_weights(file: Path | None, parity: Path) -> None:
+def test_float16_matches_with_weights_of_the_public_implementation(file: Path | None, parity: Path) -> None:
     if file is None:
         pytest.skip(f"no case_*.safetensors beside an adapter.pth below {parity}/generator")
     generator, case = load_case(file)

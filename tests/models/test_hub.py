@@ -46,7 +46,7 @@ def whole(**what) -> Repo:
     return Repo(FILES, {"main", "a" * 40}, **what)
 
 
-def test_only_what_is_used_is_fetched_and_only_once(serve: Serve) -> None:
+def test_needed_files_are_downloaded_once(serve: Serve) -> None:
     hub = serve({"first/thing": Repo({**FILES, "large.ckpt": b"no"}, {"a" * 40})})
     folder = fetch(SMALL)
     assert read(folder) == FILES
@@ -55,7 +55,7 @@ def test_only_what_is_used_is_fetched_and_only_once(serve: Serve) -> None:
     assert len(hub.asked) == asked
 
 
-def test_whole_precision_where_half_is_not_offered(serve: Serve) -> None:
+def test_full_precision_is_downloaded_if_half_is_missing(serve: Serve) -> None:
     files = {"config.json": b"{}", "weights/whole.bin": b"123"}
     serve({"first/thing": Repo(files, {"a" * 40})})
     assert read(fetch(SMALL)) == files
@@ -74,7 +74,7 @@ def test_whole_precision_where_half_is_not_offered(serve: Serve) -> None:
         (whole(short=1000), "first/thing sent a corrupt or incomplete weights/half.bin"),
     ],
 )
-def test_the_next_source_is_asked(serve: Serve, monkeypatch, first: Repo | None, why: str) -> None:
+def test_next_source_is_tried(serve: Serve, monkeypatch, first: Repo | None, why: str) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
     serve({"first/thing": first, "second/thing": whole()} if first else {"second/thing": whole()})
     folder = fetch(SMALL)
@@ -86,7 +86,7 @@ def test_the_next_source_is_asked(serve: Serve, monkeypatch, first: Repo | None,
     assert "\n" not in str(caught.value)
 
 
-def test_a_cut_connection_is_resumed(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_download_is_resumed(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100_000)  # what came of a chunk is not kept
     hub = serve({"first/thing": whole(cut=550_000)})
@@ -95,7 +95,7 @@ def test_a_cut_connection_is_resumed(serve: Serve, monkeypatch: pytest.MonkeyPat
     assert ranges == ["bytes=500000-"]
 
 
-def test_without_a_network_what_is_here_is_used(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_files_are_used_offline(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = serve({"first/thing": whole()})
     folder = fetch(SMALL)
     hub.__exit__()
@@ -108,7 +108,7 @@ def test_without_a_network_what_is_here_is_used(serve: Serve, monkeypatch: pytes
         fetch(BASE)  # the other sources are not tried: it is the hub that is away
 
 
-def test_a_plan_tells_sizes_and_takes_nothing(serve: Serve) -> None:
+def test_download_plan_has_sizes_and_downloads_nothing(serve: Serve) -> None:
     hub = serve({"first/thing": whole()})
     planned = plan(SMALL)
     assert [(item.file, item.size, item.here) for item in planned] == [
@@ -121,14 +121,14 @@ def test_a_plan_tells_sizes_and_takes_nothing(serve: Serve) -> None:
     assert all(item.here for item in plan(SMALL))
 
 
-def test_a_token_is_sent_where_one_is_set(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_is_sent_if_set(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     hub = serve({"first/thing": whole()})
     fetch(SMALL)
     assert {authorization for *_, authorization in hub.asked} == {"Bearer hf_secret"}
 
 
-def test_a_cache_that_cannot_be_written(serve: Serve, tmp_path: Path, monkeypatch) -> None:
+def test_unwritable_cache(serve: Serve, tmp_path: Path, monkeypatch) -> None:
     serve({"first/thing": whole()})
 
     def refuse(*_: object, **__: object) -> None:
@@ -167,7 +167,7 @@ def without_rights(*command: str, **environment: str) -> subprocess.CompletedPro
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_a_cache_that_is_read_only(serve: Serve, tmp_path: Path) -> None:
+def test_read_only_cache(serve: Serve, tmp_path: Path) -> None:
     hub = serve({"first/thing": whole()})
     for name in ("empty", "filled"):
         cache = tmp_path / name
@@ -192,7 +192,7 @@ def test_a_cache_that_is_read_only(serve: Serve, tmp_path: Path) -> None:
         assert "Traceback" not in said.stderr
 
 
-def test_two_processes_at_once(serve: Serve, tmp_path: Path) -> None:
+def test_concurrent_downloads(serve: Serve, tmp_path: Path) -> None:
     hub = serve({"first/thing": whole()})
     code = (
         "from tests.helpers.hub_files import SMALL\nfrom triplaneturbo.models.hub import fetch\n"
@@ -203,7 +203,7 @@ def test_two_processes_at_once(serve: Serve, tmp_path: Path) -> None:
     assert [child.wait(patience(60)) for child in children] == [0, 0]
 
 
-def test_every_release_states_its_revisions() -> None:
+def test_every_release_has_fixed_revisions() -> None:
     for release in (BASE, MVDREAM):
         assert all(len(source.revision) == 40 for source in release.sources)
     assert [source.repo.partition("/")[0] for source in BASE.sources] == [

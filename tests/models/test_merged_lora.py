@@ -34,7 +34,7 @@ def near(found: Tensor, wanted: Tensor) -> None:
 
 
 @pytest.mark.parametrize("embedding", [False, True])
-def test_values_and_gradients_are_those_of_live_adapters(embedding: bool) -> None:
+def test_merged_values_and_gradients_match_unmerged(embedding: bool) -> None:
     generator = make(embedding)
     merged_lora = MergedLora(generator)
     learning = {name: p for name, p in generator.named_parameters() if p.requires_grad}
@@ -61,7 +61,7 @@ def test_values_and_gradients_are_those_of_live_adapters(embedding: bool) -> Non
         near(gradients[1][name], wanted)
 
 
-def test_gradients_add_to_those_that_are_there() -> None:
+def test_gradients_accumulate() -> None:
     generator = make()
     merged_lora = MergedLora(generator)
     latents, text = inputs(1)
@@ -97,7 +97,7 @@ def test_unmerging_restores_the_base_exactly() -> None:
         assert torch.equal(made(generator, latents, text), before)
 
 
-def test_the_base_inside_a_fold_is_the_base() -> None:
+def test_base_is_unchanged_while_merged() -> None:
     generator = make(embedding=True)
     with torch.no_grad():
         generator.heads[generator.active].embedding.normal_()
@@ -118,7 +118,7 @@ def test_the_base_inside_a_fold_is_the_base() -> None:
         merged_lora.unmerge()
 
 
-def test_a_second_fold_takes_the_new_weights_also_without_gradients() -> None:
+def test_second_merge_uses_new_weights() -> None:
     """Upsampling keeps kernels by their weights' place in memory, where others may come to lie."""
     generator = make()
     merged_lora = MergedLora(generator)
@@ -132,7 +132,7 @@ def test_a_second_fold_takes_the_new_weights_also_without_gradients() -> None:
             merged_lora.unmerge()
 
 
-def test_what_does_not_learn_gets_no_gradient() -> None:
+def test_frozen_parameters_get_no_gradient() -> None:
     generator = make()
     for name, p in generator.named_parameters():
         if name.startswith("vae.decoder."):

@@ -12,7 +12,7 @@ CASES = case_files(PARITY)
 
 @pytest.mark.parametrize("merged", [False, True], ids=["live", "merged"])
 @pytest.mark.parametrize("file", CASES or [None], ids=lambda file: file.stem if file else "none")
-def test_every_tensor_agrees(file, merged, parity) -> None:
+def test_every_tensor_matches_the_public_implementation(file, merged, parity) -> None:
     if file is None:
         pytest.skip(f"no case_*.safetensors beside an adapter.pth below {parity}/generator")
     found = differences(file, merged)

@@ -29,7 +29,7 @@ def make(config: GeneratorConfig = EMBEDDED, seed: int = 2) -> TriplaneGenerator
     return generator
 
 
-def test_it_is_added_plane_by_plane_behind_the_first_convolution() -> None:
+def test_embedding_is_added_after_the_first_convolution() -> None:
     generator = make()
     latents, text = inputs(2)
     shown = []
@@ -42,7 +42,7 @@ def test_it_is_added_plane_by_plane_behind_the_first_convolution() -> None:
     torch.testing.assert_close(shown[0].unflatten(0, (2, 6)), wanted.unflatten(0, (2, 6)) + embedding)
 
 
-def test_it_begins_as_no_change_and_learns() -> None:
+def test_embedding_starts_at_zero_and_is_trained() -> None:
     plain = TriplaneGenerator(*bases(), DDIMScheduler(**SCHEDULER), CONFIG).eval()
     fresh = TriplaneGenerator(*bases(), DDIMScheduler(**SCHEDULER), EMBEDDED).eval()
     latents, text = inputs(1)
@@ -51,7 +51,7 @@ def test_it_begins_as_no_change_and_learns() -> None:
     assert (fresh.heads[fresh.active].embedding.grad.flatten(1).abs().sum(1) > 0).all()
 
 
-def test_each_adapter_has_its_own() -> None:
+def test_every_adapter_has_its_own_embedding() -> None:
     generator = make()
     latents, text = inputs(1)
     with torch.no_grad():
@@ -62,7 +62,7 @@ def test_each_adapter_has_its_own() -> None:
         assert torch.equal(generator.predict(latents, 499, text), first)
 
 
-def test_it_is_kept_in_the_adapter_s_file(tmp_path: Path) -> None:
+def test_embedding_is_saved_in_the_adapter(tmp_path: Path) -> None:
     generator, other = make(), make(seed=7)
     save_adapter(generator, tmp_path / "a.safetensors")
     load_adapter(other, tmp_path / "a.safetensors")
@@ -75,7 +75,7 @@ def test_it_is_kept_in_the_adapter_s_file(tmp_path: Path) -> None:
         assert torch.equal(generator.predict(latents, 499, text), other.predict(latents, 499, text))
 
 
-def test_files_with_and_without_it_are_not_mixed_up(tmp_path: Path) -> None:
+def test_adapters_with_and_without_embedding_are_incompatible(tmp_path: Path) -> None:
     save_adapter(make(), tmp_path / "with.safetensors")
     save_adapter(make(CONFIG), tmp_path / "without.safetensors")
     with pytest.raises(UserError, match="embedding"):
@@ -89,7 +89,7 @@ def test_files_with_and_without_it_are_not_mixed_up(tmp_path: Path) -> None:
         load_adapter(make(replace(EMBEDDED, latent_size=4)), tmp_path / "with.safetensors")
 
 
-def test_the_configuration_says_whether_there_is_one(tmp_path: Path) -> None:
+def test_config_selects_the_embedding(tmp_path: Path) -> None:
     EMBEDDED.save(tmp_path)
     assert GeneratorConfig.load(tmp_path) == EMBEDDED
     (tmp_path / CONFIG_NAME).write_text("{}")
@@ -100,7 +100,7 @@ def test_the_configuration_says_whether_there_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-def test_clean_estimates_are_the_scheduler_s(kind: str) -> None:
+def test_clean_estimates_match_the_scheduler(kind: str) -> None:
     scheduler = DDIMScheduler(**SCHEDULER, prediction_type=kind)
     times = shifted_timesteps(scheduler, 4)
     shown: list[tuple[torch.Tensor, torch.Tensor, int]] = []

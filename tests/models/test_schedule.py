@@ -14,7 +14,7 @@ from triplaneturbo.models.schedule import clean_estimate, denoise_steps, shifted
 
 
 @each_file("schedule/case_*.safetensors")
-def test_training_s_steps(file: Path) -> None:
+def test_training_schedule_matches_the_public_implementation(file: Path) -> None:
     case, timesteps = load_file(file), settings_of(file.parent)["timesteps"]
     scheduler = DDIMScheduler(**SCHEDULER)
     torch.testing.assert_close(scheduler.alphas_cumprod, case["alphas_cumprod"], rtol=0, atol=1e-6)
@@ -30,7 +30,7 @@ def test_training_s_steps(file: Path) -> None:
 
 
 @each_file("schedule/case_*.safetensors")
-def test_generating_s_steps(file: Path) -> None:
+def test_generation_schedule_matches_the_public_implementation(file: Path) -> None:
     case, count = load_file(file), len(settings_of(file.parent)["timesteps"])
     told = iter(case[f"eps_{i}"] for i in range(count))
     steps = list(denoise_steps(DDIMScheduler(**SCHEDULER), lambda *_: next(told), case["z_init"], count))

@@ -12,7 +12,7 @@ from triplaneturbo.models.catalog import SMALL
 
 
 @pytest.mark.slow
-def test_a_long_prompt_logs_nothing() -> None:
+def test_long_prompt_logs_nothing() -> None:
     """In a process of its own: transformers logs it once in a process, past what a test can capture."""
     code = (
         "import sys\nfrom pathlib import Path\nfrom triplaneturbo.models.weights import load_model\n"

@@ -30,7 +30,7 @@ def pair() -> tuple[TriplaneGenerator, PlainGenerator]:
 
 
 @pytest.mark.parametrize("merged", [False, True])
-def test_equals_its_slow_twin(merged) -> None:
+def test_generator_matches_its_slow_twin(merged) -> None:
     generator, plain = pair()
     latents, text = inputs()
     if merged:
@@ -60,7 +60,7 @@ def test_gradients_equal_those_of_the_slow_twin() -> None:
                 torch.testing.assert_close(found[plane], theirs[key].grad, rtol=2e-3, atol=2e-4)
 
 
-def test_a_fresh_adapter_changes_nothing() -> None:
+def test_new_adapter_changes_nothing() -> None:
     unet, vae = bases()
     generator = TriplaneGenerator(unet, vae, DDIMScheduler(**SCHEDULER), CONFIG).eval()
     plain_unet, _ = bases()
@@ -70,7 +70,7 @@ def test_a_fresh_adapter_changes_nothing() -> None:
         torch.testing.assert_close(found, plain_unet(images, 7, encoder_hidden_states=text).sample)
 
 
-def test_with_adapters_off_the_base_is_stable_diffusion() -> None:
+def test_disabled_adapters_give_stable_diffusion() -> None:
     generator, _ = pair()
     plain_unet, _ = bases()
     images, text = torch.randn(5, 4, 8, 8), torch.randn(5, 77, 24)
@@ -83,7 +83,7 @@ def test_with_adapters_off_the_base_is_stable_diffusion() -> None:
         assert torch.equal(before, generator.predict(latents, 7, prompt))
 
 
-def test_merging_is_undone_by_unmerging() -> None:
+def test_unmerge_inverts_merge() -> None:
     generator, _ = pair()
     latents, text = inputs(1)
     with torch.no_grad():
@@ -96,7 +96,7 @@ def test_merging_is_undone_by_unmerging() -> None:
         torch.testing.assert_close(generator.decode(latents), live[1])
 
 
-def test_merging_again_takes_the_new_weights() -> None:
+def test_second_merge_uses_new_weights() -> None:
     generator, _ = pair()
     latents, _ = inputs(1)
     with torch.inference_mode():
@@ -109,7 +109,7 @@ def test_merging_again_takes_the_new_weights() -> None:
         torch.testing.assert_close(generator.decode(latents), live, rtol=1e-4, atol=1e-5)
 
 
-def test_a_merged_adapter_is_not_switched_away_from() -> None:
+def test_merged_adapter_cannot_be_switched() -> None:
     generator, _ = pair()
     generator.merge()
     with pytest.raises(RuntimeError, match="unmerge"):
@@ -118,14 +118,14 @@ def test_a_merged_adapter_is_not_switched_away_from() -> None:
         generator.add_adapter("second")
 
 
-def test_an_adapter_added_in_bfloat16_decodes() -> None:
+def test_adapter_added_in_bfloat16_decodes() -> None:
     generator, _ = pair()
     generator.cast(torch.bfloat16).add_adapter("second")
     with torch.no_grad():
         assert torch.isfinite(generator.decode(torch.randn(1, 6, 4, 8, 8))).all()
 
 
-def test_the_base_changes_nothing_about_what_learns() -> None:
+def test_base_context_keeps_trainable_parameters() -> None:
     generator, _ = pair()
     generator.add_adapter("second")
     learning = [name for name, value in generator.named_parameters() if value.requires_grad]
@@ -140,7 +140,7 @@ def test_the_base_changes_nothing_about_what_learns() -> None:
     assert not any(value.requires_grad for value in generator.parameters())
 
 
-def test_named_adapters_switch() -> None:
+def test_named_adapters_can_be_switched() -> None:
     generator, _ = pair()
     latents, text = inputs(1)
 
@@ -161,7 +161,7 @@ def test_named_adapters_switch() -> None:
         generator.set_adapter("third")
 
 
-def test_only_the_active_adapter_and_its_head_learn() -> None:
+def test_only_the_active_adapter_and_head_are_trained() -> None:
     generator, _ = pair()
     for name, value in generator.named_parameters():
         assert value.requires_grad == ("lora_" in name or name.startswith("heads.")), name
@@ -176,7 +176,7 @@ def test_prompts_of_a_batch_do_not_mix() -> None:
     torch.testing.assert_close(both[1:], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_planes_of_a_prompt_do_mix() -> None:
+def test_planes_of_a_prompt_interact() -> None:
     generator, _ = pair()
     latents, text = inputs(1)
     other = latents.clone()
@@ -195,11 +195,11 @@ def test_planes_of_a_prompt_do_mix() -> None:
         (8, [999, 874, 749, 624, 499, 374, 249, 124]),
     ],
 )
-def test_timesteps_begin_at_the_noisiest(steps, wanted) -> None:
+def test_timesteps_start_at_the_noisiest(steps, wanted) -> None:
     assert shifted_timesteps(DDIMScheduler(**SCHEDULER), steps) == wanted
 
 
-def test_latents_come_from_the_seed() -> None:
+def test_latents_depend_on_the_seed() -> None:
     generator, _ = pair()
     first, again, other = (generator.draw_latents(2, torch.Generator().manual_seed(s)) for s in (5, 5, 6))
     assert first.shape == (2, 6, 4, 8, 8)
@@ -208,7 +208,7 @@ def test_latents_come_from_the_seed() -> None:
 
 
 @pytest.mark.parametrize(("kind", "most"), [(torch.bfloat16, 0.05), (torch.float16, 0.01)])
-def test_half_precision_stays_near_float32(kind: torch.dtype, most: float) -> None:
+def test_half_precision_is_close_to_float32(kind: torch.dtype, most: float) -> None:
     generator, _ = pair()
     latents, text = inputs(1)
     generator.merge()
@@ -219,7 +219,7 @@ def test_half_precision_stays_near_float32(kind: torch.dtype, most: float) -> No
     assert (rough - exact).norm() < most * exact.norm()
 
 
-def test_peft_sees_the_adapters() -> None:
+def test_peft_recognizes_the_adapters() -> None:
     generator, _ = pair()
     state = get_peft_model_state_dict(generator.unet, adapter_name="default")
     assert len(state) == sum("lora_" in name for name, _ in generator.unet.named_parameters())

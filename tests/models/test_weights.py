@@ -54,7 +54,7 @@ def whole(released: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_every_released_name_and_shape_has_its_place_at_full_size(facts: Path) -> None:
+def test_every_released_tensor_is_mapped_at_full_size(facts: Path) -> None:
     manifest = json.loads((facts / "released_checkpoint_manifest.json").read_text())["keys"]
     with torch.device("meta"):
         unet, vae = UNet2DConditionModel(**full_size.UNET), AutoencoderKL(**full_size.VAE)
@@ -75,7 +75,7 @@ def test_every_released_name_and_shape_has_its_place_at_full_size(facts: Path) -
     assert sum(value.numel() for value in tensors.values()) == 22_684_160
 
 
-def test_conversion_there_and_back_keeps_every_number(released: Path, tmp_path: Path) -> None:
+def test_conversion_round_trip_is_exact(released: Path, tmp_path: Path) -> None:
     state = read_released(released / "adapter.pth")
     convert_released(released / "adapter.pth", released / "base", tmp_path / "ours")
     config = GeneratorConfig.load(tmp_path / "ours")
@@ -88,7 +88,7 @@ def test_conversion_there_and_back_keeps_every_number(released: Path, tmp_path: 
     assert all(torch.equal(back[key], state[key]) for key in state)
 
 
-def test_a_whole_folder_loads_merged_and_generates(whole: Path) -> None:
+def test_complete_folder_loads_and_generates(whole: Path) -> None:
     model = load_model(whole)
     assert model.trained
     text = torch.randn(1, 77, model.generator.unet.config.cross_attention_dim)
@@ -106,14 +106,14 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return SMALL if request.param == "trained" else tiny_model(tmp_path / "drawn")
 
 
-def test_a_model_is_the_same_every_time(folder: Path) -> None:
+def test_loading_is_deterministic(folder: Path) -> None:
     first, again = load_model(folder), load_model(folder)
     assert torch.equal(first.text.embed(["a duck"]), again.text.embed(["a duck"]))
     for one, two in zip(first.generator.parameters(), again.generator.parameters(), strict=True):
         assert torch.equal(one, two)
 
 
-def test_loading_leaves_the_global_randomness_alone(folder: Path) -> None:
+def test_loading_does_not_change_the_global_rng(folder: Path) -> None:
     torch.manual_seed(3)
     wanted = torch.rand(3)
     torch.manual_seed(3)
@@ -121,7 +121,7 @@ def test_loading_leaves_the_global_randomness_alone(folder: Path) -> None:
     assert torch.equal(torch.rand(3), wanted)
 
 
-def test_any_prompt_encodes() -> None:
+def test_any_prompt_can_be_embedded() -> None:
     text = load_model(SMALL).text
     embeds = text.embed(["", "a red mushroom", "蘑菇 🍄 \u202e tfel", "x" * 5000])
     assert embeds.shape[:2] == (4, 77)
@@ -139,13 +139,13 @@ def _refused(call, *words: str) -> None:
         assert word in message
 
 
-def test_a_file_for_another_base_is_refused(released: Path) -> None:
+def test_adapter_of_another_base_is_refused(released: Path) -> None:
     config = GeneratorConfig.load(SMALL)
     generator, _ = load_generator(SMALL, config)
     _refused(lambda: load_adapter(generator, released / "adapter.pth"), "adapter.pth", "does not match")
 
 
-def test_a_base_with_another_text_encoder_is_refused(released: Path) -> None:
+def test_base_with_another_text_encoder_is_refused(released: Path) -> None:
     """As Stable Diffusion 1.5 is to 2.1-base: the same layers, texts of another width."""
     sizes = json.loads((released / "base" / "unet" / "config.json").read_text())
     unet = UNet2DConditionModel.from_config({**sizes, "cross_attention_dim": 48})
@@ -157,7 +157,7 @@ def test_a_base_with_another_text_encoder_is_refused(released: Path) -> None:
 
 @pytest.mark.parametrize("change", ["missing", "unknown", "shape", "box"])
 @pytest.mark.slow
-def test_a_changed_file_is_refused(released: Path, tmp_path: Path, change: str) -> None:
+def test_modified_file_is_refused(released: Path, tmp_path: Path, change: str) -> None:
     state = read_released(released / "adapter.pth")
     key = "geometry.space_generator.peft_layers.layers.33.up.weight"
     if change == "missing":
@@ -183,7 +183,7 @@ class _Trap:
 
 
 @pytest.mark.parametrize("kind", ["truncated", "text", "empty", "pickle", "list", "absent"])
-def test_a_foreign_file_is_refused_and_never_run(released: Path, tmp_path: Path, kind: str) -> None:
+def test_foreign_file_is_refused_and_not_executed(released: Path, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "foreign.pth"
     data = (released / "adapter.pth").read_bytes()
     if kind == "truncated":
@@ -212,18 +212,18 @@ def test_broken_text_parts_are_refused(whole: Path) -> None:
     _refused(lambda: load_model(whole), "tokenizer", "vocabulary")
 
 
-def test_an_adapter_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+def test_missing_adapter_is_reported(tmp_path: Path) -> None:
     _refused(lambda: load_model(SMALL, adapter=tmp_path / "typo.safetensors"), "typo.safetensors")
 
 
-def test_embeddings_can_be_trained_with() -> None:
+def test_embeddings_can_be_used_in_training() -> None:
     embeds = load_model(SMALL).text.embed(["a duck"])
     weight = torch.ones(embeds.shape[-1], requires_grad=True)
     (embeds @ weight).sum().backward()
     assert weight.grad is not None
 
 
-def test_a_broken_folder_is_refused(whole: Path) -> None:
+def test_broken_folder_is_refused(whole: Path) -> None:
     adapter = whole / "adapter.safetensors"
     kept = adapter.read_bytes()
     adapter.write_bytes(kept[:1000])
@@ -260,7 +260,7 @@ def test_a_broken_folder_is_refused(whole: Path) -> None:
         {"untrained_seed": "x"},
     ],
 )
-def test_a_wrong_configuration_is_refused(tmp_path: Path, values: dict) -> None:
+def test_invalid_config_is_refused(tmp_path: Path, values: dict) -> None:
     (tmp_path / "triplaneturbo.json").write_text(json.dumps(values))
     _refused(lambda: GeneratorConfig.load(tmp_path), "triplaneturbo.json", next(iter(values)))
 
@@ -270,7 +270,7 @@ def test_keys_of_a_newer_version_are_ignored(tmp_path: Path) -> None:
     assert GeneratorConfig.load(tmp_path) == GeneratorConfig(vae_rank=4)
 
 
-def test_the_released_layout_takes_six_planes_apart(released: Path) -> None:
+def test_released_layout_separates_six_planes(released: Path) -> None:
     state = read_released(released / "adapter.pth")
     config = infer_config(state)
     generator, _ = load_generator(released, config, base=released / "base", adapter=released / "adapter.pth")

@@ -10,14 +10,14 @@ from tests.helpers.parity_files import each_file
 from triplaneturbo.render.cameras import Cameras, frame, look_at, orbit
 
 
-def test_front_camera_sees_y_on_its_right_and_z_up():
+def test_front_camera_has_y_to_the_right_and_z_up():
     camera = orbit(azimuth=0, elevation=0, distance=2)
     torch.testing.assert_close(camera.positions, torch.tensor([[2.0, 0.0, 0.0]]))
     columns = camera.c2w[0, :3, :3]
     torch.testing.assert_close(columns, torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
 
 
-def test_azimuth_runs_toward_y_and_elevation_upward():
+def test_azimuth_and_elevation_directions():
     cameras = orbit(azimuth=[90.0, 0.0], elevation=[0.0, 30.0], distance=1.5, target=(0.1, 0.2, 0.3))
     expected = [[0.1, 1.7, 0.3], [0.1 + 1.5 * math.cos(math.pi / 6), 0.2, 0.3 + 0.75]]
     torch.testing.assert_close(cameras.positions, torch.tensor(expected))
@@ -25,7 +25,7 @@ def test_azimuth_runs_toward_y_and_elevation_upward():
 
 
 @pytest.mark.parametrize("elevation", [-90.0, -89.0, -20.0, 0.0, 45.0, 89.0, 90.0])
-def test_axes_are_a_rotation_at_every_elevation(elevation):
+def test_camera_axes_are_rotations(elevation):
     axes = orbit([0.0, 77.0, -130.0], elevation, 2).c2w[:, :3, :3]
     torch.testing.assert_close(axes @ axes.mT, torch.eye(3).expand(3, 3, 3), atol=1e-6, rtol=0)
     torch.testing.assert_close(torch.linalg.det(axes), torch.ones(3))
@@ -56,7 +56,7 @@ def test_near_and_far_map_to_the_clip_cube():
     torch.testing.assert_close(clip[:, 2] / clip[:, 3], torch.tensor([-1.0, 1.0]), atol=1e-4, rtol=0)
 
 
-def test_framed_points_fill_the_image_and_no_more():
+def test_framed_points_fill_the_image():
     points = torch.rand(500, 3) * torch.tensor([1.5, 0.3, 0.8]) + torch.tensor([3.0, -1.0, 0.5])
     cameras = frame(points, [0.0, 77.0, 200.0], 20.0, fovy=30, margin=0.1)
     pixels = cameras.to_pixels(points, 100, 100)
@@ -69,7 +69,7 @@ def test_framed_points_fill_the_image_and_no_more():
 
 
 @pytest.mark.parametrize("points", [torch.zeros(0, 3), torch.ones(4, 3)])
-def test_framing_nothing_or_one_place(points):
+def test_framing_of_empty_or_single_points(points):
     cameras = frame(points, 0, 0)
     assert torch.isfinite(cameras.c2w).all()
     assert cameras.to_camera(points.sum(0)[None] / max(1, len(points)))[0, 0, 2] < -0.5
@@ -81,7 +81,7 @@ def test_look_at_is_differentiable():
 
 
 @each_file("camera/case_*.safetensors")
-def test_public_training_cameras(file):
+def test_cameras_match_the_public_trainer(file):
     case = load_file(file)
     cameras = orbit(
         case["in_azimuth_deg"],
@@ -102,7 +102,7 @@ def test_public_training_cameras(file):
     torch.testing.assert_close(directions, case["rays_d"], atol=3e-6, rtol=0)
 
 
-def test_cameras_move_to_another_dtype():
+def test_cameras_can_change_dtype():
     double = orbit(0, 0, 2).to(torch.float64)
     assert isinstance(double, Cameras)
     assert double.c2w.dtype == double.fovy.dtype == torch.float64

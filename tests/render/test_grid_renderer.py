@@ -47,7 +47,7 @@ def render_with_gradient(sdf, origins, directions, sharpness, samples, backend, 
 
 @pytest.mark.parametrize("sharpness", [15.0, 80.0])
 @pytest.mark.parametrize(("size", "samples", "distance"), [(30, 48, 2.6), (18, 31, 2.6), (21, 40, 0.6)])
-def test_the_loops_agree_with_plain_torch(size, samples, distance, sharpness):
+def test_renderer_matches_plain_torch(size, samples, distance, sharpness):
     sdf = bumps(size)
     rays = rays_of(sdf, 400, distance)
     weights = torch.randn(2, 400, 5)
@@ -59,7 +59,7 @@ def test_the_loops_agree_with_plain_torch(size, samples, distance, sharpness):
 
 
 @pytest.mark.parametrize("part", range(5))
-def test_each_output_alone_has_its_gradient(part):
+def test_every_output_has_its_gradient(part):
     sdf = bumps(20)
     rays = rays_of(sdf, 300)
     weights = torch.randn(2, 300, 1) * F.one_hot(torch.tensor(part), 5)
@@ -70,7 +70,7 @@ def test_each_output_alone_has_its_gradient(part):
     assert (slope - twin).abs().max() < 1e-4 * twin.abs().max()
 
 
-def test_the_gradient_is_the_slope_of_the_loss():
+def test_gradients_match_finite_differences():
     sdf = bumps(14, torch.float64)
     rays = rays_of(sdf, 300)
     weights, way = torch.randn(2, 300, 5), torch.randn_like(sdf)
@@ -83,7 +83,7 @@ def test_the_gradient_is_the_slope_of_the_loss():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("sharpness", [15.0, 80.0])
-def test_a_sphere_looks_as_it_should(backend, sharpness):
+def test_sphere_matches_its_analytic_image(backend, sharpness):
     sdf = (nodes(48).norm(dim=-1) - 0.6)[None]
     origins, directions = rays_of(sdf, 1000)
     view = render_grid(sdf, origins, directions, sharpness, 64, backend=backend)
@@ -118,7 +118,7 @@ def test_thin_parts_are_never_missed(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_solid_that_fills_the_cube_is_opaque_at_its_sides(backend):
+def test_full_cube_is_opaque(backend):
     sdf = torch.full((1, 9, 9, 9), -0.4)
     origins, directions = rays_of(sdf, 500, distance=4.0)
     view = render_grid(sdf, origins, directions, 40.0, backend=backend)
@@ -130,7 +130,7 @@ def test_a_solid_that_fills_the_cube_is_opaque_at_its_sides(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_ray_that_passes_by_pulls_at_the_surface_near_it(backend):
+def test_missed_rays_have_gradients_near_the_surface(backend):
     sdf = (nodes(33).norm(dim=-1) - 0.5)[None].requires_grad_()
     origins = torch.tensor([[[2.0, 0.0, 0.55]]])
     view = render_grid(sdf, origins, torch.tensor([[[-1.0, 0.0, 0.0]]]), 30.0, backend=backend)
@@ -142,7 +142,7 @@ def test_a_ray_that_passes_by_pulls_at_the_surface_near_it(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_empty_space_and_rays_that_miss_give_nothing(backend):
+def test_empty_space_is_transparent(backend):
     sdf = torch.ones(1, 9, 9, 9, requires_grad=True)
     origins = torch.tensor([[[3.0, 0.0, 0.0], [3.0, 0.0, 0.0], [3.0, 1.5, 0.0], [-3.0, 0.0, 1.0]]])
     directions = torch.tensor([[[-1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.6, 0.0, 0.8]]])
@@ -154,7 +154,7 @@ def test_empty_space_and_rays_that_miss_give_nothing(backend):
     assert torch.isfinite(sdf.grad).all()
 
 
-def test_jitter_is_drawn_from_its_generator():
+def test_jitter_depends_on_the_generator():
     sdf = bumps(20)
     rays = rays_of(sdf, 200)
 
@@ -166,7 +166,7 @@ def test_jitter_is_drawn_from_its_generator():
     assert (depth(1) - depth(2)).abs().mean() < 0.01
 
 
-def test_a_sphere_becomes_what_views_show():
+def test_optimization_fits_the_views():
     x, y, z = nodes(24).unbind(-1)
     goal = torch.maximum(torch.maximum(x.abs() - 0.6, y.abs() - 0.25), z.abs() - 0.4)[None]
     sdf = (nodes(24).norm(dim=-1) - 0.5)[None].requires_grad_()
@@ -190,7 +190,7 @@ def test_a_sphere_becomes_what_views_show():
     assert overlap(sdf) > 0.8
 
 
-def test_trilinear_is_exact_where_it_can_be():
+def test_trilinear_interpolation_is_exact_for_trilinear_fields():
     def field(p):
         x, y, z = p.unbind(-1)
         return torch.stack((1 + 2 * x - y * z, x * y * z, z), -1)
@@ -201,7 +201,7 @@ def test_trilinear_is_exact_where_it_can_be():
     torch.testing.assert_close(trilinear(grid[..., 1], points), field(points)[..., 1])
 
 
-def test_eikonal_is_zero_for_distances_only():
+def test_eikonal_loss_is_zero_for_distance_fields():
     way = torch.tensor([0.6, 0.0, 0.8])
     plane = (nodes(12) @ way)[None]
     sphere = (nodes(40).norm(dim=-1) - 0.5)[None]
@@ -216,7 +216,7 @@ def test_eikonal_is_zero_for_distances_only():
 
 
 @pytest.mark.parametrize("size", [2, 3, 17])
-def test_the_eikonal_loop_agrees_with_plain_torch(size):
+def test_eikonal_loss_matches_plain_torch(size):
     sdf, weights = torch.randn(2, size, size, size), torch.tensor([1.0, -2.0])
     ours, twin = sdf.clone().requires_grad_(), sdf.double().requires_grad_()
     value, exact = eikonal(ours, "numba"), eikonal(twin, "torch")
@@ -236,12 +236,12 @@ def test_the_eikonal_loop_agrees_with_plain_torch(size):
         ((2, 8, 8, 8), (2, 5, 3), 0, "positive"),
     ],
 )
-def test_bad_shapes_are_refused(sdf, rays, samples, complaint):
+def test_invalid_shapes_are_refused(sdf, rays, samples, complaint):
     with pytest.raises(ValueError, match=complaint):
         render_grid(torch.ones(sdf), torch.ones(rays), torch.ones(rays), 20.0, samples)
 
 
-def test_rays_in_pieces_are_those_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunked_rays_match(monkeypatch: pytest.MonkeyPatch) -> None:
     axis = torch.linspace(-1, 1, 12)
     x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
     sdf = ((x**2 + y**2 + z**2).sqrt() - 0.6)[None].requires_grad_()

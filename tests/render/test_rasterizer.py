@@ -49,7 +49,7 @@ def views():
     return orbit([10.0, 160.0], [15.0, -40.0], [1.6, 2.2], [50.0, 40.0], dtype=torch.float64)
 
 
-def test_same_as_the_slow_twin():
+def test_rasterizer_matches_the_slow_twin():
     vertices, faces = soup(12)
     fast = rasterize(vertices, faces, views(), 13, 17)
     triangle, bary, depth = slow(vertices, faces, views(), 13, 17)
@@ -60,7 +60,7 @@ def test_same_as_the_slow_twin():
     assert torch.equal(fast.mask, triangle >= 0)
 
 
-def test_triangles_through_the_near_plane_and_behind_the_eye():
+def test_triangles_crossing_the_near_plane():
     """Eye among the triangles: what is behind or too near is not drawn, the rest needs no clipping."""
     vertices, faces = soup(14, seed=3, scale=1.5)
     camera = orbit(30.0, 10.0, 0.3, 70.0, dtype=torch.float64)
@@ -73,7 +73,7 @@ def test_triangles_through_the_near_plane_and_behind_the_eye():
     torch.testing.assert_close(fast.depth, depth, atol=1e-9, rtol=0)
 
 
-def test_gradients_same_as_the_slow_twin():
+def test_gradients_match_the_slow_twin():
     vertices, faces = soup(3, seed=1)
     colors = torch.rand(len(vertices), 2, dtype=torch.float64)
     weights = torch.rand(2, 6, 6, 2, dtype=torch.float64)
@@ -146,7 +146,7 @@ def test_row_zero_is_the_top_and_column_zero_the_left():
     assert where([0.0, 0.4, 0.0])[1] > 20  # seen from +x, +y is on the right
 
 
-def test_of_two_triangles_at_one_depth_the_first_is_seen():
+def test_first_triangle_wins_at_equal_depth():
     vertices = torch.tensor([[0.0, -0.5, -0.5], [0.0, 0.5, -0.5], [0.0, 0.0, 0.5]])
     faces = torch.tensor([[0, 1, 2], [2, 1, 0]])
     triangle = rasterize(vertices, faces, orbit(0, 0, 2), 24, 24).triangle
@@ -163,7 +163,7 @@ def test_threads_do_not_change_the_result():
             np.testing.assert_array_equal(a, b)
 
 
-def test_degenerate_faces_and_no_faces():
+def test_degenerate_and_empty_faces():
     vertices = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.5, 0.0], [0.0, 1.0, 0.0]])
     for faces in (torch.tensor([[0, 1, 2], [1, 1, 2]]), torch.zeros(0, 3, dtype=torch.int64)):
         result = rasterize(vertices, faces, orbit(0, 0, 3), 8, 8)
@@ -227,7 +227,7 @@ def test_nvdiffrast_is_called_as_documented(monkeypatch):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_tensors_give_the_same_picture():
+def test_cuda_tensors_give_the_same_image():
     vertices, faces = grid_sphere(12)
     cameras = orbit([0.0, 70.0], 20, 2)
     expected = rasterize(vertices, faces, cameras, 24, 24)
@@ -240,7 +240,7 @@ def test_cuda_tensors_give_the_same_picture():
     not torch.cuda.is_available() or rasterizer("cuda") != "nvdiffrast",
     reason="needs a CUDA device and nvdiffrast",
 )
-def test_nvdiffrast_sees_what_the_cpu_sees():
+def test_nvdiffrast_matches_the_cpu():
     vertices, faces = grid_sphere(40)
     cameras = orbit([0.0, 70.0, 200.0], 20, 2)
     expected = rasterize(vertices, faces, cameras, 256, 256)

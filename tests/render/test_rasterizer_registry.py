@@ -30,14 +30,14 @@ def with_dummy(monkeypatch):
     monkeypatch.setattr(registry, "RASTERIZERS", {dummy.name: dummy, **registry.RASTERIZERS})
 
 
-def test_a_new_backend_draws_the_previews(with_dummy):
+def test_dummy_rasterizer_renders_previews(with_dummy):
     assert rasterizer("cpu") == "dummy"
     image = thumbnail(TRIANGLE, 32)
     assert (image[:, :16] != 255).any(-1).all()
     assert (image[:, 16:] == 255).all()
 
 
-def test_the_usual_backend_leaves_the_corner_empty():
+def test_default_rasterizer_leaves_the_corner_empty():
     assert (thumbnail(TRIANGLE, 32)[0, 0] == 255).all()
 
 

@@ -70,7 +70,7 @@ def images_of(case, sampling, origins, directions):
 
 
 @each_file("volume/compositing_case_*.safetensors")
-def test_weights_are_the_public_ones(file):
+def test_weights_match_the_public_implementation(file):
     case = load_file(file)
     sdf, normal, rgb = (case[name].requires_grad_() for name in ("sdf", "normal", "rgb"))
     edges = torch.cat((case["t_starts"], case["t_ends"][:, -1:]), -1)
@@ -95,7 +95,7 @@ def test_weights_are_the_public_ones(file):
 
 
 @each_file("volume/render_case_*.safetensors")
-def test_samples_lie_where_the_public_ones_do(file):
+def test_samples_match_the_public_implementation(file):
     case, settings = load_file(file), settings_of(file.parent)
     sampling = settings["renderer_cfg"]
     importance, proposal = sampling["num_samples_per_ray"], sampling["num_samples_per_ray_importance"]
@@ -115,7 +115,7 @@ def test_samples_lie_where_the_public_ones_do(file):
 
 
 @each_file("volume/render_case_*.safetensors")
-def test_images_are_the_public_ones(file):
+def test_images_match_the_public_implementation(file):
     case, sampling = load_file(file), settings_of(file.parent)["renderer_cfg"]
     images, view = images_of(case, sampling, case["rays_o"], case["rays_d"])
     for name, image in images.items():
@@ -133,7 +133,7 @@ def test_images_are_the_public_ones(file):
 
 
 @each_file("volume/patch_case_*.safetensors")
-def test_a_patch_is_the_public_one(file, monkeypatch):
+def test_patch_matches_the_public_implementation(file, monkeypatch):
     case, settings = load_file(file), settings_of(file.parent)
     drawn = iter(case["patch_xy"])
     monkeypatch.setattr(torch, "randint", lambda *_, **__: next(drawn)[None])
@@ -207,7 +207,7 @@ def some_rays(count, dtype=torch.float64):
     return origins.reshape(1, -1, 3)[:, chosen], directions.reshape(1, -1, 3)[:, chosen]
 
 
-def test_rays_are_those_of_a_slow_twin():
+def test_rays_match_the_slow_twin():
     origins, directions = some_rays(12)
     view = render_volume(field, origins, directions, sharpness=40.0, proposal=20, importance=12)
     parts = torch.cat((view.opacity[..., None], view.depth[..., None], view.rgb, view.normal), -1)[0]
@@ -219,7 +219,7 @@ def test_rays_are_those_of_a_slow_twin():
     torch.testing.assert_close(parts, twin.double(), atol=1e-6, rtol=0)
 
 
-def test_jittered_edges_are_those_of_a_slow_twin():
+def test_jittered_edges_match_the_slow_twin():
     edges = torch.linspace(0, 1, 9, dtype=torch.float64).square()
     share = F.pad(torch.rand(5, 8, dtype=torch.float64).cumsum(-1), (1, 0))
     jitter = torch.rand(5, dtype=torch.float64)
@@ -229,7 +229,7 @@ def test_jittered_edges_are_those_of_a_slow_twin():
     assert (fast.diff(dim=-1) > 0).all()
 
 
-def test_jitter_moves_every_ray_otherwise_and_comes_from_its_generator():
+def test_jitter_differs_per_ray_and_depends_on_the_generator():
     rays = some_rays(20)
 
     def edges(seed):
@@ -242,7 +242,7 @@ def test_jitter_moves_every_ray_otherwise_and_comes_from_its_generator():
     assert edges(1).max() <= 4.0
 
 
-def test_gradients_reach_what_the_field_depends_on():
+def test_gradients_reach_the_field():
     origins, directions = some_rays(40)
     radius = torch.tensor([0.4, 0.1, -0.2], dtype=torch.float64, requires_grad=True)
 
@@ -268,7 +268,7 @@ def test_gradients_reach_what_the_field_depends_on():
         assert slopes[i].item() == pytest.approx((ends[0] - ends[1]) / 2e-4, rel=1e-2, abs=1e-5)
 
 
-def test_differences_are_near_the_exact_gradient():
+def test_finite_differences_are_close_to_the_gradient():
     rays = some_rays(60)
     exact = render_volume(field, *rays)
     near = render_volume(field, *rays, sdf=lambda points: field(points)[0], difference=1e-3)
@@ -276,7 +276,7 @@ def test_differences_are_near_the_exact_gradient():
     assert (near.opacity - exact.opacity).abs().max() < 1e-4
 
 
-def test_color_gradient_scales_what_colors_get_and_nothing_else():
+def test_color_gradient_scale_affects_colours_only():
     rays = some_rays(30)
 
     def slopes(share):
@@ -292,7 +292,7 @@ def test_color_gradient_scales_what_colors_get_and_nothing_else():
     torch.testing.assert_close(same, move)
 
 
-def test_nothing_is_kept_without_gradients():
+def test_no_graph_is_kept_without_gradients():
     with torch.no_grad():
         view = render_volume(field, *some_rays(5))
     assert not view.rgb.requires_grad
@@ -300,7 +300,7 @@ def test_nothing_is_kept_without_gradients():
     assert view.opacity.max() > 0.9
 
 
-def test_camera_normals_of_a_ball_face_the_camera_in_its_middle():
+def test_camera_normals_of_a_ball_face_the_camera():
     cameras = orbit([35.0], 25.0, 2.0)
     normal = cameras.c2w[:, :3, 2]
     shown = camera_normals(normal, torch.ones(1), cameras.c2w)
@@ -310,7 +310,7 @@ def test_camera_normals_of_a_ball_face_the_camera_in_its_middle():
     torch.testing.assert_close(camera_normals(normal * 0, torch.zeros(1), cameras.c2w), shown)
 
 
-def test_a_patch_is_sharp_and_the_rest_is_not():
+def test_patch_has_full_resolution():
     origins, directions = orbit([0.0, 90.0], 20.0, 2.0).rays(24, 24)
 
     def render(at, towards):
@@ -325,7 +325,7 @@ def test_a_patch_is_sharp_and_the_rest_is_not():
     assert columns.max() - columns.min() == 8
 
 
-def test_bad_sizes_are_refused():
+def test_invalid_sizes_are_refused():
     with pytest.raises(ValueError, match=r"\[B, R, 3\]"):
         render_volume(field, torch.zeros(2, 3), torch.zeros(2, 3))
     rays = orbit([0.0], 20.0, 2.0).rays(8, 8)
@@ -346,7 +346,7 @@ def grid_sample_is_twice_differentiable():
 
 
 @pytest.mark.parametrize("difference", [None, 0.01])
-def test_planes_learn_from_their_views(difference):
+def test_optimization_fits_planes_to_views(difference):
     if difference is None and not grid_sample_is_twice_differentiable():
         pytest.skip(f"torch {torch.__version__} has no second derivative of grid_sample")
     config = GeneratorConfig(plane_channels=4, mlp_width=16, mlp_activation="softplus")

@@ -47,7 +47,7 @@ def generator():
     return torch.Generator().manual_seed(0)
 
 
-def test_small_ones_are_cloned_and_large_ones_split():
+def test_small_gaussians_are_cloned_and_large_ones_split():
     gaussians = gaussians_with([0.005, 0.005, 0.05, 0.05])
     optimizer = optimizer_of(gaussians)
     before = {name: value.detach().clone() for name, value in gaussians.named_parameters()}
@@ -65,7 +65,7 @@ def test_small_ones_are_cloned_and_large_ones_split():
     assert not torch.equal(gaussians.means[4], gaussians.means[5])
 
 
-def test_halves_are_drawn_from_the_gaussian():
+def test_split_positions_are_sampled_from_the_gaussian():
     gaussians = gaussians_with([0.05]).double()
     many = Gaussians(*(value.expand(20_000, *value.shape[1:]) for value in gaussians.parameters()))
     densify(many, gradients_with([1.0] * 20_000), 1.0, OPTIONS, generator())
@@ -76,7 +76,7 @@ def test_halves_are_drawn_from_the_gaussian():
     assert (own.mean(0).abs() < 0.03 * gaussians.scales[0]).all()
 
 
-def test_the_extent_scales_the_thresholds():
+def test_thresholds_scale_with_the_extent():
     """The same scene in other units is treated alike."""
     for unit in (1.0, 100.0):
         gaussians = gaussians_with([0.005 * unit, 0.05 * unit, 0.5 * unit])
@@ -84,7 +84,7 @@ def test_the_extent_scales_the_thresholds():
         assert prune(gaussians, unit, OPTIONS) == 2
 
 
-def test_the_number_of_gaussians_is_limited_to_the_largest_gradients():
+def test_number_of_gaussians_is_limited():
     gaussians = gaussians_with([0.005] * 4)
     means = gaussians.means.detach().clone()
     options = DensityOptions(min_gradient=0.5, max_count=6)
@@ -93,7 +93,7 @@ def test_the_number_of_gaussians_is_limited_to_the_largest_gradients():
     assert densify(gaussians, gradients_with([1.0] * 6), 1.0, options, generator()) == (0, 0)
 
 
-def test_transparent_and_oversized_ones_are_pruned():
+def test_transparent_and_oversized_gaussians_are_pruned():
     gaussians = gaussians_with([0.01, 0.2, 0.01])
     optimizer = optimizer_of(gaussians)
     with torch.no_grad():

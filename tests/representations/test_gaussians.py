@@ -23,7 +23,7 @@ def stepped(gaussians, optimizer, steps=3):
         optimizer.step()
 
 
-def test_discs_on_points_lie_in_the_surface():
+def test_discs_are_tangent_to_the_surface():
     generator = torch.Generator().manual_seed(0)
     normals = torch.nn.functional.normalize(torch.randn(50, 3, generator=generator), dim=1)
     normals[0] = torch.tensor([0.0, 0.0, -1.0])
@@ -42,12 +42,12 @@ def test_discs_on_points_lie_in_the_surface():
     torch.testing.assert_close(wide, (spacing / 2) ** 2)
 
 
-def test_balls_without_normals():
+def test_points_without_normals_give_balls():
     gaussians = Gaussians.from_points(torch.zeros(3, 3), torch.zeros(3, 3), 0.4)
     torch.testing.assert_close(gaussians.covariances(), 0.04 * torch.eye(3).expand(3, 3, 3))
 
 
-def test_wrong_shapes():
+def test_invalid_shapes_are_refused():
     zeros = torch.zeros(2, 3)
     with pytest.raises(ValueError, match=r"quaternions must be \[2, 4\], not \[2, 3\]"):
         Gaussians(zeros, zeros, zeros, torch.zeros(2), zeros)

@@ -27,7 +27,7 @@ def awkward_points(count: int) -> torch.Tensor:
 
 
 @each_file("generator/case_*.safetensors")
-def test_released_numbers(file: Path) -> None:
+def test_field_matches_the_released_numbers(file: Path) -> None:
     fields = released_fields(file.parent)
     case = load_file(file)
     planes, points = case["planes"], case["points"]
@@ -56,7 +56,7 @@ def test_released_numbers(file: Path) -> None:
 @pytest.mark.parametrize("activation", ["relu", "silu", "softplus"])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("layers", [1, 2, 3])
-def test_quick_paths_agree_with_forward(activation: str, bias: bool, layers: int) -> None:
+def test_fast_paths_match_forward(activation: str, bias: bool, layers: int) -> None:
     field = random_field((9, 14), mlp_activation=activation, mlp_bias=bias, mlp_layers=layers)
     points = awkward_points(5000)
     sdf, offset, rgb = field.fields(field.planes[None], points[None])
@@ -65,7 +65,7 @@ def test_quick_paths_agree_with_forward(activation: str, bias: bool, layers: int
     torch.testing.assert_close(field.rgb(points), rgb[0], atol=1e-5, rtol=1e-5)
 
 
-def test_grid_agrees_with_points() -> None:
+def test_grid_matches_points() -> None:
     field = random_field((9, 14), scale=2)
     resolution = 21
     axis = node_axis(resolution, torch.device("cpu"))
@@ -144,7 +144,7 @@ def same_slopes(
 
 @pytest.mark.parametrize("activation", ["relu", "softplus"])
 @pytest.mark.parametrize("bias", [False, True])
-def test_the_sdf_s_lattice_is_forward_s_with_its_gradients(activation: str, bias: bool) -> None:
+def test_sdf_grid_matches_forward_with_gradients(activation: str, bias: bool) -> None:
     fields, planes = double_fields(activation, bias)
     axis = torch.linspace(-1.1, 0.9, 6, dtype=torch.float64)
     points = torch.cartesian_prod(axis, axis, axis).expand(2, -1, -1)
@@ -152,14 +152,14 @@ def test_the_sdf_s_lattice_is_forward_s_with_its_gradients(activation: str, bias
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_colours_alone_are_forward_s_with_their_gradients(bias: bool) -> None:
+def test_colours_match_forward_with_gradients(bias: bool) -> None:
     fields, planes = double_fields("relu", bias)
     points = torch.rand(2, 50, 3, dtype=torch.float64) * 2.4 - 1.2
     same_slopes(fields, planes, fields.rgb(planes, points), fields(planes, points)[2])
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
-def test_lattices_and_colours_of_half_precision_planes_are_float32(kind: torch.dtype) -> None:
+def test_grids_and_colours_of_half_precision_planes_are_float32(kind: torch.dtype) -> None:
     exact = random_field()
     half = exact.planes.to(kind)[None]
     axis = torch.linspace(-1, 1, 5)

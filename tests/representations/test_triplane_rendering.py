@@ -59,7 +59,7 @@ def hits(where: SceneBatch, size: int = 32) -> tuple[Tensor, Tensor]:
     return points.unflatten(0, (2, 4)), depth.unflatten(0, (2, 4))
 
 
-def test_volume_and_surface_see_a_ball(ball: tuple[FieldDecoder, Tensor]) -> None:
+def test_volume_and_surface_render_a_ball(ball: tuple[FieldDecoder, Tensor]) -> None:
     fields, planes = ball
     where = scenes()
     points, depth = hits(where)
@@ -82,7 +82,7 @@ def test_volume_and_surface_see_a_ball(ball: tuple[FieldDecoder, Tensor]) -> Non
     assert (normal - points / RADIUS)[inner].abs().max() < 0.05
 
 
-def test_strided_pixels_are_those_of_the_whole_image(ball: tuple[FieldDecoder, Tensor]) -> None:
+def test_strided_pixels_match_the_full_image(ball: tuple[FieldDecoder, Tensor]) -> None:
     fields, planes = ball
     where = scenes()
     whole, part = (see(fields, planes, where, stride=s, first=f).seen for s, f in ((1, (0, 0)), (4, (3, 1))))
@@ -97,7 +97,7 @@ def test_strided_pixels_are_those_of_the_whole_image(ball: tuple[FieldDecoder, T
     assert (strided.rgb - drawn.rgb[:, :, 3::4, 1::4]).abs().max() < 1e-5
 
 
-def test_the_colours_gradient_can_be_shrunk(ball: tuple[FieldDecoder, Tensor]) -> None:
+def test_color_gradient_is_scaled(ball: tuple[FieldDecoder, Tensor]) -> None:
     fields, planes = ball
     where = scenes()
     gradients = []
@@ -109,7 +109,7 @@ def test_the_colours_gradient_can_be_shrunk(ball: tuple[FieldDecoder, Tensor]) -
         assert torch.allclose(less, 0.25 * full, rtol=1e-4, atol=1e-5)
 
 
-def test_the_surface_teaches_colours_only(ball: tuple[FieldDecoder, Tensor]) -> None:
+def test_surface_gradients_reach_colours_only(ball: tuple[FieldDecoder, Tensor]) -> None:
     fields, planes = ball
     planes.requires_grad_()
     view = see(fields, planes, scenes())
@@ -119,7 +119,7 @@ def test_the_surface_teaches_colours_only(ball: tuple[FieldDecoder, Tensor]) -> 
     assert gradient[:, 3:].abs().max() > 0
 
 
-def test_colours_are_asked_where_they_are_wanted(ball: tuple[FieldDecoder, Tensor]) -> None:
+def test_colours_are_queried_only_where_needed(ball: tuple[FieldDecoder, Tensor]) -> None:
     fields, planes = ball
     points = torch.rand(2, 50, 3) * 2 - 1
     where = torch.rand(2, 50) < 0.5
@@ -179,7 +179,7 @@ def assert_shows_ball(drawn: Renderings, points: Tensor, depth: Tensor) -> None:
     assert (normal - points / RADIUS)[inner].abs().max() < 0.02
 
 
-def test_the_surface_shows_normals_and_depths(ball: tuple[FieldDecoder, Tensor]) -> None:
+def test_surface_renders_normals_and_depths(ball: tuple[FieldDecoder, Tensor]) -> None:
     fields, planes = ball
     where = scenes()
     points, depth = hits(where)
@@ -196,7 +196,7 @@ def test_the_surface_shows_normals_and_depths(ball: tuple[FieldDecoder, Tensor])
     torch.testing.assert_close(strided.normal, drawn.normal[:, :, 3::4, 1::4], rtol=0, atol=1e-5)
 
 
-def test_the_lattice_learns_from_the_surface_s_normals_and_depths(ball: tuple[FieldDecoder, Tensor]) -> None:
+def test_grid_gradients_of_surface_normals_and_depths(ball: tuple[FieldDecoder, Tensor]) -> None:
     """Against finite differences, away from the silhouette, where coverage changes."""
     fields, planes = ball
     where, sdf = scenes(), bumpy()
@@ -224,7 +224,7 @@ def test_the_lattice_learns_from_the_surface_s_normals_and_depths(ball: tuple[Fi
         torch.testing.assert_close(gradients[1], 0.001 * gradients[0], rtol=1e-3, atol=1e-8)
 
 
-def test_pieces_leave_colours_and_their_gradients_as_they_are(
+def test_chunked_colours_match_values_and_gradients(
     ball: tuple[FieldDecoder, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fields, planes = ball
@@ -251,7 +251,7 @@ def deformed(ball: tuple[FieldDecoder, Tensor]) -> tuple[FieldDecoder, Tensor]:
     return fields, planes
 
 
-def test_the_surface_is_deformed_as_in_an_exported_mesh(deformed: tuple[FieldDecoder, Tensor]) -> None:
+def test_surface_matches_the_exported_mesh(deformed: tuple[FieldDecoder, Tensor]) -> None:
     fields, planes = deformed
     exported = extract(TriplaneField(planes[0], fields), 40)
     cell = 2 / 39
@@ -271,7 +271,7 @@ def test_the_surface_is_deformed_as_in_an_exported_mesh(deformed: tuple[FieldDec
             torch.testing.assert_close(vertices, exported.vertices, atol=1e-5, rtol=0)
 
 
-def test_depths_and_normals_are_those_of_the_deformed_ball(ball: tuple[FieldDecoder, Tensor]) -> None:
+def test_depths_and_normals_of_a_deformed_ball(ball: tuple[FieldDecoder, Tensor]) -> None:
     """A constant offset moves the ball, so it is seen as by cameras moved the other way."""
     fields, planes = ball
     offset = torch.tensor([1.5, -1.0, 2.0])
@@ -285,7 +285,7 @@ def test_depths_and_normals_are_those_of_the_deformed_ball(ball: tuple[FieldDeco
     assert_shows_ball(surface(fields, planes, where, sdf, 0.9, 32, shape_shrink=0.001), points, depth)
 
 
-def test_offsets_learn_from_the_surface_s_depths(deformed: tuple[FieldDecoder, Tensor]) -> None:
+def test_offset_gradients_of_surface_depths(deformed: tuple[FieldDecoder, Tensor]) -> None:
     """Against finite differences in the offset's bias, away from the silhouette."""
     fields, planes = deformed
     where, sdf, bias = scenes(), bumpy(), fields.offset[-1].bias
@@ -313,7 +313,7 @@ def test_offsets_learn_from_the_surface_s_depths(deformed: tuple[FieldDecoder, T
 
 
 @pytest.mark.parametrize("value", [0.3, -0.3])
-def test_a_grid_without_a_surface_learns_to_have_one(ball: tuple[FieldDecoder, Tensor], value: float) -> None:
+def test_grid_without_surface_gets_gradients(ball: tuple[FieldDecoder, Tensor], value: float) -> None:
     fields, planes = ball
     sdf = torch.full((2, 24, 24, 24), value, requires_grad=True)
     drawn = surface(fields, planes, scenes(), sdf, 0.9, 32, shape_shrink=0.001)
@@ -323,12 +323,12 @@ def test_a_grid_without_a_surface_learns_to_have_one(ball: tuple[FieldDecoder, T
     assert gradient.flatten(1).abs().amax(1).min() > 0
 
 
-def test_a_grid_with_a_surface_is_left_alone() -> None:
+def test_grid_with_surface_is_unchanged() -> None:
     sdf = bumpy()[0]
     assert enforce_surface(sdf) is sdf
 
 
-def test_without_the_volume_its_regularizers_are_dropped_too() -> None:
+def test_surface_only_runs_have_no_volume_regularizers() -> None:
     student, where = toy.student(), toy.draw(np.random.default_rng(0), 2, 1)[0]
     settings = replace(toy.SETTINGS, eikonal=(1.0, 1.0), sparsity=(1.0, 1.0))
     planes = torch.randn(2, 6, 8, 16, 16)

@@ -60,7 +60,7 @@ def bayes(noisy: Tensor, kept: float, data: Tensor) -> Tensor:
     return sum(w * row for w, row in zip(weights, data, strict=True)) / sum(weights)
 
 
-def test_posterior_mean_is_an_integral() -> None:
+def test_posterior_mean_matches_the_integral() -> None:
     data = np.array([-0.8, -0.1, 0.05, 0.9])
     x0 = np.linspace(-1.5, 1.5, 60001)
     narrow = 2e-3  # width of the data points' densities, for numerical integration
@@ -80,7 +80,7 @@ def test_posterior_mean_is_an_integral() -> None:
 
 
 @pytest.mark.parametrize("time", range(len(ALPHAS)))
-def test_noise_is_that_of_bayes_rule_with_and_without_caption(time: int) -> None:
+def test_noise_matches_bayes_rule(time: int) -> None:
     shelf = Shelf(["a", "b", "c"], instances=3, views=2, side=2)
     teacher = ClosedFormRGB(ALPHAS, shelf, world=["a", "b", "c"])
     where = scenes(["b", "a"], 2)
@@ -98,7 +98,7 @@ def test_noise_is_that_of_bayes_rule_with_and_without_caption(time: int) -> None
             torch.testing.assert_close(actual[i].flatten(), expected)
 
 
-def test_noise_is_minus_sigma_times_the_slope_of_the_log_density() -> None:
+def test_noise_is_the_scaled_score() -> None:
     shelf = Shelf(["a"], instances=4, views=1, side=1)
     teacher = ClosedFormRGB(ALPHAS, shelf)
     where = scenes(["a"], 1)
@@ -122,7 +122,7 @@ def test_noise_is_minus_sigma_times_the_slope_of_the_log_density() -> None:
         torch.testing.assert_close(actual.flatten(), -math.sqrt(1 - kept) * slope, rtol=1e-6, atol=1e-7)
 
 
-def test_guidance_needs_a_world() -> None:
+def test_guidance_needs_unconditional_captions() -> None:
     teacher = ClosedFormRGB(ALPHAS, Shelf(["a"], 2, 1, 1))
     where = scenes(["a"], 1)
     condition = teacher.condition(nothing_seen(where, 1), where)
@@ -154,7 +154,7 @@ def test_exact_in_float32_at_all_timesteps_of_stable_diffusion(time: int, apart:
     assert float((noisy - alpha * actual).div(sigma).abs().max()) < 1e4
 
 
-def test_the_student_s_own_timesteps_have_finite_levels() -> None:
+def test_timesteps_of_the_student_have_finite_levels() -> None:
     scheduler = make_scheduler()
     times = torch.tensor(shifted_timesteps(scheduler, 4))
     alpha, sigma = alpha_sigma(scheduler.alphas_cumprod, times, torch.zeros(4, 2, 3))
@@ -163,7 +163,7 @@ def test_the_student_s_own_timesteps_have_finite_levels() -> None:
     assert (alpha > 0).all()
 
 
-def test_scenes_do_not_mix() -> None:
+def test_scenes_are_independent() -> None:
     shelf = Shelf(["a", "b"], instances=3, views=2, side=3)
     teacher = ClosedFormRGB(ALPHAS, shelf, world=["a", "b"])
     noisy, times = torch.randn(2, 2, 3, 3, 3, dtype=torch.float64), torch.tensor([0, 2])
@@ -183,7 +183,7 @@ def test_scenes_do_not_mix() -> None:
             torch.testing.assert_close(actual[i : i + 1], expected)
 
 
-def test_views_of_a_scene_are_weighed_together() -> None:
+def test_views_of_a_scene_share_weights() -> None:
     """The first view decides between two images that fit the second view equally well."""
     shelf = Shelf(["a"], instances=2, views=2, side=2)
     teacher = ClosedFormRGB(ALPHAS, shelf)
@@ -197,7 +197,7 @@ def test_views_of_a_scene_are_weighed_together() -> None:
     torch.testing.assert_close(mean, first, rtol=1e-6, atol=1e-6)
 
 
-def test_colours_are_encoded_from_minus_one_to_one() -> None:
+def test_colours_are_encoded_in_minus_one_to_one() -> None:
     teacher = ClosedFormRGB(ALPHAS, Shelf([], 1, 2, 3))
     where = scenes(["a", "b"], 2)
     rgb = torch.rand(2, 2, 3, 4, 3, requires_grad=True)
@@ -208,7 +208,7 @@ def test_colours_are_encoded_from_minus_one_to_one() -> None:
     assert (slope == 2).all()
 
 
-def test_geometry_is_encoded_as_the_multi_view_teacher_wants_it() -> None:
+def test_geometry_encoding_matches_the_multi_view_teacher() -> None:
     teacher = ClosedFormGeometry(ALPHAS, Shelf([], 1, 1, 1))
     where = scenes(["a", "b"], 2)
     toward = where.cameras.c2w[:, :3, 2].view(2, 2, 1, 1, 3).expand(2, 2, 2, 2, 3)
@@ -222,7 +222,7 @@ def test_geometry_is_encoded_as_the_multi_view_teacher_wants_it() -> None:
     torch.testing.assert_close(z[:, :, 3, :, 1], torch.full((2, 2, 2), background), atol=1e-6, rtol=0)
 
 
-def test_geometry_is_encoded_differentiably() -> None:
+def test_geometry_encoding_is_differentiable() -> None:
     teacher = ClosedFormGeometry(ALPHAS, Shelf([], 1, 1, 1))
     where = scenes(["a"], 2)
     shape = (1, 2, 2, 1)
@@ -236,7 +236,7 @@ def test_geometry_is_encoded_differentiably() -> None:
     assert torch.autograd.gradcheck(encode, (normal, depth, opacity))
 
 
-def test_no_gradient_is_lost_to_nan_where_nothing_is_seen() -> None:
+def test_gradients_are_finite_for_empty_pixels() -> None:
     teacher = ClosedFormGeometry(ALPHAS, Shelf([], 1, 1, 1))
     where = scenes(["a"], 1)
     normal, depth = (

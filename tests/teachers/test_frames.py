@@ -10,7 +10,7 @@ from PIL import Image
 from tests.helpers.frames import PICTURE, draw, frames
 
 
-def test_our_front_is_their_minus_y() -> None:
+def test_front_is_minus_y_of_the_teachers() -> None:
     actual = frames()
     for name in ("MVDream", "RichDreamer"):
         x, y, z = actual[name].T.tolist()
@@ -20,7 +20,7 @@ def test_our_front_is_their_minus_y() -> None:
     torch.testing.assert_close(actual["MVDream, released trainer"], torch.eye(3), atol=1e-5, rtol=0)
 
 
-def test_the_picture_is_that_of_these_frames() -> None:
+def test_documented_figure_shows_the_frames() -> None:
     kept = np.asarray(Image.open(PICTURE).convert("RGB")).astype(float)
     now = draw().astype(float)
     assert kept.shape == now.shape

@@ -15,7 +15,7 @@ from triplaneturbo.teachers.multi_view import VIEWS
 
 
 @each_file("raster_shading/case_*.safetensors")
-def test_normals_and_disparity_of_a_raster(file: Path) -> None:
+def test_normals_and_disparity_of_rasterized_surface(file: Path) -> None:
     case = load_file(file)
     count = len(case["c2w"]) // VIEWS
     cameras = Cameras(case["c2w"], torch.full((len(case["c2w"]),), torch.pi / 3))

@@ -47,7 +47,9 @@ def generator(parity: Path) -> TriplaneGenerator:
 
 
 @pytest.mark.slow
-def test_each_gives_a_gradient_on_what_it_reads(files: dict[str, Path], generator: TriplaneGenerator) -> None:
+def test_every_teacher_gives_gradients_on_its_inputs(
+    files: dict[str, Path], generator: TriplaneGenerator
+) -> None:
     width = generator.unet.config.cross_attention_dim
 
     def embed(prompts: list[str]) -> torch.Tensor:
@@ -80,14 +82,14 @@ def by_name(files: dict[str, Path]) -> dict[str, Any]:
     return {"mvdream": files["mvdream"], "richdreamer": (files["richdreamer"], files["text"]), "sd": None}
 
 
-def test_a_file_of_another_teacher_is_refused(files: dict[str, Path], generator: TriplaneGenerator) -> None:
+def test_file_of_another_teacher_is_refused(files: dict[str, Path], generator: TriplaneGenerator) -> None:
     context = TeacherContext(generator, generator.base, lambda _: torch.zeros(1), generator.device)
     with pytest.raises(UserError, match="is not a checkpoint of this teacher"):
         load_teachers({"mvdream": files["richdreamer"]}, context)
 
 
 @pytest.mark.parametrize("name", ["mvdream", "richdreamer", "sd"])
-def test_one_is_loaded_without_the_files_of_the_others(
+def test_single_teacher_needs_only_its_own_files(
     files: dict[str, Path], generator: TriplaneGenerator, name: str
 ) -> None:
     context = TeacherContext(generator, generator.base, lambda _: torch.zeros(1), generator.device)

@@ -65,7 +65,7 @@ def asked(asking: MultiView, case: dict[str, Tensor]) -> Tensor:
 
 
 @each_file(*CASES)
-def test_the_public_implementations_noise(parity: Path, file: Path) -> None:
+def test_predictions_match_the_public_implementation(parity: Path, file: Path) -> None:
     case = load_file(file)
     if case["t"].unflatten(0, (-1, VIEWS)).diff(dim=1).any():
         pytest.skip("views of a scene differ in their timestep: tested on the U-Net alone, below")
@@ -75,7 +75,7 @@ def test_the_public_implementations_noise(parity: Path, file: Path) -> None:
 
 @each_file(*CASES)
 @torch.no_grad()
-def test_a_forgotten_processor_is_noticed(parity: Path, file: Path) -> None:
+def test_default_attention_processor_gives_other_predictions(parity: Path, file: Path) -> None:
     case = load_file(file)
     joined = teacher(parity, file.parent.name, placed_texts(case), released=True)
 
@@ -98,7 +98,7 @@ def test_released_camera_conditions(parity: Path, file: Path) -> None:
     torch.testing.assert_close(looking._cameras(cameras(case)), case["camera"], atol=2e-6, rtol=0)
 
 
-def test_both_teachers_stand_in_their_own_frame_by_default(parity: Path) -> None:
+def test_teachers_use_their_own_frame_by_default(parity: Path) -> None:
     # Our front is +x, at azimuth 0; theirs is -y.
     front = orbit(0.0, 0.0, 1.5, 60.0)
     for name in FULL:
@@ -113,7 +113,7 @@ def test_both_teachers_stand_in_their_own_frame_by_default(parity: Path) -> None
 
 
 @each_file("mvdream_vae/case_*.safetensors")
-def test_mvdreams_autoencoder(parity: Path, file: Path) -> None:
+def test_autoencoder_matches_the_public_implementation(parity: Path, file: Path) -> None:
     case = load_file(file)
     vae = small_vae(parity)
     image = case["image01"].clone().requires_grad_()
@@ -128,7 +128,7 @@ def test_mvdreams_autoencoder(parity: Path, file: Path) -> None:
     torch.testing.assert_close(decoded, case["decoded"], atol=3e-5, rtol=0)
 
 
-def test_what_mvdream_encodes_reaches_the_pixels(parity: Path) -> None:
+def test_mvdream_encoding_has_pixel_gradients(parity: Path) -> None:
     looking = teacher(parity, "mvdream", lambda _: torch.zeros(1), released=False)
     scenes = SceneBatch(["a"], orbit(torch.arange(4) * 90.0, 10.0, 2.0), VIEWS, torch.ones(1, 3))
     rgb = torch.rand(1, 4, 40, 40, 3, requires_grad=True)
@@ -146,7 +146,7 @@ def settings(network: UNet2DConditionModel) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", list(FULL))
-def test_every_key_of_the_released_file_has_its_place(facts: Path, name: str) -> None:
+def test_every_released_key_is_mapped(facts: Path, name: str) -> None:
     manifest = json.loads((facts / f"{name}_manifest.json").read_text())
     with torch.device("meta"):
         ours = UNet2DConditionModel(**FULL[name])
@@ -161,7 +161,7 @@ def test_every_key_of_the_released_file_has_its_place(facts: Path, name: str) ->
     assert sum(value.numel() for value in loaded.state_dict().values()) == manifest["unet"]["n_params"]
 
 
-def test_every_key_of_mvdreams_autoencoder_has_its_place(facts: Path) -> None:
+def test_every_key_of_the_autoencoder_is_mapped(facts: Path) -> None:
     entries = json.loads((facts / "mvdream_manifest.json").read_text())["first_stage_model"]
     state = {entry["reference_key"]: torch.empty(entry["shape"], device="meta") for entry in entries}
     loaded = build_vae(state, VAE, "mvdream").state_dict()
@@ -170,7 +170,7 @@ def test_every_key_of_mvdreams_autoencoder_has_its_place(facts: Path) -> None:
     }
 
 
-def test_a_teacher_of_another_kind_is_refused(parity: Path, tmp_path: Path) -> None:
+def test_checkpoint_of_another_teacher_is_refused(parity: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match="is not a checkpoint of this teacher"
     ):  # architecture of 2.1 instead of 1.5
@@ -192,7 +192,7 @@ def test_a_teacher_of_another_kind_is_refused(parity: Path, tmp_path: Path) -> N
         assert "\n" not in str(caught.value)
 
 
-def test_files_that_are_no_checkpoints(parity: Path, tmp_path: Path) -> None:
+def test_invalid_checkpoints_are_refused(parity: Path, tmp_path: Path) -> None:
     whole = (parity / "nd_mv" / FILES["nd_mv"]).read_bytes()
     (tmp_path / "half.ckpt").write_bytes(whole[: len(whole) // 2])
     torch.save({"state_dict": print}, tmp_path / "runs.ckpt")

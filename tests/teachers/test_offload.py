@@ -60,7 +60,7 @@ def opinion(teacher) -> tuple[dict[str, Tensor], float]:
 
 
 @pytest.mark.parametrize("make", [mvdream, richdreamer])
-def test_in_turn_they_say_the_same(make) -> None:
+def test_offloaded_teachers_predict_the_same(make) -> None:
     expected, error = opinion(make())
     (teacher,) = offload_sequentially([make()], CPU)
     actual, also = opinion(teacher)
@@ -69,7 +69,7 @@ def test_in_turn_they_say_the_same(make) -> None:
     assert all(torch.equal(actual[name], value) for name, value in expected.items())
 
 
-def test_what_came_is_let_go_and_what_lives_in_memory_stays() -> None:
+def test_offload_frees_device_copies_and_keeps_host_weights() -> None:
     teacher = SequentialOffload(mvdream(), CPU)
     network = teacher.teacher.networks[0]
     weight = network.conv_in.weight
@@ -88,7 +88,7 @@ def test_what_came_is_let_go_and_what_lives_in_memory_stays() -> None:
     assert weight.data_ptr() == home
 
 
-def test_asked_by_itself_it_comes_for_that_call() -> None:
+def test_single_calls_load_the_teacher() -> None:
     whole, teacher = mvdream(), SequentialOffload(mvdream(), CPU)
     answers = []
     for one in (whole, teacher):
@@ -100,14 +100,14 @@ def test_asked_by_itself_it_comes_for_that_call() -> None:
     assert (teacher.name, teacher.reads) == (whole.name, whole.reads)
 
 
-def test_one_that_learns_is_refused() -> None:
+def test_trainable_teacher_is_refused() -> None:
     teacher = mvdream()
     teacher.unet.requires_grad_(True)
     with pytest.raises(ValueError, match="trainable parameters"):
         SequentialOffload(teacher, CPU)
 
 
-def test_a_view_at_a_time_gives_the_same_values_and_gradients() -> None:
+def test_view_by_view_encoding_matches_values_and_gradients() -> None:
     teachers = [mvdream(), mvdream()]
     teachers[1].view_by_view = True
     latents, gradients = [], []

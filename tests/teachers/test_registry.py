@@ -34,7 +34,7 @@ def grey(monkeypatch: pytest.MonkeyPatch) -> TeacherSpec:
     return spec
 
 
-def test_each_loader_makes_what_its_name_says() -> None:
+def test_every_spec_has_its_loader() -> None:
     assert TOY_WORLD.teachers == ("rgb", "geometry", "sd")
     assert OPEN_VOCABULARY.teachers == ("mvdream", "richdreamer", "sd")
     for name, spec in TEACHERS.items():
@@ -47,7 +47,7 @@ def test_each_loader_makes_what_its_name_says() -> None:
     }
 
 
-def test_a_dummy_teaches_the_built_in_model(grey: TeacherSpec, tmp_path: Path) -> None:
+def test_dummy_teacher_trains_the_built_in_model(grey: TeacherSpec, tmp_path: Path) -> None:
     config = FinetuneConfig(
         "mine", ("a small red apple",), teachers=("grey",), iterations=1, batch=1, optimizer="adamw",
         preview_every=0,
@@ -62,7 +62,7 @@ def test_a_dummy_teaches_the_built_in_model(grey: TeacherSpec, tmp_path: Path) -
     assert json.loads((run.folder / "order.json").read_text())["teachers"] == ["grey"]
 
 
-def test_a_dummy_is_in_the_recipe_and_on_the_page(grey: TeacherSpec) -> None:
+def test_dummy_teacher_is_in_the_recipe_and_on_the_page(grey: TeacherSpec) -> None:
     assert full_recipe().teachers["grey"].kind == "sds"
     engine = SimpleNamespace(domain=DOMAINS[TOYWORLD])
     with gr.Blocks():
@@ -73,6 +73,6 @@ def test_a_dummy_is_in_the_recipe_and_on_the_page(grey: TeacherSpec) -> None:
     assert set(running.table(log, "Grey")["part"]) == {"volume"}
 
 
-def test_a_teacher_of_no_registry_is_refused() -> None:
+def test_unregistered_teacher_is_refused() -> None:
     with pytest.raises(UserError, match="teacher"):
         FinetuneConfig("mine", ("a cup",), teachers=("grey",)).check_values()

@@ -29,7 +29,7 @@ def asked(teacher: StableDiffusion) -> Tensor:
     return torch.stack((text, free))
 
 
-def test_it_is_the_base_and_stays_it_while_the_student_learns() -> None:
+def test_teacher_stays_the_base_during_training() -> None:
     generator, merged_lora, teacher = make()
     frozen = {name: p.clone() for name, p in generator.named_parameters() if not p.requires_grad}
     fresh = asked(teacher)
@@ -49,7 +49,7 @@ def test_it_is_the_base_and_stays_it_while_the_student_learns() -> None:
     assert all(torch.equal(p, frozen[name]) for name, p in generator.named_parameters() if name in frozen)
 
 
-def test_it_is_diffusers_own_unet() -> None:
+def test_teacher_matches_the_unet_of_diffusers() -> None:
     _, _, teacher = make()
     plain, _ = bases()
     noisy, times = torch.randn(2, 1, 4, 8, 8), torch.tensor([30, 900])
@@ -60,7 +60,7 @@ def test_it_is_diffusers_own_unet() -> None:
     torch.testing.assert_close(actual[:, 0], expected)
 
 
-def test_guidance_asks_once_for_both() -> None:
+def test_guidance_uses_one_batch() -> None:
     _, _, teacher = make()
     noisy, times = torch.randn(2, 1, 4, 8, 8), torch.tensor([30, 900])
     text, empty = teacher.condition(seen(), scenes())
@@ -76,7 +76,7 @@ def test_guidance_asks_once_for_both() -> None:
         torch.testing.assert_close(unconditional, both[1])
 
 
-def test_velocities_become_noise() -> None:
+def test_v_predictions_are_converted_to_noise() -> None:
     """The noise that a prediction of the velocity stands for is what, with the image, gives that velocity."""
     _, _, teacher = make(kind="v_prediction")
     plain, _ = bases()
@@ -90,7 +90,7 @@ def test_velocities_become_noise() -> None:
     torch.testing.assert_close(alpha * noise - sigma * image, velocity, rtol=1e-4, atol=1e-4)
 
 
-def test_gradients_reach_the_pixels_of_the_view_that_was_looked_at_and_nothing_else() -> None:
+def test_gradients_reach_only_the_encoded_view() -> None:
     generator, _, teacher = make(shade)
     looked = set()
     for seed in range(4):
@@ -106,7 +106,7 @@ def test_gradients_reach_the_pixels_of_the_view_that_was_looked_at_and_nothing_e
     assert all(p.grad is None for p in generator.parameters())
 
 
-def test_latents_are_the_posterior_s_and_follow_the_seed() -> None:
+def test_latents_are_sampled_from_the_posterior() -> None:
     generator, _, teacher = make()
     shown = seen()
     first, again = (teacher.encode(shown, scenes(), seeded()) for _ in range(2))
@@ -120,7 +120,7 @@ def test_latents_are_the_posterior_s_and_follow_the_seed() -> None:
     torch.testing.assert_close(first[:, 0], expected * generator.vae.config.scaling_factor)
 
 
-def test_other_sizes_are_resized() -> None:
+def test_renderings_are_resized() -> None:
     _, _, teacher = make()
     flat = seen(side=24)
     flat.rgb[:] = 0.25
@@ -129,7 +129,7 @@ def test_other_sizes_are_resized() -> None:
     torch.testing.assert_close(*(teacher.encode(one, scenes(), seeded()) for one in (flat, same)))
 
 
-def test_pictures_are_lit_as_those_that_the_base_learned_from() -> None:
+def test_renderings_are_shaded() -> None:
     _, _, lit = make(shade)
     _, _, plain = make()
     where, shown = scenes(), seen()

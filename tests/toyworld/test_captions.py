@@ -20,7 +20,7 @@ from triplaneturbo.toyworld.scene.classes import OBJECT_CLASSES
 from triplaneturbo.toyworld.scene.palette import NAMES
 
 
-def test_every_wording_of_everything_is_read_back() -> None:
+def test_every_wording_is_parsed() -> None:
     owners: dict[str, Spec] = {}
     for spec in all_specs():
         wordings = captions(spec)
@@ -31,7 +31,7 @@ def test_every_wording_of_everything_is_read_back() -> None:
             assert parse(wording).spec == spec, wording
 
 
-def test_pairs_of_two_unnatural_colours_are_read_back() -> None:
+def test_pairs_with_two_unnatural_colours_are_parsed() -> None:
     for rider in RIDERS:
         for support in SUPPORTS:
             spec = Spec.of(rider, "purple", support=support, support_color="cyan")
@@ -50,7 +50,7 @@ def test_pairs_of_two_unnatural_colours_are_read_back() -> None:
         (Spec.of("duck", support="box", support_color="brown"), "a yellow duck on a brown box"),
     ],
 )
-def test_the_canonical_caption(spec: Spec, caption: str) -> None:
+def test_canonical_caption(spec: Spec, caption: str) -> None:
     assert spec.caption == caption
     assert parse(caption).spec == spec
 
@@ -69,7 +69,7 @@ def test_wordings() -> None:
     assert "a duck on a barrel" not in captions(Spec.of("duck", "red", support="barrel"))
 
 
-def test_every_spoken_synonym_is_generated_somewhere() -> None:
+def test_every_synonym_is_generated() -> None:
     said = {wording for spec in all_specs() for wording in captions(spec)}
     words = {synonym for group in CAPTION_SYNONYMS.values() for synonym in group}
     assert all(any(f" {word}" in wording for wording in said) for word in words)
@@ -105,11 +105,11 @@ WAYS = {
 
 
 @pytest.mark.parametrize("text", WAYS)
-def test_many_ways_of_saying_it(text: str) -> None:
+def test_wordings_of_captions(text: str) -> None:
     assert parse(text).spec == WAYS[text]
 
 
-def test_a_noun_that_is_a_class_and_a_part_is_told_by_its_company() -> None:
+def test_ambiguous_nouns_are_resolved_by_context() -> None:
     ambiguous = [
         (thing, other.thing)
         for thing in OBJECT_CLASSES.values()
@@ -126,7 +126,7 @@ def test_a_noun_that_is_a_class_and_a_part_is_told_by_its_company() -> None:
         assert parse(f"a black {thing.accent}").spec == Spec.of(noun, "black")
 
 
-def test_unknown_words_are_told_in_order_as_spelled_and_once() -> None:
+def test_unknown_words_are_listed_once_in_order() -> None:
     parsed = parse("A Dragon riding a blue BICYCLE, dragon's dragon café")
     assert parsed.unknown == ("Dragon", "riding", "BICYCLE", "dragon's", "café")
     assert parsed.spec is None
@@ -159,14 +159,14 @@ def test_unknown_words_are_told_in_order_as_spelled_and_once() -> None:
         ("red stripes on a fish", "stripes"),
     ],
 )
-def test_known_words_without_a_meaning_are_explained(text: str, why: str) -> None:
+def test_meaningless_combinations_are_explained(text: str, why: str) -> None:
     parsed = parse(text)
     assert (parsed.spec, parsed.unknown) == (None, ())
     assert why in parsed.why
     assert parsed.why.endswith(".")
 
 
-def test_it_never_fails() -> None:
+def test_parse_never_raises() -> None:
     rng = np.random.default_rng(0)
     pieces = [*phrases(), ",", ".", "'", "’s", "&", "-", "\n", "\0", "🍄", "ß", "²", "zzz"]
     for _ in range(4000):
@@ -195,12 +195,12 @@ def test_it_never_fails() -> None:
         ({"thing": "duck", "color": "red", "accent": "red"}, "must differ"),
     ],
 )
-def test_what_cannot_be_asked_for(wanted: dict[str, str], wrong: str) -> None:
+def test_invalid_specs_are_refused(wanted: dict[str, str], wrong: str) -> None:
     with pytest.raises(UserError, match=wrong):
         Spec.of(**wanted)
 
 
-def test_the_words() -> None:
+def test_vocabulary_by_kind() -> None:
     known = vocabulary()
     assert known["things"] == list(OBJECT_CLASSES)
     assert known["colours"] == list(NAMES)

@@ -23,7 +23,7 @@ from triplaneturbo.toyworld.scene.palette import NAMES
 from triplaneturbo.toyworld.scene.spec import Spec
 
 
-def test_every_combination_is_there_once() -> None:
+def test_combinations_are_complete_and_unique() -> None:
     specs = all_specs()
     assert len(set(specs)) == len(specs)
     counts = Counter(spec.kind for spec in specs)
@@ -36,7 +36,7 @@ def test_every_combination_is_there_once() -> None:
     )
 
 
-def test_the_list_of_what_is_held_out_is_as_written(tmp_path: Path) -> None:
+def test_held_out_list_is_unchanged(tmp_path: Path) -> None:
     write_held_out(tmp_path / "again.txt")
     assert (tmp_path / "again.txt").read_bytes() == HELD_OUT.read_bytes()
     lines = HELD_OUT.read_text().splitlines()
@@ -44,7 +44,7 @@ def test_the_list_of_what_is_held_out_is_as_written(tmp_path: Path) -> None:
     assert len(held_out()) == len(lines)
 
 
-def test_a_tenth_is_held_out_and_the_rest_is_seen() -> None:
+def test_tenth_of_the_combinations_is_held_out() -> None:
     assert 0.09 < len(held_out()) / len(all_specs()) < 0.11
     assert set(seen()) | held_out() == set(all_specs())
     assert not set(seen()) & held_out()
@@ -64,7 +64,7 @@ def test_a_tenth_is_held_out_and_the_rest_is_seen() -> None:
         (("thing", "support"), 0.5),
     ],
 )
-def test_whatever_is_held_out_most_of_its_kin_is_seen(parts: tuple[str, ...], least: float) -> None:
+def test_related_combinations_of_held_out_ones_are_seen(parts: tuple[str, ...], least: float) -> None:
     def kin(spec: Spec) -> tuple[str, ...]:
         return tuple(getattr(spec, part) for part in parts)
 
@@ -92,7 +92,7 @@ def test_draws_are_balanced(shares: dict[str, float]) -> None:
     assert [sampler.draw(again) for _ in range(100)] == drawn[:100]
 
 
-def test_a_list_without_some_kinds_leaves_their_share_to_the_others() -> None:
+def test_missing_kinds_leave_their_share_to_others() -> None:
     specs = [Spec.of("duck"), Spec.of("duck", support="box")]
     rng = np.random.default_rng(0)
     sampler = BalancedSampler(specs)

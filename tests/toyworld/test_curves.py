@@ -16,7 +16,7 @@ def pixels(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
-def test_a_line_is_logged_and_drawn(tmp_path: Path) -> None:
+def test_log_lines_are_plotted(tmp_path: Path) -> None:
     path = tmp_path / "stage.jsonl"
     for step, loss in ((10, 0.5), (20, 0.3), (30, 0.25)):
         log_line(path, {"step": step, "loss": loss, "speed": 1.0})
@@ -29,7 +29,7 @@ def test_a_line_is_logged_and_drawn(tmp_path: Path) -> None:
     assert blue[:, middle:].any()
 
 
-def test_of_a_run_that_went_back_the_later_lines_are_drawn(tmp_path: Path) -> None:
+def test_repeated_iterations_use_the_later_lines(tmp_path: Path) -> None:
     path, again = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     for step, loss in ((10, 0.5), (20, 9.0), (30, 9.0), (20, 0.3), (30, 0.25)):
         log_line(path, {"step": step, "loss": loss})

@@ -50,7 +50,7 @@ def stored(folder: Path, keys: Iterable[Key], side: int) -> ViewCache:
 
 
 @pytest.mark.parametrize("modifier", ["", "spotted"])
-def test_developing_is_shading_and_halving_in_torch(modifier: str) -> None:
+def test_images_match_shading_and_downsampling_in_torch(modifier: str) -> None:
     pixels = noise((24, 16))
     spec = Spec.of("mushroom", "blue", "" if modifier else "yellow", modifier)
     toward = np.array([0.6, 0.48, 0.64], dtype=np.float32)
@@ -73,7 +73,7 @@ def test_developing_is_shading_and_halving_in_torch(modifier: str) -> None:
     torch.testing.assert_close(torch.from_numpy(found), wanted, atol=1e-5, rtol=1e-5)
 
 
-def test_a_book_s_pictures(tmp_path: Path) -> None:
+def test_sampled_images(tmp_path: Path) -> None:
     specs = [Spec.of("duck"), Spec.of("duck", "red", modifier="tall"), Spec.of("duck", support="box")]
     view_cache = stored(tmp_path, [("duck", ""), ("duck", "box")], 2 * SIZE)
     sampler = PictureSampler(view_cache, specs)
@@ -96,7 +96,7 @@ def test_a_book_s_pictures(tmp_path: Path) -> None:
     assert len({tuple(background[:, 0].tolist()) for background in backgrounds}) == 12
 
 
-def test_shapes_are_those_of_the_modifiers_that_have_one() -> None:
+def test_shape_of_pattern_modifiers_is_plain() -> None:
     assert shape_of(Spec.of("duck", modifier="tall")) == "tall"
     assert shape_of(Spec.of("duck", modifier="striped")) == ""
     assert shape_of(Spec.of("duck")) == ""
@@ -107,7 +107,7 @@ def scenes(captions: list[str], rig: int) -> SceneBatch:
     return SceneBatch(captions, cameras, VIEWS, torch.rand(len(captions), 3), rig)
 
 
-def test_teachers_see_the_pool_s_pixels_where_the_student_is_looked_at(tmp_path: Path) -> None:
+def test_teachers_see_cached_pixels_of_the_students_views(tmp_path: Path) -> None:
     view_cache = stored(tmp_path, [("duck", ""), ("duck", "box")], 12)
     where = scenes(["a tall red duck", "a duck on a blue box"], 5)
     student = Renderings(torch.zeros(2, VIEWS, 4, 4, 3), torch.zeros(2, VIEWS, 4, 4), stride=3, first=(1, 2))
@@ -142,12 +142,12 @@ def test_teachers_see_the_pool_s_pixels_where_the_student_is_looked_at(tmp_path:
     assert all(torch.equal(one.rgb, other.rgb) for one, other in zip(only, instances, strict=True))
 
 
-def test_colours_are_those_of_what_the_caption_names() -> None:
+def test_colours_match_the_caption() -> None:
     table = color_table(meaning("a red duck on a blue box")) * 255
     np.testing.assert_allclose(table[12], COLORS["red"], atol=1e-3)
     np.testing.assert_allclose(table[13], COLORS["blue"], atol=1e-3)
 
 
-def test_a_caption_outside_the_world_is_refused() -> None:
+def test_unknown_caption_is_refused() -> None:
     with pytest.raises(UserError, match="dragon"):
         meaning("a red dragon")

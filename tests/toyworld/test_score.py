@@ -65,7 +65,7 @@ def perfect(caption: str, seed: int) -> Generated:
     return ground_truth.generated(spec, seed)
 
 
-def test_the_prompts_are_what_they_are_said_to_be(tmp_path: Path) -> None:
+def test_score_prompts_are_seen_and_held_out(tmp_path: Path) -> None:
     specs = prompts()
     assert len(set(specs)) == 128
     assert all(spec not in held_out() for spec in specs[:64])
@@ -78,7 +78,7 @@ def test_the_prompts_are_what_they_are_said_to_be(tmp_path: Path) -> None:
     assert [group_of(spec) for spec in prompts(4)] == ["seen", "seen", "held out", "held out"]
 
 
-def test_voxels_of_solids_equal_those_asked_one_by_one() -> None:
+def test_solid_voxels_match_single_queries() -> None:
     axis = centres(32)
     points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
     for spec in (*SPECS, Spec.of("cat", support="table"), Spec.of("chair", modifier="flat")):
@@ -87,7 +87,7 @@ def test_voxels_of_solids_equal_those_asked_one_by_one() -> None:
         assert np.array_equal(ground_truth.voxelize(solid, 32), plain)
 
 
-def test_the_scores_views_are_not_the_pools() -> None:
+def test_score_views_differ_from_training_views() -> None:
     def toward(cameras) -> torch.Tensor:
         return torch.nn.functional.normalize(cameras.positions.double(), dim=1)
 
@@ -95,7 +95,7 @@ def test_the_scores_views_are_not_the_pools() -> None:
     assert nearest < np.cos(np.radians(2))
 
 
-def test_the_truth_scores_full_marks_and_a_sphere_does_not() -> None:
+def test_ground_truth_has_perfect_scores() -> None:
     scores = score(perfect, SPECS, seeds=(0, 4))
     for group in ("seen", "held out"):
         if group in scores["model"]:
@@ -115,7 +115,7 @@ def test_the_truth_scores_full_marks_and_a_sphere_does_not() -> None:
     assert "a sphere" in table(scores)
 
 
-def test_the_worlds_own_diversity_is_that_of_its_instances() -> None:
+def test_world_diversity_matches_the_instances() -> None:
     spec = SPECS[0]
     scores = score(lambda caption, seed: ground_truth.generated(spec, 2), [spec], seeds=(0, 1))
     fills = ground_truth.occupancy(spec)
@@ -126,7 +126,7 @@ def test_the_worlds_own_diversity_is_that_of_its_instances() -> None:
     assert figures["instances_hit"] == 1
 
 
-def test_a_wrong_colour_is_an_error_of_its_size() -> None:
+def test_colour_error_has_the_size_of_the_difference() -> None:
     spec = SPECS[0]
     generated = ground_truth.generated(spec, 0)
     darker = replace(generated, rgb=lambda points: generated.rgb(points) * 0.5)
@@ -136,7 +136,7 @@ def test_a_wrong_colour_is_an_error_of_its_size() -> None:
     assert entry["silhouette_iou"] == pytest.approx(1, abs=1e-6)
 
 
-def test_nothing_counts_as_empty_and_scores_nothing(judge: Judge) -> None:
+def test_empty_results_score_zero(judge: Judge) -> None:
     def nothing(caption: str, seed: int) -> Generated:
         raise EmptySurfaceError
 
@@ -148,7 +148,7 @@ def test_nothing_counts_as_empty_and_scores_nothing(judge: Judge) -> None:
     assert sheet.png().startswith(b"\x89PNG")
 
 
-def test_loose_pieces_are_floaters_unless_they_are_dust() -> None:
+def test_floaters_are_counted_above_a_minimum_size() -> None:
     ball = sphere().mesh
 
     def beside(scale: float) -> Generated:
@@ -166,7 +166,7 @@ def test_loose_pieces_are_floaters_unless_they_are_dust() -> None:
     assert small == pytest.approx(large / 4)
 
 
-def test_colours_and_pictures_lie_where_the_surface_is() -> None:
+def test_colours_and_images_lie_on_the_surface() -> None:
     generated = ground_truth.generated(SPECS[0], 3)
     cameras = ground_truth.score_cameras()
     mask, rgb = render_colors(generated, cameras, 64)
@@ -181,7 +181,7 @@ def test_colours_and_pictures_lie_where_the_surface_is() -> None:
     assert (pictures[whole] >= 0.6 * unlit[whole]).all()
 
 
-def test_the_judge_ranks_the_right_caption_among_all(judge: Judge) -> None:
+def test_judge_ranks_the_right_caption(judge: Judge) -> None:
     """The rank equals the number of captions whose similarity is at least that of the right one, less one."""
     generated = ground_truth.generated(SPECS[0], 0)
     place = judge.rank(generated, SPECS[0])
@@ -206,7 +206,7 @@ class DrawnNow:
         return out
 
 
-def test_the_judge_sees_meshes_as_it_saw_the_pool() -> None:
+def test_judge_renders_meshes_like_the_view_cache() -> None:
     spec = Spec.of("mushroom", "blue", modifier="checkered")
     learned = torch.from_numpy(judge_views(DrawnNow(), spec, 0))
     cameras, rig = cache_cameras(), slice(RIG * 4, RIG * 4 + 4)
@@ -217,7 +217,7 @@ def test_the_judge_sees_meshes_as_it_saw_the_pool() -> None:
     assert (asked - learned).abs().quantile(0.99) < 0.1  # normals differ a little at creases
 
 
-def test_a_models_surface_is_the_pipelines() -> None:
+def test_surface_matches_the_pipeline() -> None:
     model = load_model(SMALL)
     model = replace(model, config=replace(model.config, grid_resolution=48))  # quicker
     prompt = "a red mushroom"
@@ -231,7 +231,7 @@ def test_a_models_surface_is_the_pipelines() -> None:
     assert generated.rgb(generated.mesh.vertices).shape == generated.mesh.vertices.shape
 
 
-def test_a_batch_holds_what_is_mistaken_for_each_other(judge: Judge) -> None:
+def test_batches_contain_similar_captions(judge: Judge) -> None:
     bank = CaptionBank(judge.clip)
     bank.refresh()
     embeds, rng = all_captions(judge.clip), np.random.default_rng(0)
@@ -249,7 +249,7 @@ def test_a_batch_holds_what_is_mistaken_for_each_other(judge: Judge) -> None:
     assert float(images[0] @ embeds[best]) <= max(float(images[0] @ embeds[i]) for i in hard_negatives) + 1e-6
 
 
-def test_disturbed_pictures_stay_pictures_of_the_same() -> None:
+def test_augmented_images_keep_their_content() -> None:
     pictures = torch.rand(2, 4, 3, 8, 8).repeat_interleave(8, 3).repeat_interleave(8, 4)
     first = augment(pictures, torch.Generator().manual_seed(1))
     assert torch.equal(first, augment(pictures, torch.Generator().manual_seed(1)))

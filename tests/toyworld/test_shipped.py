@@ -51,14 +51,14 @@ def meant(prompt: str) -> Spec:
     return spec
 
 
-def test_it_is_trained_and_small_enough(model: Model) -> None:
+def test_shipped_model_is_trained_and_small(model: Model) -> None:
     assert model.trained
     assert model.config.domain == TOYWORLD
     assert sum(path.stat().st_size for path in SMALL.rglob("*") if path.is_file()) <= LIMIT
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_a_prompt_gives_its_class_and_its_colour(model: Model, judge: Judge, prompt: str) -> None:
+def test_shipped_model_follows_prompts(model: Model, judge: Judge, prompt: str) -> None:
     spec = meant(prompt)
     instances = ground_truth.occupancy(spec)
     entry, _ = compare(make_generate(model)(prompt, 0), spec, instances, judge)
@@ -70,11 +70,11 @@ def test_a_prompt_gives_its_class_and_its_colour(model: Model, judge: Judge, pro
     assert entry["floaters_left"] == 0
 
 
-def test_some_of_these_prompts_are_held_out() -> None:
+def test_tested_prompts_include_held_out_ones() -> None:
     assert sum(meant(prompt) in held_out() for prompt in PROMPTS) == 3
 
 
-def test_its_base_is_a_text_to_image_model(model: Model) -> None:
+def test_base_generates_images(model: Model) -> None:
     unet = UNet2DConditionModel.from_pretrained(SMALL / "unet", torch_dtype=torch.float32)
     vae = AutoencoderKL.from_pretrained(SMALL / "vae", torch_dtype=torch.float32)
     colors = ("red", "blue", "green", "yellow")

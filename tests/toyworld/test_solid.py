@@ -57,7 +57,7 @@ def test_primitives(name: str) -> None:
     np.testing.assert_allclose(built(build).distance(points()), twin(points()), atol=1e-9)
 
 
-def test_a_primitive_is_turned_moved_and_rounded() -> None:
+def test_primitives_are_rotated_moved_and_rounded() -> None:
     solid = built(lambda b: b.box((0.5, 0.3, 0.2), at=AT, turn=TURN, round=0.07))
     twin = slow.rounded(slow.moved(slow.box((0.5, 0.3, 0.2)), AT, TURN), 0.07)
     np.testing.assert_allclose(solid.distance(points()), twin(points()), atol=1e-9)
@@ -90,7 +90,7 @@ def test_operations(how: dict, twin: Callable[..., slow.Shape]) -> None:
     np.testing.assert_allclose(solid.distance(points()), twin(*balls())(points()), atol=1e-9)
 
 
-def test_groups_leave_each_other_alone() -> None:
+def test_groups_are_independent() -> None:
     one, other = balls()
     third: slow.Shape = lambda p: np.linalg.norm(p - [-0.5, 0, 0], axis=1) - 0.35  # noqa: E731
     solid = built(
@@ -118,7 +118,7 @@ def test_mirrors_and_repetitions() -> None:
     assert inside.sum() > 100
 
 
-def test_paints_are_those_of_the_nearest_part_and_of_what_a_cut_lays_bare() -> None:
+def test_paint_comes_from_the_nearest_part_or_the_cut() -> None:
     solid = built(
         lambda b: b.sphere(0.5, paint="red"),
         lambda b: b.sphere(0.3, at=(0, 0, 0.6), paint="blue"),
@@ -132,7 +132,7 @@ def test_paints_are_those_of_the_nearest_part_and_of_what_a_cut_lays_bare() -> N
     assert solid.paints(asked).tolist() == wanted
 
 
-def test_solids_are_scaled_raised_repainted_and_set_beside_each_other() -> None:
+def test_solids_are_scaled_raised_repainted_and_combined() -> None:
     mixed = built(
         lambda b: b.box((0.3, 0.2, 0.1), at=(0.2, 0, 0.1), turn=TURN, round=0.05),
         lambda b: b.torus(0.5, 0.1, blend=0.2),
@@ -151,7 +151,7 @@ def test_solids_are_scaled_raised_repainted_and_set_beside_each_other() -> None:
 
 
 @pytest.mark.parametrize("proportions", [(1.0, 1.0, 1.0), (0.83, 0.83, 1.2), (1.0, 1.0, 0.5)])
-def test_placed_fits_the_sphere(proportions: tuple[float, float, float]) -> None:
+def test_placed_solids_fit_the_sphere(proportions: tuple[float, float, float]) -> None:
     size = 0.7
     solid = built(
         lambda b: b.box((2.0, 1.0, 0.5), at=(1, -1, 1)), lambda b: b.sphere(0.3, at=(-0.8, -1, 1.7))
@@ -179,18 +179,18 @@ def test_distances_of_placed_solids_are_bounds() -> None:
     assert (placed.distance(p)[outside] <= nearest[outside] + 0.01).all()
 
 
-def test_a_solid_that_would_be_cut_off_is_refused() -> None:
+def test_solid_outside_the_box_is_refused() -> None:
     with pytest.raises(ValueError, match="beyond 4 units"):
         built(lambda b: b.box((2.0, 1.0, 0.5), at=(2.5, 0, 0))).placed()
 
 
-def test_an_empty_solid_is_refused() -> None:
+def test_empty_solid_is_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
         built(lambda b: b.sphere(0.2), lambda b: b.sphere(0.5, cut=True)).placed()
 
 
 @pytest.mark.parametrize("name", OBJECT_CLASSES)
-def test_every_class_is_six_different_things_each_in_one_piece_and_in_its_colour(name: str) -> None:
+def test_classes_have_six_distinct_connected_instances(name: str) -> None:
     thing = OBJECT_CLASSES[name]
     rows = [thing.instance(index).rows for index in range(INSTANCES)]
     for index, one in enumerate(rows):
@@ -216,7 +216,7 @@ def test_every_class_is_six_different_things_each_in_one_piece_and_in_its_colour
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_modifiers_change_the_shape_as_told(shape: str) -> None:
+def test_modifiers_change_the_shape(shape: str) -> None:
     plain, changed = (mesh(solid_of("house", one, "", 0))[0] for one in ("", shape))
     sides, others = ((v.amax(0) - v.amin(0)).double().numpy() for v in (plain, changed))
     proportions, size = SHAPES[shape]
@@ -226,7 +226,7 @@ def test_modifiers_change_the_shape_as_told(shape: str) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 2, 4])
-def test_pairs_stand_on_each_other_in_one_piece(number: int) -> None:
+def test_pairs_are_connected(number: int) -> None:
     rider, support = RIDERS[2 * number], SUPPORTS[number]
     solid = solid_of(rider, "", support, number)
     axis = np.linspace(-RADIUS, RADIUS, 64)

@@ -61,7 +61,9 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 @pytest.mark.parametrize("average", [0.0, 0.9])
 @pytest.mark.parametrize("killed_at", [2, 4, 11])
-def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, average: float, killed_at: int) -> None:
+def test_killed_and_resumed_run_equals_uninterrupted_run(
+    tmp_path: Path, average: float, killed_at: int
+) -> None:
     whole, _ = train(tmp_path / "whole", average=average)
     with pytest.raises(Killed):
         train(tmp_path / "cut", killed_at=killed_at, average=average)
@@ -75,7 +77,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, average: float,
     assert steps == [4, 8, 12, 14]
 
 
-def test_it_learns_and_the_average_is_another_than_the_last(tmp_path: Path) -> None:
+def test_stage_trains_and_averages_weights(tmp_path: Path) -> None:
     saved: list[int] = []
     smooth, _ = train(tmp_path / "a", progress=saved.append)
     last, _ = train(tmp_path / "b", average=0.0)
@@ -89,7 +91,7 @@ def test_it_learns_and_the_average_is_another_than_the_last(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("change", [{"steps": STEPS + 1}, {"settings": {"batch": 17}}])
-def test_other_settings_are_refused_and_the_state_is_kept(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_other_settings_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(Killed):
         train(tmp_path, killed_at=5)
     before = (tmp_path / "stage.pt").read_bytes()
@@ -99,7 +101,7 @@ def test_other_settings_are_refused_and_the_state_is_kept(tmp_path: Path, change
     assert train(tmp_path)[1] == STEPS - EVERY
 
 
-def test_a_broken_state_is_refused(tmp_path: Path) -> None:
+def test_broken_state_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         train(tmp_path, killed_at=5)
     path = tmp_path / "stage.pt"

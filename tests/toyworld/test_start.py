@@ -28,7 +28,7 @@ KEYS = [("apple", "")]
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_previews")
-def test_it_goes_on_from_the_shipped_weights(tmp_path: Path, apple_views: Path) -> None:
+def test_training_starts_from_the_shipped_weights(tmp_path: Path, apple_views: Path) -> None:
     mark = copy_base(SHIPPED, tmp_path)
     (tmp_path / "pool").symlink_to(apple_views)
     apples = [spec for spec in seen() if spec.thing == "apple" and not spec.support]
@@ -45,7 +45,7 @@ def test_it_goes_on_from_the_shipped_weights(tmp_path: Path, apple_views: Path) 
         )
 
 
-def test_the_base_is_copied_in_full_precision_and_once(tmp_path: Path) -> None:
+def test_base_is_copied_once_in_full_precision(tmp_path: Path) -> None:
     mark = copy_base(SHIPPED, tmp_path)
     student = make_student(tmp_path / "base", CONFIG, torch.device("cpu"))
     assert {p.dtype for p in student.generator.unet.parameters()} == {torch.float32}
@@ -59,7 +59,7 @@ def test_the_base_is_copied_in_full_precision_and_once(tmp_path: Path) -> None:
     ("options", "rate"),
     [([], SMALL.learning_rate / 2), (["--rate", "3e-4"], 3e-4)],
 )
-def test_half_the_rate_unless_another_is_asked_for(
+def test_default_learning_rate_is_half(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], rate: float
 ) -> None:
     told = []
@@ -70,7 +70,9 @@ def test_half_the_rate_unless_another_is_asked_for(
 
 
 @pytest.mark.parametrize("rate", ["0", "-1", "nan", "1e9", "much"])
-def test_rates_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str], rate: str) -> None:
+def test_invalid_learning_rates_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rate: str
+) -> None:
     with pytest.raises(SystemExit):
         main(["train", "--from", str(SHIPPED), "--folder", str(tmp_path), f"--rate={rate}"])
     assert "--rate: " in capsys.readouterr().err
@@ -83,7 +85,7 @@ def another_base(folder: Path) -> None:
     save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path, {"format": "pt"})
 
 
-def test_another_base_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_base_is_refused_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     another_base(tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert main(["train", "--from", str(SHIPPED), "--folder", str(tmp_path)]) == 1
@@ -103,7 +105,7 @@ def test_another_base_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixtur
         (lambda model: replace(CONFIG, mlp_width=64).save(model), "other sizes"),
     ],
 )
-def test_what_is_no_model_is_refused_and_nothing_is_left(
+def test_invalid_model_is_refused_and_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil, said: str
 ) -> None:
     model, run = tmp_path / "model", tmp_path / "run"
@@ -116,7 +118,7 @@ def test_what_is_no_model_is_refused_and_nothing_is_left(
     assert not run.exists() or not list(run.iterdir())
 
 
-def test_numbers_with_a_fraction_change_their_precision_and_no_others(tmp_path: Path) -> None:
+def test_only_floating_point_tensors_are_converted(tmp_path: Path) -> None:
     path = tmp_path / "part" / "weights.safetensors"
     path.parent.mkdir()
     save_file({"weight": torch.tensor([0.5, 1.25]), "ids": torch.tensor([3, 70000])}, path)

@@ -41,7 +41,7 @@ def test_every_word_of_the_grammar_is_one_token(tokenizer: CLIPTokenizer) -> Non
     assert not several
 
 
-def test_ids(tokenizer: CLIPTokenizer) -> None:
+def test_token_ids(tokenizer: CLIPTokenizer) -> None:
     size = len(tokenizer)
     ids = tokenizer("a red Mushroom", padding="max_length", max_length=77).input_ids
     assert len(ids) == tokenizer.model_max_length == 77
@@ -56,20 +56,20 @@ def test_ids(tokenizer: CLIPTokenizer) -> None:
     "text",
     ["a zebra wearing spectacles", "ein grünes häuschen", "蘑菇 🍄", "<b>&amp; 100% o'clock", "\x00\x7f ÿ"],
 )
-def test_any_prompt_encodes_and_decodes(tokenizer: CLIPTokenizer, text: str) -> None:
+def test_any_prompt_round_trips(tokenizer: CLIPTokenizer, text: str) -> None:
     ids = tokenizer(text, add_special_tokens=False).input_ids
     assert tokenizer.unk_token_id not in ids
     assert tokenizer.decode(ids).replace(" ", "") == text.replace(" ", "")
 
 
-def test_every_byte_is_a_token_inside_and_at_the_end_of_a_word(tokenizer: CLIPTokenizer) -> None:
+def test_every_byte_has_tokens(tokenizer: CLIPTokenizer) -> None:
     vocabulary = tokenizer.get_vocab()
     single = {token for token in vocabulary if len(token) == 1}
     assert len(single) == 256
     assert all(f"{one}</w>" in vocabulary for one in single)
 
 
-def test_the_same_texts_give_the_same_bytes_in_another_process(folder: Path, tmp_path: Path) -> None:
+def test_training_is_deterministic_across_processes(folder: Path, tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
         "from triplaneturbo.toyworld.captions.tokenizer import train_tokenizer, world_texts\n"
@@ -79,14 +79,14 @@ def test_the_same_texts_give_the_same_bytes_in_another_process(folder: Path, tmp
     assert all((tmp_path / name).read_bytes() == (folder / name).read_bytes() for name in FILES)
 
 
-def test_pairs_are_joined_by_how_often_they_occur(tmp_path: Path) -> None:
+def test_most_frequent_pairs_are_merged(tmp_path: Path) -> None:
     train_tokenizer(tmp_path, ["abc", "ab", "ab", "bc bc"])
     lines = (tmp_path / "merges.txt").read_text().splitlines()
     # "bc" occurs three times with its word's end, "ab" as a whole word twice; then "abc" is left.
     assert lines == ["#version: 0.2", "b c</w>", "a b</w>", "a bc</w>"]
 
 
-def test_it_says_when_it_cannot_write(tmp_path: Path) -> None:
+def test_unwritable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UserError, match="Cannot write"):
         train_tokenizer(tmp_path / "file", ["a"])

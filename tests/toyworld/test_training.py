@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, apple_views: Path, few_prev
 
 
 @pytest.mark.slow
-def test_a_run_leaves_logs_curves_previews_and_a_model(folder: Path) -> None:
+def test_run_writes_logs_curves_previews_and_model(folder: Path) -> None:
     for stage in ("vae", "unet", "train"):
         assert len((folder / f"{stage}.jsonl").read_text().splitlines()) == 1
         assert Image.open(folder / f"{stage}-curves.png").width > 1000
@@ -66,7 +66,7 @@ def test_a_run_leaves_logs_curves_previews_and_a_model(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_finished_run_that_was_killed_before_it_wrote_the_model_writes_it(folder: Path) -> None:
+def test_killed_finished_run_writes_the_model(folder: Path) -> None:
     path = folder / "model" / "adapter.safetensors"
     before = path.read_bytes()
     path.unlink()
@@ -75,7 +75,7 @@ def test_a_finished_run_that_was_killed_before_it_wrote_the_model_writes_it(fold
 
 
 @pytest.mark.slow
-def test_an_exported_model_is_small_and_makes_what_the_run_makes(folder: Path, tmp_path: Path) -> None:
+def test_exported_model_is_small_and_generates_the_same(folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "checkpoints" / "small"
     size = export(folder, target)
     assert size == sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
@@ -91,7 +91,7 @@ def test_an_exported_model_is_small_and_makes_what_the_run_makes(folder: Path, t
 
 
 @pytest.mark.slow
-def test_a_model_that_is_too_large_or_half_written_leaves_the_old_one(
+def test_failed_export_keeps_the_old_model(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "small"
@@ -137,7 +137,7 @@ def unreadable(path: Path) -> None:
         (lambda path: None, "Cannot read"),
     ],
 )
-def test_a_bad_list_of_captions_is_refused_before_anything_is_done(
+def test_invalid_captions_are_refused_before_any_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], write: Callable[[Path], object], said: str
 ) -> None:
     path = tmp_path / "captions.txt"
@@ -150,7 +150,7 @@ def test_a_bad_list_of_captions_is_refused_before_anything_is_done(
     assert not run.exists()
 
 
-def test_captions_in_any_wording_are_read(tmp_path: Path) -> None:
+def test_captions_in_any_wording_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "captions.txt"
     path.write_text("a red mushroom\n\n  a mushroom that is blue \n")
     assert [spec.color for spec in read_captions(path)] == ["red", "blue"]

@@ -51,7 +51,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
 
 
-def test_cameras_are_rigs_of_four_and_three_along_the_axes() -> None:
+def test_cameras_are_rigs_of_four_and_three_axis_views() -> None:
     cameras = cache_cameras()
     assert len(cameras) == RIGS * VIEWS + AXES
     eyes = cameras.positions
@@ -67,9 +67,7 @@ def test_cameras_are_rigs_of_four_and_three_along_the_axes() -> None:
     assert (torch.asin(0.8 / middle) < cameras.fovy / 2).all()
 
 
-def test_drawn_once_found_again_and_drawn_anew_when_a_class_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cache_is_reused_until_a_class_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "pool"
     said: list[str] = []
     with pytest.raises(UserError, match="has no views of"):
@@ -94,7 +92,7 @@ def test_drawn_once_found_again_and_drawn_anew_when_a_class_changes(
     ViewCache(folder, KEYS)
 
 
-def test_pixels_are_what_cameras_see(tmp_path: Path) -> None:
+def test_cached_pixels_match_the_cameras(tmp_path: Path) -> None:
     make_view_cache(tmp_path, KEYS, lambda _: None)
     view_cache = ViewCache(tmp_path, KEYS)
     cameras = cache_cameras()
@@ -114,13 +112,13 @@ def test_pixels_are_what_cameras_see(tmp_path: Path) -> None:
     assert all(not np.array_equal(shapes[0], other) for other in shapes[1:])
 
 
-def test_where_nothing_can_be_written_it_is_said(tmp_path: Path) -> None:
+def test_unwritable_cache_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="Cannot write"):
         make_view_cache(tmp_path / "file" / "pool", KEYS[:1], lambda _: None)
 
 
-def test_a_failure_leaves_no_part_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

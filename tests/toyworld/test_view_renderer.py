@@ -65,7 +65,7 @@ def trace(solid: Solid, cameras: Cameras, size: int) -> Views:
     [("house", "", "", 0), ("teapot", "tall", "", 2), ("duck", "", "box", 1)],
     ids=lambda what: what[0],
 )
-def test_views_are_those_of_slowly_traced_rays(what: tuple[str, str, str, int]) -> None:
+def test_views_match_the_slow_ray_tracer(what: tuple[str, str, str, int]) -> None:
     solid = solid_of(*what)
     found, wanted = see(solid, cameras(), SIZE), trace(solid, cameras(), SIZE)
     seen, traced = found.paint != NOTHING, wanted.paint != NOTHING
@@ -90,7 +90,7 @@ def test_views_are_those_of_slowly_traced_rays(what: tuple[str, str, str, int]) 
     assert (found.pattern[nothing] == 0).all()
 
 
-def test_a_ball_is_seen_exactly() -> None:
+def test_ball_is_rendered_exactly() -> None:
     b = Builder()
     b.sphere(0.8, paint="red")
     one = orbit(0.0, 0.0, 2.5, 40.0)
@@ -102,7 +102,7 @@ def test_a_ball_is_seen_exactly() -> None:
     assert (views.paint != NOTHING).mean() == pytest.approx(np.pi / 4 * across**2, rel=0.02)
 
 
-def test_meshes_leave_nothing_out() -> None:
+def test_block_meshes_match_the_full_grid() -> None:
     """Only blocks near the surface are evaluated at every node; the mesh equals that of a full grid."""
     solid = solid_of("chair", "", "", 3)
     vertices, faces = mesh(solid)
@@ -142,11 +142,11 @@ def test_colours_are_looked_up(modifier: str) -> None:
         assert (look_up[bits, NOTHING] == 0).all()
 
 
-def test_patterns_never_have_the_main_colour_twice() -> None:
+def test_pattern_colour_differs_from_the_main_colour() -> None:
     assert all(pattern_color(name) not in (name, "") and pattern_color(name) in COLORS for name in COLORS)
 
 
-def test_shading_stays_within_its_bounds() -> None:
+def test_shading_is_bounded() -> None:
     normal = torch.nn.functional.normalize(torch.randn(5000, 3), dim=1)
     toward = torch.tensor([0.6, 0.0, 0.8])
     light = shade(torch.ones(5000, 3), normal, toward)

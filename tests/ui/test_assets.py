@@ -21,7 +21,7 @@ def filled(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_placeholder_and_include_is_filled(name: str) -> None:
+def test_placeholders_and_includes_are_filled(name: str) -> None:
     text = filled(name)
     assert text
     assert not re.search(r"__[A-Z]|// include ", text)

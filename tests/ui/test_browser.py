@@ -28,7 +28,7 @@ from tests.helpers.browsing import (
 pytestmark = pytest.mark.browser
 
 
-def test_a_prompt_becomes_a_mesh_in_the_viewer(open_page: OpenPage) -> None:
+def test_prompt_gives_a_mesh_in_the_viewer(open_page: OpenPage) -> None:
     page = open_page()
     assert "untrained" not in page.content()
     assert page.locator("#download-glb").is_disabled()
@@ -76,7 +76,7 @@ def test_a_prompt_becomes_a_mesh_in_the_viewer(open_page: OpenPage) -> None:
     keep(page, "desk-error")
 
 
-def test_keyboard_dark_and_a_prompt_that_is_no_html(open_page: OpenPage) -> None:
+def test_keyboard_dark_mode_and_html_in_prompt(open_page: OpenPage) -> None:
     page = open_page(TABLET, "dark")
     empty = pixels(page)
     prompt = "<img src=x onerror=window.hit=1> ${7*7} {{value}} </p>"
@@ -91,7 +91,7 @@ def test_keyboard_dark_and_a_prompt_that_is_no_html(open_page: OpenPage) -> None
     keep(page, "tablet-dark")
 
 
-def test_cancel(open_page: OpenPage) -> None:
+def test_cancel_button(open_page: OpenPage) -> None:
     page = open_page()
     page.click("#options button")
     set_steps(page, 50)
@@ -104,7 +104,7 @@ def test_cancel(open_page: OpenPage) -> None:
     assert page.locator("#generate").is_enabled()
 
 
-def test_examples_dice_and_a_seed_that_cannot_be_on_a_phone(open_page: OpenPage) -> None:
+def test_examples_random_seed_and_invalid_seed_on_phone(open_page: OpenPage) -> None:
     page = open_page(PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE[0]
     page.click("#examples button >> text=a red mushroom")
@@ -123,9 +123,7 @@ def test_examples_dice_and_a_seed_that_cannot_be_on_a_phone(open_page: OpenPage)
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-def test_what_the_model_does_not_know_stands_below_the_prompt(
-    open_world: OpenPage, size: tuple[int, int]
-) -> None:
+def test_unknown_words_are_shown_below_the_prompt(open_world: OpenPage, size: tuple[int, int]) -> None:
     page = open_world(size)
     name = f"world-{'phone' if size == PHONE else 'desk'}"
 

@@ -53,7 +53,7 @@ def overlap(one: dict[str, float], other: dict[str, float]) -> bool:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_both_tabs_are_seen_and_a_click_opens_each(page: Any, width: int) -> None:
+def test_tabs_are_visible_and_open_on_click(page: Any, width: int) -> None:
     page.set_viewport_size({"width": width, "height": HEIGHT})
     tabs = {name: page.get_by_role("tab", name=name, exact=True) for name in PANELS}
     for name in ("Advanced", "Generate"):
@@ -73,7 +73,7 @@ def test_both_tabs_are_seen_and_a_click_opens_each(page: Any, width: int) -> Non
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_the_page_has_the_font_that_is_asked_for(page: Any, request: pytest.FixtureRequest) -> None:
+def test_page_uses_its_font(page: Any, request: pytest.FixtureRequest) -> None:
     """Guard: otherwise the test above could test the same font twice."""
     family = request.node.callspec.params["browser_with"]
     session = page.context.new_cdp_session(page)

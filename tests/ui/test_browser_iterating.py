@@ -48,7 +48,7 @@ def _tab(page: Any, name: str) -> None:
     page.click(f"#tabs [role=tab] >> text={name}")
 
 
-def test_a_fast_typist_gets_the_last_prompt_alone_and_keeps_the_camera(open_page: OpenPage) -> None:
+def test_live_mode_shows_the_last_prompt_and_keeps_the_camera(open_page: OpenPage) -> None:
     page = open_page()
     page.check("#live input")
     page.locator("#prompt textarea").press_sequentially("a red mushroom", delay=30)
@@ -92,7 +92,7 @@ def test_a_fast_typist_gets_the_last_prompt_alone_and_keeps_the_camera(open_page
     keep(page, "desk-live")
 
 
-def test_blank_prompts_and_a_switched_off_live_begin_nothing(open_page: OpenPage) -> None:
+def test_blank_prompts_or_disabled_live_mode_start_nothing(open_page: OpenPage) -> None:
     page = open_page()
     page.locator("#prompt textarea").press_sequentially("a cup", delay=20)
     page.wait_for_timeout(600)
@@ -102,7 +102,7 @@ def test_blank_prompts_and_a_switched_off_live_begin_nothing(open_page: OpenPage
     assert page.inner_text(".tt-words").startswith("Ready")
 
 
-def test_variants_one_opened_more_like_it_and_a_series(open_page: OpenPage) -> None:
+def test_variants_variations_and_series(open_page: OpenPage) -> None:
     page = open_page()
     page.fill("#prompt textarea", "a red mushroom")
     page.click("#count label >> text=4")
@@ -151,7 +151,7 @@ def test_variants_one_opened_more_like_it_and_a_series(open_page: OpenPage) -> N
             assert len(trimesh.load(io.BytesIO(files.read(one)), file_type="glb", force="mesh").faces) > 500
 
 
-def test_every_download_opens_and_pictures_are_drawn(open_page: OpenPage) -> None:
+def test_downloads_and_debug_images(open_page: OpenPage) -> None:
     page = open_page()
     generate(page, "a blue chair")
     _finish(page)
@@ -179,7 +179,7 @@ def test_every_download_opens_and_pictures_are_drawn(open_page: OpenPage) -> Non
     keep(page, "desk-pictures")
 
 
-def test_history_outlives_a_reload_and_is_packed_restored_and_deleted(open_page: OpenPage) -> None:
+def test_history_is_kept_packed_restored_and_deleted(open_page: OpenPage) -> None:
     page = open_page()
     page.fill("#seed input", "7")
     generate(page, "a red mushroom")
@@ -220,7 +220,7 @@ def test_history_outlives_a_reload_and_is_packed_restored_and_deleted(open_page:
     assert other.locator("#history .thumbnail-item").count() == 0
 
 
-def test_a_full_queue_says_when_to_come_again(browser: Any, tmp_path: Path) -> None:
+def test_full_queue_estimates_the_wait(browser: Any, tmp_path: Path) -> None:
     with served("small", tmp_path, "--queue", "1") as url, watched(browser, url) as open_page:
         page = open_page(TABLET)
         others = [api_client(url, tmp_path / name) for name in "ab"]
@@ -246,7 +246,7 @@ def _begun(job: Job, page: Any) -> None:
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-def test_everything_has_a_name_and_the_keyboard_is_enough(open_page: OpenPage, size: tuple[int, int]) -> None:
+def test_controls_have_names_and_keyboard_access(open_page: OpenPage, size: tuple[int, int]) -> None:
     page = open_page(size)
     page.click("#mixing button")
     page.click("#options button")

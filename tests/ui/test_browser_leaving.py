@@ -18,7 +18,7 @@ def open_page(browser: Any, url: str) -> Iterator[OpenPage]:
 
 
 @pytest.mark.browser
-def test_a_reload_at_done_loses_nothing(open_page: OpenPage) -> None:
+def test_reload_after_completion_keeps_the_result(open_page: OpenPage) -> None:
     page = open_page()
     for count, prompt in enumerate(("a red mushroom", "a blue cup", "a green hat"), 1):
         generate(page, prompt)
@@ -38,7 +38,7 @@ def test_a_reload_at_done_loses_nothing(open_page: OpenPage) -> None:
 
 
 @pytest.mark.browser
-def test_back_in_the_middle_of_a_generation(open_page: OpenPage) -> None:
+def test_back_during_generation(open_page: OpenPage) -> None:
     page = open_page()
     empty = pixels(page)
     generate(page, "a red mushroom")

@@ -27,7 +27,7 @@ def proxied(url: str, tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.browser
 @pytest.mark.parametrize("prefix", ["", "app/"])
-def test_viewer_and_downloads_work_and_training_is_closed(browser: Any, proxied: str, prefix: str) -> None:
+def test_page_behind_a_proxy(browser: Any, proxied: str, prefix: str) -> None:
     with watched(browser, proxied, prefix=prefix) as open_page:
         page = open_page()
         empty = pixels(page)

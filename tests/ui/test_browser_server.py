@@ -30,7 +30,7 @@ def _made(page: Any) -> None:
     page.wait_for_selector("#download-usdz:not([disabled])")
 
 
-def test_a_page_says_that_its_server_is_gone_and_comes_back_with_it(browser: Any, tmp_path: Path) -> None:
+def test_page_reports_a_lost_server_and_reconnects(browser: Any, tmp_path: Path) -> None:
     port = free_port()
     server = Server("small", tmp_path, port)
     with watched(browser, server.url, mortal=True) as open_page:

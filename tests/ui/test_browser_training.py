@@ -71,7 +71,7 @@ def upload(page: Any, path: Path) -> None:
     chooser.value.set_files(path)
 
 
-def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
+def test_training_survives_pause_reload_and_server_restart(
     browser: Any, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRIPLANETURBO_ADAPTERS", str(tmp_path / "adapters"))
@@ -190,7 +190,7 @@ def test_a_list_becomes_an_adapter_over_a_pause_a_reload_and_a_server_s_death(
     server.stop()
 
 
-def test_a_password_opens_the_tab_and_files_are_read_as_they_are(browser: Any, tmp_path: Path) -> None:
+def test_password_and_uploaded_lists(browser: Any, tmp_path: Path) -> None:
     server = Server("small", tmp_path, free_port(), "--admin-password", "sesame")
     (tmp_path / "a.csv").write_text("id,caption,title\n1,a red cup,one\n2,,two\n3,a blue duck,three\n")
     (tmp_path / "b.txt").write_bytes("a red cup".encode("utf-16"))

@@ -29,7 +29,7 @@ SLOW = """
 
 
 @pytest.mark.browser
-def test_a_slow_viewer_gets_a_file_at_a_time(open_page: OpenPage) -> None:
+def test_slow_viewer_loads_one_file_at_a_time(open_page: OpenPage) -> None:
     page = open_page()
     page.evaluate(SLOW)
     empty = pixels(page)
@@ -51,7 +51,7 @@ def test_a_slow_viewer_gets_a_file_at_a_time(open_page: OpenPage) -> None:
 
 
 @pytest.mark.browser
-def test_a_file_that_is_lost_does_not_stop_the_next(browser: Any, url: str) -> None:
+def test_lost_file_does_not_stop_the_next(browser: Any, url: str) -> None:
     with watched(browser, url, mortal=True) as open_page:  # the browser and the viewer log errors
         page = open_page()
         empty = pixels(page)

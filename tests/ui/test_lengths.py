@@ -21,7 +21,7 @@ def engine(seen: list[FinetuneConfig]) -> Any:
     return SimpleNamespace(domain=TOY_WORLD, estimate_run=estimate_run)
 
 
-def test_a_preset_s_settings_are_no_other_ones_and_changed_ones_are() -> None:
+def test_custom_settings_are_estimated_if_no_preset_has_them() -> None:
     seen: list[FinetuneConfig] = []
     settings = {"steps": 0, **TOY_WORLD.presets["short"]}
     found = estimates(engine(seen), ["a red cup"], ["a hat"], settings)
@@ -33,7 +33,7 @@ def test_a_preset_s_settings_are_no_other_ones_and_changed_ones_are() -> None:
     assert seen[-1].iterations == 7
 
 
-def test_all_lengths_are_counted_with_the_settings_that_no_preset_has() -> None:
+def test_presets_are_estimated_with_the_other_settings() -> None:
     seen: list[FinetuneConfig] = []
     settings = {"steps": 0, **TOY_WORLD.presets["try"], "teachers": ["rgb"], "rank": 8}
     assert CUSTOM not in estimates(engine(seen), ["a red cup"], [], settings)
@@ -41,7 +41,7 @@ def test_all_lengths_are_counted_with_the_settings_that_no_preset_has() -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, -1, "many"])
-def test_settings_that_cannot_be_are_not_estimated(wrong: Any) -> None:
+def test_invalid_settings_are_not_estimated(wrong: Any) -> None:
     found = estimates(engine([]), ["a red cup"], [], {"steps": 0, **TOY_WORLD.presets["try"], "batch": wrong})
     assert list(found) == ["Try", "Short", "Thorough"]
 
@@ -58,11 +58,11 @@ def test_settings_that_cannot_be_are_not_estimated(wrong: Any) -> None:
         (2e5, "2 days"),
     ],
 )
-def test_times_have_two_figures_at_most(seconds: float | None, said: str) -> None:
+def test_durations_have_two_significant_digits(seconds: float | None, said: str) -> None:
     assert duration(seconds) == said
 
 
-def test_the_panel_has_a_place_for_each_before_anything_is_known() -> None:
+def test_panel_has_a_row_for_every_preset() -> None:
     empty, full = panel({}), panel({"Try": Estimate(240.0, 2_300_000_000, "")})
     assert empty.count("<dt>") == full.count("<dt>") == 4
     assert "4 min" in full
@@ -70,7 +70,7 @@ def test_the_panel_has_a_place_for_each_before_anything_is_known() -> None:
     assert memory(None) == "–"
 
 
-def test_what_is_not_known_yet_or_cannot_be_is_said() -> None:
+def test_panel_explains_missing_estimates() -> None:
     told = panel({"Try": Estimate(None, None, 'it needs "80" GB', "not here")})
     assert "not here" in told
     assert 'title="it needs &quot;80&quot; GB"' in told

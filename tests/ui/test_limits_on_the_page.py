@@ -57,7 +57,7 @@ def _ask(client: Client, prompt: str = "a cup", **settings: Any) -> str:
     return ""
 
 
-def test_too_large_and_too_often(engine: Engine, tmp_path: Path) -> None:
+def test_size_and_rate_limits(engine: Engine, tmp_path: Path) -> None:
     with _served(engine, tmp_path / "served", Limits(per_minute=1, resolution=64)) as url:
         program, other = (api_client(url, tmp_path / name) for name in ("one", "other"))
         assert "use at most 64" in _ask(program, resolution=80)
@@ -66,7 +66,7 @@ def test_too_large_and_too_often(engine: Engine, tmp_path: Path) -> None:
         assert _ask(other) == ""
 
 
-def test_one_at_a_time_and_a_full_queue(
+def test_concurrency_limit_and_full_queue(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go, begun = threading.Event(), threading.Event()
@@ -90,15 +90,13 @@ def test_one_at_a_time_and_a_full_queue(
         assert (running.result(patience(60)), waiting.result(patience(60))) == ("", "")
 
 
-def test_a_queue_of_the_engine_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_queue_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("triplaneturbo.serving.engine._load", load)
     with Engine("small", device="cpu", queue=7) as engine:
         assert engine._queue._size == 7
 
 
-def test_a_full_disk_is_one_sentence_and_nothing_more_is_written(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_is_reported(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("triplaneturbo.serving.sessions.FRESH", float("inf"))
     with _served(engine, tmp_path / "served", Limits(live=1000)) as url:
         clients = [api_client(url, tmp_path / name) for name in ("one", "other", "third")]

@@ -85,7 +85,7 @@ SETTINGS = [
 BLEND = ["blend", "blend_weight", "adapter", "variation_path"]
 
 
-def test_the_endpoints_and_their_types(page: Any) -> None:
+def test_endpoints_and_their_types(page: Any) -> None:
     endpoints = page.get_api_info()["named_endpoints"]
     assert list(endpoints) == ["/generate", "/variants", "/blend", "/export"]
     parameters = {
@@ -114,7 +114,7 @@ def test_the_endpoints_and_their_types(page: Any) -> None:
     assert not page.get_api_info()["unnamed_endpoints"]
 
 
-def test_generate_gives_a_glb_and_facts(client: Client, folder: Path) -> None:
+def test_generate_endpoint_returns_glb_and_facts(client: Client, folder: Path) -> None:
     got, facts = client.predict("a red mushroom", seed=3, api_name="/generate", **QUICK)
     assert Path(got).name.startswith("a-red-mushroom-3-")
     assert len(trimesh.load(got, force="mesh", process=False).faces) == facts["faces"]
@@ -164,7 +164,7 @@ def test_choosing_an_adapter_updates_the_steps(page: Any) -> None:
     assert ("change", ["Adapter"], ["Steps of the adapter"]) in handlers
 
 
-def test_variants_give_a_file_for_each_seed(client: Client) -> None:
+def test_variants_endpoint_returns_a_file_per_seed(client: Client) -> None:
     files, facts = client.predict("a red mushroom", seed=3, count=3, api_name="/variants", **QUICK)
     assert [one["seed"] for one in facts] == [3, 4, 5]
     alone, _ = client.predict("a red mushroom", seed=4, api_name="/generate", **QUICK)
@@ -172,9 +172,7 @@ def test_variants_give_a_file_for_each_seed(client: Client) -> None:
     assert len({Path(file).read_bytes() for file in files}) == 3
 
 
-def test_a_variant_without_a_surface_is_told_among_the_facts(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_empty_variant_is_reported_in_the_facts(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     from triplaneturbo import pipeline
 
     extract, calls = pipeline.extract, []
@@ -192,7 +190,7 @@ def test_a_variant_without_a_surface_is_told_among_the_facts(
     assert facts[1]["seed"] == 9
 
 
-def test_a_blend_goes_in_equal_steps(client: Client) -> None:
+def test_blend_endpoint_uses_equal_steps(client: Client) -> None:
     files, facts = client.predict("a red mushroom", "a blue chair", count=3, api_name="/blend", **QUICK)
     assert [one["settings"]["blend_weight"] for one in facts] == [0, 0.5, 1]
     chair, _ = client.predict("a blue chair", api_name="/generate", **QUICK)
@@ -202,13 +200,13 @@ def test_a_blend_goes_in_equal_steps(client: Client) -> None:
 
 
 @pytest.mark.parametrize(("name", "suffix"), FORMATS.items())
-def test_export_gives_each_format(client: Client, name: str, suffix: str) -> None:
+def test_export_endpoint_returns_every_format(client: Client, name: str, suffix: str) -> None:
     got, facts = client.predict("a red mushroom", seed=3, format=name, api_name="/export", **QUICK)
     assert Path(got).suffix == suffix
     assert facts["files"][0]["bytes"] == Path(got).stat().st_size
 
 
-def test_export_places_the_object(client: Client) -> None:
+def test_export_endpoint_applies_the_placement(client: Client) -> None:
     where = {"size": 0.25, "up": "z", "pivot": "ground"}
     got, facts = client.predict("a red mushroom", seed=3, format="stl", **where, api_name="/export", **QUICK)
     low, high = trimesh.load(got, force="mesh").bounds
@@ -241,7 +239,7 @@ def test_export_places_the_object(client: Client) -> None:
         ("/generate", {"prompt": "a cup", "adapter": "../../etc"}, "There is no adapter"),
     ],
 )
-def test_other_endpoints_say_what_cannot_be(
+def test_other_endpoints_refuse_invalid_input(
     client: Client, endpoint: str, arguments: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(Exception, match=said) as info:
@@ -260,7 +258,9 @@ def test_other_endpoints_say_what_cannot_be(
         ({"prompt": ["a", "cup"]}, "The prompt should be text"),
     ],
 )
-def test_the_endpoint_says_what_cannot_be(client: Client, arguments: dict[str, Any], said: str) -> None:
+def test_generate_endpoint_refuses_invalid_input(
+    client: Client, arguments: dict[str, Any], said: str
+) -> None:
     with pytest.raises(Exception, match=said) as info:
         client.predict(api_name="/generate", **arguments)
     assert "Traceback" not in str(info.value)
@@ -308,7 +308,7 @@ def test_nothing_can_be_uploaded(page: Any) -> None:
     assert info.value.code == 413
 
 
-def test_no_other_host_is_named_by_the_looks(page: Any) -> None:
+def test_page_loads_nothing_from_other_hosts(page: Any) -> None:
     assert page.config["analytics_enabled"] is False
     assert page.share is False
     assert page.stylesheets == []
@@ -317,7 +317,7 @@ def test_no_other_host_is_named_by_the_looks(page: Any) -> None:
 
 
 @pytest.mark.parametrize("notice", ["", "This model is untrained."])
-def test_the_model_s_notice_stands_on_the_page(
+def test_model_notice_is_on_the_page(
     engine: Engine, tmp_path: Path, notice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "notice", notice)
@@ -335,7 +335,7 @@ def test_only_an_untrained_model_has_a_notice(engine: Engine, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("world", [True, False])
-def test_only_the_page_of_a_model_of_the_world_has_its_words(
+def test_page_shows_the_vocabulary_of_toy_world_models(
     tmp_path: Path, world: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
@@ -358,7 +358,7 @@ def test_only_adapters_that_fit_can_be_chosen(engine: Engine, monkeypatch: pytes
 
 
 @pytest.mark.slow
-def test_the_script_of_the_docs_runs(
+def test_script_of_the_docs_runs(
     page: Any, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_small(monkeypatch, engine)

@@ -47,13 +47,13 @@ def _made(
         panels.report(f"model   {NASTY}"),
     ],
 )
-def test_words_from_outside_are_text(html: str) -> None:
+def test_external_text_is_escaped(html: str) -> None:
     assert not {"img", "script"} & set(Reader(html).tags)
     assert "alert(2)" in Reader(html).words
     assert not {"{", "$", "`"} & set(html)  # nothing for Gradio's templates
 
 
-def test_the_same_places_before_and_after() -> None:
+def test_panels_keep_their_layout() -> None:
     def places(html: str) -> list[str]:
         return [tag for tag in Reader(html).tags if tag != "span"]
 
@@ -61,13 +61,13 @@ def test_the_same_places_before_and_after() -> None:
     assert places(panels.ready()) == places(panels.status(_made())) == places(panels.status(Stopped("No.")))
 
 
-def test_the_line_below_the_prompt_is_never_empty() -> None:
+def test_prompt_feedback_is_never_empty() -> None:
     told, hint = panels.feedback("It is unknown.", "It knows."), panels.feedback("", "It knows.")
     assert (Reader(told).words, Reader(hint).words) == ("It is unknown.", "It knows.")
     assert Reader(told).tags == Reader(hint).tags
 
 
-def test_the_vocabulary_stands_under_its_labels() -> None:
+def test_vocabulary_is_listed_under_headings() -> None:
     html = panels.vocabulary(
         Vocabulary({"things": ["cat", "cup"]}, {"things": "Things"}, ("things",), ("a cat", "a cup"), parse)
     )
@@ -75,7 +75,7 @@ def test_the_vocabulary_stands_under_its_labels() -> None:
     assert "a cat; a cup" in html
 
 
-def test_facts_are_told() -> None:
+def test_facts_panel() -> None:
     words = Reader(panels.facts(_made())).words
     for part in ("“a cup”", "12,345", "40,000", "2.3 MB", "2.0 s", "0.25 s"):
         assert part in words
@@ -95,11 +95,11 @@ def test_facts_are_told() -> None:
         (_made(short=True), "the texture is only 512 × 512 pixels"),
     ],
 )
-def test_the_status_line(event: Waiting | Working | MeshReady | Stopped, said: str) -> None:
+def test_status_line(event: Waiting | Working | MeshReady | Stopped, said: str) -> None:
     assert said in Reader(panels.status(event)).words
 
 
-def test_the_report_keeps_folders_to_itself() -> None:
+def test_report_hides_folders() -> None:
     words = Reader(panels.report("device   cpu (a name): no CUDA\nfiles    /home/someone/model")).words
     assert "no CUDA" in words
     assert "someone" not in words
@@ -116,10 +116,10 @@ def test_the_report_keeps_folders_to_itself() -> None:
         (125, "2 min 05 s"),
     ],
 )
-def test_seconds(value: float, said: str) -> None:
+def test_durations_are_formatted(value: float, said: str) -> None:
     assert panels.seconds(value) == said
 
 
-def test_file_facts_name_no_folder() -> None:
+def test_file_facts_hide_folders() -> None:
     facts = panels.file_facts(_made().facts)
     assert facts["files"] == [{"name": "cup.glb", "bytes": 2_345_678, "sha256": "00"}]

@@ -42,7 +42,7 @@ def words(html: str) -> str:
         ({"state": "ending", "kept": True}, "ducks: finishing."),
     ],
 )
-def test_each_state_is_a_sentence_and_no_html(change: dict[str, Any], said: str) -> None:
+def test_every_state_is_an_escaped_sentence(change: dict[str, Any], said: str) -> None:
     html = running.panel(replace(STATE, **change))
     assert said in words(html)
     assert "<img" not in html
@@ -50,14 +50,14 @@ def test_each_state_is_a_sentence_and_no_html(change: dict[str, Any], said: str)
     assert ('role="alert"' in html) == ("sentence" in change)
 
 
-def test_speed_and_time_left_are_told_while_it_learns_only() -> None:
+def test_speed_and_time_left_are_shown_during_training_only() -> None:
     learning = replace(STATE, seconds=2.0, left=120.0)
     assert "2 min 00 s" in words(running.panel(learning))
     assert "0.5" in words(running.panel(learning))
     assert "2 min 00 s" not in words(running.panel(replace(learning, state="paused")))
 
 
-def test_a_long_curve_is_drawn_by_means_of_all_iterations() -> None:
+def test_long_curves_are_averaged() -> None:
     count = 5 * running.MAX_POINTS
     log = [{"iteration": i + 1, "sd volume": float(i), "eikonal": 1.0} for i in range(count)]
     table = running.table(log, "Stable Diffusion")
@@ -69,7 +69,7 @@ def test_a_long_curve_is_drawn_by_means_of_all_iterations() -> None:
     assert len(running.table(log, running.GRADIENT)) == 0
 
 
-def test_scores_are_shown_side_by_side_and_nothing_that_is_not_there() -> None:
+def test_score_table_skips_missing_scores() -> None:
     one: dict[str, Any] = {"volume_iou": 0.5, "r_at_1": 0.25, "empty": 0}
     two: dict[str, Any] = {"volume_iou": 0.75, "r_at_1": None, "empty": 0}
     html = running.score_table(
@@ -83,7 +83,7 @@ def test_scores_are_shown_side_by_side_and_nothing_that_is_not_there() -> None:
     assert running.score_table(None) == ""
 
 
-def test_an_iteration_that_is_done_again_takes_the_place_of_what_was_logged() -> None:
+def test_repeated_iteration_replaces_log_entries() -> None:
     log: tuple[dict[str, Any], ...] = ()
     for iteration, loss in ((1, 0.1), (2, 0.2), (3, 0.3), (2, 0.4)):
         log = _append_losses(log, Report(iteration, 9, {"sd": loss}))
@@ -91,7 +91,7 @@ def test_an_iteration_that_is_done_again_takes_the_place_of_what_was_logged() ->
     assert _append_losses(log, Report(2, 9, doing="drawing")) == log
 
 
-def test_nothing_of_a_list_goes_without_a_word() -> None:
+def test_prompt_summary_counts_every_skipped_line() -> None:
     listed = prompt_list.from_text(f"a red cup\n\na red cup\n{NASTY}\n12\na {{blue|green}} cup\n")
     html = prompt_list.panel(prompt_list.split_list(WORLD, listed, 0.3))
     said = words(html)
@@ -100,7 +100,7 @@ def test_nothing_of_a_list_goes_without_a_word() -> None:
     assert "<img" not in html
 
 
-def test_a_list_too_long_for_the_page_names_the_command() -> None:
+def test_too_long_list_suggests_the_command() -> None:
     with pytest.raises(UserError, match="triplaneturbo finetune --prompts"):
         prompt_list.from_text("a" * (prompt_list.MAX_CHARACTERS + 1))
     many = replace(STATE, config=FinetuneConfig("x", tuple(f"a cup {i}" for i in range(30_000))))
@@ -109,7 +109,7 @@ def test_a_list_too_long_for_the_page_names_the_command() -> None:
     assert prompt_list.of_run(None) == ""
 
 
-def test_an_uploaded_list_s_errors_name_the_file_and_not_its_place(tmp_path: Path) -> None:
+def test_upload_errors_hide_the_folder(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_text("id,words,tint\n1,a red cup,dark red\n")
     with pytest.raises(UserError, match=r"'mine\.csv'") as told:
@@ -119,7 +119,7 @@ def test_an_uploaded_list_s_errors_name_the_file_and_not_its_place(tmp_path: Pat
     assert prompt_list.from_file(path, "words")[1] == "a red cup"
 
 
-def test_an_uploaded_text_keeps_its_comments_and_its_ids_where_it_is_shown(tmp_path: Path) -> None:
+def test_uploaded_text_is_shown_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     path.write_bytes("# mine\r\n1|a red cup\r\n2|a hat\r\n".encode("utf-16"))
     listed, text = prompt_list.from_file(path, None)

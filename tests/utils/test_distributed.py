@@ -56,7 +56,7 @@ def work(team: DistributedContext, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_as_one_and_fail_as_one(tmp_path: Path) -> None:
+def test_two_processes_train_and_fail_together(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^The second one fails: mend it\.$"):
         run(work, (tmp_path,), PARTS)
     whole = learn(DistributedContext(), range(PARTS))
@@ -79,7 +79,7 @@ def die(team: DistributedContext) -> None:
     team.wait()
 
 
-def test_where_one_is_killed_a_sentence_says_so() -> None:
+def test_killed_process_is_reported() -> None:
     with pytest.raises(
         WorkerLost, match=r"^A process of the run has exited, .* resume from its last checkpoint\.$"
     ):
@@ -87,7 +87,7 @@ def test_where_one_is_killed_a_sentence_says_so() -> None:
 
 
 @pytest.mark.parametrize("environ", [{}, {"RANK": "0", "WORLD_SIZE": "1"}, {"WORLD_SIZE": "4"}])
-def test_a_process_that_no_launcher_started_is_alone(environ: dict[str, str]) -> None:
+def test_process_without_launcher_is_single(environ: dict[str, str]) -> None:
     assert not is_launched(environ)
     with launched(environ) as team:
         assert team == DistributedContext()
@@ -96,7 +96,7 @@ def test_a_process_that_no_launcher_started_is_alone(environ: dict[str, str]) ->
         assert team.means({"a": 0.1, "b": -3.0}) == {"a": 0.1, "b": -3.0}
 
 
-def test_processes_that_do_not_meet_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_processes_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """A launcher that gives no address to meet at."""
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     environ = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}
@@ -106,7 +106,7 @@ def test_processes_that_do_not_meet_are_told(monkeypatch: pytest.MonkeyPatch) ->
         pass
 
 
-def test_one_process_runs_in_place() -> None:
+def test_single_process_runs_in_place() -> None:
     told = []
 
     def here(team: DistributedContext, word: str) -> None:
@@ -124,7 +124,7 @@ def test_one_process_runs_in_place() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_process_ends_when_its_parent_has_ended() -> None:
+def test_process_ends_with_its_parent() -> None:
     read, write = os.pipe()
     parent = os.fork()
     if parent == 0:

@@ -31,14 +31,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "triplaneturbo" / "kernels"
 
 
-def test_kernels_are_kept_beside_a_source_that_can_be_written(home: Path) -> None:
+def test_cache_is_beside_a_writable_source(home: Path) -> None:
     assert kernels.cache_folder() == kernels.SOURCE / "__pycache__"
     kernels._cache_enabled.__wrapped__()
     assert numba.config.CACHE_DIR == ""
     assert not home.exists()
 
 
-def test_beside_a_read_only_source_they_are_kept_in_the_users_cache(
+def test_cache_of_a_read_only_source_is_the_users(
     home: Path, tmp_path: Path, unwritable: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With what was compiled beside the source, whichever part of the package it belongs to."""
@@ -61,7 +61,7 @@ def test_beside_a_read_only_source_they_are_kept_in_the_users_cache(
     assert (folder / "atlas.fill-3.py311.nbi").read_text() == "newer"
 
 
-def test_numbas_own_variable_comes_first(
+def test_numba_cache_dir_has_precedence(
     home: Path, tmp_path: Path, unwritable: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "given"))
@@ -71,9 +71,7 @@ def test_numbas_own_variable_comes_first(
     assert str(home) == numba.config.CACHE_DIR
 
 
-def test_where_nothing_can_be_written_it_is_said_and_doctor_finds_it(
-    home: Path, unwritable: list[Path]
-) -> None:
+def test_unwritable_cache_is_reported(home: Path, unwritable: list[Path]) -> None:
     assert environment_checks.compiled_kernels().remedy == ""
     unwritable.append(home)
     kernels._cache_enabled.__wrapped__()
@@ -92,7 +90,7 @@ def _said_while_compiling() -> list[str]:
     return said
 
 
-def test_compiling_is_said_once_and_only_while_somebody_listens(
+def test_compilation_is_announced_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert _said_while_compiling() == [kernels.COMPILING_ONCE]
@@ -102,7 +100,7 @@ def test_compiling_is_said_once_and_only_while_somebody_listens(
         assert capsys.readouterr() == ("", said)
 
 
-def test_what_comes_from_the_cache_is_not_said(tmp_path: Path) -> None:
+def test_cached_kernels_are_not_announced(tmp_path: Path) -> None:
     (tmp_path / "loops.py").write_text(
         "import sys\n"
         "from triplaneturbo.utils.kernels import announced, kernel\n"
@@ -123,7 +121,7 @@ def test_what_comes_from_the_cache_is_not_said(tmp_path: Path) -> None:
     assert [run.stdout for run in runs] == [f"{kernels.COMPILING_ONCE}\n8\n", "8\n"], runs[0].stderr
 
 
-def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch, unwritable: list[Path]) -> None:
+def test_no_cache_without_home_folder(monkeypatch: pytest.MonkeyPatch, unwritable: list[Path]) -> None:
     """Not one in a folder called ~ either."""
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
@@ -135,7 +133,7 @@ def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch, unw
     assert "a home folder" in environment_checks.compiled_kernels().found
 
 
-def test_where_nothing_can_be_kept_numba_keeps_nothing_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_without_cache_use_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a home, its own folder would be one called ~ in the working folder."""
     for kept in (True, False):
         monkeypatch.setattr(kernels, "_cache_enabled", lambda kept=kept: kept)

@@ -20,7 +20,9 @@ DRAWS: list[Callable[[RandomStreams, int], Tensor]] = [
 
 @pytest.mark.parametrize("draw", DRAWS)
 @pytest.mark.parametrize("rows", [1, 3])
-def test_a_scene_draws_the_same_in_any_batch(draw: Callable[[RandomStreams, int], Tensor], rows: int) -> None:
+def test_scene_draws_do_not_depend_on_the_batch(
+    draw: Callable[[RandomStreams, int], Tensor], rows: int
+) -> None:
     all_four = streams(SEED, range(4))
     later = streams(SEED, range(2, 4))
     for _ in range(2):  # streams go on
@@ -30,7 +32,7 @@ def test_a_scene_draws_the_same_in_any_batch(draw: Callable[[RandomStreams, int]
 
 
 @pytest.mark.parametrize("draw", DRAWS)
-def test_one_stream_draws_as_torch_does(draw: Callable[[RandomStreams, int], Tensor]) -> None:
+def test_single_stream_matches_torch(draw: Callable[[RandomStreams, int], Tensor]) -> None:
     one, other = (torch.Generator().manual_seed(5) for _ in range(2))
     plain = {
         3: torch.randn(2, 5, 7, generator=other),
@@ -47,7 +49,7 @@ def test_streams_differ_by_seed_iteration_and_scene() -> None:
     assert len(set(first)) == 12
 
 
-def test_numbers_are_what_they_are_called() -> None:
+def test_draws_have_their_distributions() -> None:
     rng = streams(SEED, range(4))
     noise = normal(rng, (4, 20_000))
     assert noise.mean(1).abs().max() < 0.03
@@ -60,6 +62,6 @@ def test_numbers_are_what_they_are_called() -> None:
     assert picked.unique().tolist() == [2, 3, 4]
 
 
-def test_rows_that_cannot_be_shared_are_refused() -> None:
+def test_rows_not_divisible_by_streams_are_refused() -> None:
     with pytest.raises(ValueError, match="5 rows are not divisible by 2 scenes"):
         normal(streams(SEED, range(2)), (5, 3))

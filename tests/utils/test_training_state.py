@@ -21,7 +21,7 @@ def state(value: float = 1.0) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_there_and_back(tmp_path: Path) -> None:
+def test_save_and_load_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "run" / "a.pt"
     assert load_state(path, SETTINGS) is None
     save_state(path, state())
@@ -44,7 +44,7 @@ def test_there_and_back(tmp_path: Path) -> None:
     ("change", "said"),
     [({"rate": 0.2}, "rate 0.1, not 0.2"), ({"new": 5}, "new None, not 5"), ({"size": [1.0]}, "size")],
 )
-def test_another_run_s_state_is_refused_and_kept(tmp_path: Path, change: dict, said: str) -> None:
+def test_state_of_another_run_is_refused(tmp_path: Path, change: dict, said: str) -> None:
     path = tmp_path / "a.pt"
     save_state(path, state())
     before = path.read_bytes()
@@ -53,14 +53,14 @@ def test_another_run_s_state_is_refused_and_kept(tmp_path: Path, change: dict, s
     assert path.read_bytes() == before
 
 
-def test_a_setting_that_is_gone_is_another_run_s_too(tmp_path: Path) -> None:
+def test_missing_setting_is_refused(tmp_path: Path) -> None:
     save_state(tmp_path / "a.pt", state())
     with pytest.raises(UserError, match="kind 'peta', not None"):
         load_state(tmp_path / "a.pt", {key: value for key, value in SETTINGS.items() if key != "kind"})
 
 
 @pytest.mark.parametrize("kind", ["empty", "cut", "noise", "list", "tensor", "foreign", "settings", "code"])
-def test_a_broken_state_is_refused(tmp_path: Path, kind: str) -> None:
+def test_broken_state_is_refused(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a.pt"
     save_state(path, state())
     data = path.read_bytes()
@@ -77,7 +77,7 @@ def test_a_broken_state_is_refused(tmp_path: Path, kind: str) -> None:
     assert path.exists()
 
 
-def test_where_nothing_can_be_written_it_is_said(tmp_path: Path) -> None:
+def test_unwritable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="Cannot write"):
         save_state(tmp_path / "file" / "a.pt", state())

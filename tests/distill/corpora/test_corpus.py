@@ -31,7 +31,7 @@ def make(path: Path, folder: Path, column: str | None = None, without: list[str]
     return Corpus(folder)
 
 
-def test_a_file_is_cleaned_and_what_is_left_out_is_counted(tmp_path: Path) -> None:
+def test_corpus_is_cleaned_and_skipped_lines_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "prompts.txt"
     path.write_bytes("\ufeff".encode() + "\n".join(LINES).encode() + b"\na red \xff\n" + "猫".encode())
     corpus = make(path, tmp_path / "corpus")
@@ -45,7 +45,7 @@ def test_a_file_is_cleaned_and_what_is_left_out_is_counted(tmp_path: Path) -> No
     ["a.jsonl", "b.jsonl", *(f"{stem}.json" for stem in ("a", "bom", "b", "c", "d")),
      "a.csv", "b.csv", "c.csv", "a.txt"],
 )  # fmt: skip
-def test_kinds_of_files(tmp_path: Path, name: str) -> None:
+def test_corpus_file_formats(tmp_path: Path, name: str) -> None:
     contents = {
         "a.jsonl": '{"id": 1, "text": "a \\"cup\\""}\n{"text": "a hat, red"}\nno json\n',
         "b.jsonl": '"a \\"cup\\""\n\n"a hat, red"\n',
@@ -64,7 +64,7 @@ def test_kinds_of_files(tmp_path: Path, name: str) -> None:
     assert list(make(path, tmp_path / "corpus")) == ['a "cup"', "a hat, red"]
 
 
-def test_a_column_can_be_chosen(tmp_path: Path) -> None:
+def test_column_option(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"train": ["a cup"], "val": ["a hat"]}))
     assert list(stream(path, "val")) == ["a hat"]
@@ -97,7 +97,7 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_files_are_one_sentence_and_leave_nothing(tmp_path: Path, name: str) -> None:
+def test_invalid_files_are_refused_and_leave_nothing(tmp_path: Path, name: str) -> None:
     file, write, said = BAD[name]
     write(tmp_path / file)
     with pytest.raises(UserError, match=said) as error:
@@ -107,7 +107,7 @@ def test_bad_files_are_one_sentence_and_leave_nothing(tmp_path: Path, name: str)
     assert not list((tmp_path / "corpus").glob("*.part"))
 
 
-def test_parquet_asks_for_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_needs_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "a.parquet").write_bytes(b"PAR1 and more")
     with pytest.raises(UserError, match="pip install pyarrow"):
@@ -126,7 +126,7 @@ def test_parquet_is_read_in_batches(tmp_path: Path) -> None:
     assert (len(corpus), corpus[8999]) == (9000, "a cup c8999")
 
 
-def test_a_corpus_is_made_once_and_again_when_the_file_changes(tmp_path: Path) -> None:
+def test_corpus_is_rebuilt_only_if_the_file_changes(tmp_path: Path) -> None:
     path, folder = tmp_path / "a.txt", tmp_path / "corpus"
     path.write_text("a cup\n")
     make(path, folder)
@@ -138,7 +138,7 @@ def test_a_corpus_is_made_once_and_again_when_the_file_changes(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 16, 17, 1000])
-def test_every_epoch_is_an_order_of_its_own_of_all(count: int) -> None:
+def test_every_epoch_is_another_permutation(count: int) -> None:
     epochs = [sample_indices(count, 3, epoch * count, count) for epoch in range(3)]
     assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
     if count > 4:
@@ -147,19 +147,19 @@ def test_every_epoch_is_an_order_of_its_own_of_all(count: int) -> None:
         assert epochs[0] != sorted(epochs[0])
 
 
-def test_positions_follow_from_where_a_run_is_alone() -> None:
+def test_positions_depend_only_on_the_iteration() -> None:
     whole = sample_indices(1_700_000, 0, 0, 48)
     assert [number for start in range(0, 48, 8) for number in sample_indices(1_700_000, 0, start, 8)] == whole
     assert len(set(whole)) == 48
 
 
-def test_neighbours_are_not_drawn_together() -> None:
+def test_neighbouring_prompts_are_spread() -> None:
     numbers = torch.tensor([permuted_index(i, 10_000, 1) for i in range(2000)], dtype=torch.float64)
     assert abs(float(torch.corrcoef(torch.stack((numbers[1:], numbers[:-1])))[0, 1])) < 0.1
     assert float(numbers.mean()) == pytest.approx(5000, rel=0.06)
 
 
-def test_what_is_held_out_is_not_learned(tmp_path: Path) -> None:
+def test_held_out_prompts_are_not_trained_on(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("".join(f"a cup {letter}\n" for letter in "abcdAefghij"))
     held, others = hold_out(path, None, 3)
@@ -180,7 +180,7 @@ def test_what_is_held_out_is_not_learned(tmp_path: Path) -> None:
         ({"train": ["a"]}, None, [], ["a"]),
     ],
 )
-def test_the_lists_of_a_library_say_what_is_held_out(
+def test_library_splits_define_the_held_out_prompts(
     tmp_path: Path, lists: dict[str, list[str]], column: str | None, held: list[str], others: list[str]
 ) -> None:
     path = tmp_path / "a.json"
@@ -223,7 +223,7 @@ def embed(prompts: list[str]) -> torch.Tensor:
     return torch.stack(rows).half().float()
 
 
-def test_embeddings_are_kept_found_and_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embeddings_are_saved_found_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embeddings, "PER_SHARD", 3)
     path, folder = tmp_path / "a.txt", tmp_path / "to"
     path.write_text("".join(f"a cup {letter}\n" for letter in "abcdefgh"))
@@ -250,7 +250,7 @@ def test_embeddings_are_kept_found_and_gone_on_with(tmp_path: Path, monkeypatch:
         Embeddings(tmp_path, embed, "mark", torch.device("cpu"))
 
 
-def test_a_disk_that_is_too_small_for_embeddings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embeddings_that_exceed_the_disk_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.txt").write_text("a cup\n")
     corpus = make(tmp_path / "a.txt", tmp_path)
     monkeypatch.setattr(embeddings.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=3))
@@ -259,7 +259,7 @@ def test_a_disk_that_is_too_small_for_embeddings(tmp_path: Path, monkeypatch: py
     assert not list(tmp_path.glob("embeds*"))
 
 
-def test_the_mark_is_that_of_the_encoders_files(tmp_path: Path) -> None:
+def test_encoder_mark_depends_on_its_files(tmp_path: Path) -> None:
     mark = encoder_mark(SMALL)
     assert mark == encoder_mark(SMALL)
     (tmp_path / "text_encoder").mkdir()

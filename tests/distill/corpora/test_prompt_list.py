@@ -20,7 +20,7 @@ from triplaneturbo.errors import UserError
 LIBRARY = ROOT.parent / "shared" / "data" / "dreamfusion_415_prompt_library.json"
 
 
-def test_everything_that_is_no_prompt_is_counted() -> None:
+def test_skipped_lines_are_counted() -> None:
     text = "\n".join(
         [
             "a red duck",
@@ -56,7 +56,7 @@ def test_templates() -> None:
     assert not actual.notes
 
 
-def test_templates_that_mean_nothing_or_too_much_are_told() -> None:
+def test_invalid_templates_are_reported() -> None:
     many = "".join("{a|b|c|d|e|f|g|h|i|j}" for _ in range(4))
     actual = read_text(f"a {{dragon}}\n{many}\na cup")
     assert actual.prompts == ("a cup",)
@@ -86,14 +86,14 @@ TABLES = {
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_files(tmp_path: Path, name: str) -> None:
+def test_prompt_files(tmp_path: Path, name: str) -> None:
     content, column, prompts, names = TABLES[name]
     path = write(tmp_path / name, content)
     assert list(read_file(path, column).prompts) == prompts
     assert columns(path) == names
 
 
-def test_what_was_decided_is_told(tmp_path: Path) -> None:
+def test_notes_explain_the_choices(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "id,caption\n1,a cup\n,\n3,\n")
     actual = read_file(path)
     assert (actual.prompts, actual.blanks) == (("a cup",), 2)
@@ -131,7 +131,7 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_files_are_one_sentence(tmp_path: Path, name: str) -> None:
+def test_invalid_files_are_refused(tmp_path: Path, name: str) -> None:
     file, make, said = BAD[name]
     make(tmp_path / file)
     with pytest.raises(UserError, match=said) as error:
@@ -139,14 +139,14 @@ def test_bad_files_are_one_sentence(tmp_path: Path, name: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_column_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_column_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="choose from id, caption"):
         read_file(write(tmp_path / "a.csv", "id,caption\n1,a cup\n"), "title")
     with pytest.raises(UserError, match="without columns"):
         read_file(write(tmp_path / "a.txt", "a cup\n"), "title")
 
 
-def test_a_huge_file_is_refused_and_not_read(tmp_path: Path) -> None:
+def test_huge_file_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "huge.csv"
     with path.open("wb") as file:
         file.write(b"prompt\n")
@@ -170,7 +170,7 @@ def test_a_huge_file_is_refused_and_not_read(tmp_path: Path) -> None:
     assert int(output[1]) < 64
 
 
-def test_too_many_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_prompts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prompts_module, "MOST_PROMPTS", 3)
     assert len(read_text("a\nb\nc").prompts) == 3
     with pytest.raises(UserError, match="more than 3 prompts"):
@@ -178,7 +178,7 @@ def test_too_many_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(not LIBRARY.is_file(), reason="the shared prompt library is not on this machine")
-def test_a_public_library_is_read_as_it_is() -> None:
+def test_public_prompt_library_is_read_completely() -> None:
     assert columns(LIBRARY) == ["train", "val", "test"]
     train, val = read_file(LIBRARY), read_file(LIBRARY, "val")
     assert (len(train.prompts), len(val.prompts)) == (415, 16)
@@ -188,7 +188,7 @@ def test_a_public_library_is_read_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("count", "share", "held"), [(10, 0.2, 2), (10, 0, 0), (2, 0.01, 1), (1, 0.5, 0), (9, 0.9, 8)]
 )
-def test_held_out(count: int, share: float, held: int) -> None:
+def test_held_out_share(count: int, share: float, held: int) -> None:
     prompts = [f"a cup {letter}" for letter in "abcdefghij"[:count]]
     learned, judged = split(prompts, share, 0)
     assert len(judged) == held
@@ -198,6 +198,6 @@ def test_held_out(count: int, share: float, held: int) -> None:
 
 
 @pytest.mark.parametrize("share", [-0.1, 1, float("nan"), "half", True])
-def test_shares_that_cannot_be(share: object) -> None:
+def test_invalid_shares_are_refused(share: object) -> None:
     with pytest.raises(UserError, match=r"0 to 0\.9"):
         split(["a", "b"], share, 0)  # type: ignore[arg-type]

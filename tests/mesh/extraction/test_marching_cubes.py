@@ -67,7 +67,7 @@ def sphere(size: int, radius: float = 0.5) -> Tensor:
     return grid.norm(dim=-1) - radius
 
 
-def test_public_meshes(parity: Path) -> None:
+def test_meshes_match_the_public_implementation(parity: Path) -> None:
     cases = [np.load(path) for path in sorted((parity / "surface").glob("*.npz"))]
     cases = [case for case in cases if "sdf" in case]
     assert cases
@@ -90,7 +90,7 @@ def test_public_meshes(parity: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["sphere", "noise", "cut by the box", "zeros"])
 @pytest.mark.parametrize("bent", [False, True])
-def test_slow_twin(kind: str, bent: bool) -> None:
+def test_marching_cubes_matches_the_slow_twin(kind: str, bent: bool) -> None:
     sdf = {
         "sphere": sphere(9),
         "noise": torch.randn(7, 7, 7),
@@ -107,7 +107,7 @@ def test_slow_twin(kind: str, bent: bool) -> None:
     assert volume(vertices, faces) > 0
 
 
-def test_all_patterns_close_and_point_outward() -> None:
+def test_all_cell_patterns_are_closed_and_oriented() -> None:
     for pattern in range(256):
         crossed = {
             index
@@ -123,7 +123,7 @@ def test_all_patterns_close_and_point_outward() -> None:
             assert (uses_of_edges(faces) == 2).all()
 
 
-def test_no_triangle_side_lies_within_a_face_of_the_cell() -> None:
+def test_no_triangle_edge_lies_inside_a_cell_face() -> None:
     def faces_of(edge: int) -> set[tuple[int, int]]:
         axis, low = marching_cubes_tables.EDGES[edge]
         return {
@@ -139,7 +139,7 @@ def test_no_triangle_side_lies_within_a_face_of_the_cell() -> None:
 
 
 @pytest.mark.parametrize("level", [1.0, -1.0, 0.0])
-def test_one_sign_is_empty(level: float) -> None:
+def test_single_sign_is_empty(level: float) -> None:
     vertices, faces = marching_cubes(torch.full((4, 4, 4), level), torch.zeros(4, 4, 4, 3))
     assert vertices.shape == (0, 3)
     assert faces.shape == (0, 3)

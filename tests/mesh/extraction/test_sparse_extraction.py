@@ -39,7 +39,7 @@ def smooth_field(activation: str = "relu", layers: int = 2, bias: bool = False) 
     return TriplaneField(planes, fields.requires_grad_(False))
 
 
-def test_mushroom_needs_few_nodes_and_is_the_same() -> None:
+def test_sparse_extraction_of_the_mushroom_matches_dense() -> None:
     field = mushroom()
     dense = extract(field, 160, "dense")
     quick = extract(field, 160)
@@ -52,7 +52,7 @@ def test_mushroom_needs_few_nodes_and_is_the_same() -> None:
     assert field.sdf(quick.vertices).abs().max() < 0.01
 
 
-def test_dense_is_marching_cubes_of_the_whole_field() -> None:
+def test_dense_mode_is_marching_cubes_of_the_full_grid() -> None:
     field = smooth_field()
     size = 20
     axis = torch.linspace(-1, 1, size)
@@ -68,7 +68,7 @@ def test_dense_is_marching_cubes_of_the_whole_field() -> None:
 @pytest.mark.parametrize("activation", ["relu", "silu", "softplus"])
 @pytest.mark.parametrize(("layers", "bias"), [(1, True), (2, False), (3, True)])
 @pytest.mark.parametrize("resolution", [33, 50])
-def test_same_mesh(activation: str, layers: int, bias: bool, resolution: int) -> None:
+def test_sparse_mesh_matches_dense(activation: str, layers: int, bias: bool, resolution: int) -> None:
     field = smooth_field(activation, layers, bias)
     dense, quick = extract(field, resolution, "dense"), extract(field, resolution, "sparse")
     assert quick.nodes < resolution**3
@@ -107,7 +107,7 @@ def test_rough_fields_fall_back_to_the_dense_grid(parity: Path) -> None:
     assert (uses_of_edges(found.faces) == 2).all()
 
 
-def test_public_end_to_end(parity: Path) -> None:
+def test_surface_matches_the_public_implementation(parity: Path) -> None:
     fields = released_fields(parity / "generator")
     paths = sorted((parity / "surface").glob("end_to_end_public_*.npz"))
     assert paths
@@ -158,7 +158,7 @@ def test_half_precision_weights_and_planes(kind: torch.dtype) -> None:
 
 @pytest.mark.parametrize("radius", [-1.0, 3.0])
 @pytest.mark.parametrize("mode", ["auto", "dense", "sparse"])
-def test_no_surface_is_said(radius: float, mode: str) -> None:
+def test_empty_surface_is_an_error(radius: float, mode: str) -> None:
     for resolution in (20, 100):
         with pytest.raises(EmptySurfaceError):
             extract(ball_field(radius), resolution, mode)  # type: ignore[arg-type]
@@ -171,7 +171,7 @@ def test_solid_beyond_the_box_is_closed_by_caps() -> None:
     assert volume(quick.vertices, quick.faces) == pytest.approx(7.23, abs=0.4)
 
 
-def test_wrong_proofs_lead_to_the_dense_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_bounds_fall_back_to_the_dense_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     # Simulates a device with sums less precise than float32: all signs count as proven, and some are wrong.
     monkeypatch.setattr(BlockBounds, "signs", lambda _, blocks: (blocks.sum(1) % 2 * 2 - 1).to(torch.int8))
     found = extract(ball_field(0.5), 40, "sparse")
@@ -179,7 +179,7 @@ def test_wrong_proofs_lead_to_the_dense_grid(monkeypatch: pytest.MonkeyPatch) ->
     assert torch.equal(found.vertices, extract(ball_field(0.5), 40, "dense").vertices)
 
 
-def test_bad_input() -> None:
+def test_invalid_input_is_refused() -> None:
     with pytest.raises(UserError, match="at least 2"):
         extract(ball_field(0.5), 1)
     broken = ball_field(0.5)
@@ -188,7 +188,7 @@ def test_bad_input() -> None:
         extract(broken, 20)
 
 
-def test_not_a_number_is_never_proven() -> None:
+def test_nan_is_never_pruned() -> None:
     field = smooth_field()
     field.planes[:3, :, 10:14, 10:14] = torch.nan
     field = TriplaneField(field.planes, field.fields)

@@ -73,7 +73,7 @@ def look_up(image, uv):
 
 @pytest.mark.parametrize("kind", ["glb", "obj"])
 @pytest.mark.parametrize("size", [(64, 128), (37, 53)])
-def test_trimesh_reads_back_the_texture(kind, size):
+def test_trimesh_reads_the_texture(kind, size):
     mesh = textured(size)
     data = encode(mesh, kind)
     back = read(data, "glb") if kind == "glb" else read_obj(data)
@@ -108,7 +108,7 @@ def test_jpeg_is_close_and_smaller():
 
 @pytest.mark.parametrize("kind", ["glb", "obj", "ply", "stl"])  # trimesh does not read USDZ
 @pytest.mark.parametrize("make", [textured, colored, tetrahedron])
-def test_same_bounds_same_volume_same_bytes(kind, make):
+def test_files_keep_bounds_and_volume_and_are_deterministic(kind, make):
     mesh = make()
     data = encode(mesh, kind)
     assert data == encode(mesh, kind)
@@ -153,7 +153,7 @@ def test_vertex_colours_are_linear_in_a_glb_and_srgb_elsewhere():
         np.testing.assert_allclose(seen[plain], srgb[nearest[plain]], atol=0.51 / 255 + 1e-4)
 
 
-def test_a_texture_becomes_the_vertex_colours_of_a_ply():
+def test_ply_has_vertex_colours_from_the_texture():
     mesh = textured()
     back = read(to_ply(mesh), "ply")
     _, nearest = cKDTree(mesh.vertices @ TURN.T).query(back.vertices)
@@ -173,7 +173,7 @@ def test_normals_and_tangents_turn_with_the_mesh():
     np.testing.assert_array_equal(accessor(glb, "TEXCOORD_0"), mesh.uv)
 
 
-def test_the_document_says_what_the_house_says():
+def test_glb_document_content():
     document = pygltflib.GLTF2.load_from_bytes(to_glb(textured(normal_map=True), "jpeg"))
     material = document.materials[0]
     assert material.pbrMetallicRoughness.metallicFactor == 0
@@ -189,7 +189,7 @@ def test_the_document_says_what_the_house_says():
     assert not plain.samplers
 
 
-def test_indices_are_as_small_as_they_can_be():
+def test_indices_use_the_smallest_type():
     def kind(mesh):
         document = pygltflib.GLTF2.load_from_bytes(to_glb(mesh))
         return document.accessors[document.meshes[0].primitives[0].indices].componentType
@@ -198,7 +198,7 @@ def test_indices_are_as_small_as_they_can_be():
     assert kind(colored(256, 255)) == pygltflib.UNSIGNED_INT
 
 
-def test_normals_do_not_depend_on_the_size_and_are_mended_in_every_format():
+def test_normals_are_scale_independent_and_repaired():
     mesh = colored()
     expected = accessor(to_glb(mesh), "NORMAL")
     np.testing.assert_allclose(
@@ -209,7 +209,7 @@ def test_normals_do_not_depend_on_the_size_and_are_mended_in_every_format():
         assert encode(broken, kind) == encode(mesh, kind)
 
 
-def test_obj_zip_holds_harmless_names_that_refer_to_each_other():
+def test_obj_zip_has_safe_consistent_names():
     data = to_obj_zip(textured(normal_map=True), name="../../a \U0001f344 red/mush\\room\x00\u202e")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = archive.namelist()
@@ -225,7 +225,7 @@ def test_obj_zip_holds_harmless_names_that_refer_to_each_other():
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
-def test_obj_joins_seams_again():
+def test_obj_joins_seams():
     mesh = textured()
     data = to_obj_zip(mesh)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -272,14 +272,14 @@ def bad_meshes():
 
 @pytest.mark.parametrize("kind", list(suffixes()))
 @pytest.mark.parametrize("name", list(bad_meshes()))
-def test_bad_meshes_are_refused_and_nothing_is_written(kind, name, tmp_path):
+def test_invalid_meshes_are_refused(kind, name, tmp_path):
     mesh, message = bad_meshes()[name]
     with pytest.raises(UserError, match=message):
         save(mesh, tmp_path / f"x{suffixes()[kind]}")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_mistakes_of_the_caller_are_not_the_users():
+def test_programming_errors_are_not_user_errors():
     mesh = colored()
     for broken in (
         mesh.replace(faces=mesh.faces + 200),
@@ -294,7 +294,7 @@ def test_mistakes_of_the_caller_are_not_the_users():
             to_glb(broken)
 
 
-def test_faces_without_area_make_no_ply_and_no_stl():
+def test_faces_without_area_are_refused_for_ply_and_stl():
     vertices = torch.zeros(3, 3)
     mesh = Mesh(vertices, torch.tensor([[0, 1, 2]]))
     for write in (to_ply, to_stl):
@@ -302,7 +302,7 @@ def test_faces_without_area_make_no_ply_and_no_stl():
             write(mesh)
 
 
-def test_save_chooses_by_the_name(tmp_path):
+def test_save_chooses_the_format_by_suffix(tmp_path):
     mesh = textured()
     for kind, suffix in suffixes().items():
         path = save(mesh, tmp_path / "deep" / f"pilz{suffix.upper()}")

@@ -29,7 +29,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.slow
-def test_a_dummy_format_is_written_by_the_command_line(tmp_path: Path) -> None:
+def test_dummy_format_is_written_by_the_command_line(tmp_path: Path) -> None:
     target = tmp_path / "cup.off"
     quick = ["--resolution", "24", "--steps", "1", "--unwrap", "none", "--quiet", "--json"]
     done = subprocess.run(
@@ -42,6 +42,6 @@ def test_a_dummy_format_is_written_by_the_command_line(tmp_path: Path) -> None:
     assert '"unit": "cm"' in done.stdout
 
 
-def test_each_writer_is_named_as_its_key_and_has_a_suffix_of_its_own() -> None:
+def test_writers_match_their_keys_and_have_unique_suffixes() -> None:
     assert all(name == writer.name for name, writer in WRITERS.items())
     assert len({writer.suffix for writer in WRITERS.values()}) == len(WRITERS)

@@ -75,7 +75,7 @@ def test_axes():
     np.testing.assert_allclose(np.abs(rotation[:, 0]), [0, 0, 1], atol=1e-6)
 
 
-def test_another_programs_columns():
+def test_columns_of_other_programs():
     """Properties in another order and kind, further properties and further elements."""
     gaussians = random_gaussians(5)
     source = table(encode_splats(gaussians))
@@ -124,12 +124,12 @@ def faults():
 
 
 @pytest.mark.parametrize(("message", "data"), list(faults()))
-def test_faulty_files(message, data):
+def test_invalid_files_are_refused(message, data):
     with pytest.raises(UserError, match=message):
         decode_splats(data)
 
 
-def test_gaussians_that_cannot_be_saved():
+def test_invalid_gaussians_are_refused():
     with pytest.raises(UserError, match="no Gaussians"):
         encode_splats(random_gaussians(0))
     broken = random_gaussians(2)

@@ -70,7 +70,7 @@ def test_every_package_is_valid(name, up, opened):
     assert [(error.GetName(), error.GetMessage()) for error in errors] == []
 
 
-def test_the_validators_do_find_what_is_wrong(opened):
+def test_validators_detect_errors(opened):
     from pxr import UsdValidation
 
     stage = opened(to_usdz(textured(normal_map=True)))
@@ -80,7 +80,7 @@ def test_the_validators_do_find_what_is_wrong(opened):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_package_is_an_aligned_zip_without_compression_and_the_same_each_time(name):
+def test_package_is_an_aligned_uncompressed_zip(name):
     mesh, image = CASES[name]()
     data = encode(mesh, "usdz", image=image)
     assert data == encode(mesh, "usdz", image=image)
@@ -113,7 +113,7 @@ def test_bytes_depend_neither_on_the_clock_nor_on_the_process():
 
 
 @pytest.mark.parametrize(("unit", "metres"), [("auto", 1), ("cm", 0.01), ("mm", 0.001), ("in", 0.0254)])
-def test_it_names_the_unit_of_its_numbers(unit, metres, opened):
+def test_package_declares_its_unit(unit, metres, opened):
     from pxr import UsdGeom
 
     stage = opened(to_usdz(textured(), placement=Placement(size=0.3, unit=unit)))
@@ -123,7 +123,7 @@ def test_it_names_the_unit_of_its_numbers(unit, metres, opened):
 
 
 @pytest.mark.parametrize("up", ["y", "z"])
-def test_it_reads_back_as_it_was_written(up, opened):
+def test_round_trip(up, opened):
     from pxr import UsdGeom
 
     mesh = textured(normal_map=True)
@@ -161,7 +161,7 @@ def test_normals_turn_with_the_mesh(opened):
     assert shape.GetNormalsInterpolation() == "vertex"
 
 
-def test_the_material_reads_the_textures(opened):
+def test_material_uses_the_textures(opened):
     data = to_usdz(textured(normal_map=True), "jpeg")
     stage = opened(data)
     surface = inputs(stage, "preview")
@@ -190,7 +190,7 @@ def test_vertex_colours_are_linear(opened):
     assert inputs(stage, "colors")["varname"] == "displayColor"
 
 
-def test_what_it_refuses():
+def test_invalid_input_is_refused():
     with pytest.raises(UserError, match="png"):
         to_usdz(textured(), "webp")
     with pytest.raises(UserError, match="empty"):

@@ -42,7 +42,7 @@ def test_weld_joins_equal_positions_in_order_of_appearance():
     assert torch.equal(vertices[first][index] + 0.0, vertices + 0.0)
 
 
-def test_smooth_normals_do_not_see_seams():
+def test_smooth_normals_ignore_seams():
     mesh = ball()
     split = Mesh(mesh.vertices[mesh.faces].reshape(-1, 3), torch.arange(len(mesh.faces) * 3).reshape(-1, 3))
     whole = vertex_normals(mesh.vertices, mesh.faces)
@@ -51,7 +51,7 @@ def test_smooth_normals_do_not_see_seams():
     torch.testing.assert_close(normals, split.vertices / 0.5, atol=0.02, rtol=0)
 
 
-def test_floaters_go_and_large_pieces_stay():
+def test_floaters_are_dropped_and_large_pieces_kept():
     mesh = joined(ball(0.5), ball(0.3, (0.9, 0, 0)), ball(0.04, (0, 0, 0.9), 1), ball(0.02, (0, 0.9, 0), 1))
     mesh = mesh.replace(colors=mesh.vertices * 0.5 + 0.5)
     kept, dropped = drop_floaters(mesh)
@@ -65,7 +65,7 @@ def test_floaters_go_and_large_pieces_stay():
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.005, 0.2, 0.5, 1.0])
-def test_floaters_against_the_slow_walk(fraction):
+def test_components_match_the_slow_twin(fraction):
     generator = torch.Generator().manual_seed(3)
     balls = [
         ball(float(0.03 + 0.3 * torch.rand(1, generator=generator)), (2.0 * k, 0, 0), k % 3) for k in range(9)
@@ -85,7 +85,7 @@ def test_floaters_against_the_slow_walk(fraction):
     assert to_trimesh(kept).area == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_thin_part_that_hangs_on_stays_and_so_does_a_thin_sheet():
+def test_connected_thin_parts_and_sheets_are_kept():
     wire = from_trimesh(trimesh.creation.cylinder(0.002, height=1.0, sections=6))
     sheet = from_trimesh(trimesh.creation.box((0.4, 0.4, 0.0005)))
     shifted = sheet.replace(vertices=sheet.vertices + torch.tensor([0.0, 0.0, 2.0]))
@@ -98,7 +98,7 @@ def test_a_thin_part_that_hangs_on_stays_and_so_does_a_thin_sheet():
     assert kept is mesh
 
 
-def test_an_atlas_does_not_take_a_mesh_to_pieces():
+def test_seams_do_not_separate_components():
     mesh = ball()
     corners = mesh.faces.reshape(-1)
     split = Mesh(
@@ -110,7 +110,7 @@ def test_an_atlas_does_not_take_a_mesh_to_pieces():
     assert drop_floaters(split, 0.5) == (split, Dropped())
 
 
-def test_bad_fractions_and_empty_meshes():
+def test_invalid_fractions_and_empty_meshes():
     for fraction in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="fraction"):
             drop_floaters(ball(), fraction)
@@ -119,7 +119,7 @@ def test_bad_fractions_and_empty_meshes():
     assert len(tidy(empty).faces) == 0
 
 
-def test_tidy_drops_what_is_degenerate_and_keeps_the_surface_closed():
+def test_tidy_drops_degenerate_faces_and_keeps_the_surface_closed():
     mesh = ball(subdivisions=2)
     # Pull one vertex onto its neighbour: two faces lose their area. Add a stray vertex and a double corner.
     a, b, _ = mesh.faces[7].tolist()
@@ -138,7 +138,7 @@ def test_tidy_drops_what_is_degenerate_and_keeps_the_surface_closed():
     assert shape.area == pytest.approx(trimesh.Trimesh(vertices.numpy(), mesh.faces.numpy()).area, rel=1e-6)
 
 
-def test_tidy_removes_faces_that_end_up_back_to_back():
+def test_tidy_removes_opposite_faces():
     """A flat flap: two triangles on the same three vertices once a zero-length edge is collapsed."""
     mesh = ball(subdivisions=1)
     v = len(mesh.vertices)
@@ -152,7 +152,7 @@ def test_tidy_removes_faces_that_end_up_back_to_back():
     assert torch.equal(clean.faces, mesh.faces)
 
 
-def test_tidy_leaves_a_clean_mesh_alone():
+def test_tidy_keeps_a_clean_mesh():
     mesh = ball()
     clean = tidy(mesh)
     assert torch.equal(clean.vertices, mesh.vertices)
@@ -186,7 +186,7 @@ def test_simplify_is_deterministic_and_does_nothing_within_the_budget():
     assert report.before == report.after == len(mesh.faces)
 
 
-def test_simplify_refuses_what_it_cannot_do():
+def test_simplify_refuses_small_budgets_and_unwrapped_meshes():
     with pytest.raises(UserError, match="at least 4"):
         simplify(ball(), 3)
     with pytest.raises(ValueError, match="unwrapping"):

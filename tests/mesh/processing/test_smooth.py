@@ -28,14 +28,14 @@ def slow(mesh, passes):
 
 
 @pytest.mark.parametrize("passes", [1, 7])
-def test_it_is_the_plain_loop(passes):
+def test_smoothing_matches_the_slow_twin(passes):
     mesh = tidy(surface(blob, 20))
     np.testing.assert_allclose(smooth(mesh, passes).vertices, slow(mesh, passes), atol=1e-6)
 
 
 @pytest.mark.parametrize("solid", [blob, torus, chair, box])
 @pytest.mark.parametrize("passes", [5, 20, 50])
-def test_the_volume_stays_and_so_does_what_is_closed(solid, passes):
+def test_smoothing_keeps_volume_and_closedness(solid, passes):
     mesh = tidy(surface(solid, 48))
     even = smooth(mesh, passes)
     assert torch.equal(even.faces, mesh.faces)
@@ -44,14 +44,14 @@ def test_the_volume_stays_and_so_does_what_is_closed(solid, passes):
     torch.testing.assert_close(even.bounds, mesh.bounds, atol=0.04, rtol=0)
 
 
-def test_noise_goes():
+def test_smoothing_removes_noise():
     noisy = tidy(surface(rough, 64))
     radius = [smooth(noisy, passes).vertices.norm(dim=1).std() for passes in (0, 5, 20)]
     assert radius[1] < 0.92 * radius[0]
     assert radius[2] < 0.82 * radius[0]
 
 
-def test_nothing_asked_nothing_done_and_the_same_twice():
+def test_zero_iterations_change_nothing_and_smoothing_is_deterministic():
     mesh = ball()
     assert smooth(mesh, 0) is mesh
     assert torch.equal(smooth(mesh, 3).vertices, smooth(mesh, 3).vertices)
@@ -59,7 +59,7 @@ def test_nothing_asked_nothing_done_and_the_same_twice():
     assert smooth(empty, 3) is empty
 
 
-def test_vertices_at_the_same_place_stay_together():
+def test_coincident_vertices_stay_together():
     mesh = ball()
     corners = mesh.faces.reshape(-1)
     split = Mesh(mesh.vertices[corners], torch.arange(len(corners)).reshape(-1, 3))
@@ -69,7 +69,7 @@ def test_vertices_at_the_same_place_stay_together():
     assert open_edges(tidy(smooth(mesh, 4)).faces) == 0
 
 
-def test_normals_are_made_anew_and_colours_stay():
+def test_normals_are_recomputed_and_colours_kept():
     mesh = tidy(surface(blob, 24))
     mesh = mesh.replace(normals=torch.zeros_like(mesh.vertices), colors=torch.rand(len(mesh.vertices), 3))
     even = smooth(mesh, 5)
@@ -79,7 +79,7 @@ def test_normals_are_made_anew_and_colours_stay():
     torch.testing.assert_close(even.normals.norm(dim=1), torch.ones(len(mesh.vertices)))
 
 
-def test_what_it_refuses():
+def test_invalid_input_is_refused():
     with pytest.raises(ValueError, match="passes must be at least 0, not -1"):
         smooth(ball(), -1)
     with pytest.raises(ValueError, match="unwrapping"):

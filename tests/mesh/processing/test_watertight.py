@@ -86,7 +86,7 @@ TOUCHING = {
 
 
 @pytest.mark.parametrize("name", TOUCHING)
-def test_solids_that_touch_are_taken_apart(name):
+def test_touching_solids_are_separated(name):
     mesh = voxels(*TOUCHING[name])
     assert slow_fans(mesh.faces) > len(mesh.vertices)
     whole = watertight(mesh)
@@ -96,7 +96,7 @@ def test_solids_that_touch_are_taken_apart(name):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_whatever_touches_wherever(seed):
+def test_random_touching_solids_are_separated(seed):
     full = random_voxels(seed)
     mesh = voxel_surface(full)
     whole = watertight(mesh)
@@ -105,12 +105,12 @@ def test_whatever_touches_wherever(seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_fans_against_the_slow_walk(seed):
+def test_fans_match_the_slow_twin(seed):
     faces = voxel_surface(random_voxels(seed)).faces
     assert len(corner_fans(faces).unique()) == slow_fans(faces)
 
 
-def test_what_simplification_joins_is_cut():
+def test_edges_joined_by_simplification_are_split():
     """Two plates that nearly touch, simplified until they do."""
     low, high = (trimesh.creation.box((1, 1, 0.1)).subdivide().subdivide() for _ in range(2))
     high.apply_translation((0.5, 0.5, 0.1))  # a part of its lower side coincides with the other's upper side
@@ -135,7 +135,7 @@ def test_surfaces_of_fields(solid, budget):
         assert torch.equal(whole.vertices, mesh.vertices)
 
 
-def test_seams_are_joined_and_normals_made_anew():
+def test_seams_are_joined_and_normals_recomputed():
     mesh = ball()
     corners = mesh.faces.reshape(-1)
     split = Mesh(
@@ -148,7 +148,7 @@ def test_seams_are_joined_and_normals_made_anew():
     torch.testing.assert_close(whole.normals, whole.vertices / 0.5, atol=0.02, rtol=0)
 
 
-def test_a_flat_face_gets_an_area():
+def test_degenerate_faces_get_an_area():
     """A corner of one face is on its longest edge: without the face there would be a hole."""
     shape = trimesh.creation.box()
     mesh = Mesh(torch.tensor(shape.vertices, dtype=torch.float32), torch.tensor(shape.faces).long())
@@ -163,7 +163,7 @@ def test_a_flat_face_gets_an_area():
     assert_solid(watertight(flat))
 
 
-def test_what_cannot_be_mended_is_said():
+def test_unrepairable_meshes_are_refused():
     mesh = ball(subdivisions=1)
     hole = mesh.replace(faces=mesh.faces[1:])
     turned = mesh.replace(faces=torch.cat((mesh.faces[:1].flip(1), mesh.faces[1:])))

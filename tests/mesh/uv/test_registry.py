@@ -26,7 +26,7 @@ def each_face_apart(faces, corners, neighbours, slack):
     return np.stack(rows, 1).reshape(-1, 3, 2), np.arange(len(faces), dtype=np.int32)
 
 
-def test_a_new_method_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dummy_method_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(UNWRAPPERS, "apart", Unwrapper("apart", each_face_apart))
     mesh = solids.surface(solids.sphere, 8)
     out = unwrap(mesh, "apart")
@@ -35,7 +35,7 @@ def test_a_new_method_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(out.vertices[out.faces], mesh.vertices[mesh.faces])
 
 
-def test_a_method_without_its_package_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_method_without_its_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = replace(UNWRAPPERS["uvunwrap"], package="no_such_package")
     monkeypatch.setitem(UNWRAPPERS, "uvunwrap", missing)
     assert available() == ["fast", "xatlas"]
@@ -43,7 +43,7 @@ def test_a_method_without_its_package_is_rejected(monkeypatch: pytest.MonkeyPatc
         unwrap(solids.surface(solids.sphere, 8), "uvunwrap")
 
 
-def test_each_method_is_named_as_its_key_and_its_function_exists() -> None:
+def test_methods_match_their_keys_and_functions_exist() -> None:
     triangle = np.eye(3)[None]
     alone = np.full((1, 3), -1, np.int32)
     for name, method in registry.UNWRAPPERS.items():

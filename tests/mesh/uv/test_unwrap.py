@@ -125,7 +125,7 @@ SOLIDS = ["sphere", "torus", "box", "plate", "chair", "blob", "ramp", "mushroom"
     + [method("xatlas", name) for name in ("torus", "chair", "blob", "simplified")]
     + [method("uvunwrap", name) for name in SOLIDS],
 )
-def test_an_atlas(name: str, method: str) -> None:
+def test_atlas_is_valid(name: str, method: str) -> None:
     mesh = made(name, 29 if method == "xatlas" else 49)  # xatlas takes a second for 10,000 faces
     assert name != "large" or len(mesh.faces) > 80_000
     out = unwrap(mesh, method, SIZE)
@@ -143,7 +143,7 @@ def test_an_atlas(name: str, method: str) -> None:
     assert (flat[full > 1e-9] < 1e-12).mean() > 0.999  # seen from outside: nothing is mirrored
 
 
-def test_a_rough_surface_is_laid_out_too() -> None:
+def test_rough_surface_has_a_valid_atlas() -> None:
     out = unwrap(solids.surface(solids.rough, 64), "fast", SIZE)
     assert_nothing_overlaps(out, SIZE)
     assert np.abs(areas(out)[0]).sum() > 0.55
@@ -151,7 +151,7 @@ def test_a_rough_surface_is_laid_out_too() -> None:
 
 
 @pytest.mark.skipif(not UNWRAPPERS["uvunwrap"].is_available(), reason="uvunwrap is not installed")
-def test_uvunwrap_lays_out_a_rough_surface_with_less_space() -> None:
+def test_uvunwrap_of_a_rough_surface() -> None:
     """It makes 2,558 charts; the packing then underestimates the atlas, so that charts come closer."""
     out = unwrap(solids.surface(solids.rough, 64), "uvunwrap", SIZE)
     assert_nothing_overlaps(out, SIZE, away=0.7)
@@ -186,12 +186,12 @@ def test_uvunwrap_distorts_less_than_fast(name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [512, 700, 1500])
-def test_the_space_between_charts_is_for_the_texture_s_size(size: int) -> None:
+def test_chart_gap_depends_on_the_texture_size(size: int) -> None:
     assert_nothing_overlaps(unwrap(solids.surface(solids.chair, 30), "fast", size), size)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_attributes_are_carried_along(method: str) -> None:
+def test_attributes_are_kept(method: str) -> None:
     mesh = solids.surface(solids.torus, 24)
     mesh = mesh.replace(colors=torch.rand(len(mesh.vertices), 3), tangents=torch.rand(len(mesh.vertices), 4))
     out = unwrap(mesh, method, 512)
@@ -204,7 +204,7 @@ def test_attributes_are_carried_along(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_same_mesh_gives_the_same_bytes(method: str) -> None:
+def test_same_mesh_gives_the_same_bytes(method: str) -> None:
     mesh = solids.surface(solids.blob, 32)
     one, two = unwrap(mesh, method, SIZE), unwrap(mesh, method, SIZE)
     assert one.uv.numpy().tobytes() == two.uv.numpy().tobytes()
@@ -212,7 +212,7 @@ def test_the_same_mesh_gives_the_same_bytes(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_box_of_twelve_faces(method: str) -> None:
+def test_box_of_twelve_faces(method: str) -> None:
     corners = torch.tensor([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
     quads = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
     faces = torch.tensor([t for a, b, c, d in quads for t in ((a, b, c), (a, c, d))])
@@ -223,7 +223,7 @@ def test_a_box_of_twelve_faces(method: str) -> None:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("method", METHODS)
-def test_bad_faces_do_no_harm(method: str) -> None:
+def test_degenerate_faces_are_tolerated(method: str) -> None:
     mesh = solids.surface(solids.sphere, 16)
     count = len(mesh.vertices)
     extra = torch.tensor([[float("nan"), 0, 0], [0.0, float("inf"), 0], [9.0, 9.0, 9.0]])
@@ -242,13 +242,13 @@ def test_bad_faces_do_no_harm(method: str) -> None:
 @pytest.mark.parametrize(
     "corners", [[[0.0, 0, 0]] * 3, [[0.0, 0, 0], [1, 1, 1], [2, 2, 2]], [[float("nan")] * 3] * 3]
 )
-def test_a_mesh_without_area(method: str, corners: list[list[float]]) -> None:
+def test_mesh_without_area(method: str, corners: list[list[float]]) -> None:
     out = unwrap(Mesh(torch.tensor(corners), torch.tensor([[0, 1, 2]])), method, 512)
     assert out.uv.isfinite().all()
     assert out.uv.shape == (3, 2)
 
 
-def test_what_is_refused() -> None:
+def test_invalid_meshes_are_refused() -> None:
     mesh = solids.surface(solids.sphere, 8)
     with pytest.raises(EmptySurfaceError):
         unwrap(mesh.replace(faces=mesh.faces[:0]))
@@ -266,7 +266,7 @@ def _by_dictionary(faces: np.ndarray) -> np.ndarray:
     return np.array([[owner.get((f[(k + 1) % 3], f[k]), -1) for k in range(3)] for f in faces.tolist()])
 
 
-def test_neighbours_and_components_equal_their_twins() -> None:
+def test_neighbours_and_components_match_their_twins() -> None:
     mesh = solids.surface(solids.blob, 24)
     faces = mesh.faces.numpy().astype(np.int32)[: 2 * len(mesh.faces) // 3]  # so that there are open edges
     found = face_neighbours(faces, len(mesh.vertices))
@@ -284,7 +284,7 @@ def test_neighbours_and_components_equal_their_twins() -> None:
         assert order[start[c] : start[c + 1]].tolist() == np.flatnonzero(chart == c).tolist()
 
 
-def test_an_edge_of_three_faces_is_paired_once() -> None:
+def test_non_manifold_edge_is_paired_once() -> None:
     faces = np.array([[0, 1, 2], [1, 0, 3], [1, 0, 4]], np.int32)
     found = face_neighbours(faces, 5)
     assert found[0].tolist() == [1, -1, -1]
@@ -314,7 +314,7 @@ def _clipped_area(one: np.ndarray, two: np.ndarray) -> float:
     return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
 
 
-def test_overlapping_pairs_equal_the_search_through_all_pairs() -> None:
+def test_overlapping_pairs_match_a_full_search() -> None:
     draw = np.random.default_rng(1)
     uv = draw.random((120, 1, 2)) + 0.15 * draw.standard_normal((120, 3, 2))
     uv[0] = uv[1, [1, 0, 0]] + [[0, 0], [0, 0], [1e-9, 0]]  # a sliver
@@ -333,7 +333,7 @@ def test_overlapping_pairs_equal_the_search_through_all_pairs() -> None:
                 assert (i, j) not in pairs
 
 
-def test_a_ramp_that_lies_on_itself_is_split() -> None:
+def test_overlapping_ramp_is_split() -> None:
     """Two turns of a flat spiral, one above the other, as one strip of triangles."""
     angle = np.linspace(0, 4 * np.pi, 81)
     inner, outer = (
@@ -358,7 +358,7 @@ def test_a_ramp_that_lies_on_itself_is_split() -> None:
     assert (one == 0).all()
 
 
-def test_charts_that_are_long_are_cut() -> None:
+def test_long_charts_are_cut() -> None:
     mesh = solids.surface(solids.plate, 49)
     faces = mesh.faces.numpy().astype(np.int32)
     neighbours = face_neighbours(faces, len(mesh.vertices))
@@ -372,7 +372,7 @@ def test_charts_that_are_long_are_cut() -> None:
     assert np.array_equal(cut_large(uv, top, neighbours, 10.0), top)
 
 
-def test_packing_turns_and_moves_but_does_not_bend() -> None:
+def test_packing_is_rigid() -> None:
     """Shapes are preserved: each chart has a rotation, one scale along u and one along v."""
     mesh = solids.surface(solids.torus, 32)
     faces = mesh.faces.numpy().astype(np.int32)

@@ -53,7 +53,7 @@ def assert_same(fast, slow, tolerance):
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (13, 21), (5, 3)])
 @pytest.mark.parametrize("anisotropy", [1.0, 3.0, 20.0])
-def test_same_as_the_dense_twin(height, width, anisotropy):
+def test_splatting_matches_the_dense_twin(height, width, anisotropy):
     scene = cloud(25, anisotropy=anisotropy)
     background = torch.tensor([[0.2, 0.4, 0.9], [1.0, 0.5, 0.0]], dtype=torch.float64)
     fast = draw(scene, views(), height, width, background)
@@ -78,7 +78,7 @@ def test_single_precision_is_close_to_double():
         assert difference.median() < 1e-5
 
 
-def test_gradients_same_as_the_dense_twin():
+def test_gradients_match_the_dense_twin():
     """Of all parameters and the projected means, through all outputs."""
     generator = torch.Generator().manual_seed(1)
     weights = torch.rand(2, 11, 14, 8, generator=generator, dtype=torch.float64) - 0.3
@@ -126,7 +126,7 @@ def test_gradcheck_of_compositing_with_saturated_and_faint_gaussians():
     )
 
 
-def test_one_gaussian_is_its_analytic_image():
+def test_single_gaussian_matches_its_analytic_image():
     """On the axis, at distance d, it is opacity * exp(-q / 2) with deviations scaled by focal / d."""
     size, distance, opacity = 33, 3.0, 0.8
     camera = orbit(0.0, 0.0, distance, 40.0, dtype=torch.float64)  # right is +y, up is +z
@@ -152,7 +152,7 @@ def test_one_gaussian_is_its_analytic_image():
     torch.testing.assert_close(seen.normal[0], alpha[..., None] * normal)
 
 
-def test_normals_face_the_camera_whatever_the_sign_of_the_axis():
+def test_normals_face_the_camera():
     """A disc's normal is its shortest axis, turned toward each camera; also for the opposite quaternion."""
     scene = cloud(1)
     scene["means"], scene["opacities"] = torch.zeros_like(scene["means"]), torch.ones_like(scene["opacities"])
@@ -166,7 +166,7 @@ def test_normals_face_the_camera_whatever_the_sign_of_the_axis():
         torch.testing.assert_close(normals, expected, atol=1e-9, rtol=0)
 
 
-def test_nearer_gaussians_hide_farther_ones():
+def test_near_gaussians_occlude_far_ones():
     scene = cloud(2)
     scene["means"] = torch.tensor([[-0.5, 0, 0], [0.5, 0, 0]], dtype=torch.float64)
     scene["scales"] = torch.full((2, 3), 0.2, dtype=torch.float64)
@@ -178,7 +178,7 @@ def test_nearer_gaussians_hide_farther_ones():
     torch.testing.assert_close(behind[:2].tolist(), [0.75, 0.25 * 0.75])
 
 
-def test_the_order_of_the_gaussians_does_not_matter():
+def test_result_does_not_depend_on_the_order():
     results = []
     for order in (torch.arange(60), torch.randperm(60, generator=torch.Generator().manual_seed(0))):
         scene = {name: value[order].requires_grad_() for name, value in cloud(60, seed=3).items()}
@@ -190,7 +190,7 @@ def test_the_order_of_the_gaussians_does_not_matter():
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
 
 
-def test_the_same_bytes_again_and_in_any_batches(monkeypatch):
+def test_result_is_deterministic_in_any_batch(monkeypatch):
     """Views and tiles may be composited together or one by one."""
     scene = {name: value.float() for name, value in cloud(200, seed=4).items()}
     cameras = views(torch.float32)
@@ -211,7 +211,7 @@ def test_any_tile_size(monkeypatch, size):
     assert_same(draw(scene, views(), 19, 23), expected, 1e-11)
 
 
-def test_out_of_sight():
+def test_gaussians_out_of_view():
     """Behind the camera, before the near plane, beyond the far plane, beside the image, too faint."""
     camera = Cameras(*vars(orbit(0.0, 0.0, 3.0, 40.0, dtype=torch.float64)).values())
     camera = Cameras(camera.c2w, camera.fovy, near=0.5, far=10.0)
@@ -230,7 +230,7 @@ def test_out_of_sight():
     assert all(not value.grad.any() for value in scene.values())
 
 
-def test_a_camera_among_the_gaussians_gives_finite_values_and_gradients():
+def test_camera_inside_the_gaussians_is_finite():
     scene = {name: value.float().requires_grad_() for name, value in cloud(300, seed=7).items()}
     seen = draw(scene, orbit(30.0, 10.0, 0.2, 90.0), 32, 32)
     assert (seen.opacity > 0.5).any()
@@ -246,7 +246,7 @@ def test_no_gaussians():
     assert seen.visible.shape == (2, 0)
 
 
-def test_tiles_hold_every_gaussian_that_a_pixel_sees():
+def test_tiles_contain_every_visible_gaussian():
     """Against a loop over tiles and Gaussians."""
     generator = torch.Generator().manual_seed(0)
     means = torch.rand(2, 40, 2, generator=generator) * 60 - 15
