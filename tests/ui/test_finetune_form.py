@@ -8,15 +8,16 @@ import pytest
 
 gradio = pytest.importorskip("gradio")
 
+from triplaneturbo.domains.toyworld import TOY_WORLD  # noqa: E402
 from triplaneturbo.errors import UserError  # noqa: E402
-from triplaneturbo.finetune.config import PRESETS, FinetuneConfig  # noqa: E402
+from triplaneturbo.finetune.config import FinetuneConfig  # noqa: E402
 from triplaneturbo.teachers.settings import KINDS, SHIFT_LEVELS  # noqa: E402
 from triplaneturbo.ui.training import score_options  # noqa: E402
 from triplaneturbo.ui.training.finetune_form import FIELDS, to_config  # noqa: E402
 from triplaneturbo.ui.training.prompt_list import PromptSplit, from_text  # noqa: E402
 
 PROMPTS = PromptSplit(("a red cup",), ("a blue cup",), {}, from_text("a red cup\na blue cup"))
-DEFAULTS = {**FinetuneConfig("x").__dict__, **PRESETS["try"](True), "teachers": ["sd"]}
+DEFAULTS = {**FinetuneConfig("x").__dict__, **TOY_WORLD.presets["try"], "teachers": ["sd"]}
 # Other values than the defaults, as browsers send them.
 OPTIONS = {
     "asd_shift_level": "own", "weighting": "level", "ism_stride": 100.0, "ism_interval": 20.0,
