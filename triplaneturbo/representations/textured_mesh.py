@@ -59,6 +59,7 @@ class TexturedMesh:
             with its vertex colours, or grey.
         options: renderings and learning rates.
         device: device of the texture.
+        fit: render the mesh centred and scaled to the size of generated objects; False if it is one.
 
     Raises:
         UserError: the mesh has no faces, or has positions or texture coordinates that are not finite.
@@ -69,12 +70,14 @@ class TexturedMesh:
         mesh: Mesh,
         options: TextureOptions | None = None,
         device: torch.device | None = None,
+        fit: bool = True,
     ) -> None:
         self.options, self.device = options or TextureOptions(), device or mesh.vertices.device
         if mesh.uv is None:
             mesh = unwrap(mesh, texture_size=self.options.texture_size)
         self.mesh = mesh
-        self._vertices = Frame.of(mesh).fit(mesh.vertices).to(self.device)
+        frame = Frame.of(mesh)
+        self._vertices = (frame.fit(mesh.vertices) if fit else mesh.vertices).to(self.device)
         self._faces = mesh.faces.to(self.device)
         assert mesh.uv is not None
         if not torch.isfinite(mesh.uv).all():
@@ -103,7 +106,7 @@ class TexturedMesh:
         found = extract(field, resolution)
         surface = Mesh(found.vertices.float().cpu(), found.faces.cpu())
         mesh = finished_mesh(surface, field, request, resolution)
-        return cls(mesh, TextureOptions(size, request.texture_size), field.device)
+        return cls(mesh, TextureOptions(size, request.texture_size), field.device, fit=False)
 
     @classmethod
     def from_mesh(
