@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from triplaneturbo.errors import UserError
@@ -11,6 +12,7 @@ from triplaneturbo.mesh.mesh import Mesh
 
 HALF_EXTENT = 0.9
 """Half the largest side of a fitted mesh: about that of generated objects, which lie within [-1, 1]^3."""
+_ENOUGH = 0.5  # of a mesh within [-1, 1]^3 that keeps its place
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Frame:
 
     @classmethod
     def of(cls, mesh: Mesh) -> Frame:
-        """Return the frame of a mesh.
+        """Return the frame of a mesh: model space itself for one that is placed as generated objects are.
 
         Raises:
             UserError: all positions are equal, or some are not finite.
@@ -39,6 +41,8 @@ class Frame:
             raise UserError(
                 "The mesh has no extent, or positions that are not finite numbers; export it again."
             )
+        if float(vertices.abs().max()) <= 1 and extent >= 2 * _ENOUGH:
+            return cls(torch.zeros_like(low), 1.0)
         return cls((low + high) / 2, extent / (2 * HALF_EXTENT))
 
     def fit(self, vertices: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.mesh.finish import finished_mesh
 from triplaneturbo.mesh.frame import Frame
-from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.mesh.mesh import Mesh, face_normals
 from triplaneturbo.mesh.texture import bake_colors
 from triplaneturbo.mesh.uv.unwrap import unwrap
 from triplaneturbo.render.colors import sample
@@ -27,6 +28,7 @@ from triplaneturbo.request import Request
 
 _GREY = 0.5
 _EDGE = 0.02  # colours are kept this far from black and white at the start, where sigmoids have no gradient
+_FRAME_WIDTH = 3.0  # world units that an image shows at the distance of the object, about
 _LARGEST = 4096  # texels per side of a texture that is optimized
 
 
@@ -37,7 +39,8 @@ class TextureOptions:
     Attributes:
         size: image size in pixels.
         texture_size: texels per side if the mesh has no texture of its own.
-        levels: resolutions of the pyramid, each half the one before.
+        levels: resolutions of the pyramid, each half the one before; the finest one has about two texels per
+            pixel of an image, as finer ones would learn nothing but the positions of the pixels.
         rate: learning rate of the logits.
     """
 
@@ -59,7 +62,6 @@ class TexturedMesh:
             with its vertex colours, or grey.
         options: renderings and learning rates.
         device: device of the texture.
-        fit: render the mesh centred and scaled to the size of generated objects; False if it is one.
 
     Raises:
         UserError: the mesh has no faces, or has positions or texture coordinates that are not finite.
@@ -70,14 +72,12 @@ class TexturedMesh:
         mesh: Mesh,
         options: TextureOptions | None = None,
         device: torch.device | None = None,
-        fit: bool = True,
     ) -> None:
         self.options, self.device = options or TextureOptions(), device or mesh.vertices.device
         if mesh.uv is None:
             mesh = unwrap(mesh, texture_size=self.options.texture_size)
         self.mesh = mesh
-        frame = Frame.of(mesh)
-        self._vertices = (frame.fit(mesh.vertices) if fit else mesh.vertices).to(self.device)
+        self._vertices = Frame.of(mesh).fit(mesh.vertices).to(self.device)
         self._faces = mesh.faces.to(self.device)
         assert mesh.uv is not None
         if not torch.isfinite(mesh.uv).all():
@@ -86,12 +86,22 @@ class TexturedMesh:
         self._given = _initial(mesh, self.options.texture_size).to(self.device)  # [H, W, 3]
         self._start = torch.logit(self._given.clamp(_EDGE, 1 - _EDGE))
         height, width = self._start.shape[:2]
+        finest = self._finest_level(height * width)
         self.pyramid = [
             torch.zeros(
                 max(1, height >> level), max(1, width >> level), 3, device=self.device
             ).requires_grad_()
-            for level in range(self.options.levels)
+            for level in range(finest, finest + self.options.levels)
         ]
+
+    def _finest_level(self, texels: int) -> int:
+        """Return the number of halvings after which a texel covers about half the surface of a pixel."""
+        surface = float(face_normals(self._vertices, self._faces).norm(dim=1).sum()) / 2
+        a, b, c = self._uv[self._faces].unbind(1)
+        covered = float(torch.linalg.det(torch.stack((b - a, c - a), 1)).abs().sum()) / 2
+        pixel = (_FRAME_WIDTH / self.options.size) ** 2
+        texel = surface / max(covered * texels, 1.0)
+        return max(0, round(math.log2(max(pixel / 2 / max(texel, 1e-12), 1)) / 2))
 
     @classmethod
     def from_field(
@@ -106,7 +116,7 @@ class TexturedMesh:
         found = extract(field, resolution)
         surface = Mesh(found.vertices.float().cpu(), found.faces.cpu())
         mesh = finished_mesh(surface, field, request, resolution)
-        return cls(mesh, TextureOptions(size, request.texture_size), field.device, fit=False)
+        return cls(mesh, TextureOptions(size, request.texture_size), field.device)
 
     @classmethod
     def from_mesh(
