@@ -23,9 +23,7 @@ def test_limits_grow_with_the_slowest_measurement_and_never_shrink(measured: lis
     assert [pace.patience(10) for _ in range(4)] == [10, 30, 30, 10 * pace.MOST]
 
 
-def test_pace_is_measured_once_per_minute(
-    measured: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pace_is_measured_once_per_minute(measured: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0, 0, 59, 61, 61])  # read when asked, and after a measurement
     monkeypatch.setattr(pace.time, "monotonic", lambda: next(clock))
     measured += [2.0, 4.0]

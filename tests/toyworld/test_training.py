@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.helpers.runs import newest
+from triplaneturbo.models.config import TOYWORLD
 from triplaneturbo.models.weights import load_model
 from triplaneturbo.pipeline import Pipeline
 from triplaneturbo.toyworld.__main__ import main
@@ -84,7 +85,7 @@ def test_exported_model_is_small_and_generates_the_same(folder: Path, tmp_path: 
     assert [path.name for path in target.parent.iterdir()] == ["small"]
     model, own = load_model(target), load_model(folder / "model")
     assert model.trained
-    assert model.config.world
+    assert model.config.domain == TOYWORLD
     one, other = (Pipeline(m)("a red apple", seed=3).vertices for m in (model, own))
     assert one.amax(0).numpy() == pytest.approx(other.amax(0).numpy(), abs=0.02)
 
