@@ -13,6 +13,7 @@ import contextlib
 import os
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,8 +118,6 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.resume and not unfinished:
         raise UserError(f"There is nothing to resume in {shown(str(folder))}; omit --resume.")
-
-    import warnings
 
     from triplaneturbo.pipeline import Pipeline
     from triplaneturbo.utils.devices import explained_out_of_memory
