@@ -11,6 +11,7 @@ import pytest
 from tests.helpers.tiny import tiny_model
 from triplaneturbo.__main__ import main
 from triplaneturbo.cli import refine
+from triplaneturbo.distill.ptd import Refiner
 from triplaneturbo.mesh.io.splat_ply import decode_splats
 
 
@@ -109,3 +110,14 @@ def test_what_the_model_cannot_do_is_one_sentence(
     assert error.startswith(sentence)
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_short_memory_is_one_sentence(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(refiner: Refiner) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Refiner, "step", fail)
+    assert call(model, "--path", "none", "-o", tmp_path / "a.glb") == 2
+    assert capsys.readouterr().err.startswith("Out of memory while refining; close other programs")

@@ -29,6 +29,7 @@ COMMANDS = {
     "--help": ("--help",),
     "generate --help": ("generate", "--help"),
     "finetune --help": ("finetune", "--help"),
+    "refine --help": ("refine", "--help"),
     "embed --help": ("embed", "--help"),
     "doctor --help": ("doctor", "--help"),
     "--version": ("--version",),

@@ -14,6 +14,7 @@ import contextlib
 import os
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,8 +143,6 @@ def run(arguments: argparse.Namespace) -> int:
         from triplaneturbo.refine.given_mesh import read_given_mesh
 
         given = read_given_mesh(arguments.mesh)
-
-    import warnings
 
     from triplaneturbo.pipeline import Pipeline
     from triplaneturbo.utils.devices import explained_out_of_memory

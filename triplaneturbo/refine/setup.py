@@ -36,7 +36,7 @@ TOYWORLD_SETTINGS = RefineSettings(
     steps=60,
     teachers={
         "rgb": _CLOSED_FORM,
-        "geometry": replace(_CLOSED_FORM, renderings=("volume",)),
+        "geometry": replace(_CLOSED_FORM, renderings=("volume",), weight=8.0),
         "sd": ISM,
     },
     high=(300.0, 300.0),

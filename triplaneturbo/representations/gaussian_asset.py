@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,7 @@ class GaussianOptions:
         size: image size in pixels.
         extent: size of the scene in world units, a factor on the learning rate of the means.
         rates: learning rates.
+        rate_factor: factor on the rates, except that of the opacities: LucidDreamer's are for 5000 steps.
         density: thresholds of densification and pruning.
         densify_from, densify_every: iterations; LucidDreamer's.
         densify_until: the share of the run after which density control ends; LucidDreamer's 3000 of 5000.
@@ -60,6 +61,7 @@ class GaussianOptions:
     size: int = 128
     extent: float = 1.0
     rates: LearningRates = field(default_factory=LearningRates)
+    rate_factor: float = 10.0
     density: DensityOptions = field(default_factory=DensityOptions)
     densify_from: int = 100
     densify_every: int = 100
@@ -122,7 +124,15 @@ class GaussianAsset:
 
     def parameters(self) -> list[dict[str, Any]]:
         """See `Representation`."""
-        return self.gaussians.parameter_groups(self.options.extent, self.options.rates)
+        own, factor = self.options.rates, self.options.rate_factor
+        rates = replace(
+            own,
+            means=factor * own.means,
+            log_scales=factor * own.log_scales,
+            quaternions=factor * own.quaternions,
+            colors=factor * own.colors,
+        )
+        return self.gaussians.parameter_groups(self.options.extent, rates)
 
     def render(self, scenes: SceneBatch, rng: torch.Generator) -> RenderOutput:
         """See `Representation`; nothing is random."""

@@ -44,15 +44,20 @@ class TriplaneOptions:
     color_shrink: float = 1.0
     shape_shrink: float = 0.0
     eikonal: float = 20.0
-    plane_rate: float = 3e-2
-    mlp_rate: float = 3e-3
+    plane_rate: float = 6e-2
+    mlp_rate: float = 6e-3
 
     @classmethod
     def for_size(cls, size: int) -> TriplaneOptions:
-        """Return the options of an image size: up to 128 those of the small model, above of the full one."""
+        """Return the options of an image size: up to 128 those of the small model, above of the full one.
+
+        Those of the full model are the renderings that it is trained with; its rates have not been tuned.
+        """
         if size <= 128:
             return cls(size=size)
-        return cls(size=size, stride=4, nodes=128, sharpness=100.0, color_shrink=0.01)
+        return cls(
+            size=size, stride=4, nodes=128, sharpness=100.0, color_shrink=0.01, plane_rate=5e-3, mlp_rate=5e-4
+        )
 
 
 class TriplaneAsset:
