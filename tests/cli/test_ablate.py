@@ -122,7 +122,7 @@ def test_the_full_model(
     assert sorted((r["identity"]["adapter"], r["identity"]["steps"]) for r in evaluated) == [
         ("one-step-0", 1), ("proposed-0", 4), ("two-steps-0", 2),
     ]  # fmt: skip
-    assert "1 prompts, judged by clip among 2" in out
+    assert "1 prompt, judged by clip among 2" in out
 
 
 @pytest.mark.parametrize(
