@@ -40,8 +40,8 @@ def train_run(
     """Train a run or resume it, then save its adapter and its record `TRAINING`; no-op if it has one.
 
     The record has the trained "iterations", the number of trainable "parameters", the "seconds" and
-    "cpu_seconds" of the iterations, moving averages of the last "losses", and in "diverged" the error of a run whose loss or weights were not
-    finite: its adapter is that of the last good checkpoint.
+    "cpu_seconds" of the iterations, moving averages of the last "losses", and in "diverged" the error of a
+    run whose loss or weights were not finite: its adapter is that of the last good checkpoint.
 
     Raises:
         UserError: a file is missing or broken, a prompt is unsupported, or the folder cannot be written.
