@@ -169,7 +169,13 @@ class ClipScorer:
         )
 
     def score(self, run: AblationRun, context: DistributedContext) -> dict[str, Any] | None:
-        """See `Scorer`; all processes share the objects."""
+        """See `Scorer`; all processes share the objects.
+
+        Raises:
+            UserError: see `evaluate`; or the folder of the evaluation holds another one.
+        """
+        if context.is_main_process:
+            self._evaluation.claim()
         settings = replace(self._settings, adapter=run.name, steps=run.variant.steps)
         method = GeneratedMeshes(
             settings, self._items, self._evaluation.meshes, self._device, self._folder.adapters
