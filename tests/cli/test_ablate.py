@@ -118,11 +118,14 @@ def test_the_full_model(
         assert figures.keys() == {
             "cosine", "clip_score", "r_at_1_view", "r_at_1_object", "empty"
         }  # fmt: skip
+    assert json.loads((tmp_path / "to" / "evaluation" / "evaluation.json").read_text())["prompts"] == [
+        "a red cup", "a blue hat",
+    ]  # fmt: skip
     evaluated = json.loads((tmp_path / "to" / "evaluation" / "scores.json").read_text())["results"]
     assert sorted((r["identity"]["adapter"], r["identity"]["steps"]) for r in evaluated) == [
         ("one-step-0", 1), ("proposed-0", 4), ("two-steps-0", 2),
     ]  # fmt: skip
-    assert "1 prompts, judged by clip among 2" in out
+    assert "1 prompt, judged by clip among 2" in out
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 
 from tests.helpers import toy
-from tests.helpers.ablations import BUDGET, die_at_write, setup_toy, small_ablation
+from tests.helpers.ablations import BUDGET, die_at_write, setup_toy, small_ablation, train_together
 from tests.helpers.one_thread import one_thread
 from tests.helpers.runs import trainer
 from tests.helpers.training_setups import MODEL_FILES
@@ -24,7 +24,7 @@ from triplaneturbo.evaluate.ablation_scores import Figure
 from triplaneturbo.evaluate.ablation_tables import TABLES
 from triplaneturbo.evaluate.ablation_training import _both_renderings
 from triplaneturbo.finetune.config import FinetuneConfig
-from triplaneturbo.utils.distributed import DistributedContext
+from triplaneturbo.utils.distributed import DistributedContext, run
 
 __all__ = ["one_thread"]
 TABLE_2 = ("one-step", "proposed", "two-steps")
@@ -112,6 +112,17 @@ def test_a_killed_ablation_resumes(whole: Path, tmp_path: Path, monkeypatch: pyt
     small_ablation(tmp_path)
     assert len(steps) == 1 + 2 + 2
     assert adapters(tmp_path) == adapters(whole)
+
+
+@pytest.mark.slow
+def test_two_processes_train_each_run_together(whole: Path, tmp_path: Path) -> None:
+    run(train_together, (tmp_path,), 2, "cpu")
+    assert (tmp_path / "scored.txt").read_text().splitlines() == ["proposed-0", "one-step-0", "two-steps-0"]
+    together, alone = adapters(tmp_path), adapters(whole)
+    assert together.keys() == alone.keys()
+    # Each has learned from both processes' prompts.
+    assert all(together[name] != alone[name] for name in alone)
+    assert small_ablation(tmp_path)[1].scored == []
 
 
 def test_an_interrupted_run_resumes_where_it_stopped(

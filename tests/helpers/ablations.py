@@ -37,7 +37,9 @@ class DigestScorer:
     def __init__(self, folder: AblationFolder) -> None:
         self.folder, self.scored = folder, []
 
-    def score(self, run: AblationRun, context: DistributedContext) -> dict[str, Any]:
+    def score(self, run: AblationRun, context: DistributedContext) -> dict[str, Any] | None:
+        if not context.is_main_process:
+            return None
         self.scored.append(run.name)
         size = self.folder.adapter(run).stat().st_size
         return {"figures": {"size": size + run.seed, "none": None}, "results": ["one per mesh"]}
@@ -75,16 +77,31 @@ def setup_toy(
 
 
 def small_ablation(
-    folder: Path, tables: Sequence[int] = (2,), seeds: Sequence[int] = (0,), budget: Budget = BUDGET
+    folder: Path,
+    tables: Sequence[int] = (2,),
+    seeds: Sequence[int] = (0,),
+    budget: Budget = BUDGET,
+    context: DistributedContext | None = None,
 ) -> tuple[str, DigestScorer]:
     """Run an ablation whose `prepare` was replaced; return the tables and the scorer."""
     ablation = AblationFolder(folder, "toy", budget, toy.CAPTIONS, {"prompts": ["a flat red box"]})
-    ablation.claim()
+    context = context or DistributedContext()
+    if context.is_main_process:
+        ablation.claim()
     chosen = [TABLES[number] for number in tables]
     runs = make_runs(variants_of(chosen), seeds, budget, FinetuneConfig("x", toy.CAPTIONS), TOYWORLD)
     scorer = DigestScorer(ablation)
-    text = ablate(ablation, chosen, runs, MODEL_FILES, scorer, DistributedContext(), lambda *_: None)
+    text = ablate(ablation, chosen, runs, MODEL_FILES, scorer, context, lambda *_: None)
     return text, scorer
+
+
+def train_together(context: DistributedContext, folder: Path) -> None:
+    """Run `small_ablation` in a group of processes; the main process lists what it scored."""
+    torch.set_num_threads(1)
+    ablation_training.prepare = setup_toy  # type: ignore[assignment]
+    _, scorer = small_ablation(folder, context=context)
+    if context.is_main_process:
+        (folder / "scored.txt").write_text("\n".join(scorer.scored))
 
 
 def die_at_write(folder: Path, write: int) -> None:

@@ -134,9 +134,10 @@ def _ablate(
     seeds = _seeds(arguments.seeds or ("0,1" if find_domain(config.domain).has_ground_truth else "0"))
     runs = make_runs(variants_of(tables), seeds, folder.budget, shared, config.domain)
     is_quiet = arguments.quiet or not context.is_main_process
-    if context.is_main_process and (arguments.dry_run or not is_quiet):
+    if context.is_main_process:
         for line in plan(runs, found, config, context.device):
-            print(line, file=sys.stdout if arguments.dry_run else sys.stderr, flush=True)
+            if arguments.dry_run or not is_quiet:
+                print(line, file=sys.stdout if arguments.dry_run else sys.stderr, flush=True)
     if arguments.dry_run:
         return DONE
     if context.is_main_process:
@@ -208,7 +209,8 @@ def _full(
     folder = AblationFolder(to, found.name, _budget(arguments, FULL_BUDGET), (*prompts, *corpus_id), scored)
     evaluation = Evaluation(to / "evaluation", PRD, gallery)
     device = str(context.device)
-    settings = GenerationSettings(arguments.model, arguments.base, device=arguments.device)
+    model = found.name if arguments.model == "auto" else arguments.model
+    settings = GenerationSettings(model, arguments.base, device=arguments.device)
     scorer = ClipScorer(
         folder, evaluation, judge, settings, gallery[: arguments.limit], device, lambda *_: None
     )

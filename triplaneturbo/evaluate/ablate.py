@@ -94,14 +94,15 @@ def write_tables(
     Raises:
         UserError: a result is broken, or a file cannot be written.
     """
-    results = read_results(folder, runs)
-    unfinished = [run.name for run in runs if run.seed not in results.get(run.variant.name, {})]
-    notes = [budget_note(folder.budget), *scorer.notes, QUOTED_NOTE]
-    if unfinished:
-        notes.append(f"Unfinished: {', '.join(unfinished)}.")
-    text = markdown(tables, results, scorer.figures, scorer.baseline(), notes)
-    data = json.dumps(record(tables, results, asdict(folder.budget)), indent=1) + "\n"
+    # The process that writes last has seen the results of all others.
     with FileLock(folder.folder / ".table.lock"):
+        results = read_results(folder, runs)
+        unfinished = [run.name for run in runs if run.seed not in results.get(run.variant.name, {})]
+        notes = [budget_note(folder.budget), *scorer.notes, QUOTED_NOTE]
+        if unfinished:
+            notes.append(f"Unfinished: {', '.join(unfinished)}.")
+        text = markdown(tables, results, scorer.figures, scorer.baseline(), notes)
+        data = json.dumps(record(tables, results, asdict(folder.budget)), indent=1) + "\n"
         write_atomically(folder.folder / "tables.json", data.encode())
         write_atomically(folder.folder / "table.md", text.encode())
     return text

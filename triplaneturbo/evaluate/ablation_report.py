@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from triplaneturbo.distill.corpora.prompt_list import how_many
 from triplaneturbo.evaluate.ablation_runs import Budget
 from triplaneturbo.evaluate.ablation_scores import Figure
 from triplaneturbo.evaluate.ablation_tables import AblationRow, AblationTable, Variant
@@ -80,7 +81,7 @@ def budget_note(budget: Budget) -> str:
     scored = f"{budget.scored_steps} of the K steps" if budget.scored_steps else "all K steps"
     passes = "; smaller K get more iterations, for equal U-Net passes" if budget.equal == "passes" else ""
     return (
-        f"Every run starts from a new adapter: {budget.iterations:,} iterations of {budget.batch} prompts"
+        f"Every run starts from a new adapter: {budget.iterations:,} iterations of {how_many(budget.batch)}"
         f" per process, {scored} scored, {budget.optimizer} at {budget.learning_rate:g}{passes}. Means over"
         " seeds, with the lowest and highest."
     )

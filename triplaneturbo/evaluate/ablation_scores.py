@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
+from triplaneturbo.distill.corpora.prompt_list import how_many
 from triplaneturbo.evaluate.ablation_folder import AblationFolder
 from triplaneturbo.evaluate.ablation_runs import AblationRun
 from triplaneturbo.evaluate.clip import CONFIG_NAME, Clip
@@ -83,7 +84,7 @@ class ToyworldScorer:
         self._folder, self._specs = folder, list(specs)
         self._model_files, self._device = model_files, device
         self.notes = (
-            f"Toy world: {len(self._specs)} prompts, a mesh each, compared with the nearest instance; R@1"
+            f"Toy world: {how_many(len(self._specs))}, a mesh each, compared with the nearest instance; R@1"
             " by the built-in CLIP among all captions of the world.",
             "In the toy world `rgb` stands for MVDream and `geometry` for RichDreamer; all teachers score"
             " both renderings.",
@@ -162,13 +163,19 @@ class ClipScorer:
         self._settings, self._device, self._on_progress = settings, device, on_progress
         self._items = [Item(prompt, index, _MESH_SEED) for index, prompt in enumerate(prompts)]
         self.notes = (
-            f"{evaluation.protocol.source}: {len(self._items):,} prompts, judged by {judge.name} among"
+            f"{evaluation.protocol.source}: {how_many(len(self._items))}, judged by {judge.name} among"
             f" {len(evaluation.gallery):,}.",
             *filter(None, [judge.deviation(evaluation.protocol.clips)]),
         )
 
     def score(self, run: AblationRun, context: DistributedContext) -> dict[str, Any] | None:
-        """See `Scorer`; all processes share the objects."""
+        """See `Scorer`; all processes share the objects.
+
+        Raises:
+            UserError: see `evaluate`; or the folder of the evaluation holds another one.
+        """
+        if context.is_main_process:
+            self._evaluation.claim()
         settings = replace(self._settings, adapter=run.name, steps=run.variant.steps)
         method = GeneratedMeshes(
             settings, self._items, self._evaluation.meshes, self._device, self._folder.adapters

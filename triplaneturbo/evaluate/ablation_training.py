@@ -41,8 +41,8 @@ def train_run(
     """Train a run or resume it, then save its adapter and its record `TRAINING`; no-op if it has one.
 
     The record has the trained "iterations", the number of trainable "parameters", the "seconds" and
-    "cpu_seconds" of the iterations, and in "diverged" the error of a run whose loss or weights were not
-    finite: its adapter is that of the last good checkpoint.
+    "cpu_seconds" of the iterations, moving averages of the last "losses", and in "diverged" the error of a
+    run whose loss or weights were not finite: its adapter is that of the last good checkpoint.
 
     Raises:
         UserError: a file is missing or broken, a prompt is unsupported, or the folder cannot be written.
@@ -81,7 +81,8 @@ def train_run(
     if context.is_main_process:
         parameters = sum(p.numel() for p in generator.parameters() if p.requires_grad)
         record = {"iterations": trainer.iteration, "parameters": parameters, "diverged": diverged}
-        folder.write(run, TRAINING, {**record, **cost.totals})
+        losses = {name: round(value, 6) for name, value in trainer.log.items()}
+        folder.write(run, TRAINING, {**record, **cost.totals, "losses": losses})
         shutil.rmtree(place / "checkpoints", ignore_errors=True)
     context.wait()
     del trainer, training_setup, generator
