@@ -55,7 +55,26 @@ DRY = {
     "generator": Dry(("--tiny", "--repeats", "1"), ("^plain, float32", "^ours, float32")),
     "gpu": Dry(
         DEVICE,
-        ("reference, float32", "ours, float16", "total", "x as long", "cells apart", "same triangle"),
+        (
+            "self-test",
+            "built-in model: [0-9]+ faces",
+            "reference, float32",
+            "ours, float16",
+            "total",
+            "x as long",
+            "cells apart",
+            "same triangle",
+        ),
+    ),
+    # Without time for any section: those are in the dry runs of both benchmarks.
+    "gpu_session": Dry(
+        (*DEVICE, "--grace", "3600", "--out", FOLDER),
+        (
+            "^self-test: skipped",
+            "^full size: skipped",
+            "^== gpu: ok, .* 4 results",
+            "^== prd: ok, .* 2 results",
+        ),
     ),
     "live": Dry(
         ("--repeats", "1"), ("^every step shown, page in software",), "" if CHROMIUM else "no Chromium found"

@@ -63,10 +63,11 @@ TINY = Sizes(
 )
 
 
-def random_generator(sizes: Sizes) -> TriplaneGenerator:
-    """Create a generator with random weights, including nonzero adapters."""
+def random_generator(sizes: Sizes, device: torch.device | None = None) -> TriplaneGenerator:
+    """Create a generator with random weights, including nonzero adapters, on a device (default: the CPU)."""
     torch.manual_seed(0)
-    unet, vae = UNet2DConditionModel(**sizes.unet), AutoencoderKL(**sizes.vae)
+    with device or torch.device("cpu"):
+        unet, vae = UNet2DConditionModel(**sizes.unet), AutoencoderKL(**sizes.vae)
     vae.encoder = None
     vae.quant_conv = None
     generator = TriplaneGenerator(unet, vae, DDIMScheduler(**SCHEDULER), sizes.config).eval()

@@ -1,9 +1,12 @@
-"""GPU benchmarks, in one run of some minutes: python -m benchmarks.gpu [--repeats 20]
+"""GPU benchmarks, in one run of some minutes: python -m benchmarks.gpu [--repeats 20] [--results FILE]
 
-Prints four tables: the generator by precision, compared with a reference implementation; prompt to GLB by
-stage, with peak memory; float16 compared with float32 on the built-in model; the rasterizers. The sizes are
-those of Stable Diffusion 2.1-base. Its weights are random and generate no shape, so after decoding a field of
-the same sizes that was fitted to a chair is used. Times are medians of `--repeats` calls.
+Prints a self-test and four tables: the generator by precision, compared with a reference implementation;
+prompt to GLB by stage, with peak memory; float16 compared with float32 on the built-in model; rasterizers.
+The sizes are those of Stable Diffusion 2.1-base. Its weights are random and generate no shape, so after
+decoding a field of the same sizes that was fitted to a chair is used. Times are medians of `--repeats` calls.
+
+Each figure is printed, and with `--results` saved as a line of JSON, as soon as it is measured; a table that
+fails does not stop the others. `benchmarks.gpu_session` runs this and `benchmarks.prd` within a time limit.
 
 `--tiny --device cpu` runs the same code on small sizes, as a dry run (`make bench-dry`).
 """
@@ -26,6 +29,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from benchmarks.generator import TINY as TINY_SIZES
 from benchmarks.generator import Sizes, plain_twin, random_generator, relative
+from benchmarks.results import Results, add_result_options, say
 from benchmarks.surface import chair, fit
 from tests.helpers.distance import cells_apart
 from tests.helpers.plain_generator import PlainGenerator
@@ -45,6 +49,7 @@ from triplaneturbo.models.weights import Model, load_model
 from triplaneturbo.pipeline import Pipeline, Result
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.render.rasterizer import rasterize, rasterizer
+from triplaneturbo.render.rasterizers import nvdiffrast_cuda
 from triplaneturbo.render.rasterizers.base import Fragments
 from triplaneturbo.representations.triplane import TriplaneField
 from triplaneturbo.request import Request
@@ -116,27 +121,49 @@ def as_graph(call: Callable[[], Any]) -> tuple[Callable[[], None], float]:
     return graph.replay, time.perf_counter() - start
 
 
+def self_test(device: torch.device, results: Results) -> None:
+    """Print what runs where, and generate a small mesh with the built-in model."""
+    dtype = choose_precision("auto", device, small=False).dtype
+    say(f"\nself-test: precision of the full model {str(dtype)[6:]}, rasterizer {rasterizer(device)}, "
+        f"nvdiffrast {'installed' if nvdiffrast_cuda.supports(device) else 'not in use'}")  # fmt: skip
+    start = time.perf_counter()
+    pipeline = Pipeline(load_model(SMALL, device=device))
+    *_, result = pipeline.stream(Request(PROMPT, resolution=32, faces=1000, texture_size=512))
+    assert isinstance(result, Result)
+    size, seconds = len(encode(result.mesh, "glb", "mesh")), time.perf_counter() - start
+    faces = len(result.mesh.faces)
+    say(f"  {PROMPT!r}, built-in model: {faces} faces, {size} B, {seconds:.1f} s with loading")
+    where = {"device": device_name(device), "torch": torch.__version__, "rasterizer": rasterizer(device)}
+    results.add("mesh", faces=faces, bytes=size, seconds=seconds, dtype=str(dtype), **where)
+
+
 @torch.inference_mode()
-def by_precision(subject: Subject, device: torch.device, repeats: int) -> tuple[float, float]:
+def by_precision(
+    subject: Subject, device: torch.device, repeats: int, results: Results
+) -> tuple[float, float]:
     """Print the first table; returns the seconds of a step and of decoding of the reference generator."""
     config = subject.sizes.config
     side = config.latent_size
-    generator = random_generator(subject.sizes)
+    generator = random_generator(subject.sizes, device)
     noise = generator.draw_latents(1, torch.Generator().manual_seed(0)).to(device)
     words = torch.randn(1, 77, subject.text["hidden_size"], device=device)
-    rows: list[tuple[str, float, float, str]] = []
+    say(f"\n{'six latents of ' + str(side) + '^2':28}{'step ms':>9}{'decode ms':>11}{'4 + 1 ms':>10}")
+
+    def show(name: str, step: float, decode: float, remark: str = "") -> None:
+        say(f"{name:28}{1e3 * step:9.2f}{1e3 * decode:11.2f}{1e3 * (4 * step + decode):10.2f}  {remark}")
+        results.add(name.strip(), step=step, decode=decode, remark=remark)
 
     plain = plain_twin(generator, subject.sizes).to(device)
     plain.state = {name: value.to(device) for name, value in plain.state.items()}
     reference_seconds = _time_step_and_decode(plain, noise, words, min(repeats, 5))
-    rows.append(("reference, float32", *reference_seconds, ""))
+    show("reference, float32", *reference_seconds)
     del plain
 
-    generator.to(device).merge()
+    generator.merge()
     full: Tensor | None = None
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         if generator.dtype == torch.float16:  # rounded weights cannot be restored
-            generator = random_generator(subject.sizes).to(device)
+            generator = random_generator(subject.sizes, device)
             generator.merge()
         generator.cast(dtype)
         name = f"ours, {str(dtype)[6:]}"
@@ -144,12 +171,9 @@ def by_precision(subject: Subject, device: torch.device, repeats: int) -> tuple[
         *_, clean = generator.denoise(noise, words)
         planes = generator.decode(clean)
         full = planes if full is None else full
-        rows.append((name, *seconds, f"planes {100 * relative(planes, full):.2f} %"))
+        show(name, *seconds, f"planes {100 * relative(planes, full):.2f} %")
         if device.type == "cuda" and dtype == torch.float16:
-            rows.append(_graphed(generator, noise, words, repeats))
-    print(f"\n{'six latents of ' + str(side) + '^2':28}{'step ms':>9}{'decode ms':>11}{'4 + 1 ms':>10}")
-    for name, step, decode, remark in rows:
-        print(f"{name:28}{1e3 * step:9.2f}{1e3 * decode:11.2f}{1e3 * (4 * step + decode):10.2f}  {remark}")
+            show(*_graphed(generator, noise, words, repeats))
     return reference_seconds
 
 
@@ -173,16 +197,25 @@ def _graphed(
     return "  with CUDA graphs", *seconds, f"captured in {step_capture + decode_capture:.1f} s"
 
 
-def prompt_to_glb(
-    subject: Subject, device: torch.device, repeats: int, plain: tuple[float, float]
-) -> TriplaneField:
-    """Print the second table; returns the field."""
+def fitted_field(subject: Subject, device: torch.device) -> TriplaneField:
+    """Return a field of the full size that was fitted to a chair."""
     shape = fit(chair, subject.fit_steps, 0)
-    shape = TriplaneField(shape.planes.to(device), shape.fields.to(device))
+    return TriplaneField(shape.planes.to(device), shape.fields.to(device))
+
+
+def prompt_to_glb(
+    subject: Subject, shape: TriplaneField, device: torch.device, repeats: int,
+    plain: tuple[float, float] | None, results: Results,
+) -> None:  # fmt: skip
+    """Print the second table.
+
+    Args:
+        plain: seconds of a step and of decoding of the reference generator; None if they are unknown.
+    """
     dtype = choose_precision("auto", device, small=False).dtype
-    generator = random_generator(subject.sizes)
+    generator = random_generator(subject.sizes, device)
     generator.merge()
-    generator.to(device).cast(dtype)
+    generator.cast(dtype)
     tokenizer = CLIPTokenizer.from_pretrained(SMALL / "tokenizer")
     marks = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     config = CLIPTextConfig(vocab_size=len(tokenizer), **marks, **subject.text)
@@ -202,32 +235,39 @@ def prompt_to_glb(
             if isinstance(event, Result):
                 encode(event.mesh, "glb", "mesh")
 
-    print(f"\n{PROMPT!r} to a GLB in {str(dtype)[6:]}: {subject.request.resolution}^3 grid, at most", end=" ")
-    print(f"{subject.request.faces} faces, {subject.request.texture_size}^2 texture")
+    def show(name: str, seconds: float, remark: str = "") -> None:
+        say(f"  {name:12}{1e3 * seconds:9.1f} ms{remark}")
+        results.add(name, seconds=seconds, remark=remark)
+
+    say(
+        f"\n{PROMPT!r} to a GLB in {str(dtype)[6:]}: {subject.request.resolution}^3 grid, at most "
+        f"{subject.request.faces} faces, {subject.request.texture_size}^2 texture"
+    )
     with patch.object(generator, "field", lambda planes: TriplaneField(shape.planes, shape.fields)):
         pipeline = Pipeline(model)
         runs = [glb(pipeline) for _ in range(repeats + 2)][2:]
         for stage in runs[0]:
             if stage != "total":
-                print(f"  {stage:12}{1e3 * median(run[stage] for run in runs):9.1f} ms")
+                show(stage, median(run[stage] for run in runs))
         total = median(run["total"] + run["glb"] for run in runs)
-        print(f"  {'total':12}{1e3 * total:9.1f} ms")
-        for mode, together in (("sequential", False), ("batched", True)):
-            batch_pipeline = Pipeline(model, together=together)
-            four = timed(partial(glbs, batch_pipeline, 4), max(1, repeats // 4), device)
-            print(f"  {'four seeds':12}{1e3 * four:9.1f} ms, {mode}: {four / total:.2f} x one seed")
+        show("total", total)
         if device.type == "cuda":
             for low in (False, True):
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats(device)
                 glb(Pipeline(model, low_memory=low))
                 peak = torch.cuda.max_memory_allocated(device) / 2**30
-                print(f"  peak memory{', --low-vram' if low else ''}: {peak:.2f} GB")
-    reference = (
-        subject.sizes.config.steps * plain[0] + plain[1] + _time_reference_mesh(subject, shape, device)
-    )
-    print(f"  the reference pipeline: {1e3 * reference:.0f} ms, {reference / total:.1f} x as long")
-    return shape
+                name = f"peak memory{', --low-vram' if low else ''}"
+                say(f"  {name}: {peak:.2f} GB")
+                results.add(name, gigabytes=peak)
+        for mode, together in (("sequential", False), ("batched", True)):
+            batch_pipeline = Pipeline(model, together=together)
+            four = timed(partial(glbs, batch_pipeline, 4), max(1, repeats // 4), device)
+            show("four seeds", four, f", {mode}: {four / total:.2f} x one seed")
+    if plain is not None:
+        reference = subject.sizes.config.steps * plain[0] + plain[1]
+        reference += _time_reference_mesh(subject, shape, device)
+        show("reference", reference, f", {reference / total:.1f} x as long")
 
 
 def _time_reference_mesh(subject: Subject, shape: TriplaneField, device: torch.device) -> float:
@@ -244,35 +284,42 @@ def _time_reference_mesh(subject: Subject, shape: TriplaneField, device: torch.d
     return time.perf_counter() - start
 
 
-def compare_precisions(device: torch.device) -> None:
+def compare_precisions(device: torch.device, results: Results) -> None:
     """Print the third table."""
-    print("\nbuilt-in model, float16 compared with float32")
+    say("\nbuilt-in model, float16 compared with float32")
     models = [load_model(SMALL, device=device, dtype=dtype) for dtype in (torch.float32, torch.float16)]
     for prompt in (PROMPT, "a blue chair"):
         (exact, mesh), (rough, other) = (planes_and_mesh(model, prompt) for model in models)
         cells = cells_apart(mesh, other, models[0].config.grid_resolution)
-        print(f"  {prompt:20}planes {100 * relative(rough, exact):.2f} %, meshes {cells:.2f} cells apart")
+        say(f"  {prompt:20}planes {100 * relative(rough, exact):.2f} %, meshes {cells:.2f} cells apart")
+        results.add(prompt, planes=relative(rough, exact), cells=cells)
 
 
-def benchmark_rasterizers(subject: Subject, shape: TriplaneField, device: torch.device, repeats: int) -> None:
+def benchmark_rasterizers(
+    subject: Subject, shape: TriplaneField, device: torch.device, repeats: int, results: Results
+) -> None:
     """Print the last table: the device's rasterizer compared with the CPU's."""
     assert subject.request.resolution is not None
     surface = extract(shape, subject.request.resolution)
     size = subject.picture
-    print(f"\nfour views of {len(surface.faces)} faces, {size}^2")
+    say(f"\nfour views of {len(surface.faces)} faces, {size}^2")
     drawn: list[Fragments] = []
     for place in (torch.device("cpu"), device):
         vertices, faces = surface.vertices.to(place), surface.faces.to(place)
         cameras = orbit([0.0, 90.0, 180.0, 270.0], 20, 2).to(place)
         seconds = timed(partial(rasterize, vertices, faces, cameras, size, size), repeats, place)
-        print(f"  {rasterizer(place) + ', ' + place.type:20}{1e3 * seconds:9.1f} ms")
+        name = f"{rasterizer(place)}, {place.type}"
+        say(f"  {name:20}{1e3 * seconds:9.1f} ms")
+        results.add(name, seconds=seconds)
         drawn.append(rasterize(vertices, faces, cameras, size, size))
     same = drawn[0].triangle == drawn[1].triangle.cpu()
     difference = (drawn[0].bary - drawn[1].bary.cpu()).abs()[same].max().item()
-    print(
-        f"  same triangle in {100 * same.float().mean():.3f} % of pixels, "
+    share = same.float().mean().item()
+    say(
+        f"  same triangle in {100 * share:.3f} % of pixels, "
         f"barycentric coordinates differ by at most {difference:.1e}"
     )
+    results.add("agreement", same=share, difference=difference)
 
 
 def main() -> int:
@@ -281,19 +328,27 @@ def main() -> int:
     parser.add_argument("--device", default="cuda", help="torch device")
     parser.add_argument("--repeats", type=int, default=20, help="timed calls per measurement")
     parser.add_argument("--tiny", action="store_true", help="small sizes, for a dry run")
+    add_result_options(parser)
     arguments = parser.parse_args()
     device = choose_device(arguments.device).device
     if device.type == "cuda":
         torch.cuda.set_device(device)
         be_deterministic()
         torch.backends.cudnn.allow_tf32 = False  # float32 is the reference of the comparisons
-    subject = TINY if arguments.tiny else Subject()
-    print(f"torch {torch.__version__}, {device_name(device)}")
-    plain = by_precision(subject, device, arguments.repeats)
-    shape = prompt_to_glb(subject, device, arguments.repeats, plain)
-    compare_precisions(device)
-    benchmark_rasterizers(subject, shape, device, arguments.repeats)
-    return 0
+    subject, repeats = TINY if arguments.tiny else Subject(), arguments.repeats
+    results = Results(arguments.results, arguments.seconds)
+    say(f"torch {torch.__version__}, {device_name(device)}")
+    results.section("self-test", lambda: self_test(device, results))
+    plain = results.section("precisions", lambda: by_precision(subject, device, repeats, results))
+    shape = results.section("field", lambda: fitted_field(subject, device))
+    if shape is not None:
+        results.section("prompt", lambda: prompt_to_glb(subject, shape, device, repeats, plain, results))
+    results.section("float16", lambda: compare_precisions(device, results))
+    if shape is not None:
+        results.section(
+            "rasterizers", lambda: benchmark_rasterizers(subject, shape, device, repeats, results)
+        )
+    return int(results.failed)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ Stable Diffusion 2.1-base and all three teachers with random weights, one prompt
 savings of the memory plan, and prints the planned beside the measured peak. A GPU runs both. The full size
 was never run on a GPU, and on a CPU only with `--tiny`.
 
+With `--results`, each iteration is saved as a line of JSON as soon as it is done. `benchmarks.gpu_session`
+runs this after `benchmarks.gpu` within a time limit.
+
 Memory is the allocator's peak during a part, including weights. On a CPU it is the tensors created since the
 start of the iteration, counted in a separate iteration.
 """
@@ -33,6 +36,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from benchmarks.generator import Sizes
 from benchmarks.gpu import TINY as TINY_SUBJECT
 from benchmarks.gpu import Subject
+from benchmarks.results import Results, add_result_options, say
 from tests.helpers.full_size import SCHEDULER
 from triplaneturbo.__main__ import run_reporting_errors
 from triplaneturbo.distill import losses, prd
@@ -140,7 +144,7 @@ def watched(trainer: prd.Trainer, parts: Parts) -> Iterator[None]:
         yield
 
 
-def measure(training_setup: TrainingSetup, repeats: int, device: torch.device) -> int:
+def measure(training_setup: TrainingSetup, repeats: int, device: torch.device, results: Results) -> int:
     """Print the table of a training setup; return the peak bytes of all parts."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = prd.Trainer(
@@ -150,7 +154,7 @@ def measure(training_setup: TrainingSetup, repeats: int, device: torch.device) -
             autocast=training_setup.autocast, save_every=repeats + 3,
         )  # fmt: skip
         runs: list[Parts] = []
-        for _ in range(repeats + 1):  # the first is a warm-up
+        for number in range(repeats + 1):  # the first is a warm-up
             parts = Parts(device)
             with watched(trainer, parts):
                 start = time.perf_counter()
@@ -158,6 +162,7 @@ def measure(training_setup: TrainingSetup, repeats: int, device: torch.device) -
                 wait_for(device)
             parts.seconds[REST] = time.perf_counter() - start - sum(parts.seconds.values())
             runs.append(parts)
+            results.add("iteration" if number else "warm-up", seconds=parts.seconds, bytes=parts.bytes)
         sized = runs[-1]
         if device.type != "cuda":
             # Counting tensors takes time, so this iteration is not timed.
@@ -165,14 +170,15 @@ def measure(training_setup: TrainingSetup, repeats: int, device: torch.device) -
                 sized = Parts(device, live)
                 with watched(trainer, sized):
                     trainer.step()
+            results.add("memory", bytes=sized.bytes)
     names = {name for run in runs[1:] for name in run.seconds}
     means = {name: sum(run.seconds.get(name, 0.0) for run in runs[1:]) / repeats for name in names}
     total = sum(means.values())
-    print(f"{'':32}{'seconds':>9}{'share':>8}{'peak GB':>10}")
+    say(f"{'':32}{'seconds':>9}{'share':>8}{'peak GB':>10}")
     for name, seconds in sorted(means.items(), key=lambda part: (part[0] == REST, -part[1])):
         size = f"{sized.bytes[name] / GB:10.2f}" if name in sized.bytes else ""
-        print(f"{name:32}{seconds:9.3f}{100 * seconds / total:7.1f}%{size}")
-    print(
+        say(f"{name:32}{seconds:9.3f}{100 * seconds / total:7.1f}%{size}")
+    say(
         f"{'an iteration':32}{total:9.3f}   {1 / total:.3g} per second, batch {training_setup.settings.batch}"
     )
     return max(sized.bytes.values())
@@ -195,12 +201,9 @@ def setup_full(subject: Subject, how: Plan, device: torch.device) -> TrainingSet
     torch.manual_seed(0)
     sizes, saved = subject.sizes, how.savings
     autocast = compute_dtype(device) if device.type == "cpu" else None
-    generator = TriplaneGenerator(
-        UNet2DConditionModel(**sizes.unet),
-        AutoencoderKL(**sizes.vae),
-        DDIMScheduler(**SCHEDULER),
-        sizes.config,
-    )
+    with device:  # random weights take a minute on a CPU
+        unet, vae = UNet2DConditionModel(**sizes.unet), AutoencoderKL(**sizes.vae)
+    generator = TriplaneGenerator(unet, vae, DDIMScheduler(**SCHEDULER), sizes.config)
     student = around(
         generator, random_text(subject.text), device, frozen=how.frozen, checkpointing=saved.checkpointing,
         text_on_cpu=saved.texts,
@@ -208,11 +211,12 @@ def setup_full(subject: Subject, how: Plan, device: torch.device) -> TrainingSet
     words = random_text({**richdreamer.TEXT, "hidden_size": richdreamer.UNET["cross_attention_dim"]})
     if not saved.texts:
         words.model.to(device, how.frozen if device.type == "cuda" else torch.float32)
-    unets = [
-        UNet2DConditionModel(**kind.UNET).eval().requires_grad_(False) for kind in (mvdream, richdreamer)
-    ]
-    vae = AutoencoderKL(**mvdream.VAE).eval().requires_grad_(False)
     place = torch.device("cpu") if saved.offload_teachers else device
+    with place:
+        unets = [UNet2DConditionModel(**kind.UNET) for kind in (mvdream, richdreamer)]
+        vae = AutoencoderKL(**mvdream.VAE)
+    for network in (*unets, vae):
+        network.eval().requires_grad_(False)
     for network in (*unets, vae):
         nn.Module.to(network, device=place, dtype=how.frozen)
     views = MVDream(unets[0], vae, student.embed, autocast=autocast)
@@ -272,17 +276,25 @@ def _shrunk(kind: type, size: int) -> tuple[Any, ...]:
     return text, size, *others
 
 
-def show_full(subject: Subject, device: torch.device, repeats: int, memory: float) -> None:
+def show_small(device: torch.device, repeats: int, tiny: bool, results: Results) -> None:
+    """Print the measurements of the built-in model."""
+    say("\nthe built-in model with the preset try")
+    with tempfile.TemporaryDirectory() as folder:
+        measure(setup_small(Path(folder), device, tiny), repeats, device, results)
+
+
+def show_full(subject: Subject, device: torch.device, repeats: int, memory: float, results: Results) -> None:
     """Print the full model's plan, its measurements, and how they agree."""
     sizes: Sizes = subject.sizes
     facts = ModelSizes.of(sizes.unet, sizes.vae, subject.text, sizes.config)
     free = int(memory * GB) if memory else free_memory(device) or 0
     with small_teachers(sizes.unet["cross_attention_dim"]) if subject is TINY_SUBJECT else nullcontext():
         how = plan(facts, full_settings(subject, device), free, device, frozen_dtype(device))
-        print(f"\nfull size, random weights, as planned\n{how.table()}\n")
-        most = measure(setup_full(subject, how, device), repeats, device)
+        say(f"\nfull size, random weights, as planned\n{how.table()}\n")
+        most = measure(setup_full(subject, how, device), repeats, device, results)
+    results.add("peak", planned=how.total, allocated=most, savings=how.savings.descriptions)
     if device.type == "cuda":
-        print(f"planned {how.total / GB:.2f} GB, allocator peak {most / GB:.2f} GB")
+        say(f"planned {how.total / GB:.2f} GB, allocator peak {most / GB:.2f} GB")
 
 
 def main() -> int:
@@ -297,20 +309,20 @@ def main() -> int:
     parser.add_argument(
         "--memory", type=float, default=0.0, help="memory in GB for the plan of the full size"
     )
+    add_result_options(parser)
     arguments = parser.parse_args()
     device = choose_device(arguments.device).device
-    print(f"torch {torch.__version__}, {device_name(device)}")
+    say(f"torch {torch.__version__}, {device_name(device)}")
     if device.type == "cuda":
         torch.cuda.set_device(device)
         be_deterministic()
+    results, repeats = Results(arguments.results, arguments.seconds), arguments.repeats
     if not arguments.full:
-        print("\nthe built-in model with the preset try")
-        with tempfile.TemporaryDirectory() as folder:
-            measure(setup_small(Path(folder), device, arguments.tiny), arguments.repeats, device)
+        results.section("built-in model", lambda: show_small(device, repeats, arguments.tiny, results))
     if arguments.full or arguments.tiny or device.type == "cuda":
         subject = TINY_SUBJECT if arguments.tiny else Subject()
-        show_full(subject, device, arguments.repeats, arguments.memory)
-    return 0
+        results.section("full size", lambda: show_full(subject, device, repeats, arguments.memory, results))
+    return int(results.failed)
 
 
 if __name__ == "__main__":

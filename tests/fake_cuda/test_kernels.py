@@ -1,4 +1,4 @@
-"""No compiled kernel gets a CUDA tensor: each has a twin in torch, or its caller copies to the CPU."""
+"""No compiled kernel is called for a CUDA tensor: it has a twin in torch, or its caller copies to the CPU."""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ torch's FakeTensorMode, which refuses to mix devices, made stricter and complete
 
 - Mixed precisions of products, convolutions and norms, CUDA indices of CPU tensors, and CPU generators for
   CUDA draws are refused, as by CUDA.
-- Backward passes work. Autograd would ask CUDA for streams, so its C++ code sees these tensors as "meta".
+- Backward passes work. Autograd would ask CUDA for streams, so torch's C++ code sees these tensors as "meta".
+  Autocast therefore ignores them.
 - Results whose size or value depends on data are plausible: `ROWS` rows of `nonzero`, some number for `item`.
   What is copied to the CPU is what was copied from there, or zeros.
 - What makes the CPU wait for the GPU is counted in `synchronizations`.
@@ -296,11 +297,12 @@ def fake_cuda() -> Iterator[FakeCuda]:
         # FakeTensorMode would register a CUDA device, which autograd would ask for its streams.
         patch.object(torch._C, "_ensureCUDADeviceGuardSet", lambda: None),
         patch.object(Tensor, "_make_subclass", staticmethod(make_subclass)),
+        # `Module.to` would make new parameters for fake tensors; on a GPU, they stay the same objects.
+        patch.object(torch.__future__, "get_swap_module_params_on_conversion", lambda: True),
         patch.object(torch.utils, "swap_tensors", _swap),
         patch.object(Tensor, "data", property(data.__get__, set_data), create=True),
         patch.object(Tensor, "pin_memory", lambda tensor: tensor),
         patch.object(FakeTensor, "tolist", tolist),
-        patch.object(FakeTensor, "numpy", numpy, create=True),
         mode,
     ):
         yield mode
