@@ -14,7 +14,8 @@ from tests.helpers.fake_cuda import CUDA, fake_cuda
 from triplaneturbo.distill import student as student_module
 from triplaneturbo.distill.checkpoints import Checkpoints
 from triplaneturbo.distill.prd import Trainer
-from triplaneturbo.finetune.config import PRESETS, FinetuneConfig
+from triplaneturbo.domains.toyworld import TOY_WORLD
+from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.prepare import prepare
 from triplaneturbo.finetune.setup import TrainingSetup
 from triplaneturbo.models.catalog import SMALL, find_model
@@ -24,7 +25,7 @@ from triplaneturbo.utils.distributed import DistributedContext
 
 
 def _set_up(folder: Path) -> TrainingSetup:
-    config = FinetuneConfig("mine", prompts=("a red mushroom",), **PRESETS["try"](True))
+    config = FinetuneConfig("mine", prompts=("a red mushroom",), **TOY_WORLD.presets["try"])
     pieces = prepare(config, find_model("small", False), DistributedContext(device=CUDA), folder)
     while True:
         try:
