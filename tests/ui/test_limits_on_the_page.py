@@ -17,6 +17,7 @@ pytest.importorskip("gradio")
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+from tests.helpers.adapter_files import installed_adapter
 from tests.helpers.pace import patience, until
 from tests.helpers.quick import load
 from tests.helpers.visitor import api_client
@@ -64,6 +65,19 @@ def test_size_and_rate_limits(engine: Engine, tmp_path: Path) -> None:
         assert _ask(program) == ""
         assert re.search(r"Too many requests \(limit: 1 per minute\); try again in \d+ s\.", _ask(program))
         assert _ask(other) == ""
+
+
+def test_the_steps_of_an_adapter_are_limited_as_given_ones_are(engine: Engine, tmp_path: Path) -> None:
+    with (
+        installed_adapter("many-steps", "9"),
+        _served(engine, tmp_path / "served", Limits(steps=8)) as url,
+    ):
+        program = api_client(url, tmp_path / "one")
+        for steps in (None, 9):
+            assert "The number of steps 9 exceeds this server's limit" in _ask(
+                program, adapter="many-steps", steps=steps
+            )
+        assert _ask(program, adapter="many-steps", steps=2) == ""
 
 
 def test_concurrency_limit_and_full_queue(
