@@ -154,7 +154,7 @@ def _toyworld(
 ) -> tuple[FinetuneConfig, AblationFolder, Scorer]:
     """Return the prompts of the toy world's subset, the folder, and the scorer."""
     from triplaneturbo.evaluate.ablation_folder import AblationFolder
-    from triplaneturbo.evaluate.ablation_scores import ToyworldScorer
+    from triplaneturbo.evaluate.ablation_toyworld import ToyworldScorer
     from triplaneturbo.toyworld.scoring.ablation_specs import ablation_specs
 
     for name in _FULL_ONLY:
@@ -179,8 +179,8 @@ def _full(
     arguments: argparse.Namespace, found: ModelFiles, config: GeneratorConfig, context: DistributedContext
 ) -> tuple[FinetuneConfig, AblationFolder, Scorer]:
     """Return the user's prompts, the folder, and the scorer."""
+    from triplaneturbo.evaluate.ablation_clip import ClipScorer
     from triplaneturbo.evaluate.ablation_folder import AblationFolder
-    from triplaneturbo.evaluate.ablation_scores import ClipScorer
     from triplaneturbo.evaluate.folder import Evaluation
     from triplaneturbo.evaluate.generated_meshes import GenerationSettings
     from triplaneturbo.evaluate.judges import find_judge
