@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
 import torch
 
 from tests.helpers.fake_cuda import CUDA, fake_cuda
@@ -34,6 +35,7 @@ def _set_up(folder: Path) -> TrainingSetup:
             return end.value
 
 
+@pytest.mark.slow
 def test_iterations(tmp_path: Path) -> None:
     # Before: files are read with meta tensors.
     generator, text = load_generator(SMALL, GeneratorConfig.load(SMALL), encoder=True), load_text(SMALL)
@@ -45,6 +47,7 @@ def test_iterations(tmp_path: Path) -> None:
     ):
         setup = _set_up(tmp_path)
         assert setup.autocast == torch.bfloat16
+        assert setup.settings.optimizer == "soap"
         assert {"rgb", "geometry"} <= {teacher.name for teacher in setup.teachers}
         trainer = Trainer(
             DistributedContext(device=CUDA), setup.student, setup.teachers, setup.draw, setup.settings,

@@ -63,6 +63,8 @@ ALLOWED = {
 
 PROMPTS = ["a red mushroom", "a blue chair"]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _without_checkpoints() -> Iterator[None]:
@@ -85,17 +87,17 @@ def _trainer(frozen: torch.dtype, folder: Path, *, savings: bool = False, **chan
 
 def _check_step(trainer: Trainer, frozen: torch.dtype) -> None:
     generator = trainer.student.generator
-    gradients = []
-    with patch.object(trainer.optimizer, "step", wraps=trainer.optimizer.step) as step:
-        step.side_effect = lambda: gradients.extend(p.grad for p in trainer._parameters) or original()
-        original = type(trainer.optimizer).step.__get__(trainer.optimizer)
-        log = trainer.step()
+    parameters = list(trainer.method.parameters().values())
+    gradients: list[torch.Tensor | None] = []
+    trainer.optimizer.register_step_pre_hook(lambda *_: gradients.extend(p.grad for p in parameters))
+    log = trainer.step()
     assert trainer.iteration == 1
     names = find_domain("open").teachers
     scores = {key for key in log if key.split()[0] in names}
     assert scores == {f"{name} {kind}" for name in names for kind in ("volume", "surface")}
     assert len(gradients) > 400
-    for p, gradient in zip(trainer._parameters, gradients, strict=True):
+    for p, gradient in zip(parameters, gradients, strict=True):
+        assert gradient is not None
         assert (gradient.device, gradient.dtype, gradient.shape) == (CUDA, torch.float32, p.shape)
     for p in generator.parameters():
         assert p.device == CUDA

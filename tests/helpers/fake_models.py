@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from tests.helpers.fake_cuda import CUDA
@@ -67,8 +66,3 @@ def full_teachers(student: Student) -> list[Teacher]:
         RichDreamer(shapes, words.embed),
         StableDiffusion(student.merged_lora.base, generator.vae, generator.scheduler, student.embed, 512),
     ]
-
-
-def parameters_on(module: nn.Module, device: torch.device) -> bool:
-    """Return whether all parameters and buffers are on a device."""
-    return all(value.device == device for value in (*module.parameters(), *module.buffers()))
