@@ -95,6 +95,13 @@ def test_named_modules_exist() -> None:
     assert not missing
 
 
+def test_named_tests_exist() -> None:
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    tests = set(re.findall(r"def (test_\w+)\(", sources))
+    named = {name for _, text in documents() for name in re.findall(r"`(test_[a-z0-9_]+)`", text)}
+    assert not named - tests
+
+
 def test_python_blocks_compile() -> None:
     blocks = [
         (path.name, block)
