@@ -11,6 +11,7 @@ import torch
 from tests.helpers.trimeshes import joined
 from triplaneturbo import pipeline as pipeline_module
 from triplaneturbo.errors import UserError
+from triplaneturbo.mesh import finish as finish_module
 from triplaneturbo.mesh.check import check
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.mesh.io import encode
@@ -94,7 +95,7 @@ def test_watertight_falls_back_to_unsimplified_mesh(pipeline: Pipeline) -> None:
 
     whole = made(pipeline, faces=None, unwrap="none")
     assert not made(pipeline, faces=500, watertight=True, unwrap="none").unsimplified
-    with patch.object(pipeline_module, "simplify", torn):
+    with patch.object(finish_module, "simplify", torn):
         result = made(pipeline, faces=500, watertight=True, unwrap="none")
     assert result.unsimplified
     assert check(result.mesh).printable
