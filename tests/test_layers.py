@@ -21,7 +21,7 @@ LAYERS = [
         "render",
     },
     {"domains", "mesh", "representations", "teachers", "toyworld"},
-    {"distill", "pipeline", "refine.options"},
+    {"distill", "pipeline", "refine.given_mesh", "refine.options"},
     {"evaluate", "finetune", "refine", "toyworld.scoring", "toyworld.training"},
     {"serving"},
     {"__main__", "cli", "toyworld.__main__", "ui"},

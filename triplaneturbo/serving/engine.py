@@ -159,8 +159,6 @@ class Engine:
             return self._queue.submit(*settled, sketches=sketches)
         if len(settled) > 1 or is_zero_gpu():
             raise UserError("Results are refined one by one, and not on ZeroGPU; use your own machine.")
-        if self._results.get(self._cache_key(settled[0])) is not None:
-            return self._queue.submit(*settled)
         return self.refinements.submit(lambda early_end: self._queue.submit(*settled, early_end=early_end))
 
     def again(self, request: Request) -> Result:

@@ -28,6 +28,7 @@ REFINE_STAGES = {
     "path": "Forming the path",
     "refine": "Refining",
 }
+_DRAFT_STAGES = ("text", "denoise", "decode")
 _LABELS = ("Vertices", "Faces", "Faces before", "Parts", "GLB", "OBJ zip", "Seed", "Time")
 _MAX_DOTS = 12
 _NONE = "–"
@@ -218,7 +219,9 @@ def facts(made: MeshReady | None = None) -> str:
         f"<div><dt>{label}</dt><dd>{text(value)}</dd></div>"
         for label, value in zip(_LABELS, values, strict=True)
     )
-    shown = {name: words for name, words in REFINE_STAGES.items() if name in stages} | STAGES
+    shown = STAGES
+    if "refine" in stages:  # the stages of its draft are part of the preparation
+        shown = REFINE_STAGES | {name: words for name, words in STAGES.items() if name not in _DRAFT_STAGES}
     timings = "".join(
         f'<div title="{text(words)}"><dt>{name}</dt>'
         f"<dd>{text(seconds(stages[name]) if name in stages else _NONE)}</dd></div>"

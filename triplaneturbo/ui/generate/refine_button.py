@@ -37,7 +37,7 @@ def wire(
     """Wire the button; `outputs` are the components that a generation updates."""
     button = result_view.refine
 
-    def refine(page: gr.Request, steps: int, token: str, *placing: Any) -> Iterator[Updates]:
+    def refine_shown(page: gr.Request, steps: int, token: str, *placing: Any) -> Iterator[Updates]:
         session = sessions.of(page.session_hash)
         number = session.enter()
         try:
@@ -55,7 +55,7 @@ def wire(
         yield {button.steps: gr.update(choices=refine_choices(engine))}
 
     button.start.click(
-        refine,
+        refine_shown,
         [button.steps, result_view.history.token, *controls.placing],
         [*outputs, button.steps],
         **STREAMED,
