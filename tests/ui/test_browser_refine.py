@@ -49,6 +49,7 @@ def test_refine_replaces_the_shown_result_and_keeps_its_draft(open_page: OpenPag
     page.wait_for_selector("#history .thumbnail-item")
     captions = page.locator("#history .caption-label").all_inner_texts()
     assert captions[:2] == ["a red mushroom, refined 20 steps", "a red mushroom"]
+    page.wait_for_timeout(500)  # the pictures appear
     keep(page, "desk-refined")
     page.locator("#history .thumbnail-item").nth(1).click()
     page.wait_for_function("document.querySelector('.tt-caption').innerText === '“a red mushroom”'")
