@@ -116,7 +116,7 @@ def test_a_failed_step_keeps_the_result_so_far(engine: Engine, monkeypatch: pyte
 @pytest.mark.slow
 def test_one_refinement_at_a_time_and_others_are_told(engine: Engine, tmp_path: Path) -> None:
     first = engine.submit(RefineRequest.of(DRAFT, 40))
-    until(lambda: any(event.stage == "prepare" for event in first._events))
+    until(engine.refinements.running)
     with pytest.raises(UserError, match=r"one at a time; try again in about \d+ s"):
         engine.submit(RefineRequest.of(DRAFT, 41))
     session = Session(tmp_path / "page")

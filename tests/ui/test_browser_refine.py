@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 import trimesh
@@ -55,3 +56,15 @@ def test_refine_replaces_the_shown_result_and_keeps_its_draft(open_page: OpenPag
     page.wait_for_function("document.querySelector('.tt-caption').innerText === '“a red mushroom”'")
     _, again = download(page, "#download-glb")
     assert again == draft_glb
+
+    # Cancel keeps the result so far.
+    page.click("#refine-steps input")
+    page.click("[role=option] >> text=200 steps")
+    page.click("#refine")
+    page.wait_for_selector("text=/Refining, step \\d+ of 200/", timeout=milliseconds(120))
+    page.click("#cancel")
+    page.wait_for_selector("text=/Stopped: this is the result, refined \\d+ of 200 steps/")
+    page.wait_for_selector("#refine:not([disabled])")
+    captions = page.locator("#history .caption-label").all_inner_texts()
+    assert re.fullmatch(r"a red mushroom, refined \d+ of 200 steps", captions[0])
+    assert len(captions) == 3

@@ -16,11 +16,16 @@ from gradio_client.exceptions import AppError
 
 from tests.helpers.tiny import tiny_model
 from tests.helpers.visitor import Visitor, api_client
+from triplaneturbo.errors import UserError
 from triplaneturbo.models.config import OPEN
+from triplaneturbo.request import Request
 from triplaneturbo.serving.engine import Engine
 from triplaneturbo.serving.limits import Limits, RequestLimiter
+from triplaneturbo.serving.refine_request import RefineRequest
+from triplaneturbo.serving.sessions import Session
 from triplaneturbo.serving.user_history import History
 from triplaneturbo.ui.blocks import SERVING, build, look
+from triplaneturbo.ui.generate.refine_button import refinement_of_shown
 
 pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")  # its own use of pandas
 
@@ -91,6 +96,21 @@ def test_refine_endpoint_is_closed_on_a_shared_server(engine: Engine, tmp_path: 
         with pytest.raises(AppError, match="use at most 200"):
             client.predict("a red mushroom", refine_steps=300, api_name="/refine", **QUICK)
         assert _by_id(page, "refine")["visible"]
+
+
+def test_only_results_of_the_loaded_model_can_be_refined(engine: Engine, tmp_path: Path) -> None:
+    session = Session(tmp_path)
+    with pytest.raises(UserError, match="no result to refine"):
+        refinement_of_shown(engine, session, 20)
+    draft = Request("a cup", seed=4)
+    session.shown = RefineRequest.of(draft, 60), engine.name
+    assert refinement_of_shown(engine, session, 20.0) == RefineRequest.of(draft, 20)
+    session.shown = draft, "full"
+    with pytest.raises(UserError, match="restart the server with --model full"):
+        refinement_of_shown(engine, session, 20)
+    session.shown = draft, engine.name
+    with pytest.raises(UserError, match="not None"):
+        refinement_of_shown(engine, session, None)
 
 
 def test_lengths_have_estimates_and_the_toy_world_says_what_it_shows(engine: Engine, tmp_path: Path) -> None:

@@ -157,8 +157,13 @@ class Engine:
         settled = [self._settle(request) for request in requests]
         if not any(isinstance(request, RefineRequest) for request in settled):
             return self._queue.submit(*settled, sketches=sketches)
-        if len(settled) > 1 or is_zero_gpu():
-            raise UserError("Results are refined one by one, and not on ZeroGPU; use your own machine.")
+        if len(settled) > 1:
+            raise UserError("Results are refined one by one; send one request at a time.")
+        if is_zero_gpu():
+            raise UserError(
+                "Refining is unavailable on ZeroGPU, which provides a GPU for one mesh at a time; use your own"
+                " machine."
+            )
         return self.refinements.submit(lambda early_end: self._queue.submit(*settled, early_end=early_end))
 
     def again(self, request: Request) -> Result:

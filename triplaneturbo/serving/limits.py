@@ -141,18 +141,8 @@ class Limits:
         The queue, disk space and number of saved results concern the whole server and stay unchanged.
         """
         strict = Limits()
-        tightened = {
-            name: min(filter(None, (getattr(self, name), getattr(strict, name))))
-            for name in (
-                "per_minute",
-                "resolution",
-                "texture_size",
-                "faces",
-                "steps",
-                "meshes",
-                "refine_steps",
-            )
-        }
+        names = ("per_minute", "resolution", "texture_size", "faces", "steps", "meshes", "refine_steps")
+        tightened = {name: min(filter(None, (getattr(self, name), getattr(strict, name)))) for name in names}
         refine = self.refine if self.refine == "everybody" else "nobody"
         return replace(self, alone=True, refine=refine, **tightened)
 

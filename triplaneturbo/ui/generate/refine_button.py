@@ -41,7 +41,7 @@ def wire(
         session = sessions.of(page.session_hash)
         number = session.enter()
         try:
-            request = _request(engine, session, steps)
+            request = refinement_of_shown(engine, session, steps)
             placement = to_placement(*placing)
             guard.admit(request, **visitor(page))
         except UserError as error:
@@ -62,7 +62,7 @@ def wire(
     )
 
 
-def _request(engine: Engine, session: Session, steps: Any) -> RefineRequest:
+def refinement_of_shown(engine: Engine, session: Session, steps: Any) -> RefineRequest:
     """Return the request for the refinement of the shown result.
 
     Raises:
