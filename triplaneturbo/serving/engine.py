@@ -161,8 +161,8 @@ class Engine:
             raise UserError("Results are refined one by one; send one request at a time.")
         if is_zero_gpu():
             raise UserError(
-                "Refining is unavailable on ZeroGPU, which provides a GPU for one mesh at a time; use your own"
-                " machine."
+                "Refining is unavailable on ZeroGPU, which provides a GPU for one mesh at a time; use your"
+                " own machine."
             )
         return self.refinements.submit(lambda early_end: self._queue.submit(*settled, early_end=early_end))
 

@@ -39,11 +39,13 @@ class _Active:
     Attributes:
         stop: set to end it early.
         job: its job; None until it is in the queue.
+        running: whether it has started.
         seconds_left: estimate of the remaining seconds; None if unknown.
     """
 
     stop: threading.Event
     job: Job | None = None
+    running: bool = False
     seconds_left: float | None = None
 
 
@@ -97,7 +99,7 @@ class Refinements:
         """Whether a refinement runs, so that the jobs behind it wait longer than usual."""
         with self._lock:
             active = self._current()
-            return active is not None and active.job is not None and active.job.position == 0
+            return active is not None and active.running
 
     def work(self, worker: DeviceWorker, request: RefineRequest) -> Generator[Progress | Outcome, None, None]:
         """Generate the draft, refine it, and yield its mesh after the progress events.
@@ -109,6 +111,7 @@ class Refinements:
         active = self._active
         assert active is not None
         active.seconds_left = self.estimate(request.refine_steps)
+        active.running = True
         try:
             with tempfile.TemporaryDirectory() as folder, explained_out_of_memory(OUT_OF_MEMORY):
                 yield from self._refine(worker, request, active, Path(folder))
