@@ -73,7 +73,7 @@ class Progress:
     """Progress event: a stage begins, or a denoising step has ended.
 
     Attributes:
-        stage: one of STAGES.
+        stage: one of STAGES; of a refinement also "prepare", "path" and "refine".
         fraction: fraction of the total work that is done, in [0, 1).
         seconds: time since the start of the request.
         step: number of finished denoising steps.
@@ -420,6 +420,18 @@ class Pipeline:
         for number, outcome in enumerate(_side_by_side(works)):
             yield replace(news, fraction=news.fraction + (1 - news.fraction) * number / len(works))
             yield outcome
+
+    @torch.no_grad()
+    def stream_mesh(
+        self, field: TriplaneField, request: Request
+    ) -> Generator[Progress | Outcome, None, None]:
+        """Extract and finish the mesh of a field; yield Progress when a stage begins, and the outcome.
+
+        Args:
+            request: the request of the field, with all defaults filled in.
+        """
+        clock = _Clock(self.model.generator.device, request.steps or 1)
+        yield from self._stream_mesh(field, request, clock, low_memory=False)
 
     def _field(self, latents: Tensor, low_memory: bool) -> TriplaneField:
         """Decode the latents of one prompt [6, 4, h, h] to a field."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -19,6 +20,7 @@ from triplaneturbo.serving.limits import (
     RequestLimiter,
     is_loopback,
 )
+from triplaneturbo.serving.refine_request import RefineRequest
 
 
 @pytest.mark.parametrize(
@@ -213,3 +215,22 @@ def test_local_users_run_several_jobs() -> None:
 def test_errors_can_be_pickled(error: UserError) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), copy.seconds) == (type(error), str(error), error.seconds)
+
+
+def test_refinements_are_for_local_visitors_unless_the_server_allows_all() -> None:
+    request = RefineRequest("a cup", refine_steps=200)
+    local = RequestLimiter(Limits.for_host("127.0.0.1"))
+    local.admit(replace(request, refine_steps=1000), session="a", local=True)
+    shared = RequestLimiter(Limits.for_host("0.0.0.0"))
+    for limiter in (local, shared):
+        with pytest.raises(UserError, match="restart the server with --refine"):
+            limiter.admit(request, session="a")
+    with pytest.raises(UserError, match="restart the server with --refine"):
+        shared.admit(request, session="a", local=True)
+    for host in ("127.0.0.1", "0.0.0.0"):
+        allowed = RequestLimiter(Limits.for_host(host, refine=True))
+        allowed.admit(request, session="a")
+        with pytest.raises(UserError, match=r"201 steps of refinement exceed .* use at most 200"):
+            allowed.admit(replace(request, refine_steps=201), session="a")
+        with pytest.raises(UserError, match="resolution 300 exceeds"):
+            allowed.admit(replace(request, resolution=300), session="a")

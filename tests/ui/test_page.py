@@ -87,7 +87,7 @@ BLEND = ["blend", "blend_weight", "adapter", "variation_path"]
 
 def test_endpoints_and_their_types(page: Any) -> None:
     endpoints = page.get_api_info()["named_endpoints"]
-    assert list(endpoints) == ["/generate", "/variants", "/blend", "/export"]
+    assert list(endpoints) == ["/generate", "/variants", "/blend", "/export", "/refine"]
     parameters = {
         name: {p["parameter_name"]: p["type"] for p in endpoint["parameters"]}
         for name, endpoint in endpoints.items()
@@ -105,6 +105,8 @@ def test_endpoints_and_their_types(page: Any) -> None:
         *BLEND,
         "unit",
     ]
+    refining = ["prompt", "refine_steps", *SETTINGS, "adapter", "variation_path"]
+    assert list(parameters["/refine"]) == refining
     types = parameters["/export"]
     assert types["seed"] == {"type": "integer"}
     assert types["variation"] == {"type": "number"}

@@ -86,6 +86,12 @@ def test_facts_panel() -> None:
     [
         (Waiting(1), "Waiting: 1 job ahead"),
         (Waiting(3), "Waiting: 3 jobs ahead"),
+        (Waiting(1, True), "Waiting: 1 job ahead, a refinement"),
+        (
+            Waiting(2, True, 40),
+            "Waiting: 2 jobs ahead, one of them a refinement that takes about 40 s more",
+        ),
+        (Working("refine", 0.2, 9.0, 11, 60), "Refining, step 12 of 60"),
         (Working("denoise", 0.2, 1.0, 1, 4), "step 2 of 4"),
         (Working("denoise", 0.5, 1.0, 4, 4), "step 4 of 4"),
         (Working("texture", 0.9, 1.0, 4, 4), "Baking the texture"),

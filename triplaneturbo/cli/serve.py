@@ -77,6 +77,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="allow visitors with this password to fine-tune and manage adapters; prefer the variable"
         " TRIPLANETURBO_ADMIN_PASSWORD, as other users can see command lines",
     )
+    parser.add_argument(
+        "--refine",
+        action="store_true",
+        help="allow all visitors to refine results, for minutes each; by default only on this machine",
+    )
     parser.add_argument("--queue", type=int, metavar="N", help="maximum number of waiting requests")
     parser.add_argument(
         "--per-minute", type=int, metavar="N", help="maximum number of requests per minute and session"
@@ -114,8 +119,9 @@ def run(arguments: argparse.Namespace) -> int:
     behind_proxy = arguments.behind_proxy
     admin = Admin(arguments.host, arguments.admin, password, behind_proxy=behind_proxy)
     limits = Limits.for_host(
-        arguments.host, arguments.queue, arguments.per_minute, arguments.quota, behind_proxy=behind_proxy
-    )
+        arguments.host, arguments.queue, arguments.per_minute, arguments.quota,
+        behind_proxy=behind_proxy, refine=arguments.refine,
+    )  # fmt: skip
     root_path = checked_root_path(arguments.root_path)
     os.environ.pop("GRADIO_ROOT_PATH", None)  # the route filter handles it; Gradio would add it again
     ServingAddress.checked(arguments.host, arguments.port, os.environ)

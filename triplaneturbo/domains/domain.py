@@ -56,6 +56,8 @@ class Domain:
         training_source: its `finetune.domain_training.DomainTraining`, as "module:attribute".
         vocabulary_source: its `Vocabulary`, as "module:attribute"; "" if the models take any words.
         has_ground_truth: whether its judge has a reference image of each prompt.
+        refine_seconds: what a refinement takes on two CPU cores: before the first step, and per step; None:
+            unknown.
 
     Raises:
         ValueError: a preset is missing or unknown.
@@ -70,6 +72,7 @@ class Domain:
     training_source: str
     vocabulary_source: str = ""
     has_ground_truth: bool = False
+    refine_seconds: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if tuple(self.presets) != PRESETS:

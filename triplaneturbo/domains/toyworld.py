@@ -35,4 +35,5 @@ TOY_WORLD = Domain(
     training_source="triplaneturbo.finetune.setup_toyworld:TRAINING",
     vocabulary_source="triplaneturbo.toyworld.captions.vocabulary:VOCABULARY",
     has_ground_truth=True,
+    refine_seconds=(5.0, 0.5),
 )

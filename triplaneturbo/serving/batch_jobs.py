@@ -126,7 +126,7 @@ def follow_batch(
                 pictures.append(write_atomically(picture, engine.turntable(outcome.mesh)))
             return BatchProgress(list(made), list(pictures), len(requests)) if new else None
 
-        for event in progress(job, session):
+        for event in progress(engine, job, session):
             batch = save_new(job.made)
             if batch is not None:
                 yield batch

@@ -14,6 +14,7 @@ from triplaneturbo.mesh.io import encode
 from triplaneturbo.models.adapter_switch import AdapterSwitch
 from triplaneturbo.models.weights import Model
 from triplaneturbo.pipeline import Outcome, Pipeline, Progress, Sketches
+from triplaneturbo.representations.triplane import TriplaneField
 from triplaneturbo.request import Request
 from triplaneturbo.serving.zero_gpu import is_zero_gpu, on_gpu
 from triplaneturbo.utils.lru_cache import LRUCache
@@ -44,7 +45,7 @@ class DeviceWorker:
         self, requests: Sequence[Request], low_memory: bool, sketches: Sketches, together: bool
     ) -> Generator[Progress | Outcome, None, None]:
         for name, group in groupby(requests, key=lambda request: request.adapter):
-            self._switch.use(self._adapter(name) if name else None)
+            self._use(name)
             yield from self._stream_with(list(group), low_memory, sketches, together)
 
     def _stream_with(
@@ -57,6 +58,15 @@ class DeviceWorker:
                 # Encode here: a call from the waiting thread would be served only after the current stage.
                 event = replace(event, glb=encode(event.sketch, "glb"))
             yield event
+
+    def field(self, request: Request) -> TriplaneField:
+        """Generate the field of a request, without a mesh."""
+        self._use(request.adapter)
+        return self.pipeline.field(request)
+
+    def _use(self, adapter: str) -> None:
+        """Switch the model to an adapter; "" is the model's own."""
+        self._switch.use(self._adapter(adapter) if adapter else None)
 
     def embed(self, prompt: str) -> Tensor:
         """Return the text embedding of a prompt, cached for recent prompts."""

@@ -44,6 +44,8 @@ from triplaneturbo.render.rasterizer import rasterizer
 from triplaneturbo.request import Request
 from triplaneturbo.serving.device_worker import DeviceWorker
 from triplaneturbo.serving.job_queue import Job, JobQueue
+from triplaneturbo.serving.refine_request import RefineRequest
+from triplaneturbo.serving.refinements import Refinements
 from triplaneturbo.serving.training_service import RunState, TrainingService
 from triplaneturbo.serving.zero_gpu import is_zero_gpu
 from triplaneturbo.utils.devices import (
@@ -84,6 +86,7 @@ class Engine:
         dtype: the precision of its U-Net and decoder.
         found: the model's files.
         name: the model's name.
+        refinements: estimates of the durations of refinements, and the state of the current one.
         notice: what the user should know about the model, in one sentence; "" if there is nothing.
 
     Raises:
@@ -123,6 +126,7 @@ class Engine:
             raise
         self.pipeline = self._workers[0].pipeline
         self.model = self.pipeline.model
+        self.refinements = Refinements(self.domain, self.model.folder.name)
         self._training = TrainingService(runs, self.found, self._workers[-1].device, self._queue.wake)
         self._queue.set_idle_task(self._training)
         self.notice = " ".join(filter(None, (found.notice, "" if self.model.trained else _UNTRAINED)))
@@ -140,15 +144,40 @@ class Engine:
     def submit(self, *requests: Request, sketches: Sketches = "none") -> Job:
         """Submit one request, or several as one job, which a GPU processes as a batch.
 
+        A RefineRequest is a job of its own, and only one is active at a time.
+
         Args:
             sketches: which denoising steps of a single request are decoded to a coarse mesh; see
                 `Progress.sketch`.
 
         Raises:
-            UserError: a value of a request is invalid.
+            UserError: a value of a request is invalid, or another result is being refined.
             QueueFullError: too many requests wait already.
         """
-        return self._queue.submit(*map(self._settle, requests), sketches=sketches)
+        settled = [self._settle(request) for request in requests]
+        if not any(isinstance(request, RefineRequest) for request in settled):
+            return self._queue.submit(*settled, sketches=sketches)
+        if len(settled) > 1:
+            raise UserError("Results are refined one by one; send one request at a time.")
+        if is_zero_gpu():
+            raise UserError(
+                "Refining is unavailable on ZeroGPU, which provides a GPU for one mesh at a time; use your"
+                " own machine."
+            )
+        return self.refinements.submit(lambda early_end: self._queue.submit(*settled, early_end=early_end))
+
+    def again(self, request: Request) -> Result:
+        """Return the result of an earlier request: cached or generated again. A refinement is not repeated.
+
+        Raises:
+            UserError: it is a refinement that is no longer cached.
+        """
+        if isinstance(request, RefineRequest):
+            cached = self._results.get(self._cache_key(request))
+            if cached is None:
+                raise UserError("This refined result is no longer in memory; refine it again.")
+            return cached
+        return self.submit(request).result()
 
     def adapters(self) -> list[str]:
         """Return the names of the installed adapters that fit this model."""
@@ -338,7 +367,11 @@ class Engine:
                 outcomes[request] = replace(cached, cached=True)
         missing = [request for request in dict.fromkeys(requests) if request not in outcomes]
         finished = 0
-        events = self._generate(worker, missing, sketches)
+        events = (
+            self._refine(worker, missing[0])
+            if missing and isinstance(missing[0], RefineRequest)
+            else self._generate(worker, missing, sketches)
+        )
         for request in requests:
             while request not in outcomes:
                 event = next(events)
@@ -348,6 +381,16 @@ class Engine:
                     outcomes[missing[finished]] = event
                     finished += 1
             yield outcomes[request]
+
+    def _refine(
+        self, worker: DeviceWorker, request: RefineRequest
+    ) -> Generator[Progress | Outcome, None, None]:
+        """Refine the draft of a request; a result is cached, also one that was stopped early."""
+        _, version = self._cache_key(request)
+        for event in self.refinements.work(worker, request):
+            if isinstance(event, Result):
+                self._results.put((event.request, version), event)
+            yield event
 
     def _generate(
         self, worker: DeviceWorker, requests: Sequence[Request], sketches: Sketches

@@ -101,7 +101,7 @@ class HistoryWriter:
         assert shelf is not None
         assert request is not None
         try:
-            mesh = self._engine.submit(request).result().mesh  # from the engine's cache, as a rule
+            mesh = self._engine.again(request).mesh  # from the engine's cache, as a rule
             for name in FORMATS:
                 if name not in entry.files:
                     data = self._engine.encode(mesh, name, entry.name, self._placement)

@@ -46,11 +46,19 @@ class Job:
     Attributes:
         requests: the requests, in order.
         sketches: which denoising steps are decoded to a coarse mesh.
+        early_end: set to end the running job early, with the result so far; None: it has none before its end.
     """
 
-    def __init__(self, requests: Sequence[Request], queue: JobQueue, sketches: Sketches = "none") -> None:
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        queue: JobQueue,
+        sketches: Sketches = "none",
+        early_end: threading.Event | None = None,
+    ) -> None:
         self.requests = tuple(requests)
         self.sketches = sketches
+        self.early_end = early_end
         self._queue = queue
         self._changed = threading.Condition()
         self._events: list[Progress] = []
@@ -131,6 +139,13 @@ class Job:
         if self._queue.remove(self):
             self.finish(Cancelled())
 
+    def stop(self) -> None:
+        """End a running job early with its result so far; cancel a job that waits or has none."""
+        if self.early_end is None or self._queue.is_waiting(self):
+            self.cancel()
+        else:
+            self.early_end.set()
+
     @property
     def cancelled(self) -> bool:
         """Whether cancellation was requested."""
@@ -202,14 +217,16 @@ class JobQueue:
             worker.thread = threading.Thread(target=worker.serve, name=f"{name} {number}", daemon=True)
             worker.thread.start()
 
-    def submit(self, *requests: Request, sketches: Sketches = "none") -> Job:
-        """Append a job of one or more requests.
+    def submit(
+        self, *requests: Request, sketches: Sketches = "none", early_end: threading.Event | None = None
+    ) -> Job:
+        """Append a job of one or more requests; see `Job` for the arguments.
 
         Raises:
             EngineClosedError: the queue is closed.
             QueueFullError: too many requests wait already. An empty queue accepts a job of any size.
         """
-        job = Job(requests, self, sketches)
+        job = Job(requests, self, sketches, early_end)
         with self._changed:
             if self._closed:
                 raise EngineClosedError
@@ -255,6 +272,11 @@ class JobQueue:
                 return False
             self._waiting.remove(job)
             return True
+
+    def is_waiting(self, job: Job) -> bool:
+        """Whether a job has not started yet."""
+        with self._changed:
+            return job in self._waiting
 
     def position_of(self, job: Job) -> int:
         """How many jobs must end before `job` starts; 0 if it is not waiting."""

@@ -14,6 +14,7 @@ from triplaneturbo.errors import Cancelled, UserError
 from triplaneturbo.mesh.placement import AS_MODELLED, Placement
 from triplaneturbo.serving.facts import describe
 from triplaneturbo.serving.output_files import FORMATS, safe_name, write
+from triplaneturbo.serving.refine_request import rounded
 
 if TYPE_CHECKING:
     from triplaneturbo.pipeline import Result, Sketches
@@ -29,9 +30,16 @@ MIN_EVENT_INTERVAL = 0.2
 
 @dataclass(frozen=True)
 class Waiting:
-    """The job waits in the queue behind `ahead` others."""
+    """The job waits in the queue behind `ahead` others.
+
+    Attributes:
+        refining: whether the running job is a refinement, which takes longer than a generation.
+        seconds: estimate of the rest of that refinement, rounded; None: unknown.
+    """
 
     ahead: int
+    refining: bool = False
+    seconds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ def follow(
     """
 
     def work(job: Job) -> Generator[Event, None, None]:
-        yield from progress(job, session)
+        yield from progress(engine, job, session)
         yield from _write(engine, session, job, alone, formats, placement, patience)
 
     return watched(session, lambda: engine.submit(request, sketches=sketches), work, alone, number)
@@ -147,13 +155,16 @@ def watched(
             session.forget(job)
 
 
-def progress(job: Job, session: Session) -> Generator[Waiting | Working, None, None]:
+def progress(engine: Engine, job: Job, session: Session) -> Generator[Waiting | Working, None, None]:
     """Yield the job's position in the queue, then its stages and steps until it ends."""
-    ahead = -1
-    while job.position:
-        if job.position != ahead:
-            ahead = job.position or 0
-            yield Waiting(ahead)
+    last = None
+    while ahead := job.position:
+        seconds = engine.refinements.seconds_left()
+        refining = engine.refinements.running()
+        waiting = Waiting(ahead, refining, rounded(seconds) if refining and seconds is not None else None)
+        if waiting != last:
+            yield waiting
+        last = waiting
         time.sleep(POLL_INTERVAL)
     for event in job.events(MIN_EVENT_INTERVAL):
         view = None

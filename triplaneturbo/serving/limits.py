@@ -18,10 +18,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import Request
 from triplaneturbo.serving.access import is_loopback
+from triplaneturbo.serving.refine_request import RefineRequest
 
 MINUTE = 60.0
 # Many visitors may share an address, but one visitor should not evade the limit with many sessions.
@@ -61,6 +63,8 @@ class Limits:
         live: bytes on disk for the results of all open pages, in addition to the history.
         entries: results kept per visitor.
         body: maximum number of bytes of a request's JSON.
+        refine: who may refine results: "nobody", "local" (visitors on this machine) or "everybody".
+        refine_steps: maximum number of steps of a refinement.
     """
 
     queue: int | None = 32
@@ -75,6 +79,8 @@ class Limits:
     live: int | None = 5_000_000_000
     entries: int = 200
     body: int = 1_000_000
+    refine: Literal["nobody", "local", "everybody"] = "nobody"
+    refine_steps: int | None = 200
 
     @classmethod
     def for_host(
@@ -84,6 +90,7 @@ class Limits:
         per_minute: int | None = None,
         quota: int | None = None,
         behind_proxy: bool = False,
+        refine: bool = False,
     ) -> Limits:
         """Return the default limits of a public server, or looser ones if only this machine can reach it.
 
@@ -94,6 +101,7 @@ class Limits:
             quota: bytes for the history; a public server reserves a quarter of them for open pages. None: the
                 default.
             behind_proxy: a reverse proxy makes the server public, whatever the host.
+            refine: --refine: everybody may refine results, also on a public server.
 
         Raises:
             UserError: a number is below 1.
@@ -114,12 +122,16 @@ class Limits:
             quota=20_000_000_000,
             live=20_000_000_000,
             entries=2000,
+            refine="local",
+            refine_steps=None,
         )
         private = is_loopback(host) and not behind_proxy
         limits = loose if private else cls()
         if quota is not None and not private:
             limits = replace(limits, live=quota // 4)
             chosen["quota"] = quota - quota // 4
+        if refine:
+            limits = replace(limits, refine="everybody")
         kept = {field.name: getattr(limits, field.name) for field in fields(cls)}
         return cls(**kept | {name: value for name, value in chosen.items() if value is not None})
 
@@ -129,11 +141,10 @@ class Limits:
         The queue, disk space and number of saved results concern the whole server and stay unchanged.
         """
         strict = Limits()
-        tightened = {
-            name: min(filter(None, (getattr(self, name), getattr(strict, name))))
-            for name in ("per_minute", "resolution", "texture_size", "faces", "steps", "meshes")
-        }
-        return replace(self, alone=True, **tightened)
+        names = ("per_minute", "resolution", "texture_size", "faces", "steps", "meshes", "refine_steps")
+        tightened = {name: min(filter(None, (getattr(self, name), getattr(strict, name)))) for name in names}
+        refine = self.refine if self.refine == "everybody" else "nobody"
+        return replace(self, alone=True, refine=refine, **tightened)
 
     def check(self, *requests: Request) -> None:
         """Raise UserError if the requests of a job exceed the limits.
@@ -144,6 +155,8 @@ class Limits:
         if self.meshes is not None and len(requests) > self.meshes:
             raise UserError(f"Too many meshes: this server allows at most {self.meshes} at once; use fewer.")
         for request in requests:
+            if isinstance(request, RefineRequest):
+                self._check_refinement(request)
             for name, value, limit in (
                 ("resolution", request.resolution, self.resolution),
                 ("texture size", request.texture_size, self.texture_size),
@@ -153,6 +166,16 @@ class Limits:
                 # Request itself rejects values that are not numbers.
                 if isinstance(value, int) and limit is not None and value > limit:
                     raise UserError(f"The {name} {value} exceeds this server's limit; use at most {limit}.")
+
+    def _check_refinement(self, request: RefineRequest) -> None:
+        if self.refine == "nobody":
+            raise UserError(
+                "This server does not refine results for its visitors; use your own machine, or restart the"
+                " server with --refine."
+            )
+        steps, most = request.refine_steps, self.refine_steps
+        if isinstance(steps, int) and most is not None and steps > most:
+            raise UserError(f"{steps} steps of refinement exceed this server's limit; use at most {most}.")
 
 
 class RateLimit:

@@ -68,6 +68,7 @@ class Session:
         folder: folder of the page's results; its random name cannot be guessed.
         tab: the selected tab of the result.
         made: the request of the last mesh.
+        shown: the request of the mesh that the page shows, and the name of its model; None before the first.
         drawn: the request whose debug images the page shows.
         variants: the requests of the page's variant images, in order.
         past: ids of the results that the page's history shows, in order.
@@ -85,6 +86,7 @@ class Session:
         self.tab = ""
         self.made: Request | None = None
         self.drawn: Request | None = None
+        self.shown: tuple[Request, str] | None = None
         self.variants: list[Request] = []
         self.past: list[str] = []
         self.chosen = ""
@@ -203,6 +205,13 @@ class Session:
             job = self._job
         if job is not None:
             job.cancel()
+
+    def stop(self) -> None:
+        """End the active job early with its result so far, or cancel it if it has none."""
+        with self._lock:
+            job = self._job
+        if job is not None:
+            job.stop()
 
     def keep(self, name: str) -> Path:
         """Return the path, without suffix, for the files of a result; the oldest results are deleted.

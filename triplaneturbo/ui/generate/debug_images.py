@@ -37,7 +37,7 @@ def draw_last(engine: Engine, session: Session, result_view: ResultView) -> Upda
     if session.tab != "pictures" or request is None or session.drawn == request:
         return {}
     try:
-        mesh = engine.submit(request).result().mesh  # usually still in the engine's cache
+        mesh = engine.again(request).mesh  # usually still in the engine's cache
         images = engine.pictures(mesh)
     except (Cancelled, UserError):
         return {}

@@ -7,6 +7,7 @@ file, facts = client.predict("a red mushroom", seed=1, api_name="/generate")
 files, facts = client.predict("a red mushroom", count=4, api_name="/variants")
 files, facts = client.predict("a red mushroom", "a blue chair", count=5, api_name="/blend")
 file, facts = client.predict("a red mushroom", seed=1, format="obj", api_name="/export")
+file, facts = client.predict("a red mushroom", refine_steps=20, api_name="/refine")
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from triplaneturbo.request import UNWRAPS, Request, shown
 from triplaneturbo.serving.batch_jobs import BatchProgress, follow_batch, seeds, series
 from triplaneturbo.serving.jobs import MeshReady, Stopped, follow
 from triplaneturbo.serving.output_files import FORMATS
+from triplaneturbo.serving.refine_request import LENGTHS, RefineRequest
 from triplaneturbo.ui.generate.form import FIELDS, to_placement, to_request
 from triplaneturbo.ui.generate.panels import file_facts
 from triplaneturbo.ui.generate.updates import visitor
@@ -103,6 +105,17 @@ def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
         )
         return _served(made.files[name], name), file_facts(made.facts)
 
+    def refine(session: Session, admit: Admit, arguments: dict[str, Any]) -> tuple[Any, dict]:
+        """Make a mesh and refine it by Path-Tracing Distillation in `refine_steps` steps.
+
+        Returns the GLB file and the facts, as /generate does. One result is refined at a time; a public
+        server refines only if it was started with --refine.
+        """
+        steps = arguments.pop("refine_steps")
+        (request,) = admit(RefineRequest.of(_request(engine, arguments), steps).checked())
+        made: MeshReady = _end(follow(engine, session, request, alone=False, formats=("glb",)))
+        return _served(made.files["glb"], "glb"), file_facts(made.facts)
+
     one, many = tuple[gr.FileData, dict], tuple[list, list]
     _add(sessions, guard, generate, {"prompt": (str, ...)}, settings, one)
     _add(sessions, guard, variants, {"prompt": (str, ...), "count": (int, 4)}, settings, many)
@@ -122,6 +135,7 @@ def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
     }
     # The unit comes last: it was added later, and older calls pass arguments by position.
     _add(sessions, guard, export, {"prompt": (str, ...), **exported}, settings | {"unit": AUTO}, one)
+    _add(sessions, guard, refine, {"prompt": (str, ...), "refine_steps": (int, LENGTHS[1])}, unblended, one)
 
 
 def _add(

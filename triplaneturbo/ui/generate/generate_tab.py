@@ -9,11 +9,11 @@ import gradio as gr
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving.batch_jobs import seeds
-from triplaneturbo.serving.history_writer import HistoryWriter
-from triplaneturbo.serving.jobs import Event, MeshReady, Stopped, Working, follow
-from triplaneturbo.ui.generate import choices, debug_images, history_tab, panels, reconnect
+from triplaneturbo.serving.jobs import Stopped
+from triplaneturbo.ui.generate import choices, debug_images, history_tab, panels, reconnect, refine_button
 from triplaneturbo.ui.generate.controls import UNQUEUED, adapter_choices
 from triplaneturbo.ui.generate.controls import build as build_controls
+from triplaneturbo.ui.generate.following import follow_job
 from triplaneturbo.ui.generate.form import FIELDS, to_placement, to_request
 from triplaneturbo.ui.generate.result import build as build_result
 from triplaneturbo.ui.generate.updates import STREAMED, Updates, finished, started, visitor
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from triplaneturbo.ui.generate.result import ResultView
 
 
-# Seconds after the GLB of a live result in which a newer request skips its other formats: while somebody
-# types, most meshes are seen once and never downloaded.
-PATIENCE = 0.7
 LEADING = 5  # inputs before the fields of the Request: four of the Placement and the browser's token
 
 
@@ -42,7 +39,7 @@ def build(
         with gr.Column(scale=4, min_width=320, elem_id="controls"):
             controls = build_controls(engine)
         with gr.Column(scale=8, min_width=320, elem_id="result"):
-            result_view = build_result()
+            result_view = build_result(engine, guard.limits.refine != "nobody")
     adapter = controls.fields[FIELDS.index("adapter")]
     page.load(
         lambda: adapter_choices(engine),
@@ -71,6 +68,7 @@ def _wire(
     outputs += [result_view.tabs, result_view.variants, *result_view.downloads.values()]
     outputs += [] if controls.feedback is None else [controls.feedback]
     outputs += [result_view.pictures, view.gallery, view.selected, *view.buttons.values()]
+    outputs += [result_view.refine.start]
     inputs = [controls.forming, *controls.placing, view.token, *controls.fields]
 
     def generate_one(
@@ -79,39 +77,22 @@ def _wire(
         placing, token, fields = values[: LEADING - 1], values[LEADING - 1], values[LEADING:]
         session = sessions.of(page.session_hash)
         number = session.enter()
-        yield started(engine, controls, fields[0], live)
+        refine = result_view.refine.start
+        yield started(engine, controls, fields[0], live) | {refine: gr.update(interactive=False)}
         try:
             request, placement = to_request(*fields), to_placement(*placing)
             guard.admit(request, **visitor(page))
         except UserError as error:
-            yield finished(controls) | {controls.status: panels.status(Stopped(str(error)))}
+            yield finished(controls) | {
+                controls.status: panels.status(Stopped(str(error))),
+                refine: gr.update(interactive=session.shown is not None),
+            }
             return
         sketches: Sketches = "all" if forming else "first" if live else "none"
-        events = follow(
-            engine,
-            session,
-            request,
-            sketches=sketches,
-            placement=placement,
-            number=number,
-            patience=PATIENCE if live else 0,
-        )
-        writer = HistoryWriter(engine, history, token, placement, passing=live)
-        with writer.following():
-            for event in events:
-                updates = _updates(event, controls, result_view)
-                if isinstance(event, MeshReady):
-                    if writer.keep(event):
-                        updates |= history_tab.refresh(writer.shelf, session, result_view)
-                    if writer.refused:
-                        updates |= {controls.status: panels.status(Stopped(writer.refused))}
-                if isinstance(event, MeshReady) and event.complete:
-                    session.made = event.request
-                yield updates
-                if isinstance(event, MeshReady) and event.complete:
-                    images = debug_images.draw_last(engine, session, result_view)
-                    if images:
-                        yield images
+        yield from follow_job(
+            engine, session, history, controls, result_view, request, placement, token,
+            number=number, sketches=sketches, live=live,
+        )  # fmt: skip
 
     def start(page: gr.Request, count: int, forming: bool, *values: Any) -> Iterator[Updates]:
         if count == 1:
@@ -133,7 +114,7 @@ def _wire(
         yield from generate_one(page, False, values)
 
     def stop(page: gr.Request) -> None:
-        sessions.of(page.session_hash).cancel()
+        sessions.of(page.session_hash).stop()
 
     # "always_last": Enter pressed during a generation is not lost.
     gr.on(
@@ -150,22 +131,4 @@ def _wire(
     selected = choices.wire(engine, sessions, guard, controls, result_view, outputs)
     selected.then(open_variant, [*controls.placing, view.token, *controls.fields], outputs, **STREAMED)
     debug_images.wire(engine, sessions, result_view)
-
-
-def _updates(event: Event, controls: Controls, result_view: ResultView) -> Updates:
-    """Return the updates of the page for an event of a generation."""
-    updates: Updates = {controls.status: panels.status(event)}
-    if isinstance(event, (Working, MeshReady)) and event.view is not None:
-        updates |= {result_view.view_json: event.view.text}
-    if isinstance(event, MeshReady):
-        updates |= {result_view.facts: panels.facts(event)}
-        # Disable the buttons of files that are not written yet: they still offer the previous mesh.
-        updates |= {
-            button: gr.update(
-                value=str(event.files[name]) if name in event.files else None, interactive=name in event.files
-            )
-            for name, button in result_view.downloads.items()
-        }
-    if isinstance(event, Stopped) or (isinstance(event, MeshReady) and event.complete):
-        updates |= finished(controls)
-    return updates
+    refine_button.wire(engine, sessions, history, guard, controls, result_view, outputs)

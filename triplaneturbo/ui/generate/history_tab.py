@@ -64,6 +64,7 @@ def wire(
             session.chosen = ""
             return _selection(result_view, None) | {controls.status: panels.status(Stopped(str(error)))}
         facts = entry.facts
+        session.shown = entry.request(), entry.model
         updates = _selection(result_view, entry) | {result_view.facts: panels.facts(_mesh_ready(entry))}
         updates |= {
             button: gr.update(
@@ -71,6 +72,7 @@ def wire(
             )
             for name, button in result_view.downloads.items()
         }
+        updates |= {result_view.refine.start: gr.update(interactive=True)}
         if "glb" in entry.files:
             placed = (facts.get("placement") or {}).get("size") is not None
             shown = session.show(entry.files["glb"], int(facts["faces"]), placed=placed)
@@ -122,6 +124,7 @@ def wire(
     identified = page.load(None, None, view.token, js=read("token.js"), **options)
     identified.then(fill, view.token, view.gallery, **options)
     shown = [view.gallery, result_view.view_json, result_view.facts, *result_view.downloads.values()]
+    shown.append(result_view.refine.start)
     view.gallery.select(select, view.token, [*selection, *shown], **UNQUEUED)
     view.buttons["restore"].click(restore, view.token, [*controls.fields, controls.status], **UNQUEUED)
     view.buttons["pin"].click(pin, view.token, [*selection, view.gallery], **UNQUEUED)

@@ -11,6 +11,7 @@ from triplaneturbo.request import Request
 from triplaneturbo.serving.batch_jobs import BatchProgress
 from triplaneturbo.serving.history_entry import HistoryEntry
 from triplaneturbo.serving.jobs import Event, MeshReady, Stopped, Waiting, Working
+from triplaneturbo.serving.refine_request import refinement_words, rounded
 
 STAGES = {
     "text": "Reading the prompt",
@@ -22,6 +23,12 @@ STAGES = {
     "texture": "Baking the texture",
     "files": "Writing files",
 }
+REFINE_STAGES = {
+    "prepare": "Preparing the refinement",
+    "path": "Forming the path",
+    "refine": "Refining",
+}
+_DRAFT_STAGES = ("text", "denoise", "decode")
 _LABELS = ("Vertices", "Faces", "Faces before", "Parts", "GLB", "OBJ zip", "Seed", "Time")
 _MAX_DOTS = 12
 _NONE = "–"
@@ -100,10 +107,14 @@ def status(event: Event) -> str:
     """Return the status line of an event."""
     if isinstance(event, Waiting):
         jobs = "1 job" if event.ahead == 1 else f"{event.ahead} jobs"
-        return _status("running", f"Waiting: {jobs} ahead")
+        words = f"Waiting: {jobs} ahead"
+        if event.refining:
+            words += ", one of them a refinement" if event.ahead > 1 else ", a refinement"
+            words += "" if event.seconds is None else f" that takes about {event.seconds} s more"
+        return _status("running", words)
     if isinstance(event, Working):
-        words = STAGES.get(event.stage, event.stage)
-        if event.stage == "denoise":
+        words = {**STAGES, **REFINE_STAGES}.get(event.stage, event.stage)
+        if event.stage in ("denoise", "path", "refine"):
             words += f", step {min(event.step + 1, event.steps)} of {event.steps}"
         dots = (event.step, event.steps) if event.steps <= _MAX_DOTS else None
         return _status("running", words, seconds(event.seconds), event.fraction, dots)
@@ -117,6 +128,9 @@ def status(event: Event) -> str:
         return _status("done", f"Done. Memory was low, so the texture is only {size} × {size} pixels.")
     if event.facts["unsimplified"]:
         return _status("done", "Done. The mesh keeps all its faces: fewer could not be made watertight.")
+    if event.facts["settings"].get("stopped_after"):
+        words = f"Stopped: this is the result, {refinement_words(event.facts['settings'])}."
+        return _status("done", f"{words} {event.facts['settings'].get('stop_reason') or ''}".rstrip())
     if event.facts["cached"]:
         return _status("done", f"Done. Reused the earlier result, which took {seconds(total)}.")
     return _status("done", f"Done in {seconds(total)}.")
@@ -136,12 +150,28 @@ def selected_entry(entry: HistoryEntry | None) -> str:
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.made))
     more = f"seed {entry.seed}, {made}, {entry.model}"
     more += (f" with {entry.adapter}" if entry.adapter else "") + (", pinned" if entry.pinned else "")
+    words = refinement_words(entry.settings)
+    more = f"{words}, {more}" if words else more
     return f'<p class="tt-chosen" title="{text(entry.prompt)}"><b>“{text(entry.prompt)}”</b> {text(more)}</p>'
 
 
 def history_caption(entry: HistoryEntry) -> str:
     """Return the caption of a history thumbnail."""
-    return ("★ " if entry.pinned else "") + entry.prompt
+    words = refinement_words(entry.settings)
+    return ("★ " if entry.pinned else "") + entry.prompt + (f", {words}" if words else "")
+
+
+def refine_choice(steps: int, estimate: float | None) -> str:
+    """Return the label of a length of refinement, with its estimated duration if that is known."""
+    return f"{steps} steps" + ("" if estimate is None else f", about {seconds(rounded(estimate))}")
+
+
+def refine_note() -> str:
+    """Return what a refinement of a toy-world model shows."""
+    return (
+        '<p class="tt-note">The teachers of this toy world know the true objects, so refining shows that the'
+        " machinery works, not that it generalises.</p>"
+    )
 
 
 def variant_caption(request: Request) -> str:
@@ -182,16 +212,20 @@ def facts(made: MeshReady | None = None) -> str:
         values = [f"{known[name]:,}" for name in ("vertices", "faces", "surface_faces", "components")]
         values += [*sizes[:2], str(known["seed"]), total]
         check = known["check"]
-        caption = f"“{text(known['prompt'])}”"
+        words = refinement_words(known.get("settings") or {})
+        caption = f"“{text(known['prompt'])}”" + (f", {words}" if words else "")
         hint = "Drag to rotate, scroll to zoom, double-click the background to reset."
     numbers = "".join(
         f"<div><dt>{label}</dt><dd>{text(value)}</dd></div>"
         for label, value in zip(_LABELS, values, strict=True)
     )
+    shown = STAGES
+    if "refine" in stages:  # the stages of its draft are part of the preparation
+        shown = REFINE_STAGES | {name: words for name, words in STAGES.items() if name not in _DRAFT_STAGES}
     timings = "".join(
         f'<div title="{text(words)}"><dt>{name}</dt>'
         f"<dd>{text(seconds(stages[name]) if name in stages else _NONE)}</dd></div>"
-        for name, words in STAGES.items()
+        for name, words in shown.items()
     )
     title = text(made.facts["prompt"]) if made else ""
     return (

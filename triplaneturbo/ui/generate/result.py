@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from triplaneturbo.serving.output_files import FORMATS
+from triplaneturbo.serving.refine_request import LENGTHS
 from triplaneturbo.ui.assets import read
 from triplaneturbo.ui.generate import panels
 from triplaneturbo.ui.generate.controls import COUNTS, UNQUEUED
+
+if TYPE_CHECKING:
+    from triplaneturbo.serving.engine import Engine
 
 # Azimuth and polar angle in degrees, and distance: a three-quarter view of the front (+z), slightly from
 # above, as in previews. The distance shows all of [-1, 1]^3; the viewer's default cuts off tall objects.
@@ -40,6 +44,15 @@ class ResultView:
     strength: gr.Slider
     more: gr.Button
     history: HistoryView
+    refine: RefineView
+
+
+@dataclass(frozen=True)
+class RefineView:
+    """Components beside the downloads that refine the shown result: the choice of steps and the button."""
+
+    steps: gr.Dropdown
+    start: gr.Button
 
 
 @dataclass(frozen=True)
@@ -62,8 +75,13 @@ class HistoryView:
     archive: gr.DownloadButton
 
 
-def build() -> ResultView:
-    """Create the components in the current Gradio column."""
+def build(engine: Engine, refines: bool) -> ResultView:
+    """Create the components in the current Gradio column.
+
+    Args:
+        engine: knows the durations of refinements.
+        refines: whether some visitors of this server may refine results.
+    """
     viewer = gr.Model3D(
         label="Mesh",
         show_label=False,
@@ -78,6 +96,9 @@ def build() -> ResultView:
             name: gr.DownloadButton(name.upper(), interactive=False, min_width=56, elem_id=f"download-{name}")
             for name in FORMATS
         }
+        refine = _refine(engine, refines)
+    if refines and engine.domain.has_ground_truth:
+        gr.HTML(panels.refine_note(), elem_id="refine-note")
     token = gr.Textbox(visible="hidden", elem_id="token")
     with gr.Tabs(selected="details", elem_id="tabs") as tabs:
         with gr.Tab("Details", id="details") as details_tab:
@@ -107,8 +128,22 @@ def build() -> ResultView:
     show.__js_implementation__ = read("show.js", distance=CAMERA[2])  # type: ignore[attr-defined]
     view_json.change(show, [view_json, viewer], viewer, **UNQUEUED)
     return ResultView(
-        viewer, view_json, facts, downloads, tabs, tab, pictures, variants, strength, more, history
+        viewer, view_json, facts, downloads, tabs, tab, pictures, variants, strength, more, history, refine
     )
+
+
+def refine_choices(engine: Engine) -> list[tuple[str, int]]:
+    """Return the lengths of a refinement, with their estimated durations, as choices of a dropdown."""
+    return [(panels.refine_choice(steps, engine.refinements.estimate(steps)), steps) for steps in LENGTHS]
+
+
+def _refine(engine: Engine, refines: bool) -> RefineView:
+    steps = gr.Dropdown(
+        refine_choices(engine), value=LENGTHS[1], label="Length of the refinement", show_label=False,
+        container=False, min_width=190, visible=refines, elem_id="refine-steps",
+    )  # fmt: skip
+    start = gr.Button("Refine", interactive=False, min_width=80, visible=refines, elem_id="refine")
+    return RefineView(steps, start)
 
 
 def _history(token: gr.Textbox) -> HistoryView:

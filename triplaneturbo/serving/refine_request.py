@@ -1,0 +1,65 @@
+"""RefineRequest: a generation whose result is refined. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.refine.options import STEP_LIMIT
+from triplaneturbo.request import Request, shown
+
+LENGTHS = (20, 60, 200)
+"""The steps that the page offers."""
+
+
+@dataclass(frozen=True)
+class RefineRequest(Request):
+    """A request whose field is refined by Path-Tracing Distillation before the mesh is extracted.
+
+    Attributes:
+        refine_steps: optimizer steps of the refinement.
+        stopped_after: steps after which it was stopped early; 0: it was not.
+        stop_reason: why, unless the user stopped it.
+    """
+
+    refine_steps: int = 60
+    stopped_after: int = 0
+    stop_reason: str = ""
+
+    @classmethod
+    def of(cls, draft: Request, refine_steps: int) -> RefineRequest:
+        """Return the request for the refinement of a draft. A refined draft is refined from its start."""
+        values = {field.name: getattr(draft, field.name) for field in fields(Request)}
+        return cls(**values, refine_steps=refine_steps)
+
+    def checked(self) -> RefineRequest:
+        """Validate all values; see `Request.checked`.
+
+        Raises:
+            UserError: a value is invalid, or the draft is a blend, which no single prompt describes.
+        """
+        steps = self.refine_steps
+        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= STEP_LIMIT:
+            raise UserError(f"The refinement takes 1 to {STEP_LIMIT} steps, not {shown(steps)}.")
+        checked = super().checked()
+        assert isinstance(checked, RefineRequest)
+        if checked.blend:
+            raise UserError("A blend of two prompts cannot be refined; refine one of them alone.")
+        return checked
+
+
+def refinement_words(settings: Mapping[str, Any]) -> str:
+    """Return "refined 60 steps" for the settings of a refined result; "" for those of a draft."""
+    steps, stopped = settings.get("refine_steps"), settings.get("stopped_after")
+    if not isinstance(steps, int):
+        return ""
+    if isinstance(stopped, int) and stopped:
+        return f"refined {stopped} of {steps} steps"
+    return f"refined {steps} steps" if steps != 1 else "refined 1 step"
+
+
+def rounded(seconds: float) -> int:
+    """Return an estimate rounded up to five seconds."""
+    return 5 * max(1, -int(-seconds // 5))
