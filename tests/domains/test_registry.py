@@ -55,7 +55,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     library = tmp_path / "library"
     monkeypatch.setattr(Run.keep, "__defaults__", (library,))
     monkeypatch.setattr(run_module.FinetuneConfig.check, "__defaults__", (library,))
-    for function in (adapters.adapter, adapters.adapters):
+    for function in (adapters.adapter, adapters.adapter_digest, adapters.adapters):
         monkeypatch.setattr(function, "__defaults__", (library,))
 
     def run(*argv: str) -> tuple[int, str, str]:
