@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from tests.helpers.full_size import UNET, VAE
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings
+from triplaneturbo.domains.registry import find_domain
 from triplaneturbo.errors import UserError
 from triplaneturbo.evaluate.ablation_runs import FULL_BUDGET, TOYWORLD_BUDGET, make_runs
 from triplaneturbo.evaluate.ablation_tables import MATCHED_RANK, PROPOSED, TABLES, variants_of
@@ -37,7 +38,7 @@ def settings(domain: str, **budget: object) -> dict[str, Settings]:
     recipe, model, default = DOMAINS[domain]
     runs = make_runs(VARIANTS, [0], replace(default, **budget), SHARED, domain)  # type: ignore[arg-type]
     for run in runs:
-        check_fit(run.config, domain, "model")
+        check_fit(run.config, find_domain(domain), "model")
     return {run.variant.name: resolve_settings(recipe, run.config, model) for run in runs}
 
 

@@ -44,18 +44,18 @@ def _renderings(shape: tuple[int, ...]) -> Renderings:
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("kind", ["asd", "sds", "csd", "vsd", "ism"])
 def test_all_scores_of_stable_diffusion(cuda: FakeCuda, kind: Kind, dtype: torch.dtype) -> None:
-    generator, folded, teacher = make()
+    generator, merged_lora, teacher = make()
     generator.to(CUDA).cast(dtype)
     own = teacher.embed
     teacher.embed = lambda texts: own(texts).to(CUDA)
     critic = LoraCritic(teacher) if kind == "vsd" else None
     settings = ScoreSettings(kind=kind, guidance=7.5)
     rng = streams((0, 0), range(2))
-    folded.fold()
+    merged_lora.merge()
     found = score_gradients(
         teacher, _renderings((2, VIEWS, SIZE, SIZE)), _on_cuda(scenes()), settings, rng, critic
     )
-    folded.unfold()
+    merged_lora.unmerge()
     assert list(found.by_field) == ["rgb"]
     gradient = found.by_field["rgb"]
     assert (gradient.device, gradient.dtype, gradient.shape) == (
