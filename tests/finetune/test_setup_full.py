@@ -83,7 +83,7 @@ def cli(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) ->
     shelf = tmp_path / "library"
     monkeypatch.setattr(Run.keep, "__defaults__", (shelf,))
     monkeypatch.setattr(run_module.FinetuneConfig.check, "__defaults__", (shelf,))
-    for function in (adapters.adapter, adapters.adapters):
+    for function in (adapters.adapter, adapters.adapter_digest, adapters.adapters):
         monkeypatch.setattr(function, "__defaults__", (shelf,))
 
     def run(*argv: str) -> tuple[int, str, str]:
