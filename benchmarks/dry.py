@@ -95,6 +95,7 @@ DRY = {
         ),
     ),
     "raster": Dry(("2000", "64"), ("^numba, 8 views", "^thumbnail")),
+    "refine": Dry(("--count", "1", "--steps", "1"), (r"^mean +[0-9.]+ / [0-9.]+ ",)),
     "surface": Dry(
         ("--resolution", "24", "--repeats", "1", "--steps", "2"), (r"^mushroom \(small\).* the same",)
     ),
