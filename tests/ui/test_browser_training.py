@@ -174,7 +174,7 @@ def test_training_survives_pause_reload_and_server_restart(
         assert not [path for path in kept if TOKEN.encode() in path.read_bytes()]
 
         page.get_by_role("tab", name="Generate").click()
-        page.get_by_label("Adapter").click()
+        page.get_by_label("Adapter", exact=True).click()
         page.get_by_role("option", name="cups").click()
         page.fill("#prompt textarea", "a red cup")
         page.click("#generate")
