@@ -27,7 +27,11 @@ def embed(captions: list[str]) -> Tensor:
 
 def mvdream() -> MVDream:
     unet = UNet2DConditionModel(**TINY).eval().requires_grad_(False)
-    return MVDream(unet, AutoencoderKL(), embed)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 8, 8, 8), norm_num_groups=4,
+    )  # fmt: skip
+    return MVDream(unet, vae, embed)
 
 
 def richdreamer() -> RichDreamer:
