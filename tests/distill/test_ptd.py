@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tests.helpers import toy
 from tests.helpers.fields import mushroom
-from tests.helpers.tiny_multi_view import mvdream, richdreamer
+from tests.helpers.tiny_multi_view import encoding_mvdream, richdreamer
 from triplaneturbo.distill.ptd import ISM, Refiner, RefineSettings
 from triplaneturbo.errors import UserError
 from triplaneturbo.evaluate.voxels import filled, overlap
@@ -165,7 +165,7 @@ def test_a_few_steps_with_exact_teachers_bring_the_shape_and_the_colours_closer(
 
 
 @pytest.mark.parametrize("representation", ["field", "gaussians"])
-@pytest.mark.parametrize("make", [mvdream, richdreamer])
+@pytest.mark.parametrize("make", [encoding_mvdream, richdreamer])
 def test_multi_view_networks_have_a_path(make: Callable[[], Teacher], representation: str) -> None:
     torch.manual_seed(0)
     teacher = make()

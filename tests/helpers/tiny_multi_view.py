@@ -25,13 +25,19 @@ def embed(captions: list[str]) -> Tensor:
     return torch.ones(len(captions), 77, 24)
 
 
-def mvdream() -> MVDream:
+def mvdream(vae: AutoencoderKL | None = None) -> MVDream:
+    """Return a tiny MVDream; its default autoencoder, without downsampling, is too slow to encode with."""
     unet = UNet2DConditionModel(**TINY).eval().requires_grad_(False)
+    return MVDream(unet, vae or AutoencoderKL(), embed)
+
+
+def encoding_mvdream() -> MVDream:
+    """Return a tiny MVDream that encodes 256^2 images to latents of 32^2."""
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(8, 8, 8, 8), norm_num_groups=4,
     )  # fmt: skip
-    return MVDream(unet, vae, embed)
+    return mvdream(vae)
 
 
 def richdreamer() -> RichDreamer:
