@@ -61,6 +61,7 @@ from triplaneturbo.teachers.richdreamer import RichDreamer
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 from triplaneturbo.utils.devices import be_deterministic, choose_device, device_name, free_memory, wait_for
 from triplaneturbo.utils.distributed import DistributedContext
+from triplaneturbo.utils.generators import exhaust
 from triplaneturbo.utils.units import GB
 
 PROMPTS = ("a small red apple", "a blue chair", "a green cup", "a yellow table")
@@ -188,12 +189,7 @@ def setup_small(folder: Path, device: torch.device, tiny: bool) -> TrainingSetup
     """Set up the built-in model with the shortest preset."""
     order = FinetuneConfig("benchmark", prompts=PROMPTS[: 1 if tiny else None], **TOY_WORLD.presets["try"])
     order = replace(order, batch=1 if tiny else order.batch)
-    pieces = prepare(order, find_model("small", False), DistributedContext(device=device), folder)
-    while True:
-        try:
-            next(pieces)
-        except StopIteration as end:
-            return end.value
+    return exhaust(prepare(order, find_model("small", False), DistributedContext(device=device), folder))
 
 
 def setup_full(subject: Subject, how: Plan, device: torch.device) -> TrainingSetup:

@@ -302,7 +302,7 @@ class Pipeline:
                 folder belongs to another refinement.
         """
         from triplaneturbo.refine.given_mesh import read_given_mesh
-        from triplaneturbo.refine.start import start, start_from_mesh
+        from triplaneturbo.refine.start import start
 
         given = None if mesh is None else read_given_mesh(mesh)
         request = self.settle(Request(prompt, seed=seed, **settings))
@@ -310,11 +310,8 @@ class Pipeline:
             place = Path(temporary if folder is None else folder)
             name = self.model.folder.name
             with explained_out_of_memory(OUT_OF_MEMORY):
-                if given is None:
-                    stages = start(self.model, name, self.field(request), request, options, place)
-                else:
-                    stages = start_from_mesh(self.model, name, given, request, options, place)
-                refiner = exhaust(stages)
+                source = given or self.field(request)
+                refiner = exhaust(start(self.model, name, source, request, options, place))
                 while not refiner.finished:
                     losses = refiner.step()
                     if progress is not None:
@@ -444,7 +441,7 @@ class Pipeline:
             surface = extract(field, SKETCH_RESOLUTION)
         except EmptySurfaceError:
             return None
-        mesh, _ = drop_floaters(tidy(Mesh(surface.vertices.float().cpu(), surface.faces.cpu())))
+        mesh, _ = drop_floaters(tidy(surface.mesh()))
         return paint(mesh, field)
 
     def _stream_mesh(
@@ -458,7 +455,7 @@ class Pipeline:
             yield error
             return
 
-        mesh = Mesh(surface.vertices.float().cpu(), surface.faces.cpu())
+        mesh = surface.mesh()
         surface_faces = len(mesh.faces)
         stages = finish(mesh, field, request, request.resolution or 2)
         finished = None

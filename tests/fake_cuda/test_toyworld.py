@@ -23,16 +23,12 @@ from triplaneturbo.models.catalog import SMALL, find_model
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.models.weights import load_generator, load_text
 from triplaneturbo.utils.distributed import DistributedContext
+from triplaneturbo.utils.generators import exhaust
 
 
 def _set_up(folder: Path) -> TrainingSetup:
     config = FinetuneConfig("mine", prompts=("a red mushroom",), **TOY_WORLD.presets["try"])
-    pieces = prepare(config, find_model("small", False), DistributedContext(device=CUDA), folder)
-    while True:
-        try:
-            next(pieces)
-        except StopIteration as end:
-            return end.value
+    return exhaust(prepare(config, find_model("small", False), DistributedContext(device=CUDA), folder))
 
 
 @pytest.mark.slow

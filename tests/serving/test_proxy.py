@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import urllib.parse
@@ -18,6 +17,7 @@ pytest.importorskip("gradio")
 from gradio_client import Client
 
 from tests.helpers.browsing import free_port
+from tests.helpers.launched import launched
 from tests.helpers.nginx import nginx
 from tests.helpers.visitor import API, Visitor
 from triplaneturbo.models.catalog import ROOT
@@ -28,7 +28,7 @@ from triplaneturbo.serving.route_filter import filter_options
 from triplaneturbo.serving.served_files import ServedFiles, live_folder
 from triplaneturbo.serving.training_access import TrainingAccess
 from triplaneturbo.serving.user_history import History
-from triplaneturbo.ui.blocks import SERVING, build, look
+from triplaneturbo.ui.blocks import build
 
 pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")  # its own use of pandas
 
@@ -48,19 +48,14 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 @contextmanager
 def _page(engine: Engine, folder: Path, root_path: str = "", behind_proxy: bool = False) -> Iterator[Any]:
     """Serve the page at 127.0.0.1 as `serve` does."""
-    before = os.environ.copy()
     history, limits = History(folder / "history"), Limits.for_host("127.0.0.1", behind_proxy=behind_proxy)
     with live_folder(history) as live:
         admission = TrainingAccess(Admin("127.0.0.1", behind_proxy=behind_proxy), live)
-        page = build(engine, live, history, RequestLimiter(limits), admission)
         gate = filter_options(ServedFiles(history), limits, admission, root_path)
-        try:
-            page.launch(server_name="127.0.0.1", prevent_thread_lock=True, **SERVING, **look(), **gate)
+        with launched(
+            lambda: build(engine, live, history, RequestLimiter(limits), admission), **gate
+        ) as page:
             yield page
-        finally:
-            page.close()
-            os.environ.clear()
-            os.environ.update(before)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import pytest
 gr = pytest.importorskip("gradio")
 
 from tests.helpers.html_reader import NASTY, Reader  # noqa: E402
+from tests.helpers.launched import launched  # noqa: E402
 from tests.helpers.pace import until  # noqa: E402
 from tests.helpers.quick import make_small  # noqa: E402
 from tests.helpers.visitor import API, Visitor, api_client  # noqa: E402
@@ -29,7 +30,7 @@ from triplaneturbo.serving.route_filter import UPLOAD, filter_options  # noqa: E
 from triplaneturbo.serving.served_files import ServedFiles, live_folder  # noqa: E402
 from triplaneturbo.serving.training_access import TrainingAccess  # noqa: E402
 from triplaneturbo.serving.user_history import History, HistoryEntry  # noqa: E402
-from triplaneturbo.ui.blocks import SERVING, build, look  # noqa: E402
+from triplaneturbo.ui.blocks import SERVING, build  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")  # its own use of pandas
 
@@ -60,19 +61,14 @@ def entry(history: History) -> HistoryEntry:
 
 @pytest.fixture(scope="module")
 def page(engine: Engine, history: History) -> Iterator[Any]:
-    before = os.environ.copy()
     limits = Limits(per_minute=None)  # a refusal would hide what would have been given
     with live_folder(history) as folder:
         admission = TrainingAccess(Admin("127.0.0.1"), folder)
-        page = build(engine, folder, history, RequestLimiter(limits), admission)
         gate = filter_options(ServedFiles(history), limits, admission)
-        try:
-            page.launch(server_name="127.0.0.1", prevent_thread_lock=True, **SERVING, **look(), **gate)
+        with launched(
+            lambda: build(engine, folder, history, RequestLimiter(limits), admission), **gate
+        ) as page:
             yield page
-        finally:
-            page.close()
-            os.environ.clear()
-            os.environ.update(before)
 
 
 @pytest.fixture

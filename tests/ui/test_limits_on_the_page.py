@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from collections.abc import Iterator
@@ -18,12 +17,13 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from tests.helpers.adapter_files import installed_adapter
+from tests.helpers.launched import launched
 from tests.helpers.pace import patience, until
 from tests.helpers.quick import load
 from tests.helpers.visitor import api_client
 from triplaneturbo.serving.engine import Engine
 from triplaneturbo.serving.limits import Limits, RequestLimiter
-from triplaneturbo.ui.blocks import SERVING, build, look
+from triplaneturbo.ui.blocks import build
 
 pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")  # its own use of pandas
 
@@ -38,15 +38,8 @@ def engine() -> Iterator[Engine]:
 
 @contextmanager
 def _served(engine: Engine, folder: Path, limits: Limits) -> Iterator[str]:
-    before = os.environ.copy()
-    page = build(engine, folder, guard=RequestLimiter(limits))
-    try:
-        _, url, _ = page.launch(server_name="127.0.0.1", prevent_thread_lock=True, **SERVING, **look())
-        yield url
-    finally:
-        page.close()
-        os.environ.clear()
-        os.environ.update(before)
+    with launched(lambda: build(engine, folder, guard=RequestLimiter(limits))) as page:
+        yield page.local_url
 
 
 def _ask(client: Client, prompt: str = "a cup", **settings: Any) -> str:

@@ -22,6 +22,7 @@ from gradio_client import Client  # noqa: E402
 from gradio_client.exceptions import AppError  # noqa: E402
 
 from tests.helpers.adapter_files import installed_adapter  # noqa: E402
+from tests.helpers.launched import launched  # noqa: E402
 from tests.helpers.quick import make_small  # noqa: E402
 from tests.helpers.tiny import tiny_model  # noqa: E402
 from tests.helpers.visitor import api_client  # noqa: E402
@@ -31,7 +32,7 @@ from triplaneturbo.models.config import OPEN, TOYWORLD  # noqa: E402
 from triplaneturbo.serving.engine import Engine  # noqa: E402
 from triplaneturbo.serving.output_files import FORMATS  # noqa: E402
 from triplaneturbo.toyworld.captions.vocabulary import VOCABULARY  # noqa: E402
-from triplaneturbo.ui.blocks import SERVING, build, look  # noqa: E402
+from triplaneturbo.ui.blocks import build  # noqa: E402
 from triplaneturbo.ui.generate import controls  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")  # its own use of pandas
@@ -52,15 +53,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(engine: Engine, folder: Path) -> Iterator[Any]:
-    before = os.environ.copy()
-    page = build(engine, folder)
-    try:
-        page.launch(server_name="127.0.0.1", prevent_thread_lock=True, **SERVING, **look())
+    with launched(lambda: build(engine, folder)) as page:
         yield page
-    finally:
-        page.close()
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 pytest.importorskip("gradio")
 from gradio_client.exceptions import AppError
 
+from tests.helpers.launched import launched
 from tests.helpers.tiny import tiny_model
 from tests.helpers.visitor import Visitor, api_client
 from triplaneturbo.errors import UserError
@@ -24,7 +24,7 @@ from triplaneturbo.serving.limits import Limits, RequestLimiter
 from triplaneturbo.serving.refine_request import RefineRequest
 from triplaneturbo.serving.sessions import Session
 from triplaneturbo.serving.user_history import History
-from triplaneturbo.ui.blocks import SERVING, build, look
+from triplaneturbo.ui.blocks import build
 from triplaneturbo.ui.generate.refine_button import refinement_of_shown
 
 pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")  # its own use of pandas
@@ -42,15 +42,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 @contextmanager
 def _served(engine: Engine, folder: Path, limits: Limits, history: History | None = None) -> Iterator[Any]:
-    before = os.environ.copy()
-    page = build(engine, folder / "live", history, RequestLimiter(limits))
-    try:
-        page.launch(server_name="127.0.0.1", prevent_thread_lock=True, **SERVING, **look())
+    with launched(lambda: build(engine, folder / "live", history, RequestLimiter(limits))) as page:
         yield page
-    finally:
-        page.close()
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def _by_id(page: Any, name: str) -> dict[str, Any]:

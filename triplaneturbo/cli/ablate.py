@@ -19,7 +19,7 @@ from triplaneturbo.cli import BAD_INPUT, DONE
 from triplaneturbo.cli.evaluate import DREAMFUSION
 from triplaneturbo.cli.flags import add_model_flags
 from triplaneturbo.cli.generate import decimal, integer
-from triplaneturbo.distill.corpora.prompt_list import read_file
+from triplaneturbo.cli.prompt_files import read_prompt_list
 from triplaneturbo.domains.registry import find_domain
 from triplaneturbo.errors import UserError
 from triplaneturbo.evaluate.ablation_runs import EQUAL, FULL_BUDGET, TOYWORLD_BUDGET, make_runs
@@ -192,14 +192,14 @@ def _full(
         raise UserError("The full model trains on --prompts FILE or --corpus FILE; give one of them.")
     prompts: tuple[str, ...] = ()
     if arguments.prompts is not None:
-        prompts = _read(arguments, arguments.prompts, arguments.column)
+        prompts = read_prompt_list(arguments.prompts, arguments.column, arguments.quiet)
     test_file = arguments.test_prompts or str(DREAMFUSION)
     if arguments.test_prompts is None and not DREAMFUSION.is_file():
         raise UserError(
             "The 415 prompts of DreamFusion are not included, as their list states no licence; save a prompt"
             f" library in threestudio's format as {DREAMFUSION}, or use --test-prompts FILE."
         )
-    gallery = _read(arguments, test_file, "test" if arguments.test_prompts is None else None)
+    gallery = read_prompt_list(test_file, "test" if arguments.test_prompts is None else None, arguments.quiet)
     corpus, column = arguments.corpus or "", (arguments.column or "") if arguments.corpus else ""
     shared = FinetuneConfig("ablation", prompts, corpus=corpus, column=column, memory=arguments.memory or 0.0)
     judge = find_judge(arguments.clip or PRD.clips[0])
@@ -215,17 +215,6 @@ def _full(
         folder, evaluation, judge, settings, gallery[: arguments.limit], device, lambda *_: None
     )
     return shared, folder, scorer
-
-
-def _read(arguments: argparse.Namespace, file: str, column: str | None) -> tuple[str, ...]:
-    """Read a list of prompts, and print what was left out of its file."""
-    prompts = read_file(Path(os.path.expanduser(file)), column)
-    if not arguments.quiet:
-        for line in (f"{shown(file)}: {prompts.summary}", *prompts.notes):
-            print(line, file=sys.stderr)
-    if not prompts.lines:
-        raise UserError(f"{shown(file)} contains no prompt; write one per line.")
-    return prompts.prompts
 
 
 def _tables(text: str) -> list[AblationTable]:

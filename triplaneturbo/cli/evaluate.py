@@ -10,7 +10,6 @@ and WORLD_SIZE set.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from triplaneturbo.cli import DONE
 from triplaneturbo.cli.flags import add_model_flags
 from triplaneturbo.cli.generate import integer
+from triplaneturbo.cli.prompt_files import read_prompt_list
 from triplaneturbo.cli.sharding import shard_from_environment
-from triplaneturbo.distill.corpora.prompt_list import how_many, read_file
+from triplaneturbo.distill.corpora.prompt_list import how_many
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.catalog import DATA, base_or_default, find_model
 from triplaneturbo.request import SEED_LIMIT, shown
@@ -148,13 +148,7 @@ def _read_prompts(arguments: argparse.Namespace) -> tuple[str, ...]:
                 f" save a prompt library in threestudio's format as {DREAMFUSION}, or use --prompts FILE."
             )
         file, column = str(DREAMFUSION), column or "test"
-    prompts = read_file(Path(os.path.expanduser(file)), column)
-    if not arguments.quiet:
-        for line in (f"{shown(file)}: {prompts.summary}", *prompts.notes):
-            print(line, file=sys.stderr)
-    if not prompts.lines:
-        raise UserError(f"{shown(file)} contains no prompt; write one per line.")
-    return prompts.prompts
+    return read_prompt_list(file, column, arguments.quiet)
 
 
 def _mesh_folder(arguments: argparse.Namespace, prompts: Sequence[str], gallery: Sequence[str]) -> Method:

@@ -249,13 +249,10 @@ def _start(
     quiet: bool,
 ) -> Refiner:
     """Prepare the refinement of the given mesh or, if there is none, of a draft that is generated."""
-    from triplaneturbo.refine.start import start, start_from_mesh
+    from triplaneturbo.refine.start import start
 
-    model, name = pipeline.model, pipeline.model.folder.name
-    if given is None:
-        stages = start(model, name, pipeline.field(request), request, options, folder)
-    else:
-        stages = start_from_mesh(model, name, given, request, options, folder)
+    model, source = pipeline.model, given or pipeline.field(request)
+    stages = start(model, model.folder.name, source, request, options, folder)
     while True:
         try:
             doing = next(stages)

@@ -12,7 +12,6 @@ from triplaneturbo.errors import EmptySurfaceError
 from triplaneturbo.finetune.setup import TrainingSetup
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.mesh.io.common import encode_image
-from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.preview import sheet
 from triplaneturbo.mesh.processing.clean import drop_floaters, tidy
 from triplaneturbo.mesh.processing.simplify import simplify
@@ -42,7 +41,7 @@ def generate(
         surface = extract(field, min(_PREVIEW_RESOLUTION, grid) if coarse else grid)
     except EmptySurfaceError:
         return None
-    raw = Mesh(surface.vertices.float().cpu(), surface.faces.cpu())
+    raw = surface.mesh()
     mesh, _ = drop_floaters(tidy(raw))
     mesh, _ = simplify(mesh, DEFAULT_FACES)
 

@@ -6,6 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 from triplaneturbo.errors import UserError
+from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.processing.clean import Dropped, drop_floaters, tidy
 from triplaneturbo.mesh.processing.simplify import simplify
@@ -13,6 +14,7 @@ from triplaneturbo.mesh.processing.smooth import smooth
 from triplaneturbo.mesh.processing.watertight import watertight
 from triplaneturbo.mesh.texture import QueryableField, bake, paint
 from triplaneturbo.mesh.uv.unwrap import unwrap
+from triplaneturbo.representations.triplane import TriplaneField
 from triplaneturbo.request import Request
 from triplaneturbo.utils.generators import exhaust
 
@@ -76,3 +78,17 @@ def finish(
 def finished_mesh(surface: Mesh, field: QueryableField, request: Request, resolution: int) -> Mesh:
     """Return the mesh of `finish` at once."""
     return exhaust(finish(surface, field, request, resolution)).mesh
+
+
+def mesh_of_field(field: TriplaneField, request: Request) -> Mesh:
+    """Extract the surface of a field and finish it; see `finish`.
+
+    Args:
+        field: its configuration gives the resolution if the request has none.
+
+    Raises:
+        EmptySurfaceError: there is no surface.
+        UserError: an option is invalid, or the mesh cannot be made watertight.
+    """
+    resolution = request.resolution or field.fields.config.grid_resolution
+    return finished_mesh(extract(field, resolution).mesh(), field, request, resolution)

@@ -95,8 +95,7 @@ class GaussianAsset:
         Raises:
             EmptySurfaceError: the field has no surface.
         """
-        found = extract(field, field.fields.config.grid_resolution)
-        mesh, _ = drop_floaters(tidy(Mesh(found.vertices.float().cpu(), found.faces.cpu())))
+        mesh, _ = drop_floaters(tidy(extract(field, field.fields.config.grid_resolution).mesh()))
         return cls._on_surface(paint(mesh, field), size, rng, field.device)
 
     @classmethod

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.extraction.sparse_extraction import extract
-from triplaneturbo.mesh.finish import finished_mesh
+from triplaneturbo.mesh.finish import mesh_of_field
 from triplaneturbo.mesh.frame import Frame
 from triplaneturbo.mesh.mesh import Mesh, face_normals
 from triplaneturbo.mesh.texture import bake_colors
@@ -112,10 +111,7 @@ class TexturedMesh:
         Raises:
             EmptySurfaceError: the field has no surface.
         """
-        resolution = request.resolution or field.fields.config.grid_resolution
-        found = extract(field, resolution)
-        surface = Mesh(found.vertices.float().cpu(), found.faces.cpu())
-        mesh = finished_mesh(surface, field, request, resolution)
+        mesh = mesh_of_field(field, request)
         return cls(mesh, TextureOptions(size, request.texture_size), field.device)
 
     @classmethod

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from triplaneturbo.mesh.extraction.sparse_extraction import extract
-from triplaneturbo.mesh.finish import finished_mesh
+from triplaneturbo.mesh.finish import mesh_of_field
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.render.scenes import SceneBatch
 from triplaneturbo.representations.base import RenderOutput
@@ -122,12 +121,7 @@ class TriplaneAsset:
 
     def export(self, request: Request) -> Mesh:
         """See `Representation`: the same extraction and texture baking as for a generated field."""
-        field = self.field()
-        resolution = request.resolution or self.fields.config.grid_resolution
-        found = extract(field, resolution)
-        return finished_mesh(
-            Mesh(found.vertices.float().cpu(), found.faces.cpu()), field, request, resolution
-        )
+        return mesh_of_field(self.field(), request)
 
     def state_dict(self) -> dict[str, Any]:
         """See `Representation`."""

@@ -20,6 +20,7 @@ from torch import Tensor
 from triplaneturbo.errors import EmptySurfaceError, UserError
 from triplaneturbo.mesh.extraction.interval_bounds import BlockBounds
 from triplaneturbo.mesh.extraction.marching_cubes import extract_topology, vertex_positions
+from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.representations.triplane import TriplaneField
 
 _SIZES = (8, 4, 2)  # nodes along each side of a block
@@ -48,6 +49,10 @@ class Surface:
     nodes: int
     blocks: int
     dense: bool
+
+    def mesh(self) -> Mesh:
+        """Return the surface in float32 on the CPU, where sums over faces have a fixed order."""
+        return Mesh(self.vertices.float().cpu(), self.faces.cpu())
 
 
 @torch.no_grad()

@@ -66,7 +66,7 @@ def make_generate(model: Model) -> Callable[[str, int], Generated]:
             latents = estimate
         field = generator.field(generator.decode(latents)[0])
         surface = extract(field, config.grid_resolution)
-        raw = Mesh(surface.vertices.float().cpu(), surface.faces.cpu())
+        raw = surface.mesh()
         mesh, _ = drop_floaters(tidy(raw))
         mesh, _ = simplify(mesh, DEFAULT_FACES)
         return Generated(mesh, raw, lambda points: field.rgb(points.to(field.device)).cpu())
