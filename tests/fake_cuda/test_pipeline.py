@@ -39,7 +39,7 @@ ALLOWED = {
     Synchronization("repeat_interleave", "mesh/extraction/marching_cubes.py:extract_topology"),
     Synchronization("upload", "mesh/extraction/marching_cubes.py:extract_topology"),
     Synchronization("upload", "mesh/extraction/marching_cubes_tables.py:packed"),
-    Synchronization("download", "pipeline.py:_stream_mesh"),  # the mesh, once
+    Synchronization("download", "mesh/extraction/sparse_extraction.py:mesh"),  # the mesh, once
     # The unwrapped mesh, the number of texels of its charts, and the images.
     Synchronization("upload", "mesh/texture.py:bake"),
     Synchronization("upload", "mesh/texture.py:_bake_normals"),
