@@ -14,7 +14,8 @@ _MOST_COLORS = 6
 def looks(prompt: str) -> tuple[str, ...]:
     """Return captions of the same thing in other colours and patterns; () if the prompt has no meaning.
 
-    A size, a second colour and a support are kept, except that a caption with a pattern has nothing else.
+    A size, a second colour and a support are kept. A pattern goes with none of them: it replaces a size and a
+    second colour, and is not suggested with a support.
     """
     spec = parse(prompt).spec
     if spec is None:
@@ -26,7 +27,8 @@ def looks(prompt: str) -> tuple[str, ...]:
                  spec.support_color)
         for color in colors
     ]  # fmt: skip
-    captions += [_caption(spec.thing, spec.color, "", pattern) for pattern in PATTERN_NOUNS]
+    if not spec.support:
+        captions += [_caption(spec.thing, spec.color, "", pattern) for pattern in PATTERN_NOUNS]
     return tuple(dict.fromkeys(caption for caption in captions if caption and caption != spec.caption))
 
 

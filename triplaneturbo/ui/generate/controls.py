@@ -215,8 +215,8 @@ def _look() -> tuple[gr.Textbox, gr.Checkbox]:
     """Create the second prompt, for the colours, and the switch that keeps the shape of the first."""
     with gr.Row(elem_id="look-row"):
         look = gr.Textbox(
-            label="Look (optional)",
-            placeholder="Colours of another prompt, e.g. a blue mushroom",
+            label="Look (optional): colours of another prompt",
+            placeholder="e.g. a blue mushroom",
             lines=1,
             max_lines=3,
             scale=3,
@@ -226,7 +226,7 @@ def _look() -> tuple[gr.Textbox, gr.Checkbox]:
         keep_shape = gr.Checkbox(
             False,
             label="Keep shape",
-            info="Exactly as without a look.",
+            info="As without a look.",
             scale=2,
             min_width=130,
             elem_id="keep-shape",
