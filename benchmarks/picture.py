@@ -1,8 +1,8 @@
 """Create the README's images with the built-in model: python -m benchmarks.picture [assets]
 
-`gallery.png`: results of some prompts; in the last row, three of them with other looks. `stairs.png`, from
-left to right: the extracted surface, simplified to a sixth of its faces with a normal map, the textured result
-from two sides, and its texture.
+`gallery.png`: results of some prompts; in the last row, three of them with other looks. `stairs.png`,
+from left to right: the extracted surface, simplified to a sixth of its faces with a normal map, the
+textured result from two sides, and its texture.
 """
 
 from __future__ import annotations
