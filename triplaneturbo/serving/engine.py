@@ -31,6 +31,7 @@ from triplaneturbo.mesh.check import Check, check
 from triplaneturbo.mesh.debug_views import VIEWS
 from triplaneturbo.mesh.io import AS_MODELLED, Placement, encode
 from triplaneturbo.mesh.io.common import encode_image
+from triplaneturbo.mesh.io.generation_metadata import GenerationMetadata
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.preview import animation, thumbnail, turntable
 from triplaneturbo.mesh.warmup import warmup
@@ -43,6 +44,7 @@ from triplaneturbo.pipeline import Outcome, Progress, Result, Sketches
 from triplaneturbo.render.rasterizer import rasterizer
 from triplaneturbo.request import Request
 from triplaneturbo.serving.device_worker import DeviceWorker
+from triplaneturbo.serving.file_options import DEFAULT_FILES, FileOptions
 from triplaneturbo.serving.job_queue import Job, JobQueue
 from triplaneturbo.serving.refine_request import RefineRequest
 from triplaneturbo.serving.refinements import Refinements
@@ -254,10 +256,15 @@ class Engine:
         return self.submit(Request(prompt, **settings)).result()
 
     def encode(
-        self, mesh: Mesh, format: str, name: str = "mesh", placement: Placement = AS_MODELLED
+        self, result: Result, format: str, name: str = "mesh", options: FileOptions = DEFAULT_FILES
     ) -> bytes:
-        """Encode a mesh as the bytes of a file, in the engine's thread; see `mesh.io.encode`."""
-        return self._queue.call(lambda: encode(mesh, format, name, placement))
+        """Encode the mesh of a result as the bytes of a file, in the engine's thread; see `mesh.io.encode`.
+
+        The file contains the request as metadata if the options say so.
+        """
+        placement = options.placement
+        metadata = GenerationMetadata(result.request, self.name, placement) if options.metadata else None
+        return self._queue.call(lambda: encode(result.mesh, format, name, placement, metadata=metadata))
 
     def thumbnail(self, mesh: Mesh, size: int = 192) -> bytes:
         """Render the mesh on a transparent background: the bytes of a PNG, [size, size] pixels."""

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.io.registry import suffixes, unit_of
-from triplaneturbo.mesh.placement import AS_MODELLED, Placement
 from triplaneturbo.request import Request, shown
+from triplaneturbo.serving.file_options import DEFAULT_FILES, FileOptions
 from triplaneturbo.serving.file_stems import safe_stem, unique_stems
 
 if TYPE_CHECKING:
-    from triplaneturbo.mesh.mesh import Mesh
+    from triplaneturbo.pipeline import Result
     from triplaneturbo.serving.engine import Engine
 
 FORMATS = suffixes()
@@ -126,9 +126,9 @@ def safe_name(request: Request, model: str) -> str:
 
 
 def write(
-    engine: Engine, mesh: Mesh, paths: dict[str, Path], placement: Placement = AS_MODELLED
+    engine: Engine, result: Result, paths: dict[str, Path], options: FileOptions = DEFAULT_FILES
 ) -> list[dict[str, Any]]:
-    """Write a mesh in each format, atomically, and describe the files: path, unit, bytes, sha256.
+    """Write the mesh of a result in each format, atomically; describe the files: path, unit, bytes, sha256.
 
     A symbolic link is followed.
 
@@ -139,10 +139,10 @@ def write(
 
     files = []
     for name, path in paths.items():
-        data = engine.encode(mesh, name, path.stem, placement)
+        data = engine.encode(result, name, path.stem, options)
         write_atomically(os.path.realpath(path) if path.is_symlink() else path, data)
         digest = hashlib.sha256(data).hexdigest()
-        unit = unit_of(name, placement)
+        unit = unit_of(name, options.placement)
         files.append({"path": str(path), "unit": unit, "bytes": len(data), "sha256": digest})
     return files
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from triplaneturbo import __version__
 from triplaneturbo.mesh.io.common import checked, encode_image, to_file_axes
+from triplaneturbo.mesh.io.generation_metadata import KEY, GenerationMetadata
 from triplaneturbo.mesh.io.registry import WriteOptions
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.placement import AS_MODELLED, Placement
@@ -60,7 +61,12 @@ class _Buffer:
         return bytes(self.blob)
 
 
-def to_glb(mesh: Mesh, image: str = "png", placement: Placement = AS_MODELLED) -> bytes:
+def to_glb(
+    mesh: Mesh,
+    image: str = "png",
+    placement: Placement = AS_MODELLED,
+    metadata: GenerationMetadata | None = None,
+) -> bytes:
     """Encode a mesh as a GLB file: y up, front +z, in metres; the same mesh gives the same bytes.
 
     The material has metallic 0 and roughness 0.9 and is single-sided. The texture is written unchanged (glTF
@@ -72,6 +78,7 @@ def to_glb(mesh: Mesh, image: str = "png", placement: Placement = AS_MODELLED) -
         mesh: in model space.
         image: "png" or "jpeg", for the texture; a normal map is always a PNG.
         placement: size and origin. Its up axis and unit are ignored: glTF requires y up and metres.
+        metadata: how the mesh was generated, written as `asset.extras`; None: not written.
 
     Returns:
         The bytes of the file.
@@ -105,8 +112,11 @@ def to_glb(mesh: Mesh, image: str = "png", placement: Placement = AS_MODELLED) -
         material=0,
         mode=gltf.TRIANGLES,
     )
+    asset = gltf.Asset(version="2.0", generator=f"TriplaneTurbo {__version__}")
+    if metadata is not None:
+        asset.extras = {KEY: metadata.as_dict()}
     document = gltf.GLTF2(
-        asset=gltf.Asset(version="2.0", generator=f"TriplaneTurbo {__version__}"),
+        asset=asset,
         scene=0,
         scenes=[gltf.Scene(nodes=[0], name="scene")],
         nodes=[gltf.Node(mesh=0, name="object")],
@@ -168,4 +178,4 @@ def _unit_tangents(tangents: Tensor) -> Tensor:
 
 def write(mesh: Mesh, options: WriteOptions) -> bytes:
     """Return a GLB for the registry."""
-    return to_glb(mesh, options.image, options.placement)
+    return to_glb(mesh, options.image, options.placement, options.metadata)

@@ -9,13 +9,19 @@ import numpy as np
 from torch import Tensor
 
 from triplaneturbo.mesh.io.common import checked, encode_image, safe_name, to_file_axes
+from triplaneturbo.mesh.io.generation_metadata import KEY, GenerationMetadata
 from triplaneturbo.mesh.io.registry import WriteOptions
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.placement import AS_MODELLED, Placement
 from triplaneturbo.mesh.processing.clean import weld
 
 
-def to_obj_zip(mesh: Mesh, name: str = "mesh", placement: Placement = AS_MODELLED) -> bytes:
+def to_obj_zip(
+    mesh: Mesh,
+    name: str = "mesh",
+    placement: Placement = AS_MODELLED,
+    metadata: GenerationMetadata | None = None,
+) -> bytes:
     """Encode a mesh as a zip of NAME.obj and, with a texture or normal map, NAME.mtl and its images.
 
     The images are NAME.png (texture) and NAME_normal.png (normal map). Vertices on UV seams are welded (an
@@ -27,6 +33,7 @@ def to_obj_zip(mesh: Mesh, name: str = "mesh", placement: Placement = AS_MODELLE
         mesh: in model space.
         name: base name of the files in the zip; invalid characters are replaced.
         placement: size, unit (metres by default), up axis and origin.
+        metadata: how the mesh was generated, written as a comment of the .obj; None: not written.
 
     Returns:
         The bytes of the zip.
@@ -36,7 +43,7 @@ def to_obj_zip(mesh: Mesh, name: str = "mesh", placement: Placement = AS_MODELLE
     """
     mesh = checked(mesh, placement, "obj")
     name = safe_name(name)
-    files = {f"{name}.obj": _obj(mesh, name, placement.up).encode()}
+    files = {f"{name}.obj": _obj(mesh, name, placement.up, metadata).encode()}
     if _has_material(mesh):
         files[f"{name}.mtl"] = _mtl(mesh, name).encode()
     if mesh.texture is not None:
@@ -60,10 +67,16 @@ def _format_rows(pattern: str, rows: np.ndarray) -> str:
     return (pattern + "\n") * len(rows) % tuple(rows.reshape(-1).tolist())
 
 
-def _obj(mesh: Mesh, name: str, up: str) -> str:
+def _obj(mesh: Mesh, name: str, up: str, metadata: GenerationMetadata | None) -> str:
     welded = weld(mesh.vertices)
     positions = to_file_axes(mesh.vertices[welded.first], up).numpy()
-    parts = ["# TriplaneTurbo\n", f"mtllib {name}.mtl\n" if _has_material(mesh) else "", f"o {name}\n"]
+    comment = "" if metadata is None else f"# {KEY} {metadata.as_text()}\n"
+    parts = [
+        "# TriplaneTurbo\n",
+        comment,
+        f"mtllib {name}.mtl\n" if _has_material(mesh) else "",
+        f"o {name}\n",
+    ]
     if mesh.colors is not None and mesh.texture is None:
         colors = mesh.colors[welded.first].clamp(0, 1).nan_to_num().numpy()
         parts.append(
@@ -104,4 +117,4 @@ def _mtl(mesh: Mesh, name: str) -> str:
 
 def write(mesh: Mesh, options: WriteOptions) -> bytes:
     """Return an OBJ in a zip for the registry."""
-    return to_obj_zip(mesh, options.name, options.placement)
+    return to_obj_zip(mesh, options.name, options.placement, options.metadata)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.io.common import checked, to_file_axes
+from triplaneturbo.mesh.io.generation_metadata import KEY, GenerationMetadata
 from triplaneturbo.mesh.io.registry import WriteOptions
 from triplaneturbo.mesh.mesh import Mesh, face_normals
 from triplaneturbo.mesh.placement import AS_MODELLED, Placement
@@ -15,7 +16,9 @@ from triplaneturbo.mesh.processing.clean import weld
 from triplaneturbo.render.colors import sample
 
 
-def to_ply(mesh: Mesh, placement: Placement = AS_MODELLED) -> bytes:
+def to_ply(
+    mesh: Mesh, placement: Placement = AS_MODELLED, metadata: GenerationMetadata | None = None
+) -> bytes:
     """Encode a mesh as a binary PLY with normals and, if it has colours or a texture, vertex colours.
 
     Colours are sRGB bytes; without vertex colours the texture is sampled at each vertex. Vertices on UV seams
@@ -24,6 +27,7 @@ def to_ply(mesh: Mesh, placement: Placement = AS_MODELLED) -> bytes:
     Args:
         mesh: in model space.
         placement: size, unit (metres by default), up axis and origin.
+        metadata: how the mesh was generated, written as a comment; None: not written.
 
     Returns:
         The bytes of the file.
@@ -51,6 +55,7 @@ def to_ply(mesh: Mesh, placement: Placement = AS_MODELLED) -> bytes:
         "ply",
         "format binary_little_endian 1.0",
         "comment TriplaneTurbo",
+        *([] if metadata is None else [f"comment {KEY} {metadata.as_text()}"]),
         f"element vertex {len(vertex_table)}",
         *(f"property {kinds[kind]} {name}" for name, kind in columns),
         f"element face {len(face_table)}",
@@ -115,7 +120,7 @@ def _colors(mesh: Mesh) -> Tensor | None:
 
 def write_ply(mesh: Mesh, options: WriteOptions) -> bytes:
     """Return a PLY for the registry."""
-    return to_ply(mesh, options.placement)
+    return to_ply(mesh, options.placement, options.metadata)
 
 
 def write_stl(mesh: Mesh, options: WriteOptions) -> bytes:

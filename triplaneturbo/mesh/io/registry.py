@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from triplaneturbo.mesh.placement import AUTO, Placement
 
 if TYPE_CHECKING:
+    from triplaneturbo.mesh.io.generation_metadata import GenerationMetadata
     from triplaneturbo.mesh.mesh import Mesh
 
 
@@ -25,11 +26,13 @@ class WriteOptions:
         placement: size, unit, up axis and origin.
         name: base name of the files within an archive.
         image: "png" or "jpeg": encoding of embedded textures.
+        metadata: how the mesh was generated, for formats that can store it; None: not stored.
     """
 
     placement: Placement
     name: str
     image: str
+    metadata: GenerationMetadata | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
 () => {
   // include live.js
   // include viewer.js
+  // include drop.js
 }

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 EXAMPLES_FILE = ROOT / "assets" / "examples.txt"
 VOCABULARY = "What it can make"
 TEXTURE_CHOICES = (512, 1024, 2048, 4096)
+FLOATERS_LIMIT = 0.5
 COUNTS = (1, 2, 4, 8)
 NO_ADAPTER = "None (base model)"
 RANDOM_SEED = "() => Math.floor(Math.random() * 1000000)"
@@ -43,11 +44,12 @@ class Controls:
 
     Attributes:
         fields: inputs of `form.to_request`, in the order of `form.FIELDS`.
-        placing: inputs of `form.to_placement`.
+        placing: inputs of `form.to_file_options`.
         feedback: words of the prompt that the model does not know; None if the model takes any words.
         live: whether a pause in typing starts a generation, by pressing the hidden button `go`.
         forming: whether the mesh of every denoising step is shown.
         count: number of variants.
+        settings_file: restores the settings of a file.
     """
 
     fields: list[Any]
@@ -58,6 +60,7 @@ class Controls:
     forming: gr.Checkbox
     go: gr.Button
     count: gr.Radio
+    settings_file: gr.Button
     start: gr.Button
     stop: gr.Button
     status: gr.HTML
@@ -106,6 +109,7 @@ def build(engine: Engine) -> Controls:
         seed = gr.Number(0, label="Seed", min_width=90, elem_id="seed")
         dice = gr.Button("Random seed", elem_id="dice", scale=0, min_width=96)
     count = gr.Radio(list(COUNTS), value=1, label="Variants (consecutive seeds)", elem_id="count")
+    settings_file = gr.Button("Settings from a GLB", size="sm", elem_id="settings-file")
     examples = _examples(prompt, engine)
     # The choices are updated when the page is loaded, since adapters may have been added.
     adapter = gr.Dropdown(
@@ -144,6 +148,7 @@ def build(engine: Engine) -> Controls:
         forming=forming,
         go=go,
         count=count,
+        settings_file=settings_file,
         start=start,
         stop=stop,
         status=status,
@@ -265,7 +270,8 @@ def _mixing() -> tuple[list[Any], Any, Series]:
 
 
 def _options(engine: Engine) -> tuple[list[Any], list[Any]]:
-    """Create the mesh options, in the order of `form.FIELDS`, and the inputs of `form.to_placement`."""
+    """Create the mesh options, in the order of `form.FIELDS`, and the inputs of
+    `form.to_file_options`."""
     config, default = engine.model.config, Request("")
     with gr.Accordion("Mesh", open=False, elem_id="options"):
         with gr.Row():
@@ -296,7 +302,7 @@ def _options(engine: Engine) -> tuple[list[Any], list[Any]]:
         with gr.Row():
             floaters = gr.Slider(
                 0,
-                0.5,
+                FLOATERS_LIMIT,
                 default.floaters,
                 step=0.01,
                 label="Remove floaters below",
@@ -328,9 +334,16 @@ def _options(engine: Engine) -> tuple[list[Any], list[Any]]:
             info="auto: mm in STL, otherwise m. GLB files use m.",
             elem_id="unit",
         )
+        metadata = gr.Checkbox(
+            True,
+            label="Settings in the files",
+            info="Prompt, seed, settings and model, to restore them later. Not in STL.",
+            elem_id="metadata",
+        )
     return [steps, resolution, faces, texture, unwrap, normal_map, floaters, smoothing, watertight], [
         size,
         up,
         pivot,
         unit,
+        metadata,
     ]

@@ -27,7 +27,7 @@ from triplaneturbo.serving.batch_jobs import BatchProgress, follow_batch, seeds,
 from triplaneturbo.serving.jobs import MeshReady, Stopped, follow
 from triplaneturbo.serving.output_files import FORMATS
 from triplaneturbo.serving.refine_request import LENGTHS, RefineRequest
-from triplaneturbo.ui.generate.form import FIELDS, to_placement, to_request
+from triplaneturbo.ui.generate.form import FIELDS, to_file_options, to_request
 from triplaneturbo.ui.generate.panels import file_facts
 from triplaneturbo.ui.generate.updates import visitor
 
@@ -93,15 +93,18 @@ def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
         `format` is glb, obj (a ZIP with material and texture), ply, stl or usdz. `size` is the longest side
         in metres (0: as generated), `up` the up axis, y or z (GLB files always use y), `pivot` the origin:
         model, centre or ground, `unit` the unit of the coordinates: m, cm, mm, in, or auto, which is mm for
-        STL and m otherwise (GLB files always use m).
+        STL and m otherwise (GLB files always use m). `metadata`: whether the file contains the prompt, seed,
+        settings and model.
         """
         name = arguments.pop("format")
-        placement = to_placement(*(arguments.pop(field) for field in ("size", "up", "pivot", "unit")))
+        options = to_file_options(
+            *(arguments.pop(field) for field in ("size", "up", "pivot", "unit", "metadata"))
+        )
         if name not in FORMATS:
             raise UserError(f"Unknown format {shown(name)}: use one of {', '.join(FORMATS)}.")
         (request,) = admit(_request(engine, arguments))
         made: MeshReady = _end(
-            follow(engine, session, request, alone=False, formats=(name,), placement=placement)
+            follow(engine, session, request, alone=False, formats=(name,), options=options)
         )
         return _served(made.files[name], name), file_facts(made.facts)
 
@@ -133,8 +136,9 @@ def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
         "up": (Literal[UPS], "y"),
         "pivot": (Literal[PIVOTS], "model"),
     }
-    # The unit comes last: it was added later, and older calls pass arguments by position.
-    _add(sessions, guard, export, {"prompt": (str, ...), **exported}, settings | {"unit": AUTO}, one)
+    # These come last: they were added later, and older calls pass arguments by position.
+    later = {"unit": AUTO, "metadata": True}
+    _add(sessions, guard, export, {"prompt": (str, ...), **exported}, settings | later, one)
     _add(sessions, guard, refine, {"prompt": (str, ...), "refine_steps": (int, LENGTHS[1])}, unblended, one)
 
 

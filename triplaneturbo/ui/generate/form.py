@@ -1,4 +1,4 @@
-"""Conversion between the page's control values and `Request` or `Placement`."""
+"""Conversion between the page's control values and `Request` or `FileOptions`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.placement import Placement
 from triplaneturbo.request import SEED_LIMIT, Request
+from triplaneturbo.serving.file_options import FileOptions
 
 # Fields of a Request, in the order of the page's controls.
 FIELDS = (
@@ -60,13 +61,18 @@ def to_request(*values: Any) -> Request:
     return Request(**fields)
 
 
-def to_placement(size: Any, up: Any, pivot: Any, unit: Any) -> Placement:
-    """Build a Placement from control values; a size of 0 or None keeps the model's own size.
+def to_file_options(size: Any, up: Any, pivot: Any, unit: Any, metadata: Any) -> FileOptions:
+    """Build the options of files from control values; a size of 0 or None keeps the model's own size.
 
     Raises:
         UserError: a value is invalid.
     """
-    return Placement(size or None, up, pivot, unit).checked()
+    return FileOptions(Placement(size or None, up, pivot, unit).checked(), bool(metadata))
+
+
+def to_placing(placement: Placement) -> list[Any]:
+    """Return the control values of a placement, in the order of `to_file_options`."""
+    return [placement.size or 0, placement.up, placement.pivot, placement.unit]
 
 
 def to_fields(request: Request) -> list[Any]:

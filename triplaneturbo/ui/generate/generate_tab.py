@@ -10,11 +10,19 @@ import gradio as gr
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving.batch_jobs import seeds
 from triplaneturbo.serving.jobs import Stopped
-from triplaneturbo.ui.generate import choices, debug_images, history_tab, panels, reconnect, refine_button
+from triplaneturbo.ui.generate import (
+    choices,
+    debug_images,
+    history_tab,
+    panels,
+    reconnect,
+    refine_button,
+    settings_file,
+)
 from triplaneturbo.ui.generate.controls import UNQUEUED, adapter_choices
 from triplaneturbo.ui.generate.controls import build as build_controls
 from triplaneturbo.ui.generate.following import follow_job
-from triplaneturbo.ui.generate.form import FIELDS, to_placement, to_request
+from triplaneturbo.ui.generate.form import FIELDS, to_file_options, to_request
 from triplaneturbo.ui.generate.result import build as build_result
 from triplaneturbo.ui.generate.updates import STREAMED, Updates, finished, started, visitor
 
@@ -28,7 +36,7 @@ if TYPE_CHECKING:
     from triplaneturbo.ui.generate.result import ResultView
 
 
-LEADING = 5  # inputs before the fields of the Request: four of the Placement and the browser's token
+LEADING = 6  # inputs before the fields of the Request: five of the FileOptions and the browser's token
 
 
 def build(
@@ -51,6 +59,7 @@ def build(
     _wire(engine, sessions, history, guard, controls, result_view)
     if history is not None:
         history_tab.wire(page, sessions, history, guard, controls, result_view)
+    settings_file.wire(engine, controls)
     reconnect.wire(page, controls)
     return adapter
 
@@ -80,7 +89,7 @@ def _wire(
         refine = result_view.refine.start
         yield started(engine, controls, fields[0], live) | {refine: gr.update(interactive=False)}
         try:
-            request, placement = to_request(*fields), to_placement(*placing)
+            request, options = to_request(*fields), to_file_options(*placing)
             guard.admit(request, **visitor(page))
         except UserError as error:
             yield finished(controls) | {
@@ -90,7 +99,7 @@ def _wire(
             return
         sketches: Sketches = "all" if forming else "first" if live else "none"
         yield from follow_job(
-            engine, session, history, controls, result_view, request, placement, token,
+            engine, session, history, controls, result_view, request, options, token,
             number=number, sketches=sketches, live=live,
         )  # fmt: skip
 

@@ -103,6 +103,11 @@ def reconnected() -> str:
     return _status("idle", words)
 
 
+def restored(notes: list[str]) -> str:
+    """Return the status line after the settings of a file are restored, with what differs from the file."""
+    return _status("idle", " ".join(("Restored the settings of the file.", *notes)))
+
+
 def status(event: Event) -> str:
     """Return the status line of an event."""
     if isinstance(event, Waiting):
