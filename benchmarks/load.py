@@ -209,7 +209,7 @@ def _regenerate(tally: Tally, count: int) -> int:
             settings = dict(tally.results[prompt, seed])
             digest, name = settings.pop("sha256"), Path(settings.pop("name")).stem
             result = engine.submit(Request(prompt, seed=seed, **settings)).result()
-            if hashlib.sha256(engine.encode(result, "glb", name)).hexdigest() == digest:
+            if hashlib.sha256(engine.encode(result, "glb", name).data).hexdigest() == digest:
                 same += 1
             else:
                 tally.wrong["a file that differs from a new engine's"] += 1

@@ -16,6 +16,7 @@ TEXTURE_SIZES = (512, 4096)
 LEAST_FACES = 100
 SMOOTHING_LIMIT = 50
 PATH_LIMIT = 32
+LOD_LIMIT = 4
 DEFAULT_FLOATERS = 0.01
 # The names in `mesh.uv.registry.UNWRAPPERS`, and "none".
 UNWRAPS = ("fast", "xatlas", "uvunwrap", "none")
@@ -53,6 +54,8 @@ class Request:
         adapter: name of a fine-tuned adapter; "": the model's own.
         variation_path: variations to apply before `variation`, in order, as seed:strength pairs, for example
             "3:0.2,17:0.1"; at most 32.
+        lods: levels of detail, 1 to 4: the mesh and coarser versions, each with half the faces of the
+            previous one, in one atlas.
     """
 
     prompt: str
@@ -72,6 +75,7 @@ class Request:
     blend_weight: float = 0.5
     adapter: str = ""
     variation_path: str = ""
+    lods: int = 1
 
     def turns(self) -> list[tuple[int, float]]:
         """Return all variations as (seed, strength) in order, without those of strength 0.
@@ -104,6 +108,7 @@ class Request:
         if not isinstance(self.adapter, str):
             raise UserError(f"The adapter should be a name, not {shown(self.adapter)}.")
         _check_integer("The smoothing", self.smoothing, 0, SMOOTHING_LIMIT)
+        _check_integer("The number of levels of detail", self.lods, 1, LOD_LIMIT)
         blend = tidy_prompt(self.blend) if self.blend else ""
         *before, (variation_seed, variation) = self.turns() or [(0, 0.0)]
         weight = _check_fraction("The blend's weight", self.blend_weight)

@@ -44,15 +44,24 @@ from triplaneturbo.cli.sharding import Shard, shard_from_environment
 from triplaneturbo.distill.corpora.prompt_list import Line, PromptList
 from triplaneturbo.distill.corpora.text_files import STANDARD_INPUT
 from triplaneturbo.errors import EmptySurfaceError, UserError
-from triplaneturbo.mesh.io.registry import unit_of
+from triplaneturbo.mesh.io.registry import IMAGES, unit_of
 from triplaneturbo.mesh.placement import AS_MODELLED, AUTO, PIVOTS, UNIT_CHOICES, UPS, Placement
 from triplaneturbo.models.adapters import adapter_digest
 from triplaneturbo.models.catalog import base_or_default, fingerprint
 from triplaneturbo.request import DEFAULT_FACES, DEFAULT_FLOATERS, SEED_LIMIT, UNWRAPS, Request, shown
 from triplaneturbo.serving.facts import describe
-from triplaneturbo.serving.file_options import FileOptions
-from triplaneturbo.serving.output_files import DEFAULT_FOLDER, FORMATS, OutputJob, formats_of, plan, write
+from triplaneturbo.serving.file_options import DEFAULT_FILES, FileOptions
+from triplaneturbo.serving.output_files import (
+    DEFAULT_FOLDER,
+    FORMATS,
+    OutputJob,
+    formats_of,
+    plan,
+    write,
+    write_levels,
+)
 from triplaneturbo.serving.preflight import check_process
+from triplaneturbo.serving.purposes import PURPOSES
 
 if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
@@ -87,6 +96,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="take the prompt, the seed and all settings from a file that this program saved; options given"
         " here replace them",
+    )
+    add(
+        "--for",
+        dest="purpose",
+        metavar="|".join(PURPOSES),
+        help="set the options for a purpose; options given here replace them",
     )
     add("--seed", type=integer, metavar="N", help="random seed, 0 to 2^32 - 1, default 0")
     add("--count", type=integer, default=1, metavar="N", help="number of meshes, with consecutive seeds")
@@ -138,6 +153,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="make a closed solid for 3D printing, with two faces at every edge; default: do not",
     )
     add(
+        "--lods",
+        type=integer,
+        metavar="N",
+        help="levels of detail in a GLB, 1 to 4, each with half the faces of the previous one; default 1",
+    )
+    add("--lod-files", action="store_true", help="also write each level as a GLB of its own, NAME-LOD1.glb")
+    add(
         "--variation",
         type=decimal,
         metavar="V",
@@ -165,10 +187,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--unit",
         metavar="|".join(UNIT_CHOICES),
-        help="unit of coordinates in the file; default auto: mm for STL, as slicers expect, otherwise m; GLB"
-        " always uses m",
+        help="unit of coordinates in the file; default auto: mm for STL and 3MF, as slicers expect, otherwise"
+        " m; GLB always uses m",
     )
-    add("--up", metavar="|".join(UPS), help="up axis, default y; GLB always uses y")
+    add("--up", metavar="|".join(UPS), help="up axis, default y; GLB always uses y, 3MF z")
     add(
         "--pivot",
         metavar="|".join(PIVOTS),
@@ -178,6 +200,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         metavar="|".join(FORMATS),
         help="one or more file formats, separated by commas; obj is written as a zip",
+    )
+    add(
+        "--texture-format",
+        metavar="|".join(IMAGES),
+        help="encoding of textures in GLB and USDZ, default png; webp+png: WebP with PNG for older programs",
+    )
+    add(
+        "--max-bytes",
+        type=integer,
+        metavar="N",
+        help="largest size of a GLB, to which its images are reduced; default: any",
     )
     add(
         "--no-metadata",
@@ -236,7 +269,9 @@ def run(arguments: argparse.Namespace) -> int:
                     advised.add(job.request.prompt)
                 try:
                     label = f"{number}/{len(pending)} " if is_batch else ""
-                    entry = _generate(engine, job, settings.options, label, arguments.quiet)
+                    entry = _generate(
+                        engine, job, settings.options, label, arguments.quiet, arguments.lod_files
+                    )
                 except EmptySurfaceError as error:
                     if not is_batch:
                         raise
@@ -268,8 +303,8 @@ def _print_placement_notes(placement: Placement, formats: Container[str]) -> Non
             "GLB files are always in metres, as glTF requires; --unit applies to other formats.",
             file=sys.stderr,
         )
-    if placement.size is None and "stl" in formats:
-        print("The object is about 2 m long; set --size to print the STL.", file=sys.stderr)
+    if placement.size is None and ("stl" in formats or "3mf" in formats):
+        print("The object is about 2 m long; set --size to print it.", file=sys.stderr)
 
 
 def _print_model_note(engine: Engine, settings: Settings) -> None:
@@ -304,10 +339,10 @@ def _plan_jobs(arguments: argparse.Namespace, settings: Settings) -> tuple[list[
     requests, names = [item.request for item in named], [item.name for item in named]
     model = _cache_key(arguments, settings)
     if file is None:
-        return plan(requests, model, arguments.output, arguments.format), None
+        return plan(requests, model, arguments.output, settings.formats), None
     if not (arguments.output or "").strip():
         raise UserError("--prompts requires an output folder; add, for example, -o meshes.")
-    jobs = plan(requests, model, f"{arguments.output}/", arguments.format, names)
+    jobs = plan(requests, model, f"{arguments.output}/", settings.formats, names)
     manifest = Manifest(next(iter(jobs[0].paths.values())).parent)
     if not arguments.quiet:
         batch.print_summary(file, prompts, named, jobs)
@@ -323,10 +358,11 @@ def _cache_key(arguments: argparse.Namespace, settings: Settings) -> str:
         weights += adapter_digest(settings.request.adapter)
     same = replace(placement, unit=AUTO) == AS_MODELLED
     place = "" if same else f" {placement.size} {placement.up} {placement.pivot}"
-    for name in formats_of(arguments.format or "glb"):
+    for name in formats_of(settings.formats or "glb"):
         unit = unit_of(name, placement)
         place += "" if unit == "m" else f" {name} in {unit}"
-    place += "" if settings.options.metadata else " no metadata"
+    written = replace(settings.options, placement=AS_MODELLED)
+    place += "" if written == DEFAULT_FILES else f" {written}"
     return f"{__version__} {arguments.model} {weights} {base} {arguments.device} {arguments.precision}{place}"
 
 
@@ -356,7 +392,7 @@ def _print_advice(engine: Engine, prompt: str, with_prompt: bool) -> None:
 
 
 def _generate(
-    engine: Engine, output: OutputJob, options: FileOptions, label: str, quiet: bool
+    engine: Engine, output: OutputJob, options: FileOptions, label: str, quiet: bool, lod_files: bool = False
 ) -> dict[str, Any]:
     """Generate a mesh, write its files and return its manifest entry."""
     job = engine.submit(output.request)
@@ -378,9 +414,21 @@ def _generate(
             f"The prompt is too long for the model, which ignores its end: {shown(result.truncated_text)}.",
             file=sys.stderr,
         )
+    if 1 + len(result.mesh.lods) < result.request.lods:
+        print(
+            f"The mesh has too few faces for {result.request.lods} levels of detail: it has"
+            f" {1 + len(result.mesh.lods)}.",
+            file=sys.stderr,
+        )
     entry = describe(result, engine)
     started = time.perf_counter()
     entry["files"] = write(engine, result, output.paths, options)
+    if lod_files:
+        first = next(iter(output.paths.values()))
+        entry["files"] += write_levels(engine, result, first, options)
+    for file in entry["files"]:
+        if "note" in file:
+            print(file["note"], file=sys.stderr)
     entry["placement"] = asdict(options.placement)
     if output.key:
         entry["key"] = output.key

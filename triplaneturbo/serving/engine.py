@@ -32,6 +32,9 @@ from triplaneturbo.mesh.debug_views import VIEWS
 from triplaneturbo.mesh.io import AS_MODELLED, Placement, encode
 from triplaneturbo.mesh.io.common import encode_image
 from triplaneturbo.mesh.io.generation_metadata import GenerationMetadata
+from triplaneturbo.mesh.io.gltf import to_glb
+from triplaneturbo.mesh.io.registry import WriteOptions
+from triplaneturbo.mesh.io.size_limit import LimitedFile, encode_within
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.preview import animation, thumbnail, turntable
 from triplaneturbo.mesh.warmup import warmup
@@ -257,14 +260,28 @@ class Engine:
 
     def encode(
         self, result: Result, format: str, name: str = "mesh", options: FileOptions = DEFAULT_FILES
-    ) -> bytes:
-        """Encode the mesh of a result as the bytes of a file, in the engine's thread; see `mesh.io.encode`.
+    ) -> LimitedFile:
+        """Encode the mesh of a result as a file, in the engine's thread; see `mesh.io.encode`.
 
         The file contains the request as metadata if the options say so.
         """
-        placement = options.placement
+        placement, image = options.placement, options.image
         metadata = GenerationMetadata(result.request, self.name, placement) if options.metadata else None
-        return self._queue.call(lambda: encode(result.mesh, format, name, placement, metadata=metadata))
+        if format == "glb" and options.max_bytes is not None:
+            writing, most = WriteOptions(placement, name, image, metadata), options.max_bytes
+            return self._queue.call(lambda: encode_within(result.mesh, format, writing, most))
+        return self._queue.call(
+            lambda: LimitedFile(encode(result.mesh, format, name, placement, image, metadata), "")
+        )
+
+    def encode_levels(self, result: Result, options: FileOptions = DEFAULT_FILES) -> list[bytes]:
+        """Encode each level of detail of a result as a GLB of its own, with the size and origin of all."""
+        mesh, placement = result.mesh, options.placement
+        metadata = GenerationMetadata(result.request, self.name, placement) if options.metadata else None
+        return [
+            self._queue.call(partial(to_glb, level, options.image, placement, metadata, whole=mesh.vertices))
+            for level in (mesh.replace(lods=()), *mesh.lods)
+        ]
 
     def thumbnail(self, mesh: Mesh, size: int = 192) -> bytes:
         """Render the mesh on a transparent background: the bytes of a PNG, [size, size] pixels."""

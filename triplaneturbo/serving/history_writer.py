@@ -104,7 +104,7 @@ class HistoryWriter:
             result = self._engine.again(request)  # from the engine's cache, as a rule
             for name in FORMATS:
                 if name not in entry.files:
-                    data = self._engine.encode(result, name, entry.name, self._options)
+                    data = self._engine.encode(result, name, entry.name, self._options).data
                     shelf.attach(entry.id, name, data)
         except (UserError, Cancelled, EngineClosedError):
             pass  # the page is closed

@@ -119,8 +119,9 @@ def safe_name(request: Request, model: str) -> str:
     plain = unicodedata.normalize("NFKD", request.prompt).encode("ascii", "ignore").decode().lower()
     words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40].rstrip("-")
     told = asdict(request)
-    if not request.variation_path:  # keep the names from before this field existed
-        del told["variation_path"]
+    for name, default in (("variation_path", ""), ("lods", 1)):
+        if told[name] == default:  # keep the names from before this field existed
+            del told[name]
     everything = json.dumps({**told, "model": model}, sort_keys=True)
     return f"{words or 'mesh'}-{request.seed}-{hashlib.sha256(everything.encode()).hexdigest()[:8]}"
 
@@ -128,7 +129,8 @@ def safe_name(request: Request, model: str) -> str:
 def write(
     engine: Engine, result: Result, paths: dict[str, Path], options: FileOptions = DEFAULT_FILES
 ) -> list[dict[str, Any]]:
-    """Write the mesh of a result in each format, atomically; describe the files: path, unit, bytes, sha256.
+    """Write the mesh of a result in each format, atomically; describe the files: path, unit, bytes, sha256,
+    and a note if its images were reduced.
 
     A symbolic link is followed.
 
@@ -139,11 +141,33 @@ def write(
 
     files = []
     for name, path in paths.items():
-        data = engine.encode(result, name, path.stem, options)
+        data, note = engine.encode(result, name, path.stem, options)
         write_atomically(os.path.realpath(path) if path.is_symlink() else path, data)
         digest = hashlib.sha256(data).hexdigest()
         unit = unit_of(name, options.placement)
-        files.append({"path": str(path), "unit": unit, "bytes": len(data), "sha256": digest})
+        file = {"path": str(path), "unit": unit, "bytes": len(data), "sha256": digest}
+        files.append(file | ({"note": note} if note else {}))
+    return files
+
+
+def write_levels(
+    engine: Engine, result: Result, path: Path, options: FileOptions = DEFAULT_FILES
+) -> list[dict[str, Any]]:
+    """Write each level of detail as NAME-LOD0.glb, NAME-LOD1.glb, ...; describe the files, as `write` does.
+
+    Args:
+        path: a file of the result, whose folder and name are used.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    from triplaneturbo.utils.atomic_files import write_atomically
+
+    files = []
+    for number, data in enumerate(engine.encode_levels(result, options)):
+        target = write_atomically(path.with_name(f"{path.stem}-LOD{number}.glb"), data)
+        digest = hashlib.sha256(data).hexdigest()
+        files.append({"path": str(target), "unit": "m", "bytes": len(data), "sha256": digest})
     return files
 
 

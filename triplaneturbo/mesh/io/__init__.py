@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.io.registry import WRITERS, WriteOptions, suffixes
+from triplaneturbo.mesh.io.registry import IMAGES, WRITERS, WriteOptions, suffixes
 from triplaneturbo.mesh.placement import AS_MODELLED, Placement
 from triplaneturbo.request import shown
 from triplaneturbo.utils.atomic_files import write_atomically
@@ -38,13 +38,15 @@ def encode(
         format: a key of `registry.WRITERS`.
         name: base name of the files within an OBJ's zip; made safe.
         placement: size, unit, up axis and origin. A GLB always has y up and metres, as glTF prescribes.
-        image: "png" or "jpeg": encoding of the texture in a GLB or a USDZ.
+        image: encoding of the textures in a GLB or a USDZ, one of `registry.IMAGES`.
         metadata: how the mesh was generated, stored by every format but STL; None: not stored.
 
     Raises:
         UserError: the format or an option is unknown, the mesh is empty, positions are not finite, or the
             placement is impossible.
     """
+    if image not in IMAGES:
+        raise UserError(f"Invalid texture format {shown(image)}; choose one of {', '.join(IMAGES)}.")
     return WRITERS[_known(format)].write(mesh, WriteOptions(placement, name, image, metadata))
 
 

@@ -22,6 +22,8 @@ from triplaneturbo.mesh.placement import AS_MODELLED, Placement
 from triplaneturbo.request import Request, shown
 
 KEY = "triplaneturbo"
+THREEMF_MODEL = "3D/3dmodel.model"  # path of the model in the zip
+THREEMF_METADATA = "tt:generation"
 VERSION = 1
 LARGEST = 65_536  # characters of the JSON; the longest prompts take about 25,000
 _LONGEST_NAME = 200
@@ -105,7 +107,7 @@ def _known(kind: type[Request] | type[Placement], given: Mapping[str, Any]) -> d
 
     `Request.checked` validates text and numbers; truth values are validated here.
     """
-    known = {}
+    known: dict[str, Any] = {}
     for field in fields(kind):
         if field.name not in given:
             if "None" in str(field.type):

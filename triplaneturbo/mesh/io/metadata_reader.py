@@ -7,15 +7,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
+from xml.sax.saxutils import unescape
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.io.generation_metadata import KEY, LARGEST, GenerationMetadata, from_dict, parse
+from triplaneturbo.mesh.io.generation_metadata import (
+    KEY,
+    LARGEST,
+    THREEMF_METADATA,
+    THREEMF_MODEL,
+    GenerationMetadata,
+    from_dict,
+    parse,
+)
 from triplaneturbo.request import shown
 
 _HEAD = 2 * LARGEST  # bytes of a text file in which the comment is searched for
@@ -118,10 +128,19 @@ def _usdz(path: Path) -> object:
     return value if isinstance(value, str) else None
 
 
+def _3mf(path: Path) -> str | None:
+    """Return the JSON in the metadata of a 3MF, which precede its mesh."""
+    with zipfile.ZipFile(path) as archive, archive.open(THREEMF_MODEL) as file:
+        head = file.read(_HEAD).decode("utf-8", "replace")
+    found = re.search(rf'<metadata name="{THREEMF_METADATA}"[^<>]*>([^<>]*)</metadata>', head)
+    return unescape(found[1]) if found else None
+
+
 _FINDERS: dict[str, Callable[[Path], object]] = {
     ".glb": _glb,
     ".zip": _obj_zip,
     ".obj": _obj,
     ".ply": _ply,
     ".usdz": _usdz,
+    ".3mf": _3mf,
 }

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-
 import numpy as np
 from torch import Tensor
 
-from triplaneturbo.mesh.io.common import checked, encode_image, safe_name, to_file_axes
+from triplaneturbo.mesh.io.common import (
+    checked,
+    encode_image,
+    format_rows,
+    safe_name,
+    to_file_axes,
+    zip_files,
+)
 from triplaneturbo.mesh.io.generation_metadata import KEY, GenerationMetadata
 from triplaneturbo.mesh.io.registry import WriteOptions
 from triplaneturbo.mesh.mesh import Mesh
@@ -50,21 +54,7 @@ def to_obj_zip(
         files[f"{name}.png"] = encode_image(mesh.texture, "png")
     if mesh.normal_map is not None:
         files[f"{name}_normal.png"] = encode_image(mesh.normal_map, "png")
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for path, data in files.items():
-            # All fields that depend on the clock or the system are fixed, for reproducible bytes.
-            entry = zipfile.ZipInfo(path, date_time=(1980, 1, 1, 0, 0, 0))
-            entry.create_system = 3
-            entry.external_attr = 0o644 << 16
-            entry.compress_type = zipfile.ZIP_STORED if path.endswith(".png") else zipfile.ZIP_DEFLATED
-            archive.writestr(entry, data, compresslevel=3)
-    return buffer.getvalue()
-
-
-def _format_rows(pattern: str, rows: np.ndarray) -> str:
-    """Format each row of an array [N, C] as one line."""
-    return (pattern + "\n") * len(rows) % tuple(rows.reshape(-1).tolist())
+    return zip_files(files)
 
 
 def _obj(mesh: Mesh, name: str, up: str, metadata: GenerationMetadata | None) -> str:
@@ -80,24 +70,24 @@ def _obj(mesh: Mesh, name: str, up: str, metadata: GenerationMetadata | None) ->
     if mesh.colors is not None and mesh.texture is None:
         colors = mesh.colors[welded.first].clamp(0, 1).nan_to_num().numpy()
         parts.append(
-            _format_rows("v %.8g %.8g %.8g %.4f %.4f %.4f", np.concatenate((positions, colors), axis=1))
+            format_rows("v %.8g %.8g %.8g %.4f %.4f %.4f", np.concatenate((positions, colors), axis=1))
         )
     else:
-        parts.append(_format_rows("v %.8g %.8g %.8g", positions))
+        parts.append(format_rows("v %.8g %.8g %.8g", positions))
     corners: list[Tensor] = [welded.index[mesh.faces] + 1]  # [F, 3] each: position, (uv,) normal
     pattern = "%d//%d"
     if mesh.uv is not None:
         uv = mesh.uv.numpy().astype(np.float64)
         uv[:, 1] = 1 - uv[:, 1]  # an OBJ's v grows upward
-        parts.append(_format_rows("vt %.7g %.7g", uv))
+        parts.append(format_rows("vt %.7g %.7g", uv))
         corners.append(mesh.faces + 1)
         pattern = "%d/%d/%d"
-    parts.append(_format_rows("vn %.5f %.5f %.5f", to_file_axes(mesh.normals, up).numpy()))
+    parts.append(format_rows("vn %.5f %.5f %.5f", to_file_axes(mesh.normals, up).numpy()))
     corners.append(mesh.faces + 1)
     rows = np.stack([part.numpy() for part in corners], axis=-1).reshape(len(mesh.faces), -1)
     if _has_material(mesh):
         parts.append("usemtl surface\n")
-    parts.append(_format_rows(f"f {pattern} {pattern} {pattern}", rows))
+    parts.append(format_rows(f"f {pattern} {pattern} {pattern}", rows))
     return "".join(parts)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.io.common import checked, encode_image, to_file_axes
 from triplaneturbo.mesh.io.generation_metadata import KEY, GenerationMetadata
 from triplaneturbo.mesh.io.gltf import PLAIN_GREY, ROUGHNESS
@@ -48,6 +49,8 @@ def to_usdz(
         UserError: the mesh is empty, positions are not finite, or the image format or placement is invalid.
         ValueError: attributes are inconsistent.
     """
+    if image not in ("png", "jpeg"):
+        raise UserError(f'Invalid texture format {image!r} of a USDZ; choose "png" or "jpeg".')
     mesh = checked(mesh, placement, "usdz")
     textures: dict[str, bytes] = {}
     if mesh.texture is not None:
@@ -163,4 +166,5 @@ def _material(stage: Any, material: Any, colored: bool, textures: list[str]) -> 
 
 def write(mesh: Mesh, options: WriteOptions) -> bytes:
     """Return a USDZ for the registry."""
-    return to_usdz(mesh, options.image, options.placement, options.metadata)
+    image = "jpeg" if options.image == "jpeg" else "png"
+    return to_usdz(mesh, image, options.placement, options.metadata)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import gradio as gr
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.io.registry import WRITERS
+from triplaneturbo.mesh.io.registry import IMAGES, WRITERS
 from triplaneturbo.mesh.placement import AUTO, PIVOTS, UNIT_CHOICES, UPS
 from triplaneturbo.request import UNWRAPS, Request, shown
 from triplaneturbo.serving.batch_jobs import BatchProgress, follow_batch, seeds, series
@@ -45,6 +45,7 @@ TYPES: dict[str, Any] = {
     "steps": int | None,
     "unwrap": Literal[UNWRAPS],
     "unit": Literal[UNIT_CHOICES],
+    "texture_format": Literal[IMAGES],
 }
 
 
@@ -90,15 +91,20 @@ def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
     def export(session: Session, admit: Admit, arguments: dict[str, Any]) -> tuple[Any, dict]:
         """Make a mesh in another file format, reusing the last result if its settings are the same.
 
-        `format` is glb, obj (a ZIP with material and texture), ply, stl or usdz. `size` is the longest side
-        in metres (0: as generated), `up` the up axis, y or z (GLB files always use y), `pivot` the origin:
-        model, centre or ground, `unit` the unit of the coordinates: m, cm, mm, in, or auto, which is mm for
-        STL and m otherwise (GLB files always use m). `metadata`: whether the file contains the prompt, seed,
-        settings and model.
+        `format` is glb, obj (a ZIP with material and texture), ply, stl, 3mf or usdz. `size` is the longest
+        side in metres (0: as generated), `up` the up axis, y or z (GLB files always use y, 3MF files z),
+        `pivot` the origin: model, centre or ground, `unit` the unit of the coordinates: m, cm, mm, in, or
+        auto, which is mm for STL and 3MF and m otherwise (GLB files always use m). `metadata`: whether the
+        file contains the prompt, seed, settings and model. `lods`: levels of detail in a GLB, 1 to 4.
+        `texture_format`: png, jpeg, webp or webp+png. `max_mb`: largest size of a GLB in megabytes, to which
+        its images are reduced; 0: any.
         """
         name = arguments.pop("format")
         options = to_file_options(
-            *(arguments.pop(field) for field in ("size", "up", "pivot", "unit", "metadata"))
+            *(
+                arguments.pop(field)
+                for field in ("size", "up", "pivot", "unit", "metadata", "texture_format", "max_mb")
+            )
         )
         if name not in FORMATS:
             raise UserError(f"Unknown format {shown(name)}: use one of {', '.join(FORMATS)}.")
@@ -137,8 +143,9 @@ def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
         "pivot": (Literal[PIVOTS], "model"),
     }
     # These come last: they were added later, and older calls pass arguments by position.
-    later = {"unit": AUTO, "metadata": True}
-    _add(sessions, guard, export, {"prompt": (str, ...), **exported}, settings | later, one)
+    first = {name: value for name, value in settings.items() if name != "lods"}
+    later = {"unit": AUTO, "metadata": True, "lods": 1, "texture_format": "png", "max_mb": 0.0}
+    _add(sessions, guard, export, {"prompt": (str, ...), **exported}, first | later, one)
     _add(sessions, guard, refine, {"prompt": (str, ...), "refine_steps": (int, LENGTHS[1])}, unblended, one)
 
 

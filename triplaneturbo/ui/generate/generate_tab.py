@@ -15,6 +15,7 @@ from triplaneturbo.ui.generate import (
     debug_images,
     history_tab,
     panels,
+    purpose_menu,
     reconnect,
     refine_button,
     settings_file,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from triplaneturbo.ui.generate.result import ResultView
 
 
-LEADING = 6  # inputs before the fields of the Request: five of the FileOptions and the browser's token
+LEADING = 8  # inputs before the fields of the Request: seven of the FileOptions and the browser's token
 
 
 def build(
@@ -60,6 +61,7 @@ def build(
     if history is not None:
         history_tab.wire(page, sessions, history, guard, controls, result_view)
     settings_file.wire(engine, controls)
+    purpose_menu.wire(controls)
     reconnect.wire(page, controls)
     return adapter
 
