@@ -77,6 +77,7 @@ SETTINGS = [
     "variation_seed",
 ]
 BLEND = ["blend", "blend_weight", "adapter", "variation_path"]
+LODS = ["lods"]
 
 
 def test_endpoints_and_their_types(page: Any) -> None:
@@ -86,9 +87,17 @@ def test_endpoints_and_their_types(page: Any) -> None:
         name: {p["parameter_name"]: p["type"] for p in endpoint["parameters"]}
         for name, endpoint in endpoints.items()
     }
-    assert list(parameters["/generate"]) == ["prompt", *SETTINGS, *BLEND]
-    assert list(parameters["/variants"]) == ["prompt", "count", *SETTINGS, *BLEND]
-    assert list(parameters["/blend"]) == ["prompt", "other", "count", *SETTINGS, "adapter", "variation_path"]
+    assert list(parameters["/generate"]) == ["prompt", *SETTINGS, *BLEND, *LODS]
+    assert list(parameters["/variants"]) == ["prompt", "count", *SETTINGS, *BLEND, *LODS]
+    assert list(parameters["/blend"]) == [
+        "prompt",
+        "other",
+        "count",
+        *SETTINGS,
+        "adapter",
+        "variation_path",
+        *LODS,
+    ]
     assert list(parameters["/export"]) == [
         "prompt",
         "format",
@@ -98,8 +107,12 @@ def test_endpoints_and_their_types(page: Any) -> None:
         *SETTINGS,
         *BLEND,
         "unit",
+        "metadata",
+        "lods",
+        "texture_format",
+        "max_mb",
     ]
-    refining = ["prompt", "refine_steps", *SETTINGS, "adapter", "variation_path"]
+    refining = ["prompt", "refine_steps", *SETTINGS, "adapter", "variation_path", *LODS]
     assert list(parameters["/refine"]) == refining
     types = parameters["/export"]
     assert types["seed"] == {"type": "integer"}

@@ -287,9 +287,9 @@ class Engine:
         """Render the mesh on a transparent background: the bytes of a PNG, [size, size] pixels."""
         return self._queue.call(lambda: encode_image(thumbnail(mesh, size, None), "png"))
 
-    def turntable(self, mesh: Mesh, size: int = 144, frames: int = 16) -> bytes:
+    def turntable(self, mesh: Mesh, size: int = 144, frames: int = 16, seconds: float = 2.4) -> bytes:
         """Render one turn of the mesh: the bytes of an animated, transparent WebP, [size, size] pixels."""
-        return self._queue.call(lambda: animation(turntable(mesh, frames, size, None)))
+        return self._queue.call(lambda: animation(turntable(mesh, frames, size, None), seconds=seconds))
 
     def pictures(self, mesh: Mesh, size: int = 512) -> dict[str, bytes]:
         """Render the debug views as PNG bytes: "wireframe", "normals" and, with UVs, "atlas", "texture"."""

@@ -19,6 +19,7 @@ from triplaneturbo.ui.generate import (
     reconnect,
     refine_button,
     settings_file,
+    turntable_button,
 )
 from triplaneturbo.ui.generate.controls import UNQUEUED, adapter_choices
 from triplaneturbo.ui.generate.controls import build as build_controls
@@ -142,4 +143,5 @@ def _wire(
     selected = choices.wire(engine, sessions, guard, controls, result_view, outputs)
     selected.then(open_variant, [*controls.placing, view.token, *controls.fields], outputs, **STREAMED)
     debug_images.wire(engine, sessions, result_view)
+    turntable_button.wire(engine, sessions, guard, controls, result_view)
     refine_button.wire(engine, sessions, history, guard, controls, result_view, outputs)

@@ -45,6 +45,16 @@ class ResultView:
     more: gr.Button
     history: HistoryView
     refine: RefineView
+    turntable: TurntableView
+
+
+@dataclass(frozen=True)
+class TurntableView:
+    """Components of the Pictures tab that render the mesh: the button and the downloads of its files."""
+
+    start: gr.Button
+    animation: gr.DownloadButton
+    still: gr.DownloadButton
 
 
 @dataclass(frozen=True)
@@ -112,6 +122,7 @@ def build(engine: Engine, refines: bool) -> ResultView:
                 more = gr.Button("More like this", scale=0, min_width=150, elem_id="more")
         with gr.Tab("Pictures", id="pictures") as pictures_tab:
             pictures = _gallery("Pictures", "pictures", 250, preview=True)
+            turntable = _turntable()
         with gr.Tab("History", id="history") as history_tab:
             history = _history(token)
     tab = {
@@ -128,7 +139,19 @@ def build(engine: Engine, refines: bool) -> ResultView:
     show.__js_implementation__ = read("show.js", distance=CAMERA[2])  # type: ignore[attr-defined]
     view_json.change(show, [view_json, viewer], viewer, **UNQUEUED)
     return ResultView(
-        viewer, view_json, facts, downloads, tabs, tab, pictures, variants, strength, more, history, refine
+        viewer,
+        view_json,
+        facts,
+        downloads,
+        tabs,
+        tab,
+        pictures,
+        variants,
+        strength,
+        more,
+        history,
+        refine,
+        turntable,
     )
 
 
@@ -144,6 +167,14 @@ def _refine(engine: Engine, refines: bool) -> RefineView:
     )  # fmt: skip
     start = gr.Button("Refine", interactive=False, min_width=80, visible=refines, elem_id="refine")
     return RefineView(steps, start)
+
+
+def _turntable() -> TurntableView:
+    with gr.Row(elem_id="turntable-row"):
+        start = gr.Button("Render turntable", min_width=130, elem_id="turntable")
+        animation = gr.DownloadButton("WebP", interactive=False, min_width=70, elem_id="download-turntable")
+        still = gr.DownloadButton("PNG", interactive=False, min_width=70, elem_id="download-still")
+    return TurntableView(start, animation, still)
 
 
 def _history(token: gr.Textbox) -> HistoryView:
