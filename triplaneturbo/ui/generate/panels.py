@@ -141,9 +141,9 @@ def status(event: Event) -> str:
     notes = [file["note"] for file in event.facts["files"] if file.get("note")]
     if notes:
         return _status("done", f"Done. {notes[0]}")
-    levels, wanted = event.facts.get("lod_faces", ()), event.facts["settings"].get("lods", 1)
-    if len(levels) < wanted:
-        words = f"Done. The mesh has too few faces for {wanted} levels of detail: it has {len(levels) or 1}."
+    levels, wanted = event.facts.get("lod_faces"), event.facts["settings"].get("lods", 1)
+    if levels and len(levels) < wanted:
+        words = f"Done. The mesh has too few faces for {wanted} levels of detail: it has {len(levels)}."
         return _status("done", words)
     if event.facts["settings"].get("stopped_after"):
         words = f"Stopped: this is the result, {refinement_words(event.facts['settings'])}."
