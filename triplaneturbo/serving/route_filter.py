@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from triplaneturbo.errors import UserError
+from triplaneturbo.mesh.io.registry import WRITERS
 from triplaneturbo.serving.limits import Limits
 from triplaneturbo.serving.mcp_access import McpAccess
 from triplaneturbo.serving.public_url import PublicUrl
@@ -137,7 +138,8 @@ class RouteFilter:
         await anyio.to_thread.run_sync(lease.__enter__)
         try:
             # Anyone with the address can fetch the file, so shared caches must not store it.
-            await self._app(scope, receive, _with_header(send, (b"cache-control", b"private")))
+            send = _with_header(send, (b"cache-control", b"private"))
+            await self._app(scope, receive, _with_media_type(send, file.suffix))
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(_exit, lease)
@@ -247,6 +249,27 @@ def _with_header(send: Send, header: tuple[bytes, bytes]) -> Send:
         await send(message)
 
     return send_with_header
+
+
+def _with_media_type(send: Send, suffix: str) -> Send:
+    """Return a `send` that says what a mesh is: not all systems know these types, and Quick Look needs them.
+
+    A USDZ is shown rather than downloaded; other files stay as they are.
+    """
+    media_type = next((writer.media_type for writer in WRITERS.values() if writer.suffix == suffix), None)
+    if media_type is None:
+        return send
+    replaced = {b"content-type": media_type.encode()}
+    if suffix == WRITERS["usdz"].suffix:
+        replaced[b"content-disposition"] = b"inline"
+
+    async def send_with_media_type(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] < 300:
+            kept = [(name, value) for name, value in message.get("headers", []) if name not in replaced]
+            message = {**message, "headers": [*kept, *replaced.items()]}
+        await send(message)
+
+    return send_with_media_type
 
 
 async def _reject(status: int, detail: str, scope: Scope, receive: Receive, send: Send) -> None:

@@ -39,12 +39,15 @@ SERVING: dict[str, Any] = {
     "quiet": True,
     "ssr_mode": False,
     "mcp_server": False,
-    "pwa": False,
+    "pwa": True,
     "enable_monitoring": False,
     "run_history": False,
     "footer_links": [],
     "max_file_size": 1,
 }
+
+# The words of the page that a phone opens by the QR code.
+AR_WORDS = {"view": "View in your room", "download": "Download the GLB", "close": "Go to the page"}
 
 
 def look() -> dict[str, Any]:
@@ -100,5 +103,6 @@ def build(
             sessions.leave(page.session_hash)
 
         page.unload(leave)
-        page.load(None, None, None, js=read("on_load.js"), api_visibility="private")
+        script = read("on_load.js", **AR_WORDS)
+        page.load(None, None, None, js=script, api_visibility="private")
     return page

@@ -2,4 +2,5 @@
   // include live.js
   // include viewer.js
   // include drop.js
+  // include ar.js
 }

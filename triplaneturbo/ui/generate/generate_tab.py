@@ -11,6 +11,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.serving.batch_jobs import seeds
 from triplaneturbo.serving.jobs import Stopped
 from triplaneturbo.ui.generate import (
+    ar_button,
     choices,
     debug_images,
     history_tab,
@@ -143,5 +144,6 @@ def _wire(
     selected = choices.wire(engine, sessions, guard, controls, result_view, outputs)
     selected.then(open_variant, [*controls.placing, view.token, *controls.fields], outputs, **STREAMED)
     debug_images.wire(engine, sessions, result_view)
+    ar_button.wire(controls, result_view)
     turntable_button.wire(engine, sessions, guard, controls, result_view)
     refine_button.wire(engine, sessions, history, guard, controls, result_view, outputs)

@@ -46,6 +46,15 @@ class ResultView:
     history: HistoryView
     refine: RefineView
     turntable: TurntableView
+    ar: ArView
+
+
+@dataclass(frozen=True)
+class ArView:
+    """The AR button beside the downloads, and the QR code that it shows."""
+
+    start: gr.Button
+    code: gr.HTML
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,9 @@ def build(engine: Engine, refines: bool) -> ResultView:
             name: gr.DownloadButton(name.upper(), interactive=False, min_width=56, elem_id=f"download-{name}")
             for name in FORMATS
         }
+        ar_start = gr.Button("AR", interactive=True, min_width=56, elem_id="ar")
         refine = _refine(engine, refines)
+    ar = ArView(ar_start, gr.HTML(visible=False, elem_id="ar-code"))
     if refines and engine.domain.has_ground_truth:
         gr.HTML(panels.refine_note(), elem_id="refine-note")
     token = gr.Textbox(visible="hidden", elem_id="token")
@@ -152,6 +163,7 @@ def build(engine: Engine, refines: bool) -> ResultView:
         history,
         refine,
         turntable,
+        ar,
     )
 
 
