@@ -17,9 +17,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.ui.generate.ar_button import LONGEST_LINK, qr_code
 
 STEM = "/outputs/history/live-0/a-cup"
-IPHONE = (
-    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 Safari/604.1"
-)
+IPHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 Safari/604.1"
 ANDROID = "Mozilla/5.0 (Linux; Android 15; Pixel 9) AppleWebKit/537.36 Chrome/130.0 Mobile Safari/537.36"
 
 

@@ -77,6 +77,7 @@ SETTINGS = [
     "variation_seed",
 ]
 BLEND = ["blend", "blend_weight", "adapter", "variation_path"]
+LOOK = ["look", "keep_shape"]
 LODS = ["lods"]
 
 
@@ -87,17 +88,10 @@ def test_endpoints_and_their_types(page: Any) -> None:
         name: {p["parameter_name"]: p["type"] for p in endpoint["parameters"]}
         for name, endpoint in endpoints.items()
     }
-    assert list(parameters["/generate"]) == ["prompt", *SETTINGS, *BLEND, *LODS]
-    assert list(parameters["/variants"]) == ["prompt", "count", *SETTINGS, *BLEND, *LODS]
-    assert list(parameters["/blend"]) == [
-        "prompt",
-        "other",
-        "count",
-        *SETTINGS,
-        "adapter",
-        "variation_path",
-        *LODS,
-    ]
+    assert list(parameters["/generate"]) == ["prompt", *SETTINGS, *BLEND, *LOOK, *LODS]
+    assert list(parameters["/variants"]) == ["prompt", "count", *SETTINGS, *BLEND, *LOOK, *LODS]
+    unblended = [*SETTINGS, "adapter", "variation_path"]
+    assert list(parameters["/blend"]) == ["prompt", "other", "count", *unblended, *LOOK, *LODS]
     assert list(parameters["/export"]) == [
         "prompt",
         "format",
@@ -107,13 +101,13 @@ def test_endpoints_and_their_types(page: Any) -> None:
         *SETTINGS,
         *BLEND,
         "unit",
+        *LOOK,
         "metadata",
-        "lods",
+        *LODS,
         "texture_format",
         "max_mb",
     ]
-    refining = ["prompt", "refine_steps", *SETTINGS, "adapter", "variation_path", *LODS]
-    assert list(parameters["/refine"]) == refining
+    assert list(parameters["/refine"]) == ["prompt", "refine_steps", *unblended, *LODS]
     types = parameters["/export"]
     assert types["seed"] == {"type": "integer"}
     assert types["variation"] == {"type": "number"}

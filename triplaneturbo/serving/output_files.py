@@ -119,7 +119,7 @@ def safe_name(request: Request, model: str) -> str:
     plain = unicodedata.normalize("NFKD", request.prompt).encode("ascii", "ignore").decode().lower()
     words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40].rstrip("-")
     told = asdict(request)
-    for name, default in (("variation_path", ""), ("lods", 1)):
+    for name, default in (("variation_path", ""), ("look", ""), ("keep_shape", False), ("lods", 1)):
         if told[name] == default:  # keep the names from before this field existed
             del told[name]
     everything = json.dumps({**told, "model": model}, sort_keys=True)

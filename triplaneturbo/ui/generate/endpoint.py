@@ -54,6 +54,9 @@ def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
     config = engine.model.config
     default = Request("", resolution=config.grid_resolution)
     settings = {name: getattr(default, name) for name in FIELDS if name != "prompt"}
+    # Parameters that were added later come last, since older calls pass arguments by position.
+    looks = {name: settings.pop(name) for name in ("look", "keep_shape")}
+    lods = {"lods": settings.pop("lods")}
     unblended = {name: value for name, value in settings.items() if not name.startswith("blend")}
 
     def generate(session: Session, admit: Admit, arguments: dict[str, Any]) -> tuple[Any, dict]:
@@ -64,7 +67,8 @@ def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
         model's. `faces` 0 keeps all faces; `unwrap` "none" means vertex colours instead of a texture.
         `variation` (0 to 1) interpolates the seed's noise toward that of `variation_seed`, after the earlier
         variations of `variation_path` ("3:0.2,17:0.1"); `blend` is another prompt, `blend_weight` (0 to 1)
-        its share. Invalid arguments raise an error of one sentence.
+        its share. `look` is another prompt, for the colours; with `keep_shape` the shape is exactly that
+        without a look. Invalid arguments raise an error of one sentence.
         """
         (request,) = admit(_request(engine, arguments))
         made: MeshReady = _end(follow(engine, session, request, alone=False, formats=("glb",)))
@@ -126,14 +130,14 @@ def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
         return _served(made.files["glb"], "glb"), file_facts(made.facts)
 
     one, many = tuple[gr.FileData, dict], tuple[list, list]
-    _add(sessions, guard, generate, {"prompt": (str, ...)}, settings, one)
-    _add(sessions, guard, variants, {"prompt": (str, ...), "count": (int, 4)}, settings, many)
+    _add(sessions, guard, generate, {"prompt": (str, ...)}, settings | looks | lods, one)
+    _add(sessions, guard, variants, {"prompt": (str, ...), "count": (int, 4)}, settings | looks | lods, many)
     _add(
         sessions,
         guard,
         blend,
         {"prompt": (str, ...), "other": (str, ...), "count": (int, 5)},
-        unblended,
+        unblended | looks | lods,
         many,
     )
     exported = {
@@ -142,11 +146,10 @@ def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
         "up": (Literal[UPS], "y"),
         "pivot": (Literal[PIVOTS], "model"),
     }
-    # These come last: they were added later, and older calls pass arguments by position.
-    first = {name: value for name, value in settings.items() if name != "lods"}
-    later = {"unit": AUTO, "metadata": True, "lods": 1, "texture_format": "png", "max_mb": 0.0}
-    _add(sessions, guard, export, {"prompt": (str, ...), **exported}, first | later, one)
-    _add(sessions, guard, refine, {"prompt": (str, ...), "refine_steps": (int, LENGTHS[1])}, unblended, one)
+    later = {"unit": AUTO, **looks, "metadata": True, **lods, "texture_format": "png", "max_mb": 0.0}
+    _add(sessions, guard, export, {"prompt": (str, ...), **exported}, settings | later, one)
+    refining = {"prompt": (str, ...), "refine_steps": (int, LENGTHS[1])}
+    _add(sessions, guard, refine, refining, unblended | lods, one)
 
 
 def _add(

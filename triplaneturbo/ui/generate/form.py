@@ -28,8 +28,11 @@ FIELDS = (
     "blend_weight",
     "adapter",
     "variation_path",
+    "look",
+    "keep_shape",
     "lods",
 )
+LOOK = FIELDS.index("look")
 
 _WHOLE = ("seed", "steps", "resolution", "faces", "texture_size", "smoothing", "variation_seed", "lods")
 
@@ -66,8 +69,9 @@ def to_request(*values: Any) -> Request:
         fields["adapter"] = fields["adapter"] or ""
     if "variation_path" in fields:
         fields["variation_path"] = fields["variation_path"] or ""
-    if "blend" in fields:
-        fields["blend"] = (fields["blend"] or "").strip()
+    for name in ("blend", "look"):
+        if name in fields:
+            fields[name] = (fields[name] or "").strip()
     fields["faces"] = fields["faces"] or None  # 0 or blank: no simplification
     fields["prompt"] = fields["prompt"] or ""
     return Request(**fields)

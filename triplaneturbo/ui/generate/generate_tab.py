@@ -15,6 +15,7 @@ from triplaneturbo.ui.generate import (
     choices,
     debug_images,
     history_tab,
+    look_row,
     panels,
     purpose_menu,
     reconnect,
@@ -25,7 +26,7 @@ from triplaneturbo.ui.generate import (
 from triplaneturbo.ui.generate.controls import UNQUEUED, adapter_choices
 from triplaneturbo.ui.generate.controls import build as build_controls
 from triplaneturbo.ui.generate.following import follow_job
-from triplaneturbo.ui.generate.form import FIELDS, to_file_options, to_request
+from triplaneturbo.ui.generate.form import FIELDS, LOOK, to_file_options, to_request
 from triplaneturbo.ui.generate.result import build as build_result
 from triplaneturbo.ui.generate.updates import STREAMED, Updates, finished, started, visitor
 
@@ -61,7 +62,7 @@ def build(
     )
     _wire(engine, sessions, history, guard, controls, result_view)
     if history is not None:
-        history_tab.wire(page, sessions, history, guard, controls, result_view)
+        history_tab.wire(engine, page, sessions, history, guard, controls, result_view)
     settings_file.wire(engine, controls)
     purpose_menu.wire(controls)
     reconnect.wire(page, controls)
@@ -81,7 +82,7 @@ def _wire(
     outputs += [result_view.tabs, result_view.variants, *result_view.downloads.values()]
     outputs += [] if controls.feedback is None else [controls.feedback]
     outputs += [result_view.pictures, view.gallery, view.selected, *view.buttons.values()]
-    outputs += [result_view.refine.start]
+    outputs += [result_view.refine.start, result_view.looks]
     inputs = [controls.forming, *controls.placing, view.token, *controls.fields]
 
     def generate_one(
@@ -91,7 +92,9 @@ def _wire(
         session = sessions.of(page.session_hash)
         number = session.enter()
         refine = result_view.refine.start
-        yield started(engine, controls, fields[0], live) | {refine: gr.update(interactive=False)}
+        yield started(engine, controls, fields[0], fields[LOOK], live) | {
+            refine: gr.update(interactive=False)
+        }
         try:
             request, options = to_request(*fields), to_file_options(*placing)
             guard.admit(request, **visitor(page))
@@ -112,7 +115,7 @@ def _wire(
             yield from generate_one(page, forming, values)
             return
         fields = values[LEADING:]
-        yield started(engine, controls, fields[0])
+        yield started(engine, controls, fields[0], fields[LOOK])
         yield from choices.run_batch(
             engine, sessions, guard, page, controls, result_view, lambda: seeds(to_request(*fields), count)
         )
@@ -131,7 +134,7 @@ def _wire(
 
     # "always_last": Enter pressed during a generation is not lost.
     gr.on(
-        [controls.start.click, controls.prompt.submit],
+        [controls.start.click, controls.prompt.submit, controls.look.submit],
         start,
         [controls.count, *inputs],
         outputs,
@@ -146,4 +149,5 @@ def _wire(
     debug_images.wire(engine, sessions, result_view)
     ar_button.wire(controls, result_view)
     turntable_button.wire(engine, sessions, guard, controls, result_view)
-    refine_button.wire(engine, sessions, history, guard, controls, result_view, outputs)
+    for button in (refine_button, look_row):
+        button.wire(engine, sessions, history, guard, controls, result_view, outputs)

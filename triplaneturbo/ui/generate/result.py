@@ -31,6 +31,7 @@ class ResultView:
         tab: tabs by name.
         strength: how much "More like this" varies the mesh.
         more: the "More like this" button.
+        looks: suggested looks for the shown result.
     """
 
     viewer: gr.Model3D
@@ -45,6 +46,7 @@ class ResultView:
     more: gr.Button
     history: HistoryView
     refine: RefineView
+    looks: gr.Dataset
     turntable: TurntableView
     ar: ArView
 
@@ -118,6 +120,13 @@ def build(engine: Engine, refines: bool) -> ResultView:
         ar_start = gr.Button("AR", interactive=True, min_width=56, elem_id="ar")
         refine = _refine(engine, refines)
     ar = ArView(ar_start, gr.HTML(visible=False, elem_id="ar-code"))
+    looks = gr.Dataset(
+        components=[gr.Textbox(visible=False)],
+        samples=[],
+        label="Same shape, another look",
+        layout="gallery",
+        elem_id="looks",
+    )
     if refines and engine.domain.has_ground_truth:
         gr.HTML(panels.refine_note(), elem_id="refine-note")
     token = gr.Textbox(visible="hidden", elem_id="token")
@@ -162,6 +171,7 @@ def build(engine: Engine, refines: bool) -> ResultView:
         more,
         history,
         refine,
+        looks,
         turntable,
         ar,
     )
