@@ -56,6 +56,7 @@ def entry(history: History) -> HistoryEntry:
     """A result of another visitor, whose files contain the secret."""
     shelf = history.of("ab" * 32)
     entry = shelf.add(Request("a cup"), {"secret": SECRET}, model="small", thumbnail=PICTURE)
+    shelf.attach(entry.id, "usdz", SECRET.encode())
     return shelf.attach(entry.id, "glb", SECRET.encode())
 
 
