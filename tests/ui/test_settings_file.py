@@ -52,6 +52,7 @@ def test_dropped_glb_fills_the_form(open_page: OpenPage, tmp_path: Path) -> None
     page.wait_for_function("document.querySelector('#status').innerText.includes('Restored')")
     assert page.locator("#prompt textarea").input_value() == request.prompt
     assert page.locator("#seed input").input_value() == "77"
+    page.click("#placing button")
     assert page.locator("#size input").input_value() == "0.25"
     assert page.title() == "triplaneturbo"
 
@@ -69,7 +70,8 @@ def test_dropped_file_of_another_kind_is_one_sentence(open_page: OpenPage, data:
 
 
 def _drop(page: Any, data: bytes) -> None:
-    """Drop a file on the body of the page."""
+    """Drop a file on the body of the page, once its scripts listen."""
+    page.wait_for_function("window.ttAr")
     transfer = page.evaluate_handle(
         """(bytes) => {
           const transfer = new DataTransfer();
