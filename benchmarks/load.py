@@ -208,8 +208,8 @@ def _regenerate(tally: Tally, count: int) -> int:
         for prompt, seed in chosen:
             settings = dict(tally.results[prompt, seed])
             digest, name = settings.pop("sha256"), Path(settings.pop("name")).stem
-            mesh = engine.submit(Request(prompt, seed=seed, **settings)).result().mesh
-            if hashlib.sha256(engine.encode(mesh, "glb", name)).hexdigest() == digest:
+            result = engine.submit(Request(prompt, seed=seed, **settings)).result()
+            if hashlib.sha256(engine.encode(result, "glb", name).data).hexdigest() == digest:
                 same += 1
             else:
                 tally.wrong["a file that differs from a new engine's"] += 1

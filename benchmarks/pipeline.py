@@ -39,7 +39,7 @@ def _time(engine: Engine, request: Request) -> None:
     start = time.perf_counter()
     result = engine.submit(request).result()
     made = time.perf_counter()
-    size = len(engine.encode(result.mesh, "glb"))
+    size = len(engine.encode(result, "glb").data)
     seconds = {**result.seconds, "glb": time.perf_counter() - made}
     del seconds["total"]
     stages = "  ".join(f"{stage} {value:.3f}" for stage, value in seconds.items())

@@ -31,6 +31,7 @@ from triplaneturbo.cli import (
     finetune,
     generate,
     refine,
+    render,
     serve,
     standard_streams,
     words,
@@ -56,7 +57,8 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"triplaneturbo {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (generate, refine, finetune, evaluate, ablate, embed, serve, download, words, doctor):
+    modules = (generate, refine, render, finetune, evaluate, ablate, embed, serve, download, words, doctor)
+    for command in modules:
         name = command.__name__.rpartition(".")[2]
         summary = (command.__doc__ or "").partition("\n")[0]
         sub = commands.add_parser(name, help=summary, description=summary)

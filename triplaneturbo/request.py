@@ -16,6 +16,7 @@ TEXTURE_SIZES = (512, 4096)
 LEAST_FACES = 100
 SMOOTHING_LIMIT = 50
 PATH_LIMIT = 32
+LOD_LIMIT = 4
 DEFAULT_FLOATERS = 0.01
 # The names in `mesh.uv.registry.UNWRAPPERS`, and "none".
 UNWRAPS = ("fast", "xatlas", "uvunwrap", "none")
@@ -57,6 +58,8 @@ class Request:
             texts of the shape.
         keep_shape: with a look, whether the geometry is exactly that of the prompt alone, for twice the
             denoising. Otherwise the look changes it slightly, since all planes attend to each other.
+        lods: levels of detail, 1 to 4: the mesh and coarser versions, each with half the faces of the
+            previous one, in one atlas.
     """
 
     prompt: str
@@ -78,6 +81,7 @@ class Request:
     variation_path: str = ""
     look: str = ""
     keep_shape: bool = False
+    lods: int = 1
 
     def turns(self) -> list[tuple[int, float]]:
         """Return all variations as (seed, strength) in order, without those of strength 0.
@@ -110,6 +114,7 @@ class Request:
         if not isinstance(self.adapter, str):
             raise UserError(f"The adapter should be a name, not {shown(self.adapter)}.")
         _check_integer("The smoothing", self.smoothing, 0, SMOOTHING_LIMIT)
+        _check_integer("The number of levels of detail", self.lods, 1, LOD_LIMIT)
         blend = tidy_prompt(self.blend) if self.blend else ""
         prompt = tidy_prompt(self.prompt)
         look = tidy_prompt(self.look, "The look") if self.look else ""

@@ -16,7 +16,8 @@ def launched(make: Callable[[], Any], **options: Any) -> Iterator[Any]:
     before = os.environ.copy()
     page = make()
     try:
-        page.launch(server_name="127.0.0.1", prevent_thread_lock=True, **SERVING, **look(), **options)
+        settings = SERVING | look() | options
+        page.launch(server_name="127.0.0.1", prevent_thread_lock=True, **settings)
         yield page
     finally:
         page.close()

@@ -30,6 +30,7 @@ from triplaneturbo.models.weights import load_model
 from triplaneturbo.pipeline import Pipeline
 
 SIZE = 0.25  # metres
+KINDS = [kind for kind in suffixes() if kind != "3mf"]  # which Blender does not read: see test_threemf.py
 NUMBERS = {"stl": 1000}  # an STL is in millimetres, and Blender and assimp ignore units
 SCRIPT = HELPERS / "blender_import.py"
 
@@ -48,7 +49,8 @@ def files(mushroom: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Files:
     folder = tmp_path_factory.mktemp("files")
     found = {}
     for up in "yz":
-        for kind, suffix in suffixes().items():
+        for kind in KINDS:
+            suffix = suffixes()[kind]
             path = save(mushroom, folder / f"{up}{suffix}", placement=Placement(SIZE, up, "ground"))
             if kind == "obj":
                 with zipfile.ZipFile(path) as archive:
@@ -123,7 +125,7 @@ def test_z_up_files_keep_their_axes_in_blender(
     assert max(sides) == pytest.approx(SIZE)
 
 
-@pytest.mark.parametrize("kind", suffixes())
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.slow
 def test_blender_imports_all_attributes(blender: Report, files: Files, mushroom: Mesh, kind: str) -> None:
     found = imported(blender, files[kind, "y"])

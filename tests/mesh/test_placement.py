@@ -13,7 +13,7 @@ from triplaneturbo.mesh.mesh import Mesh
 
 KINDS = ["glb", "obj", "ply", "stl"]
 PER_METRE = {"m": 1, "cm": 100, "mm": 1000, "in": 1 / 0.0254}
-OWN = {"glb": "m", "obj": "m", "ply": "m", "stl": "mm", "usdz": "m"}
+OWN = {"glb": "m", "obj": "m", "ply": "m", "stl": "mm", "3mf": "mm", "usdz": "m"}
 
 
 def extents(data, kind, unit=None):

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.helpers.pace import until
-from triplaneturbo.mesh.placement import AS_MODELLED
 from triplaneturbo.request import Request
 from triplaneturbo.serving.engine import Engine
+from triplaneturbo.serving.file_options import DEFAULT_FILES
 from triplaneturbo.serving.history_writer import HistoryWriter
 from triplaneturbo.serving.jobs import MeshReady, follow
 from triplaneturbo.serving.output_files import FORMATS
@@ -32,7 +32,7 @@ def _made(
     engine: Engine, history: History, session: Session, prompt: str, passing: bool = False
 ) -> Iterator[MeshReady]:
     """Follow a request and save its result, as the Generate tab does."""
-    writer = HistoryWriter(engine, history, TOKEN, AS_MODELLED, passing)
+    writer = HistoryWriter(engine, history, TOKEN, DEFAULT_FILES, passing)
     patience = 0.5 if passing else 0
     with writer.following():
         for event in follow(engine, session, Request(prompt, **QUICK), patience=patience):
@@ -91,7 +91,9 @@ def test_overtaken_live_results_are_not_kept(engine: Engine, tmp_path: Path) -> 
 
 
 def test_failure_to_keep_a_result_is_reported(engine: Engine, tmp_path: Path) -> None:
-    writer = HistoryWriter(engine, History(tmp_path / "history", quota=10), TOKEN, AS_MODELLED, passing=False)
+    writer = HistoryWriter(
+        engine, History(tmp_path / "history", quota=10), TOKEN, DEFAULT_FILES, passing=False
+    )
     with writer.following():
         for event in follow(engine, Session(tmp_path / "page"), Request("a cup", **QUICK)):
             if isinstance(event, MeshReady):

@@ -95,13 +95,13 @@ def test_output_folder_uses_names_from_prompts(
 @pytest.mark.parametrize(
     ("output", "formats", "sentence"),
     [
-        ("cup", None, "use .glb, .zip, .ply, .stl, .usdz, or end a folder's name with /"),
+        ("cup", None, "use .glb, .zip, .ply, .stl, .3mf, .usdz, or end a folder's name with /"),
         ("cup.obj", None, "use the suffix .zip, as an OBJ comes as a zip with its material and its texture"),
         ("cup.OBJ", "obj", "use the suffix .zip, as an OBJ comes as a zip"),
         ("cup.obj", "glb", "use the suffix .zip, as an OBJ comes as a zip"),
         (".glb", None, "Invalid output '.glb': the file name is only a suffix"),
         ("cup.glb", "ply", "does not match --format ply"),
-        ("cup.glb", "glb,fbx", "Unknown format 'fbx'; use glb, obj, ply, stl, usdz"),
+        ("cup.glb", "glb,fbx", "Unknown format 'fbx'; use glb, obj, ply, stl, 3mf, usdz"),
         ("cup.glb", "", "Unknown format ''"),
         ("  ", None, "path is empty"),
         ("a\0b.glb", None, "path is empty"),

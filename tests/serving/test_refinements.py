@@ -12,11 +12,11 @@ from tests.helpers.pace import until
 from tests.helpers.tiny import tiny_model
 from triplaneturbo.distill.ptd import Refiner
 from triplaneturbo.errors import Cancelled, UserError
-from triplaneturbo.mesh.placement import AS_MODELLED
 from triplaneturbo.models.config import OPEN
 from triplaneturbo.request import Request
 from triplaneturbo.serving import refinements
 from triplaneturbo.serving.engine import Engine
+from triplaneturbo.serving.file_options import DEFAULT_FILES
 from triplaneturbo.serving.history_writer import HistoryWriter
 from triplaneturbo.serving.jobs import MeshReady, Stopped, Waiting, Working, follow
 from triplaneturbo.serving.output_files import FORMATS
@@ -43,7 +43,7 @@ def test_refinement_reports_steps_previews_and_all_files(
     session, history = Session(tmp_path / "page"), History(tmp_path / "history")
     *_, draft = follow(engine, session, DRAFT)
     request = RefineRequest.of(DRAFT, 2)
-    writer = HistoryWriter(engine, history, TOKEN, AS_MODELLED, passing=False)
+    writer = HistoryWriter(engine, history, TOKEN, DEFAULT_FILES, passing=False)
     events: list[Any] = []
     with writer.following():
         for event in follow(engine, session, request):

@@ -56,6 +56,7 @@ def entry(history: History) -> HistoryEntry:
     """A result of another visitor, whose files contain the secret."""
     shelf = history.of("ab" * 32)
     entry = shelf.add(Request("a cup"), {"secret": SECRET}, model="small", thumbnail=PICTURE)
+    shelf.attach(entry.id, "usdz", SECRET.encode())
     return shelf.attach(entry.id, "glb", SECRET.encode())
 
 
@@ -145,6 +146,9 @@ def test_result_files_are_served_by_name(visitor: Visitor, entry: HistoryEntry) 
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["cache-control"] == "private"
     assert headers["content-disposition"].startswith("attachment")
+    assert headers["content-type"] == "model/gltf-binary"
+    _, headers, _ = visitor.ask("GET", f"{API}/file={urllib.parse.quote(str(entry.files['usdz']))}")
+    assert (headers["content-type"], headers["content-disposition"]) == ("model/vnd.usdz+zip", "inline")
     status, _, part = visitor.ask("GET", url, headers={"Range": "bytes=0-5"})
     assert (status, part) == (206, SECRET.encode()[: len(part)])
     until(lambda: not list(entry.folder.glob(".lease*")))  # it is in use no longer

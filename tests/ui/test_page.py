@@ -78,6 +78,7 @@ SETTINGS = [
 ]
 BLEND = ["blend", "blend_weight", "adapter", "variation_path"]
 LOOK = ["look", "keep_shape"]
+LODS = ["lods"]
 
 
 def test_endpoints_and_their_types(page: Any) -> None:
@@ -87,10 +88,10 @@ def test_endpoints_and_their_types(page: Any) -> None:
         name: {p["parameter_name"]: p["type"] for p in endpoint["parameters"]}
         for name, endpoint in endpoints.items()
     }
-    assert list(parameters["/generate"]) == ["prompt", *SETTINGS, *BLEND, *LOOK]
-    assert list(parameters["/variants"]) == ["prompt", "count", *SETTINGS, *BLEND, *LOOK]
+    assert list(parameters["/generate"]) == ["prompt", *SETTINGS, *BLEND, *LOOK, *LODS]
+    assert list(parameters["/variants"]) == ["prompt", "count", *SETTINGS, *BLEND, *LOOK, *LODS]
     unblended = [*SETTINGS, "adapter", "variation_path"]
-    assert list(parameters["/blend"]) == ["prompt", "other", "count", *unblended, *LOOK]
+    assert list(parameters["/blend"]) == ["prompt", "other", "count", *unblended, *LOOK, *LODS]
     assert list(parameters["/export"]) == [
         "prompt",
         "format",
@@ -101,8 +102,12 @@ def test_endpoints_and_their_types(page: Any) -> None:
         *BLEND,
         "unit",
         *LOOK,
+        "metadata",
+        *LODS,
+        "texture_format",
+        "max_mb",
     ]
-    assert list(parameters["/refine"]) == ["prompt", "refine_steps", *unblended]
+    assert list(parameters["/refine"]) == ["prompt", "refine_steps", *unblended, *LODS]
     types = parameters["/export"]
     assert types["seed"] == {"type": "integer"}
     assert types["variation"] == {"type": "number"}

@@ -39,18 +39,29 @@ from triplaneturbo import __version__
 from triplaneturbo.cli import DONE, NO_SURFACE, batch
 from triplaneturbo.cli.flags import add_model_flags, utf8
 from triplaneturbo.cli.manifest import Manifest
+from triplaneturbo.cli.settings import Settings, read_settings
 from triplaneturbo.cli.sharding import Shard, shard_from_environment
 from triplaneturbo.distill.corpora.prompt_list import Line, PromptList
 from triplaneturbo.distill.corpora.text_files import STANDARD_INPUT
 from triplaneturbo.errors import EmptySurfaceError, UserError
-from triplaneturbo.mesh.io.registry import unit_of
+from triplaneturbo.mesh.io.registry import IMAGES, unit_of
 from triplaneturbo.mesh.placement import AS_MODELLED, AUTO, PIVOTS, UNIT_CHOICES, UPS, Placement
-from triplaneturbo.models.adapters import adapter, adapter_digest, adapter_steps
+from triplaneturbo.models.adapters import adapter_digest
 from triplaneturbo.models.catalog import base_or_default, fingerprint
 from triplaneturbo.request import DEFAULT_FACES, DEFAULT_FLOATERS, SEED_LIMIT, UNWRAPS, Request, shown
 from triplaneturbo.serving.facts import describe
-from triplaneturbo.serving.output_files import DEFAULT_FOLDER, FORMATS, OutputJob, formats_of, plan, write
+from triplaneturbo.serving.file_options import DEFAULT_FILES, FileOptions
+from triplaneturbo.serving.output_files import (
+    DEFAULT_FOLDER,
+    FORMATS,
+    OutputJob,
+    formats_of,
+    plan,
+    write,
+    write_levels,
+)
 from triplaneturbo.serving.preflight import check_process
+from triplaneturbo.serving.purposes import PURPOSES
 
 if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
@@ -80,7 +91,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="column of --prompts that contains the prompts; default: detected automatically",
     )
-    add("--seed", type=integer, default=0, metavar="N", help="random seed, 0 to 2^32 - 1, default 0")
+    add(
+        "--like",
+        metavar="FILE",
+        help="take the prompt, the seed and all settings from a file that this program saved; options given"
+        " here replace them",
+    )
+    add(
+        "--for",
+        dest="purpose",
+        metavar="|".join(PURPOSES),
+        help="set the options for a purpose; options given here replace them",
+    )
+    add("--seed", type=integer, metavar="N", help="random seed, 0 to 2^32 - 1, default 0")
     add("--count", type=integer, default=1, metavar="N", help="number of meshes, with consecutive seeds")
     add("--steps", type=integer, metavar="K", help="denoising steps; default: the adapter's or the model's")
     add(
@@ -92,28 +115,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--faces",
         type=integer,
-        default=DEFAULT_FACES,
         metavar="N",
         help=f"maximum number of faces, default {DEFAULT_FACES}; 0: no simplification",
     )
     add(
         "--texture-size",
         type=integer,
-        default=1024,
         metavar="N",
         help="texels per side, 512 to 4096, default 1024",
     )
     add(
         "--unwrap",
-        default="fast",
         metavar="|".join(UNWRAPS),
         help="UV unwrapping method, default fast; none: vertex colours instead of a texture",
     )
-    add("--no-normal-map", action="store_true", help="do not bake a normal map")
+    add(
+        "--normal-map",
+        action=argparse.BooleanOptionalAction,
+        help="bake a normal map (the default), or do not",
+    )
     add(
         "--floaters",
         type=decimal,
-        default=DEFAULT_FLOATERS,
         metavar="F",
         help="remove loose pieces whose area is less than this fraction of the largest piece's;"
         f" default {DEFAULT_FLOATERS}, 0: keep all",
@@ -121,67 +144,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--smoothing",
         type=integer,
-        default=0,
         metavar="N",
         help="passes of smoothing without shrinkage, 0 to 50, default 0",
     )
     add(
         "--watertight",
-        action="store_true",
-        help="make a closed solid for 3D printing, with two faces at every edge",
+        action=argparse.BooleanOptionalAction,
+        help="make a closed solid for 3D printing, with two faces at every edge; default: do not",
     )
+    add(
+        "--lods",
+        type=integer,
+        metavar="N",
+        help="levels of detail in a GLB, 1 to 4, each with half the faces of the previous one; default 1",
+    )
+    add("--lod-files", action="store_true", help="also write each level as a GLB of its own, NAME-LOD1.glb")
     add(
         "--variation",
         type=decimal,
-        default=0.0,
         metavar="V",
         help="strength of the variation: 0 (the seed's noise) to 1 (that of --variation-seed); default 0",
     )
-    add("--variation-seed", type=integer, default=0, metavar="S", help="seed of the variation, default 0")
+    add("--variation-seed", type=integer, metavar="S", help="seed of the variation, default 0")
     add(
         "--variation-path",
-        default="",
         metavar="S:V,...",
         help="earlier variations (seed:strength), applied in order before --variation, e.g. 3:0.2,17:0.1",
     )
-    add("--blend", type=utf8, default="", metavar="PROMPT", help="second prompt to blend with")
+    add("--blend", type=utf8, metavar="PROMPT", help="second prompt to blend with")
     add(
         "--blend-weight",
         type=decimal,
-        default=0.5,
         metavar="W",
         help="weight of the second prompt, 0 to 1; default 0.5",
     )
     add(
         "--look",
         type=utf8,
-        default="",
         metavar="PROMPT",
         help="another prompt for colours and materials: 'a red mushroom' --look 'a blue mushroom'",
     )
     add(
         "--keep-shape",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
         help="with --look: exactly the shape of the prompt alone; otherwise the look changes it slightly",
     )
     add(
         "--adapter",
-        default="",
         metavar="NAME",
         help="an adapter in checkpoints/adapters; default: the model's own",
     )
     add("--size", type=decimal, metavar="M", help="length of the longest side in metres; default: about 2")
     add(
         "--unit",
-        default=AUTO,
         metavar="|".join(UNIT_CHOICES),
-        help="unit of coordinates in the file; default auto: mm for STL, as slicers expect, otherwise m; GLB"
-        " always uses m",
+        help="unit of coordinates in the file; default auto: mm for STL and 3MF, as slicers expect, otherwise"
+        " m; GLB always uses m",
     )
-    add("--up", default="y", metavar="|".join(UPS), help="up axis, default y; GLB always uses y")
+    add("--up", metavar="|".join(UPS), help="up axis, default y; GLB always uses y, 3MF z")
     add(
         "--pivot",
-        default="model",
         metavar="|".join(PIVOTS),
         help="origin of the object; default model: about its centre; ground: below it",
     )
@@ -189,6 +211,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         metavar="|".join(FORMATS),
         help="one or more file formats, separated by commas; obj is written as a zip",
+    )
+    add(
+        "--texture-format",
+        metavar="|".join(IMAGES),
+        help="encoding of textures in GLB and USDZ, default png; webp+png: WebP with PNG for older programs",
+    )
+    add(
+        "--max-bytes",
+        type=integer,
+        metavar="N",
+        help="largest size of a GLB, to which its images are reduced; default: any",
+    )
+    add(
+        "--no-metadata",
+        action="store_true",
+        help="do not store the prompt, seed, settings and model in the files",
     )
     add_model_flags(parser)
     add(
@@ -219,10 +257,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Generate the meshes; return 0, or 3 if the model found no surface for some of several."""
     check_process()
     shard = shard_from_environment()
-    placement = Placement(arguments.size, arguments.up, arguments.pivot, arguments.unit).checked()
+    settings = read_settings(arguments)
+    placement = settings.options.placement
     if arguments.prompts == STANDARD_INPUT and shard.size > 1:
         raise UserError("Several processes cannot share standard input; use --prompts FILE.")
-    jobs, manifest = _plan_jobs(arguments, placement)
+    jobs, manifest = _plan_jobs(arguments, settings)
     _print_placement_notes(placement, jobs[0].paths)
     is_batch = manifest is not None or len(jobs) > 1
     jobs = shard.select(jobs, lambda job: job.request.prompt)
@@ -234,6 +273,7 @@ def run(arguments: argparse.Namespace) -> int:
         from triplaneturbo.utils.kernels import announced_on_stderr
 
         with _engine(arguments, shard) as engine, announced_on_stderr(arguments.quiet):
+            _print_model_note(engine, settings)
             for number, job in enumerate(pending, 1):
                 for text in filter(None, (job.request.prompt, job.request.look)):
                     if text not in advised:
@@ -241,7 +281,9 @@ def run(arguments: argparse.Namespace) -> int:
                         advised.add(text)
                 try:
                     label = f"{number}/{len(pending)} " if is_batch else ""
-                    entry = _generate(engine, job, placement, label, arguments.quiet)
+                    entry = _generate(
+                        engine, job, settings.options, label, arguments.quiet, arguments.lod_files
+                    )
                 except EmptySurfaceError as error:
                     if not is_batch:
                         raise
@@ -273,76 +315,66 @@ def _print_placement_notes(placement: Placement, formats: Container[str]) -> Non
             "GLB files are always in metres, as glTF requires; --unit applies to other formats.",
             file=sys.stderr,
         )
-    if placement.size is None and "stl" in formats:
-        print("The object is about 2 m long; set --size to print the STL.", file=sys.stderr)
+    if placement.size is None and ("stl" in formats or "3mf" in formats):
+        print("The object is about 2 m long; set --size to print it.", file=sys.stderr)
 
 
-def _plan_jobs(
-    arguments: argparse.Namespace, placement: Placement
-) -> tuple[list[OutputJob], Manifest | None]:
+def _print_model_note(engine: Engine, settings: Settings) -> None:
+    """Say if the file of --like was made with another model."""
+    if settings.like is not None and settings.like.model != engine.name:
+        print(
+            f"The file was made with the model {shown(settings.like.model)}, this is {shown(engine.name)}:"
+            " the mesh will be another one; choose a model with --model.",
+            file=sys.stderr,
+        )
+
+
+def _plan_jobs(arguments: argparse.Namespace, settings: Settings) -> tuple[list[OutputJob], Manifest | None]:
     """Check the arguments and plan the output files, before a model is loaded."""
-    if (arguments.prompt is None) == (arguments.prompts is None):
+    template = settings.request
+    if arguments.prompts is not None and arguments.prompt is None:
+        template = replace(template, prompt="")
+    if bool(template.prompt or arguments.prompt is not None) == (arguments.prompts is not None):
         raise UserError('Give either a prompt, such as "a red mushroom", or --prompts FILE.')
-    steps = arguments.steps
-    if steps is None and arguments.adapter:
-        steps = adapter_steps(adapter(arguments.adapter))
-    template = Request(
-        "",
-        seed=arguments.seed,
-        steps=steps,
-        resolution=arguments.resolution,
-        faces=arguments.faces if arguments.faces != 0 else None,
-        texture_size=arguments.texture_size,
-        unwrap=arguments.unwrap,
-        normal_map=not arguments.no_normal_map,
-        floaters=arguments.floaters,
-        smoothing=arguments.smoothing,
-        watertight=arguments.watertight,
-        variation=arguments.variation,
-        variation_seed=arguments.variation_seed,
-        blend=arguments.blend,
-        blend_weight=arguments.blend_weight,
-        adapter=arguments.adapter,
-        variation_path=arguments.variation_path,
-        look=arguments.look,
-        keep_shape=arguments.keep_shape,
-    )
     file = arguments.prompts
     if file is None and arguments.column is not None:
         raise UserError("--column requires --prompts; add --prompts FILE, or omit --column.")
     if file is None:
-        prompts = PromptList((Line(arguments.prompt),))
+        prompts = PromptList((Line(template.prompt),))
     else:
         prompts = batch.read_prompts(file, arguments.column)
     if not 1 <= arguments.count * len(prompts.lines) <= MOST_MESHES:
         raise UserError(f"Invalid --count; use at least 1 and at most {MOST_MESHES} meshes in total.")
-    if arguments.seed + arguments.count - 1 > SEED_LIMIT >= arguments.seed:
+    if template.seed + arguments.count - 1 > SEED_LIMIT >= template.seed:
         raise UserError(f"The seeds would exceed {SEED_LIMIT}; use a lower --seed.")
     named = batch.expand_requests(prompts, template, arguments.count, file or "")
     requests, names = [item.request for item in named], [item.name for item in named]
-    model = _cache_key(arguments, placement)
+    model = _cache_key(arguments, settings)
     if file is None:
-        return plan(requests, model, arguments.output, arguments.format), None
+        return plan(requests, model, arguments.output, settings.formats), None
     if not (arguments.output or "").strip():
         raise UserError("--prompts requires an output folder; add, for example, -o meshes.")
-    jobs = plan(requests, model, f"{arguments.output}/", arguments.format, names)
+    jobs = plan(requests, model, f"{arguments.output}/", settings.formats, names)
     manifest = Manifest(next(iter(jobs[0].paths.values())).parent)
     if not arguments.quiet:
         batch.print_summary(file, prompts, named, jobs)
     return jobs, manifest
 
 
-def _cache_key(arguments: argparse.Namespace, placement: Placement) -> str:
+def _cache_key(arguments: argparse.Namespace, settings: Settings) -> str:
     """Everything besides the request that determines a file; if it changes, a batch is generated again."""
+    placement = settings.options.placement
     weights = fingerprint(arguments.model)
     base = base_or_default(arguments.base)
-    if arguments.adapter:
-        weights += adapter_digest(arguments.adapter)
+    if settings.request.adapter:
+        weights += adapter_digest(settings.request.adapter)
     same = replace(placement, unit=AUTO) == AS_MODELLED
     place = "" if same else f" {placement.size} {placement.up} {placement.pivot}"
-    for name in formats_of(arguments.format or "glb"):
+    for name in formats_of(settings.formats or "glb"):
         unit = unit_of(name, placement)
         place += "" if unit == "m" else f" {name} in {unit}"
+    written = replace(settings.options, placement=AS_MODELLED)
+    place += "" if written == DEFAULT_FILES else f" {written}"
     return f"{__version__} {arguments.model} {weights} {base} {arguments.device} {arguments.precision}{place}"
 
 
@@ -372,7 +404,7 @@ def _print_advice(engine: Engine, prompt: str, with_prompt: bool) -> None:
 
 
 def _generate(
-    engine: Engine, output: OutputJob, placement: Placement, label: str, quiet: bool
+    engine: Engine, output: OutputJob, options: FileOptions, label: str, quiet: bool, lod_files: bool = False
 ) -> dict[str, Any]:
     """Generate a mesh, write its files and return its manifest entry."""
     job = engine.submit(output.request)
@@ -394,10 +426,22 @@ def _generate(
             f"The prompt is too long for the model, which ignores its end: {shown(result.truncated_text)}.",
             file=sys.stderr,
         )
+    if 1 + len(result.mesh.lods) < result.request.lods:
+        print(
+            f"The mesh has too few faces for {result.request.lods} levels of detail: it has"
+            f" {1 + len(result.mesh.lods)}.",
+            file=sys.stderr,
+        )
     entry = describe(result, engine)
     started = time.perf_counter()
-    entry["files"] = write(engine, result.mesh, output.paths, placement)
-    entry["placement"] = asdict(placement)
+    entry["files"] = write(engine, result, output.paths, options)
+    if lod_files:
+        first = next(iter(output.paths.values()))
+        entry["files"] += write_levels(engine, result, first, options)
+    for file in entry["files"]:
+        if "note" in file:
+            print(file["note"], file=sys.stderr)
+    entry["placement"] = asdict(options.placement)
     if output.key:
         entry["key"] = output.key
     taken = round(time.perf_counter() - started, 4)

@@ -82,6 +82,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="allow all visitors to refine results, for minutes each; by default only on this machine",
     )
+    parser.add_argument(
+        "--mcp",
+        action="store_true",
+        help="offer tools to agents by MCP at /gradio_api/mcp, with the limits of the page; needs"
+        ' pip install "gradio[mcp]"',
+    )
     parser.add_argument("--queue", type=int, metavar="N", help="maximum number of waiting requests")
     parser.add_argument(
         "--per-minute", type=int, metavar="N", help="maximum number of requests per minute and session"
@@ -111,6 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from triplaneturbo.serving.admin import Admin
     from triplaneturbo.serving.limits import Limits, RequestLimiter
+    from triplaneturbo.serving.mcp_access import McpAccess, check_installed
     from triplaneturbo.serving.public_url import checked_root_path
 
     tolerate_lost_output()
@@ -126,6 +133,9 @@ def run(arguments: argparse.Namespace) -> int:
     os.environ.pop("GRADIO_ROOT_PATH", None)  # the route filter handles it; Gradio would add it again
     ServingAddress.checked(arguments.host, arguments.port, os.environ)
     check_served_folder(Path(arguments.outputs))
+    mcp = McpAccess() if arguments.mcp else None
+    if mcp is not None:
+        check_installed()
     # Docker stops containers with SIGTERM; exit cleanly so that temporary folders are deleted.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
@@ -153,14 +163,15 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         print("\n".join(filter(None, (engine.report(), engine.notice, *misplaced_adapters()))), flush=True)
         training_access = TrainingAccess(admin, folder)
-        page = build(engine, folder, history, RequestLimiter(limits), training_access)
+        page = build(engine, folder, history, RequestLimiter(limits), training_access, mcp)
         # Check again: another program may have taken the port while the model was loaded.
         address = ServingAddress.checked(arguments.host, arguments.port)
         listen = {"server_name": address.server_name, "server_port": address.port}
         try:
-            filtering = filter_options(ServedFiles(history), limits, training_access, root_path)
+            filtering = filter_options(ServedFiles(history), limits, training_access, root_path, mcp)
             with without_proxies():
-                page.launch(**listen, **SERVING, **look(), **filtering, prevent_thread_lock=True)
+                serving = SERVING | {"mcp_server": mcp is not None}
+                page.launch(**listen, **serving, **look(), **filtering, prevent_thread_lock=True)
         except OSError:
             raise UserError(
                 f"Cannot serve at {shown(arguments.host)}, port {address.port}: the port is in use; choose"
@@ -174,6 +185,9 @@ def run(arguments: argparse.Namespace) -> int:
                 flush=True,
             )
         print(f"Open {address.url}", *address.notes(), sep="\n", flush=True)
+        if mcp is not None:
+            mcp.open(page)
+            print(f"Agents connect to {address.url}gradio_api/mcp", flush=True)
         # Compile kernels in the background for the first visitor; no-op after `make setup`.
         try:
             with announced(lambda line: print(line, flush=True)):

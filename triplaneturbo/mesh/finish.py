@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
+from triplaneturbo.mesh.lods import levels_of_detail, split_levels, unwrap_levels
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.processing.clean import Dropped, drop_floaters, tidy
 from triplaneturbo.mesh.processing.simplify import simplify
@@ -44,7 +45,7 @@ def finish(
         surface: vertices and faces on the CPU, where sums over faces have a fixed order: results are
             reproducible.
         field: gives the colours and the normals.
-        request: its options from `faces` to `watertight` are used.
+        request: its options from `faces` to `watertight`, and `lods`, are used.
         resolution: nodes along each side of the grid that the surface was extracted on.
 
     Raises:
@@ -64,14 +65,20 @@ def finish(
                 raise
             mesh, unsimplified = watertight(whole), True
 
+    levels = levels_of_detail(mesh, request.lods)
     if request.unwrap == "none":
         yield "texture"
-        return Finished(paint(mesh, field), dropped, unsimplified)
+        mesh, *coarser = [paint(level, field) for level in levels]
+        return Finished(mesh.replace(lods=tuple(coarser)), dropped, unsimplified)
     yield "unwrap"
-    mesh = unwrap(mesh, request.unwrap, request.texture_size)
+    if len(levels) == 1:
+        mesh = unwrap(mesh, request.unwrap, request.texture_size)
+    else:
+        mesh = unwrap_levels(levels, request.unwrap, request.texture_size)
     yield "texture"
     cell = 2 / (resolution - 1)
     mesh = bake(mesh, field, request.texture_size, request.normal_map, cell)
+    mesh = mesh if len(levels) == 1 else split_levels(mesh, levels)
     return Finished(mesh, dropped, unsimplified)
 
 

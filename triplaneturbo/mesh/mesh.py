@@ -26,6 +26,7 @@ class Mesh:
             is w * cross(normal, tangent)), or None.
         texture: base colour, sRGB uint8 [H, W, 3], row 0 on top, or None.
         normal_map: tangent-space normals, uint8 [H, W, 3] (0.5 + 0.5 n, green along the bitangent), or None.
+        lods: coarser versions in order, which share the texture and the normal map.
     """
 
     vertices: Tensor
@@ -36,6 +37,7 @@ class Mesh:
     tangents: Tensor | None = None
     texture: np.ndarray | None = None
     normal_map: np.ndarray | None = None
+    lods: tuple[Mesh, ...] = ()
 
     def replace(self, **changes: object) -> Mesh:
         """Return a copy with some attributes changed."""
@@ -53,7 +55,7 @@ class Mesh:
         """Write the mesh to a file atomically and return its path. The suffix determines the format.
 
         Args:
-            path: ends in .glb, .zip (an OBJ with its material and texture), .ply, .stl or .usdz.
+            path: ends in .glb, .zip (an OBJ with its material and texture), .ply, .stl, .3mf or .usdz.
             unit, size, up, pivot: see `triplaneturbo.Placement`.
 
         Raises:

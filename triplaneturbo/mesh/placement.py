@@ -29,9 +29,9 @@ class Placement:
         size: length of the longest side of the bounding box, 0.001 to 1000 metres; None: one unit of model
             space is one metre, so that the object is about two metres long.
         up: "y" (front +z, the convention of glTF) or "z" (front -y, the convention of Blender and of programs
-            for 3D printing). Ignored for GLB: glTF requires y up, and programs convert on import.
-        unit: unit of the coordinates in the file: "m", "cm", "mm", "in", or "auto": millimetres for STL, as
-            slicers expect, metres for other formats. It changes the numbers, not the size of the object.
+            for 3D printing). Ignored for GLB, whose files have y up, and for 3MF, whose files have z up.
+        unit: unit of the coordinates in the file: "m", "cm", "mm", "in", or "auto": millimetres for STL and
+            3MF, as slicers expect, metres for other formats. It changes the numbers, not the object's size.
             Ignored for GLB: glTF requires metres. USDZ declares its unit, so that programs scale it.
         pivot: position of the origin. "model": the origin of model space, about the middle of the object;
             "centre": the centre of the bounding box; "ground": the centre of the bounding box's lower side,
@@ -78,16 +78,23 @@ class Placement:
             raise UserError("The mesh is a single point and cannot be scaled to a size; try another seed.")
         return self.size / longest
 
-    def place(self, vertices: Tensor, unit: str = "m") -> Tensor:
+    def place(self, vertices: Tensor, unit: str = "m", whole: Tensor | None = None) -> Tensor:
         """Move and scale vertices [V, 3] of model space to a unit, a key of UNITS; the axes do not change.
+
+        Args:
+            vertices: positions of the object, or of a version of it.
+            unit: a key of UNITS.
+            whole: positions [W, 3] of the object, from which its size and its origin are taken; None:
+                `vertices`.
 
         Raises:
             UserError: a size is given, but the object has no extent.
         """
         kind, vertices = vertices.dtype, vertices.double()
-        scale = self.scale(vertices) / UNITS[unit]
+        whole = vertices if whole is None else whole.double()
+        scale = self.scale(whole) / UNITS[unit]
         if self.pivot != "model":
-            low, high = vertices.amin(0), vertices.amax(0)
+            low, high = whole.amin(0), whole.amax(0)
             origin = (low + high) / 2
             if self.pivot == "ground":
                 origin[2] = low[2]

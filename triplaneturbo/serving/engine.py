@@ -31,6 +31,10 @@ from triplaneturbo.mesh.check import Check, check
 from triplaneturbo.mesh.debug_views import VIEWS
 from triplaneturbo.mesh.io import AS_MODELLED, Placement, encode
 from triplaneturbo.mesh.io.common import encode_image
+from triplaneturbo.mesh.io.generation_metadata import GenerationMetadata
+from triplaneturbo.mesh.io.gltf import to_glb
+from triplaneturbo.mesh.io.registry import WriteOptions
+from triplaneturbo.mesh.io.size_limit import LimitedFile, encode_within
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.preview import animation, thumbnail, turntable
 from triplaneturbo.mesh.warmup import warmup
@@ -43,6 +47,7 @@ from triplaneturbo.pipeline import Outcome, Progress, Result, Sketches
 from triplaneturbo.render.rasterizer import rasterizer
 from triplaneturbo.request import Request
 from triplaneturbo.serving.device_worker import DeviceWorker
+from triplaneturbo.serving.file_options import DEFAULT_FILES, FileOptions
 from triplaneturbo.serving.job_queue import Job, JobQueue
 from triplaneturbo.serving.refine_request import RefineRequest
 from triplaneturbo.serving.refinements import Refinements
@@ -254,18 +259,37 @@ class Engine:
         return self.submit(Request(prompt, **settings)).result()
 
     def encode(
-        self, mesh: Mesh, format: str, name: str = "mesh", placement: Placement = AS_MODELLED
-    ) -> bytes:
-        """Encode a mesh as the bytes of a file, in the engine's thread; see `mesh.io.encode`."""
-        return self._queue.call(lambda: encode(mesh, format, name, placement))
+        self, result: Result, format: str, name: str = "mesh", options: FileOptions = DEFAULT_FILES
+    ) -> LimitedFile:
+        """Encode the mesh of a result as a file, in the engine's thread; see `mesh.io.encode`.
+
+        The file contains the request as metadata if the options say so.
+        """
+        placement, image = options.placement, options.image
+        metadata = GenerationMetadata(result.request, self.name, placement) if options.metadata else None
+        if format == "glb" and options.max_bytes is not None:
+            writing, most = WriteOptions(placement, name, image, metadata), options.max_bytes
+            return self._queue.call(lambda: encode_within(result.mesh, format, writing, most))
+        return self._queue.call(
+            lambda: LimitedFile(encode(result.mesh, format, name, placement, image, metadata), "")
+        )
+
+    def encode_levels(self, result: Result, options: FileOptions = DEFAULT_FILES) -> list[bytes]:
+        """Encode each level of detail of a result as a GLB of its own, with the size and origin of all."""
+        mesh, placement = result.mesh, options.placement
+        metadata = GenerationMetadata(result.request, self.name, placement) if options.metadata else None
+        return [
+            self._queue.call(partial(to_glb, level, options.image, placement, metadata, whole=mesh.vertices))
+            for level in (mesh.replace(lods=()), *mesh.lods)
+        ]
 
     def thumbnail(self, mesh: Mesh, size: int = 192) -> bytes:
         """Render the mesh on a transparent background: the bytes of a PNG, [size, size] pixels."""
         return self._queue.call(lambda: encode_image(thumbnail(mesh, size, None), "png"))
 
-    def turntable(self, mesh: Mesh, size: int = 144, frames: int = 16) -> bytes:
+    def turntable(self, mesh: Mesh, size: int = 144, frames: int = 16, seconds: float = 2.4) -> bytes:
         """Render one turn of the mesh: the bytes of an animated, transparent WebP, [size, size] pixels."""
-        return self._queue.call(lambda: animation(turntable(mesh, frames, size, None)))
+        return self._queue.call(lambda: animation(turntable(mesh, frames, size, None), seconds=seconds))
 
     def pictures(self, mesh: Mesh, size: int = 512) -> dict[str, bytes]:
         """Render the debug views as PNG bytes: "wireframe", "normals" and, with UVs, "atlas", "texture"."""

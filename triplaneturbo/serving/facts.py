@@ -30,6 +30,8 @@ def describe(result: Result, engine: Engine) -> dict[str, Any]:
         "precision": str(engine.dtype).removeprefix("torch."),
         "version": __version__,
     }
+    if result.request.lods > 1:
+        entry["lod_faces"] = [len(level.faces) for level in (result.mesh, *result.mesh.lods)]
     if result.reading is not None:
         entry |= {"unknown_words": list(result.reading.unknown), "unclear": result.reading.why}
     if result.look_reading is not None:

@@ -15,9 +15,9 @@ from triplaneturbo.serving.jobs import MeshReady
 from triplaneturbo.serving.output_files import FORMATS
 
 if TYPE_CHECKING:
-    from triplaneturbo.mesh.placement import Placement
     from triplaneturbo.request import Request
     from triplaneturbo.serving.engine import Engine
+    from triplaneturbo.serving.file_options import FileOptions
     from triplaneturbo.serving.history_entry import HistoryEntry
     from triplaneturbo.serving.user_history import History, UserHistory
 
@@ -29,7 +29,7 @@ class HistoryWriter:
         engine: the engine that generates the mesh.
         history: the histories of all users; None: nothing is saved.
         token: the secret token that identifies the browser.
-        placement: size, up axis, origin and unit of the object in the files.
+        options: placement of the object in the files, and what they contain.
         passing: the page generates while the user types: a result that the next one replaces before all of
             its files are written is deleted.
 
@@ -39,12 +39,12 @@ class HistoryWriter:
     """
 
     def __init__(
-        self, engine: Engine, history: History | None, token: str, placement: Placement, passing: bool
+        self, engine: Engine, history: History | None, token: str, options: FileOptions, passing: bool
     ) -> None:
         self.shelf: UserHistory | None = None
         self.refused = ""
         self._engine, self._history, self._token = engine, history, token
-        self._placement, self._passing = placement, passing
+        self._options, self._passing = options, passing
         self._entry: HistoryEntry | None = None
         self._request: Request | None = None
         self._complete = False
@@ -101,10 +101,10 @@ class HistoryWriter:
         assert shelf is not None
         assert request is not None
         try:
-            mesh = self._engine.again(request).mesh  # from the engine's cache, as a rule
+            result = self._engine.again(request)  # from the engine's cache, as a rule
             for name in FORMATS:
                 if name not in entry.files:
-                    data = self._engine.encode(mesh, name, entry.name, self._placement)
+                    data = self._engine.encode(result, name, entry.name, self._options).data
                     shelf.attach(entry.id, name, data)
         except (UserError, Cancelled, EngineClosedError):
             pass  # the page is closed

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from triplaneturbo.errors import Cancelled, UserError
-from triplaneturbo.mesh.placement import AS_MODELLED, Placement
 from triplaneturbo.serving.facts import describe
+from triplaneturbo.serving.file_options import DEFAULT_FILES, FileOptions
 from triplaneturbo.serving.output_files import FORMATS, safe_name, write
 from triplaneturbo.serving.refine_request import rounded
 
@@ -99,7 +99,7 @@ def follow(
     alone: bool = True,
     sketches: Sketches = "none",
     formats: Sequence[str] = tuple(FORMATS),
-    placement: Placement = AS_MODELLED,
+    options: FileOptions = DEFAULT_FILES,
     number: int | None = None,
     patience: float = 0.0,
 ) -> Generator[Event, None, None]:
@@ -112,14 +112,14 @@ def follow(
             if a later one starts. The viewer shows the mesh.
         sketches: which denoising steps the viewer shows.
         formats: formats of the files, in the order in which they are written.
-        placement: size, up axis, origin and unit of the object in the files.
+        options: placement of the object in the files, and what they contain.
         number: the request's number from `Session.enter`; None: it is the latest.
         patience: seconds to wait for a later request after the first file, before the others are written.
     """
 
     def work(job: Job) -> Generator[Event, None, None]:
         yield from progress(engine, job, session)
-        yield from _write(engine, session, job, alone, formats, placement, patience)
+        yield from _write(engine, session, job, alone, formats, options, patience)
 
     return watched(session, lambda: engine.submit(request, sketches=sketches), work, alone, number)
 
@@ -178,16 +178,16 @@ def save(
     session: Session,
     result: Result,
     formats: Sequence[str],
-    placement: Placement = AS_MODELLED,
+    options: FileOptions = DEFAULT_FILES,
 ) -> Iterator[MeshReady]:
     """Write the files of a result and yield a MeshReady after each; the last one is complete."""
     name = safe_name(result.request, engine.name)
-    stem = session.keep(name if placement == AS_MODELLED else f"{name}-{_digest(placement)}")
-    check = engine.check(result.mesh, placement)
+    stem = session.keep(name if options == DEFAULT_FILES else f"{name}-{_digest(options)}")
+    check = engine.check(result.mesh, options.placement)
     facts: dict[str, Any] = describe(result, engine) | {
         "cached": result.cached,
         "unsimplified": result.unsimplified,
-        "placement": asdict(placement),
+        "placement": asdict(options.placement),
         "components": check.components,
         "printable": check.printable,
         "check": check.sentence,
@@ -197,7 +197,7 @@ def save(
     started = time.perf_counter()
     for name in formats:
         path = stem.with_name(stem.name + FORMATS[name])
-        facts["files"] = [*facts["files"], *write(engine, result.mesh, {name: path}, placement)]
+        facts["files"] = [*facts["files"], *write(engine, result, {name: path}, options)]
         taken = round(time.perf_counter() - started, 4)
         total = round(result.seconds["total"] + taken, 4)
         facts["seconds"] = {**facts["seconds"], "files": taken, "total": total}
@@ -212,15 +212,15 @@ def _write(
     job: Job,
     alone: bool,
     formats: Sequence[str],
-    placement: Placement,
+    options: FileOptions,
     patience: float,
 ) -> Generator[Event, None, None]:
     result = job.result()
     steps = result.request.steps or 0
     yield Working("files", 0.97, result.seconds["total"], steps, steps)
-    for made in save(engine, session, result, formats, placement):
+    for made in save(engine, session, result, formats, options):
         if alone and len(made.files) == 1:
-            faces, placed = len(result.mesh.faces), placement.size is not None
+            faces, placed = len(result.mesh.faces), options.placement.size is not None
             made = replace(
                 made,
                 view=session.show(made.files["glb"], faces, job, placed),
@@ -234,9 +234,9 @@ def _write(
             time.sleep(0.05)
 
 
-def _digest(placement: Placement) -> str:
-    """A short hash that distinguishes placements in file names."""
-    return hashlib.sha256(repr(placement).encode()).hexdigest()[:6]
+def _digest(options: FileOptions) -> str:
+    """A short hash that distinguishes file options in file names."""
+    return hashlib.sha256(repr(options).encode()).hexdigest()[:6]
 
 
 def _stopped(error: Exception) -> Stopped:

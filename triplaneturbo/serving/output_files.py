@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.io.registry import suffixes, unit_of
-from triplaneturbo.mesh.placement import AS_MODELLED, Placement
 from triplaneturbo.request import Request, shown
+from triplaneturbo.serving.file_options import DEFAULT_FILES, FileOptions
 from triplaneturbo.serving.file_stems import safe_stem, unique_stems
 
 if TYPE_CHECKING:
-    from triplaneturbo.mesh.mesh import Mesh
+    from triplaneturbo.pipeline import Result
     from triplaneturbo.serving.engine import Engine
 
 FORMATS = suffixes()
@@ -119,17 +119,18 @@ def safe_name(request: Request, model: str) -> str:
     plain = unicodedata.normalize("NFKD", request.prompt).encode("ascii", "ignore").decode().lower()
     words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40].rstrip("-")
     told = asdict(request)
-    for name in ("variation_path", "look", "keep_shape"):
-        if not told[name]:  # keep the names from before this field existed
+    for name, default in (("variation_path", ""), ("look", ""), ("keep_shape", False), ("lods", 1)):
+        if told[name] == default:  # keep the names from before this field existed
             del told[name]
     everything = json.dumps({**told, "model": model}, sort_keys=True)
     return f"{words or 'mesh'}-{request.seed}-{hashlib.sha256(everything.encode()).hexdigest()[:8]}"
 
 
 def write(
-    engine: Engine, mesh: Mesh, paths: dict[str, Path], placement: Placement = AS_MODELLED
+    engine: Engine, result: Result, paths: dict[str, Path], options: FileOptions = DEFAULT_FILES
 ) -> list[dict[str, Any]]:
-    """Write a mesh in each format, atomically, and describe the files: path, unit, bytes, sha256.
+    """Write the mesh of a result in each format, atomically; describe the files: path, unit, bytes, sha256,
+    and a note if its images were reduced.
 
     A symbolic link is followed.
 
@@ -140,11 +141,33 @@ def write(
 
     files = []
     for name, path in paths.items():
-        data = engine.encode(mesh, name, path.stem, placement)
+        data, note = engine.encode(result, name, path.stem, options)
         write_atomically(os.path.realpath(path) if path.is_symlink() else path, data)
         digest = hashlib.sha256(data).hexdigest()
-        unit = unit_of(name, placement)
-        files.append({"path": str(path), "unit": unit, "bytes": len(data), "sha256": digest})
+        unit = unit_of(name, options.placement)
+        file = {"path": str(path), "unit": unit, "bytes": len(data), "sha256": digest}
+        files.append(file | ({"note": note} if note else {}))
+    return files
+
+
+def write_levels(
+    engine: Engine, result: Result, path: Path, options: FileOptions = DEFAULT_FILES
+) -> list[dict[str, Any]]:
+    """Write each level of detail as NAME-LOD0.glb, NAME-LOD1.glb, ...; describe the files, as `write` does.
+
+    Args:
+        path: a file of the result, whose folder and name are used.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    from triplaneturbo.utils.atomic_files import write_atomically
+
+    files = []
+    for number, data in enumerate(engine.encode_levels(result, options)):
+        target = write_atomically(path.with_name(f"{path.stem}-LOD{number}.glb"), data)
+        digest = hashlib.sha256(data).hexdigest()
+        files.append({"path": str(target), "unit": "m", "bytes": len(data), "sha256": digest})
     return files
 
 

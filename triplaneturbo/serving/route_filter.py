@@ -22,13 +22,16 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from triplaneturbo.errors import UserError
+from triplaneturbo.mesh.io.registry import WRITERS
 from triplaneturbo.serving.limits import Limits
+from triplaneturbo.serving.mcp_access import McpAccess
 from triplaneturbo.serving.public_url import PublicUrl
 from triplaneturbo.serving.served_files import ServedFiles
 from triplaneturbo.serving.training_access import TrainingAccess
 
 API = "/gradio_api"
 UPLOAD = "/prompts"
+MCP = re.compile(r"/mcp/?")
 _FILE = re.compile(r"/file[=/](?P<path>.*)", re.DOTALL)
 _OPEN = re.compile(
     r"/(?:info|openapi\.json|app_id|user|token|login_check|startup-events|theme\.css|cancel|reset"
@@ -44,6 +47,7 @@ def filter_options(
     limits: Limits,
     training_access: TrainingAccess | None = None,
     root_path: str = "",
+    mcp: McpAccess | None = None,
 ) -> dict[str, Any]:
     """Return the arguments of Gradio's `launch` that install the route filter.
 
@@ -52,6 +56,7 @@ def filter_options(
         limits: the limits of the server.
         training_access: decides who may upload prompt lists; None: nobody.
         root_path: the path or URL under which a proxy serves the page; see `public_url.checked_root_path`.
+        mcp: the tools for agents; None: there are none.
     """
     route_filter = Middleware(
         RouteFilter,
@@ -59,6 +64,7 @@ def filter_options(
         max_body=limits.body,
         training_access=training_access,
         public_url=PublicUrl(root_path),
+        mcp=mcp,
     )
     return {
         "app_kwargs": {"middleware": [route_filter]},
@@ -75,6 +81,7 @@ class RouteFilter:
         max_body: maximum number of bytes of a request's JSON.
         training_access: decides who may upload prompt lists; None: nobody.
         public_url: the URL under which visitors reach the page; None: the address of the server.
+        mcp: the tools for agents; None: there are none.
     """
 
     def __init__(
@@ -84,12 +91,14 @@ class RouteFilter:
         max_body: int,
         training_access: TrainingAccess | None = None,
         public_url: PublicUrl | None = None,
+        mcp: McpAccess | None = None,
     ) -> None:
         self._app = app
         self._public_url = public_url or PublicUrl()
         self._served_files = served_files
         self._max_body = max_body
         self._training_access = training_access
+        self._mcp = mcp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward or answer a request."""
@@ -108,6 +117,11 @@ class RouteFilter:
             await self._serve_file(file["path"], scope, receive, send)
         elif route == UPLOAD and scope["method"] == "POST" and self._training_access is not None:
             await self._receive_upload(self._training_access, scope, receive, send)
+        elif MCP.fullmatch(route) and self._mcp is not None and self._mcp.is_open:
+            if scope["method"] == "POST":
+                await self._forward_json(scope, receive, send)
+            else:  # clients may ask for a stream of events, which a server without sessions does not have
+                await _reject(405, "Only POST is allowed here.", scope, receive, send)
         elif not _OPEN.fullmatch(route):
             await _reject(404, "Address not found.", scope, receive, send)
         elif scope["method"] == "POST":
@@ -124,7 +138,8 @@ class RouteFilter:
         await anyio.to_thread.run_sync(lease.__enter__)
         try:
             # Anyone with the address can fetch the file, so shared caches must not store it.
-            await self._app(scope, receive, _with_header(send, (b"cache-control", b"private")))
+            send = _with_header(send, (b"cache-control", b"private"))
+            await self._app(scope, receive, _with_media_type(send, file.suffix))
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(_exit, lease)
@@ -234,6 +249,27 @@ def _with_header(send: Send, header: tuple[bytes, bytes]) -> Send:
         await send(message)
 
     return send_with_header
+
+
+def _with_media_type(send: Send, suffix: str) -> Send:
+    """Return a `send` that says what a mesh is: not all systems know these types, and Quick Look needs them.
+
+    A USDZ is shown rather than downloaded; other files stay as they are.
+    """
+    media_type = next((writer.media_type for writer in WRITERS.values() if writer.suffix == suffix), None)
+    if media_type is None:
+        return send
+    replaced = {b"content-type": media_type.encode()}
+    if suffix == WRITERS["usdz"].suffix:
+        replaced[b"content-disposition"] = b"inline"
+
+    async def send_with_media_type(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] < 300:
+            kept = [(name, value) for name, value in message.get("headers", []) if name not in replaced]
+            message = {**message, "headers": [*kept, *replaced.items()]}
+        await send(message)
+
+    return send_with_media_type
 
 
 async def _reject(status: int, detail: str, scope: Scope, receive: Receive, send: Send) -> None:

@@ -3,7 +3,7 @@
     history = History(Path("outputs/history"), quota=20_000_000_000)
     user_history = history.of(token)
     entry = user_history.add(result.request, facts, model=engine.name, thumbnail=png)
-    entry = user_history.attach(entry.id, "glb", engine.encode(result.mesh, "glb", entry.name))
+    entry = user_history.attach(entry.id, "glb", engine.encode(result, "glb", entry.name).data)
     for entry in user_history.entries():
         print(entry.prompt, entry.files)
 

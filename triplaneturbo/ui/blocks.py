@@ -21,11 +21,12 @@ import gradio as gr
 from triplaneturbo.models.catalog import ROOT
 from triplaneturbo.serving.admin import Admin
 from triplaneturbo.serving.limits import Limits, RequestLimiter
+from triplaneturbo.serving.mcp_access import McpAccess
 from triplaneturbo.serving.sessions import Sessions
 from triplaneturbo.serving.training_access import TrainingAccess
 from triplaneturbo.ui.assets import read
 from triplaneturbo.ui.assets.theme import theme
-from triplaneturbo.ui.generate import endpoint, generate_tab, panels
+from triplaneturbo.ui.generate import endpoint, generate_tab, mcp_tools, panels
 from triplaneturbo.ui.training import training_tab
 
 if TYPE_CHECKING:
@@ -38,12 +39,15 @@ SERVING: dict[str, Any] = {
     "quiet": True,
     "ssr_mode": False,
     "mcp_server": False,
-    "pwa": False,
+    "pwa": True,
     "enable_monitoring": False,
     "run_history": False,
     "footer_links": [],
     "max_file_size": 1,
 }
+
+# The words of the page that a phone opens by the QR code.
+AR_WORDS = {"view": "View in your room", "download": "Download the GLB", "close": "Go to the page"}
 
 
 def look() -> dict[str, Any]:
@@ -61,6 +65,7 @@ def build(
     history: History | None = None,
     guard: RequestLimiter | None = None,
     admission: TrainingAccess | None = None,
+    mcp: McpAccess | None = None,
 ) -> gr.Blocks:
     """Build the page for an engine. Files are served only from `folder` and the history's folder.
 
@@ -71,6 +76,7 @@ def build(
         history: stores results; None stores none.
         guard: enforces limits per visitor; None uses the loose limits of a local server.
         admission: decides who may fine-tune; None allows visitors on this machine.
+        mcp: gets the tools for agents, and lets them connect once the page is launched; None: no tools.
     """
     folder = folder.resolve()
     guard = guard or RequestLimiter(Limits.for_host("localhost"))
@@ -90,10 +96,13 @@ def build(
             with gr.Tab("Advanced", id="advanced", render_children=True):
                 training_tab.build(page, engine, sessions, admission, adapter)
         endpoint.build(engine, sessions, guard)
+        if mcp is not None:
+            mcp.endpoints = mcp_tools.build(engine, sessions, guard)
 
         def leave(page: gr.Request) -> None:
             sessions.leave(page.session_hash)
 
         page.unload(leave)
-        page.load(None, None, None, js=read("on_load.js"), api_visibility="private")
+        script = read("on_load.js", **AR_WORDS)
+        page.load(None, None, None, js=script, api_visibility="private")
     return page

@@ -314,13 +314,13 @@ def test_save_chooses_the_format_by_suffix(tmp_path):
 @pytest.mark.parametrize(
     ("path", "format", "message"),
     [
-        ("a.fbx", None, r"\.glb, \.zip, \.ply, \.stl, \.usdz"),
-        ("a", None, r"\.glb, \.zip, \.ply, \.stl, \.usdz"),
+        ("a.fbx", None, r"\.glb, \.zip, \.ply, \.stl, \.3mf, \.usdz"),
+        ("a", None, r"\.glb, \.zip, \.ply, \.stl, \.3mf, \.usdz"),
         ("a.obj", None, r"\.zip"),
         ("a.obj", "obj", r"\.zip"),
         ("a.obj", "glb", r"\.glb"),
         ("a.ply", "glb", r"\.glb"),
-        ("a.glb", "fbx", "glb, obj, ply, stl, usdz"),
+        ("a.glb", "fbx", "glb, obj, ply, stl, 3mf, usdz"),
     ],
 )
 def test_unknown_formats(path, format, message):
@@ -329,7 +329,7 @@ def test_unknown_formats(path, format, message):
 
 
 def test_unknown_choices():
-    with pytest.raises(UserError, match="glb, obj, ply, stl, usdz"):
+    with pytest.raises(UserError, match="glb, obj, ply, stl, 3mf, usdz"):
         encode(colored(), "fbx")
     with pytest.raises(UserError, match="png"):
-        to_glb(textured(), "webp")
+        to_glb(textured(), "gif")

@@ -11,19 +11,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.io.registry import WRITERS, WriteOptions, suffixes
+from triplaneturbo.mesh.io.registry import IMAGES, WRITERS, WriteOptions, suffixes
 from triplaneturbo.mesh.placement import AS_MODELLED, Placement
 from triplaneturbo.request import shown
 from triplaneturbo.utils.atomic_files import write_atomically
 
 if TYPE_CHECKING:
+    from triplaneturbo.mesh.io.generation_metadata import GenerationMetadata
     from triplaneturbo.mesh.mesh import Mesh
 
 __all__ = ["AS_MODELLED", "Placement", "encode", "format_of", "save"]
 
 
 def encode(
-    mesh: Mesh, format: str, name: str = "mesh", placement: Placement = AS_MODELLED, image: str = "png"
+    mesh: Mesh,
+    format: str,
+    name: str = "mesh",
+    placement: Placement = AS_MODELLED,
+    image: str = "png",
+    metadata: GenerationMetadata | None = None,
 ) -> bytes:
     """Return the bytes of a file; the same mesh gives the same bytes.
 
@@ -32,13 +38,16 @@ def encode(
         format: a key of `registry.WRITERS`.
         name: base name of the files within an OBJ's zip; made safe.
         placement: size, unit, up axis and origin. A GLB always has y up and metres, as glTF prescribes.
-        image: "png" or "jpeg": encoding of the texture in a GLB or a USDZ.
+        image: encoding of the textures in a GLB or a USDZ, one of `registry.IMAGES`.
+        metadata: how the mesh was generated, stored by every format but STL; None: not stored.
 
     Raises:
         UserError: the format or an option is unknown, the mesh is empty, positions are not finite, or the
             placement is impossible.
     """
-    return WRITERS[_known(format)].write(mesh, WriteOptions(placement, name, image))
+    if image not in IMAGES:
+        raise UserError(f"Invalid texture format {shown(image)}; choose one of {', '.join(IMAGES)}.")
+    return WRITERS[_known(format)].write(mesh, WriteOptions(placement, name, image, metadata))
 
 
 def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:
@@ -73,6 +82,7 @@ def save(
     format: str | None = None,
     placement: Placement = AS_MODELLED,
     image: str = "png",
+    metadata: GenerationMetadata | None = None,
 ) -> Path:
     """Write a mesh to a file atomically.
 
@@ -80,12 +90,12 @@ def save(
         mesh: in model space.
         path: of the file; its suffix selects the format unless `format` does.
         format: a key of `registry.WRITERS`, for names with another suffix.
-        placement, image: see `encode`.
+        placement, image, metadata: see `encode`.
 
     Raises:
         UserError: see `encode`; or the file cannot be written.
     """
-    data = encode(mesh, format_of(path, format), Path(path).stem, placement, image)
+    data = encode(mesh, format_of(path, format), Path(path).stem, placement, image, metadata)
     return write_atomically(path, data)
 
 

@@ -1,9 +1,11 @@
-"""Helpers of all mesh formats: validation, axes, images, file names."""
+"""Helpers of all mesh formats: validation, axes, colours, images, text, zips, file names."""
 
 from __future__ import annotations
 
 import io
 import re
+import zipfile
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -11,21 +13,23 @@ from PIL import Image
 from torch import Tensor
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.io.registry import unit_of
+from triplaneturbo.mesh.io.registry import QUALITY, unit_of
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.placement import Placement
 from triplaneturbo.mesh.processing.clean import smooth_normals
+from triplaneturbo.render.colors import sample
 
 _RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}
 
 
-def checked(mesh: Mesh, placement: Placement, format: str) -> Mesh:
+def checked(mesh: Mesh, placement: Placement, format: str, whole: Tensor | None = None) -> Mesh:
     """Validate a mesh for writing; return it in float32 on the CPU, in the file's unit, with unit normals.
 
     Args:
         mesh: in model space.
         placement: its size, unit and origin are applied; `to_file_axes` applies its axes.
         format: format of the file, on which the unit depends.
+        whole: vertices [W, 3] of the object that the mesh is a coarser version of; None: of itself.
 
     Raises:
         UserError: the mesh has no faces, positions are not finite, or the placement is invalid.
@@ -57,7 +61,7 @@ def checked(mesh: Mesh, placement: Placement, format: str) -> Mesh:
             raise ValueError(f"a mesh with a {name} must have uv")
     attributes["normals"] = _unit_normals(vertices, faces, attributes["normals"])
     return mesh.replace(
-        vertices=placement.place(vertices, unit_of(format, placement)).contiguous(),
+        vertices=placement.place(vertices, unit_of(format, placement), whole).contiguous(),
         faces=faces.contiguous(),
         **attributes,
     )
@@ -93,12 +97,13 @@ def to_file_axes(vectors: Tensor, up: str = "y") -> Tensor:
     raise UserError(f'Invalid up axis {up!r}; choose "y" or "z".')
 
 
-def encode_image(image: np.ndarray, kind: str) -> bytes:
-    """Encode a texture or normal map, uint8 [H, W, 3], as a PNG or JPEG file.
+def encode_image(image: np.ndarray, kind: str, quality: int = QUALITY) -> bytes:
+    """Encode a texture or normal map, uint8 [H, W, 3], as a PNG, JPEG or WebP file.
 
     Args:
         image: the pixels, row 0 on top.
-        kind: "png" (lossless) or "jpeg" (smaller; quality 92, no chroma subsampling).
+        kind: "png" (lossless), "jpeg" (smaller; no chroma subsampling) or "webp" (smaller still).
+        quality: of a JPEG or WebP, 0 to 100.
 
     Raises:
         UserError: `kind` is neither.
@@ -108,9 +113,56 @@ def encode_image(image: np.ndarray, kind: str) -> bytes:
     if kind == "png":
         picture.save(buffer, "PNG", compress_level=4)  # half the time of level 6, files 1 % larger
     elif kind == "jpeg":
-        picture.save(buffer, "JPEG", quality=92, subsampling=0)
+        picture.save(buffer, "JPEG", quality=quality, subsampling=0)
+    elif kind == "webp":
+        picture.save(buffer, "WEBP", quality=quality, method=4)
     else:
-        raise UserError(f'Invalid texture format {kind!r}; choose "png" or "jpeg".')
+        raise UserError(f'Invalid texture format {kind!r}; choose "png", "jpeg" or "webp".')
+    return buffer.getvalue()
+
+
+def nondegenerate(faces: Tensor) -> Tensor:
+    """Return the mask [F] of the faces [F, 3] with three distinct corners.
+
+    Raises:
+        UserError: there is no such face.
+    """
+    a, b, c = faces.unbind(1)
+    distinct = (a != b) & (b != c) & (c != a)
+    if not distinct.any():
+        raise UserError("The mesh is empty: no face has an area. Try another seed.")
+    return distinct
+
+
+def vertex_colors(mesh: Mesh) -> Tensor | None:
+    """Return sRGB vertex colours as whole numbers from 0 to 255 [V, 3]; None if the mesh has no colours.
+
+    Without vertex colours, the texture is sampled at each vertex.
+    """
+    if mesh.colors is not None:
+        colors = mesh.colors
+    elif mesh.texture is not None and mesh.uv is not None:
+        colors = sample(torch.from_numpy(mesh.texture.astype(np.float32)) / 255, mesh.uv)
+    else:
+        return None
+    return (colors.nan_to_num().clamp(0, 1) * 255).round()
+
+
+def format_rows(pattern: str, rows: np.ndarray) -> str:
+    """Format each row of an array [N, C] as one line."""
+    return (pattern + "\n") * len(rows) % tuple(rows.reshape(-1).tolist())
+
+
+def zip_files(files: Mapping[str, bytes]) -> bytes:
+    """Return a zip of files by path; all fields that depend on the clock or the system are fixed."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for path, data in files.items():
+            entry = zipfile.ZipInfo(path, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.create_system = 3
+            entry.external_attr = 0o644 << 16
+            entry.compress_type = zipfile.ZIP_STORED if path.endswith(".png") else zipfile.ZIP_DEFLATED
+            archive.writestr(entry, data, compresslevel=3)
     return buffer.getvalue()
 
 

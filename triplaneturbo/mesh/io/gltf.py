@@ -10,12 +10,17 @@ from torch import Tensor
 
 from triplaneturbo import __version__
 from triplaneturbo.mesh.io.common import checked, encode_image, to_file_axes
-from triplaneturbo.mesh.io.registry import WriteOptions
+from triplaneturbo.mesh.io.generation_metadata import KEY, GenerationMetadata
+from triplaneturbo.mesh.io.registry import QUALITY, WriteOptions
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.placement import AS_MODELLED, Placement
 from triplaneturbo.render.colors import srgb_to_linear
 
 ROUGHNESS = 0.9
+WEBP_EXTENSION = "EXT_texture_webp"
+LOD_EXTENSION = "MSFT_lod"
+# Smallest share of the screen's height at which each level is shown; the coarsest is never hidden.
+SCREEN_COVERAGE = (0.5, 0.25, 0.125)
 PLAIN_GREY = 0.6  # linear base colour of a mesh with neither texture nor vertex colours
 
 
@@ -60,18 +65,31 @@ class _Buffer:
         return bytes(self.blob)
 
 
-def to_glb(mesh: Mesh, image: str = "png", placement: Placement = AS_MODELLED) -> bytes:
+def to_glb(
+    mesh: Mesh,
+    image: str = "png",
+    placement: Placement = AS_MODELLED,
+    metadata: GenerationMetadata | None = None,
+    quality: int = QUALITY,
+    whole: Tensor | None = None,
+) -> bytes:
     """Encode a mesh as a GLB file: y up, front +z, in metres; the same mesh gives the same bytes.
 
     The material has metallic 0 and roughness 0.9 and is single-sided. The texture is written unchanged (glTF
     base colour textures are sRGB); vertex colours are converted to linear light, as glTF requires, and
     written only if there is no texture. Tangents are written only with a normal map. Missing normals are
-    computed.
+    computed. Levels of detail are nodes of the extension MSFT_lod, of which programs without the extension
+    show the first.
 
     Args:
         mesh: in model space.
-        image: "png" or "jpeg", for the texture; a normal map is always a PNG.
+        image: "png" or "jpeg": the texture; a normal map is then a PNG. "webp": both, by EXT_texture_webp,
+            which not all programs read. "webp+png": both twice, so that all programs can show the file.
         placement: size and origin. Its up axis and unit are ignored: glTF requires y up and metres.
+        metadata: how the mesh was generated, written as `asset.extras`; None: not written.
+        quality: of JPEG and WebP images, 0 to 100.
+        whole: vertices [W, 3] of the object that the mesh is a coarser version of, which size and origin
+            refer to; None: the mesh's own.
 
     Returns:
         The bytes of the file.
@@ -80,10 +98,39 @@ def to_glb(mesh: Mesh, image: str = "png", placement: Placement = AS_MODELLED) -
         UserError: the mesh is empty, positions are not finite, or the image format or placement is invalid.
         ValueError: attributes are inconsistent, or a normal map comes without tangents.
     """
-    mesh = checked(mesh, placement, "glb")
-    if mesh.normal_map is not None and mesh.tangents is None:
+    whole = mesh.vertices.detach().cpu().float() if whole is None else whole
+    levels = [checked(level, placement, "glb", whole) for level in (mesh, *mesh.lods)]
+    if any(level.normal_map is not None and level.tangents is None for level in levels):
         raise ValueError("a mesh with a normal_map must have tangents: viewers compute differing ones")
     buffer = _Buffer()
+    names = ["object"] if len(levels) == 1 else [f"object_LOD{level}" for level in range(len(levels))]
+    asset = gltf.Asset(version="2.0", generator=f"TriplaneTurbo {__version__}")
+    if metadata is not None:
+        asset.extras = {KEY: metadata.as_dict()}
+    document = gltf.GLTF2(
+        asset=asset,
+        scene=0,
+        scenes=[gltf.Scene(nodes=[0], name="scene")],
+        nodes=[gltf.Node(mesh=index, name=name) for index, name in enumerate(names)],
+        meshes=[
+            gltf.Mesh(primitives=[_primitive(level, buffer)], name=name)
+            for level, name in zip(levels, names, strict=True)
+        ],
+    )
+    if len(levels) > 1:
+        document.extensionsUsed.append(LOD_EXTENSION)
+        document.nodes[0].extensions = {LOD_EXTENSION: {"ids": list(range(1, len(levels)))}}
+        document.nodes[0].extras = {"MSFT_screencoverage": [*SCREEN_COVERAGE[: len(levels) - 1], 0.0]}
+    document.materials = [_material(levels[0], document, buffer, image, quality)]
+    document.bufferViews, document.accessors = buffer.views, buffer.accessors
+    blob = buffer.padded()
+    document.buffers = [gltf.Buffer(byteLength=len(blob))]
+    document.set_binary_blob(blob)
+    return b"".join(document.save_to_bytes())
+
+
+def _primitive(mesh: Mesh, buffer: _Buffer) -> gltf.Primitive:
+    """Return the geometry of a mesh whose values are those of the file, except for its axes."""
     attributes = gltf.Attributes(
         POSITION=buffer.accessor(to_file_axes(mesh.vertices).numpy(), gltf.ARRAY_BUFFER, "positions"),
         NORMAL=buffer.accessor(to_file_axes(mesh.normals).numpy(), gltf.ARRAY_BUFFER, "normals"),
@@ -99,34 +146,32 @@ def to_glb(mesh: Mesh, image: str = "png", placement: Placement = AS_MODELLED) -
     # The largest 16-bit index is reserved (primitive restart).
     index_type = np.uint16 if len(mesh.vertices) <= 65535 else np.uint32
     indices = mesh.faces.numpy().astype(index_type).reshape(-1)
-    primitive = gltf.Primitive(
+    return gltf.Primitive(
         attributes=attributes,
         indices=buffer.accessor(indices, gltf.ELEMENT_ARRAY_BUFFER, "indices"),
         material=0,
         mode=gltf.TRIANGLES,
     )
-    document = gltf.GLTF2(
-        asset=gltf.Asset(version="2.0", generator=f"TriplaneTurbo {__version__}"),
-        scene=0,
-        scenes=[gltf.Scene(nodes=[0], name="scene")],
-        nodes=[gltf.Node(mesh=0, name="object")],
-        meshes=[gltf.Mesh(primitives=[primitive], name="object")],
-    )
-    document.materials = [_material(mesh, document, buffer, image)]
-    document.bufferViews, document.accessors = buffer.views, buffer.accessors
-    blob = buffer.padded()
-    document.buffers = [gltf.Buffer(byteLength=len(blob))]
-    document.set_binary_blob(blob)
-    return b"".join(document.save_to_bytes())
 
 
-def _material(mesh: Mesh, document: gltf.GLTF2, buffer: _Buffer, image: str) -> gltf.Material:
+def _material(mesh: Mesh, document: gltf.GLTF2, buffer: _Buffer, image: str, quality: int) -> gltf.Material:
     """Return the material, and add its images, textures and sampler to the document."""
 
-    def texture(pixels: np.ndarray, kind: str, name: str) -> int:
-        view = buffer.view(encode_image(pixels, kind), None, name)
+    def source(pixels: np.ndarray, kind: str, name: str) -> int:
+        view = buffer.view(encode_image(pixels, kind, quality), None, name)
         document.images.append(gltf.Image(bufferView=view, mimeType=f"image/{kind}", name=name))
-        document.textures.append(gltf.Texture(sampler=0, source=len(document.images) - 1, name=name))
+        return len(document.images) - 1
+
+    def texture(pixels: np.ndarray, kind: str, name: str) -> int:
+        first, _, fallback = kind.partition("+")
+        if first != "webp":
+            found = gltf.Texture(sampler=0, source=source(pixels, kind, name), name=name)
+        else:
+            found = gltf.Texture(sampler=0, name=name)
+            if fallback:
+                found.source = source(pixels, fallback, name)
+            found.extensions = {WEBP_EXTENSION: {"source": source(pixels, first, name)}}
+        document.textures.append(found)
         return len(document.textures) - 1
 
     shading = gltf.PbrMetallicRoughness(metallicFactor=0.0, roughnessFactor=ROUGHNESS)
@@ -142,9 +187,13 @@ def _material(mesh: Mesh, document: gltf.GLTF2, buffer: _Buffer, image: str) -> 
     elif mesh.colors is None:
         shading.baseColorFactor = [PLAIN_GREY, PLAIN_GREY, PLAIN_GREY, 1.0]
     if mesh.normal_map is not None:
-        index = texture(mesh.normal_map, "png", "normal map")
+        index = texture(mesh.normal_map, image if image.startswith("webp") else "png", "normal map")
         material.normalTexture = gltf.NormalMaterialTexture(index=index, scale=1.0)
     if document.textures:
+        if image.startswith("webp"):
+            document.extensionsUsed.append(WEBP_EXTENSION)
+            if "+" not in image:
+                document.extensionsRequired.append(WEBP_EXTENSION)
         # An atlas is not tiled: repeating would blend texels of opposite borders.
         document.samplers = [
             gltf.Sampler(
@@ -168,4 +217,4 @@ def _unit_tangents(tangents: Tensor) -> Tensor:
 
 def write(mesh: Mesh, options: WriteOptions) -> bytes:
     """Return a GLB for the registry."""
-    return to_glb(mesh, options.image, options.placement)
+    return to_glb(mesh, options.image, options.placement, options.metadata, options.quality)

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-
 import numpy as np
 from torch import Tensor
 
-from triplaneturbo.mesh.io.common import checked, encode_image, safe_name, to_file_axes
+from triplaneturbo.mesh.io.common import (
+    checked,
+    encode_image,
+    format_rows,
+    safe_name,
+    to_file_axes,
+    zip_files,
+)
+from triplaneturbo.mesh.io.generation_metadata import KEY, GenerationMetadata
 from triplaneturbo.mesh.io.registry import WriteOptions
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.placement import AS_MODELLED, Placement
 from triplaneturbo.mesh.processing.clean import weld
 
 
-def to_obj_zip(mesh: Mesh, name: str = "mesh", placement: Placement = AS_MODELLED) -> bytes:
+def to_obj_zip(
+    mesh: Mesh,
+    name: str = "mesh",
+    placement: Placement = AS_MODELLED,
+    metadata: GenerationMetadata | None = None,
+) -> bytes:
     """Encode a mesh as a zip of NAME.obj and, with a texture or normal map, NAME.mtl and its images.
 
     The images are NAME.png (texture) and NAME_normal.png (normal map). Vertices on UV seams are welded (an
@@ -27,6 +37,7 @@ def to_obj_zip(mesh: Mesh, name: str = "mesh", placement: Placement = AS_MODELLE
         mesh: in model space.
         name: base name of the files in the zip; invalid characters are replaced.
         placement: size, unit (metres by default), up axis and origin.
+        metadata: how the mesh was generated, written as a comment of the .obj; None: not written.
 
     Returns:
         The bytes of the zip.
@@ -36,55 +47,47 @@ def to_obj_zip(mesh: Mesh, name: str = "mesh", placement: Placement = AS_MODELLE
     """
     mesh = checked(mesh, placement, "obj")
     name = safe_name(name)
-    files = {f"{name}.obj": _obj(mesh, name, placement.up).encode()}
+    files = {f"{name}.obj": _obj(mesh, name, placement.up, metadata).encode()}
     if _has_material(mesh):
         files[f"{name}.mtl"] = _mtl(mesh, name).encode()
     if mesh.texture is not None:
         files[f"{name}.png"] = encode_image(mesh.texture, "png")
     if mesh.normal_map is not None:
         files[f"{name}_normal.png"] = encode_image(mesh.normal_map, "png")
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for path, data in files.items():
-            # All fields that depend on the clock or the system are fixed, for reproducible bytes.
-            entry = zipfile.ZipInfo(path, date_time=(1980, 1, 1, 0, 0, 0))
-            entry.create_system = 3
-            entry.external_attr = 0o644 << 16
-            entry.compress_type = zipfile.ZIP_STORED if path.endswith(".png") else zipfile.ZIP_DEFLATED
-            archive.writestr(entry, data, compresslevel=3)
-    return buffer.getvalue()
+    return zip_files(files)
 
 
-def _format_rows(pattern: str, rows: np.ndarray) -> str:
-    """Format each row of an array [N, C] as one line."""
-    return (pattern + "\n") * len(rows) % tuple(rows.reshape(-1).tolist())
-
-
-def _obj(mesh: Mesh, name: str, up: str) -> str:
+def _obj(mesh: Mesh, name: str, up: str, metadata: GenerationMetadata | None) -> str:
     welded = weld(mesh.vertices)
     positions = to_file_axes(mesh.vertices[welded.first], up).numpy()
-    parts = ["# TriplaneTurbo\n", f"mtllib {name}.mtl\n" if _has_material(mesh) else "", f"o {name}\n"]
+    comment = "" if metadata is None else f"# {KEY} {metadata.as_text()}\n"
+    parts = [
+        "# TriplaneTurbo\n",
+        comment,
+        f"mtllib {name}.mtl\n" if _has_material(mesh) else "",
+        f"o {name}\n",
+    ]
     if mesh.colors is not None and mesh.texture is None:
         colors = mesh.colors[welded.first].clamp(0, 1).nan_to_num().numpy()
         parts.append(
-            _format_rows("v %.8g %.8g %.8g %.4f %.4f %.4f", np.concatenate((positions, colors), axis=1))
+            format_rows("v %.8g %.8g %.8g %.4f %.4f %.4f", np.concatenate((positions, colors), axis=1))
         )
     else:
-        parts.append(_format_rows("v %.8g %.8g %.8g", positions))
+        parts.append(format_rows("v %.8g %.8g %.8g", positions))
     corners: list[Tensor] = [welded.index[mesh.faces] + 1]  # [F, 3] each: position, (uv,) normal
     pattern = "%d//%d"
     if mesh.uv is not None:
         uv = mesh.uv.numpy().astype(np.float64)
         uv[:, 1] = 1 - uv[:, 1]  # an OBJ's v grows upward
-        parts.append(_format_rows("vt %.7g %.7g", uv))
+        parts.append(format_rows("vt %.7g %.7g", uv))
         corners.append(mesh.faces + 1)
         pattern = "%d/%d/%d"
-    parts.append(_format_rows("vn %.5f %.5f %.5f", to_file_axes(mesh.normals, up).numpy()))
+    parts.append(format_rows("vn %.5f %.5f %.5f", to_file_axes(mesh.normals, up).numpy()))
     corners.append(mesh.faces + 1)
     rows = np.stack([part.numpy() for part in corners], axis=-1).reshape(len(mesh.faces), -1)
     if _has_material(mesh):
         parts.append("usemtl surface\n")
-    parts.append(_format_rows(f"f {pattern} {pattern} {pattern}", rows))
+    parts.append(format_rows(f"f {pattern} {pattern} {pattern}", rows))
     return "".join(parts)
 
 
@@ -104,4 +107,4 @@ def _mtl(mesh: Mesh, name: str) -> str:
 
 def write(mesh: Mesh, options: WriteOptions) -> bytes:
     """Return an OBJ in a zip for the registry."""
-    return to_obj_zip(mesh, options.name, options.placement)
+    return to_obj_zip(mesh, options.name, options.placement, options.metadata)

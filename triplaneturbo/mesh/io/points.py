@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.io.common import checked, to_file_axes
+from triplaneturbo.mesh.io.common import checked, nondegenerate, to_file_axes, vertex_colors
+from triplaneturbo.mesh.io.generation_metadata import KEY, GenerationMetadata
 from triplaneturbo.mesh.io.registry import WriteOptions
 from triplaneturbo.mesh.mesh import Mesh, face_normals
 from triplaneturbo.mesh.placement import AS_MODELLED, Placement
 from triplaneturbo.mesh.processing.clean import weld
-from triplaneturbo.render.colors import sample
 
 
-def to_ply(mesh: Mesh, placement: Placement = AS_MODELLED) -> bytes:
+def to_ply(
+    mesh: Mesh, placement: Placement = AS_MODELLED, metadata: GenerationMetadata | None = None
+) -> bytes:
     """Encode a mesh as a binary PLY with normals and, if it has colours or a texture, vertex colours.
 
     Colours are sRGB bytes; without vertex colours the texture is sampled at each vertex. Vertices on UV seams
@@ -24,6 +24,7 @@ def to_ply(mesh: Mesh, placement: Placement = AS_MODELLED) -> bytes:
     Args:
         mesh: in model space.
         placement: size, unit (metres by default), up axis and origin.
+        metadata: how the mesh was generated, written as a comment; None: not written.
 
     Returns:
         The bytes of the file.
@@ -33,11 +34,12 @@ def to_ply(mesh: Mesh, placement: Placement = AS_MODELLED) -> bytes:
     """
     mesh = checked(mesh, placement, "ply")
     welded = weld(mesh.vertices)
-    faces = _nondegenerate(welded.index[mesh.faces])
+    faces = welded.index[mesh.faces]
+    faces = faces[nondegenerate(faces)]
     columns = [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("nx", "<f4"), ("ny", "<f4"), ("nz", "<f4")]
     vectors = (to_file_axes(part, placement.up) for part in (mesh.vertices, mesh.normals))
     values = torch.cat(tuple(vectors), dim=1)[welded.first]  # [N, 6]
-    colors = _colors(mesh)
+    colors = vertex_colors(mesh)
     if colors is not None:
         columns += [("red", "u1"), ("green", "u1"), ("blue", "u1")]
         values = torch.cat((values, colors[welded.first]), dim=1)  # [N, 9]
@@ -51,6 +53,7 @@ def to_ply(mesh: Mesh, placement: Placement = AS_MODELLED) -> bytes:
         "ply",
         "format binary_little_endian 1.0",
         "comment TriplaneTurbo",
+        *([] if metadata is None else [f"comment {KEY} {metadata.as_text()}"]),
         f"element vertex {len(vertex_table)}",
         *(f"property {kinds[kind]} {name}" for name, kind in columns),
         f"element face {len(face_table)}",
@@ -76,7 +79,8 @@ def to_stl(mesh: Mesh, placement: Placement = AS_MODELLED) -> bytes:
     mesh = checked(mesh, placement, "stl")
     welded = weld(mesh.vertices)
     vertices = to_file_axes(mesh.vertices[welded.first], placement.up)
-    faces = _nondegenerate(welded.index[mesh.faces])
+    faces = welded.index[mesh.faces]
+    faces = faces[nondegenerate(faces)]
     records = np.zeros(
         len(faces), dtype=[("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("unused", "<u2")]
     )
@@ -89,33 +93,9 @@ def to_stl(mesh: Mesh, placement: Placement = AS_MODELLED) -> bytes:
     )
 
 
-def _nondegenerate(faces: Tensor) -> Tensor:
-    """Return the faces [F, 3] with three distinct corners.
-
-    Raises:
-        UserError: there is no such face.
-    """
-    a, b, c = faces.unbind(1)
-    faces = faces[(a != b) & (b != c) & (c != a)]
-    if len(faces) == 0:
-        raise UserError("The mesh is empty: no face has an area. Try another seed.")
-    return faces
-
-
-def _colors(mesh: Mesh) -> Tensor | None:
-    """Return sRGB vertex colours as whole numbers from 0 to 255 [V, 3], or None."""
-    if mesh.colors is not None:
-        colors = mesh.colors
-    elif mesh.texture is not None and mesh.uv is not None:
-        colors = sample(torch.from_numpy(mesh.texture.astype(np.float32)) / 255, mesh.uv)
-    else:
-        return None
-    return (colors.nan_to_num().clamp(0, 1) * 255).round()
-
-
 def write_ply(mesh: Mesh, options: WriteOptions) -> bytes:
     """Return a PLY for the registry."""
-    return to_ply(mesh, options.placement)
+    return to_ply(mesh, options.placement, options.metadata)
 
 
 def write_stl(mesh: Mesh, options: WriteOptions) -> bytes:

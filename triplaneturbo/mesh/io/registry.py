@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 from triplaneturbo.mesh.placement import AUTO, Placement
 
 if TYPE_CHECKING:
+    from triplaneturbo.mesh.io.generation_metadata import GenerationMetadata
     from triplaneturbo.mesh.mesh import Mesh
+
+
+# "webp" needs a program that knows glTF's EXT_texture_webp; "webp+png" has PNG images for the others. USDZ
+# has PNG images in place of WebP, OBJ always.
+IMAGES = ("png", "jpeg", "webp", "webp+png")
+QUALITY = 92
 
 
 @dataclass(frozen=True)
@@ -24,12 +31,16 @@ class WriteOptions:
     Attributes:
         placement: size, unit, up axis and origin.
         name: base name of the files within an archive.
-        image: "png" or "jpeg": encoding of embedded textures.
+        image: encoding of embedded textures, one of IMAGES.
+        metadata: how the mesh was generated, for formats that can store it; None: not stored.
+        quality: of JPEG and WebP images, 0 to 100.
     """
 
     placement: Placement
     name: str
     image: str
+    metadata: GenerationMetadata | None = None
+    quality: int = QUALITY
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,7 @@ WRITERS: dict[str, MeshWriter] = {
         MeshWriter("obj", ".zip", "application/zip", "m", _from("obj")),
         MeshWriter("ply", ".ply", "application/octet-stream", "m", _from("points", "write_ply")),
         MeshWriter("stl", ".stl", "model/stl", "mm", _from("points", "write_stl")),
+        MeshWriter("3mf", ".3mf", "model/3mf", "mm", _from("threemf")),
         MeshWriter("usdz", ".usdz", "model/vnd.usdz+zip", "m", _from("usdz")),
     )
 }

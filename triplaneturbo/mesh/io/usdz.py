@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.io.common import checked, encode_image, to_file_axes
+from triplaneturbo.mesh.io.generation_metadata import KEY, GenerationMetadata
 from triplaneturbo.mesh.io.gltf import PLAIN_GREY, ROUGHNESS
 from triplaneturbo.mesh.io.registry import WriteOptions, unit_of
 from triplaneturbo.mesh.mesh import Mesh
@@ -21,7 +23,12 @@ from triplaneturbo.mesh.placement import AS_MODELLED, UNITS, Placement
 from triplaneturbo.render.colors import srgb_to_linear
 
 
-def to_usdz(mesh: Mesh, image: str = "png", placement: Placement = AS_MODELLED) -> bytes:
+def to_usdz(
+    mesh: Mesh,
+    image: str = "png",
+    placement: Placement = AS_MODELLED,
+    metadata: GenerationMetadata | None = None,
+) -> bytes:
     """Encode a mesh as a USDZ file: one mesh with a UsdPreviewSurface; the same mesh gives the same bytes.
 
     The file declares its unit and its up axis: y up (front +z) or z up (front -y); Apple requires y up.
@@ -33,6 +40,7 @@ def to_usdz(mesh: Mesh, image: str = "png", placement: Placement = AS_MODELLED) 
         mesh: in model space.
         image: "png" or "jpeg", for the texture; a normal map is always a PNG.
         placement: size, unit, up axis and origin.
+        metadata: how the mesh was generated, written as customLayerData; None: not written.
 
     Returns:
         The bytes of the file.
@@ -41,6 +49,8 @@ def to_usdz(mesh: Mesh, image: str = "png", placement: Placement = AS_MODELLED) 
         UserError: the mesh is empty, positions are not finite, or the image format or placement is invalid.
         ValueError: attributes are inconsistent.
     """
+    if image not in ("png", "jpeg"):
+        raise UserError(f'Invalid texture format {image!r} of a USDZ; choose "png" or "jpeg".')
     mesh = checked(mesh, placement, "usdz")
     textures: dict[str, bytes] = {}
     if mesh.texture is not None:
@@ -52,7 +62,10 @@ def to_usdz(mesh: Mesh, image: str = "png", placement: Placement = AS_MODELLED) 
     # The library can only write to disk. The scene must be the first file of the package.
     with tempfile.TemporaryDirectory(prefix="triplaneturbo-") as folder:
         scene, package = Path(folder, "mesh.usdc"), Path(folder, "mesh.usdz")
-        _stage(mesh, placement, list(textures)).Export(str(scene))
+        stage = _stage(mesh, placement, list(textures))
+        if metadata is not None:
+            stage.GetRootLayer().customLayerData = {KEY: metadata.as_text()}
+        stage.Export(str(scene))
         for name, data in textures.items():
             Path(folder, name).write_bytes(data)
         # The package records the files' local times; its bytes must not depend on the clock or the zone.
@@ -153,4 +166,5 @@ def _material(stage: Any, material: Any, colored: bool, textures: list[str]) -> 
 
 def write(mesh: Mesh, options: WriteOptions) -> bytes:
     """Return a USDZ for the registry."""
-    return to_usdz(mesh, options.image, options.placement)
+    image = "jpeg" if options.image == "jpeg" else "png"
+    return to_usdz(mesh, image, options.placement, options.metadata)

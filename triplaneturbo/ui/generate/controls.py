@@ -10,11 +10,13 @@ import gradio as gr
 
 from triplaneturbo.domains.vocabulary import Vocabulary, advice
 from triplaneturbo.errors import UserError
+from triplaneturbo.mesh.io.registry import IMAGES
 from triplaneturbo.mesh.placement import AUTO, PIVOTS, UNIT_CHOICES, UPS
 from triplaneturbo.mesh.uv.registry import available
 from triplaneturbo.models.catalog import ROOT
 from triplaneturbo.request import (
     DEFAULT_FACES,
+    LOD_LIMIT,
     RESOLUTIONS,
     SMOOTHING_LIMIT,
     STEP_LIMIT,
@@ -22,6 +24,7 @@ from triplaneturbo.request import (
     tidy_prompt,
 )
 from triplaneturbo.serving.batch_jobs import LONGEST_SERIES
+from triplaneturbo.serving.purposes import PURPOSES
 from triplaneturbo.ui.generate import panels
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 EXAMPLES_FILE = ROOT / "assets" / "examples.txt"
 VOCABULARY = "What it can make"
 TEXTURE_CHOICES = (512, 1024, 2048, 4096)
+FLOATERS_LIMIT = 0.5
+ANY_PURPOSE = "Any"
 COUNTS = (1, 2, 4, 8)
 NO_ADAPTER = "None (base model)"
 RANDOM_SEED = "() => Math.floor(Math.random() * 1000000)"
@@ -43,11 +48,13 @@ class Controls:
 
     Attributes:
         fields: inputs of `form.to_request`, in the order of `form.FIELDS`.
-        placing: inputs of `form.to_placement`.
+        placing: inputs of `form.to_file_options`.
         feedback: words of prompt and look that the model does not know; None if it takes any words.
         live: whether a pause in typing starts a generation, by pressing the hidden button `go`.
         forming: whether the mesh of every denoising step is shown.
         count: number of variants.
+        settings_file: restores the settings of a file.
+        purpose: sets options for a purpose; `purpose_note` says which.
     """
 
     fields: list[Any]
@@ -59,6 +66,9 @@ class Controls:
     forming: gr.Checkbox
     go: gr.Button
     count: gr.Radio
+    settings_file: gr.Button
+    purpose: gr.Dropdown
+    purpose_note: gr.HTML
     start: gr.Button
     stop: gr.Button
     status: gr.HTML
@@ -108,13 +118,22 @@ def build(engine: Engine) -> Controls:
         seed = gr.Number(0, label="Seed", min_width=90, elem_id="seed")
         dice = gr.Button("Random seed", elem_id="dice", scale=0, min_width=96)
     count = gr.Radio(list(COUNTS), value=1, label="Variants (consecutive seeds)", elem_id="count")
+    settings_file = gr.Button("Settings from a GLB", size="sm", elem_id="settings-file")
     examples = _examples(prompt, engine)
     # The choices are updated when the page is loaded, since adapters may have been added.
     adapter = gr.Dropdown(
         [(NO_ADAPTER, "")], value="", label="Adapter", visible=bool(engine.adapters()), elem_id="adapter"
     )
     mixing, path, series = _mixing()
-    options, placing = _options(engine)
+    purpose = gr.Dropdown(
+        [(ANY_PURPOSE, ""), *((purpose.label, name) for name, purpose in PURPOSES.items())],
+        value="",
+        label="Purpose",
+        info="Sets the options below.",
+        elem_id="purpose",
+    )
+    purpose_note = gr.HTML(visible=False, elem_id="purpose-note")
+    options, lods, placing = _options(engine)
     if vocabulary is not None:
         with gr.Accordion(VOCABULARY, open=False, elem_id="vocabulary"):
             gr.HTML(panels.vocabulary(vocabulary))
@@ -144,7 +163,7 @@ def build(engine: Engine) -> Controls:
         if examples is not None:
             examples.click(lambda row: prompt_feedback(vocabulary, row[0]), examples, feedback, **UNQUEUED)
     return Controls(
-        fields=[prompt, seed, *options, *mixing, adapter, path, look, keep_shape],
+        fields=[prompt, seed, *options, *mixing, adapter, path, look, keep_shape, lods],
         placing=placing,
         prompt=prompt,
         look=look,
@@ -153,6 +172,9 @@ def build(engine: Engine) -> Controls:
         forming=forming,
         go=go,
         count=count,
+        settings_file=settings_file,
+        purpose=purpose,
+        purpose_note=purpose_note,
         start=start,
         stop=stop,
         status=status,
@@ -299,8 +321,12 @@ def _mixing() -> tuple[list[Any], Any, Series]:
     return [variation, other, blend, weight], path, Series(count, start, download)
 
 
-def _options(engine: Engine) -> tuple[list[Any], list[Any]]:
-    """Create the mesh options, in the order of `form.FIELDS`, and the inputs of `form.to_placement`."""
+def _options(engine: Engine) -> tuple[list[Any], Any, list[Any]]:
+    """Create the mesh options.
+
+    Returns:
+        Fields in the order of `form.FIELDS`, the levels of detail, and the inputs of `form.to_file_options`.
+    """
     config, default = engine.model.config, Request("")
     with gr.Accordion("Mesh", open=False, elem_id="options"):
         with gr.Row():
@@ -309,6 +335,7 @@ def _options(engine: Engine) -> tuple[list[Any], list[Any]]:
         with gr.Row():
             faces = gr.Number(
                 DEFAULT_FACES,
+                LOD_LIMIT,
                 label="Maximum faces",
                 info="0: no limit.",
                 min_width=195,
@@ -331,7 +358,7 @@ def _options(engine: Engine) -> tuple[list[Any], list[Any]]:
         with gr.Row():
             floaters = gr.Slider(
                 0,
-                0.5,
+                FLOATERS_LIMIT,
                 default.floaters,
                 step=0.01,
                 label="Remove floaters below",
@@ -345,6 +372,15 @@ def _options(engine: Engine) -> tuple[list[Any], list[Any]]:
             info="A closed solid for 3D printing.",
             elem_id="watertight",
         )
+        lods = gr.Slider(
+            1,
+            LOD_LIMIT,
+            1,
+            step=1,
+            label="Levels of detail",
+            info="Each has half the faces of the previous one. In the GLB.",
+            elem_id="lods",
+        )
     with gr.Accordion("Size and axes of files", open=False, elem_id="placing"):
         with gr.Row():
             size = gr.Number(
@@ -354,18 +390,38 @@ def _options(engine: Engine) -> tuple[list[Any], list[Any]]:
                 min_width=195,
                 elem_id="size",
             )
-            up = gr.Radio(list(UPS), value="y", label="Up axis", info="GLB files use y.", min_width=195)
+            up = gr.Radio(
+                list(UPS), value="y", label="Up axis", info="GLB files use y, 3MF files z.", min_width=195
+            )
         pivot = gr.Radio(list(PIVOTS), value="model", label="Pivot", info="ground: centred below the object.")
         unit = gr.Radio(
             list(UNIT_CHOICES),
             value=AUTO,
             label="Unit",
-            info="auto: mm in STL, otherwise m. GLB files use m.",
+            info="auto: mm in STL and 3MF, otherwise m. GLB files use m.",
             elem_id="unit",
         )
-    return [steps, resolution, faces, texture, unwrap, normal_map, floaters, smoothing, watertight], [
-        size,
-        up,
-        pivot,
-        unit,
-    ]
+        metadata = gr.Checkbox(
+            True,
+            label="Settings in the files",
+            info="Prompt, seed, settings and model, to restore them later. Not in STL.",
+            elem_id="metadata",
+        )
+        with gr.Row():
+            image = gr.Dropdown(
+                list(IMAGES),
+                value=IMAGES[0],
+                label="Texture format",
+                info="In GLB and USDZ.",
+                min_width=195,
+                elem_id="texture-format",
+            )
+            max_mb = gr.Number(
+                0,
+                label="Largest GLB",
+                info="Megabytes. 0: any.",
+                min_width=195,
+                elem_id="max-mb",
+            )
+    options = [steps, resolution, faces, texture, unwrap, normal_map, floaters, smoothing, watertight]
+    return options, lods, [size, up, pivot, unit, metadata, image, max_mb]

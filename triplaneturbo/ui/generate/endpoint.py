@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import gradio as gr
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.io.registry import WRITERS
+from triplaneturbo.mesh.io.registry import IMAGES, WRITERS
 from triplaneturbo.mesh.placement import AUTO, PIVOTS, UNIT_CHOICES, UPS
 from triplaneturbo.request import UNWRAPS, Request, shown
 from triplaneturbo.serving.batch_jobs import BatchProgress, follow_batch, seeds, series
 from triplaneturbo.serving.jobs import MeshReady, Stopped, follow
 from triplaneturbo.serving.output_files import FORMATS
 from triplaneturbo.serving.refine_request import LENGTHS, RefineRequest
-from triplaneturbo.ui.generate.form import FIELDS, to_placement, to_request
+from triplaneturbo.ui.generate.form import FIELDS, to_file_options, to_request
 from triplaneturbo.ui.generate.panels import file_facts
 from triplaneturbo.ui.generate.updates import visitor
 
@@ -45,6 +45,7 @@ TYPES: dict[str, Any] = {
     "steps": int | None,
     "unwrap": Literal[UNWRAPS],
     "unit": Literal[UNIT_CHOICES],
+    "texture_format": Literal[IMAGES],
 }
 
 
@@ -53,7 +54,9 @@ def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
     config = engine.model.config
     default = Request("", resolution=config.grid_resolution)
     settings = {name: getattr(default, name) for name in FIELDS if name != "prompt"}
+    # Parameters that were added later come last, since older calls pass arguments by position.
     looks = {name: settings.pop(name) for name in ("look", "keep_shape")}
+    lods = {"lods": settings.pop("lods")}
     unblended = {name: value for name, value in settings.items() if not name.startswith("blend")}
 
     def generate(session: Session, admit: Admit, arguments: dict[str, Any]) -> tuple[Any, dict]:
@@ -92,18 +95,26 @@ def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
     def export(session: Session, admit: Admit, arguments: dict[str, Any]) -> tuple[Any, dict]:
         """Make a mesh in another file format, reusing the last result if its settings are the same.
 
-        `format` is glb, obj (a ZIP with material and texture), ply, stl or usdz. `size` is the longest side
-        in metres (0: as generated), `up` the up axis, y or z (GLB files always use y), `pivot` the origin:
-        model, centre or ground, `unit` the unit of the coordinates: m, cm, mm, in, or auto, which is mm for
-        STL and m otherwise (GLB files always use m).
+        `format` is glb, obj (a ZIP with material and texture), ply, stl, 3mf or usdz. `size` is the longest
+        side in metres (0: as generated), `up` the up axis, y or z (GLB files always use y, 3MF files z),
+        `pivot` the origin: model, centre or ground, `unit` the unit of the coordinates: m, cm, mm, in, or
+        auto, which is mm for STL and 3MF and m otherwise (GLB files always use m). `metadata`: whether the
+        file contains the prompt, seed, settings and model. `lods`: levels of detail in a GLB, 1 to 4.
+        `texture_format`: png, jpeg, webp or webp+png. `max_mb`: largest size of a GLB in megabytes, to which
+        its images are reduced; 0: any.
         """
         name = arguments.pop("format")
-        placement = to_placement(*(arguments.pop(field) for field in ("size", "up", "pivot", "unit")))
+        options = to_file_options(
+            *(
+                arguments.pop(field)
+                for field in ("size", "up", "pivot", "unit", "metadata", "texture_format", "max_mb")
+            )
+        )
         if name not in FORMATS:
             raise UserError(f"Unknown format {shown(name)}: use one of {', '.join(FORMATS)}.")
         (request,) = admit(_request(engine, arguments))
         made: MeshReady = _end(
-            follow(engine, session, request, alone=False, formats=(name,), placement=placement)
+            follow(engine, session, request, alone=False, formats=(name,), options=options)
         )
         return _served(made.files[name], name), file_facts(made.facts)
 
@@ -119,14 +130,14 @@ def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
         return _served(made.files["glb"], "glb"), file_facts(made.facts)
 
     one, many = tuple[gr.FileData, dict], tuple[list, list]
-    _add(sessions, guard, generate, {"prompt": (str, ...)}, settings | looks, one)
-    _add(sessions, guard, variants, {"prompt": (str, ...), "count": (int, 4)}, settings | looks, many)
+    _add(sessions, guard, generate, {"prompt": (str, ...)}, settings | looks | lods, one)
+    _add(sessions, guard, variants, {"prompt": (str, ...), "count": (int, 4)}, settings | looks | lods, many)
     _add(
         sessions,
         guard,
         blend,
         {"prompt": (str, ...), "other": (str, ...), "count": (int, 5)},
-        unblended | looks,
+        unblended | looks | lods,
         many,
     )
     exported = {
@@ -135,10 +146,10 @@ def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
         "up": (Literal[UPS], "y"),
         "pivot": (Literal[PIVOTS], "model"),
     }
-    # Parameters that were added later come last, since older calls pass arguments by position.
-    later = {"unit": AUTO, **looks}
+    later = {"unit": AUTO, **looks, "metadata": True, **lods, "texture_format": "png", "max_mb": 0.0}
     _add(sessions, guard, export, {"prompt": (str, ...), **exported}, settings | later, one)
-    _add(sessions, guard, refine, {"prompt": (str, ...), "refine_steps": (int, LENGTHS[1])}, unblended, one)
+    refining = {"prompt": (str, ...), "refine_steps": (int, LENGTHS[1])}
+    _add(sessions, guard, refine, refining, unblended | lods, one)
 
 
 def _add(

@@ -14,10 +14,10 @@ from triplaneturbo.ui.generate.look_suggestions import look_suggestions
 from triplaneturbo.ui.generate.updates import Updates, finished
 
 if TYPE_CHECKING:
-    from triplaneturbo.mesh.placement import Placement
     from triplaneturbo.pipeline import Sketches
     from triplaneturbo.request import Request
     from triplaneturbo.serving.engine import Engine
+    from triplaneturbo.serving.file_options import FileOptions
     from triplaneturbo.serving.sessions import Session
     from triplaneturbo.serving.user_history import History
     from triplaneturbo.ui.generate.controls import Controls
@@ -35,7 +35,7 @@ def follow_job(
     controls: Controls,
     result_view: ResultView,
     request: Request,
-    placement: Placement,
+    options: FileOptions,
     token: str,
     *,
     number: int,
@@ -55,11 +55,11 @@ def follow_job(
         session,
         request,
         sketches=sketches,
-        placement=placement,
+        options=options,
         number=number,
         patience=PATIENCE if live else 0,
     )
-    writer = HistoryWriter(engine, history, token, placement, passing=live)
+    writer = HistoryWriter(engine, history, token, options, passing=live)
     with writer.following():
         for event in events:
             complete = isinstance(event, MeshReady) and event.complete

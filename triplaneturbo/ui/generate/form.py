@@ -1,4 +1,4 @@
-"""Conversion between the page's control values and `Request` or `Placement`."""
+"""Conversion between the page's control values and `Request` or `FileOptions`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.placement import Placement
-from triplaneturbo.request import SEED_LIMIT, Request
+from triplaneturbo.request import SEED_LIMIT, Request, shown
+from triplaneturbo.serving.file_options import FileOptions
 
 # Fields of a Request, in the order of the page's controls.
 FIELDS = (
@@ -29,8 +30,11 @@ FIELDS = (
     "variation_path",
     "look",
     "keep_shape",
+    "lods",
 )
 LOOK = FIELDS.index("look")
+
+_WHOLE = ("seed", "steps", "resolution", "faces", "texture_size", "smoothing", "variation_seed", "lods")
 
 
 def to_request(*values: Any) -> Request:
@@ -47,7 +51,16 @@ def to_request(*values: Any) -> Request:
         raise UserError(
             f"The seed is blank. Enter a whole number from 0 to {SEED_LIMIT}, or press Random seed."
         )
-    for name in ("seed", "steps", "resolution", "faces", "texture_size", "smoothing", "variation_seed"):
+    for name in (
+        "seed",
+        "steps",
+        "resolution",
+        "faces",
+        "texture_size",
+        "smoothing",
+        "variation_seed",
+        "lods",
+    ):
         if name in fields:
             fields[name] = whole(fields[name])
     if "variation_seed" in fields:
@@ -64,13 +77,31 @@ def to_request(*values: Any) -> Request:
     return Request(**fields)
 
 
-def to_placement(size: Any, up: Any, pivot: Any, unit: Any) -> Placement:
-    """Build a Placement from control values; a size of 0 or None keeps the model's own size.
+def to_file_options(
+    size: Any, up: Any, pivot: Any, unit: Any, metadata: Any, image: Any, max_mb: Any
+) -> FileOptions:
+    """Build the options of files from control values.
+
+    A size of 0 or None keeps the model's own size; a limit of 0 or None megabytes is none.
 
     Raises:
         UserError: a value is invalid.
     """
-    return Placement(size or None, up, pivot, unit).checked()
+    if max_mb is not None and not (isinstance(max_mb, (int, float)) and 0 <= max_mb < 1e6):
+        raise UserError(f"Invalid size limit {shown(max_mb)}; use a number of megabytes, or 0 for none.")
+    max_bytes = round(max_mb * 1e6) if max_mb else None
+    return FileOptions(Placement(size or None, up, pivot, unit), bool(metadata), image, max_bytes).checked()
+
+
+def to_file_values(options: FileOptions) -> list[Any]:
+    """Return the control values of file options; the inverse of `to_file_options`."""
+    max_mb = (options.max_bytes or 0) / 1e6
+    return [*to_placing(options.placement), options.metadata, options.image, max_mb]
+
+
+def to_placing(placement: Placement) -> list[Any]:
+    """Return the control values of a placement, in the order of `to_file_options`."""
+    return [placement.size or 0, placement.up, placement.pivot, placement.unit]
 
 
 def to_fields(request: Request) -> list[Any]:

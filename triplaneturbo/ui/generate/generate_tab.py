@@ -11,18 +11,22 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.serving.batch_jobs import seeds
 from triplaneturbo.serving.jobs import Stopped
 from triplaneturbo.ui.generate import (
+    ar_button,
     choices,
     debug_images,
     history_tab,
     look_row,
     panels,
+    purpose_menu,
     reconnect,
     refine_button,
+    settings_file,
+    turntable_button,
 )
 from triplaneturbo.ui.generate.controls import UNQUEUED, adapter_choices
 from triplaneturbo.ui.generate.controls import build as build_controls
 from triplaneturbo.ui.generate.following import follow_job
-from triplaneturbo.ui.generate.form import FIELDS, LOOK, to_placement, to_request
+from triplaneturbo.ui.generate.form import FIELDS, LOOK, to_file_options, to_request
 from triplaneturbo.ui.generate.result import build as build_result
 from triplaneturbo.ui.generate.updates import STREAMED, Updates, finished, started, visitor
 
@@ -36,7 +40,7 @@ if TYPE_CHECKING:
     from triplaneturbo.ui.generate.result import ResultView
 
 
-LEADING = 5  # inputs before the fields of the Request: four of the Placement and the browser's token
+LEADING = 8  # inputs before the fields of the Request: seven of the FileOptions and the browser's token
 
 
 def build(
@@ -59,6 +63,8 @@ def build(
     _wire(engine, sessions, history, guard, controls, result_view)
     if history is not None:
         history_tab.wire(engine, page, sessions, history, guard, controls, result_view)
+    settings_file.wire(engine, controls)
+    purpose_menu.wire(controls)
     reconnect.wire(page, controls)
     return adapter
 
@@ -90,7 +96,7 @@ def _wire(
             refine: gr.update(interactive=False)
         }
         try:
-            request, placement = to_request(*fields), to_placement(*placing)
+            request, options = to_request(*fields), to_file_options(*placing)
             guard.admit(request, **visitor(page))
         except UserError as error:
             yield finished(controls) | {
@@ -100,7 +106,7 @@ def _wire(
             return
         sketches: Sketches = "all" if forming else "first" if live else "none"
         yield from follow_job(
-            engine, session, history, controls, result_view, request, placement, token,
+            engine, session, history, controls, result_view, request, options, token,
             number=number, sketches=sketches, live=live,
         )  # fmt: skip
 
@@ -141,5 +147,7 @@ def _wire(
     selected = choices.wire(engine, sessions, guard, controls, result_view, outputs)
     selected.then(open_variant, [*controls.placing, view.token, *controls.fields], outputs, **STREAMED)
     debug_images.wire(engine, sessions, result_view)
+    ar_button.wire(controls, result_view)
+    turntable_button.wire(engine, sessions, guard, controls, result_view)
     for button in (refine_button, look_row):
         button.wire(engine, sessions, history, guard, controls, result_view, outputs)

@@ -14,7 +14,7 @@ from triplaneturbo.serving.jobs import Stopped
 from triplaneturbo.serving.refine_request import RefineRequest
 from triplaneturbo.ui.generate import panels
 from triplaneturbo.ui.generate.following import follow_job
-from triplaneturbo.ui.generate.form import FIELDS, to_placement
+from triplaneturbo.ui.generate.form import FIELDS, to_file_options
 from triplaneturbo.ui.generate.updates import STREAMED, Updates, started, visitor
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def wire(
         number = session.enter()
         try:
             request = recoloured(engine, session, row[0])
-            placement = to_placement(*placing)
+            options = to_file_options(*placing)
             guard.admit(request, **visitor(page))
         except UserError as error:
             yield {controls.status: panels.status(Stopped(str(error)))}
@@ -52,7 +52,7 @@ def wire(
         settings = {look: request.look, keep: True}
         yield started(engine, controls, request.prompt, request.look) | settings
         yield from follow_job(
-            engine, session, history, controls, result_view, request, placement, token, number=number
+            engine, session, history, controls, result_view, request, options, token, number=number
         )
 
     result_view.looks.click(

@@ -104,6 +104,16 @@ def reconnected() -> str:
     return _status("idle", words)
 
 
+def restored(notes: list[str]) -> str:
+    """Return the status line after the settings of a file are restored, with what differs from the file."""
+    return _status("idle", " ".join(("Restored the settings of the file.", *notes)))
+
+
+def purpose(summary: str) -> str:
+    """Return what a purpose has set."""
+    return f'<p class="tt-note" role="status">{text(summary)}</p>'
+
+
 def status(event: Event) -> str:
     """Return the status line of an event."""
     if isinstance(event, Waiting):
@@ -129,6 +139,13 @@ def status(event: Event) -> str:
         return _status("done", f"Done. Memory was low, so the texture is only {size} × {size} pixels.")
     if event.facts["unsimplified"]:
         return _status("done", "Done. The mesh keeps all its faces: fewer could not be made watertight.")
+    notes = [file["note"] for file in event.facts["files"] if file.get("note")]
+    if notes:
+        return _status("done", f"Done. {notes[0]}")
+    levels, wanted = event.facts.get("lod_faces"), event.facts["settings"].get("lods", 1)
+    if levels and len(levels) < wanted:
+        words = f"Done. The mesh has too few faces for {wanted} levels of detail: it has {len(levels)}."
+        return _status("done", words)
     if event.facts["settings"].get("stopped_after"):
         words = f"Stopped: this is the result, {refinement_words(event.facts['settings'])}."
         return _status("done", f"{words} {event.facts['settings'].get('stop_reason') or ''}".rstrip())

@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from triplaneturbo.ui.generate.controls import Controls
 
 # What the page remembers in addition to the fields of a Request.
-EXTRA_FIELDS = ("size", "up", "pivot", "unit", "count", "live", "forming")
+EXTRA_FIELDS = (
+    "size",
+    "up",
+    "pivot",
+    "unit",
+    "metadata",
+    "texture_format",
+    "max_mb",
+    "count",
+    "live",
+    "forming",
+)
 
 
 def wire(page: gr.Blocks, controls: Controls) -> None:

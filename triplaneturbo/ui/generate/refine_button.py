@@ -12,7 +12,7 @@ from triplaneturbo.serving.jobs import Stopped
 from triplaneturbo.serving.refine_request import RefineRequest
 from triplaneturbo.ui.generate import panels
 from triplaneturbo.ui.generate.following import follow_job
-from triplaneturbo.ui.generate.form import to_placement, whole
+from triplaneturbo.ui.generate.form import to_file_options, whole
 from triplaneturbo.ui.generate.result import refine_choices
 from triplaneturbo.ui.generate.updates import STREAMED, Updates, started, visitor
 
@@ -42,14 +42,14 @@ def wire(
         number = session.enter()
         try:
             request = refinement_of_shown(engine, session, steps)
-            placement = to_placement(*placing)
+            options = to_file_options(*placing)
             guard.admit(request, **visitor(page))
         except UserError as error:
             yield {controls.status: panels.status(Stopped(str(error)))}
             return
         yield started(engine, controls, request.prompt, "") | {button.start: gr.update(interactive=False)}
         yield from follow_job(
-            engine, session, history, controls, result_view, request, placement, token, number=number
+            engine, session, history, controls, result_view, request, options, token, number=number
         )
         # The durations are known better now.
         yield {button.steps: gr.update(choices=refine_choices(engine))}

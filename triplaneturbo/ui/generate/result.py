@@ -47,6 +47,25 @@ class ResultView:
     history: HistoryView
     refine: RefineView
     looks: gr.Dataset
+    turntable: TurntableView
+    ar: ArView
+
+
+@dataclass(frozen=True)
+class ArView:
+    """The AR button beside the downloads, and the QR code that it shows."""
+
+    start: gr.Button
+    code: gr.HTML
+
+
+@dataclass(frozen=True)
+class TurntableView:
+    """Components of the Pictures tab that render the mesh: the button and the downloads of its files."""
+
+    start: gr.Button
+    animation: gr.DownloadButton
+    still: gr.DownloadButton
 
 
 @dataclass(frozen=True)
@@ -102,7 +121,9 @@ def build(engine: Engine, refines: bool) -> ResultView:
             name: gr.DownloadButton(name.upper(), interactive=False, min_width=56, elem_id=f"download-{name}")
             for name in FORMATS
         }
+        ar_start = gr.Button("AR", interactive=True, min_width=56, elem_id="ar")
         refine = _refine(engine, refines)
+    ar = ArView(ar_start, gr.HTML(visible=False, elem_id="ar-code"))
     looks = gr.Dataset(
         components=[gr.Textbox(visible=False)],
         samples=[],
@@ -125,6 +146,7 @@ def build(engine: Engine, refines: bool) -> ResultView:
                 more = gr.Button("More like this", scale=0, min_width=150, elem_id="more")
         with gr.Tab("Pictures", id="pictures") as pictures_tab:
             pictures = _gallery("Pictures", "pictures", 250, preview=True)
+            turntable = _turntable()
         with gr.Tab("History", id="history") as history_tab:
             history = _history(token)
     tab = {
@@ -154,6 +176,8 @@ def build(engine: Engine, refines: bool) -> ResultView:
         history,
         refine,
         looks,
+        turntable,
+        ar,
     )
 
 
@@ -169,6 +193,14 @@ def _refine(engine: Engine, refines: bool) -> RefineView:
     )  # fmt: skip
     start = gr.Button("Refine", interactive=False, min_width=80, visible=refines, elem_id="refine")
     return RefineView(steps, start)
+
+
+def _turntable() -> TurntableView:
+    with gr.Row(elem_id="turntable-row"):
+        start = gr.Button("Render turntable", min_width=130, elem_id="turntable")
+        animation = gr.DownloadButton("WebP", interactive=False, min_width=70, elem_id="download-turntable")
+        still = gr.DownloadButton("PNG", interactive=False, min_width=70, elem_id="download-still")
+    return TurntableView(start, animation, still)
 
 
 def _history(token: gr.Textbox) -> HistoryView:

@@ -1,0 +1,130 @@
+"""Generation metadata in mesh files: prompt, seed, settings and model, written and read back.
+
+A file contains one JSON object of ASCII characters:
+
+    {"version": 1, "prompt": "a red mushroom", "seed": 1, "model": "small",
+     "settings": {"steps": 4, ...}, "placement": {"up": "y", ...}}
+
+Settings that are None are left out, since glTF libraries drop nulls.
+GLB: `asset.extras.triplaneturbo`. OBJ and PLY: a comment `triplaneturbo {...}`. USDZ: the key `triplaneturbo`
+of the layer's customLayerData. 3MF: metadata named `tt:generation`. Values are read as untrusted input.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.mesh.placement import AS_MODELLED, Placement
+from triplaneturbo.request import Request, shown
+
+KEY = "triplaneturbo"
+THREEMF_MODEL = "3D/3dmodel.model"  # path of the model in the zip
+THREEMF_METADATA = "tt:generation"
+VERSION = 1
+LARGEST = 65_536  # characters of the JSON; the longest prompts take about 25,000
+_LONGEST_NAME = 200
+
+
+@dataclass(frozen=True)
+class GenerationMetadata:
+    """How a mesh was generated.
+
+    Attributes:
+        request: the request with all defaults filled in.
+        model: the model's name.
+        placement: size, unit, up axis and origin of the object in the file.
+    """
+
+    request: Request
+    model: str = ""
+    placement: Placement = AS_MODELLED
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON object of a file."""
+        settings = asdict(self.request)
+        return {
+            "version": VERSION,
+            "prompt": settings.pop("prompt"),
+            "seed": settings.pop("seed"),
+            "model": self.model,
+            "settings": _without_none(settings),
+            "placement": _without_none(asdict(self.placement)),
+        }
+
+    def as_text(self) -> str:
+        """Return the JSON object on one line of printable ASCII characters."""
+        return json.dumps(self.as_dict(), ensure_ascii=True)
+
+
+def parse(text: str) -> GenerationMetadata:
+    """Read the JSON object of a file; settings that this version does not know are ignored.
+
+    Raises:
+        UserError: the text is not such an object, or a value is invalid.
+    """
+    if len(text) > LARGEST:
+        raise UserError("The settings in this file are too long to be real; choose another file.")
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        raise UserError("The settings in this file are not valid JSON; choose another file.") from None
+    return from_dict(content)
+
+
+def from_dict(content: object) -> GenerationMetadata:
+    """Return the metadata of a JSON object, with all values validated like typed input.
+
+    Raises:
+        UserError: a value is missing or invalid.
+    """
+    if not isinstance(content, dict):
+        raise _invalid("it is not an object")
+    version = content.get("version")
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise _invalid(f"its version is {shown(version)}")
+    if version > VERSION:
+        raise UserError("A newer version of triplaneturbo wrote this file's settings; update triplaneturbo.")
+    settings, model = content.get("settings"), content.get("model")
+    placement = content.get("placement", {})
+    if not isinstance(settings, dict) or not isinstance(placement, dict):
+        raise _invalid("its settings are not an object")
+    if not isinstance(model, str) or len(model) > _LONGEST_NAME:
+        raise _invalid("its model is not a name")
+    try:
+        given = {**settings, "prompt": content.get("prompt"), "seed": content.get("seed")}
+        request = Request(**_known(Request, given)).checked()
+        return GenerationMetadata(request, model, Placement(**_known(Placement, placement)).checked())
+    except UserError as error:
+        raise UserError(f"A setting in this file is invalid: {error}") from None
+
+
+def _known(kind: type[Request] | type[Placement], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a dataclass's fields. Raise UserError for a value of another type.
+
+    `Request.checked` validates text and numbers; truth values are validated here.
+    """
+    known: dict[str, Any] = {}
+    for field in fields(kind):
+        if field.name not in given:
+            if "None" in str(field.type):
+                known[field.name] = None
+            continue
+        value = given[field.name]
+        if field.default is not MISSING and isinstance(field.default, bool) and not isinstance(value, bool):
+            raise UserError(f"{field.name} should be true or false, not {shown(value)}.")
+        known[field.name] = value
+    return known
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _invalid(reason: str) -> UserError:
+    return UserError(
+        f"The settings in this file are invalid: {reason}; choose a file saved by triplaneturbo."
+    )
