@@ -105,6 +105,11 @@ def render_colors(generated: Generated, cameras: Cameras, size: int) -> tuple[Te
     return covered, rgb
 
 
+def render_surface(generated: Generated, cameras: Cameras, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Render as `render_colors`, and the interpolated vertex normals [V, size, size, 3]."""
+    return _rasterize(generated, cameras, size, True)
+
+
 def photograph(
     generated: Generated, cameras: Cameras, size: int, background: tuple[float, float, float]
 ) -> Tensor:

@@ -73,6 +73,11 @@ def score_views(spec: Spec, index: int) -> tuple[Tensor, Tensor]:
     )
 
 
+def score_normals(spec: Spec, index: int) -> np.ndarray:
+    """Return the unit normals of an instance in the views of `score_views`: [8, 128, 128, 3]."""
+    return _views(spec.thing, shape_of(spec), spec.support, index).normal / np.float32(127)
+
+
 @lru_cache(maxsize=64)
 def _views(thing: str, shape: str, support: str, index: int) -> Views:
     return see(solid_of(thing, shape, support, index), score_cameras(), SIZE)

@@ -23,7 +23,8 @@ from triplaneturbo.toyworld.captions.caption_parser import parse
 from triplaneturbo.toyworld.captions.combinations import BalancedSampler, held_out, seen
 from triplaneturbo.toyworld.scene.spec import Spec
 from triplaneturbo.toyworld.scoring import ground_truth
-from triplaneturbo.toyworld.scoring.generated import Generated, render_colors, sphere
+from triplaneturbo.toyworld.scoring.details import detail_recall, find_details, normal_error
+from triplaneturbo.toyworld.scoring.generated import Generated, render_surface, sphere
 from triplaneturbo.toyworld.training.clip import Judge
 from triplaneturbo.utils.atomic_files import write_atomically
 
@@ -125,9 +126,10 @@ def compare(
     Returns:
         An entry and the occupancy of the result [size, size, size]. The entry holds "volume_iou" with the
         "nearest" instance (the one with the highest volume IoU), "silhouette_iou" with that instance over all
-        eight views, "color_error" (mean absolute error; None if the two have no pixel in common), "rank" of
-        the right caption (0 is best), "floaters" of the raw surface, "floaters_left" in the final mesh, and
-        "empty".
+        eight views, "color_error" (mean absolute error; None if the two have no pixel in common),
+        "normal_error" (mean angle in degrees), the number of "details" of the instance and of "details_found"
+        in the result (`details.detail_recall`), "rank" of the right caption (0 is best), "floaters" of the
+        raw surface, "floaters_left" in the final mesh, and "empty".
     """
     labels = {"prompt": spec.caption, "group": group_of(spec), "kind": spec.kind, "class": spec.thing}
     if generated is None:
@@ -136,6 +138,9 @@ def compare(
             "nearest": 0,
             "silhouette_iou": 0.0,
             "color_error": None,
+            "normal_error": None,
+            "details": _detail_count(spec, 0),
+            "details_found": 0,
         }
         nothing |= {"rank": None if judge is None else judge.last}
         nothing |= {"floaters": 0, "floaters_left": 0, "empty": True}
@@ -144,14 +149,18 @@ def compare(
     ious = [overlap(shape, one) for one in instances]
     nearest = int(np.argmax(ious))
     true_mask, true_rgb = ground_truth.score_views(spec, nearest)
-    mask, rgb = render_colors(generated, ground_truth.score_cameras(), ground_truth.SIZE)
+    mask, rgb, normal = render_surface(generated, ground_truth.score_cameras(), ground_truth.SIZE)
     both = mask & true_mask
     error = (rgb[both] - true_rgb[both]).abs().mean().item() if both.any() else None
+    found, details = detail_recall(mask.numpy(), rgb.numpy(), true_mask.numpy(), true_rgb.numpy())
     entry = {
         "volume_iou": ious[nearest],
         "nearest": nearest,
         "silhouette_iou": overlap(mask.numpy(), true_mask.numpy()),
         "color_error": error,
+        "normal_error": normal_error(normal.numpy(), ground_truth.score_normals(spec, nearest), both.numpy()),
+        "details": details,
+        "details_found": found,
         "rank": None if judge is None else judge.rank(generated, spec),
         "floaters": generated.floaters,
         "floaters_left": generated.floaters_left,
@@ -161,7 +170,10 @@ def compare(
 
 
 def summary(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the means over entries of `compare` and their "count"; floaters and "empty" are summed."""
+    """Return the means over entries of `compare` and their "count"; floaters and "empty" are summed.
+
+    "detail_recall" is the share of all details that were found; None if there are none.
+    """
     ranks = [entry["rank"] for entry in entries]
     judged = None not in ranks
     return {
@@ -169,12 +181,24 @@ def summary(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "volume_iou": _mean(entry["volume_iou"] for entry in entries),
         "silhouette_iou": _mean(entry["silhouette_iou"] for entry in entries),
         "color_error": _mean(entry["color_error"] for entry in entries),
+        "normal_error": _mean(entry["normal_error"] for entry in entries),
+        "detail_recall": _detail_recall(entries),
         "r_at_1": _mean(float(place < 1) for place in ranks) if judged else None,
         "r_at_5": _mean(float(place < 5) for place in ranks) if judged else None,
         "floaters": sum(entry["floaters"] for entry in entries),
         "floaters_left": sum(entry["floaters_left"] for entry in entries),
         "empty": sum(entry["empty"] for entry in entries),
     }
+
+
+def _detail_recall(entries: Sequence[dict[str, Any]]) -> float | None:
+    details = sum(entry["details"] for entry in entries)
+    return sum(entry["details_found"] for entry in entries) / details if details else None
+
+
+def _detail_count(spec: Spec, index: int) -> int:
+    mask, rgb = ground_truth.score_views(spec, index)
+    return len(list(find_details(mask.numpy(), rgb.numpy())))
 
 
 def group_of(spec: Spec) -> str:

@@ -22,6 +22,8 @@ _COLUMNS = {
     "volume_iou": "volume IoU",
     "silhouette_iou": "silhouette IoU",
     "color_error": "colour error",
+    "normal_error": "normals, °",
+    "detail_recall": "details",
     "r_at_1": "R@1",
     "r_at_5": "R@5",
     "floaters": "floaters",
