@@ -414,3 +414,8 @@ def test_words_that_the_look_does_not_know_are_reported(pipeline: Pipeline) -> N
     assert result.look_reading.unknown == ("dragon",)
     *_, result = pipeline.stream(Request("a red mushroom", look=" a red  mushroom", steps=1, **QUICK))
     assert result.look_reading is None
+
+
+def test_synonyms_give_the_same_mesh(pipeline: Pipeline) -> None:
+    canonical = pipeline("a red mushroom", seed=3, **QUICK)
+    assert to_glb(pipeline("a crimson toadstool", seed=3, **QUICK)) == to_glb(canonical)

@@ -257,8 +257,9 @@ class Pipeline:
         return None if vocabulary is None else vocabulary.read(prompt)
 
     def embed(self, prompt: str) -> Tensor:
-        """Return the text embedding of a prompt [1, 77, D]."""
-        return self.backend.embed([prompt])
+        """Return the text embedding of a prompt [1, 77, D], in the words that its model was trained on."""
+        vocabulary = self.domain.vocabulary
+        return self.backend.embed([prompt if vocabulary is None else vocabulary.wording(prompt)])
 
     @torch.no_grad()
     def field(self, request: Request) -> TriplaneField:

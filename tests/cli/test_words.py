@@ -23,7 +23,7 @@ from triplaneturbo.toyworld.captions.captions import Reading, parse, vocabulary
 from triplaneturbo.toyworld.captions.vocabulary import VOCABULARY
 
 QUICK: dict[str, Any] = {"resolution": 24, "texture_size": 512, "steps": 2}
-DRAGON = "a red dragon with golden wings"
+DRAGON = "a red dragon with glittering wings"
 Cli = Callable[..., tuple[int, str, str]]
 
 
@@ -59,7 +59,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 def test_result_has_unknown_words(engine: Engine) -> None:
     first = engine.generate(f"  {DRAGON} ", **QUICK)
-    assert first.reading == Reading(None, ("dragon", "golden"))
+    assert first.reading == Reading(None, ("dragon", "glittering"))
     again = engine.generate(DRAGON, **QUICK)
     assert again.cached
     assert again.reading == first.reading
@@ -72,7 +72,7 @@ def test_result_has_unknown_words(engine: Engine) -> None:
 
 def test_engine_reports_the_vocabulary(engine: Engine) -> None:
     assert engine.domain.vocabulary is VOCABULARY
-    assert engine.pipeline.read(DRAGON) == Reading(None, ("dragon", "golden"))
+    assert engine.pipeline.read(DRAGON) == Reading(None, ("dragon", "glittering"))
     (row,) = re.findall(r"^words +(.*)$", engine.report(), re.MULTILINE)
     assert row.startswith(f"{len(vocabulary()['things'])} things, {len(vocabulary()['colours'])} colours, ")
 
@@ -80,7 +80,7 @@ def test_engine_reports_the_vocabulary(engine: Engine) -> None:
 def test_page_facts_have_unknown_words(engine: Engine, tmp_path: Path) -> None:
     *_, made = follow(engine, Session(tmp_path), Request(DRAGON, **QUICK))
     assert isinstance(made, MeshReady)
-    assert (made.facts["unknown_words"], made.facts["unclear"]) == (["dragon", "golden"], "")
+    assert (made.facts["unknown_words"], made.facts["unclear"]) == (["dragon", "glittering"], "")
 
 
 def test_open_vocabulary_models_have_no_word_list(other: Path) -> None:
@@ -95,10 +95,10 @@ def test_generate_reports_unknown_words(cli: Cli, worldly: Path) -> None:
     code, out, err = cli(worldly, DRAGON, "-o", "a.glb", "--json")
     assert code == 0
     made = json.loads(out)
-    assert made["unknown_words"] == ["dragon", "golden"]
+    assert made["unknown_words"] == ["dragon", "glittering"]
     assert made["unclear"] == ""
     (line,) = [line for line in err.splitlines() if "dragon" in line]
-    assert line.startswith("This model does not know: 'dragon', 'golden'. It knows ")
+    assert line.startswith("This model does not know: 'dragon', 'glittering'. It knows ")
     assert line.endswith(" parts: python -m triplaneturbo words")
 
     _, out, err = cli(worldly, "red", "-o", "b.glb", "--json")

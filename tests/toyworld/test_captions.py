@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.toyworld.captions.captions import RIDERS, SUPPORTS, Spec, captions, parse, vocabulary
+from triplaneturbo.toyworld.captions.captions import (
+    RIDERS,
+    SUPPORTS,
+    Spec,
+    captions,
+    parse,
+    trained_wording,
+    vocabulary,
+)
 from triplaneturbo.toyworld.captions.combinations import all_specs
 from triplaneturbo.toyworld.captions.words import (
     CAPTION_SYNONYMS,
@@ -213,3 +221,23 @@ def test_vocabulary_by_kind() -> None:
     for word in canonical:
         for synonym in (word, *CAPTION_SYNONYMS.get(word, ()), *PARSER_SYNONYMS.get(word, ())):
             assert lexicon()[key(synonym)].value == word
+
+
+def test_prompts_of_known_meaning_are_embedded_in_trained_words() -> None:
+    for spec in all_specs()[::97]:
+        for wording in captions(spec):
+            assert trained_wording(wording) == wording
+    assert trained_wording("A  Red Mushroom") == "A  Red Mushroom"  # the tokenizer ignores case and spaces
+    assert trained_wording("a crimson toadstool") == "a red mushroom"
+    assert (
+        trained_wording("a checkered emerald coffee cup, please") == "a checkered emerald coffee cup, please"
+    )
+    assert trained_wording("a checkered emerald coffee cup") == "a checkered green mug"
+    assert trained_wording("a duckling on a wooden crate") == "a yellow duck on a brown box"
+    for word, synonyms in PARSER_SYNONYMS.items():
+        thing = word if word in OBJECT_CLASSES else f"{word} mushroom"
+        for synonym in synonyms:
+            other = thing.replace(word, synonym, 1)
+            assert trained_wording(f"a {other}") == parse(f"a {thing}").spec.caption
+    for prompt in ("", "a dragon", "red", "a mushroom and a duck and a cat"):
+        assert trained_wording(prompt) == prompt

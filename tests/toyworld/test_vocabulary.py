@@ -15,8 +15,8 @@ MORE = "See the list."
 
 
 def test_unknown_words_are_named() -> None:
-    assert advice(parse("a Dragon and a golden dragon"), MORE) == (
-        f"This model does not know: 'Dragon', 'golden'. {MORE}"
+    assert advice(parse("a Dragon and a glittering dragon"), MORE) == (
+        f"This model does not know: 'Dragon', 'glittering'. {MORE}"
     )
 
 

@@ -34,6 +34,7 @@ class Vocabulary:
         counted: the kinds that `summary` counts.
         examples: example prompts.
         read: interpret a prompt; never raises.
+        wording: a prompt in words that the models were trained on; unchanged if it has no meaning.
         looks: prompts of the same thing in other colours or materials; () for one without a meaning.
     """
 
@@ -43,6 +44,7 @@ class Vocabulary:
     examples: tuple[str, ...]
     read: Callable[[str], Reading]
     looks: Callable[[str], tuple[str, ...]] = lambda prompt: ()
+    wording: Callable[[str], str] = lambda prompt: prompt
 
     def summary(self) -> str:
         """Return the size of the vocabulary by kind: "47 things, 12 colours, ..."."""

@@ -28,7 +28,7 @@ from triplaneturbo.finetune.toyworld_judge import ToyworldRunJudge
 from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.render.scenes import SceneBatch
-from triplaneturbo.toyworld.captions.captions import captions
+from triplaneturbo.toyworld.captions.captions import captions, trained_wording
 from triplaneturbo.toyworld.captions.vocabulary import VOCABULARY
 from triplaneturbo.toyworld.scene.view_cache import RIGS, ViewCache
 from triplaneturbo.toyworld.training.data import meaning
@@ -90,7 +90,7 @@ def draw_prompts(pool: ViewCache, prompts: Sequence[str], seed: int, device: tor
 def _paraphrase(prompt: str, rng: np.random.Generator) -> str:
     own, wordings = rng.random() < _OWN_WORDS, captions(meaning(prompt))
     other = wordings[int(rng.integers(len(wordings)))]
-    return prompt if own else other
+    return trained_wording(prompt) if own else other
 
 
 TRAINING = DomainTraining(setup_toyworld, ToyworldRunJudge, estimate_small)

@@ -16,7 +16,7 @@ from triplaneturbo.toyworld.scene.classes import OBJECT_CLASSES
 from triplaneturbo.toyworld.scene.palette import NAMES
 from triplaneturbo.toyworld.scene.spec import RIDERS, SUPPORTS, Spec, join_words, part_phrase
 
-__all__ = ["RIDERS", "SUPPORTS", "Reading", "Spec", "captions", "parse", "vocabulary"]
+__all__ = ["RIDERS", "SUPPORTS", "Reading", "Spec", "captions", "parse", "trained_wording", "vocabulary"]
 
 
 def captions(spec: Spec) -> list[str]:
@@ -49,6 +49,18 @@ def captions(spec: Spec) -> list[str]:
             wordings.append(join_words(spec.modifier, spec.thing))
     wordings.append(f"a 3d model of {spec.caption}")
     return list(dict.fromkeys([*wordings, _with_synonyms(spec)]))
+
+
+def trained_wording(prompt: str) -> str:
+    """Return a prompt in words that the model was trained on.
+
+    A prompt that is none of the `captions` of its meaning, such as one with synonyms that only `parse` knows,
+    becomes the canonical one. A prompt without a meaning is returned unchanged.
+    """
+    spec = parse(prompt).spec
+    if spec is None or " ".join(prompt.lower().split()) in captions(spec):
+        return prompt
+    return spec.caption
 
 
 def _of_two_colours(spec: Spec) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from triplaneturbo.domains.vocabulary import Vocabulary
 from triplaneturbo.toyworld.captions.caption_parser import parse
-from triplaneturbo.toyworld.captions.captions import vocabulary
+from triplaneturbo.toyworld.captions.captions import trained_wording, vocabulary
 from triplaneturbo.toyworld.captions.looks import looks
 
 VOCABULARY = Vocabulary(
@@ -28,4 +28,5 @@ VOCABULARY = Vocabulary(
     ),
     read=parse,
     looks=looks,
+    wording=trained_wording,
 )

@@ -43,7 +43,8 @@ def find_details(mask: np.ndarray, rgb: np.ndarray) -> Iterator[Detail]:
 
     Yields:
         Every connected patch of one colour with 8 pixels to 4 % of the object's, of whose ring at least three
-        quarters belong to the object. A patch that the outline cuts is none: it may be the edge of a large one.
+        quarters belong to the object. A patch that the outline cuts is none: it may be the edge of a large
+        one.
     """
     codes = (np.round(rgb * 255).astype(np.int64) * (1 << 16, 1 << 8, 1)).sum(-1)
     codes[~mask] = -1
