@@ -1,5 +1,6 @@
 () => {
   // include live.js
+  // include first_visit.js
   // include viewer.js
   // include drop.js
   // include ar.js
