@@ -30,7 +30,8 @@ def test_code_of_a_reachable_address_is_one_inline_picture(link: str) -> None:
     shown = qr_code(link)
     assert shown.count("<svg") == 1
     modules = segno.make(link, error="m").symbol_size(border=0)[0]
-    assert f'width="{5 * (modules + 6)}"' in shown
+    assert f'viewBox="0 0 {modules + 8} {modules + 8}"' in shown
+    assert not re.search(r"<svg[^>]*(width|height)=", shown)
     assert not re.search(r"(src|href)=", shown)
     assert ("need https" in shown) == link.startswith("http:")
 

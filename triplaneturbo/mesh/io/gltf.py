@@ -18,9 +18,6 @@ from triplaneturbo.render.colors import srgb_to_linear
 
 ROUGHNESS = 0.9
 WEBP_EXTENSION = "EXT_texture_webp"
-LOD_EXTENSION = "MSFT_lod"
-# Smallest share of the screen's height at which each level is shown; the coarsest is never hidden.
-SCREEN_COVERAGE = (0.5, 0.25, 0.125)
 PLAIN_GREY = 0.6  # linear base colour of a mesh with neither texture nor vertex colours
 
 
@@ -78,8 +75,7 @@ def to_glb(
     The material has metallic 0 and roughness 0.9 and is single-sided. The texture is written unchanged (glTF
     base colour textures are sRGB); vertex colours are converted to linear light, as glTF requires, and
     written only if there is no texture. Tangents are written only with a normal map. Missing normals are
-    computed. Levels of detail are nodes of the extension MSFT_lod, of which programs without the extension
-    show the first.
+    computed. With levels of detail, the default scene has the first one, and a second scene has all.
 
     Args:
         mesh: in model space.
@@ -118,9 +114,8 @@ def to_glb(
         ],
     )
     if len(levels) > 1:
-        document.extensionsUsed.append(LOD_EXTENSION)
-        document.nodes[0].extensions = {LOD_EXTENSION: {"ids": list(range(1, len(levels)))}}
-        document.nodes[0].extras = {"MSFT_screencoverage": [*SCREEN_COVERAGE[: len(levels) - 1], 0.0]}
+        # Not MSFT_lod: Babylon.js, and so the page's viewer, shows nothing of a file with this extension.
+        document.scenes.append(gltf.Scene(nodes=list(range(len(levels))), name="levels of detail"))
     document.materials = [_material(levels[0], document, buffer, image, quality)]
     document.bufferViews, document.accessors = buffer.views, buffer.accessors
     blob = buffer.padded()

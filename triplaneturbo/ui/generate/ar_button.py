@@ -67,7 +67,8 @@ def qr_code(link: str) -> str:
         )
     import segno
 
-    picture = segno.make(link, error="m").svg_inline(scale=5, dark="#000", light="#fff", border=3)
+    # Without a size, so that the style sheet scales it instead of cutting it off.
+    picture = segno.make(link, error="m").svg_inline(omitsize=True, dark="#000", light="#fff", border=4)
     words = "Scan this code with a phone to see the object in your room."
     if parts.scheme == "http":
         words += " Android phones need https for it."
