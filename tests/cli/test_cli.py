@@ -82,6 +82,7 @@ def test_generate_json_describes_the_file(cli: Cli, tmp_path: Path) -> None:
         "variation_path": "",
         "look": "",
         "keep_shape": False,
+        "lods": 1,
     }
     scene = trimesh.load(io.BytesIO(data), file_type="glb")
     (part,) = scene.geometry.values()
