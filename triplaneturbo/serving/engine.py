@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,9 +23,7 @@ import torch
 from triplaneturbo import __version__
 from triplaneturbo.domains.domain import Domain
 from triplaneturbo.errors import UserError
-from triplaneturbo.finetune.domain_training import training_of
 from triplaneturbo.finetune.duration import Estimate
-from triplaneturbo.finetune.memory_plan import Forecast
 from triplaneturbo.finetune.run import RUNS, FinetuneConfig
 from triplaneturbo.mesh.check import Check, check
 from triplaneturbo.mesh.debug_views import VIEWS
@@ -57,6 +55,9 @@ from triplaneturbo.utils.devices import (
     is_out_of_memory,
 )
 from triplaneturbo.utils.lru_cache import LRUCache
+
+if TYPE_CHECKING:
+    from triplaneturbo.finetune.memory_plan import Forecast
 
 # A mesh with its textures takes about 10 MB; at the largest texture size some 150.
 KEPT_RESULTS = 4
@@ -223,6 +224,8 @@ class Engine:
         """Estimate the duration of a run or, if its domain has a memory plan, its memory."""
         if self._forecast is not None:
             return self._forecast.of(config)
+        from triplaneturbo.finetune.domain_training import training_of
+
         return training_of(self.domain).estimate(config, self.model.config.steps)
 
     def pause_run(self) -> None:
@@ -336,6 +339,9 @@ class Engine:
     @cached_property
     def _forecast(self) -> Forecast | None:
         """Forecasts of the memory of runs; None if the domain has no memory plan."""
+        from triplaneturbo.finetune.domain_training import training_of
+        from triplaneturbo.finetune.memory_plan import Forecast
+
         plan = training_of(self.domain).plan
         return None if plan is None else Forecast(plan, self.found, self._workers[-1].device)
 
