@@ -46,6 +46,7 @@ from triplaneturbo.serving.refine_request import RefineRequest
 from triplaneturbo.serving.refinements import Refinements
 from triplaneturbo.serving.training_service import RunState, TrainingService
 from triplaneturbo.serving.zero_gpu import is_zero_gpu
+from triplaneturbo.utils.cpu_load import CpuLoad
 from triplaneturbo.utils.devices import (
     attention_name,
     be_deterministic,
@@ -104,6 +105,7 @@ class Engine:
         queue: int | None = None,
         runs: Path = RUNS,
     ) -> None:
+        self._cpu_load = CpuLoad()
         chosen = choose_devices(device)
         self.device, self._device_reason = chosen[0]
         found = find_model(model, self.device.type == "cuda", base_or_default(base))
@@ -302,6 +304,8 @@ class Engine:
         }
         if self.domain.vocabulary is not None:
             rows["words"] = f"{self.domain.vocabulary.summary()}, and no others"
+        if load := self._cpu_load.describe():
+            rows["load"] = load
         return "\n".join(f"{name:14} {value}" for name, value in rows.items())
 
     def close(self, timeout: float | None = 5) -> bool:
