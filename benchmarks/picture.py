@@ -1,8 +1,8 @@
 """Create the README's images with the built-in model: python -m benchmarks.picture [assets]
 
-`gallery.png`: results of some prompts. `stairs.png`, from left to right: the extracted surface, simplified
-to a sixth of its faces with a normal map, the textured result from two sides, and its
-texture.
+`gallery.png`: results of some prompts; in the last row, three of them with other looks. `stairs.png`,
+from left to right: the extracted surface, simplified to a sixth of its faces with a normal map, the
+textured result from two sides, and its texture.
 """
 
 from __future__ import annotations
@@ -40,6 +40,17 @@ PROMPTS = (
     "a black guitar",
     "an orange pumpkin on a blue table",
 )
+# Prompts and the looks that recolour them; "": as the prompt says.
+LOOKS = (
+    ("a red mushroom", ""),
+    ("a red mushroom", "a blue mushroom"),
+    ("a red mushroom", "a striped red mushroom"),
+    ("a white rabbit", ""),
+    ("a white rabbit", "a spotted green rabbit"),
+    ("a white rabbit", "an orange cat"),
+    ("a grey castle", ""),
+    ("a grey castle", "a striped red castle"),
+)
 THUMBNAIL, SIDE = 150, 300
 
 
@@ -48,6 +59,9 @@ def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "assets")
     pipeline = Pipeline(load_model(SMALL))
     tiles = [with_caption(thumbnail(pipeline(prompt), THUMBNAIL), prompt) for prompt in PROMPTS]
+    for prompt, look in LOOKS:
+        mesh = pipeline(prompt, look=look, keep_shape=True)
+        tiles.append(with_caption(thumbnail(mesh, THUMBNAIL), f"+ {look}" if look else prompt))
     _write(folder / "gallery.png", sheet(tiles, 8, 4))
 
     fine = pipeline(PROMPTS[0], faces=None, unwrap="none").replace(colors=None)

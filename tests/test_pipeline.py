@@ -18,6 +18,7 @@ from triplaneturbo import pipeline as pipeline_module
 from triplaneturbo.errors import EmptySurfaceError, UserError
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.mesh.io.gltf import to_glb
+from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.uv.registry import UNWRAPPERS
 from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.models.weights import Model, load_model
@@ -356,3 +357,60 @@ def test_blend_interpolates_between_prompts(pipeline: Pipeline) -> None:
     ]
     green = [float(color[..., 1].double().mean()) for color in colors]
     assert green == sorted(green)
+
+
+def test_look_changes_colours_and_kept_shape_does_not_change(pipeline: Pipeline) -> None:
+    quick = {"resolution": 32, "texture_size": 512, "seed": 3}
+    plain = pipeline("a red mushroom", **quick)
+    free = pipeline("a red mushroom", look="a blue mushroom", **quick)
+    kept = pipeline("a red mushroom", look="a blue mushroom", keep_shape=True, **quick)
+    for part in ("vertices", "faces", "uv", "normal_map"):
+        assert torch.equal(torch.as_tensor(getattr(kept, part)), torch.as_tensor(getattr(plain, part)))
+    assert not torch.equal(free.vertices.sum(), plain.vertices.sum())
+
+    def blueness(mesh: Mesh) -> float:
+        red, _, blue = torch.as_tensor(mesh.texture).double().flatten(0, 1).mean(0).tolist()
+        return blue - red
+
+    assert blueness(plain) < -20
+    assert blueness(free) > 20
+    assert blueness(kept) > 20
+
+
+@torch.no_grad()
+def test_look_is_also_in_the_field(pipeline: Pipeline) -> None:
+    plain, kept = (
+        pipeline.field(Request("a red mushroom", look=look, keep_shape=True))
+        for look in ("", "a blue mushroom")
+    )
+    points = torch.rand(500, 3) * 2 - 1
+    assert torch.equal(plain.sdf(points), kept.sdf(points))
+    assert torch.equal(plain.offset(points), kept.offset(points))
+    assert not torch.allclose(plain.rgb(points), kept.rgb(points), atol=0.1)
+
+
+def test_looks_in_a_batch_match_single_ones_up_to_rounding(model: Model) -> None:
+    """Without a kept shape in one batch, with one alone, so that its geometry is the draft's bit for bit."""
+    looks = [("", False), ("a blue mushroom", False), ("a green mushroom", True), ("", False)]
+    requests = [
+        Request("a red mushroom", seed=3, look=look, keep_shape=keep, faces=None, **QUICK)
+        for look, keep in looks
+    ]
+    _, outcomes = _several(Pipeline(model, together=True), requests)
+    for request, outcome in zip(requests, outcomes, strict=True):
+        *_, alone = Pipeline(model, together=False).stream(request)
+        assert isinstance(alone, Result)
+        assert isinstance(outcome, Result)
+        assert outcome.request == alone.request
+        here, there = (torch.as_tensor(one.mesh.texture).double().mean((0, 1)) for one in (outcome, alone))
+        torch.testing.assert_close(here, there, atol=1, rtol=0)
+    assert torch.equal(outcomes[2].mesh.vertices, outcomes[3].mesh.vertices)
+
+
+def test_words_that_the_look_does_not_know_are_reported(pipeline: Pipeline) -> None:
+    *_, result = pipeline.stream(Request("a red mushroom", look="a dragon mushroom", steps=1, **QUICK))
+    assert isinstance(result, Result)
+    assert result.look_reading is not None
+    assert result.look_reading.unknown == ("dragon",)
+    *_, result = pipeline.stream(Request("a red mushroom", look=" a red  mushroom", steps=1, **QUICK))
+    assert result.look_reading is None

@@ -57,6 +57,9 @@ CHANGES = [
     ({"blend": "x" * (PROMPT_LIMIT + 1)}, "prompt has 1001 characters"),
     ({"blend": 5}, "prompt should be text"),
     ({"blend_weight": -0.1}, "blend's weight should be a fraction, 0 to 1"),
+    ({"look": 5}, "The look should be text, not 5"),
+    ({"look": "a" * 1001}, "The look has 1001 characters; shorten it"),
+    ({"look": "\u200b"}, "The look is blank"),
 ]
 
 
@@ -96,6 +99,11 @@ def test_ineffective_values_are_normalized() -> None:
     last = Request("a cup", variation_path="7:0.1,8:0.2", variation_seed=5).checked()
     assert last == Request("a cup", variation_path="7:0.1", variation=0.2, variation_seed=8).checked()
     assert Request("a cup", blend=" a  hat ", blend_weight=1).checked().blend == "a hat"
+    assert Request("a cup", keep_shape=True).checked() == plain
+    assert Request("a cup", look=" a  cup", keep_shape=True).checked() == plain
+    looked = Request("a cup", look=" a\tblue cup", keep_shape=True).checked()
+    assert (looked.look, looked.keep_shape) == ("a blue cup", True)
+    assert Request("a cup", blend="a hat", look="a cup").checked().look == "a cup"
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ from triplaneturbo.mesh.uv.unwrap import TEXTURE_SIZES
 from triplaneturbo.models.backends.registry import find_backend
 from triplaneturbo.models.catalog import ModelFiles, base_or_default, find_model
 from triplaneturbo.models.convert import convert_if_needed
+from triplaneturbo.models.look import Predict, denoise_keeping_shape, interleave
 from triplaneturbo.models.schedule import denoise_steps
 from triplaneturbo.models.triplane_generator import TriplaneGenerator as Denoiser
 from triplaneturbo.models.weights import Model, load_model, save_model
@@ -104,10 +105,12 @@ class Result:
         seconds: time of each stage, in order, and "total"; a stage that ran for a whole batch counts in full.
         surface_faces: number of faces of the extracted surface, before cleaning and simplification.
         dropped: the floaters that were removed.
-        truncated_text: the end of the prompt that exceeds the model's context length; "" if there is none.
+        truncated_text: the end of the prompt, and of the look, that exceeds the model's context length; "" if
+            there is none.
         cached: whether the result comes from a cache of earlier requests.
         reading: the interpretation of the prompt by the vocabulary of the model's domain, with the words that
             it does not know; None for a model with an open vocabulary.
+        look_reading: the same of the look; None without one.
         low_memory: whether memory was low, so that the texture is smaller than requested.
         unsimplified: whether the mesh has more faces than requested, because the simplified mesh could not
             be made watertight.
@@ -121,6 +124,7 @@ class Result:
     truncated_text: str = ""
     cached: bool = False
     reading: Reading | None = None
+    look_reading: Reading | None = None
     low_memory: bool = False
     unsimplified: bool = False
 
@@ -264,13 +268,7 @@ class Pipeline:
             UserError: a value of the request is invalid.
         """
         request = self.settle(request)
-        generator, text = self.model.generator, _words(request, self.embed)
-
-        def predict(noisy: Tensor, time: Tensor) -> Tensor:
-            return self.backend.predict(noisy, time, text)
-
-        noise = _noise(generator, request)
-        *_, latents = denoise_steps(generator.scheduler, predict, noise, request.steps or 1)
+        *_, latents = self._denoise([request], _Texts.of([request], self.embed))
         return self._field(latents[0], False)
 
     def refine(
@@ -378,24 +376,18 @@ class Pipeline:
         self, group: list[Request], embed: Callable[[str], Tensor], low_memory: bool, sketches: Sketches
     ) -> Generator[Progress | Outcome, None, None]:
         """Generate requests of equally many steps in one batch; sketches only for a single request."""
-        generator = self.model.generator
-        clock = _Clock(generator.device, group[0].steps or 1)
+        clock = _Clock(self.model.generator.device, group[0].steps or 1)
 
         yield clock.begin("text")
-        text_embeds = torch.cat([_words(request, embed) for request in group])  # [B, 77, D]
+        texts = _Texts.of(group, embed)
 
         yield clock.begin("denoise")
-        noise = torch.cat([_noise(generator, request) for request in group])  # [B, 6, 4, h, h]
         steps = group[0].steps or 1
         shown = {"none": (), "first": (1,), "last": (steps,), "all": range(1, steps + 1)}[sketches]
         if len(group) > 1:
             shown = ()
 
-        def predict(noisy: Tensor, time: Tensor) -> Tensor:
-            return self.backend.predict(noisy, time, text_embeds)
-
-        estimates = denoise_steps(generator.scheduler, predict, noise, steps)
-        for step, estimate in enumerate(estimates, 1):
+        for step, estimate in enumerate(self._denoise(group, texts), 1):
             if step in shown and step < steps:
                 yield clock.step(estimate[0], self._sketch(self._field(estimate[0], low_memory)))
             else:
@@ -429,6 +421,21 @@ class Pipeline:
         """
         clock = _Clock(self.model.generator.device, request.steps or 1)
         yield from self._stream_mesh(field, request, clock, low_memory=False)
+
+    def _denoise(self, group: Sequence[Request], texts: _Texts) -> Iterator[Tensor]:
+        """Yield the clean estimates [B, 6, 4, h, h] of each step of requests of equally many steps."""
+        generator = self.model.generator
+        noise = torch.cat([_noise(generator, request) for request in group])
+        steps = group[0].steps or 1
+
+        def predictor(text_embeds: Tensor) -> Predict:
+            return lambda noisy, time: self.backend.predict(noisy, time, text_embeds)
+
+        predict = predictor(texts.shape if texts.look is None else interleave(texts.shape, texts.look))
+        if group[0].keep_shape:  # a group of its own
+            draft = predictor(texts.shape)
+            return denoise_keeping_shape(generator.scheduler, draft, predict, noise, steps)
+        return denoise_steps(generator.scheduler, predict, noise, steps)
 
     def _field(self, latents: Tensor, low_memory: bool) -> TriplaneField:
         """Decode the latents of one prompt [6, 4, h, h] to a field."""
@@ -468,14 +475,16 @@ class Pipeline:
                 yield error
                 return
 
+        prompts = [request.prompt, *([request.look] if request.look else [])]
         yield Result(
             mesh=finished.mesh,
             request=request,
             seconds=clock.end(),
             surface_faces=surface_faces,
             dropped=finished.dropped,
-            truncated_text=self.model.text.truncated_text(request.prompt),
+            truncated_text=" … ".join(filter(None, map(self.model.text.truncated_text, prompts))),
             reading=self.read(request.prompt),
+            look_reading=self.read(request.look) if request.look else None,
             low_memory=low_memory,
             unsimplified=finished.unsimplified,
         )
@@ -492,10 +501,36 @@ def _load(found: ModelFiles, device: torch.device, precision: str) -> Model:
         return load_model(found.folder, base=found.base, device=device, dtype=dtype)
 
 
-def _words(request: Request, embed: Callable[[str], Tensor]) -> Tensor:
-    """Embed a request [1, 77, D], interpolating between its two prompts if it blends (as in ATT3D)."""
-    words = embed(request.prompt)
-    return torch.lerp(words, embed(request.blend), request.blend_weight) if request.blend else words
+@dataclass(frozen=True)
+class _Texts:
+    """Text embeddings of requests [B, 77, D].
+
+    Attributes:
+        shape: for the geometry planes.
+        look: for the texture planes; None: the same.
+    """
+
+    shape: Tensor
+    look: Tensor | None
+
+    @classmethod
+    def of(cls, group: Sequence[Request], embed: Callable[[str], Tensor]) -> _Texts:
+        """Embed prompts, each interpolated with the one that it blends with (as in ATT3D), and looks."""
+        shapes = [
+            torch.lerp(embed(request.prompt), embed(request.blend), request.blend_weight)
+            if request.blend
+            else embed(request.prompt)
+            for request in group
+        ]
+        looks = None
+        if any(request.look for request in group):
+            looks = torch.cat(
+                [
+                    embed(request.look) if request.look else shape
+                    for request, shape in zip(group, shapes, strict=True)
+                ]
+            )
+        return cls(torch.cat(shapes), looks)
 
 
 def _noise(generator: Denoiser, request: Request) -> Tensor:
@@ -514,10 +549,18 @@ def _noise(generator: Denoiser, request: Request) -> Tensor:
 
 
 def _groups(requests: Sequence[Request], together: bool) -> list[list[Request]]:
-    """Split requests into batches: consecutive requests with the same number of steps, in order."""
+    """Split requests into batches: consecutive requests with the same number of steps, in order.
+
+    A request that keeps a shape is alone: the shape of a batch may differ in rounding.
+    """
     if not together:
         return [[request] for request in requests]
-    groups = [list(group) for _, group in groupby(requests, key=lambda request: request.steps)]
+
+    def key(item: tuple[int, Request]) -> tuple[int | None, int]:
+        number, request = item
+        return request.steps, number if request.keep_shape else -1
+
+    groups = [[request for _, request in group] for _, group in groupby(enumerate(requests), key=key)]
     return [group[at : at + MOST_TOGETHER] for group in groups for at in range(0, len(group), MOST_TOGETHER)]
 
 

@@ -53,6 +53,10 @@ class Request:
         adapter: name of a fine-tuned adapter; "": the model's own.
         variation_path: variations to apply before `variation`, in order, as seed:strength pairs, for example
             "3:0.2,17:0.1"; at most 32.
+        look: a prompt for the texture planes, which give the colours; "": the prompt. A blend mixes only the
+            texts of the shape.
+        keep_shape: with a look, whether the geometry is exactly that of the prompt alone, for twice the
+            denoising. Otherwise the look changes it slightly, since all planes attend to each other.
     """
 
     prompt: str
@@ -72,6 +76,8 @@ class Request:
     blend_weight: float = 0.5
     adapter: str = ""
     variation_path: str = ""
+    look: str = ""
+    keep_shape: bool = False
 
     def turns(self) -> list[tuple[int, float]]:
         """Return all variations as (seed, strength) in order, without those of strength 0.
@@ -105,12 +111,16 @@ class Request:
             raise UserError(f"The adapter should be a name, not {shown(self.adapter)}.")
         _check_integer("The smoothing", self.smoothing, 0, SMOOTHING_LIMIT)
         blend = tidy_prompt(self.blend) if self.blend else ""
+        prompt = tidy_prompt(self.prompt)
+        look = tidy_prompt(self.look, "The look") if self.look else ""
+        if look == prompt and not blend:
+            look = ""
         *before, (variation_seed, variation) = self.turns() or [(0, 0.0)]
         weight = _check_fraction("The blend's weight", self.blend_weight)
         # Values without an effect are normalised, so that equivalent requests are equal.
         return replace(
             self,
-            prompt=tidy_prompt(self.prompt),
+            prompt=prompt,
             normal_map=bool(self.normal_map),
             floaters=_check_fraction("The floaters", self.floaters),
             watertight=bool(self.watertight),
@@ -119,6 +129,8 @@ class Request:
             variation_path=path_text(before),
             blend=blend,
             blend_weight=weight if blend else 0.5,
+            look=look,
+            keep_shape=bool(self.keep_shape and look),
         )
 
 
@@ -127,7 +139,7 @@ def path_text(variations: list[tuple[int, float]]) -> str:
     return ",".join(f"{seed}:{strength!r}" for seed, strength in variations)
 
 
-def tidy_prompt(prompt: str) -> str:
+def tidy_prompt(prompt: str, name: str = "The prompt") -> str:
     """Normalise the whitespace of a prompt: control characters and runs of spaces become one space.
 
     Emoji, accents and right-to-left text are unchanged.
@@ -136,19 +148,19 @@ def tidy_prompt(prompt: str) -> str:
         UserError: the prompt is not text, is blank, or is longer than 1000 characters.
     """
     if not isinstance(prompt, str):
-        raise UserError(f"The prompt should be text, not {shown(prompt)}.")
+        raise UserError(f"{name} should be text, not {shown(prompt)}.")
     if len(prompt) > PROMPT_LIMIT:
         raise UserError(
-            f"The prompt has {len(prompt)} characters; shorten it to at most {PROMPT_LIMIT}"
+            f"{name} has {len(prompt)} characters; shorten it to at most {PROMPT_LIMIT}"
             " (the model reads about the first 50 words)."
         )
     if any(unicodedata.category(character) == "Cs" for character in prompt):
-        raise UserError("The prompt is not valid UTF-8 text; type it again.")
+        raise UserError(f"{name} is not valid UTF-8 text; type it again.")
     spaced = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in prompt)
     tidy = re.sub(r"\s+", " ", spaced).strip()
     # Invisible characters alone (for example a zero-width joiner) count as blank.
     if all(unicodedata.category(character) in ("Cf", "Cn", "Zs") for character in tidy):
-        raise UserError("The prompt is blank; say what to make, such as 'a red mushroom'.")
+        raise UserError(f"{name} is blank; say what to make, such as 'a red mushroom'.")
     return tidy
 
 

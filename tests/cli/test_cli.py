@@ -80,6 +80,8 @@ def test_generate_json_describes_the_file(cli: Cli, tmp_path: Path) -> None:
         "blend_weight": 0.5,
         "adapter": "",
         "variation_path": "",
+        "look": "",
+        "keep_shape": False,
     }
     scene = trimesh.load(io.BytesIO(data), file_type="glb")
     (part,) = scene.geometry.values()

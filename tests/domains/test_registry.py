@@ -173,3 +173,13 @@ def test_page_shows_the_domain() -> None:
     assert examples is not None
     assert examples.samples == [["a red block"], ["a green block"]]
     assert "'dragon'" in Reader(controls.prompt_feedback(VOCABULARY, "a dragon")).words
+
+
+@pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS)
+def test_suggested_looks_can_be_expressed(domain: Domain) -> None:
+    prompt = domain.vocabulary.examples[0] if domain.vocabulary else "a knight's helmet"
+    looks = domain.looks(prompt)
+    assert looks
+    assert prompt not in looks
+    if domain.vocabulary is not None:
+        assert domain.vocabulary.misfits(looks) == {}

@@ -57,6 +57,7 @@ VOCABULARY = Vocabulary(
     counted=("shapes", "paints"),
     examples=("a red block", "a green block"),
     read=read,
+    looks=lambda prompt: tuple(block for block in ("a red block", "a green block") if block != prompt),
 )
 
 

@@ -77,6 +77,7 @@ SETTINGS = [
     "variation_seed",
 ]
 BLEND = ["blend", "blend_weight", "adapter", "variation_path"]
+LOOK = ["look", "keep_shape"]
 
 
 def test_endpoints_and_their_types(page: Any) -> None:
@@ -86,9 +87,10 @@ def test_endpoints_and_their_types(page: Any) -> None:
         name: {p["parameter_name"]: p["type"] for p in endpoint["parameters"]}
         for name, endpoint in endpoints.items()
     }
-    assert list(parameters["/generate"]) == ["prompt", *SETTINGS, *BLEND]
-    assert list(parameters["/variants"]) == ["prompt", "count", *SETTINGS, *BLEND]
-    assert list(parameters["/blend"]) == ["prompt", "other", "count", *SETTINGS, "adapter", "variation_path"]
+    assert list(parameters["/generate"]) == ["prompt", *SETTINGS, *BLEND, *LOOK]
+    assert list(parameters["/variants"]) == ["prompt", "count", *SETTINGS, *BLEND, *LOOK]
+    unblended = [*SETTINGS, "adapter", "variation_path"]
+    assert list(parameters["/blend"]) == ["prompt", "other", "count", *unblended, *LOOK]
     assert list(parameters["/export"]) == [
         "prompt",
         "format",
@@ -98,9 +100,9 @@ def test_endpoints_and_their_types(page: Any) -> None:
         *SETTINGS,
         *BLEND,
         "unit",
+        *LOOK,
     ]
-    refining = ["prompt", "refine_steps", *SETTINGS, "adapter", "variation_path"]
-    assert list(parameters["/refine"]) == refining
+    assert list(parameters["/refine"]) == ["prompt", "refine_steps", *unblended]
     types = parameters["/export"]
     assert types["seed"] == {"type": "integer"}
     assert types["variation"] == {"type": "number"}

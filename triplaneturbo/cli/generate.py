@@ -153,6 +153,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weight of the second prompt, 0 to 1; default 0.5",
     )
     add(
+        "--look",
+        type=utf8,
+        default="",
+        metavar="PROMPT",
+        help="another prompt for colours and materials: 'a red mushroom' --look 'a blue mushroom'",
+    )
+    add(
+        "--keep-shape",
+        action="store_true",
+        help="with --look: exactly the shape of the prompt alone; otherwise the look changes it slightly",
+    )
+    add(
         "--adapter",
         default="",
         metavar="NAME",
@@ -223,9 +235,10 @@ def run(arguments: argparse.Namespace) -> int:
 
         with _engine(arguments, shard) as engine, announced_on_stderr(arguments.quiet):
             for number, job in enumerate(pending, 1):
-                if job.request.prompt not in advised:
-                    _print_advice(engine, job.request.prompt, arguments.prompts is not None)
-                    advised.add(job.request.prompt)
+                for text in filter(None, (job.request.prompt, job.request.look)):
+                    if text not in advised:
+                        _print_advice(engine, text, text == job.request.look or arguments.prompts is not None)
+                        advised.add(text)
                 try:
                     label = f"{number}/{len(pending)} " if is_batch else ""
                     entry = _generate(engine, job, placement, label, arguments.quiet)
@@ -291,6 +304,8 @@ def _plan_jobs(
         blend_weight=arguments.blend_weight,
         adapter=arguments.adapter,
         variation_path=arguments.variation_path,
+        look=arguments.look,
+        keep_shape=arguments.keep_shape,
     )
     file = arguments.prompts
     if file is None and arguments.column is not None:

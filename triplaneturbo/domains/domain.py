@@ -56,6 +56,7 @@ class Domain:
         training_source: its `finetune.domain_training.DomainTraining`, as "module:attribute".
         vocabulary_source: its `Vocabulary`, as "module:attribute"; "" if the models take any words.
         has_ground_truth: whether its judge has a reference image of each prompt.
+        materials: what `looks` adds to a prompt if the models take any words.
         refine_seconds: what a refinement takes on two CPU cores: before the first step, and per step; None:
             unknown.
 
@@ -72,6 +73,7 @@ class Domain:
     training_source: str
     vocabulary_source: str = ""
     has_ground_truth: bool = False
+    materials: tuple[str, ...] = ()
     refine_seconds: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
@@ -85,6 +87,13 @@ class Domain:
             return None
         vocabulary: Vocabulary = import_attribute(self.vocabulary_source)
         return vocabulary
+
+    def looks(self, prompt: str) -> tuple[str, ...]:
+        """Return prompts that suggest other looks for the object of a prompt."""
+        vocabulary = self.vocabulary
+        if vocabulary is not None:
+            return vocabulary.looks(prompt)
+        return tuple(f"{prompt}, {material}" for material in self.materials)
 
 
 def import_attribute(source: str) -> Any:

@@ -31,5 +31,15 @@ OPEN_VOCABULARY = Domain(
         Measure("r_at_1", "R@1", "CLIP", "how often it retrieves the prompt; 1 is best"),
         Measure("empty", "empty", "Empty", "results without a surface"),
     ),
+    materials=(
+        "made of wood",
+        "made of polished gold",
+        "carved in white marble",
+        "made of rusty iron",
+        "knitted from colourful wool",
+        "made of blue glass",
+        "covered in moss",
+        "painted with red and white stripes",
+    ),
     training_source="triplaneturbo.finetune.setup_full:TRAINING",
 )

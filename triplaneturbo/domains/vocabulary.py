@@ -34,6 +34,7 @@ class Vocabulary:
         counted: the kinds that `summary` counts.
         examples: example prompts.
         read: interpret a prompt; never raises.
+        looks: prompts of the same thing in other colours or materials; () for one without a meaning.
     """
 
     words: Mapping[str, Sequence[str]]
@@ -41,6 +42,7 @@ class Vocabulary:
     counted: tuple[str, ...]
     examples: tuple[str, ...]
     read: Callable[[str], Reading]
+    looks: Callable[[str], tuple[str, ...]] = lambda prompt: ()
 
     def summary(self) -> str:
         """Return the size of the vocabulary by kind: "47 things, 12 colours, ..."."""

@@ -61,8 +61,9 @@ class TextAttention:
     """diffusers attention processor: cross-attention of each plane to the text of its prompt.
 
     The text [B, 77, D] is projected once per prompt, not once per plane: queries are independent of each
-    other, so the six planes [6B, N, C] are processed as one sequence of 6N queries. A text that is already
-    repeated for every plane [6B, 77, D] works as well.
+    other, so the six planes [6B, N, C] are processed as one sequence of 6N queries. Several texts per prompt
+    are given to equal shares of its planes in order: two [2B, 77, D] to its geometry and its texture planes,
+    six [6B, 77, D] to one plane each.
     """
 
     def __call__(self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor, **_) -> Tensor:

@@ -219,7 +219,7 @@ class TriplaneGenerator(nn.Module):
         Args:
             latents: noisy latents [B, 6, 4, h, h].
             time: timestep.
-            text_embeds: text embeddings [B, 77, D].
+            text_embeds: text embeddings [B, 77, D], or [2B, 77, D] of `look.interleave`.
 
         Returns:
             [B, 6, 4, h, h] in the dtype of `latents`.

@@ -32,4 +32,7 @@ def describe(result: Result, engine: Engine) -> dict[str, Any]:
     }
     if result.reading is not None:
         entry |= {"unknown_words": list(result.reading.unknown), "unclear": result.reading.why}
+    if result.look_reading is not None:
+        look = result.look_reading
+        entry |= {"look_unknown_words": list(look.unknown), "look_unclear": look.why}
     return entry

@@ -119,8 +119,9 @@ def safe_name(request: Request, model: str) -> str:
     plain = unicodedata.normalize("NFKD", request.prompt).encode("ascii", "ignore").decode().lower()
     words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40].rstrip("-")
     told = asdict(request)
-    if not request.variation_path:  # keep the names from before this field existed
-        del told["variation_path"]
+    for name in ("variation_path", "look", "keep_shape"):
+        if not told[name]:  # keep the names from before this field existed
+            del told[name]
     everything = json.dumps({**told, "model": model}, sort_keys=True)
     return f"{words or 'mesh'}-{request.seed}-{hashlib.sha256(everything.encode()).hexdigest()[:8]}"
 

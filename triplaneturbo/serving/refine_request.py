@@ -38,7 +38,8 @@ class RefineRequest(Request):
         """Validate all values; see `Request.checked`.
 
         Raises:
-            UserError: a value is invalid, or the draft is a blend, which no single prompt describes.
+            UserError: a value is invalid, or the draft is a blend or has a look, which no single prompt
+                describes.
         """
         steps = self.refine_steps
         if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= STEP_LIMIT:
@@ -47,6 +48,8 @@ class RefineRequest(Request):
         assert isinstance(checked, RefineRequest)
         if checked.blend:
             raise UserError("A blend of two prompts cannot be refined; refine one of them alone.")
+        if checked.look:
+            raise UserError("A result with a look of its own cannot be refined; refine it without the look.")
         return checked
 
 

@@ -24,7 +24,8 @@ class Backend(Protocol):
         Args:
             latents: noisy latents [B, 6, 4, h, h].
             time: timestep, an int64 scalar.
-            text_embeds: text embeddings [B, 77, D].
+            text_embeds: text embeddings [B, 77, D], or, with a text of their own for the texture planes,
+                [2B, 77, D]: of geometry and texture in turn (`look.interleave`).
 
         Returns:
             [B, 6, 4, h, h], of the prediction type of the schedule.

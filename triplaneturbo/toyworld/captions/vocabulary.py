@@ -5,6 +5,7 @@ from __future__ import annotations
 from triplaneturbo.domains.vocabulary import Vocabulary
 from triplaneturbo.toyworld.captions.caption_parser import parse
 from triplaneturbo.toyworld.captions.captions import vocabulary
+from triplaneturbo.toyworld.captions.looks import looks
 
 VOCABULARY = Vocabulary(
     words=vocabulary(),
@@ -26,4 +27,5 @@ VOCABULARY = Vocabulary(
         "a yellow duck on a brown box",
     ),
     read=parse,
+    looks=looks,
 )

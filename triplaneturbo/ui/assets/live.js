@@ -1,6 +1,6 @@
   // While Live is on, a pause in typing generates, as the button does. Enter cancels the pending pause.
   let timer = 0;
-  const inPrompt = (event) => event.target.closest && event.target.closest("#prompt");
+  const inPrompt = (event) => event.target.closest && event.target.closest("#prompt, #look");
   document.addEventListener("input", (event) => {
     if (!inPrompt(event)) return;
     clearTimeout(timer);

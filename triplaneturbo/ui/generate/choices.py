@@ -14,7 +14,7 @@ from triplaneturbo.serving.batch_jobs import BatchProgress, follow_batch, like, 
 from triplaneturbo.serving.jobs import MeshReady, Stopped
 from triplaneturbo.ui.generate import panels
 from triplaneturbo.ui.generate.controls import UNQUEUED
-from triplaneturbo.ui.generate.form import to_fields, to_request
+from triplaneturbo.ui.generate.form import LOOK, to_fields, to_request
 from triplaneturbo.ui.generate.updates import STREAMED, Updates, finished, started, visitor
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def wire(
     """
 
     def more_like_this(page: gr.Request, count: int, strength: float, *values: Any) -> Iterator[Updates]:
-        yield started(engine, controls, values[0])
+        yield started(engine, controls, values[0], values[LOOK])
         number = count if count > 1 else DEFAULT_VARIANTS
         yield from run_batch(
             engine,
@@ -64,7 +64,7 @@ def wire(
 
     def make_series(page: gr.Request, count: int, *values: Any) -> Iterator[Updates]:
         download = controls.series.download
-        yield started(engine, controls, values[0]) | {download: gr.update(interactive=False)}
+        yield started(engine, controls, values[0], values[LOOK]) | {download: gr.update(interactive=False)}
 
         def pack(event: BatchProgress) -> Updates:
             archive = _zip(sessions.of(page.session_hash).folder / "series.zip", event)

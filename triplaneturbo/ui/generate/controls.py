@@ -44,7 +44,7 @@ class Controls:
     Attributes:
         fields: inputs of `form.to_request`, in the order of `form.FIELDS`.
         placing: inputs of `form.to_placement`.
-        feedback: words of the prompt that the model does not know; None if the model takes any words.
+        feedback: words of prompt and look that the model does not know; None if it takes any words.
         live: whether a pause in typing starts a generation, by pressing the hidden button `go`.
         forming: whether the mesh of every denoising step is shown.
         count: number of variants.
@@ -53,6 +53,7 @@ class Controls:
     fields: list[Any]
     placing: list[Any]
     prompt: gr.Textbox
+    look: gr.Textbox
     feedback: gr.HTML | None
     live: gr.Checkbox
     forming: gr.Checkbox
@@ -83,6 +84,7 @@ def build(engine: Engine) -> Controls:
         autofocus=True,
         elem_id="prompt",
     )
+    look, keep_shape = _look()
     vocabulary = engine.domain.vocabulary
     feedback = gr.HTML(prompt_feedback(vocabulary, ""), elem_id="reading") if vocabulary else None
     with gr.Row(elem_id="buttons"):
@@ -132,13 +134,20 @@ def build(engine: Engine) -> Controls:
         examples.click(lambda row: row[0], examples, prompt, **UNQUEUED)
     if vocabulary is not None:
         # On blur rather than on input: while typing, every unfinished word would be unknown.
-        prompt.blur(lambda words: prompt_feedback(vocabulary, words), prompt, feedback, **UNQUEUED)
+        gr.on(
+            [prompt.blur, look.blur],
+            partial(prompt_feedback, vocabulary),
+            [prompt, look],
+            feedback,
+            **UNQUEUED,
+        )
         if examples is not None:
             examples.click(lambda row: prompt_feedback(vocabulary, row[0]), examples, feedback, **UNQUEUED)
     return Controls(
-        fields=[prompt, seed, *options, *mixing, adapter, path],
+        fields=[prompt, seed, *options, *mixing, adapter, path, look, keep_shape],
         placing=placing,
         prompt=prompt,
+        look=look,
         feedback=feedback,
         live=live,
         forming=forming,
@@ -185,18 +194,44 @@ def default_steps(engine: Engine, adapter: str) -> int:
         return engine.default_steps("")
 
 
-def prompt_feedback(vocabulary: Vocabulary, prompt: str | None) -> str:
-    """Return HTML that names the words of a prompt that a closed-vocabulary model does not know.
+def prompt_feedback(vocabulary: Vocabulary, prompt: str | None, look: str | None = "") -> str:
+    """Return HTML that names the words of a prompt and its look that a closed-vocabulary model does not know.
 
     An invalid prompt gets the general hint: its error is shown in the status line.
     """
     hint = f"The model knows {vocabulary.summary()}: see “{VOCABULARY}” below."
     try:
-        text = tidy_prompt(prompt or "")
+        texts = [tidy_prompt(prompt or ""), *([tidy_prompt(look)] if look else [])]
     except UserError:
         return panels.feedback("", hint)
     more = f"“{VOCABULARY}” below lists all words it knows."
-    return panels.feedback(advice(vocabulary.read(text), more), hint)
+    sentences = [advice(vocabulary.read(text), more) for text in texts]
+    if len(sentences) == 2 and sentences[1]:
+        sentences[1] = f"The look: {sentences[1]}"
+    return panels.feedback(" ".join(filter(None, sentences)), hint)
+
+
+def _look() -> tuple[gr.Textbox, gr.Checkbox]:
+    """Create the second prompt, for the colours, and the switch that keeps the shape of the first."""
+    with gr.Row(elem_id="look-row"):
+        look = gr.Textbox(
+            label="Look (optional): colours of another prompt",
+            placeholder="e.g. a blue mushroom",
+            lines=1,
+            max_lines=3,
+            scale=3,
+            min_width=180,
+            elem_id="look",
+        )
+        keep_shape = gr.Checkbox(
+            False,
+            label="Keep shape",
+            info="As without a look.",
+            scale=2,
+            min_width=130,
+            elem_id="keep-shape",
+        )
+    return look, keep_shape
 
 
 def _examples(prompt: gr.Textbox, engine: Engine) -> gr.Dataset | None:

@@ -53,6 +53,7 @@ def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
     config = engine.model.config
     default = Request("", resolution=config.grid_resolution)
     settings = {name: getattr(default, name) for name in FIELDS if name != "prompt"}
+    looks = {name: settings.pop(name) for name in ("look", "keep_shape")}
     unblended = {name: value for name, value in settings.items() if not name.startswith("blend")}
 
     def generate(session: Session, admit: Admit, arguments: dict[str, Any]) -> tuple[Any, dict]:
@@ -63,7 +64,8 @@ def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
         model's. `faces` 0 keeps all faces; `unwrap` "none" means vertex colours instead of a texture.
         `variation` (0 to 1) interpolates the seed's noise toward that of `variation_seed`, after the earlier
         variations of `variation_path` ("3:0.2,17:0.1"); `blend` is another prompt, `blend_weight` (0 to 1)
-        its share. Invalid arguments raise an error of one sentence.
+        its share. `look` is another prompt, for the colours; with `keep_shape` the shape is exactly that
+        without a look. Invalid arguments raise an error of one sentence.
         """
         (request,) = admit(_request(engine, arguments))
         made: MeshReady = _end(follow(engine, session, request, alone=False, formats=("glb",)))
@@ -117,14 +119,14 @@ def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
         return _served(made.files["glb"], "glb"), file_facts(made.facts)
 
     one, many = tuple[gr.FileData, dict], tuple[list, list]
-    _add(sessions, guard, generate, {"prompt": (str, ...)}, settings, one)
-    _add(sessions, guard, variants, {"prompt": (str, ...), "count": (int, 4)}, settings, many)
+    _add(sessions, guard, generate, {"prompt": (str, ...)}, settings | looks, one)
+    _add(sessions, guard, variants, {"prompt": (str, ...), "count": (int, 4)}, settings | looks, many)
     _add(
         sessions,
         guard,
         blend,
         {"prompt": (str, ...), "other": (str, ...), "count": (int, 5)},
-        unblended,
+        unblended | looks,
         many,
     )
     exported = {
@@ -133,8 +135,9 @@ def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
         "up": (Literal[UPS], "y"),
         "pivot": (Literal[PIVOTS], "model"),
     }
-    # The unit comes last: it was added later, and older calls pass arguments by position.
-    _add(sessions, guard, export, {"prompt": (str, ...), **exported}, settings | {"unit": AUTO}, one)
+    # Parameters that were added later come last, since older calls pass arguments by position.
+    later = {"unit": AUTO, **looks}
+    _add(sessions, guard, export, {"prompt": (str, ...), **exported}, settings | later, one)
     _add(sessions, guard, refine, {"prompt": (str, ...), "refine_steps": (int, LENGTHS[1])}, unblended, one)
 
 

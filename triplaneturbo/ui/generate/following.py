@@ -10,6 +10,7 @@ import gradio as gr
 from triplaneturbo.serving.history_writer import HistoryWriter
 from triplaneturbo.serving.jobs import Event, MeshReady, Stopped, Working, follow
 from triplaneturbo.ui.generate import debug_images, history_tab, panels
+from triplaneturbo.ui.generate.look_suggestions import look_suggestions
 from triplaneturbo.ui.generate.updates import Updates, finished
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def follow_job(
             if isinstance(event, MeshReady) and event.complete:
                 session.made = event.request
                 session.shown = event.request, engine.name
-            updates = _updates(event, session, controls, result_view)
+            updates = _updates(engine, event, session, controls, result_view)
             if isinstance(event, MeshReady):
                 if writer.keep(event):
                     updates |= history_tab.refresh(writer.shelf, session, result_view)
@@ -78,7 +79,9 @@ def follow_job(
                     yield images
 
 
-def _updates(event: Event, session: Session, controls: Controls, result_view: ResultView) -> Updates:
+def _updates(
+    engine: Engine, event: Event, session: Session, controls: Controls, result_view: ResultView
+) -> Updates:
     """Return the updates of the page for an event of a generation."""
     updates: Updates = {controls.status: panels.status(event)}
     if isinstance(event, (Working, MeshReady)) and event.view is not None:
@@ -95,4 +98,5 @@ def _updates(event: Event, session: Session, controls: Controls, result_view: Re
     if isinstance(event, Stopped) or (isinstance(event, MeshReady) and event.complete):
         updates |= finished(controls)
         updates |= {result_view.refine.start: gr.update(interactive=session.shown is not None)}
+        updates |= {result_view.looks: look_suggestions(engine, session)}
     return updates

@@ -27,7 +27,10 @@ FIELDS = (
     "blend_weight",
     "adapter",
     "variation_path",
+    "look",
+    "keep_shape",
 )
+LOOK = FIELDS.index("look")
 
 
 def to_request(*values: Any) -> Request:
@@ -53,8 +56,9 @@ def to_request(*values: Any) -> Request:
         fields["adapter"] = fields["adapter"] or ""
     if "variation_path" in fields:
         fields["variation_path"] = fields["variation_path"] or ""
-    if "blend" in fields:
-        fields["blend"] = (fields["blend"] or "").strip()
+    for name in ("blend", "look"):
+        if name in fields:
+            fields[name] = (fields[name] or "").strip()
     fields["faces"] = fields["faces"] or None  # 0 or blank: no simplification
     fields["prompt"] = fields["prompt"] or ""
     return Request(**fields)

@@ -10,11 +10,19 @@ import gradio as gr
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving.batch_jobs import seeds
 from triplaneturbo.serving.jobs import Stopped
-from triplaneturbo.ui.generate import choices, debug_images, history_tab, panels, reconnect, refine_button
+from triplaneturbo.ui.generate import (
+    choices,
+    debug_images,
+    history_tab,
+    look_row,
+    panels,
+    reconnect,
+    refine_button,
+)
 from triplaneturbo.ui.generate.controls import UNQUEUED, adapter_choices
 from triplaneturbo.ui.generate.controls import build as build_controls
 from triplaneturbo.ui.generate.following import follow_job
-from triplaneturbo.ui.generate.form import FIELDS, to_placement, to_request
+from triplaneturbo.ui.generate.form import FIELDS, LOOK, to_placement, to_request
 from triplaneturbo.ui.generate.result import build as build_result
 from triplaneturbo.ui.generate.updates import STREAMED, Updates, finished, started, visitor
 
@@ -50,7 +58,7 @@ def build(
     )
     _wire(engine, sessions, history, guard, controls, result_view)
     if history is not None:
-        history_tab.wire(page, sessions, history, guard, controls, result_view)
+        history_tab.wire(engine, page, sessions, history, guard, controls, result_view)
     reconnect.wire(page, controls)
     return adapter
 
@@ -68,7 +76,7 @@ def _wire(
     outputs += [result_view.tabs, result_view.variants, *result_view.downloads.values()]
     outputs += [] if controls.feedback is None else [controls.feedback]
     outputs += [result_view.pictures, view.gallery, view.selected, *view.buttons.values()]
-    outputs += [result_view.refine.start]
+    outputs += [result_view.refine.start, result_view.looks]
     inputs = [controls.forming, *controls.placing, view.token, *controls.fields]
 
     def generate_one(
@@ -78,7 +86,9 @@ def _wire(
         session = sessions.of(page.session_hash)
         number = session.enter()
         refine = result_view.refine.start
-        yield started(engine, controls, fields[0], live) | {refine: gr.update(interactive=False)}
+        yield started(engine, controls, fields[0], fields[LOOK], live) | {
+            refine: gr.update(interactive=False)
+        }
         try:
             request, placement = to_request(*fields), to_placement(*placing)
             guard.admit(request, **visitor(page))
@@ -99,7 +109,7 @@ def _wire(
             yield from generate_one(page, forming, values)
             return
         fields = values[LEADING:]
-        yield started(engine, controls, fields[0])
+        yield started(engine, controls, fields[0], fields[LOOK])
         yield from choices.run_batch(
             engine, sessions, guard, page, controls, result_view, lambda: seeds(to_request(*fields), count)
         )
@@ -118,7 +128,7 @@ def _wire(
 
     # "always_last": Enter pressed during a generation is not lost.
     gr.on(
-        [controls.start.click, controls.prompt.submit],
+        [controls.start.click, controls.prompt.submit, controls.look.submit],
         start,
         [controls.count, *inputs],
         outputs,
@@ -131,4 +141,5 @@ def _wire(
     selected = choices.wire(engine, sessions, guard, controls, result_view, outputs)
     selected.then(open_variant, [*controls.placing, view.token, *controls.fields], outputs, **STREAMED)
     debug_images.wire(engine, sessions, result_view)
-    refine_button.wire(engine, sessions, history, guard, controls, result_view, outputs)
+    for button in (refine_button, look_row):
+        button.wire(engine, sessions, history, guard, controls, result_view, outputs)

@@ -12,9 +12,11 @@ from triplaneturbo.ui.assets import read
 from triplaneturbo.ui.generate import panels
 from triplaneturbo.ui.generate.controls import UNQUEUED
 from triplaneturbo.ui.generate.form import to_fields
+from triplaneturbo.ui.generate.look_suggestions import look_suggestions
 from triplaneturbo.ui.generate.updates import Updates, visitor
 
 if TYPE_CHECKING:
+    from triplaneturbo.serving.engine import Engine
     from triplaneturbo.serving.history_entry import HistoryEntry
     from triplaneturbo.serving.limits import RequestLimiter
     from triplaneturbo.serving.sessions import Session, Sessions
@@ -34,6 +36,7 @@ def refresh(results: UserHistory | None, session: Session, result_view: ResultVi
 
 
 def wire(
+    engine: Engine,
     page: gr.Blocks,
     sessions: Sessions,
     history: History,
@@ -73,6 +76,7 @@ def wire(
             for name, button in result_view.downloads.items()
         }
         updates |= {result_view.refine.start: gr.update(interactive=True)}
+        updates |= {result_view.looks: look_suggestions(engine, session)}
         if "glb" in entry.files:
             placed = (facts.get("placement") or {}).get("size") is not None
             shown = session.show(entry.files["glb"], int(facts["faces"]), placed=placed)
@@ -124,7 +128,7 @@ def wire(
     identified = page.load(None, None, view.token, js=read("token.js"), **options)
     identified.then(fill, view.token, view.gallery, **options)
     shown = [view.gallery, result_view.view_json, result_view.facts, *result_view.downloads.values()]
-    shown.append(result_view.refine.start)
+    shown += [result_view.refine.start, result_view.looks]
     view.gallery.select(select, view.token, [*selection, *shown], **UNQUEUED)
     view.buttons["restore"].click(restore, view.token, [*controls.fields, controls.status], **UNQUEUED)
     view.buttons["pin"].click(pin, view.token, [*selection, view.gallery], **UNQUEUED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from triplaneturbo.domains.vocabulary import Vocabulary
@@ -150,15 +151,13 @@ def selected_entry(entry: HistoryEntry | None) -> str:
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.made))
     more = f"seed {entry.seed}, {made}, {entry.model}"
     more += (f" with {entry.adapter}" if entry.adapter else "") + (", pinned" if entry.pinned else "")
-    words = refinement_words(entry.settings)
-    more = f"{words}, {more}" if words else more
+    more = ", ".join([*_notes(entry.settings), more])
     return f'<p class="tt-chosen" title="{text(entry.prompt)}"><b>“{text(entry.prompt)}”</b> {text(more)}</p>'
 
 
 def history_caption(entry: HistoryEntry) -> str:
     """Return the caption of a history thumbnail."""
-    words = refinement_words(entry.settings)
-    return ("★ " if entry.pinned else "") + entry.prompt + (f", {words}" if words else "")
+    return ("★ " if entry.pinned else "") + ", ".join([entry.prompt, *_notes(entry.settings)])
 
 
 def refine_choice(steps: int, estimate: float | None) -> str:
@@ -181,6 +180,12 @@ def variant_caption(request: Request) -> str:
     if request.variation:
         return f"{request.seed} ~ {request.variation_seed}"
     return f"seed {request.seed}"
+
+
+def _notes(settings: Mapping[str, Any]) -> list[str]:
+    """Return what a caption says about a result besides its prompt: its look, and its refinement."""
+    look, refined = settings.get("look"), refinement_words(settings)
+    return ([f"look: {look}"] if look else []) + ([refined] if refined else [])
 
 
 def _status(
@@ -212,8 +217,8 @@ def facts(made: MeshReady | None = None) -> str:
         values = [f"{known[name]:,}" for name in ("vertices", "faces", "surface_faces", "components")]
         values += [*sizes[:2], str(known["seed"]), total]
         check = known["check"]
-        words = refinement_words(known.get("settings") or {})
-        caption = f"“{text(known['prompt'])}”" + (f", {words}" if words else "")
+        notes = _notes(known.get("settings") or {})
+        caption = text(", ".join([f"“{known['prompt']}”", *notes]))
         hint = "Drag to rotate, scroll to zoom, double-click the background to reset."
     numbers = "".join(
         f"<div><dt>{label}</dt><dd>{text(value)}</dd></div>"

@@ -47,7 +47,7 @@ def wire(
         except UserError as error:
             yield {controls.status: panels.status(Stopped(str(error)))}
             return
-        yield started(engine, controls, request.prompt) | {button.start: gr.update(interactive=False)}
+        yield started(engine, controls, request.prompt, "") | {button.start: gr.update(interactive=False)}
         yield from follow_job(
             engine, session, history, controls, result_view, request, placement, token, number=number
         )

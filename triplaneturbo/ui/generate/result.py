@@ -31,6 +31,7 @@ class ResultView:
         tab: tabs by name.
         strength: how much "More like this" varies the mesh.
         more: the "More like this" button.
+        looks: suggested looks for the shown result.
     """
 
     viewer: gr.Model3D
@@ -45,6 +46,7 @@ class ResultView:
     more: gr.Button
     history: HistoryView
     refine: RefineView
+    looks: gr.Dataset
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,13 @@ def build(engine: Engine, refines: bool) -> ResultView:
             for name in FORMATS
         }
         refine = _refine(engine, refines)
+    looks = gr.Dataset(
+        components=[gr.Textbox(visible=False)],
+        samples=[],
+        label="Same shape, another look",
+        layout="gallery",
+        elem_id="looks",
+    )
     if refines and engine.domain.has_ground_truth:
         gr.HTML(panels.refine_note(), elem_id="refine-note")
     token = gr.Textbox(visible="hidden", elem_id="token")
@@ -128,7 +137,19 @@ def build(engine: Engine, refines: bool) -> ResultView:
     show.__js_implementation__ = read("show.js", distance=CAMERA[2])  # type: ignore[attr-defined]
     view_json.change(show, [view_json, viewer], viewer, **UNQUEUED)
     return ResultView(
-        viewer, view_json, facts, downloads, tabs, tab, pictures, variants, strength, more, history, refine
+        viewer,
+        view_json,
+        facts,
+        downloads,
+        tabs,
+        tab,
+        pictures,
+        variants,
+        strength,
+        more,
+        history,
+        refine,
+        looks,
     )
 
 

@@ -23,7 +23,9 @@ STREAMED: dict[str, Any] = {
 }
 
 
-def started(engine: Engine, controls: Controls, prompt: str | None, live: bool = False) -> Updates:
+def started(
+    engine: Engine, controls: Controls, prompt: str | None, look: str | None, live: bool = False
+) -> Updates:
     """Return the updates of the controls before the first event of a generation."""
     updates: Updates = {
         controls.start: gr.update(interactive=live),
@@ -32,7 +34,7 @@ def started(engine: Engine, controls: Controls, prompt: str | None, live: bool =
     }
     vocabulary = engine.domain.vocabulary
     if controls.feedback is not None and vocabulary is not None:
-        updates[controls.feedback] = prompt_feedback(vocabulary, prompt)
+        updates[controls.feedback] = prompt_feedback(vocabulary, prompt, look)
     return updates
 
 
