@@ -18,12 +18,12 @@ from triplaneturbo.utils.threads import in_threads
 WIDTH_AXIS, WIDTH_SIGN = (1, 0, 1), (1.0, -1.0, 1.0)
 HEIGHT_AXIS, HEIGHT_SIGN = (0, 2, 2), (1.0, -1.0, -1.0)
 
-BLOCK = 64  # points per pass; the hidden layers of a block fit the first-level cache
-_ROWS, _COLUMNS = 2, 4  # outputs and inputs of a layer that are multiplied together
+BLOCK = 128  # points per pass: the hidden layers of a block fit the caches of a core
+_STEP = 4  # widths are padded to multiples of it
 
 
 class PackedMLP(NamedTuple):
-    """The layers of an MLP after the first one, padded with zeros to whole steps of the kernel.
+    """The layers of an MLP after the first one, padded with zeros to multiples of _STEP.
 
     Attributes:
         first_bias: bias of the first layer [width].
@@ -46,12 +46,12 @@ def supports(mlp: nn.Sequential, device: torch.device) -> bool:
 def pack(mlp: nn.Sequential) -> PackedMLP:
     """Copy the layers of an MLP of linear layers and ReLUs for `query`."""
     layers = [layer for layer in mlp if isinstance(layer, nn.Linear)]
-    width = _whole(layers[0].out_features, _COLUMNS)
+    width = _whole(layers[0].out_features)
     hidden = np.zeros((len(layers) - 2, width, width), np.float32)
     hidden_bias = np.zeros((len(layers) - 2, width), np.float32)
     for layer, weight, bias in zip(layers[1:-1], hidden, hidden_bias, strict=True):
         _copy(layer, weight, bias)
-    outputs = _whole(layers[-1].out_features, _ROWS)
+    outputs = _whole(layers[-1].out_features)
     last, last_bias = np.zeros((outputs, width), np.float32), np.zeros(outputs, np.float32)
     _copy(layers[-1], last, last_bias)
     first_bias = np.zeros(width, np.float32)
@@ -79,8 +79,8 @@ def query(points: Tensor, table: Tensor, size: tuple[int, int], mlp: PackedMLP, 
     return torch.from_numpy(out)
 
 
-def _whole(count: int, step: int) -> int:
-    return -(-count // step) * step
+def _whole(count: int) -> int:
+    return -(-count // _STEP) * _STEP
 
 
 def _copy(layer: nn.Linear, weight: np.ndarray, bias: np.ndarray) -> None:
@@ -170,17 +170,25 @@ def _along(coordinate, size):
 @kernel(contract=True)
 def _layer(block, weight, bias, out):
     """Write weight [outputs, width] @ block [width, BLOCK] + bias [outputs] to the first rows of out."""
-    for row in range(0, len(weight), _ROWS):
+    for row in range(0, len(weight), _STEP):
         for point in range(BLOCK):
-            out[row, point] = bias[row]
-            out[row + 1, point] = bias[row + 1]
-        for column in range(0, weight.shape[1], _COLUMNS):
-            a0, a1 = weight[row, column], weight[row, column + 1]
-            a2, a3 = weight[row, column + 2], weight[row, column + 3]
-            b0, b1 = weight[row + 1, column], weight[row + 1, column + 1]
-            b2, b3 = weight[row + 1, column + 2], weight[row + 1, column + 3]
+            out[row, point], out[row + 1, point] = bias[row], bias[row + 1]
+            out[row + 2, point], out[row + 3, point] = bias[row + 2], bias[row + 3]
+        for column in range(0, weight.shape[1], _STEP):
+            # Products of four rows and four columns, so that values that are loaded once are used four times.
+            a0, a1, a2, a3 = _four(weight[row], column)
+            b0, b1, b2, b3 = _four(weight[row + 1], column)
+            c0, c1, c2, c3 = _four(weight[row + 2], column)
+            d0, d1, d2, d3 = _four(weight[row + 3], column)
             for point in range(BLOCK):
-                h0, h1 = block[column, point], block[column + 1, point]
-                h2, h3 = block[column + 2, point], block[column + 3, point]
-                out[row, point] += a0 * h0 + a1 * h1 + a2 * h2 + a3 * h3
-                out[row + 1, point] += b0 * h0 + b1 * h1 + b2 * h2 + b3 * h3
+                x0, x1 = block[column, point], block[column + 1, point]
+                x2, x3 = block[column + 2, point], block[column + 3, point]
+                out[row, point] += a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
+                out[row + 1, point] += b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
+                out[row + 2, point] += c0 * x0 + c1 * x1 + c2 * x2 + c3 * x3
+                out[row + 3, point] += d0 * x0 + d1 * x1 + d2 * x2 + d3 * x3
+
+
+@kernel(contract=True)
+def _four(values, first):
+    return values[first], values[first + 1], values[first + 2], values[first + 3]
