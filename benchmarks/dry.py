@@ -22,6 +22,7 @@ from unittest.mock import patch
 from tests.helpers.browsing import CHROMIUM
 from tests.helpers.parity_cases import case_files
 from tests.helpers.parity_files import PARITY
+from tests.helpers.paths import ROOT
 
 FOLDER = "{folder}"  # in flags: a temporary folder
 DEVICE = ("--tiny", "--device", "cpu", "--repeats", "1")
@@ -52,6 +53,11 @@ STUDENT = (
     "the optimizer",
 )  # fmt: skip
 DRY = {
+    "compare": Dry(
+        ("--rounds", "1", "HEAD", "raster", "2000", "64"),
+        ("^HEAD and the working tree", r"^process, CPU +[0-9.]+ +[0-9.]+ +[0-9.]+$"),
+        "" if (ROOT / ".git").exists() else "not a git checkout",
+    ),
     "generator": Dry(("--tiny", "--repeats", "1"), ("^plain, float32", "^ours, float32")),
     "gpu": Dry(
         DEVICE,

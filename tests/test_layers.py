@@ -16,6 +16,7 @@ LAYERS = [
     {
         "models",
         "representations.density_control",
+        "representations.field_kernels",
         "representations.gaussians",
         "representations.triplane",
         "render",

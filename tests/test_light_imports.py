@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.light_steps import COMMANDS
+from tests.helpers.light_steps import COMMANDS, WITHOUT_TORCH
 from tests.helpers.pace import patience
 from tests.helpers.paths import ROOT
 from triplaneturbo import __version__
@@ -56,6 +56,24 @@ def test_help_and_version_load_nothing_heavy(done: dict[str, dict[str, Any]], na
 def test_bad_input_loads_nothing_heavy(done: dict[str, dict[str, Any]]) -> None:
     assert done["bad input"]["code"] == 2
     assert not {"torch", "numpy", "diffusers"} & {*done["bad input"]["heavy"]}
+
+
+@pytest.mark.parametrize("name", WITHOUT_TORCH)
+def test_lists_of_words_and_quick_checks_need_neither_torch_nor_numba(
+    done: dict[str, dict[str, Any]], name: str
+) -> None:
+    assert "penguin" in done[name]["out"] or "free disk" in done[name]["out"]
+    assert not {"torch", "numba", "gradio", "diffusers"} & {*done[name]["heavy"]}
+
+
+def test_the_engine_imports_nothing_of_training_or_evaluation() -> None:
+    code = "import sys, triplaneturbo.serving.engine; print(*sys.modules)"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=patience(120)
+    )
+    loaded = set(ended.stdout.split())
+    assert "diffusers" in loaded  # else the next line would prove nothing
+    assert not {"matplotlib", "open_clip", "trimesh", "triplaneturbo.distill.prd"} & loaded
 
 
 def test_page_imports_no_torch(done: dict[str, dict[str, Any]]) -> None:

@@ -76,17 +76,17 @@ def _program() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code; usage errors, --help and --version raise SystemExit."""
     arguments = parser().parse_args(argv)
-    limit_openmp_spinning()
+    avoid_openmp_spinning()
     return run_reporting_errors(lambda: arguments.run(arguments), "Interrupted; no incomplete file was left.")
 
 
-def limit_openmp_spinning() -> None:
-    """Limit the time that OpenMP threads spin at barriers. Call this before importing torch.
+def avoid_openmp_spinning() -> None:
+    """Make OpenMP threads sleep at barriers instead of spinning. Call this before importing torch.
 
-    By default they spin for milliseconds at every barrier: if another program needs a core (a browser that
-    draws the page, for example), a mesh takes six times as long. On idle cores the limit costs 10 %.
+    By default they spin for milliseconds at every barrier: if other programs need the cores (a browser that
+    draws the page, for example), a mesh takes ten times as long; see docs/benchmarks.md.
     """
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def run_reporting_errors(action: Callable[[], int], farewell: str) -> int:

@@ -16,13 +16,16 @@ from tests.helpers.fake_cuda import CUDA, FakeCuda, Synchronization
 from tests.helpers.paths import ROOT
 from tests.helpers.shapes import textured
 from triplaneturbo.evaluate.voxels import filled
-from triplaneturbo.mesh.uv.atlas import rasterize_atlas
+from triplaneturbo.mesh.texture import interpolate
+from triplaneturbo.mesh.uv.atlas import Atlas, rasterize_atlas
 from triplaneturbo.mesh.uv.dilation import nearest_covered
 from triplaneturbo.mesh.uv.unwrap import unwrap
+from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.render.grid_renderer import eikonal, render_grid
 from triplaneturbo.render.rasterizer import rasterize
 from triplaneturbo.render.rasterizers import numba_zbuffer
+from triplaneturbo.representations.triplane import FieldDecoder, TriplaneField
 
 PACKAGE = ROOT / "triplaneturbo"
 # Modules with kernels that have a twin in torch, and where the test is that compares them: (file, twin).
@@ -30,6 +33,8 @@ TWINS = {
     "render/grid_gradients.py": ("tests/render/test_grid_renderer.py", '"torch"'),
     "render/neus_kernels.py": ("tests/render/test_grid_renderer.py", '"torch"'),
     "render/zbuffer.py": ("tests/render/test_rasterizer.py", "torch_zbuffer.rasterize"),
+    "mesh/texture_kernels.py": ("tests/mesh/test_texture.py", "plain_texture"),
+    "representations/field_kernels.py": ("tests/representations/test_field_kernels.py", "query_in_torch"),
     "mesh/uv/atlas.py": ("tests/mesh/test_texture.py", "texel_owners"),
     "mesh/uv/dilation.py": ("tests/mesh/test_texture.py", "jump_flood"),
 }
@@ -51,7 +56,7 @@ def test_every_module_with_kernels_is_known() -> None:
     using = {
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")
-        if "\n@kernel\n" in path.read_text(encoding="utf-8")
+        if "\n@kernel" in path.read_text(encoding="utf-8")
     }
     assert using == set(TWINS) | ON_THE_CPU
 
@@ -108,7 +113,23 @@ def _dilation(device: torch.device) -> list[Tensor]:
     return [nearest_covered((torch.rand(32, 24) > 0.5).to(device))]
 
 
-@pytest.mark.parametrize("call", [_render, _eikonal, _rasterize, _atlas, _dilation])
+def _field(device: torch.device) -> list[Tensor]:
+    config = GeneratorConfig(plane_channels=2, mlp_width=4)
+    field = TriplaneField(torch.rand(6, 2, 8, 8).to(device), FieldDecoder(config).to(device))
+    points = torch.rand(5, 3).to(device)
+    return [field.sdf(points), field.offset(points), field.rgb(points)]
+
+
+def _interpolation(device: torch.device) -> list[Tensor]:
+    mesh = textured()
+    faces, corner = mesh.faces.to(device), torch.zeros(5, dtype=torch.long).to(device)
+    atlas = Atlas(
+        corner, corner, torch.ones(5, 3).to(device), torch.zeros(4, 4, dtype=torch.int32).to(device)
+    )
+    return [interpolate(mesh.vertices.to(device), faces, atlas)]
+
+
+@pytest.mark.parametrize("call", [_render, _eikonal, _rasterize, _atlas, _dilation, _field, _interpolation])
 def test_a_twin_serves_cuda(cuda: FakeCuda, call: Callable[[torch.device], list[Tensor]]) -> None:
     cuda.synchronizations.clear()
     with _kernels_refused():

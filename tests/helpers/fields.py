@@ -44,5 +44,6 @@ def released_fields(folder: Path) -> FieldDecoder:
 
 
 def random_field(size: tuple[int, int] = (16, 16), scale: float = 1.0, **config: object) -> TriplaneField:
-    fields = FieldDecoder(GeneratorConfig(plane_channels=5, mlp_width=12, **config))  # type: ignore[arg-type]
+    settings = {"plane_channels": 5, "mlp_width": 12, **config}
+    fields = FieldDecoder(GeneratorConfig(**settings))  # type: ignore[arg-type]
     return TriplaneField(scale * torch.randn(6, 5, *size), fields.requires_grad_(False))

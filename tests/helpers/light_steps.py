@@ -34,6 +34,7 @@ COMMANDS = {
     "doctor --help": ("doctor", "--help"),
     "--version": ("--version",),
 }
+WITHOUT_TORCH = {"words": ("words",), "doctor --quick": ("doctor", "--quick")}
 
 
 def _names() -> None:
@@ -79,6 +80,8 @@ def steps(prompts: str) -> Iterator[tuple[str, Callable[[], int | str | None]]]:
     for name, argv in COMMANDS.items():
         yield name, lambda argv=argv: _command(*argv)
     yield "bad input", lambda: _command("finetune", "--prompts", prompts, "--rate", "0", "--quiet")
+    for name, argv in WITHOUT_TORCH.items():
+        yield name, lambda argv=argv: _command(*argv)
     yield "page", _page
 
 

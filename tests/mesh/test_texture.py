@@ -15,12 +15,14 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.extraction.marching_cubes import marching_cubes
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.mesh.processing.simplify import simplify
 from triplaneturbo.mesh.texture import bake, paint, sdf_gradient
 from triplaneturbo.mesh.uv import texel_ownership as claiming
 from triplaneturbo.mesh.uv.atlas import GUTTER, rasterize_atlas
 from triplaneturbo.mesh.uv.dilation import jump_flood, nearest_covered
 from triplaneturbo.mesh.uv.tangents import split_frames, to_tangent_space, vertex_tangents
 from triplaneturbo.mesh.uv.unwrap import unwrap
+from triplaneturbo.representations.triplane import TriplaneField, sphere, to_rgb
 
 SIZE = 512
 
@@ -332,3 +334,51 @@ def test_invalid_input_is_refused() -> None:
         bake(mesh, Ball())
     with pytest.raises(UserError, match="4096"):
         bake(unwrap(mesh, "fast", SIZE), Ball(), 5000)
+
+
+class TorchField:
+    """A triplane field whose queries use no compiled kernel."""
+
+    def __init__(self, field: TriplaneField) -> None:
+        self.field = field
+
+    def sdf(self, points: Tensor) -> Tensor:
+        radius = self.field.fields.config.sphere_radius
+        return self.field.query_in_torch("sdf", points)[:, 0] + sphere(points, radius)
+
+    def rgb(self, points: Tensor) -> Tensor:
+        return to_rgb(self.field.query_in_torch("color", points))
+
+
+def plain_texture(mesh: Mesh, values: Callable[..., Tensor], size: int, *attributes: Tensor) -> np.ndarray:
+    """Bake `values` of interpolated attributes in torch alone: float [size, size, 3], NaN in the gaps."""
+    owner, bary = claiming.texel_owners(mesh.uv.double() * size, mesh.faces, size, GUTTER)
+    texels = (owner >= 0).nonzero()[:, 0]
+    corners, weights = mesh.faces[owner[texels]], bary[texels][..., None]
+    image = torch.full((size * size, 3), torch.nan)
+    image[texels] = values(*((attribute[corners] * weights).sum(1) for attribute in attributes)).clamp(0, 1)
+    return image.view(size, size, 3).numpy()
+
+
+def assert_alike(found: np.ndarray, wanted: np.ndarray) -> None:
+    covered = ~np.isnan(wanted[..., 0])
+    difference = np.abs(found[covered].astype(int) - np.rint(wanted[covered] * 255)).max(-1)
+    assert covered.mean() > 0.4
+    assert (difference <= 1).mean() >= 0.999
+
+
+@pytest.mark.parametrize("faces", [2000, None])
+def test_images_of_a_triplane_field_match_plain_torch(faces: int | None) -> None:
+    field, step = mushroom(), 2 / 63
+    mesh = extract(field, 64).mesh()
+    mesh = mesh if faces is None else simplify(mesh, faces)[0]
+    baked = bake(unwrap(mesh, "fast", SIZE), field, SIZE, cell=step)
+    plain = TorchField(field)
+    assert_alike(baked.texture, plain_texture(baked, plain.rgb, SIZE, baked.vertices))
+
+    def local(points: Tensor, normals: Tensor, tangents: Tensor) -> Tensor:
+        outward = F.normalize(sdf_gradient(plain, points, step), dim=1)
+        return 0.5 + 0.5 * to_tangent_space(outward, normals, tangents)
+
+    attributes = baked.vertices, baked.normals, baked.tangents
+    assert_alike(baked.normal_map, plain_texture(baked, local, SIZE // 2, *attributes))

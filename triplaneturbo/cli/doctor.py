@@ -29,14 +29,19 @@ RESTORE = "git checkout -- checkpoints" if CHECKOUT else "install triplaneturbo 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare no arguments."""
+    """Declare the arguments."""
+    parser.add_argument(
+        "--quick", action="store_true", help="skip the devices and the compiled kernels, which takes seconds"
+    )
 
 
-def run(_: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Print the findings; return 0 if there is no problem, otherwise 1."""
     try:
         check_process()
-        findings = [*_machine(), *_packages(), *_devices(), *_models(), *_adapters(), *check_environment()]
+        devices = () if arguments.quick else _devices()
+        findings = [*_machine(), *_packages(), *devices, *_models(), *_adapters()]
+        findings += check_environment(arguments.quick)
     except UserError as error:  # the other checks are impossible: torch aborts in a deleted folder
         findings = [finding_from_error("this process", error)]
     for finding in findings:

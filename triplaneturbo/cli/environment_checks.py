@@ -16,14 +16,15 @@ from triplaneturbo.serving.preflight import check_served_folder
 PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 
 
-def check_environment() -> Iterator[Finding]:
-    """Run all checks of this module."""
+def check_environment(quick: bool = False) -> Iterator[Finding]:
+    """Run the checks of this module; those that import numba only if not `quick`."""
     yield address()
     if unused := ignored(os.environ):
         yield Finding("Gradio's variables", f"ignored: {', '.join(unused)}")
     yield from proxies()
     yield outputs_folder()
-    yield compiled_kernels()
+    if not quick:
+        yield compiled_kernels()
 
 
 def address() -> Finding:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from triplaneturbo.evaluate.clip import CONFIG_NAME, Clip
 from triplaneturbo.models.weights import CLIP_PART
-from triplaneturbo.toyworld.scoring.generated import Generated
+
+if TYPE_CHECKING:
+    from triplaneturbo.evaluate.clip import Clip
+    from triplaneturbo.toyworld.scoring.generated import Generated
 
 
 class RunJudge(Protocol):
@@ -28,5 +30,7 @@ class RunJudge(Protocol):
 
 def load_clip(folder: Path) -> Clip | None:
     """Load the CLIP in the folder of a model; None if it has none."""
+    from triplaneturbo.evaluate.clip import CONFIG_NAME, Clip
+
     clip_folder = folder / CLIP_PART
     return Clip.load(clip_folder) if (clip_folder / CONFIG_NAME).is_file() else None

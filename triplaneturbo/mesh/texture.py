@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from triplaneturbo.mesh import texture_kernels
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.processing.clean import smooth_normals
 from triplaneturbo.mesh.uv.atlas import Atlas, rasterize_atlas
@@ -67,7 +68,7 @@ def bake(
     device = getattr(field, "device", mesh.vertices.device)
     faces = mesh.faces.to(device)
     atlas = rasterize_atlas(uv.to(device), faces, size)
-    points = _interpolate(mesh.vertices.to(device), faces, atlas)
+    points = interpolate(mesh.vertices.to(device), faces, atlas)
     mesh = mesh.replace(texture=_fill_image(field.rgb(points), atlas))
     return _bake_normals(mesh, field, size // 2, cell) if normal_map else mesh
 
@@ -89,7 +90,7 @@ def bake_colors(mesh: Mesh, texture_size: int = 1024) -> np.ndarray:
     if mesh.uv is None or mesh.colors is None:
         raise ValueError("mesh has no uv or no colors")
     atlas = rasterize_atlas(mesh.uv, mesh.faces, check_texture_size(texture_size))
-    return _fill_image(_interpolate(mesh.colors, mesh.faces, atlas), atlas)
+    return _fill_image(interpolate(mesh.colors, mesh.faces, atlas), atlas)
 
 
 def paint(mesh: Mesh, field: QueryableField) -> Mesh:
@@ -109,7 +110,7 @@ def _bake_normals(mesh: Mesh, field: QueryableField, size: int, cell: float) -> 
     faces = mesh.faces.to(device)
     atlas = rasterize_atlas(mesh.uv.to(device), faces, size)
     points, normals, frame = (
-        _interpolate(attribute.to(device), faces, atlas)
+        interpolate(attribute.to(device), faces, atlas)
         for attribute in (mesh.vertices, mesh.normals, tangents)
     )
     outward = sdf_gradient(field, points, cell).to(normals)
@@ -118,8 +119,10 @@ def _bake_normals(mesh: Mesh, field: QueryableField, size: int, cell: float) -> 
     return mesh.replace(tangents=tangents, normal_map=_fill_image(0.5 + 0.5 * local, atlas))
 
 
-def _interpolate(attribute: Tensor, faces: Tensor, atlas: Atlas) -> Tensor:
+def interpolate(attribute: Tensor, faces: Tensor, atlas: Atlas) -> Tensor:
     """Interpolate a vertex attribute [V, C] at the surface points of the atlas' texels [N, C]."""
+    if attribute.device.type == "cpu":
+        return texture_kernels.interpolate(attribute, faces, atlas)
     return (attribute[faces[atlas.face]] * atlas.bary[..., None]).sum(1)
 
 
@@ -140,6 +143,8 @@ def sdf_gradient(field: QueryableField, points: Tensor, step: float) -> Tensor:
 
 def _fill_image(values: Tensor, atlas: Atlas) -> np.ndarray:
     """Write values in [0, 1] [N, 3] of the atlas' texels to an image, uint8 [H, W, 3], and fill its gaps."""
+    if values.device.type == "cpu":
+        return texture_kernels.fill_image(values, atlas)
     nearest = atlas.nearest
     image = torch.zeros(nearest.numel(), 3, dtype=torch.uint8, device=nearest.device)
     image[atlas.texels] = (values.detach().clamp(0, 1) * 255).round().to(torch.uint8)

@@ -7,21 +7,19 @@ in total, once per machine; `make setup` and app.py do it, so that the first req
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.preview import thumbnail
 from triplaneturbo.mesh.texture import bake
 from triplaneturbo.mesh.uv.registry import available
 from triplaneturbo.mesh.uv.unwrap import unwrap
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.representations.triplane import FieldDecoder, TriplaneField
 
 
-class _Ball:
-    def sdf(self, points: Tensor) -> Tensor:
-        return points.norm(dim=1) - 1
-
-    def rgb(self, points: Tensor) -> Tensor:
-        return points.abs().clamp(0, 1)
+def _field() -> TriplaneField:
+    config = GeneratorConfig(plane_channels=1, mlp_width=4)
+    return TriplaneField(torch.zeros(6, 1, 1, 1), FieldDecoder(config))
 
 
 def spiral_ramp() -> Mesh:
@@ -42,7 +40,7 @@ def warmup() -> None:
     for method in available():
         mesh = unwrap(Mesh(vertices, torch.tensor(faces)), method, 512)
     unwrap(spiral_ramp(), "fast", 512)
-    thumbnail(bake(mesh, _Ball(), 512), size=32)
+    thumbnail(bake(mesh, _field(), 512), size=32)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,8 @@ from torch import Tensor, nn
 
 from triplaneturbo.models.chunked import chunked
 from triplaneturbo.models.config import GeneratorConfig
-
-# Projection of a point (x, y, z) to the xy, xz and yz plane as (width, height): axis and sign of each.
-_WIDTH_AXIS, _WIDTH_SIGN = (1, 0, 1), (1.0, -1.0, 1.0)
-_HEIGHT_AXIS, _HEIGHT_SIGN = (0, 2, 2), (1.0, -1.0, -1.0)
+from triplaneturbo.representations import field_kernels
+from triplaneturbo.representations.field_kernels import HEIGHT_AXIS, HEIGHT_SIGN, WIDTH_AXIS, WIDTH_SIGN
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "softplus": nn.Softplus}
 
@@ -151,6 +149,7 @@ class TriplaneField:
             (planes.shape[-1], planes.shape[-2]), device=self.device, dtype=torch.float32
         )
         self._texels: dict[str, Tensor] = {}
+        self._packed: dict[str, field_kernels.PackedMLP] = {}
         self._nodes: dict[tuple[str, int], Tensor] = {}
 
     def sdf(self, points: Tensor) -> Tensor:
@@ -231,6 +230,21 @@ class TriplaneField:
     def _query(self, name: str, points: Tensor) -> Tensor:
         """Evaluate an MLP at points [N, 3]: [N, outputs]."""
         mlp = getattr(self.fields, name)
+        if not field_kernels.supports(mlp, self.device):
+            return self.query_in_torch(name, points)
+        if name not in self._packed:
+            self._packed[name] = field_kernels.pack(mlp)
+        height, width = self.planes.shape[-2:]
+        table, packed = self._texel_table(name), self._packed[name]
+        return field_kernels.query(points.float(), table, (height, width), packed, mlp[-1].out_features)
+
+    @torch.no_grad()
+    def query_in_torch(self, name: str, points: Tensor) -> Tensor:
+        """Evaluate the MLP "sdf" (without the sphere), "offset" or "color" at points [N, 3]: [N, outputs].
+
+        The twin of `field_kernels.query`, on any device and with any activation.
+        """
+        mlp = getattr(self.fields, name)
         table = self._texel_table(name)
         out = torch.empty(len(points), mlp[-1].out_features, device=self.device)
         for start in range(0, len(points), _CHUNK):
@@ -305,8 +319,8 @@ def plane_coordinates(points: Tensor) -> Tensor:
     width, height = (
         torch.stack([sign * coordinates[axis] for axis, sign in zip(axes, signs, strict=True)], -1)
         for coordinates, axes, signs in (
-            (points.unbind(-1), _WIDTH_AXIS, _WIDTH_SIGN),
-            (points.unbind(-1), _HEIGHT_AXIS, _HEIGHT_SIGN),
+            (points.unbind(-1), WIDTH_AXIS, WIDTH_SIGN),
+            (points.unbind(-1), HEIGHT_AXIS, HEIGHT_SIGN),
         )
     )
     return torch.stack((width, height), -1)
@@ -320,10 +334,10 @@ def lattice_coordinates(axis: Tensor) -> Tensor:
     shape = (len(axis), len(axis))
     grids = []
     for plane in range(3):
-        coordinates = {min(_WIDTH_AXIS[plane], _HEIGHT_AXIS[plane]): axis[:, None].expand(shape)}
-        coordinates[max(_WIDTH_AXIS[plane], _HEIGHT_AXIS[plane])] = axis[None, :].expand(shape)
-        width = _WIDTH_SIGN[plane] * coordinates[_WIDTH_AXIS[plane]]
-        height = _HEIGHT_SIGN[plane] * coordinates[_HEIGHT_AXIS[plane]]
+        coordinates = {min(WIDTH_AXIS[plane], HEIGHT_AXIS[plane]): axis[:, None].expand(shape)}
+        coordinates[max(WIDTH_AXIS[plane], HEIGHT_AXIS[plane])] = axis[None, :].expand(shape)
+        width = WIDTH_SIGN[plane] * coordinates[WIDTH_AXIS[plane]]
+        height = HEIGHT_SIGN[plane] * coordinates[HEIGHT_AXIS[plane]]
         grids.append(torch.stack((width, height), -1))
     return torch.stack(grids)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,9 +23,7 @@ import torch
 from triplaneturbo import __version__
 from triplaneturbo.domains.domain import Domain
 from triplaneturbo.errors import UserError
-from triplaneturbo.finetune.domain_training import training_of
 from triplaneturbo.finetune.duration import Estimate
-from triplaneturbo.finetune.memory_plan import Forecast
 from triplaneturbo.finetune.run import RUNS, FinetuneConfig
 from triplaneturbo.mesh.check import Check, check
 from triplaneturbo.mesh.debug_views import VIEWS
@@ -53,6 +51,7 @@ from triplaneturbo.serving.refine_request import RefineRequest
 from triplaneturbo.serving.refinements import Refinements
 from triplaneturbo.serving.training_service import RunState, TrainingService
 from triplaneturbo.serving.zero_gpu import is_zero_gpu
+from triplaneturbo.utils.cpu_load import CpuLoad
 from triplaneturbo.utils.devices import (
     attention_name,
     be_deterministic,
@@ -62,6 +61,9 @@ from triplaneturbo.utils.devices import (
     is_out_of_memory,
 )
 from triplaneturbo.utils.lru_cache import LRUCache
+
+if TYPE_CHECKING:
+    from triplaneturbo.finetune.memory_plan import Forecast
 
 # A mesh with its textures takes about 10 MB; at the largest texture size some 150.
 KEPT_RESULTS = 4
@@ -108,6 +110,7 @@ class Engine:
         queue: int | None = None,
         runs: Path = RUNS,
     ) -> None:
+        self._cpu_load = CpuLoad()
         chosen = choose_devices(device)
         self.device, self._device_reason = chosen[0]
         found = find_model(model, self.device.type == "cuda", base_or_default(base))
@@ -228,6 +231,8 @@ class Engine:
         """Estimate the duration of a run or, if its domain has a memory plan, its memory."""
         if self._forecast is not None:
             return self._forecast.of(config)
+        from triplaneturbo.finetune.domain_training import training_of
+
         return training_of(self.domain).estimate(config, self.model.config.steps)
 
     def pause_run(self) -> None:
@@ -323,6 +328,8 @@ class Engine:
         }
         if self.domain.vocabulary is not None:
             rows["words"] = f"{self.domain.vocabulary.summary()}, and no others"
+        if load := self._cpu_load.describe():
+            rows["load"] = load
         return "\n".join(f"{name:14} {value}" for name, value in rows.items())
 
     def close(self, timeout: float | None = 5) -> bool:
@@ -360,6 +367,9 @@ class Engine:
     @cached_property
     def _forecast(self) -> Forecast | None:
         """Forecasts of the memory of runs; None if the domain has no memory plan."""
+        from triplaneturbo.finetune.domain_training import training_of
+        from triplaneturbo.finetune.memory_plan import Forecast
+
         plan = training_of(self.domain).plan
         return None if plan is None else Forecast(plan, self.found, self._workers[-1].device)
 

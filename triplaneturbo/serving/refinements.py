@@ -15,9 +15,7 @@ from triplaneturbo.errors import Cancelled, EmptySurfaceError, UserError
 from triplaneturbo.mesh.io import encode
 from triplaneturbo.pipeline import Outcome, Progress, Result
 from triplaneturbo.refine.options import OUT_OF_MEMORY, RefineOptions
-from triplaneturbo.refine.start import start
 from triplaneturbo.representations.base import Representation
-from triplaneturbo.representations.triplane_asset import TriplaneAsset
 from triplaneturbo.serving.refine_request import RefineRequest, rounded
 from triplaneturbo.utils.devices import explained_out_of_memory
 
@@ -123,6 +121,9 @@ class Refinements:
     def _refine(
         self, worker: DeviceWorker, request: RefineRequest, active: _Active, folder: Path
     ) -> Generator[Progress | Outcome, None, None]:
+        from triplaneturbo.refine.start import start
+        from triplaneturbo.representations.triplane_asset import TriplaneAsset
+
         clock = _Clock(request.refine_steps)
         yield clock.progress("prepare", 0.0)
         options = RefineOptions(steps=request.refine_steps, seed=request.seed)

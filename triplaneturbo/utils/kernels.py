@@ -22,6 +22,7 @@ from numba.core.caching import UserProvidedCacheLocator
 
 from triplaneturbo.utils.atomic_files import link_atomically
 
+_CONTRACT = {"contract", "reassoc", "nsz"}  # flags of LLVM; NaN and infinity keep their meaning
 SOURCE = Path(__file__).resolve().parents[1]
 _BESIDE_SOURCE = SOURCE / "__pycache__"
 _INSTALLED = not (SOURCE.parent / "pyproject.toml").is_file()
@@ -32,13 +33,20 @@ COMPILING_EACH_TIME = (
 )
 
 
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile `function` on its first call, or load it from the cache.
+def kernel(function: Callable[..., Any] | None = None, *, contract: bool = False) -> Callable[..., Any]:
+    """Compile `function` on its first call, or load it from the cache: `@kernel` or `@kernel(contract=True)`.
 
     Without a writable cache, it is compiled in each process. Kernels release the GIL and divide as numpy
     does.
+
+    Args:
+        function: the loops to compile.
+        contract: fuse products and sums and reorder sums, so that the loops over them use vector units.
+            Rounding then depends on the CPU.
     """
-    options = {"nogil": True, "error_model": "numpy"}
+    if function is None:
+        return functools.partial(kernel, contract=contract)
+    options = {"nogil": True, "error_model": "numpy", "fastmath": _CONTRACT if contract else False}
     if _cache_enabled():
         # numba has no cache location for sources that are not files, as in a zip.
         with contextlib.suppress(RuntimeError):

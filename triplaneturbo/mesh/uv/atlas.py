@@ -53,14 +53,13 @@ def rasterize_atlas(uv: Tensor, faces: Tensor, size: int) -> Atlas:
         _assign_nearest_faces(
             uv.detach().cpu().double().numpy() * size, faces.cpu().numpy(), face, weights, far
         )
-        owner = torch.from_numpy(face).long().flatten()
-        bary = torch.from_numpy(weights).view(-1, 3)
+        owner, bary = torch.from_numpy(face).flatten(), torch.from_numpy(weights).view(-1, 3)
     if (owner < 0).all():  # no face is within the image: one texel represents them all
         owner[0], bary[0] = 0, 1 / 3
     covered = (owner >= 0).view(size, size)
     texels = covered.flatten().nonzero()[:, 0].to(uv.device)
     nearest = nearest_covered(covered).to(uv.device)
-    return Atlas(texels, owner.to(uv.device)[texels], bary.to(uv.device)[texels], nearest)
+    return Atlas(texels, owner.to(uv.device)[texels].long(), bary.to(uv.device)[texels], nearest)
 
 
 @kernel
@@ -76,26 +75,33 @@ def _assign_nearest_faces(points, faces, owner, bary, far):
         ax, ay = points[faces[face, 0]]
         bx, by = points[faces[face, 1]]
         cx, cy = points[faces[face, 2]]
-        left, right = min(ax, bx, cx) - reach, max(ax, bx, cx) + reach
-        top, bottom = min(ay, by, cy) - reach, max(ay, by, cy) + reach
-        if not (left <= size and right >= 0 and top <= size and bottom >= 0):
-            continue
         turn = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        for row in range(max(int(top), 0), min(int(bottom) + 1, size)):
+        left, right, top, bottom = _texels_around(ax, ay, bx, by, cx, cy, 0.0, size)
+        if turn == 0.0:
+            continue
+        per_area = 1.0 / turn
+        for row in range(top, bottom):
             y = row + 0.5
-            for column in range(max(int(left), 0), min(int(right) + 1, size)):
+            for column in range(left, right):
+                x = column + 0.5
+                b = ((x - ax) * (cy - ay) - (y - ay) * (cx - ax)) * per_area
+                c = ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) * per_area
+                if b >= 0.0 and c >= 0.0 and b + c <= 1.0 and far[row, column] != 0.0:
+                    far[row, column] = 0.0
+                    owner[row, column] = face
+                    bary[row, column, 0], bary[row, column, 1], bary[row, column, 2] = 1 - b - c, b, c
+    # Texels that are in no face: the nearest point is on an edge of a face within reach.
+    for face in range(faces.shape[0]):
+        ax, ay = points[faces[face, 0]]
+        bx, by = points[faces[face, 1]]
+        cx, cy = points[faces[face, 2]]
+        left, right, top, bottom = _texels_around(ax, ay, bx, by, cx, cy, reach, size)
+        for row in range(top, bottom):
+            y = row + 0.5
+            for column in range(left, right):
                 if far[row, column] == 0.0:
                     continue
                 x = column + 0.5
-                if turn != 0.0:
-                    b = ((x - ax) * (cy - ay) - (y - ay) * (cx - ax)) / turn
-                    c = ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) / turn
-                    if b >= 0.0 and c >= 0.0 and b + c <= 1.0:
-                        far[row, column] = 0.0
-                        owner[row, column] = face
-                        bary[row, column, 0], bary[row, column, 1], bary[row, column, 2] = 1 - b - c, b, c
-                        continue
-                # Outside: the nearest point is on one of the three edges.
                 ab, ab_far = _nearest_on_segment(ax, ay, bx, by, x, y)
                 bc, bc_far = _nearest_on_segment(bx, by, cx, cy, x, y)
                 ca, ca_far = _nearest_on_segment(cx, cy, ax, ay, x, y)
@@ -110,6 +116,16 @@ def _assign_nearest_faces(points, faces, owner, bary, far):
                     bary[row, column, 0], bary[row, column, 1], bary[row, column, 2] = 0, 1 - bc, bc
                 else:
                     bary[row, column, 0], bary[row, column, 1], bary[row, column, 2] = ca, 0, 1 - ca
+
+
+@kernel
+def _texels_around(ax, ay, bx, by, cx, cy, reach, size):
+    """Return the texels within reach of a face as ranges: left, right, top, bottom."""
+    left, right = min(ax, bx, cx) - reach, max(ax, bx, cx) + reach
+    top, bottom = min(ay, by, cy) - reach, max(ay, by, cy) + reach
+    if not (left <= size and right >= 0 and top <= size and bottom >= 0):
+        return 0, 0, 0, 0
+    return max(int(left), 0), min(int(right) + 1, size), max(int(top), 0), min(int(bottom) + 1, size)
 
 
 @kernel

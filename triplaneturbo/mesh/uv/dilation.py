@@ -76,6 +76,8 @@ def _sweep(index):
                     column = move if way == 0 else width - 1 - move
                     side = column - 1 if way == 0 else column + 1
                     best = index[row, column]
+                    if best == row * width + column:  # covered
+                        continue
                     best_distance = _distance(best, row, column, width)
                     if 0 <= side < width:
                         candidate = index[row, side]

@@ -10,10 +10,9 @@ import math
 
 import numpy as np
 
+from triplaneturbo.toyworld.scene.primitives import BOX, CONE, CUT, ELLIPSOID, LIMB, PRISM, TORUS
 from triplaneturbo.utils.kernels import kernel
 
-ELLIPSOID, BOX, CONE, LIMB, TORUS, PRISM, PYRAMID = range(7)
-UNION, CUT = range(2)
 FAR = 1e9
 
 

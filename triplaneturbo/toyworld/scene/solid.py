@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from triplaneturbo.toyworld.scene import kernels
+from triplaneturbo.toyworld.scene import primitives
 from triplaneturbo.toyworld.scene.palette import ACCENT, MAIN, NAMES
 
 # Columns of a row.
@@ -37,11 +37,16 @@ class Solid:
 
     def distance(self, points: np.ndarray) -> np.ndarray:
         """Return a lower bound of the signed distance at points [N, 3], fit for sphere tracing: [N]."""
-        return kernels.distances(self.rows, *self._frame(), np.ascontiguousarray(points, dtype=np.float64))[0]
+        return self._evaluate(points)[0]
 
     def paints(self, points: np.ndarray) -> np.ndarray:
         """Return the paint of the primitive nearest to each of the points [N, 3]: [N] int64."""
-        return kernels.distances(self.rows, *self._frame(), np.ascontiguousarray(points, dtype=np.float64))[1]
+        return self._evaluate(points)[1]
+
+    def _evaluate(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        from triplaneturbo.toyworld.scene import kernels  # numba; lists of words do not need it
+
+        return kernels.distances(self.rows, *self._frame(), np.ascontiguousarray(points, dtype=np.float64))
 
     def _frame(self) -> tuple[np.ndarray, np.ndarray]:
         return np.asarray(self.stretch, dtype=np.float64), np.asarray(self.shift, dtype=np.float64)
@@ -141,23 +146,23 @@ class Builder:
 
     def sphere(self, radius: float, **how) -> None:
         """Add a sphere."""
-        self._add(kernels.ELLIPSOID, (radius, radius, radius), **how)
+        self._add(primitives.ELLIPSOID, (radius, radius, radius), **how)
 
     def ellipsoid(self, radii: tuple[float, float, float], **how) -> None:
         """Add an ellipsoid with semi-axes `radii`."""
-        self._add(kernels.ELLIPSOID, radii, **how)
+        self._add(primitives.ELLIPSOID, radii, **how)
 
     def box(self, half: tuple[float, float, float], **how) -> None:
         """Add a box with half extents `half`."""
-        self._add(kernels.BOX, half, **how)
+        self._add(primitives.BOX, half, **how)
 
     def cylinder(self, radius: float, half: float, **how) -> None:
         """Add a cylinder along z with height 2 * `half`."""
-        self._add(kernels.CONE, (radius, radius, half), **how)
+        self._add(primitives.CONE, (radius, radius, half), **how)
 
     def cone(self, bottom: float, top: float, half: float, **how) -> None:
         """Add a conical frustum along z with height 2 * `half` and these radii at its ends."""
-        self._add(kernels.CONE, (bottom, top, half), **how)
+        self._add(primitives.CONE, (bottom, top, half), **how)
 
     def limb(self, start: tuple[float, float, float], end: tuple[float, float, float], radius: float,
              end_radius: float | None = None, **how) -> None:  # fmt: skip
@@ -170,19 +175,19 @@ class Builder:
         x /= np.linalg.norm(x)
         frame = np.stack((x, np.cross(z, x), z), 1)  # columns: the capsule's local axes
         sizes = (radius, radius if end_radius is None else end_radius, length)
-        self._add(kernels.LIMB, sizes, at=start, frame=frame, **how)
+        self._add(primitives.LIMB, sizes, at=start, frame=frame, **how)
 
     def torus(self, ring: float, radius: float, **how) -> None:
         """Add a torus around z with major radius `ring` and minor radius `radius`."""
-        self._add(kernels.TORUS, (ring, radius), **how)
+        self._add(primitives.TORUS, (ring, radius), **how)
 
     def prism(self, half_length: float, half_width: float, height: float, **how) -> None:
         """Add a triangular prism, like a gable roof: base at z = 0, ridge along x at z = `height`."""
-        self._add(kernels.PRISM, (half_length, half_width, height), **how)
+        self._add(primitives.PRISM, (half_length, half_width, height), **how)
 
     def pyramid(self, half_x: float, half_y: float, height: float, **how) -> None:
         """Add a pyramid with a rectangular base at z = 0."""
-        self._add(kernels.PYRAMID, (half_x, half_y, height), **how)
+        self._add(primitives.PYRAMID, (half_x, half_y, height), **how)
 
     def _add(self, kind: int, sizes: tuple[float, ...], *, at=(0.0, 0.0, 0.0), turn=(0.0, 0.0, 0.0),
              frame=None, paint: str | int | None = MAIN, blend: float = 0.0, cut: bool = False,
@@ -190,7 +195,7 @@ class Builder:
         """Append the row of a primitive; `frame` [3, 3], its local axes as columns, replaces `turn`."""
         row = np.zeros(COLUMNS)
         row[KIND] = kind
-        row[OPERATION] = kernels.CUT if cut else kernels.UNION
+        row[OPERATION] = primitives.CUT if cut else primitives.UNION
         row[BLEND] = blend
         row[PAINT] = -1 if paint is None else NAMES.index(paint) if isinstance(paint, str) else paint
         row[MIRROR], row[REPEAT], row[GROUP] = mirror, repeat, self._group

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from io import BytesIO
 from pathlib import Path
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from triplaneturbo.utils.atomic_files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _COLUMNS = 3
 
@@ -25,6 +27,8 @@ def curves(path: Path) -> bytes:
 
     If a run was resumed from an earlier state, the later line of each step is used.
     """
+    from matplotlib.figure import Figure
+
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     count = next(iter(lines[0]))
     latest = {line[count]: line for line in lines}

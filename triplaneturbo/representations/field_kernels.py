@@ -1,0 +1,194 @@
+"""Compiled queries of triplane fields on a CPU: bilinear lookup and MLP in one pass over blocks of points.
+
+The twin in torch, which GPUs and other activations than ReLU use, is in triplane.py.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from triplaneturbo.utils.kernels import kernel
+from triplaneturbo.utils.threads import in_threads
+
+# Projection of a point (x, y, z) to the xy, xz and yz plane as (width, height): axis and sign of each.
+WIDTH_AXIS, WIDTH_SIGN = (1, 0, 1), (1.0, -1.0, 1.0)
+HEIGHT_AXIS, HEIGHT_SIGN = (0, 2, 2), (1.0, -1.0, -1.0)
+
+BLOCK = 128  # points per pass: the hidden layers of a block fit the caches of a core
+_STEP = 4  # widths are padded to multiples of it
+
+
+class PackedMLP(NamedTuple):
+    """The layers of an MLP after the first one, padded with zeros to multiples of _STEP.
+
+    Attributes:
+        first_bias: bias of the first layer [width].
+        hidden, hidden_bias: further hidden layers [layers, width, width], [layers, width].
+        last, last_bias: the output layer [outputs, width], [outputs].
+    """
+
+    first_bias: np.ndarray
+    hidden: np.ndarray
+    hidden_bias: np.ndarray
+    last: np.ndarray
+    last_bias: np.ndarray
+
+
+def supports(mlp: nn.Sequential, device: torch.device) -> bool:
+    """Return whether the kernel evaluates this MLP on this device."""
+    return device.type == "cpu" and all(isinstance(layer, nn.Linear | nn.ReLU) for layer in mlp)
+
+
+def pack(mlp: nn.Sequential) -> PackedMLP:
+    """Copy the layers of an MLP of linear layers and ReLUs for `query`."""
+    layers = [layer for layer in mlp if isinstance(layer, nn.Linear)]
+    width = _whole(layers[0].out_features)
+    hidden = np.zeros((len(layers) - 2, width, width), np.float32)
+    hidden_bias = np.zeros((len(layers) - 2, width), np.float32)
+    for layer, weight, bias in zip(layers[1:-1], hidden, hidden_bias, strict=True):
+        _copy(layer, weight, bias)
+    outputs = _whole(layers[-1].out_features)
+    last, last_bias = np.zeros((outputs, width), np.float32), np.zeros(outputs, np.float32)
+    _copy(layers[-1], last, last_bias)
+    first_bias = np.zeros(width, np.float32)
+    if layers[0].bias is not None:
+        first_bias[: layers[0].out_features] = layers[0].bias.detach().float().numpy()
+    return PackedMLP(first_bias, hidden, hidden_bias, last, last_bias)
+
+
+def query(points: Tensor, table: Tensor, size: tuple[int, int], mlp: PackedMLP, outputs: int) -> Tensor:
+    """Evaluate an MLP at points. The result for a point does not depend on the others.
+
+    Args:
+        points: float32 [N, 3]; planes cover [-1, 1]^3 and are zero outside.
+        table: the MLP's first layer at each texel, with a zero border [3 (H + 2) (W + 2), width].
+        size: H, W.
+        mlp: the other layers.
+        outputs: number of outputs of the MLP.
+
+    Returns:
+        float32 [N, outputs].
+    """
+    out = np.empty((len(points), outputs), np.float32)
+    at, lines = points.detach().contiguous().numpy(), table.numpy()
+    in_threads(lambda first, last: _query(at[first:last], lines, *size, *mlp, out[first:last]), len(at))
+    return torch.from_numpy(out)
+
+
+def _whole(count: int) -> int:
+    return -(-count // _STEP) * _STEP
+
+
+def _copy(layer: nn.Linear, weight: np.ndarray, bias: np.ndarray) -> None:
+    weight[: layer.out_features, : layer.in_features] = layer.weight.detach().float().numpy()
+    if layer.bias is not None:
+        bias[: layer.out_features] = layer.bias.detach().float().numpy()
+
+
+@kernel(contract=True)
+def _query(points, table, height, width, first_bias, hidden, hidden_bias, last, last_bias, out):
+    """Write the outputs of an MLP at points [N, 3] to out [N, outputs]; see `query`."""
+    channels = len(first_bias)
+    row = np.zeros(channels, np.float32)
+    block = np.zeros((channels, BLOCK), np.float32)
+    other = np.zeros((channels, BLOCK), np.float32)
+    for start in range(0, len(points), BLOCK):
+        count = min(BLOCK, len(points) - start)
+        for point in range(count):
+            _first_layer(points[start + point], table, height, width, row)
+            for channel in range(channels):
+                block[channel, point] = max(row[channel] + first_bias[channel], np.float32(0))
+        for layer in range(len(hidden)):
+            _layer(block, hidden[layer], hidden_bias[layer], other)
+            for channel in range(channels):
+                for point in range(BLOCK):
+                    other[channel, point] = max(other[channel, point], np.float32(0))
+            block, other = other, block
+        _layer(block, last, last_bias, other)
+        for point in range(count):
+            for output in range(out.shape[1]):
+                out[start + point, output] = other[output, point]
+
+
+@kernel(contract=True)
+def _first_layer(point, table, height, width, row):
+    """Write the sum over the three planes of the bilinearly sampled first layer to row [width]."""
+    a, ax, ay = _texel(point, 0, height, width)
+    b, bx, by = _texel(point, 1, height, width)
+    c, cx, cy = _texel(point, 2, height, width)
+    _blend(table, a, b, c, width + 2, _bilinear(ax, ay), _bilinear(bx, by), _bilinear(cx, cy), row)
+
+
+@kernel(contract=True)
+def _bilinear(x, y):
+    """Return the weights of a texel, the one beside it, and the two below them."""
+    left, top = np.float32(1) - x, np.float32(1) - y
+    return top * left, top * x, y * left, y * x
+
+
+@kernel(contract=True)
+def _blend(table, a, b, c, below, a_weights, b_weights, c_weights, row):
+    """Write the weighted sum of four rows of the table around each of rows a, b and c to row [width]."""
+    # A function of its own: LLVM does not vectorise the loop where the weights are computed.
+    a0, a1, a2, a3 = a_weights
+    b0, b1, b2, b3 = b_weights
+    c0, c1, c2, c3 = c_weights
+    for channel in range(table.shape[1]):
+        row[channel] = (
+            a0 * table[a, channel] + a1 * table[a + 1, channel]
+            + a2 * table[a + below, channel] + a3 * table[a + below + 1, channel]
+            + b0 * table[b, channel] + b1 * table[b + 1, channel]
+            + b2 * table[b + below, channel] + b3 * table[b + below + 1, channel]
+            + c0 * table[c, channel] + c1 * table[c + 1, channel]
+            + c2 * table[c + below, channel] + c3 * table[c + below + 1, channel]
+        )  # fmt: skip
+
+
+@kernel(contract=True)
+def _texel(point, plane, height, width):
+    """Return the first row of the table of a plane's four texels around a point, and the fractions."""
+    x, column = _along(np.float32(WIDTH_SIGN[plane]) * point[WIDTH_AXIS[plane]], width)
+    y, line = _along(np.float32(HEIGHT_SIGN[plane]) * point[HEIGHT_AXIS[plane]], height)
+    return (plane * (height + 2) + line) * (width + 2) + column, x, y
+
+
+@kernel(contract=True)
+def _along(coordinate, size):
+    """Return the fraction and the index of a coordinate in [-1, 1] among `size` texels with a border."""
+    texel = ((coordinate + np.float32(1)) * np.float32(size) - np.float32(1)) / np.float32(2) + np.float32(1)
+    if not texel > np.float32(0):  # NaN, too
+        texel = np.float32(0)
+    texel = min(texel, np.float32(size + 1))
+    low = min(int(texel), size)
+    return texel - np.float32(low), low
+
+
+@kernel(contract=True)
+def _layer(block, weight, bias, out):
+    """Write weight [outputs, width] @ block [width, BLOCK] + bias [outputs] to the first rows of out."""
+    for row in range(0, len(weight), _STEP):
+        for point in range(BLOCK):
+            out[row, point], out[row + 1, point] = bias[row], bias[row + 1]
+            out[row + 2, point], out[row + 3, point] = bias[row + 2], bias[row + 3]
+        for column in range(0, weight.shape[1], _STEP):
+            # Products of four rows and four columns, so that values that are loaded once are used four times.
+            a0, a1, a2, a3 = _four(weight[row], column)
+            b0, b1, b2, b3 = _four(weight[row + 1], column)
+            c0, c1, c2, c3 = _four(weight[row + 2], column)
+            d0, d1, d2, d3 = _four(weight[row + 3], column)
+            for point in range(BLOCK):
+                x0, x1 = block[column, point], block[column + 1, point]
+                x2, x3 = block[column + 2, point], block[column + 3, point]
+                out[row, point] += a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
+                out[row + 1, point] += b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
+                out[row + 2, point] += c0 * x0 + c1 * x1 + c2 * x2 + c3 * x3
+                out[row + 3, point] += d0 * x0 + d1 * x1 + d2 * x2 + d3 * x3
+
+
+@kernel(contract=True)
+def _four(values, first):
+    return values[first], values[first + 1], values[first + 2], values[first + 3]
