@@ -89,7 +89,7 @@ DRY = {
     "parity": Dry(
         ("--cases", "1"), ("^rgb +",), "" if case_files(PARITY) else f"no cases in {PARITY}/generator"
     ),
-    "picture": Dry((FOLDER,), ("gallery.png", "faces, simplified to")),
+    "picture": Dry((FOLDER,), ("gallery.png", "first_visit.webp", "faces, simplified to")),
     "pipeline": Dry(("--count", "1"), ("^textured$", "^coarse", r"\d+ faces, \d+ B")),
     "prd": Dry(
         DEVICE,

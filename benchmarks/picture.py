@@ -1,12 +1,13 @@
-"""Create the README's images with the built-in model: python -m benchmarks.picture [assets]
+"""Create the images of README and page with the built-in model: python -m benchmarks.picture [assets]
 
 `gallery.png`: results of some prompts; in the last row, three of them with other looks. `stairs.png`,
 from left to right: the extracted surface, simplified to a sixth of its faces with a normal map, the
-textured result from two sides, and its texture.
+textured result from two sides, and its texture. `first_visit.webp`: the examples of the page, side by side.
 """
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.models.weights import load_model
 from triplaneturbo.pipeline import Pipeline
 from triplaneturbo.toyworld.scoring.score_report import with_caption
+from triplaneturbo.ui.generate import first_visit
 from triplaneturbo.utils.atomic_files import write_atomically
 
 PROMPTS = (
@@ -51,7 +53,7 @@ LOOKS = (
     ("a grey castle", ""),
     ("a grey castle", "a striped red castle"),
 )
-THUMBNAIL, SIDE = 150, 300
+THUMBNAIL, SIDE, EXAMPLE = 150, 300, 144
 
 
 def main() -> None:
@@ -63,6 +65,11 @@ def main() -> None:
         mesh = pipeline(prompt, look=look, keep_shape=True)
         tiles.append(with_caption(thumbnail(mesh, THUMBNAIL), f"+ {look}" if look else prompt))
     _write(folder / "gallery.png", sheet(tiles, 8, 4))
+
+    examples = [thumbnail(pipeline(prompt), EXAMPLE, background=None) for prompt in first_visit.PROMPTS]
+    sprite = io.BytesIO()
+    Image.fromarray(np.concatenate(examples, axis=1)).save(sprite, "WEBP", quality=85, method=6)
+    print(write_atomically(folder / first_visit.SPRITE.name, sprite.getvalue()))
 
     fine = pipeline(PROMPTS[0], faces=None, unwrap="none").replace(colors=None)
     mesh = pipeline(PROMPTS[0], faces=len(fine.faces) // 6)

@@ -82,7 +82,8 @@ def test_wheel_contains_model_and_data_files(wheel: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert model | package <= inside
-    assert {"triplaneturbo/assets/favicon.svg", "triplaneturbo/assets/examples.txt"} <= inside
+    assets = ("favicon.svg", "examples.txt", "first_visit.webp")
+    assert {f"triplaneturbo/assets/{name}" for name in assets} <= inside
     assert not [name for name in inside if not name.startswith(("triplaneturbo/", "triplaneturbo-"))]
 
 

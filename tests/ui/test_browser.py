@@ -122,6 +122,27 @@ def test_examples_random_seed_and_invalid_seed_on_phone(open_page: OpenPage) -> 
     keep(page, "phone-error")
 
 
+def test_a_picture_of_the_empty_viewer_generates_its_prompt_and_a_look_recolours_it(
+    open_page: OpenPage,
+) -> None:
+    page = open_page(DESK)
+    keep(page, "first-visit")
+    page.click(".tt-first >> text=a grey castle")
+    done(page)
+    assert page.input_value("#prompt textarea") == "a grey castle"
+    assert not page.is_visible("#first-visit")
+    vertices = page.inner_text(".tt-numbers div:first-child dd")
+    before = places(page, "#looks")
+    page.click("#looks button >> text=a blue castle")
+    page.wait_for_function("document.querySelector('.tt-caption').innerText.includes('look: a blue castle')")
+    done(page)
+    assert page.inner_text(".tt-numbers div:first-child dd") == vertices
+    assert page.input_value("#look textarea") == "a blue castle"
+    assert page.is_checked("#keep-shape input")
+    assert places(page, "#looks") == before
+    keep(page, "recoloured")
+
+
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
 def test_unknown_words_are_shown_below_the_prompt(open_world: OpenPage, size: tuple[int, int]) -> None:
     page = open_world(size)

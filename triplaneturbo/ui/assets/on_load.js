@@ -1,4 +1,5 @@
 () => {
   // include live.js
+  // include first_visit.js
   // include viewer.js
 }

@@ -10,7 +10,7 @@ import gradio as gr
 from triplaneturbo.serving.output_files import FORMATS
 from triplaneturbo.serving.refine_request import LENGTHS
 from triplaneturbo.ui.assets import read
-from triplaneturbo.ui.generate import panels
+from triplaneturbo.ui.generate import first_visit, panels
 from triplaneturbo.ui.generate.controls import COUNTS, UNQUEUED
 
 if TYPE_CHECKING:
@@ -84,14 +84,18 @@ def build(engine: Engine, refines: bool) -> ResultView:
         engine: knows the durations of refinements.
         refines: whether some visitors of this server may refine results.
     """
-    viewer = gr.Model3D(
-        label="Mesh",
-        show_label=False,
-        interactive=False,
-        clear_color=(0.0, 0.0, 0.0, 0.0),
-        camera_position=CAMERA,
-        elem_id="viewer",
-    )
+    with gr.Column(elem_id="stage"):
+        viewer = gr.Model3D(
+            label="Mesh",
+            show_label=False,
+            interactive=False,
+            clear_color=(0.0, 0.0, 0.0, 0.0),
+            camera_position=CAMERA,
+            elem_id="viewer",
+        )
+        examples = first_visit.gallery(engine.name)
+        if examples:
+            gr.HTML(examples, elem_id="first-visit")
     view_json = gr.Textbox(visible="hidden", elem_id="view")
     with gr.Row(elem_id="downloads"):
         downloads = {
