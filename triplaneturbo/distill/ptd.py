@@ -208,6 +208,21 @@ class Refiner:
             self.save()
         return losses
 
+    def network(self, name: str) -> Teacher:
+        """Return a teacher's score network at the next step of stage 2: that of its path, if it has one.
+
+        It is valid until the next call.
+        """
+        path, settings = self.paths.get(name), self.settings
+        if path is None:
+            return self.teachers[name]
+        i, length = self.steps + 1, settings.path_share * settings.steps
+        if settings.path == "interpolate":
+            path.set_weight(path_weight(i, length, settings.path_exponent))
+        else:
+            path.use_checkpoint(checkpoint_index(i, length, len(path.checkpoints)))
+        return path.teacher
+
     def _form_path(self, scenes: SceneBatch, rng: torch.Generator) -> dict[str, float]:
         """Stage 1: fit the LoRA of each teacher to renderings of the asset."""
         losses = {}
@@ -232,11 +247,10 @@ class Refiner:
     def _trace_path(self, scenes: SceneBatch, rng: torch.Generator) -> dict[str, float]:
         """Stage 2: one step of the asset, with the score networks of this point of the path."""
         step = self.steps
-        self._move_paths(step + 1)
         output = self.representation.render(scenes, rng)
         loss, losses = output.regularization, dict[str, float]()
         for name, teacher in self.teachers.items():
-            network = self.paths[name].teacher if name in self.paths else teacher
+            network = self.network(name)
             with on_device(teacher):
                 for kind, rendering in self._scored(teacher, output.renderings).items():
                     gradients = score_gradients(
@@ -260,16 +274,6 @@ class Refiner:
         for critic in self.critics.values():
             critic.step(DistributedContext())
         return losses
-
-    def _move_paths(self, i: int) -> None:
-        """Set the networks of the paths to those of step i of stage 2, counted from 1."""
-        settings = self.settings
-        length = settings.path_share * settings.steps
-        for path in self.paths.values():
-            if settings.path == "interpolate":
-                path.set_weight(path_weight(i, length, settings.path_exponent))
-            else:
-                path.use_checkpoint(checkpoint_index(i, length, len(path.checkpoints)))
 
     def _score(self, name: str, step: int) -> ScoreSettings:
         """Return the settings of a teacher's score at a step, counted from 0."""
