@@ -34,6 +34,10 @@ class RefineRequest(Request):
         values = {field.name: getattr(draft, field.name) for field in fields(Request)}
         return cls(**values, refine_steps=refine_steps)
 
+    def draft(self) -> Request:
+        """Return the request for the draft."""
+        return Request(**{field.name: getattr(self, field.name) for field in fields(Request)})
+
     def checked(self) -> RefineRequest:
         """Validate all values; see `Request.checked`.
 

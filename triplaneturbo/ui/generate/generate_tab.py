@@ -68,7 +68,7 @@ def _wire(
     outputs += [result_view.tabs, result_view.variants, *result_view.downloads.values()]
     outputs += [] if controls.feedback is None else [controls.feedback]
     outputs += [result_view.pictures, view.gallery, view.selected, *view.buttons.values()]
-    outputs += [result_view.refine.start]
+    outputs += [result_view.refine.start, result_view.comparison]
     inputs = [controls.forming, *controls.placing, view.token, *controls.fields]
 
     def generate_one(

@@ -41,6 +41,7 @@ class ResultView:
     tab: dict[str, gr.Tab]
     pictures: gr.Gallery
     variants: gr.Gallery
+    comparison: gr.ImageSlider
     strength: gr.Slider
     more: gr.Button
     history: HistoryView
@@ -112,12 +113,23 @@ def build(engine: Engine, refines: bool) -> ResultView:
                 more = gr.Button("More like this", scale=0, min_width=150, elem_id="more")
         with gr.Tab("Pictures", id="pictures") as pictures_tab:
             pictures = _gallery("Pictures", "pictures", 250, preview=True)
+        with gr.Tab("Comparison", id="comparison", visible=refines) as comparison_tab:
+            comparison = gr.ImageSlider(
+                label="Draft and refined",
+                interactive=False,
+                height=320,
+                image_mode="RGBA",
+                format="png",
+                buttons=["fullscreen"],
+                elem_id="comparison",
+            )
         with gr.Tab("History", id="history") as history_tab:
             history = _history(token)
     tab = {
         "details": details_tab,
         "variants": variants_tab,
         "pictures": pictures_tab,
+        "comparison": comparison_tab,
         "history": history_tab,
     }
 
@@ -128,8 +140,10 @@ def build(engine: Engine, refines: bool) -> ResultView:
     show.__js_implementation__ = read("show.js", distance=CAMERA[2])  # type: ignore[attr-defined]
     view_json.change(show, [view_json, viewer], viewer, **UNQUEUED)
     return ResultView(
-        viewer, view_json, facts, downloads, tabs, tab, pictures, variants, strength, more, history, refine
-    )
+        viewer=viewer, view_json=view_json, facts=facts, downloads=downloads, tabs=tabs, tab=tab,
+        pictures=pictures, variants=variants, comparison=comparison, strength=strength, more=more,
+        history=history, refine=refine,
+    )  # fmt: skip
 
 
 def refine_choices(engine: Engine) -> list[tuple[str, int]]:

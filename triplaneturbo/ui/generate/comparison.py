@@ -1,0 +1,44 @@
+"""The Comparison tab: a draft and its refined mesh, from one camera, with a slider between them."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from triplaneturbo.errors import Cancelled, UserError
+from triplaneturbo.serving.refine_request import RefineRequest
+from triplaneturbo.ui.generate.updates import Updates
+from triplaneturbo.utils.atomic_files import write_atomically
+
+if TYPE_CHECKING:
+    from triplaneturbo.request import Request
+    from triplaneturbo.serving.engine import Engine
+    from triplaneturbo.serving.sessions import Session
+    from triplaneturbo.ui.generate.result import ResultView
+
+SIZE = 512  # pixels per side
+
+
+def compare(engine: Engine, session: Session, result_view: ResultView, request: Request) -> Updates:
+    """Render a refined result beside its draft, which is generated again if it is no longer in memory.
+
+    Args:
+        request: the request of the result, with all defaults filled in.
+
+    Returns:
+        The update of the slider; {} if the result is none of a refinement, or is no longer in memory.
+    """
+    if not isinstance(request, RefineRequest):
+        return {}
+    try:
+        meshes = [engine.again(one).mesh for one in (request.draft(), request)]
+    except (Cancelled, UserError):
+        return {}
+    # Unique names: a browser does not request a URL again that it has cached.
+    prefix = secrets.token_hex(8)
+    paths = [
+        write_atomically(session.folder / f"comparison-{prefix}-{number}.png", engine.thumbnail(mesh, SIZE))
+        for number, mesh in enumerate(meshes)
+    ]
+    session.picture(paths)
+    return {result_view.comparison: tuple(map(str, paths))}
