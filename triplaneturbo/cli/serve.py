@@ -82,6 +82,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="allow all visitors to refine results, for minutes each; by default only on this machine",
     )
+    parser.add_argument(
+        "--uploads",
+        action="store_true",
+        help="with --refine: all visitors may upload a mesh or a picture to refine; by default only on this"
+        " machine",
+    )
     parser.add_argument("--queue", type=int, metavar="N", help="maximum number of waiting requests")
     parser.add_argument(
         "--per-minute", type=int, metavar="N", help="maximum number of requests per minute and session"
@@ -120,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
     admin = Admin(arguments.host, arguments.admin, password, behind_proxy=behind_proxy)
     limits = Limits.for_host(
         arguments.host, arguments.queue, arguments.per_minute, arguments.quota,
-        behind_proxy=behind_proxy, refine=arguments.refine,
+        behind_proxy=behind_proxy, refine=arguments.refine, uploads=arguments.uploads,
     )  # fmt: skip
     root_path = checked_root_path(arguments.root_path)
     os.environ.pop("GRADIO_ROOT_PATH", None)  # the route filter handles it; Gradio would add it again
@@ -134,6 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"Ignored variables: {', '.join(unused)}; use this program's flags instead.", file=sys.stderr)
 
     from triplaneturbo.serving.engine import Engine
+    from triplaneturbo.serving.refine_request import asset_uploads
     from triplaneturbo.serving.route_filter import filter_options
     from triplaneturbo.serving.served_files import ServedFiles, live_folder
     from triplaneturbo.serving.training_access import TrainingAccess
@@ -152,13 +159,13 @@ def run(arguments: argparse.Namespace) -> int:
         Engine(*model, queue=limits.queue, runs=runs) as engine,
     ):
         print("\n".join(filter(None, (engine.report(), engine.notice, *misplaced_adapters()))), flush=True)
-        training_access = TrainingAccess(admin, folder)
-        page = build(engine, folder, history, RequestLimiter(limits), training_access)
+        training_access, uploads = TrainingAccess(admin, folder), asset_uploads(folder)
+        page = build(engine, folder, history, RequestLimiter(limits), training_access, uploads)
         # Check again: another program may have taken the port while the model was loaded.
         address = ServingAddress.checked(arguments.host, arguments.port)
         listen = {"server_name": address.server_name, "server_port": address.port}
         try:
-            filtering = filter_options(ServedFiles(history), limits, training_access, root_path)
+            filtering = filter_options(ServedFiles(history), limits, training_access, root_path, uploads)
             with without_proxies():
                 page.launch(**listen, **SERVING, **look(), **filtering, prevent_thread_lock=True)
         except OSError:

@@ -20,25 +20,27 @@ SIZE = 512  # pixels per side
 
 
 def compare(engine: Engine, session: Session, result_view: ResultView, request: Request) -> Updates:
-    """Render a refined result beside its draft, which is generated again if it is no longer in memory.
+    """Render a refined result beside its draft or the uploaded mesh; a draft may be generated again.
 
     Args:
         request: the request of the result, with all defaults filled in.
 
     Returns:
-        The update of the slider; {} if the result is none of a refinement, or is no longer in memory.
+        The update of the slider; {} if the result is none of a refinement, or one of the meshes is no longer
+        in memory.
     """
     if not isinstance(request, RefineRequest):
         return {}
     try:
-        meshes = [engine.again(one).mesh for one in (request.draft(), request)]
+        draft = engine.refinements.uploaded_mesh(request.upload) or engine.again(request.draft()).mesh
+        refined = engine.again(request).mesh
     except (Cancelled, UserError):
         return {}
     # Unique names: a browser does not request a URL again that it has cached.
     prefix = secrets.token_hex(8)
     paths = [
         write_atomically(session.folder / f"comparison-{prefix}-{number}.png", engine.thumbnail(mesh, SIZE))
-        for number, mesh in enumerate(meshes)
+        for number, mesh in enumerate((draft, refined))
     ]
     session.picture(paths)
     return {result_view.comparison: tuple(map(str, paths))}

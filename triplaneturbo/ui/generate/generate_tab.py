@@ -10,7 +10,15 @@ import gradio as gr
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving.batch_jobs import seeds
 from triplaneturbo.serving.jobs import Stopped
-from triplaneturbo.ui.generate import choices, debug_images, history_tab, panels, reconnect, refine_button
+from triplaneturbo.ui.generate import (
+    choices,
+    debug_images,
+    history_tab,
+    panels,
+    reconnect,
+    refine_button,
+    upload_button,
+)
 from triplaneturbo.ui.generate.controls import UNQUEUED, adapter_choices
 from triplaneturbo.ui.generate.controls import build as build_controls
 from triplaneturbo.ui.generate.following import follow_job
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
     from triplaneturbo.serving.limits import RequestLimiter
     from triplaneturbo.serving.sessions import Sessions
+    from triplaneturbo.serving.uploads import Uploads
     from triplaneturbo.serving.user_history import History
     from triplaneturbo.ui.generate.controls import Controls
     from triplaneturbo.ui.generate.result import ResultView
@@ -32,14 +41,21 @@ LEADING = 5  # inputs before the fields of the Request: four of the Placement an
 
 
 def build(
-    page: gr.Blocks, engine: Engine, sessions: Sessions, history: History | None, guard: RequestLimiter
+    page: gr.Blocks,
+    engine: Engine,
+    sessions: Sessions,
+    history: History | None,
+    guard: RequestLimiter,
+    uploads: Uploads,
 ) -> gr.Dropdown:
     """Create the tab in the current Blocks; return the adapter dropdown."""
     with gr.Row(elem_id="page", equal_height=False):
         with gr.Column(scale=4, min_width=320, elem_id="controls"):
             controls = build_controls(engine)
         with gr.Column(scale=8, min_width=320, elem_id="result"):
-            result_view = build_result(engine, guard.limits.refine != "nobody")
+            result_view = build_result(
+                engine, guard.limits.refine != "nobody", guard.limits.uploads != "nobody"
+            )
     adapter = controls.fields[FIELDS.index("adapter")]
     page.load(
         lambda: adapter_choices(engine),
@@ -48,7 +64,8 @@ def build(
         show_progress="hidden",
         api_visibility="private",
     )
-    _wire(engine, sessions, history, guard, controls, result_view)
+    outputs = _wire(engine, sessions, history, guard, controls, result_view)
+    upload_button.wire(page, engine, sessions, history, guard, uploads, controls, result_view, outputs)
     if history is not None:
         history_tab.wire(page, sessions, history, guard, controls, result_view)
     reconnect.wire(page, controls)
@@ -62,7 +79,8 @@ def _wire(
     guard: RequestLimiter,
     controls: Controls,
     result_view: ResultView,
-) -> None:
+) -> list[Any]:
+    """Wire the buttons; return the components that a generation updates."""
     view = result_view.history
     outputs = [controls.start, controls.stop, controls.status, result_view.view_json, result_view.facts]
     outputs += [result_view.tabs, result_view.variants, *result_view.downloads.values()]
@@ -132,3 +150,4 @@ def _wire(
     selected.then(open_variant, [*controls.placing, view.token, *controls.fields], outputs, **STREAMED)
     debug_images.wire(engine, sessions, result_view)
     refine_button.wire(engine, sessions, history, guard, controls, result_view, outputs)
+    return outputs

@@ -50,10 +50,21 @@ class ResultView:
 
 @dataclass(frozen=True)
 class RefineView:
-    """Components beside the downloads that refine the shown result: the choice of steps and the button."""
+    """Components that refine the shown result or an uploaded file.
+
+    Attributes:
+        steps: the choice of steps, for both.
+        start: refines the shown result.
+        upload: asks for a mesh or a picture and refines it.
+        key: hidden; allows the page to upload.
+        upload_result: hidden; "uploaded" after an upload, an error message, or "" if no file was chosen.
+    """
 
     steps: gr.Dropdown
     start: gr.Button
+    upload: gr.Button
+    key: gr.Textbox
+    upload_result: gr.Textbox
 
 
 @dataclass(frozen=True)
@@ -76,12 +87,13 @@ class HistoryView:
     archive: gr.DownloadButton
 
 
-def build(engine: Engine, refines: bool) -> ResultView:
+def build(engine: Engine, refines: bool, uploads: bool) -> ResultView:
     """Create the components in the current Gradio column.
 
     Args:
         engine: knows the durations of refinements.
         refines: whether some visitors of this server may refine results.
+        uploads: whether some of these may upload what is refined.
     """
     viewer = gr.Model3D(
         label="Mesh",
@@ -97,7 +109,7 @@ def build(engine: Engine, refines: bool) -> ResultView:
             name: gr.DownloadButton(name.upper(), interactive=False, min_width=56, elem_id=f"download-{name}")
             for name in FORMATS
         }
-        refine = _refine(engine, refines)
+        refine = _refine(engine, refines, uploads)
     if refines and engine.domain.has_ground_truth:
         gr.HTML(panels.refine_note(), elem_id="refine-note")
     token = gr.Textbox(visible="hidden", elem_id="token")
@@ -151,13 +163,15 @@ def refine_choices(engine: Engine) -> list[tuple[str, int]]:
     return [(panels.refine_choice(steps, engine.refinements.estimate(steps)), steps) for steps in LENGTHS]
 
 
-def _refine(engine: Engine, refines: bool) -> RefineView:
+def _refine(engine: Engine, refines: bool, uploads: bool) -> RefineView:
     steps = gr.Dropdown(
         refine_choices(engine), value=LENGTHS[1], label="Length of the refinement", show_label=False,
         container=False, min_width=190, visible=refines, elem_id="refine-steps",
     )  # fmt: skip
     start = gr.Button("Refine", interactive=False, min_width=80, visible=refines, elem_id="refine")
-    return RefineView(steps, start)
+    upload = gr.Button("Refine a file", min_width=110, visible=refines and uploads, elem_id="refine-upload")
+    key = gr.Textbox(visible="hidden", elem_id="refine-key")
+    return RefineView(steps, start, upload, key, gr.Textbox(visible="hidden", elem_id="refine-uploaded"))
 
 
 def _history(token: gr.Textbox) -> HistoryView:
