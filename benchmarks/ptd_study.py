@@ -123,6 +123,14 @@ class Matching:
         return sample(teacher, z[:1].expand(count, *z.shape[1:]), many, rng, self._scale.sampling)
 
     @torch.no_grad()
+    def of_samples(self, teacher: Teacher, asset: Representation, references: Tensor) -> float:
+        """Return the loss of another sample of the network, which is in its distribution."""
+        rng = torch.Generator().manual_seed(3)
+        z, condition = self._encoded(teacher, asset, rng)
+        drawn = sample(teacher, z, condition, rng, self._scale.sampling)
+        return matching_loss(teacher, drawn, condition, references, rng, 4 * self._scale.draws).mean
+
+    @torch.no_grad()
     def __call__(self, teacher: Teacher, asset: Representation, references: Tensor) -> float:
         """Return the mean loss."""
         rng = torch.Generator().manual_seed(2)
@@ -225,7 +233,7 @@ def plot(path: Path, curves: dict[str, list[tuple[int, float]]], title: str) -> 
         label = "PTD, C = 0.3: the path's network" if name != "vanilla" else "vanilla: the plain network"
         axes.plot(*zip(*points, strict=True), marker="o", label=label)
     axes.set(xlabel="step", ylabel="matching loss", title=title)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.4 * max(loss for points in curves.values() for _, loss in points))
     axes.legend()
     figure.savefig(path, dpi=100)
 
@@ -246,6 +254,8 @@ def studied(
             plain = start.prepared.teachers[0]
             matching = Matching(start.prepared, scale)
             references = matching.references(plain, start.asset)
+            loss = matching.of_samples(plain, start.asset, references)
+            print(f"{representation:10} a sample of the network itself has the matching loss {loss:.3f}")
             row = Row(matching(plain, start.asset, references), *measure(start.asset, spec), 0.0)
             yield representation, "start", row
             curves: dict[str, list[tuple[int, float]]] = {}

@@ -25,7 +25,7 @@ from triplaneturbo.request import Request
 from triplaneturbo.serving.admin import Admin
 from triplaneturbo.serving.engine import Engine
 from triplaneturbo.serving.limits import Limits, RequestLimiter
-from triplaneturbo.serving.refine_request import PICTURE, RefineRequest, asset_uploads
+from triplaneturbo.serving.refine_request import PICTURE, AssetUploads, RefineRequest
 from triplaneturbo.serving.route_filter import ASSETS, filter_options
 from triplaneturbo.serving.served_files import ServedFiles, live_folder
 from triplaneturbo.serving.training_access import TrainingAccess
@@ -76,7 +76,7 @@ def test_the_upload_of_a_page_is_refused_with_one_sentence(engine: Engine, tmp_p
     history = History(tmp_path / "history")
     limits = Limits.for_host("localhost")
     with live_folder(history) as folder:
-        uploads = asset_uploads(folder)
+        uploads = AssetUploads(folder)
         access = TrainingAccess(Admin("127.0.0.1"), folder)
         gate = filter_options(ServedFiles(history), limits, access, asset_uploads=uploads)
         page_of = lambda: build(engine, folder, history, RequestLimiter(limits), access, uploads)  # noqa: E731
@@ -104,7 +104,7 @@ def test_the_upload_of_a_page_is_refused_with_one_sentence(engine: Engine, tmp_p
 
 
 def test_the_file_becomes_a_request(engine: Engine, tmp_path: Path) -> None:
-    uploads = asset_uploads(tmp_path)
+    uploads = AssetUploads(tmp_path)
     made = uploaded_request(engine, uploads, upload(uploads, "a.glb", glb()), DRAFT, 20.0)
     assert (made.prompt, made.refine_steps, len(made.upload)) == ("a cup", 20, 64)
     assert RefineRequest.of(made, 60).upload == made.upload
@@ -146,7 +146,7 @@ def test_uploads_are_closed_on_a_shared_server(engine: Engine, tmp_path: Path) -
 @pytest.mark.slow
 def test_an_uploaded_mesh_is_refined(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(field_fit, "FitOptions", lambda: FitOptions(60, 48, 24, 20_000, 2048))
-    uploads = asset_uploads(tmp_path)
+    uploads = AssetUploads(tmp_path)
     request = uploaded_request(engine, uploads, upload(uploads, "a.glb", glb()), DRAFT, 1)
     result = engine.submit(request).result()
     extent = (result.mesh.vertices.amax(0) - result.mesh.vertices.amin(0)).sort().values

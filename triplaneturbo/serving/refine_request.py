@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from triplaneturbo.errors import UserError
@@ -65,9 +64,10 @@ class RefineRequest(Request):
         return checked
 
 
-def asset_uploads(folder: Path) -> Uploads:
-    """Return the receiver of meshes and pictures to refine, in a folder that its creator deletes."""
-    return Uploads(folder, UPLOAD_SUFFIXES, UPLOAD_MOST)
+class AssetUploads(Uploads):
+    """Meshes and pictures to refine."""
+
+    suffixes, most = UPLOAD_SUFFIXES, UPLOAD_MOST
 
 
 def refinement_words(settings: Mapping[str, Any]) -> str:

@@ -21,8 +21,10 @@ class TrainingAccess(Uploads):
         folder: folder for uploads; its creator deletes it.
     """
 
+    suffixes, most, what = SUFFIXES, MOST_BYTES, "list"
+
     def __init__(self, admin: Admin, folder: Path) -> None:
-        super().__init__(folder, SUFFIXES, MOST_BYTES, "list")
+        super().__init__(folder)
         self.admin = admin
 
     def enter(self, password: str | None = None, address: str | None = None, local: bool = False) -> str:

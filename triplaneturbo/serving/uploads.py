@@ -23,13 +23,18 @@ class Uploads:
 
     Args:
         folder: folder for the files; its creator deletes it.
+
+    Attributes:
         suffixes: suffixes of the files.
         most: maximum number of bytes of a file.
         what: what a file is, in messages.
     """
 
-    def __init__(self, folder: Path, suffixes: tuple[str, ...], most: int, what: str = "file") -> None:
-        self.suffixes, self.most, self.what = suffixes, most, what
+    suffixes: tuple[str, ...]
+    most: int
+    what = "file"
+
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
         self._keys: OrderedDict[str, Path | None] = OrderedDict()
