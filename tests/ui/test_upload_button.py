@@ -154,6 +154,7 @@ def test_an_uploaded_mesh_is_refined(engine: Engine, tmp_path: Path, monkeypatch
     given = engine.refinements.uploaded_mesh(request.upload)
     assert given is not None
     assert len(given.faces) == 12
+    assert float((given.vertices.amax(0) - given.vertices.amin(0)).max()) == pytest.approx(1.8)
     gone = RefineRequest.of(request, 2)
     for number in range(4):  # only the last few files are kept
         box = trimesh.creation.box((1, 1, 2 + number)).export(file_type="ply")

@@ -32,7 +32,7 @@ from triplaneturbo.mesh.debug_views import VIEWS
 from triplaneturbo.mesh.io import AS_MODELLED, Placement, encode
 from triplaneturbo.mesh.io.common import encode_image
 from triplaneturbo.mesh.mesh import Mesh
-from triplaneturbo.mesh.preview import animation, thumbnail, turntable
+from triplaneturbo.mesh.preview import animation, thumbnail, thumbnails, turntable
 from triplaneturbo.mesh.warmup import warmup
 from triplaneturbo.models.adapter_switch import fits
 from triplaneturbo.models.adapters import adapter, adapter_steps, adapters
@@ -262,6 +262,12 @@ class Engine:
     def thumbnail(self, mesh: Mesh, size: int = 192) -> bytes:
         """Render the mesh on a transparent background: the bytes of a PNG, [size, size] pixels."""
         return self._queue.call(lambda: encode_image(thumbnail(mesh, size, None), "png"))
+
+    def thumbnails(self, meshes: Sequence[Mesh], size: int = 192) -> list[bytes]:
+        """Render meshes with one camera that sees all of them, as `thumbnail` does."""
+        return self._queue.call(
+            lambda: [encode_image(image, "png") for image in thumbnails(meshes, size, None)]
+        )
 
     def turntable(self, mesh: Mesh, size: int = 144, frames: int = 16) -> bytes:
         """Render one turn of the mesh: the bytes of an animated, transparent WebP, [size, size] pixels."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from triplaneturbo.domains.domain import Domain
 from triplaneturbo.errors import Cancelled, EmptySurfaceError, UserError
+from triplaneturbo.mesh.frame import Frame
 from triplaneturbo.mesh.io import encode
 from triplaneturbo.pipeline import Outcome, Progress, Result
 from triplaneturbo.refine.given_image import GivenImage, read_given_image
@@ -119,13 +120,16 @@ class Refinements:
         return source
 
     def uploaded_mesh(self, upload: str) -> Mesh | None:
-        """Return an uploaded mesh; None for a picture, and for "".
+        """Return an uploaded mesh, fitted to model space; None for a picture, and for "".
 
         Raises:
             UserError: it is no longer in memory.
         """
         source = self.uploaded(upload) if upload else None
-        return source.mesh if isinstance(source, GivenMesh) else None
+        if not isinstance(source, GivenMesh):
+            return None
+        mesh = source.mesh
+        return mesh.replace(vertices=Frame.of(mesh).fit(mesh.vertices))
 
     def estimate(self, steps: int) -> float | None:
         """Return the seconds that this many steps take; None if that is not known yet."""

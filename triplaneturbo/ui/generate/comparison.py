@@ -39,8 +39,8 @@ def compare(engine: Engine, session: Session, result_view: ResultView, request: 
     # Unique names: a browser does not request a URL again that it has cached.
     prefix = secrets.token_hex(8)
     paths = [
-        write_atomically(session.folder / f"comparison-{prefix}-{number}.png", engine.thumbnail(mesh, SIZE))
-        for number, mesh in enumerate((draft, refined))
+        write_atomically(session.folder / f"comparison-{prefix}-{number}.png", data)
+        for number, data in enumerate(engine.thumbnails((draft, refined), SIZE))
     ]
     session.picture(paths)
     return {result_view.comparison: tuple(map(str, paths))}
