@@ -52,6 +52,11 @@ STUDENT = (
     "the student's steps", "decoding", "rendering the volume", "rendering the surface", "the backward pass",
     "the optimizer",
 )  # fmt: skip
+STUDY = (
+    "--prompts", "1", "--as", "field", "--variants", "vanilla,C = 0.3", "--steps", "1", "--path-iterations",
+    "8", "--every", "1", "--views", "1", "--draws", "1", "--references", "2", "--sampling", "2", "--plot",
+    f"{FOLDER}/plot.png",
+)  # fmt: skip
 DRY = {
     "compare": Dry(
         ("--rounds", "1", "HEAD", "raster", "2000", "64"),
@@ -100,6 +105,7 @@ DRY = {
             r"(?s: per second, batch 1.*The run takes.* per second, batch 1)",
         ),
     ),
+    "ptd_study": Dry(STUDY, (r"^C = 0.3, by steps: 0: [0-9.]+, 1: ", r"^\| field \| C = 0.3 \| [0-9.]+ \|")),
     "raster": Dry(("2000", "64"), ("^numba, 8 views", "^thumbnail")),
     "refine": Dry(("--count", "1", "--steps", "1"), (r"^mean +[0-9.]+ / [0-9.]+ ",)),
     "surface": Dry(
@@ -115,7 +121,7 @@ def run(name: str, dry: Dry) -> str:
     """Run a benchmark; return what is wrong with it, or an empty string."""
     said = io.StringIO()
     with tempfile.TemporaryDirectory() as folder:
-        flags = [folder if flag == FOLDER else flag for flag in dry.flags]
+        flags = [flag.replace(FOLDER, folder) for flag in dry.flags]
         with patch.object(sys, "argv", [name, *flags]), redirect_stdout(said), redirect_stderr(said):
             try:
                 runpy.run_module(f"benchmarks.{name}", run_name="__main__")

@@ -35,7 +35,7 @@ from triplaneturbo.utils.generators import exhaust
 RESOLUTION = 96  # of the grid that a surface is extracted on
 
 
-def _measure(asset: Representation, spec: Spec) -> tuple[float, float]:
+def measure(asset: Representation, spec: Spec) -> tuple[float, float]:
     """Return the volume IoU and the colour error of an asset."""
     mesh = asset.export(Request("", resolution=RESOLUTION, unwrap="none"))
     if isinstance(asset, GaussianAsset):
@@ -82,7 +82,7 @@ def main() -> None:
                     while not refiner.finished:
                         refiner.step()
                 seconds = time.perf_counter() - start
-                row.append((*_measure(asset, spec), seconds))
+                row.append((*measure(asset, spec), seconds))
                 cells.append("{:.3f} / {:.3f} ({:.0f})".format(*row[-1]))
             rows.append(row)
             print(f"{spec.caption:40.40}" + "".join(f"{cell:>24}" for cell in cells), flush=True)

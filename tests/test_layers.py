@@ -22,7 +22,14 @@ LAYERS = [
         "render",
     },
     {"domains", "mesh", "representations", "teachers", "toyworld"},
-    {"distill", "pipeline", "refine.given_mesh", "refine.options"},
+    {
+        "distill",
+        "pipeline",
+        "refine.given_image",
+        "refine.given_mesh",
+        "refine.image_program",
+        "refine.options",
+    },
     {"evaluate", "finetune", "refine", "toyworld.scoring", "toyworld.training"},
     {"serving"},
     {"__main__", "cli", "toyworld.__main__", "ui"},
@@ -34,6 +41,7 @@ FORBIDDEN = [
 # Imports that are made when a name is first used: they may go upwards.
 DEFERRED = {
     (PACKAGE, f"{PACKAGE}.pipeline"),
+    (f"{PACKAGE}.pipeline", f"{PACKAGE}.refine.image_source"),  # Pipeline.refine
     (f"{PACKAGE}.pipeline", f"{PACKAGE}.refine.start"),  # Pipeline.refine
     (PACKAGE, f"{PACKAGE}.mesh.mesh"),
     (PACKAGE, f"{PACKAGE}.mesh.placement"),

@@ -274,10 +274,12 @@ class Pipeline:
 
     def refine(
         self,
-        prompt: str,
+        prompt: str = "",
         *,
         seed: int = 0,
         mesh: str | os.PathLike[str] | None = None,
+        image: str | os.PathLike[str] | None = None,
+        image_to_mesh: str = "",
         progress: Callable[[int, int, dict[str, float]], None] | None = None,
         folder: str | os.PathLike[str] | None = None,
         options: RefineOptions = RefineOptions(),  # noqa: B008  frozen
@@ -286,10 +288,12 @@ class Pipeline:
         """Refine a generated asset, or a given mesh, by Path-Tracing Distillation (`distill/ptd.py`).
 
         Args:
-            prompt: description of the object.
+            prompt: description of the object; "", with an image and a toy-world model: the nearest caption.
             seed: seed of the generation.
-            mesh: file of a mesh that is refined instead of a generated one; choose a representation that can
-                start from it in `options`: "gaussians", or "texture" to keep its shape and UVs.
+            mesh: file of a mesh that is refined instead of a generated one, as "field", "gaussians" or, to
+                keep its shape and UVs, "texture"; see `options`.
+            image: file of a picture that the asset is to look like, as an additional view.
+            image_to_mesh: command that makes a mesh of the picture; see `refine.image_program.mesh_of`.
             progress: called after each iteration with the iterations done and in total, and the losses.
             folder: keeps checkpoints, from which the same call resumes; None: a temporary folder.
             options: representation, steps, teachers, path, score and seed of the refinement.
@@ -300,17 +304,22 @@ class Pipeline:
             UserError: the prompt or a setting is invalid, a teacher is missing, memory is too short, or the
                 folder belongs to another refinement.
         """
+        from triplaneturbo.refine.given_image import read_given_image
         from triplaneturbo.refine.given_mesh import read_given_mesh
+        from triplaneturbo.refine.image_source import resolve
         from triplaneturbo.refine.start import start
 
         given = None if mesh is None else read_given_mesh(mesh)
-        request = self.settle(Request(prompt, seed=seed, **settings))
+        picture = None if image is None else read_given_image(image)
         with tempfile.TemporaryDirectory() as temporary:
             place = Path(temporary if folder is None else folder)
             name = self.model.folder.name
+            if picture is not None:
+                prompt, given = resolve(self.model, prompt, picture, given, image_to_mesh, place)
+            request = self.settle(Request(prompt, seed=seed, **settings))
             with explained_out_of_memory(OUT_OF_MEMORY):
                 source = given or self.field(request)
-                refiner = exhaust(start(self.model, name, source, request, options, place))
+                refiner = exhaust(start(self.model, name, source, request, options, place, picture))
                 while not refiner.finished:
                     losses = refiner.step()
                     if progress is not None:

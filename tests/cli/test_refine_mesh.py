@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from tests.helpers.gltf import accessor
 from tests.helpers.tiny import tiny_model
 from triplaneturbo.__main__ import main
 from triplaneturbo.refine import given_mesh
+from triplaneturbo.representations import field_fit
+from triplaneturbo.representations.field_fit import FitOptions
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,23 @@ def test_gaussians_start_from_the_mesh_and_return_to_its_place(call: Callable[..
     assert made.bounds == pytest.approx(cup().bounds, abs=8)
 
 
+@pytest.mark.slow
+def test_a_field_starts_from_the_mesh_and_says_how_well_it_fits(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(field_fit, "FitOptions", lambda: FitOptions(80, 48, 24, 20_000, 2048))
+    cup().export("cup.glb")
+    arguments = ["refine", "a red cup", "--mesh", "cup.glb", "--as", "field", "--model", model, "--device"]
+    assert main([*arguments, "cpu", "--steps", "1", "--resolution", "48", "-o", "out.glb"]) == 0
+    made = trimesh.load("out.glb", force="mesh")
+    assert made.bounds == pytest.approx(cup().bounds, abs=8)
+    error = capsys.readouterr().err
+    found = re.search(r"Fit to the mesh as triplane field: the outlines overlap by ([0-9.]+) %, and", error)
+    assert found, error
+    assert float(found[1]) > 85
+
+
 def test_a_refinement_of_another_file_is_not_resumed(
     call: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,10 +155,17 @@ def test_unusable_files_are_one_sentence(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--mesh", "cup.glb"], "Give one prompt that says what the object is"),
         (["a cup", "--prompt", "a hat"], "Give one prompt that says what the object is"),
         (["a cup", "--as", "field", "--keep-shape"], "--keep-shape changes the texture only"),
-        (["a red cup", "--mesh", "cup.glb", "--as", "field"], "A given mesh cannot be refined as field"),
+        (["--mesh", "cup.glb"], "Give one prompt that says what the object is"),
+        (
+            ["a cup", "--mesh", "cup.glb", "--adapter", "a"],
+            "--adapter generates a draft, but a mesh is given",
+        ),
+        (
+            ["a cup", "--image-to-mesh", "p {image} {mesh}"],
+            "--image-to-mesh needs a picture; add --image FILE.",
+        ),
         (
             ["a red cup", "--mesh", "cup.glb", "--keep-shape", "--teachers", "geometry"],
             "The teacher geometry reads the shape, which texture keeps; choose from rgb, sd.",

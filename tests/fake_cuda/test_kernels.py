@@ -15,11 +15,11 @@ from torch import Tensor
 from tests.helpers.fake_cuda import CUDA, FakeCuda, Synchronization
 from tests.helpers.paths import ROOT
 from tests.helpers.shapes import textured
-from triplaneturbo.evaluate.voxels import filled
 from triplaneturbo.mesh.texture import interpolate
 from triplaneturbo.mesh.uv.atlas import Atlas, rasterize_atlas
 from triplaneturbo.mesh.uv.dilation import nearest_covered
 from triplaneturbo.mesh.uv.unwrap import unwrap
+from triplaneturbo.mesh.voxels import filled
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.render.grid_renderer import eikonal, render_grid

@@ -10,7 +10,7 @@ from PIL import Image
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.mesh import Mesh
-from triplaneturbo.mesh.preview import animation, render, sheet, thumbnail, turntable
+from triplaneturbo.mesh.preview import animation, render, sheet, thumbnail, thumbnails, turntable
 from triplaneturbo.render.cameras import orbit
 
 RED, GREEN, BLUE = (0.9, 0.1, 0.1), (0.1, 0.8, 0.1), (0.1, 0.1, 0.9)
@@ -234,3 +234,10 @@ def test_invalid_arguments_are_refused():
 
 def test_previews_of_any_aspect_ratio():
     assert render(ball(0.5), orbit(0, 0, 3), (30, 50)).shape == (30, 50, 3)
+
+
+def test_several_meshes_are_rendered_with_one_camera():
+    meshes = [ball(0.25, subdivisions=3), ball(0.5, subdivisions=3)]
+    small, large = (int((image[..., 3] > 127).sum()) for image in thumbnails(meshes, 96, None))
+    assert large == pytest.approx(4 * small, rel=0.15)
+    assert np.array_equal(thumbnails(meshes[1:], 96, None)[0], thumbnail(meshes[1], 96, None))

@@ -10,8 +10,8 @@ import torch
 
 from tests.helpers import toy
 from tests.helpers.fields import mushroom
-from triplaneturbo.evaluate.voxels import filled, overlap
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
+from triplaneturbo.mesh.voxels import filled, overlap
 from triplaneturbo.representations.density_control import DensityOptions
 from triplaneturbo.representations.gaussian_asset import GaussianAsset
 from triplaneturbo.request import Request

@@ -10,7 +10,8 @@ pytest.importorskip("gradio")
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving.admin import Admin
-from triplaneturbo.serving.training_access import MOST_KEYS, TrainingAccess
+from triplaneturbo.serving.training_access import TrainingAccess
+from triplaneturbo.serving.uploads import MOST_KEYS
 
 
 def test_keys_are_issued_to_permitted_visitors(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import torch
 from transformers import CLIPTokenizer
 
 from triplaneturbo.errors import EmptySurfaceError
-from triplaneturbo.evaluate.voxels import centres, overlap
 from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.mesh.voxels import centres, overlap
 from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.models.weights import load_model
 from triplaneturbo.pipeline import Pipeline

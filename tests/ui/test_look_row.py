@@ -31,7 +31,7 @@ from triplaneturbo.ui.generate.look_suggestions import look_suggestions
 pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")  # its own use of pandas
 
 TOKEN = "ab" * 32
-PLACING = [0, "y", "model", "auto"]
+PLACING = [0, "y", "model", "auto", True, "png", 0]
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 pytest.importorskip("gradio")
 from gradio_client.exceptions import AppError
+from PIL import Image
 
 from tests.helpers.launched import launched
 from tests.helpers.tiny import tiny_model
@@ -25,6 +28,7 @@ from triplaneturbo.serving.refine_request import RefineRequest
 from triplaneturbo.serving.sessions import Session
 from triplaneturbo.serving.user_history import History
 from triplaneturbo.ui.blocks import build
+from triplaneturbo.ui.generate.comparison import compare
 from triplaneturbo.ui.generate.refine_button import refinement_of_shown
 
 pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")  # its own use of pandas
@@ -73,7 +77,7 @@ def test_refine_endpoint_and_button_refine_the_shown_result(engine: Engine, tmp_
         assert (facts["settings"]["refine_steps"], facts["settings"]["stopped_after"]) == (2, 0)
 
         visitor = Visitor(page.local_url)
-        placing = [0, "y", "model", "auto"]
+        placing = [0, "y", "model", "auto", True, "png", 0]
         said = _click(page, visitor, "refine", [20, TOKEN, *placing])
         assert "There is no result to refine" in said
 
@@ -89,6 +93,23 @@ def test_refine_endpoint_is_closed_on_a_shared_server(engine: Engine, tmp_path: 
         with pytest.raises(AppError, match="use at most 200"):
             client.predict("a red mushroom", refine_steps=300, api_name="/refine", **QUICK)
         assert _by_id(page, "refine")["visible"]
+
+
+@pytest.mark.slow
+def test_the_comparison_shows_the_draft_and_the_refined_mesh(engine: Engine, tmp_path: Path) -> None:
+    page = build(engine, tmp_path)
+    assert _by_id(page, "comparison")["interactive"] is False
+    session, view = Session(tmp_path / "live"), SimpleNamespace(comparison="slider")
+    request = RefineRequest("a cup", refine_steps=1, **QUICK)
+    result = engine.submit(request).result()
+    (paths,) = compare(engine, session, view, result.request).values()
+    draft, refined = (Image.open(path) for path in paths)
+    assert draft.size == refined.size == (512, 512)
+    assert draft.tobytes() != refined.tobytes()
+    assert compare(engine, session, view, request.draft()) == {}
+    # The refined mesh cannot be made again.
+    gone = replace(result.request, seed=77)
+    assert compare(engine, session, view, gone) == {}
 
 
 def test_only_results_of_the_loaded_model_can_be_refined(engine: Engine, tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""refine a generated or a given mesh by score distillation (Path-Tracing Distillation)
+"""refine a generated or a given mesh, also toward a picture, by score distillation (PTD)
 
     triplaneturbo refine "a red mushroom" -o mushroom.glb
     triplaneturbo refine "a red mushroom" --as gaussians -o mushroom.glb mushroom.splats.ply
     triplaneturbo refine "a blue chair" --mesh chair.glb --keep-shape -o blue.glb
+    triplaneturbo refine --image mushroom.png -o mushroom.glb
 
 Ctrl-C writes the result so far; --resume continues from there, also after a crash, with the same options.
 """
@@ -15,6 +16,8 @@ import os
 import shutil
 import sys
 import warnings
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +37,7 @@ from triplaneturbo.teachers.settings import KINDS
 if TYPE_CHECKING:
     from triplaneturbo.distill.ptd import Refiner
     from triplaneturbo.pipeline import Pipeline
+    from triplaneturbo.refine.given_image import GivenImage
     from triplaneturbo.refine.given_mesh import GivenMesh
 
 TEXTURE = "texture"
@@ -57,6 +61,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="refine this mesh (.glb, .obj, .ply, .stl or .off) instead of a generated one",
     )
     add(
+        "--image",
+        metavar="FILE",
+        help="picture (.png, .jpg, .webp) that the object is to look like, with a transparent or plain"
+        " background; without a prompt, the built-in model finds the nearest caption",
+    )
+    add(
+        "--image-to-mesh",
+        default="",
+        metavar="COMMAND",
+        help='program that makes a mesh of the picture to start from: "PROGRAM {image} {mesh}"; required for'
+        " --image with the full model",
+    )
+    add(
         "--keep-shape",
         action="store_true",
         help="make a new texture only; geometry and UVs stay as they are (the same as --as texture)",
@@ -75,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="|".join(REPRESENTATIONS),
         help="representation that is optimized: "
         + ", ".join(f"{spec.name} ({spec.label})" for spec in REPRESENTATIONS.values())
-        + "; default field, with --mesh gaussians",
+        + "; default field, with --mesh or --image-to-mesh gaussians",
     )
     add("--steps", type=integer, metavar="N", help="steps; default 60, or 500 for the full model")
     add(
@@ -85,7 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--path",
-        default="interpolate",
+        default="",
         metavar="|".join(PATHS),
         help="how the teacher's network begins near the asset: a LoRA that is faded out (the default), its"
         " checkpoints, or none",
@@ -96,6 +113,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="|".join(KINDS),
         help="kind of score; default: ism, or sds for teachers in closed form",
     )
+    add(
+        "--adapter",
+        default="",
+        metavar="NAME",
+        help="adapter that generates the draft; default: the model's own",
+    )
+    add(
+        "--pictures",
+        metavar="FOLDER",
+        help="write a picture of the asset into this folder while it is refined",
+    )
+    add("--every", type=integer, default=10, metavar="N", help="steps between pictures, default 10")
     add("--seed", type=integer, default=0, metavar="N", help="random seed, 0 to 2^32 - 1, default 0")
     add("--resume", action="store_true", help="continue an interrupted refinement of the same output")
     add("--resolution", type=integer, metavar="R", help="resolution of the surface extraction grid")
@@ -119,14 +148,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Refine one asset and write its files; return 0, or 130 if it was interrupted."""
     check_process()
     prompt = _prompt(arguments)
+    _check_start(arguments)
     options = RefineOptions(
         _representation(arguments), arguments.steps,
         tuple(name.strip() for name in (arguments.teachers or "").split(",") if name.strip()),
         arguments.path, arguments.score, arguments.seed,
     ).checked()  # fmt: skip
     request = Request(
-        prompt, seed=arguments.seed, resolution=arguments.resolution,
-        faces=arguments.faces or None, texture_size=arguments.texture_size, unwrap=arguments.unwrap,
+        prompt or "a picture", seed=arguments.seed, steps=_denoising_steps(arguments.adapter),
+        resolution=arguments.resolution, faces=arguments.faces or None, texture_size=arguments.texture_size,
+        unwrap=arguments.unwrap, adapter=arguments.adapter,
     ).checked()  # fmt: skip
     meshes, splats = _plan_outputs(arguments.output, request, options)
     folder = _state_folder((meshes + splats)[0])
@@ -138,11 +169,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.resume and not unfinished:
         raise UserError(f"There is nothing to resume in {shown(str(folder))}; omit --resume.")
 
-    given = None
+    given = image = None
     if arguments.mesh is not None:
         from triplaneturbo.refine.given_mesh import read_given_mesh
 
         given = read_given_mesh(arguments.mesh)
+    if arguments.image is not None:
+        from triplaneturbo.refine.given_image import read_given_image
+
+        image = read_given_image(arguments.image)
 
     from triplaneturbo.pipeline import Pipeline
     from triplaneturbo.utils.devices import explained_out_of_memory
@@ -155,9 +190,25 @@ def run(arguments: argparse.Namespace) -> int:
     for notice in notices:
         print(notice.message, file=sys.stderr)
     with explained_out_of_memory(OUT_OF_MEMORY), announced_on_stderr(arguments.quiet):
+        if image is not None:
+            from triplaneturbo.refine.image_source import resolve
+
+            prompt, given = resolve(
+                pipeline.model,
+                prompt,
+                image,
+                given,
+                arguments.image_to_mesh,
+                folder,
+                _announce(arguments.quiet),
+            )
+            request = replace(request, prompt=prompt)
+        if arguments.adapter:
+            _use_adapter(pipeline, arguments.adapter)
         request = pipeline.settle(request)
-        refiner = _start(pipeline, request, options, folder, given, arguments.quiet)
-        interrupted = _optimize(refiner, arguments.quiet)
+        refiner = _start(pipeline, request, options, folder, given, image, arguments.quiet)
+        pictures = None if arguments.pictures is None else Path(arguments.pictures).expanduser()
+        interrupted = _optimize(refiner, pictures, arguments.every, arguments.quiet)
         refiner.save()
         mesh = refiner.representation.export(request)
     for path in meshes:
@@ -208,22 +259,65 @@ def _state_folder(output: Path) -> Path:
 
 def _remove_state(folder: Path) -> None:
     """Delete what the refinement kept, and its folder if nothing else is in it."""
-    for part in ("checkpoints", "views"):
+    for part in ("checkpoints", "views", "image"):
         shutil.rmtree(folder / part, ignore_errors=True)
     with contextlib.suppress(OSError):
         folder.rmdir()
 
 
 def _prompt(arguments: argparse.Namespace) -> str:
-    """Return the prompt, which may be given in two ways.
+    """Return the prompt, which may be given in two ways; "" if a picture takes its place.
 
     Raises:
         UserError: it is given in none or in both.
     """
     prompts = [one for one in (arguments.prompt, arguments.named_prompt) if one is not None]
+    if not prompts and arguments.image is not None:
+        return ""
     if len(prompts) != 1:
         raise UserError("Give one prompt that says what the object is, such as 'a red mushroom'.")
     return str(prompts[0])
+
+
+def _check_start(arguments: argparse.Namespace) -> None:
+    """Check the options that say what the refinement starts from.
+
+    Raises:
+        UserError: they contradict each other, or the command is malformed.
+    """
+    if arguments.image_to_mesh:
+        from triplaneturbo.refine.image_program import parsed_command
+
+        if arguments.image is None:
+            raise UserError("--image-to-mesh needs a picture; add --image FILE.")
+        if arguments.mesh is not None:
+            raise UserError("--mesh and --image-to-mesh both give a mesh; omit one of them.")
+        parsed_command(arguments.image_to_mesh)
+    if arguments.adapter and (arguments.mesh is not None or arguments.image_to_mesh):
+        raise UserError("--adapter generates a draft, but a mesh is given; omit one of them.")
+    if arguments.every < 1:
+        raise UserError(f"Invalid --every {arguments.every}; use 1 or more.")
+
+
+def _denoising_steps(name: str) -> int | None:
+    """Return the denoising steps of an adapter; None for the model's.
+
+    Raises:
+        UserError: no adapter has this name, or its file is invalid.
+    """
+    if not name:
+        return None
+    from triplaneturbo.models.adapters import adapter, adapter_steps
+
+    return adapter_steps(adapter(name))
+
+
+def _use_adapter(pipeline: Pipeline, name: str) -> None:
+    from triplaneturbo.models.adapter_switch import AdapterSwitch
+    from triplaneturbo.models.adapters import adapter
+
+    model = pipeline.model
+    AdapterSwitch(model, model.base or model.folder).use(adapter(name))
 
 
 def _representation(arguments: argparse.Namespace) -> str:
@@ -237,7 +331,7 @@ def _representation(arguments: argparse.Namespace) -> str:
         if chosen not in (None, TEXTURE):
             raise UserError(f"--keep-shape changes the texture only; omit it, or --as {chosen}.")
         return TEXTURE
-    return chosen or ("field" if arguments.mesh is None else "gaussians")
+    return chosen or ("field" if arguments.mesh is None and not arguments.image_to_mesh else "gaussians")
 
 
 def _start(
@@ -246,13 +340,14 @@ def _start(
     options: RefineOptions,
     folder: Path,
     given: GivenMesh | None,
+    image: GivenImage | None,
     quiet: bool,
 ) -> Refiner:
     """Prepare the refinement of the given mesh or, if there is none, of a draft that is generated."""
     from triplaneturbo.refine.start import start
 
     model, source = pipeline.model, given or pipeline.field(request)
-    stages = start(model, model.folder.name, source, request, options, folder)
+    stages = start(model, model.folder.name, source, request, options, folder, image)
     while True:
         try:
             doing = next(stages)
@@ -267,8 +362,17 @@ def _start(
     return refiner
 
 
-def _optimize(refiner: Refiner, quiet: bool) -> bool:
-    """Do all steps with a progress bar; return whether they were interrupted."""
+def _announce(quiet: bool) -> Callable[[str], None]:
+    """Return a function that shows a message unless `quiet`."""
+    return lambda message: None if quiet else print(message, file=sys.stderr)
+
+
+def _optimize(refiner: Refiner, pictures: Path | None, every: int, quiet: bool) -> bool:
+    """Do all steps with a progress bar; return whether they were interrupted.
+
+    Args:
+        pictures: folder of a picture of the start and of one after every `every` steps; None for none.
+    """
     from tqdm import tqdm
 
     hidden = quiet or not sys.stderr.isatty()
@@ -276,15 +380,26 @@ def _optimize(refiner: Refiner, quiet: bool) -> bool:
         deferred_interrupt() as interrupted,
         tqdm(total=refiner.iterations, initial=refiner.iteration, unit="step", disable=hidden) as bar,
     ):
+        if pictures is not None and not refiner.steps:
+            _write_picture(refiner, pictures)
         while not refiner.finished:
             forming = refiner.iteration < refiner.path_iterations
             bar.set_description_str("forming the path" if forming else "refining", refresh=False)
             losses = refiner.step()
             bar.set_postfix({name: f"{value:.3g}" for name, value in losses.items()}, refresh=False)
             bar.update()
+            if pictures is not None and refiner.steps and (refiner.steps % every == 0 or refiner.finished):
+                _write_picture(refiner, pictures)
             if interrupted() and not refiner.finished:
                 return True
     return False
+
+
+def _write_picture(refiner: Refiner, folder: Path) -> None:
+    from triplaneturbo.refine.pictures import picture
+    from triplaneturbo.utils.atomic_files import write_atomically
+
+    write_atomically(folder / f"step-{refiner.steps:05}.png", picture(refiner.representation))
 
 
 def _save_splats(refiner: Refiner, path: Path) -> None:

@@ -88,6 +88,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="offer tools to agents by MCP at /gradio_api/mcp, with the limits of the page; needs"
         ' pip install "gradio[mcp]"',
     )
+    parser.add_argument(
+        "--uploads",
+        action="store_true",
+        help="with --refine: all visitors may upload a mesh or a picture to refine; by default only on this"
+        " machine",
+    )
     parser.add_argument("--queue", type=int, metavar="N", help="maximum number of waiting requests")
     parser.add_argument(
         "--per-minute", type=int, metavar="N", help="maximum number of requests per minute and session"
@@ -127,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
     admin = Admin(arguments.host, arguments.admin, password, behind_proxy=behind_proxy)
     limits = Limits.for_host(
         arguments.host, arguments.queue, arguments.per_minute, arguments.quota,
-        behind_proxy=behind_proxy, refine=arguments.refine,
+        behind_proxy=behind_proxy, refine=arguments.refine, uploads=arguments.uploads,
     )  # fmt: skip
     root_path = checked_root_path(arguments.root_path)
     os.environ.pop("GRADIO_ROOT_PATH", None)  # the route filter handles it; Gradio would add it again
@@ -144,6 +150,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"Ignored variables: {', '.join(unused)}; use this program's flags instead.", file=sys.stderr)
 
     from triplaneturbo.serving.engine import Engine
+    from triplaneturbo.serving.refine_request import AssetUploads
     from triplaneturbo.serving.route_filter import filter_options
     from triplaneturbo.serving.served_files import ServedFiles, live_folder
     from triplaneturbo.serving.training_access import TrainingAccess
@@ -162,13 +169,14 @@ def run(arguments: argparse.Namespace) -> int:
         Engine(*model, queue=limits.queue, runs=runs) as engine,
     ):
         print("\n".join(filter(None, (engine.report(), engine.notice, *misplaced_adapters()))), flush=True)
-        training_access = TrainingAccess(admin, folder)
-        page = build(engine, folder, history, RequestLimiter(limits), training_access, mcp)
+        training_access, uploads = TrainingAccess(admin, folder), AssetUploads(folder)
+        page = build(engine, folder, history, RequestLimiter(limits), training_access, mcp, uploads)
         # Check again: another program may have taken the port while the model was loaded.
         address = ServingAddress.checked(arguments.host, arguments.port)
         listen = {"server_name": address.server_name, "server_port": address.port}
         try:
-            filtering = filter_options(ServedFiles(history), limits, training_access, root_path, mcp)
+            served = ServedFiles(history)
+            filtering = filter_options(served, limits, training_access, root_path, mcp, uploads)
             with without_proxies():
                 serving = SERVING | {"mcp_server": mcp is not None}
                 page.launch(**listen, **serving, **look(), **filtering, prevent_thread_lock=True)

@@ -29,6 +29,7 @@ import torch
 from triplaneturbo.distill.checkpoints import DECAY, Checkpoints, smoothed_error
 from triplaneturbo.distill.critic import LoraCritic, UNetTeacher
 from triplaneturbo.distill.lora_path import LoraPath, checkpoint_index, path_weight
+from triplaneturbo.distill.reference_view import ReferenceView
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
 from triplaneturbo.distill.settings import flatten, interpolate
 from triplaneturbo.errors import UserError
@@ -108,6 +109,7 @@ class Refiner:
         folder: folder of the checkpoints; None to keep none.
         save_every: iterations between checkpoints.
         fingerprint: further values that must match on resume, such as the prompt.
+        reference: a picture that the asset is to look like, beside the scores.
 
     Attributes:
         iteration: iterations done, of both stages.
@@ -130,7 +132,9 @@ class Refiner:
         *,
         save_every: int = 20,
         fingerprint: Mapping[str, Any] | None = None,
+        reference: ReferenceView | None = None,
     ) -> None:
+        self.reference = reference
         self.representation, self.draw, self.settings = representation, draw, settings
         self.save_every = save_every
         self.teachers = {teacher.name: teacher for teacher in teachers if teacher.name in settings.teachers}
@@ -147,12 +151,6 @@ class Refiner:
         self.iteration, self.log = 0, dict[str, float]()
         self._saved = -1
         self.notes: list[str] = []
-        if settings.path != "none":
-            self.notes += [
-                f"The teacher {name} has no network, so it has no path."
-                for name in self.teachers
-                if name not in self.paths
-            ]
         self._checkpoints = None
         state = None
         if folder is not None:
@@ -188,7 +186,8 @@ class Refiner:
         """Do one iteration of stage 1 or 2.
 
         Returns:
-            Losses by part: "path <teacher>" in stage 1, "<teacher> <rendering>" in stage 2.
+            Losses by part: "path <teacher>" in stage 1, "<teacher> <rendering>" in stage 2; with a reference
+            also its errors, see `ReferenceView.losses`.
 
         Raises:
             UserError: a loss is not finite, in which case the asset stays as it was; or a checkpoint cannot
@@ -207,6 +206,21 @@ class Refiner:
         if self.iteration % self.save_every == 0 or self.finished:
             self.save()
         return losses
+
+    def network(self, name: str) -> Teacher:
+        """Return a teacher's score network at the next step of stage 2: that of its path, if it has one.
+
+        It is valid until the next call.
+        """
+        path, settings = self.paths.get(name), self.settings
+        if path is None:
+            return self.teachers[name]
+        i, length = self.steps + 1, settings.path_share * settings.steps
+        if settings.path == "interpolate":
+            path.set_weight(path_weight(i, length, settings.path_exponent))
+        else:
+            path.use_checkpoint(checkpoint_index(i, length, len(path.checkpoints)))
+        return path.teacher
 
     def _form_path(self, scenes: SceneBatch, rng: torch.Generator) -> dict[str, float]:
         """Stage 1: fit the LoRA of each teacher to renderings of the asset."""
@@ -232,11 +246,16 @@ class Refiner:
     def _trace_path(self, scenes: SceneBatch, rng: torch.Generator) -> dict[str, float]:
         """Stage 2: one step of the asset, with the score networks of this point of the path."""
         step = self.steps
-        self._move_paths(step + 1)
+        reference = None
+        if self.reference is not None:  # first: a representation controls its density by the last renderings
+            own = self.representation.render(self.reference.scene(scenes), rng)
+            reference = self.reference.losses(own.renderings, scenes.background[0])
         output = self.representation.render(scenes, rng)
         loss, losses = output.regularization, dict[str, float]()
+        if reference is not None:
+            loss, losses = loss + reference[0], reference[1]
         for name, teacher in self.teachers.items():
-            network = self.paths[name].teacher if name in self.paths else teacher
+            network = self.network(name)
             with on_device(teacher):
                 for kind, rendering in self._scored(teacher, output.renderings).items():
                     gradients = score_gradients(
@@ -260,16 +279,6 @@ class Refiner:
         for critic in self.critics.values():
             critic.step(DistributedContext())
         return losses
-
-    def _move_paths(self, i: int) -> None:
-        """Set the networks of the paths to those of step i of stage 2, counted from 1."""
-        settings = self.settings
-        length = settings.path_share * settings.steps
-        for path in self.paths.values():
-            if settings.path == "interpolate":
-                path.set_weight(path_weight(i, length, settings.path_exponent))
-            else:
-                path.use_checkpoint(checkpoint_index(i, length, len(path.checkpoints)))
 
     def _score(self, name: str, step: int) -> ScoreSettings:
         """Return the settings of a teacher's score at a step, counted from 0."""

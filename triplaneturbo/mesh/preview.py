@@ -210,6 +210,14 @@ def thumbnail(mesh: Mesh, size: int = 256, background: tuple[int, int, int] | No
     return render(mesh, frame(mesh.vertices, AZIMUTH, ELEVATION, FOVY), size, background)
 
 
+def thumbnails(
+    meshes: Sequence[Mesh], size: int = 256, background: tuple[int, int, int] | None = WHITE
+) -> list[np.ndarray]:
+    """Render several meshes as `thumbnail` does, but with one camera that sees all of them."""
+    camera = frame(torch.cat([mesh.vertices.cpu() for mesh in meshes]), AZIMUTH, ELEVATION, FOVY)
+    return [render(mesh, camera, size, background) for mesh in meshes]
+
+
 def turntable(
     mesh: Mesh, frames: int = 24, size: int = 256, background: tuple[int, int, int] | None = WHITE
 ) -> list[np.ndarray]:

@@ -25,7 +25,8 @@ class RefineOptions:
         representation: a name in `REPRESENTATIONS`.
         steps: optimizer steps; None: the default of the model's domain.
         teachers: names of teachers; none: the defaults of the model's domain.
-        path: one of PATHS; see `distill.ptd.RefineSettings`.
+        path: one of PATHS, see `distill.ptd.RefineSettings`; "": "interpolate", for teachers that have a
+            network.
         score: kind of score distillation; "": the teacher's default.
         seed: seed of cameras, timesteps and noise.
     """
@@ -33,7 +34,7 @@ class RefineOptions:
     representation: str = "field"
     steps: int | None = None
     teachers: tuple[str, ...] = ()
-    path: str = "interpolate"
+    path: str = ""
     score: str = ""
     seed: int = 0
 
@@ -45,7 +46,7 @@ class RefineOptions:
         """
         if self.representation not in REPRESENTATIONS:
             raise _unknown("representation", self.representation, REPRESENTATIONS)
-        if self.path not in PATHS:
+        if self.path and self.path not in PATHS:
             raise _unknown("path", self.path, PATHS)
         if self.score and self.score not in KINDS:
             raise _unknown("score", self.score, KINDS)

@@ -130,7 +130,7 @@ def _settings(settings: RefineSettings, names: Sequence[str], options: RefineOpt
         settings,
         steps=options.steps or settings.steps,
         teachers=chosen,
-        path=options.path,  # type: ignore[arg-type]
+        path=options.path or settings.path,  # type: ignore[arg-type]
         seed=options.seed,
     )
 

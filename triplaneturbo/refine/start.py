@@ -11,7 +11,10 @@ import torch
 
 from triplaneturbo.distill.ptd import Refiner
 from triplaneturbo.models.weights import Model
+from triplaneturbo.refine.fit_error import fit_error
+from triplaneturbo.refine.given_image import GivenImage
 from triplaneturbo.refine.given_mesh import GivenMesh
+from triplaneturbo.refine.image_view import match_view
 from triplaneturbo.refine.options import RefineOptions
 from triplaneturbo.refine.setup import setup
 from triplaneturbo.representations.registry import find_representation
@@ -26,6 +29,7 @@ def start(
     request: Request,
     options: RefineOptions,
     folder: Path,
+    image: GivenImage | None = None,
 ) -> Generator[str, None, Refiner]:
     """Prepare a refinement, or resume it; yield what is being done.
 
@@ -37,6 +41,7 @@ def start(
             options of the exported mesh.
         options: the user's choices.
         folder: receives reference views and checkpoints.
+        image: a picture of the asset, which becomes an additional view.
 
     Returns:
         The refinement; its asset is `representation`.
@@ -49,19 +54,40 @@ def start(
     prepared = yield from setup(model, name, request.prompt, options, folder / "views")
     spec, rng = find_representation(options.representation), torch.Generator().manual_seed(options.seed)
     draft: dict[str, Any]
+    notes, reference = list[str](), None
     if isinstance(source, GivenMesh):
-        device = model.generator.device
-        asset = spec.from_mesh(source.mesh, prepared.size, rng, request, device)
+        yield f"making {spec.label} of the mesh"
+        asset = spec.from_mesh(source.mesh, prepared.size, rng, request, _blank(model))
+        if spec.has_shape:
+            notes.append(fit_error(asset, source.mesh, prepared.size).sentence(spec.label))
         draft = {"prompt": request.prompt, "mesh": source.digest}
     else:
         asset = spec.from_field(source, prepared.size, rng, request)
         draft = {key: asdict(request)[key] for key in ("prompt", "seed", "steps", "adapter")}
     draft |= {"model": name, "representation": options.representation}
-    return Refiner(
+    if image is not None:
+        yield "finding the camera of the picture"
+        reference, azimuth = match_view(asset, image, prepared.size)
+        draft |= {"image": image.digest}
+        notes.append(f"The picture shows the asset from an azimuth of {azimuth:.0f} degrees.")
+    refiner = Refiner(
         asset,
         prepared.teachers,
         prepared.draw,
         prepared.settings,
         folder,
         fingerprint={f"draft {key}": value for key, value in draft.items()},
+        reference=reference,
     )
+    if options.path not in ("", "none") and not refiner.paths:
+        notes.append(f"No teacher has a network, so --path {options.path} has no effect.")
+    refiner.notes += notes
+    return refiner
+
+
+def _blank(model: Model) -> TriplaneField:
+    """Return a field of a model with planes of zeros."""
+    config, generator = model.config, model.generator
+    side = config.latent_size * 2 ** (len(generator.vae.config.block_out_channels) - 1)
+    planes = torch.zeros(6, config.plane_channels, side, side, device=generator.device)
+    return generator.field(planes)

@@ -100,7 +100,7 @@ class GaussianAsset:
 
     @classmethod
     def from_mesh(
-        cls, mesh: Mesh, size: int, rng: torch.Generator, request: Request, device: torch.device
+        cls, mesh: Mesh, size: int, rng: torch.Generator, request: Request, blank: TriplaneField
     ) -> GaussianAsset:
         """Place discs on the surface of a given mesh, with the colours of its texture or vertices.
 
@@ -108,7 +108,7 @@ class GaussianAsset:
             UserError: the surface has no area, or positions are not finite.
         """
         frame = Frame.of(mesh)
-        asset = cls._on_surface(mesh.replace(vertices=frame.fit(mesh.vertices)), size, rng, device)
+        asset = cls._on_surface(mesh.replace(vertices=frame.fit(mesh.vertices)), size, rng, blank.device)
         asset.frame = frame
         return asset
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     # (generated field, image size in pixels, generator on the CPU, request) -> the asset
     FromField = Callable[[TriplaneField, int, torch.Generator, Request], Representation]
-    # (given mesh, image size in pixels, generator on the CPU, request, device) -> the asset
-    FromMesh = Callable[[Mesh, int, torch.Generator, Request, torch.device], Representation]
+    # (given mesh, image size in pixels, generator on the CPU, request, blank field) -> the asset
+    FromMesh = Callable[[Mesh, int, torch.Generator, Request, TriplaneField], Representation]
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,13 @@ class RepresentationSpec:
         return convert(field, size, rng, request)
 
     def from_mesh(
-        self, mesh: Mesh, size: int, rng: torch.Generator, request: Request, device: torch.device
+        self, mesh: Mesh, size: int, rng: torch.Generator, request: Request, blank: TriplaneField
     ) -> Representation:
         """Convert a given mesh to this representation; see `from_field`.
+
+        Args:
+            blank: a field of the model without content; it has the size of the planes, the MLPs and the
+                device.
 
         Raises:
             UserError: the representation cannot start from a mesh, or the mesh is unusable.
@@ -77,7 +81,7 @@ class RepresentationSpec:
                 f"A given mesh cannot be refined as {self.name}; choose one of {', '.join(able)}."
             )
         convert: FromMesh = _find(self.mesh_source)
-        return convert(mesh, size, rng, request, device)
+        return convert(mesh, size, rng, request, blank)
 
 
 def _find(source: str) -> Any:
@@ -94,7 +98,12 @@ _HERE = "triplaneturbo.representations"
 REPRESENTATIONS: dict[str, RepresentationSpec] = {
     spec.name: spec
     for spec in (
-        RepresentationSpec("field", "triplane field", f"{_HERE}.triplane_asset:TriplaneAsset.from_field"),
+        RepresentationSpec(
+            "field",
+            "triplane field",
+            f"{_HERE}.triplane_asset:TriplaneAsset.from_field",
+            f"{_HERE}.triplane_asset:TriplaneAsset.from_mesh",
+        ),
         RepresentationSpec(
             "gaussians",
             "3D Gaussians",

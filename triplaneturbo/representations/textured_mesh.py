@@ -116,10 +116,10 @@ class TexturedMesh:
 
     @classmethod
     def from_mesh(
-        cls, mesh: Mesh, size: int, rng: torch.Generator, request: Request, device: torch.device
+        cls, mesh: Mesh, size: int, rng: torch.Generator, request: Request, blank: TriplaneField
     ) -> TexturedMesh:
         """Return the texture of a given mesh, rendered at size^2 pixels; `rng` is not used."""
-        return cls(mesh, TextureOptions(size, request.texture_size), device)
+        return cls(mesh, TextureOptions(size, request.texture_size), blank.device)
 
     def parameters(self) -> list[dict[str, Any]]:
         """See `Representation`."""

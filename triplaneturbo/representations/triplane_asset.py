@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from triplaneturbo.mesh.finish import mesh_of_field
+from triplaneturbo.mesh.frame import Frame
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.render.scenes import SceneBatch
 from triplaneturbo.representations.base import RenderOutput
+from triplaneturbo.representations.field_fit import fit_field
 from triplaneturbo.representations.triplane import FieldDecoder, TriplaneField
 from triplaneturbo.representations.triplane_rendering import surface, volume
 from triplaneturbo.request import Request
@@ -69,10 +71,17 @@ class TriplaneAsset:
         planes: feature planes [6, C, H, W]; copied.
         fields: the MLPs; copied.
         options: renderings and learning rates.
+        frame: units and position that exported meshes get; None: those of model space.
     """
 
-    def __init__(self, planes: Tensor, fields: FieldDecoder, options: TriplaneOptions | None = None) -> None:
-        self.options = options or TriplaneOptions()
+    def __init__(
+        self,
+        planes: Tensor,
+        fields: FieldDecoder,
+        options: TriplaneOptions | None = None,
+        frame: Frame | None = None,
+    ) -> None:
+        self.options, self.frame = options or TriplaneOptions(), frame
         self.planes = planes.detach().float().clone().requires_grad_()
         self.fields = deepcopy(fields).float().requires_grad_(True)
         self.fields.offset.requires_grad_(False)
@@ -84,6 +93,19 @@ class TriplaneAsset:
     ) -> TriplaneAsset:
         """Return the asset of a generated field, rendered at size^2 pixels; the rest is not used."""
         return cls(field.planes, field.fields, TriplaneOptions.for_size(size))
+
+    @classmethod
+    def from_mesh(
+        cls, mesh: Mesh, size: int, rng: torch.Generator, request: Request, blank: TriplaneField
+    ) -> TriplaneAsset:
+        """Fit a field to a given mesh, with the colours of its texture or vertices.
+
+        Raises:
+            UserError: the mesh has no surface, encloses no volume, or has positions that are not finite.
+        """
+        frame = Frame.of(mesh)
+        field = fit_field(mesh.replace(vertices=frame.fit(mesh.vertices)), blank, rng)
+        return cls(field.planes, field.fields, TriplaneOptions.for_size(size), frame)
 
     def parameters(self) -> list[dict[str, Any]]:
         """See `Representation`."""
@@ -121,7 +143,8 @@ class TriplaneAsset:
 
     def export(self, request: Request) -> Mesh:
         """See `Representation`: the same extraction and texture baking as for a generated field."""
-        return mesh_of_field(self.field(), request)
+        mesh = mesh_of_field(self.field(), request)
+        return mesh if self.frame is None else mesh.replace(vertices=self.frame.restore(mesh.vertices))
 
     def state_dict(self) -> dict[str, Any]:
         """See `Representation`."""

@@ -34,7 +34,7 @@ from triplaneturbo.mesh.io.gltf import to_glb
 from triplaneturbo.mesh.io.registry import WriteOptions
 from triplaneturbo.mesh.io.size_limit import LimitedFile, encode_within
 from triplaneturbo.mesh.mesh import Mesh
-from triplaneturbo.mesh.preview import animation, thumbnail, turntable
+from triplaneturbo.mesh.preview import animation, thumbnail, thumbnails, turntable
 from triplaneturbo.mesh.warmup import warmup
 from triplaneturbo.models.adapter_switch import fits
 from triplaneturbo.models.adapters import adapter, adapter_steps, adapters
@@ -291,6 +291,12 @@ class Engine:
     def thumbnail(self, mesh: Mesh, size: int = 192) -> bytes:
         """Render the mesh on a transparent background: the bytes of a PNG, [size, size] pixels."""
         return self._queue.call(lambda: encode_image(thumbnail(mesh, size, None), "png"))
+
+    def thumbnails(self, meshes: Sequence[Mesh], size: int = 192) -> list[bytes]:
+        """Render meshes with one camera that sees all of them, as `thumbnail` does."""
+        return self._queue.call(
+            lambda: [encode_image(image, "png") for image in thumbnails(meshes, size, None)]
+        )
 
     def turntable(self, mesh: Mesh, size: int = 144, frames: int = 16, seconds: float = 2.4) -> bytes:
         """Render one turn of the mesh: the bytes of an animated, transparent WebP, [size, size] pixels."""

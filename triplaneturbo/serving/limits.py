@@ -65,6 +65,7 @@ class Limits:
         body: maximum number of bytes of a request's JSON.
         refine: who may refine results: "nobody", "local" (visitors on this machine) or "everybody".
         refine_steps: maximum number of steps of a refinement.
+        uploads: who may upload a mesh or a picture to refine, as in `refine`.
     """
 
     queue: int | None = 32
@@ -81,6 +82,7 @@ class Limits:
     body: int = 1_000_000
     refine: Literal["nobody", "local", "everybody"] = "nobody"
     refine_steps: int | None = 200
+    uploads: Literal["nobody", "local", "everybody"] = "nobody"
 
     @classmethod
     def for_host(
@@ -91,6 +93,7 @@ class Limits:
         quota: int | None = None,
         behind_proxy: bool = False,
         refine: bool = False,
+        uploads: bool = False,
     ) -> Limits:
         """Return the default limits of a public server, or looser ones if only this machine can reach it.
 
@@ -102,6 +105,7 @@ class Limits:
                 default.
             behind_proxy: a reverse proxy makes the server public, whatever the host.
             refine: --refine: everybody may refine results, also on a public server.
+            uploads: --uploads: everybody may upload what is refined, too; they need to be allowed to refine.
 
         Raises:
             UserError: a number is below 1.
@@ -124,14 +128,19 @@ class Limits:
             entries=2000,
             refine="local",
             refine_steps=None,
+            uploads="local",
         )
         private = is_loopback(host) and not behind_proxy
         limits = loose if private else cls()
         if quota is not None and not private:
             limits = replace(limits, live=quota // 4)
             chosen["quota"] = quota - quota // 4
+        if uploads and not refine and not private:
+            raise UserError("--uploads lets visitors upload what they refine; add --refine.")
         if refine:
             limits = replace(limits, refine="everybody")
+        if uploads:
+            limits = replace(limits, uploads="everybody")
         kept = {field.name: getattr(limits, field.name) for field in fields(cls)}
         return cls(**kept | {name: value for name, value in chosen.items() if value is not None})
 
@@ -144,7 +153,8 @@ class Limits:
         names = ("per_minute", "resolution", "texture_size", "faces", "steps", "meshes", "refine_steps")
         tightened = {name: min(filter(None, (getattr(self, name), getattr(strict, name)))) for name in names}
         refine = self.refine if self.refine == "everybody" else "nobody"
-        return replace(self, alone=True, refine=refine, **tightened)
+        uploads = self.uploads if self.uploads == "everybody" else "nobody"
+        return replace(self, alone=True, refine=refine, uploads=uploads, **tightened)
 
     def check(self, *requests: Request) -> None:
         """Raise UserError if the requests of a job exceed the limits.
@@ -172,6 +182,11 @@ class Limits:
             raise UserError(
                 "This server does not refine results for its visitors; use your own machine, or restart the"
                 " server with --refine."
+            )
+        if request.upload and self.uploads == "nobody":
+            raise UserError(
+                "This server accepts no uploads from its visitors; use your own machine, or restart the"
+                " server with --uploads."
             )
         steps, most = request.refine_steps, self.refine_steps
         if isinstance(steps, int) and most is not None and steps > most:
@@ -242,6 +257,10 @@ class RequestLimiter:
         self._remote = _Rates(limits.for_remote_visitors(), clock)
         self._lock = threading.Lock()
         self._busy: set[str] = set()
+
+    def allows_uploads(self, local: bool) -> bool:
+        """Whether a visitor, on this machine or not, may upload a file to refine."""
+        return self._rates(local).limits.uploads != "nobody"
 
     def _rates(self, local: bool) -> _Rates:
         return self._local if local else self._remote

@@ -9,7 +9,13 @@ from typing import Any
 from triplaneturbo.errors import UserError
 from triplaneturbo.refine.options import STEP_LIMIT
 from triplaneturbo.request import Request, shown
+from triplaneturbo.serving.uploads import Uploads
 
+PICTURE = "what the picture shows"
+"""Prompt of an uploaded picture without one; the nearest caption replaces it."""
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+UPLOAD_SUFFIXES = (".glb", ".obj", ".ply", ".stl", *PICTURE_SUFFIXES)
+UPLOAD_MOST = 32 << 20  # bytes
 LENGTHS = (20, 60, 200)
 """The steps that the page offers."""
 
@@ -22,17 +28,25 @@ class RefineRequest(Request):
         refine_steps: optimizer steps of the refinement.
         stopped_after: steps after which it was stopped early; 0: it was not.
         stop_reason: why, unless the user stopped it.
+        upload: sha256 of an uploaded mesh, which is refined instead of a draft, or picture, toward which the
+            draft is refined; "": none. See `Refinements.offer`.
     """
 
     refine_steps: int = 60
     stopped_after: int = 0
     stop_reason: str = ""
+    upload: str = ""
 
     @classmethod
     def of(cls, draft: Request, refine_steps: int) -> RefineRequest:
         """Return the request for the refinement of a draft. A refined draft is refined from its start."""
         values = {field.name: getattr(draft, field.name) for field in fields(Request)}
-        return cls(**values, refine_steps=refine_steps)
+        upload = draft.upload if isinstance(draft, RefineRequest) else ""
+        return cls(**values, refine_steps=refine_steps, upload=upload)
+
+    def draft(self) -> Request:
+        """Return the request for the draft."""
+        return Request(**{field.name: getattr(self, field.name) for field in fields(Request)})
 
     def checked(self) -> RefineRequest:
         """Validate all values; see `Request.checked`.
@@ -51,6 +65,12 @@ class RefineRequest(Request):
         if checked.look:
             raise UserError("A result with a look of its own cannot be refined; refine it without the look.")
         return checked
+
+
+class AssetUploads(Uploads):
+    """Meshes and pictures to refine."""
+
+    suffixes, most = UPLOAD_SUFFIXES, UPLOAD_MOST
 
 
 def refinement_words(settings: Mapping[str, Any]) -> str:

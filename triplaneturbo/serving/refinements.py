@@ -12,20 +12,28 @@ from typing import TYPE_CHECKING
 
 from triplaneturbo.domains.domain import Domain
 from triplaneturbo.errors import Cancelled, EmptySurfaceError, UserError
+from triplaneturbo.mesh.frame import Frame
 from triplaneturbo.mesh.io import encode
 from triplaneturbo.pipeline import Outcome, Progress, Result
+from triplaneturbo.refine.given_image import GivenImage, read_given_image
+from triplaneturbo.refine.given_mesh import GivenMesh, read_uploaded_mesh
+from triplaneturbo.refine.image_source import resolve
 from triplaneturbo.refine.options import OUT_OF_MEMORY, RefineOptions
 from triplaneturbo.representations.base import Representation
-from triplaneturbo.serving.refine_request import RefineRequest, rounded
+from triplaneturbo.representations.triplane_asset import TriplaneAsset
+from triplaneturbo.serving.refine_request import PICTURE, PICTURE_SUFFIXES, RefineRequest, rounded
 from triplaneturbo.utils.devices import explained_out_of_memory
+from triplaneturbo.utils.lru_cache import LRUCache
 
 if TYPE_CHECKING:
     from triplaneturbo.distill.ptd import Refiner
+    from triplaneturbo.mesh.mesh import Mesh
     from triplaneturbo.serving.device_worker import DeviceWorker
     from triplaneturbo.serving.job_queue import Job
 
 PREVIEW_INTERVAL = 8.0  # seconds between two previews, which delay the refinement
 PREVIEW_RESOLUTION = 64
+KEPT_UPLOADS = 4
 # Shares of the progress bar at which the steps, the extraction of the mesh and its files begin.
 _STEPS_AT, _MESH_AT, _FILES_AT = 0.05, 0.9, 0.97
 
@@ -59,6 +67,7 @@ class Refinements:
         self._name = name
         self._lock = threading.Lock()
         self._active: _Active | None = None
+        self._uploads: LRUCache[GivenMesh | GivenImage] = LRUCache(KEPT_UPLOADS)
         # Before the first step, and per step.
         self._seconds = domain.refine_seconds
 
@@ -83,6 +92,43 @@ class Refinements:
                 self._active = None
                 raise
             return self._active.job
+
+    def offer(self, path: Path) -> str:
+        """Read an uploaded mesh or picture and keep it in memory; only the last few are kept.
+
+        Returns:
+            The `upload` of requests that refine it.
+
+        Raises:
+            UserError: it is broken, too large, or refers to other files.
+        """
+        picture = path.suffix.lower() in PICTURE_SUFFIXES
+        source = read_given_image(path) if picture else read_uploaded_mesh(path)
+        self._uploads.put(source.digest, source)
+        return source.digest
+
+    def uploaded(self, upload: str) -> GivenMesh | GivenImage:
+        """Return an uploaded mesh or picture.
+
+        Raises:
+            UserError: it is no longer in memory.
+        """
+        source = self._uploads.get(upload)
+        if source is None:
+            raise UserError("The uploaded file is no longer in memory; upload it again.")
+        return source
+
+    def uploaded_mesh(self, upload: str) -> Mesh | None:
+        """Return an uploaded mesh, fitted to model space; None for a picture, and for "".
+
+        Raises:
+            UserError: it is no longer in memory.
+        """
+        source = self.uploaded(upload) if upload else None
+        if not isinstance(source, GivenMesh):
+            return None
+        mesh = source.mesh
+        return mesh.replace(vertices=Frame.of(mesh).fit(mesh.vertices))
 
     def estimate(self, steps: int) -> float | None:
         """Return the seconds that this many steps take; None if that is not known yet."""
@@ -122,12 +168,20 @@ class Refinements:
         self, worker: DeviceWorker, request: RefineRequest, active: _Active, folder: Path
     ) -> Generator[Progress | Outcome, None, None]:
         from triplaneturbo.refine.start import start
-        from triplaneturbo.representations.triplane_asset import TriplaneAsset
 
         clock = _Clock(request.refine_steps)
         yield clock.progress("prepare", 0.0)
         options = RefineOptions(steps=request.refine_steps, seed=request.seed)
-        stages = start(worker.pipeline.model, self._name, worker.field(request), request, options, folder)
+        model, source, image = worker.pipeline.model, None, None
+        if request.upload:
+            given = self.uploaded(request.upload)
+            if isinstance(given, GivenImage):
+                prompt = "" if request.prompt == PICTURE else request.prompt
+                prompt, _ = resolve(model, prompt, given, None, "", folder)
+                request, image = replace(request, prompt=prompt), given
+            else:
+                source = given
+        stages = start(model, self._name, source or worker.field(request), request, options, folder, image)
         while not active.stop.is_set():
             yield clock.progress("prepare", _STEPS_AT / 2)
             try:

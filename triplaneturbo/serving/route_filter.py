@@ -3,7 +3,8 @@
 Some of the routes that this page does not use are unsafe on a public server: they fetch URLs given by the
 client, accept uploads or write files. So only the routes that the page uses are open, `ServedFiles` decides
 which files are served, and the JSON of a request may name no other file. Gradio's upload route is closed;
-this middleware accepts prompt lists from visitors who may train.
+this middleware accepts prompt lists from visitors who may train, and files to refine from those who may
+upload.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import urllib.parse
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -28,10 +30,12 @@ from triplaneturbo.serving.mcp_access import McpAccess
 from triplaneturbo.serving.public_url import PublicUrl
 from triplaneturbo.serving.served_files import ServedFiles
 from triplaneturbo.serving.training_access import TrainingAccess
+from triplaneturbo.serving.uploads import Uploads
 
 API = "/gradio_api"
 UPLOAD = "/prompts"
 MCP = re.compile(r"/mcp/?")
+ASSETS = "/assets"
 _FILE = re.compile(r"/file[=/](?P<path>.*)", re.DOTALL)
 _OPEN = re.compile(
     r"/(?:info|openapi\.json|app_id|user|token|login_check|startup-events|theme\.css|cancel|reset"
@@ -48,6 +52,7 @@ def filter_options(
     training_access: TrainingAccess | None = None,
     root_path: str = "",
     mcp: McpAccess | None = None,
+    asset_uploads: Uploads | None = None,
 ) -> dict[str, Any]:
     """Return the arguments of Gradio's `launch` that install the route filter.
 
@@ -57,12 +62,14 @@ def filter_options(
         training_access: decides who may upload prompt lists; None: nobody.
         root_path: the path or URL under which a proxy serves the page; see `public_url.checked_root_path`.
         mcp: the tools for agents; None: there are none.
+        asset_uploads: receives files to refine; None: nobody may upload any.
     """
+    uploads = {UPLOAD: training_access, ASSETS: asset_uploads}
     route_filter = Middleware(
         RouteFilter,
         served_files=served_files,
         max_body=limits.body,
-        training_access=training_access,
+        uploads={route: receiver for route, receiver in uploads.items() if receiver is not None},
         public_url=PublicUrl(root_path),
         mcp=mcp,
     )
@@ -79,7 +86,7 @@ class RouteFilter:
         app: the application behind the middleware.
         served_files: the files that may be served.
         max_body: maximum number of bytes of a request's JSON.
-        training_access: decides who may upload prompt lists; None: nobody.
+        uploads: receivers of uploads by route.
         public_url: the URL under which visitors reach the page; None: the address of the server.
         mcp: the tools for agents; None: there are none.
     """
@@ -89,7 +96,7 @@ class RouteFilter:
         app: ASGIApp,
         served_files: ServedFiles,
         max_body: int,
-        training_access: TrainingAccess | None = None,
+        uploads: Mapping[str, Uploads] | None = None,
         public_url: PublicUrl | None = None,
         mcp: McpAccess | None = None,
     ) -> None:
@@ -97,8 +104,8 @@ class RouteFilter:
         self._public_url = public_url or PublicUrl()
         self._served_files = served_files
         self._max_body = max_body
-        self._training_access = training_access
         self._mcp = mcp
+        self._uploads = uploads or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward or answer a request."""
@@ -115,8 +122,8 @@ class RouteFilter:
             await self._app(scope, receive, send)
         elif file := _FILE.fullmatch(route):
             await self._serve_file(file["path"], scope, receive, send)
-        elif route == UPLOAD and scope["method"] == "POST" and self._training_access is not None:
-            await self._receive_upload(self._training_access, scope, receive, send)
+        elif route in self._uploads and scope["method"] == "POST":
+            await self._receive_upload(self._uploads[route], scope, receive, send)
         elif MCP.fullmatch(route) and self._mcp is not None and self._mcp.is_open:
             if scope["method"] == "POST":
                 await self._forward_json(scope, receive, send)
@@ -144,14 +151,12 @@ class RouteFilter:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(_exit, lease)
 
-    async def _receive_upload(
-        self, training_access: TrainingAccess, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        """Store an uploaded prompt list."""
+    async def _receive_upload(self, uploads: Uploads, scope: Scope, receive: Receive, send: Send) -> None:
+        """Store an uploaded file."""
         headers = Headers(scope=scope)
         name = urllib.parse.unquote(headers.get("x-name", ""))
         try:
-            path = await anyio.to_thread.run_sync(training_access.receive, headers.get("x-key", ""), name)
+            path = await anyio.to_thread.run_sync(uploads.receive, headers.get("x-key", ""), name)
         except UserError as error:
             await _reject(403, str(error), scope, receive, send)
             return
@@ -165,17 +170,23 @@ class RouteFilter:
                     data = message.get("body", b"")
                     more = message.get("more_body", False)
                     size += len(data)
-                    if size > training_access.most:
+                    if size > uploads.most:
                         break
                     await file.write(data)
         except OSError as error:
-            await _reject(507, f"The list could not be saved: {error.strerror}.", scope, receive, send)
-            return
-        if more or size > training_access.most:
-            path.unlink(missing_ok=True)
-            limit = training_access.most >> 20
             await _reject(
-                413, f"The list is too large; upload a file of at most {limit} MB.", scope, receive, send
+                507, f"The {uploads.what} could not be saved: {error.strerror}.", scope, receive, send
+            )
+            return
+        if more or size > uploads.most:
+            path.unlink(missing_ok=True)
+            limit = uploads.most >> 20
+            await _reject(
+                413,
+                f"The {uploads.what} is too large; upload a file of at most {limit} MB.",
+                scope,
+                receive,
+                send,
             )
             return
         await JSONResponse({"kept": path.name})(scope, receive, send)

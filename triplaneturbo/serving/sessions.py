@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 KEPT_RESULTS = 24
 # All sketches of one request: the viewer may fetch one that is no longer the latest.
 KEPT_SKETCHES = 64
+KEPT_PICTURES = 4  # sets: debug images and comparisons, of the last mesh and the one before
 # Seconds until a session is deleted: after its page was closed (a sleeping phone may come back and expects
 # its downloads), and after its page was last active.
 GRACE = 600.0
@@ -192,10 +193,10 @@ class Session:
         return path
 
     def picture(self, paths: list[Path]) -> None:
-        """Register new pictures; all but these and the previous ones are deleted."""
+        """Register a set of new pictures; all but the last few sets are deleted."""
         with self._lock:
             self._pictures.append(paths)
-            while len(self._pictures) > 2:
+            while len(self._pictures) > KEPT_PICTURES:
                 for path in self._pictures.popleft():
                     path.unlink(missing_ok=True)
 

@@ -22,8 +22,10 @@ from triplaneturbo.models.catalog import ROOT
 from triplaneturbo.serving.admin import Admin
 from triplaneturbo.serving.limits import Limits, RequestLimiter
 from triplaneturbo.serving.mcp_access import McpAccess
+from triplaneturbo.serving.refine_request import AssetUploads
 from triplaneturbo.serving.sessions import Sessions
 from triplaneturbo.serving.training_access import TrainingAccess
+from triplaneturbo.serving.uploads import Uploads
 from triplaneturbo.ui.assets import read
 from triplaneturbo.ui.assets.theme import theme
 from triplaneturbo.ui.generate import endpoint, generate_tab, mcp_tools, panels
@@ -66,6 +68,7 @@ def build(
     guard: RequestLimiter | None = None,
     admission: TrainingAccess | None = None,
     mcp: McpAccess | None = None,
+    uploads: Uploads | None = None,
 ) -> gr.Blocks:
     """Build the page for an engine. Files are served only from `folder` and the history's folder.
 
@@ -77,10 +80,12 @@ def build(
         guard: enforces limits per visitor; None uses the loose limits of a local server.
         admission: decides who may fine-tune; None allows visitors on this machine.
         mcp: gets the tools for agents, and lets them connect once the page is launched; None: no tools.
+        uploads: receives meshes and pictures to refine from visitors whom the guard allows it.
     """
     folder = folder.resolve()
     guard = guard or RequestLimiter(Limits.for_host("localhost"))
     admission = admission or TrainingAccess(Admin("localhost"), folder)
+    uploads = uploads or AssetUploads(folder)
     # Gradio serves every file in its temporary folder, by default one shared by all Gradio programs of a
     # machine, and copies files from elsewhere into it.
     os.environ["GRADIO_TEMP_DIR"] = str(history.root if history is not None else folder)
@@ -92,7 +97,7 @@ def build(
         gr.HTML(panels.title())
         with gr.Tabs(elem_id="rooms"):
             with gr.Tab("Generate", id="generate", render_children=True):
-                adapter = generate_tab.build(page, engine, sessions, history, guard)
+                adapter = generate_tab.build(page, engine, sessions, history, guard, uploads)
             with gr.Tab("Advanced", id="advanced", render_children=True):
                 training_tab.build(page, engine, sessions, admission, adapter)
         endpoint.build(engine, sessions, guard)

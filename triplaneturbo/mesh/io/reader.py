@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,18 @@ def load_mesh(path: Path) -> Mesh | None:
     Raises:
         UserError: the file cannot be read.
     """
+    return mesh_from(path, lambda: trimesh.load_scene(path, process=False))
+
+
+def mesh_from(path: Path, load: Callable[[], Any]) -> Mesh | None:
+    """Convert a scene of trimesh; see `load_mesh`.
+
+    Args:
+        path: its file, in messages; its suffix decides what its colours mean.
+        load: loads the scene.
+    """
     try:
-        scene = trimesh.load_scene(path, process=False)
+        scene = load()
         # The colours of a GLB are linear; the other formats store sRGB.
         parts = [_part(*placed, linear=path.suffix.lower() == ".glb") for placed in _placed(scene)]
     except Exception as error:  # trimesh raises errors of many kinds for broken files

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from triplaneturbo.errors import EmptySurfaceError
-from triplaneturbo.evaluate.voxels import filled, overlap
+from triplaneturbo.mesh.voxels import filled, overlap
 from triplaneturbo.toyworld.captions.caption_parser import parse
 from triplaneturbo.toyworld.captions.combinations import BalancedSampler, held_out, seen
 from triplaneturbo.toyworld.scene.spec import Spec

@@ -1,4 +1,4 @@
-async (key, _, share) => {
+async (key, _, other) => {
   const picker = document.createElement("input");
   picker.type = "file";
   picker.accept = __SUFFIXES__;
@@ -7,17 +7,17 @@ async (key, _, share) => {
     picker.oncancel = () => done(null);
     picker.click();
   });
-  if (!file) return [key, "", share];
-  if (file.size > __MAX_BYTES__) return [key, __TOO_LARGE__, share];
+  if (!file) return [key, "", other];
+  if (file.size > __MAX_BYTES__) return [key, __TOO_LARGE__, other];
   try {
-    const response = await fetch(new URL("gradio_api/prompts", document.baseURI), {
+    const response = await fetch(new URL(__ROUTE__, document.baseURI), {
       method: "POST",
       headers: { "x-key": key, "x-name": encodeURIComponent(file.name) },
       body: file,
     });
     const body = await response.json();
-    return [key, response.ok ? "uploaded" : String(body.detail), share];
+    return [key, response.ok ? "uploaded" : String(body.detail), other];
   } catch (error) {
-    return [key, "The upload failed. Try again.", share];
+    return [key, "The upload failed. Try again.", other];
   }
 }

@@ -9,7 +9,7 @@ import gradio as gr
 
 from triplaneturbo.serving.history_writer import HistoryWriter
 from triplaneturbo.serving.jobs import Event, MeshReady, Stopped, Working, follow
-from triplaneturbo.ui.generate import debug_images, history_tab, panels
+from triplaneturbo.ui.generate import comparison, debug_images, history_tab, panels
 from triplaneturbo.ui.generate.look_suggestions import look_suggestions
 from triplaneturbo.ui.generate.updates import Updates, finished
 
@@ -77,6 +77,9 @@ def follow_job(
                 images = debug_images.draw_last(engine, session, result_view)
                 if images:
                     yield images
+                slider = comparison.compare(engine, session, result_view, session.made or request)
+                if slider:
+                    yield slider
 
 
 def _updates(

@@ -22,6 +22,7 @@ from triplaneturbo.ui.generate import (
     refine_button,
     settings_file,
     turntable_button,
+    upload_button,
 )
 from triplaneturbo.ui.generate.controls import UNQUEUED, adapter_choices
 from triplaneturbo.ui.generate.controls import build as build_controls
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
     from triplaneturbo.serving.limits import RequestLimiter
     from triplaneturbo.serving.sessions import Sessions
+    from triplaneturbo.serving.uploads import Uploads
     from triplaneturbo.serving.user_history import History
     from triplaneturbo.ui.generate.controls import Controls
     from triplaneturbo.ui.generate.result import ResultView
@@ -44,14 +46,21 @@ LEADING = 8  # inputs before the fields of the Request: seven of the FileOptions
 
 
 def build(
-    page: gr.Blocks, engine: Engine, sessions: Sessions, history: History | None, guard: RequestLimiter
+    page: gr.Blocks,
+    engine: Engine,
+    sessions: Sessions,
+    history: History | None,
+    guard: RequestLimiter,
+    uploads: Uploads,
 ) -> gr.Dropdown:
     """Create the tab in the current Blocks; return the adapter dropdown."""
     with gr.Row(elem_id="page", equal_height=False):
         with gr.Column(scale=4, min_width=320, elem_id="controls"):
             controls = build_controls(engine)
         with gr.Column(scale=8, min_width=320, elem_id="result"):
-            result_view = build_result(engine, guard.limits.refine != "nobody")
+            result_view = build_result(
+                engine, guard.limits.refine != "nobody", guard.limits.uploads != "nobody"
+            )
     adapter = controls.fields[FIELDS.index("adapter")]
     page.load(
         lambda: adapter_choices(engine),
@@ -60,7 +69,8 @@ def build(
         show_progress="hidden",
         api_visibility="private",
     )
-    _wire(engine, sessions, history, guard, controls, result_view)
+    outputs = _wire(engine, sessions, history, guard, controls, result_view)
+    upload_button.wire(page, engine, sessions, history, guard, uploads, controls, result_view, outputs)
     if history is not None:
         history_tab.wire(engine, page, sessions, history, guard, controls, result_view)
     settings_file.wire(engine, controls)
@@ -76,13 +86,14 @@ def _wire(
     guard: RequestLimiter,
     controls: Controls,
     result_view: ResultView,
-) -> None:
+) -> list[Any]:
+    """Wire the buttons; return the components that a generation updates."""
     view = result_view.history
     outputs = [controls.start, controls.stop, controls.status, result_view.view_json, result_view.facts]
     outputs += [result_view.tabs, result_view.variants, *result_view.downloads.values()]
     outputs += [] if controls.feedback is None else [controls.feedback]
     outputs += [result_view.pictures, view.gallery, view.selected, *view.buttons.values()]
-    outputs += [result_view.refine.start, result_view.looks]
+    outputs += [result_view.refine.start, result_view.looks, result_view.comparison]
     inputs = [controls.forming, *controls.placing, view.token, *controls.fields]
 
     def generate_one(
@@ -151,3 +162,4 @@ def _wire(
     turntable_button.wire(engine, sessions, guard, controls, result_view)
     for button in (refine_button, look_row):
         button.wire(engine, sessions, history, guard, controls, result_view, outputs)
+    return outputs

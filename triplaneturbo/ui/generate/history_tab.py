@@ -67,7 +67,8 @@ def wire(
             session.chosen = ""
             return _selection(result_view, None) | {controls.status: panels.status(Stopped(str(error)))}
         facts = entry.facts
-        session.shown = entry.request(), entry.model
+        # The file that a refinement started from is not kept.
+        session.shown = None if entry.settings.get("upload") else (entry.request(), entry.model)
         updates = _selection(result_view, entry) | {result_view.facts: panels.facts(_mesh_ready(entry))}
         updates |= {
             button: gr.update(
@@ -75,7 +76,7 @@ def wire(
             )
             for name, button in result_view.downloads.items()
         }
-        updates |= {result_view.refine.start: gr.update(interactive=True)}
+        updates |= {result_view.refine.start: gr.update(interactive=session.shown is not None)}
         updates |= {result_view.looks: look_suggestions(engine, session)}
         if "glb" in entry.files:
             placed = (facts.get("placement") or {}).get("size") is not None

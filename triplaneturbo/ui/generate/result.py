@@ -42,6 +42,7 @@ class ResultView:
     tab: dict[str, gr.Tab]
     pictures: gr.Gallery
     variants: gr.Gallery
+    comparison: gr.ImageSlider
     strength: gr.Slider
     more: gr.Button
     history: HistoryView
@@ -70,10 +71,21 @@ class TurntableView:
 
 @dataclass(frozen=True)
 class RefineView:
-    """Components beside the downloads that refine the shown result: the choice of steps and the button."""
+    """Components that refine the shown result or an uploaded file.
+
+    Attributes:
+        steps: the choice of steps, for both.
+        start: refines the shown result.
+        upload: asks for a mesh or a picture and refines it.
+        key: hidden; allows the page to upload.
+        upload_result: hidden; "uploaded" after an upload, an error message, or "" if no file was chosen.
+    """
 
     steps: gr.Dropdown
     start: gr.Button
+    upload: gr.Button
+    key: gr.Textbox
+    upload_result: gr.Textbox
 
 
 @dataclass(frozen=True)
@@ -96,12 +108,13 @@ class HistoryView:
     archive: gr.DownloadButton
 
 
-def build(engine: Engine, refines: bool) -> ResultView:
+def build(engine: Engine, refines: bool, uploads: bool) -> ResultView:
     """Create the components in the current Gradio column.
 
     Args:
         engine: knows the durations of refinements.
         refines: whether some visitors of this server may refine results.
+        uploads: whether some of these may upload what is refined.
     """
     with gr.Column(elem_id="stage"):
         viewer = gr.Model3D(
@@ -122,7 +135,7 @@ def build(engine: Engine, refines: bool) -> ResultView:
             for name in FORMATS
         }
         ar_start = gr.Button("AR", interactive=True, min_width=56, elem_id="ar")
-        refine = _refine(engine, refines)
+        refine = _refine(engine, refines, uploads)
     ar = ArView(ar_start, gr.HTML(visible=False, elem_id="ar-code"))
     looks = gr.Dataset(
         components=[gr.Textbox(visible=False)],
@@ -147,12 +160,23 @@ def build(engine: Engine, refines: bool) -> ResultView:
         with gr.Tab("Pictures", id="pictures") as pictures_tab:
             pictures = _gallery("Pictures", "pictures", 250, preview=True)
             turntable = _turntable()
+        with gr.Tab("Comparison", id="comparison", visible=refines) as comparison_tab:
+            comparison = gr.ImageSlider(
+                label="Draft and refined",
+                interactive=False,
+                height=320,
+                image_mode="RGBA",
+                format="png",
+                buttons=["fullscreen"],
+                elem_id="comparison",
+            )
         with gr.Tab("History", id="history") as history_tab:
             history = _history(token)
     tab = {
         "details": details_tab,
         "variants": variants_tab,
         "pictures": pictures_tab,
+        "comparison": comparison_tab,
         "history": history_tab,
     }
 
@@ -163,22 +187,10 @@ def build(engine: Engine, refines: bool) -> ResultView:
     show.__js_implementation__ = read("show.js", distance=CAMERA[2])  # type: ignore[attr-defined]
     view_json.change(show, [view_json, viewer], viewer, **UNQUEUED)
     return ResultView(
-        viewer,
-        view_json,
-        facts,
-        downloads,
-        tabs,
-        tab,
-        pictures,
-        variants,
-        strength,
-        more,
-        history,
-        refine,
-        looks,
-        turntable,
-        ar,
-    )
+        viewer=viewer, view_json=view_json, facts=facts, downloads=downloads, tabs=tabs, tab=tab,
+        pictures=pictures, variants=variants, comparison=comparison, strength=strength, more=more,
+        history=history, refine=refine, looks=looks, turntable=turntable, ar=ar,
+    )  # fmt: skip
 
 
 def refine_choices(engine: Engine) -> list[tuple[str, int]]:
@@ -186,13 +198,15 @@ def refine_choices(engine: Engine) -> list[tuple[str, int]]:
     return [(panels.refine_choice(steps, engine.refinements.estimate(steps)), steps) for steps in LENGTHS]
 
 
-def _refine(engine: Engine, refines: bool) -> RefineView:
+def _refine(engine: Engine, refines: bool, uploads: bool) -> RefineView:
     steps = gr.Dropdown(
         refine_choices(engine), value=LENGTHS[1], label="Length of the refinement", show_label=False,
         container=False, min_width=190, visible=refines, elem_id="refine-steps",
     )  # fmt: skip
     start = gr.Button("Refine", interactive=False, min_width=80, visible=refines, elem_id="refine")
-    return RefineView(steps, start)
+    upload = gr.Button("Refine a file", min_width=110, visible=refines and uploads, elem_id="refine-upload")
+    key = gr.Textbox(visible="hidden", elem_id="refine-key")
+    return RefineView(steps, start, upload, key, gr.Textbox(visible="hidden", elem_id="refine-uploaded"))
 
 
 def _turntable() -> TurntableView:

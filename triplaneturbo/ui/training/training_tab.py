@@ -179,6 +179,7 @@ def _wire_prompts(
     outputs = [form.column, form.summary, form.prompts]
     script = read(
         "upload.js",
+        route="gradio_api/prompts",
         suffixes=",".join(SUFFIXES),
         max_bytes=MOST_BYTES,
         too_large=f"The file is too large: prompt lists may have at most {MOST_BYTES >> 20} MB.",

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from triplaneturbo.evaluate.voxels import centres, filled, overlap
 from triplaneturbo.mesh.extraction.marching_cubes import marching_cubes
+from triplaneturbo.mesh.voxels import centres, filled, overlap
 
 
 def ball(centre: tuple[float, float, float], radius: float, resolution: int = 80) -> tuple[Tensor, Tensor]:

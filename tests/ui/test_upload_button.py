@@ -1,0 +1,171 @@
+"""Uploads of meshes and pictures to refine, without a browser: who may, what is refused, what is refined."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("gradio")
+
+import trimesh
+from PIL import Image
+
+from tests.helpers.launched import launched
+from tests.helpers.tiny import tiny_model
+from tests.helpers.visitor import API, Visitor
+from triplaneturbo.errors import UserError
+from triplaneturbo.representations import field_fit
+from triplaneturbo.representations.field_fit import FitOptions
+from triplaneturbo.request import Request
+from triplaneturbo.serving.admin import Admin
+from triplaneturbo.serving.engine import Engine
+from triplaneturbo.serving.limits import Limits, RequestLimiter
+from triplaneturbo.serving.refine_request import PICTURE, AssetUploads, RefineRequest
+from triplaneturbo.serving.route_filter import ASSETS, filter_options
+from triplaneturbo.serving.served_files import ServedFiles, live_folder
+from triplaneturbo.serving.training_access import TrainingAccess
+from triplaneturbo.serving.uploads import Uploads
+from triplaneturbo.serving.user_history import History
+from triplaneturbo.ui.blocks import build
+from triplaneturbo.ui.generate.upload_button import uploaded_request
+
+DRAFT = Request("a cup", resolution=24, texture_size=512, steps=1)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    folder = tmp_path_factory.mktemp("engine")
+    with Engine(str(tiny_model(folder / "tiny")), device="cpu", runs=folder / "runs") as engine:
+        yield engine
+
+
+def upload(uploads: Uploads, name: str, data: bytes) -> str:
+    """Store an upload of a new page; return its key."""
+    key = uploads.issue()
+    uploads.receive(key, name).write_bytes(data)
+    return key
+
+
+def glb() -> bytes:
+    return trimesh.Scene(trimesh.creation.box((1, 2, 3))).export(file_type="glb")
+
+
+def png() -> bytes:
+    image, buffer = Image.new("RGB", (64, 64), "white"), io.BytesIO()
+    image.paste("red", (10, 20, 50, 50))
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _click(page: Any, visitor: Visitor, key: str, told: str, prompt: str) -> str:
+    config = page.get_config_file()
+    ids = {one["props"].get("elem_id"): one["id"] for one in config["components"]}
+    own = [ids["refine-key"], ids["refine-uploaded"]]
+    (event,) = [one for one in config["dependencies"] if one["inputs"][:2] == own and len(one["inputs"]) > 3]
+    values = {one["id"]: one["props"].get("value") for one in config["components"]}
+    inputs = [key, told, prompt, *(values[number] for number in event["inputs"][3:])]
+    return json.dumps(visitor.run(event["id"], inputs), ensure_ascii=False)
+
+
+def test_the_upload_of_a_page_is_refused_with_one_sentence(engine: Engine, tmp_path: Path) -> None:
+    history = History(tmp_path / "history")
+    limits = Limits.for_host("localhost")
+    with live_folder(history) as folder:
+        uploads = AssetUploads(folder)
+        access = TrainingAccess(Admin("127.0.0.1"), folder)
+        gate = filter_options(ServedFiles(history), limits, access, asset_uploads=uploads)
+        page_of = lambda: build(  # noqa: E731
+            engine, folder, history, RequestLimiter(limits), access, uploads=uploads
+        )
+        with launched(page_of, **gate) as page:
+            visitor, key, route = Visitor(page.local_url), uploads.issue(), f"{API}{ASSETS}"
+
+            def post(data: bytes, **headers: str) -> tuple[int, str]:
+                status, _, body = visitor.ask("POST", route, data, {f"x-{k}": v for k, v in headers.items()})
+                return status, json.loads(body).get("detail", "")
+
+            assert post(b"x", key="0" * 64, name="a.glb") == (
+                403,
+                "This page may not upload files; reload it.",
+            )
+            assert post(b"x", key=key, name="a.pkl")[1].startswith("Unknown file type; use .glb, .obj, .ply")
+            uploads.most = 1000
+            assert post(b"x" * 1001, key=key, name="a.glb")[0] == 413
+            uploads.most = 10**6
+            assert post(b"<html>", key=key, name="a.png") == (200, "")
+            told = _click(page, visitor, key, "uploaded", "")
+            assert "is not a PNG, JPEG or WEBP picture." in told
+            assert "upload it again" in _click(page, visitor, key, "uploaded", "")  # it was deleted
+            assert "The file is too large" in _click(page, visitor, key, "The file is too large.", "")
+            assert not list(folder.rglob("a.*"))
+
+
+def test_the_file_becomes_a_request(engine: Engine, tmp_path: Path) -> None:
+    uploads = AssetUploads(tmp_path)
+    made = uploaded_request(engine, uploads, upload(uploads, "a.glb", glb()), DRAFT, 20.0)
+    assert (made.prompt, made.refine_steps, len(made.upload)) == ("a cup", 20, 64)
+    assert RefineRequest.of(made, 60).upload == made.upload
+    blank = Request(" ", resolution=24)
+    assert uploaded_request(engine, uploads, upload(uploads, "a.png", png()), blank, 20).prompt == PICTURE
+    with pytest.raises(UserError, match="Say in the prompt what the mesh is"):
+        uploaded_request(engine, uploads, upload(uploads, "a.glb", glb()), blank, 20)
+    with pytest.raises(UserError, match="This page may not upload files"):
+        uploaded_request(engine, uploads, "", DRAFT, 20)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_uploads_are_closed_on_a_shared_server(engine: Engine, tmp_path: Path) -> None:
+    request = RefineRequest("a cup", upload="0" * 64)
+    for limits, local, remote in (
+        (Limits.for_host("localhost"), True, False),
+        (Limits.for_host("0.0.0.0", refine=True), False, False),
+        (Limits.for_host("0.0.0.0", refine=True, uploads=True), True, True),
+    ):
+        guard = RequestLimiter(limits)
+        assert (guard.allows_uploads(True), guard.allows_uploads(False)) == (local, remote)
+        for allowed, is_local in ((local, True), (remote, False)):
+            if allowed:
+                guard.admit(request, session=f"{is_local}", local=is_local)
+                continue
+            with pytest.raises(UserError, match="restart the server with --"):
+                guard.admit(request, session=f"{is_local}", local=is_local)
+    with pytest.raises(UserError, match="--uploads lets visitors upload what they refine"):
+        Limits.for_host("0.0.0.0", uploads=True)
+    page = build(engine, tmp_path, None, RequestLimiter(Limits(refine="everybody")))
+    (button,) = [
+        one["props"]
+        for one in page.get_config_file()["components"]
+        if one["props"].get("elem_id") == "refine-upload"
+    ]
+    assert not button["visible"]
+
+
+@pytest.mark.slow
+def test_an_uploaded_mesh_is_refined(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(field_fit, "FitOptions", lambda: FitOptions(60, 48, 24, 20_000, 2048))
+    uploads = AssetUploads(tmp_path)
+    request = uploaded_request(engine, uploads, upload(uploads, "a.glb", glb()), DRAFT, 1)
+    result = engine.submit(request).result()
+    extent = (result.mesh.vertices.amax(0) - result.mesh.vertices.amin(0)).sort().values
+    assert extent.tolist() == pytest.approx([0.6, 1.2, 1.8], abs=0.15)  # the largest side fits model space
+    given = engine.refinements.uploaded_mesh(request.upload)
+    assert given is not None
+    assert len(given.faces) == 12
+    assert float((given.vertices.amax(0) - given.vertices.amin(0)).max()) == pytest.approx(1.8)
+    gone = RefineRequest.of(request, 2)
+    for number in range(4):  # only the last few files are kept
+        box = trimesh.creation.box((1, 1, 2 + number)).export(file_type="ply")
+        engine.refinements.offer(_written(uploads, box))
+    with pytest.raises(UserError, match="no longer in memory; upload it again"):
+        engine.submit(gone).result()
+
+
+def _written(uploads: Uploads, data: bytes) -> Path:
+    path = uploads.receive(uploads.issue(), "c.ply")
+    path.write_bytes(data)
+    return path

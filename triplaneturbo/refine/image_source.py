@@ -1,0 +1,79 @@
+"""What the refinement toward a picture starts from: a caption, and a mesh or a generated draft."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from triplaneturbo.errors import UserError
+from triplaneturbo.finetune.judge import load_clip
+from triplaneturbo.models.config import TOYWORLD
+from triplaneturbo.models.weights import Model
+from triplaneturbo.refine.given_image import GivenImage
+from triplaneturbo.refine.given_mesh import GivenMesh
+from triplaneturbo.refine.image_program import mesh_of
+from triplaneturbo.toyworld.captions.combinations import all_specs
+from triplaneturbo.toyworld.training.clip import BACKGROUND, all_captions
+
+_SCALES = (0.75, 0.85, 0.95)  # sides of the object in an image, as shares of the image
+
+
+def prompt_of(model: Model, name: str, image: GivenImage) -> str:
+    """Return the caption of the toy world that is nearest to a picture, by the model's CLIP.
+
+    Raises:
+        UserError: the model has an open vocabulary, or no CLIP in its folder.
+    """
+    clip = load_clip(model.folder) if model.config.domain == TOYWORLD else None
+    if clip is None:
+        raise UserError(f"{name} cannot describe a picture; say what it shows with --prompt.")
+    background = torch.tensor(BACKGROUND)
+    pictures = []
+    for scale in _SCALES:
+        rgb, opacity = image.placed(clip.size, (clip.size / 2, clip.size / 2, scale * clip.size))
+        pictures.append((rgb + background * (1 - opacity[..., None])).movedim(-1, 0))
+    embedding = clip.embed_views(torch.stack(pictures)[None])  # [1, E]
+    return all_specs()[int((embedding @ all_captions(clip).t()).argmax())].caption
+
+
+def resolve(
+    model: Model,
+    prompt: str,
+    image: GivenImage,
+    mesh: GivenMesh | None,
+    command: str,
+    folder: Path,
+    announce: Callable[[str], None] = lambda message: None,
+) -> tuple[str, GivenMesh | None]:
+    """Return the prompt and the mesh that the refinement toward a picture starts from.
+
+    Args:
+        model: the model.
+        prompt: what the picture shows; "": the nearest caption.
+        image: the picture.
+        mesh: a given mesh.
+        command: program that makes a mesh of the picture; see `mesh_of`.
+        folder: receives the program's files.
+        announce: called with messages for the user.
+
+    Returns:
+        The prompt, and the mesh; None: the model generates a draft.
+
+    Raises:
+        UserError: the model has an open vocabulary and there is no prompt, or neither a mesh nor a program;
+            or the program makes no mesh.
+    """
+    name = model.folder.name
+    if not prompt:
+        prompt = prompt_of(model, name, image)
+        announce(f"The picture is nearest to {prompt!r}; --prompt replaces this caption.")
+    if command:
+        return prompt, mesh_of(command, image, folder)
+    if mesh is None and model.config.domain != TOYWORLD:
+        raise UserError(
+            f"{name} cannot turn a picture into a shape; name a program that can:"
+            ' --image-to-mesh "PROGRAM {image} {mesh}", or start from --mesh FILE.'
+        )
+    return prompt, mesh
