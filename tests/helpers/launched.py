@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from triplaneturbo.ui.blocks import SERVING, look
+from triplaneturbo.ui.blocks import SERVING, theme_options
 
 
 @contextmanager
@@ -16,7 +16,7 @@ def launched(make: Callable[[], Any], **options: Any) -> Iterator[Any]:
     before = os.environ.copy()
     page = make()
     try:
-        settings = SERVING | look() | options
+        settings = SERVING | theme_options() | options
         page.launch(server_name="127.0.0.1", prevent_thread_lock=True, **settings)
         yield page
     finally:

@@ -155,7 +155,7 @@ def run(arguments: argparse.Namespace) -> int:
     from triplaneturbo.serving.served_files import ServedFiles, live_folder
     from triplaneturbo.serving.training_access import TrainingAccess
     from triplaneturbo.serving.user_history import History
-    from triplaneturbo.ui.blocks import SERVING, build, look
+    from triplaneturbo.ui.blocks import SERVING, build, theme_options
     from triplaneturbo.utils.kernels import announced
 
     outputs = Path(arguments.outputs)
@@ -179,7 +179,7 @@ def run(arguments: argparse.Namespace) -> int:
             filtering = filter_options(served, limits, training_access, root_path, mcp, uploads)
             with without_proxies():
                 serving = SERVING | {"mcp_server": mcp is not None}
-                page.launch(**listen, **serving, **look(), **filtering, prevent_thread_lock=True)
+                page.launch(**listen, **serving, **theme_options(), **filtering, prevent_thread_lock=True)
         except OSError:
             raise UserError(
                 f"Cannot serve at {shown(arguments.host)}, port {address.port}: the port is in use; choose"

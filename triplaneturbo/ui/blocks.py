@@ -5,7 +5,7 @@
         admission = TrainingAccess(Admin("127.0.0.1"), folder)
         page = build(engine, folder, history, RequestLimiter(limits), admission)
         options = filter_options(ServedFiles(history), limits, admission)
-        page.launch(server_name="127.0.0.1", **SERVING, **look(), **options)
+        page.launch(server_name="127.0.0.1", **SERVING, **theme_options(), **options)
 
 This package imports no torch; the engine does the work.
 """
@@ -52,7 +52,7 @@ SERVING: dict[str, Any] = {
 AR_WORDS = {"view": "View in your room", "download": "Download the GLB", "close": "Go to the page"}
 
 
-def look() -> dict[str, Any]:
+def theme_options() -> dict[str, Any]:
     """Return the options of `launch` for theme, style sheets and icon."""
     return {
         "theme": theme(),

@@ -44,11 +44,13 @@ class CpuLoad:
 
 
 def _read() -> tuple[float, float, float] | None:
-    """Return wall time, busy time of all cores, and CPU time of this process in seconds."""
+    """Return wall time, busy time of all cores, and CPU time of this process and its ended children, in s."""
     try:
         columns = STAT.read_text(encoding="ascii").split("\n", 1)[0].split()[1:]
         ticks = [int(column) for column in columns][:_GUEST]
         busy = sum(count for column, count in enumerate(ticks) if column not in _IDLE)
-        return time.perf_counter(), busy / os.sysconf("SC_CLK_TCK"), time.process_time()
+        children = os.times()
+        own = time.process_time() + children.children_user + children.children_system
+        return time.perf_counter(), busy / os.sysconf("SC_CLK_TCK"), own
     except (OSError, ValueError, AttributeError):
         return None

@@ -2,9 +2,11 @@
   document.addEventListener("click", (event) => {
     const picture = event.target.closest && event.target.closest(".tt-first");
     if (!picture) return;
-    const prompt = document.querySelector("#prompt textarea");
-    prompt.value = picture.dataset.prompt;
-    prompt.dispatchEvent(new Event("input", { bubbles: true }));
-    // After Gradio has read the prompt.
+    for (const [place, words] of [["#prompt", picture.dataset.prompt], ["#look", ""]]) {
+      const field = document.querySelector(`${place} textarea`);
+      field.value = words;
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+    }
+    // After Gradio has read the fields.
     setTimeout(() => document.querySelector("#generate").click(), 60);
   });

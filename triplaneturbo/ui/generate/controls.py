@@ -150,7 +150,7 @@ def build(engine: Engine) -> Controls:
     adapter.change(partial(default_steps, engine), adapter, followed, **UNQUEUED)
     dice.click(None, None, seed, js=RANDOM_SEED, api_visibility="private")
     if examples is not None:
-        examples.click(lambda row: row[0], examples, prompt, **UNQUEUED)
+        examples.click(lambda row: (row[0], ""), examples, [prompt, look], **UNQUEUED)
     if vocabulary is not None:
         # On blur rather than on input: while typing, every unfinished word would be unknown.
         gr.on(

@@ -14,7 +14,7 @@ from triplaneturbo.serving.jobs import Stopped
 from triplaneturbo.serving.refine_request import RefineRequest
 from triplaneturbo.ui.generate import panels
 from triplaneturbo.ui.generate.following import follow_job
-from triplaneturbo.ui.generate.form import FIELDS, to_file_options
+from triplaneturbo.ui.generate.form import to_fields, to_file_options
 from triplaneturbo.ui.generate.updates import STREAMED, Updates, started, visitor
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ def wire(
     outputs: list[Any],
 ) -> None:
     """Wire the row; `outputs` are the components that a generation updates."""
-    look, keep = controls.look, controls.fields[FIELDS.index("keep_shape")]
 
     def recolour(page: gr.Request, row: list[str], token: str, *placing: Any) -> Iterator[Updates]:
         session = sessions.of(page.session_hash)
@@ -49,7 +48,7 @@ def wire(
             yield {controls.status: panels.status(Stopped(str(error)))}
             return
         # The form shows what is generated, so that Generate makes it again.
-        settings = {look: request.look, keep: True}
+        settings = dict(zip(controls.fields, to_fields(request), strict=True))
         yield started(engine, controls, request.prompt, request.look) | settings
         yield from follow_job(
             engine, session, history, controls, result_view, request, options, token, number=number
@@ -58,7 +57,7 @@ def wire(
     result_view.looks.click(
         recolour,
         [result_view.looks, result_view.history.token, *controls.placing],
-        [*outputs, look, keep],
+        [*outputs, *controls.fields],
         **STREAMED,
     )
 
