@@ -16,14 +16,14 @@ ARGS ?=
 app: setup
 	@$(RUN) app.py $(ARGS)
 
-# The whole suite runs in three processes, since many tests wait; tests named in ARGS run in one, so that --pdb works. Tests of missing
+# The whole suite runs in two processes; tests named in ARGS run in one, so that --pdb works. Tests of missing
 # programs are skipped. To run them all on Debian and Ubuntu: apt install chromium fontconfig fonts-noto-core
 # fonts-dejavu-core blender python3-numpy assimp-utils nginx-light nodejs npm && npm ci --prefix tests
 test: setup
-	@$(RUN) -m pytest $(or $(ARGS),-n 3)
+	@$(RUN) -m pytest $(or $(ARGS),-n 2)
 
 test-fast: setup
-	@$(RUN) -m pytest -n 3 -m "not browser and not slow" $(ARGS)
+	@$(RUN) -m pytest -n 2 -m "not browser and not slow" $(ARGS)
 
 # A line for each benchmark; its figures mean nothing at these sizes.
 bench-dry: setup

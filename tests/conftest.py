@@ -27,11 +27,12 @@ def _drives_a_browser(file: str | Path) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """In several processes, what drives a browser comes first: it takes as long as the rest in the others."""
+    """In several processes, what drives a browser begins in the middle: it takes a third of the time."""
     if PROCESSES > 1:
         browser = [item for item in items if _drives_a_browser(item.path)]
         rest = [item for item in items if not _drives_a_browser(item.path)]
-        items[:] = browser + rest
+        half = len(rest) // 2
+        items[:] = rest[:half] + browser + rest[half:]
 
 
 @pytest.hookimpl(optionalhook=True)

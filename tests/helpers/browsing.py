@@ -249,7 +249,8 @@ class Requests:
 
 
 def pixels(page: Any) -> np.ndarray:
-    """Return the viewer's pixels [H, W, 3]."""
+    """Return the viewer's pixels [H, W, 3], without the examples that lie over an empty one."""
+    page.evaluate("document.querySelector('#first-visit')?.style.setProperty('visibility', 'hidden')")
     return np.asarray(Image.open(io.BytesIO(page.locator("#viewer").screenshot())).convert("RGB"), np.int16)
 
 

@@ -47,7 +47,7 @@ def test_prompt_gives_a_mesh_in_the_viewer(open_page: OpenPage) -> None:
     assert shape.mean() > 60  # well lit
     keep(page, "desk-after")
     assert before == during == places(page)  # nothing has jumped
-    assert page.locator("#generate").is_enabled()
+    page.wait_for_selector("#generate:not([disabled])")  # when all formats are written
     assert page.locator("#cancel").is_disabled()
 
     name, glb = download(page, "#download-glb")
