@@ -99,6 +99,6 @@ def test_an_open_vocabulary_needs_a_program_or_a_mesh(
     name = str(tiny_model(tmp_path / "open", domain=OPEN))
     assert call("a red box", "--image", "box.png", "--quiet", name=name) == 2
     assert capsys.readouterr().err == (
-        "open cannot turn a picture into a shape; name a program that can:"
-        ' --image-to-mesh "PROGRAM {image} {mesh}", or start from --mesh FILE.\n'
+        "open cannot turn a picture into a shape; give a mesh, or a program that makes one."
+        ' Use --mesh FILE, or --image-to-mesh "PROGRAM {image} {mesh}".\n'
     )

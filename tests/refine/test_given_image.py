@@ -12,7 +12,7 @@ from PIL import Image
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.refine import given_image
-from triplaneturbo.refine.given_image import SIDE, read_given_image
+from triplaneturbo.refine.given_image import SIDE, UPLOAD_MOST_PIXELS, read_given_image
 
 RED, WHITE = (200, 30, 30), (255, 255, 255)
 
@@ -121,6 +121,38 @@ def test_unusable_pictures_are_one_sentence(
     assert name in message
     assert message.count("\n") == 0
     assert message.rstrip(".").count(". ") == 0
+
+
+def test_a_large_picture_is_reduced_before_its_object_is_cut_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = list[tuple[int, ...]]()
+    foreground = given_image._foreground
+
+    def watched(rgb: np.ndarray, name: str) -> np.ndarray:
+        sizes.append(rgb.shape)
+        return foreground(rgb, name)
+
+    monkeypatch.setattr(given_image, "_foreground", watched)
+    drawn().save(tmp_path / "small.png")
+    small = read_given_image(tmp_path / "small.png")
+    large = drawn().resize((3000, 2400), Image.Resampling.NEAREST)
+    exif = Image.Exif()
+    exif[0x0112] = 3  # orientation: upside down
+    for name, options in (("a.png", {}), ("a.jpg", {"quality": 95}), ("turned.jpg", {"exif": exif})):
+        large.save(tmp_path / name, **options)
+        given = read_given_image(tmp_path / name)
+        assert rows_and_columns(given.opacity) == pytest.approx(rows_and_columns(small.opacity), abs=16)
+        assert given.rgb[SIDE // 2, SIDE // 8] * 255 == pytest.approx(torch.tensor(RED), abs=8)
+    assert sizes == [(80, 100, 3), *3 * [(819, 1024, 3)]]
+
+
+def test_pictures_of_unknown_senders_have_a_lower_limit(tmp_path: Path) -> None:
+    Image.new("1", (UPLOAD_MOST_PIXELS + 1, 8)).save(tmp_path / "wide.png")
+    with pytest.raises(UserError, match="reduce it to at most 4096 a side"):
+        read_given_image(tmp_path / "wide.png", UPLOAD_MOST_PIXELS)
+    with pytest.raises(UserError, match="shows no object"):
+        read_given_image(tmp_path / "wide.png")
 
 
 def test_a_large_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

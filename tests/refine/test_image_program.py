@@ -85,3 +85,26 @@ def test_a_malformed_command_is_one_sentence(command: str, sentence: str) -> Non
     with pytest.raises(UserError) as caught:
         parsed_command(command)
     assert sentence in str(caught.value)
+
+
+def test_another_picture_or_command_makes_another_mesh(tmp_path: Path, image: GivenImage) -> None:
+    command, run = program(tmp_path, MAKER), tmp_path / "run"
+    picture = Image.new("RGB", (64, 64), "white")
+    picture.paste("blue", (8, 16, 48, 48))
+    picture.save(tmp_path / "other.png")
+    other = read_given_image(tmp_path / "other.png")
+    for source, words in ((image, command), (other, command), (other, f"{command} again")):
+        for _ in range(2):
+            mesh_of(words, source, run)
+    assert (tmp_path / "calls.txt").read_text() == "[]\n[]\n['again']\n"
+
+
+def test_the_mesh_of_a_program_that_fails_for_another_picture_is_not_reused(
+    tmp_path: Path, image: GivenImage
+) -> None:
+    command = program(tmp_path, MAKER)
+    mesh_of(command, image, tmp_path / "run")
+    with pytest.raises(UserError, match="Cannot run"):
+        mesh_of("/no/such/program {image} {mesh}", image, tmp_path / "run")
+    mesh_of(command, image, tmp_path / "run")
+    assert (tmp_path / "calls.txt").read_text() == "[]\n"

@@ -88,7 +88,5 @@ def test_the_model_and_its_planes_stay_unchanged() -> None:
 
 def test_a_sheet_encloses_no_volume() -> None:
     sheet = trimesh.Trimesh([[-0.5, -0.5, 0], [0.5, -0.5, 0], [0.5, 0.5, 0]], [[0, 1, 2]])
-    with pytest.raises(
-        UserError, match="encloses no volume, so it cannot become a field; use --as gaussians"
-    ):
+    with pytest.raises(UserError, match="encloses no volume, so it cannot become a field; close its holes"):
         fit_field(converted(sheet), blank(), seeded(), QUICK)

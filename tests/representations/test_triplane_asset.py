@@ -7,6 +7,7 @@ import torch
 from tests.helpers import toy
 from tests.helpers.fields import mushroom
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
+from triplaneturbo.mesh.frame import Frame
 from triplaneturbo.representations.triplane_asset import TriplaneAsset, TriplaneOptions
 from triplaneturbo.request import Request
 
@@ -56,3 +57,13 @@ def test_state_is_restored() -> None:
     points = torch.rand(50, 3, generator=rng()) * 2 - 1
     assert torch.equal(other.field().sdf(points), asset.field().sdf(points))
     assert torch.equal(other.field().rgb(points), asset.field().rgb(points))
+
+
+def test_all_levels_of_detail_have_the_units_and_place_of_a_given_mesh() -> None:
+    field, frame = mushroom(), Frame(torch.tensor([10.0, 0, -5]), 3.0)
+    request = Request("", resolution=48, unwrap="none", faces=4000, lods=3)
+    plain = TriplaneAsset(field.planes, field.fields).export(request)
+    placed = TriplaneAsset(field.planes, field.fields, frame=frame).export(request)
+    assert len(placed.lods) == len(plain.lods) == 2
+    for level, own in zip((plain, *plain.lods), (placed, *placed.lods), strict=True):
+        assert torch.equal(own.vertices, frame.restore(level.vertices))

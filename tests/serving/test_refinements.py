@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from tests.helpers.fields import mushroom
 from tests.helpers.pace import until
 from tests.helpers.tiny import tiny_model
 from triplaneturbo.distill.ptd import Refiner
 from triplaneturbo.errors import Cancelled, UserError
+from triplaneturbo.mesh.frame import Frame
 from triplaneturbo.models.config import OPEN
+from triplaneturbo.pipeline import Progress
+from triplaneturbo.representations.triplane_asset import TriplaneAsset
 from triplaneturbo.request import Request
 from triplaneturbo.serving import refinements
 from triplaneturbo.serving.engine import Engine
@@ -184,3 +189,13 @@ def test_refinement_of_a_refined_result_starts_from_its_draft() -> None:
     assert request != DRAFT
     assert refinement_words({}) == ""
     assert refinement_words({"refine_steps": "<b>"}) == ""
+
+
+def test_the_preview_of_a_given_mesh_is_in_model_space() -> None:
+    field = mushroom()
+    asset = TriplaneAsset(field.planes, field.fields, frame=Frame(torch.tensor([10.0, 0, -5]), 3.0))
+    request = RefineRequest("a red mushroom", resolution=48, lods=3)
+    event = refinements._with_preview(Progress("refine", 0.5, 1.0, 1, 2), asset, request)
+    assert event.sketch is not None
+    assert float(event.sketch.vertices.abs().max()) <= 1
+    assert event.sketch.lods == ()

@@ -11,7 +11,6 @@ pytest.importorskip("gradio")
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving.admin import Admin
 from triplaneturbo.serving.training_access import TrainingAccess
-from triplaneturbo.serving.uploads import MOST_KEYS
 
 
 def test_keys_are_issued_to_permitted_visitors(tmp_path: Path) -> None:
@@ -51,13 +50,3 @@ def test_uploaded_lists_are_private_and_deleted(tmp_path: Path) -> None:
             admission.receive(key, name)
     with pytest.raises(UserError, match="has no training access"):
         admission.receive("0" * 64, "ducks.txt")
-
-
-def test_oldest_key_is_dropped_with_its_list(tmp_path: Path) -> None:
-    admission = TrainingAccess(Admin("127.0.0.1"), tmp_path)
-    first = admission.enter(local=True)
-    admission.receive(first, "ducks.txt").write_text("a red duck")
-    for _ in range(MOST_KEYS):
-        admission.enter(local=True)
-    assert not admission.knows(first)
-    assert not list(tmp_path.iterdir())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from triplaneturbo.request import Request
 from triplaneturbo.serving.admin import Admin
 from triplaneturbo.serving.engine import Engine
 from triplaneturbo.serving.limits import Limits, RequestLimiter
-from triplaneturbo.serving.refine_request import PICTURE, AssetUploads, RefineRequest
-from triplaneturbo.serving.route_filter import ASSETS, filter_options
+from triplaneturbo.serving.refine_request import PICTURE, RefineRequest, RefineUploads
+from triplaneturbo.serving.refinements import KEPT_UPLOADS
+from triplaneturbo.serving.route_filter import REFINE_UPLOAD, filter_options
 from triplaneturbo.serving.served_files import ServedFiles, live_folder
 from triplaneturbo.serving.training_access import TrainingAccess
 from triplaneturbo.serving.uploads import Uploads
@@ -76,14 +78,14 @@ def test_the_upload_of_a_page_is_refused_with_one_sentence(engine: Engine, tmp_p
     history = History(tmp_path / "history")
     limits = Limits.for_host("localhost")
     with live_folder(history) as folder:
-        uploads = AssetUploads(folder)
+        uploads = RefineUploads(folder, pictures=True)
         access = TrainingAccess(Admin("127.0.0.1"), folder)
-        gate = filter_options(ServedFiles(history), limits, access, asset_uploads=uploads)
+        gate = filter_options(ServedFiles(history), limits, access, refine_uploads=uploads)
         page_of = lambda: build(  # noqa: E731
             engine, folder, history, RequestLimiter(limits), access, uploads=uploads
         )
         with launched(page_of, **gate) as page:
-            visitor, key, route = Visitor(page.local_url), uploads.issue(), f"{API}{ASSETS}"
+            visitor, key, route = Visitor(page.local_url), uploads.issue(), f"{API}{REFINE_UPLOAD}"
 
             def post(data: bytes, **headers: str) -> tuple[int, str]:
                 status, _, body = visitor.ask("POST", route, data, {f"x-{k}": v for k, v in headers.items()})
@@ -105,18 +107,38 @@ def test_the_upload_of_a_page_is_refused_with_one_sentence(engine: Engine, tmp_p
             assert not list(folder.rglob("a.*"))
 
 
+def test_an_upload_is_admitted_before_it_is_parsed(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(path: Path) -> str:
+        raise AssertionError("parsed")
+
+    monkeypatch.setattr(engine.refinements, "store_upload", never)
+    guard = RequestLimiter(replace(Limits.for_host("localhost"), refine_steps=10))
+    history = History(tmp_path / "history")
+    with live_folder(history) as folder:
+        uploads = RefineUploads(folder, pictures=True)
+        page_of = lambda: build(engine, folder, history, guard, uploads=uploads)  # noqa: E731
+        with launched(page_of, **filter_options(ServedFiles(history), guard.limits)) as page:
+            key = upload(uploads, "a.glb", glb())
+            told = _click(page, Visitor(page.local_url), key, "uploaded", "a cup")
+        assert "60 steps of refinement exceed this server" in told
+        assert not list(folder.rglob("a.*"))
+
+
 def test_the_file_becomes_a_request(engine: Engine, tmp_path: Path) -> None:
-    uploads = AssetUploads(tmp_path)
-    made = uploaded_request(engine, uploads, upload(uploads, "a.glb", glb()), DRAFT, 20.0)
+    uploads = RefineUploads(tmp_path, pictures=True)
+    key = upload(uploads, "a.glb", glb())
+    made = uploaded_request(uploads, key, DRAFT, 20.0)
+    assert made.upload == engine.refinements.store_upload(uploads.uploaded(key))
     assert (made.prompt, made.refine_steps, len(made.upload)) == ("a cup", 20, 64)
     assert RefineRequest.of(made, 60).upload == made.upload
     blank = Request(" ", resolution=24)
-    assert uploaded_request(engine, uploads, upload(uploads, "a.png", png()), blank, 20).prompt == PICTURE
+    assert uploaded_request(uploads, upload(uploads, "a.png", png()), blank, 20).prompt == PICTURE
     with pytest.raises(UserError, match="Say in the prompt what the mesh is"):
-        uploaded_request(engine, uploads, upload(uploads, "a.glb", glb()), blank, 20)
+        uploaded_request(uploads, upload(uploads, "a.glb", glb()), blank, 20)
     with pytest.raises(UserError, match="This page may not upload files"):
-        uploaded_request(engine, uploads, "", DRAFT, 20)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+        uploaded_request(uploads, "", DRAFT, 20)
 
 
 def test_uploads_are_closed_on_a_shared_server(engine: Engine, tmp_path: Path) -> None:
@@ -148,9 +170,13 @@ def test_uploads_are_closed_on_a_shared_server(engine: Engine, tmp_path: Path) -
 @pytest.mark.slow
 def test_an_uploaded_mesh_is_refined(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(field_fit, "FitOptions", lambda: FitOptions(60, 48, 24, 20_000, 2048))
-    uploads = AssetUploads(tmp_path)
-    request = uploaded_request(engine, uploads, upload(uploads, "a.glb", glb()), DRAFT, 1)
-    result = engine.submit(request).result()
+    uploads = RefineUploads(tmp_path, pictures=True)
+    key = upload(uploads, "a.glb", glb())
+    request = uploaded_request(uploads, key, DRAFT, 1)
+    engine.refinements.store_upload(uploads.uploaded(key))
+    job = engine.submit(request)
+    _store_others(engine, uploads)  # the job keeps its own
+    result = job.result()
     extent = (result.mesh.vertices.amax(0) - result.mesh.vertices.amin(0)).sort().values
     assert extent.tolist() == pytest.approx([0.6, 1.2, 1.8], abs=0.15)  # the largest side fits model space
     given = engine.refinements.uploaded_mesh(request.upload)
@@ -158,11 +184,15 @@ def test_an_uploaded_mesh_is_refined(engine: Engine, tmp_path: Path, monkeypatch
     assert len(given.faces) == 12
     assert float((given.vertices.amax(0) - given.vertices.amin(0)).max()) == pytest.approx(1.8)
     gone = RefineRequest.of(request, 2)
-    for number in range(4):  # only the last few files are kept
-        box = trimesh.creation.box((1, 1, 2 + number)).export(file_type="ply")
-        engine.refinements.offer(_written(uploads, box))
+    _store_others(engine, uploads)  # only the last few files are kept
     with pytest.raises(UserError, match="no longer in memory; upload it again"):
         engine.submit(gone).result()
+
+
+def _store_others(engine: Engine, uploads: Uploads) -> None:
+    for number in range(KEPT_UPLOADS):
+        box = trimesh.creation.box((1, 1, 2 + number)).export(file_type="ply")
+        engine.refinements.store_upload(_written(uploads, box))
 
 
 def _written(uploads: Uploads, data: bytes) -> Path:

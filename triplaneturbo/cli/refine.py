@@ -16,7 +16,6 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -191,16 +190,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(notice.message, file=sys.stderr)
     with explained_out_of_memory(OUT_OF_MEMORY), announced_on_stderr(arguments.quiet):
         if image is not None:
-            from triplaneturbo.refine.image_source import resolve
-
-            prompt, given = resolve(
-                pipeline.model,
-                prompt,
-                image,
-                given,
-                arguments.image_to_mesh,
-                folder,
-                _announce(arguments.quiet),
+            prompt, given = _resolve(
+                pipeline, prompt, image, given, arguments.image_to_mesh, folder, arguments.quiet
             )
             request = replace(request, prompt=prompt)
         if arguments.adapter:
@@ -334,6 +325,33 @@ def _representation(arguments: argparse.Namespace) -> str:
     return chosen or ("field" if arguments.mesh is None and not arguments.image_to_mesh else "gaussians")
 
 
+def _resolve(
+    pipeline: Pipeline,
+    prompt: str,
+    image: GivenImage,
+    given: GivenMesh | None,
+    command: str,
+    folder: Path,
+    quiet: bool,
+) -> tuple[str, GivenMesh | None]:
+    """Return the prompt and the mesh that the refinement toward a picture starts from; see `resolve`.
+
+    Raises:
+        UserError: see `resolve`; with what to do here about a picture without a shape.
+    """
+    from triplaneturbo.refine.image_source import NoShapeError, resolve
+
+    def announce(message: str) -> None:
+        if not quiet:
+            print(f"{message} --prompt replaces this caption.", file=sys.stderr)
+
+    try:
+        return resolve(pipeline.model, prompt, image, given, command, folder, announce)
+    except NoShapeError as error:
+        advice = 'Use --mesh FILE, or --image-to-mesh "PROGRAM {image} {mesh}".'
+        raise UserError(f"{error} {advice}") from None
+
+
 def _start(
     pipeline: Pipeline,
     request: Request,
@@ -343,7 +361,12 @@ def _start(
     image: GivenImage | None,
     quiet: bool,
 ) -> Refiner:
-    """Prepare the refinement of the given mesh or, if there is none, of a draft that is generated."""
+    """Prepare the refinement of the given mesh or, if there is none, of a draft that is generated.
+
+    Raises:
+        UserError: see `start`; with what to do here about a mesh that encloses no volume.
+    """
+    from triplaneturbo.mesh.signed_distance import NoVolumeError
     from triplaneturbo.refine.start import start
 
     model, source = pipeline.model, given or pipeline.field(request)
@@ -354,17 +377,14 @@ def _start(
         except StopIteration as end:
             refiner: Refiner = end.value
             break
+        except NoVolumeError as error:
+            raise UserError(f"{error} Or use --as gaussians.") from None
         if not quiet and sys.stderr.isatty():
             print(f"\r{doing:60.60}", end="\r", file=sys.stderr, flush=True)
     if not quiet:
         for note in refiner.notes:
             print(note, file=sys.stderr)
     return refiner
-
-
-def _announce(quiet: bool) -> Callable[[str], None]:
-    """Return a function that shows a message unless `quiet`."""
-    return lambda message: None if quiet else print(message, file=sys.stderr)
 
 
 def _optimize(refiner: Refiner, pictures: Path | None, every: int, quiet: bool) -> bool:

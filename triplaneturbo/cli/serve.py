@@ -150,7 +150,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"Ignored variables: {', '.join(unused)}; use this program's flags instead.", file=sys.stderr)
 
     from triplaneturbo.serving.engine import Engine
-    from triplaneturbo.serving.refine_request import AssetUploads
+    from triplaneturbo.serving.refine_request import RefineUploads
     from triplaneturbo.serving.route_filter import filter_options
     from triplaneturbo.serving.served_files import ServedFiles, live_folder
     from triplaneturbo.serving.training_access import TrainingAccess
@@ -169,7 +169,8 @@ def run(arguments: argparse.Namespace) -> int:
         Engine(*model, queue=limits.queue, runs=runs) as engine,
     ):
         print("\n".join(filter(None, (engine.report(), engine.notice, *misplaced_adapters()))), flush=True)
-        training_access, uploads = TrainingAccess(admin, folder), AssetUploads(folder)
+        training_access = TrainingAccess(admin, folder)
+        uploads = RefineUploads(folder, engine.domain.takes_pictures)
         page = build(engine, folder, history, RequestLimiter(limits), training_access, mcp, uploads)
         # Check again: another program may have taken the port while the model was loaded.
         address = ServingAddress.checked(arguments.host, arguments.port)

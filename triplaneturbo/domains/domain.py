@@ -56,6 +56,7 @@ class Domain:
         training_source: its `finetune.domain_training.DomainTraining`, as "module:attribute".
         vocabulary_source: its `Vocabulary`, as "module:attribute"; "" if the models take any words.
         has_ground_truth: whether its judge has a reference image of each prompt.
+        takes_pictures: whether a picture alone, without a prompt or a mesh, can be refined toward.
         materials: what `looks` adds to a prompt if the models take any words.
         refine_seconds: what a refinement takes on two CPU cores: before the first step, and per step; None:
             unknown.
@@ -73,6 +74,7 @@ class Domain:
     training_source: str
     vocabulary_source: str = ""
     has_ground_truth: bool = False
+    takes_pictures: bool = False
     materials: tuple[str, ...] = ()
     refine_seconds: tuple[float, float] | None = None
 

@@ -35,5 +35,6 @@ TOY_WORLD = Domain(
     training_source="triplaneturbo.finetune.setup_toyworld:TRAINING",
     vocabulary_source="triplaneturbo.toyworld.captions.vocabulary:VOCABULARY",
     has_ground_truth=True,
+    takes_pictures=True,
     refine_seconds=(5.0, 0.5),
 )

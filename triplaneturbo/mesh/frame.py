@@ -52,3 +52,8 @@ class Frame:
     def restore(self, vertices: Tensor) -> Tensor:
         """Convert positions in model space [N, 3] to those of the mesh; the inverse of `fit`."""
         return (vertices.double() * self.scale + self.centre.to(vertices.device)).float()
+
+    def restored(self, mesh: Mesh) -> Mesh:
+        """Return a mesh in model space, and its levels of detail, in the frame of the given mesh."""
+        lods = tuple(self.restored(level) for level in mesh.lods)
+        return mesh.replace(vertices=self.restore(mesh.vertices), lods=lods)

@@ -18,6 +18,10 @@ _BAND = 0.15  # distance to one of them, in world units, from which all samples 
 _ENOUGH = 8  # voxels inside of a mesh that is a solid
 
 
+class NoVolumeError(UserError):
+    """A mesh encloses no volume, so it has no signed distances."""
+
+
 def signed_distances(mesh: Mesh, samples: SurfaceSamples, size: int) -> Tensor:
     """Return distances to a surface at the centres of voxels, negative inside: float32 [size, size, size].
 
@@ -30,7 +34,7 @@ def signed_distances(mesh: Mesh, samples: SurfaceSamples, size: int) -> Tensor:
         size: voxels along each axis of [-1, 1]^3, indexed [x, y, z].
 
     Raises:
-        UserError: the mesh encloses no volume.
+        NoVolumeError: the mesh encloses no volume.
     """
     vertices, faces = mesh.vertices.detach().cpu().double(), mesh.faces.cpu()
     # By the divergence theorem, a surface with its faces outside encloses a positive volume.
@@ -43,7 +47,7 @@ def signed_distances(mesh: Mesh, samples: SurfaceSamples, size: int) -> Tensor:
         votes += np.transpose(inside, np.roll(np.arange(3), -axis))
     inside = votes >= 2
     if np.count_nonzero(inside) < _ENOUGH:
-        raise UserError("The mesh encloses no volume, so it cannot become a field; use --as gaussians.")
+        raise NoVolumeError("The mesh encloses no volume, so it cannot become a field; close its holes.")
     axis_centres = centres(size)
     points = np.stack(np.meshgrid(axis_centres, axis_centres, axis_centres, indexing="ij"), -1).reshape(-1, 3)
     surface, normals = samples.points.double().numpy(), samples.normals.double().numpy()

@@ -21,6 +21,9 @@ from triplaneturbo.request import shown
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MOST_PIXELS = 8192  # per side
+UPLOAD_MOST_PIXELS = 4096  # per side, of unknown senders
+WORKING_PIXELS = 1024
+"""Per side: larger pictures are reduced to it before the object is cut out."""
 MOST_BYTES = 64 << 20
 SIDE = 512
 _MODES = ("L", "LA", "P", "PA", "RGB", "RGBA", "1")
@@ -69,11 +72,15 @@ class GivenImage:
         return buffer.getvalue()
 
 
-def read_given_image(path: str | os.PathLike[str]) -> GivenImage:
+def read_given_image(path: str | os.PathLike[str], most_pixels: int = MOST_PIXELS) -> GivenImage:
     """Read a PNG, JPEG or WebP file and cut out its object.
 
     What is transparent is cut away. Without transparency, the background must have one colour; it is what
     has this colour and is connected to the border, so holes of the object should be transparent.
+
+    Args:
+        path: the file.
+        most_pixels: maximum number of pixels per side, to be decoded.
 
     Raises:
         UserError: the file is missing, of another format, broken, too large, animated, has other colours
@@ -87,25 +94,31 @@ def read_given_image(path: str | os.PathLike[str]) -> GivenImage:
         data = place.read_bytes()
     except OSError as error:
         raise UserError(f"Cannot read {name}: {(error.strerror or 'error').lower()}.") from None
-    rgb, alpha = _decode(data, name)
+    rgb, alpha = _decode(data, name, most_pixels)
     opacity = _opacity(rgb, alpha, name)
     return GivenImage(*_square(rgb, opacity), hashlib.sha256(data).hexdigest())
 
 
-def _decode(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return colours [H, W, 3] and alpha [H, W], uint8, upright."""
-    too_many = f"{name} has too many pixels; reduce it to at most {MOST_PIXELS} a side."
+def _decode(data: bytes, name: str, most_pixels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return upright colours [H, W, 3] and alpha [H, W], uint8, of at most `WORKING_PIXELS` a side."""
+    too_many = f"{name} has too many pixels; reduce it to at most {most_pixels} a side."
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=FORMATS)  # reads the header only
-        if max(image.size) > MOST_PIXELS:
+        if max(image.size) > most_pixels:
             raise UserError(too_many)
         if getattr(image, "n_frames", 1) > 1:
             raise UserError(f"{name} is animated; save one of its frames as a PNG.")
         if image.mode not in _MODES:
             raise UserError(f"{name} has {image.mode} colours; save it as an 8-bit RGB PNG.")
-        upright = ImageOps.exif_transpose(image).convert("RGBA")
+        large = max(image.size) > WORKING_PIXELS
+        if large:
+            image.draft(None, (WORKING_PIXELS, WORKING_PIXELS))  # JPEG: decode a fraction of the pixels
+        pixels = image.convert("RGBA")
+        if large:
+            pixels.thumbnail((WORKING_PIXELS, WORKING_PIXELS))
+        upright = np.asarray(ImageOps.exif_transpose(pixels))
     except Image.DecompressionBombError:
         raise UserError(too_many) from None
     except UnidentifiedImageError:
@@ -115,8 +128,7 @@ def _decode(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
     except Exception as error:  # Pillow raises errors of many kinds for broken files
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(f"Cannot read {name}: {reason}; save the picture again.") from None
-    pixels = np.asarray(upright)
-    return pixels[..., :3], pixels[..., 3]
+    return upright[..., :3], upright[..., 3]
 
 
 def _opacity(rgb: np.ndarray, alpha: np.ndarray, name: str) -> np.ndarray:

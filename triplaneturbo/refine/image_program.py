@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 from pathlib import Path
@@ -36,13 +37,15 @@ def parsed_command(command: str) -> list[str]:
 
 
 def mesh_of(command: str, image: GivenImage, folder: Path, timeout: float = TIMEOUT) -> GivenMesh:
-    """Let a program make a mesh of a picture; one that it has made already in this folder is used again.
+    """Let a program make a mesh of a picture.
+
+    A mesh that the same command has made of the same picture in this folder is used again.
 
     Args:
         command: its arguments; {image} becomes the path of the cut-out, a PNG with transparency, and {mesh}
             that of the GLB file to write.
         image: the picture.
-        folder: receives both files.
+        folder: receives both files, and a record of the picture and the command.
         timeout: seconds after which the program is ended.
 
     Raises:
@@ -53,7 +56,9 @@ def mesh_of(command: str, image: GivenImage, folder: Path, timeout: float = TIME
     words = parsed_command(command)
     program = shown(words[0])
     mesh, picture = folder / FOLDER / "mesh.glb", folder / FOLDER / "image.png"
-    if mesh.exists():
+    record = mesh.with_name("source.json")
+    source = json.dumps({"image": image.digest, "command": command}).encode()
+    if mesh.exists() and record.exists() and record.read_bytes() == source:
         return read_given_mesh(mesh)
     write_atomically(picture, image.png())
     made = mesh.with_name("unchecked.glb")
@@ -74,5 +79,7 @@ def mesh_of(command: str, image: GivenImage, folder: Path, timeout: float = TIME
         last = next((" ".join(line.split())[:200] for line in reversed(lines) if line.strip()), "no message")
         raise UserError(f"{program} made no mesh (exit code {done.returncode}): {last}")
     given = read_given_mesh(made)
+    record.unlink(missing_ok=True)  # at no time does it describe another mesh
     made.replace(mesh)
+    write_atomically(record, source)
     return given

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from triplaneturbo.domains.registry import find_domain
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.judge import load_clip
 from triplaneturbo.models.config import TOYWORLD
@@ -20,6 +21,10 @@ from triplaneturbo.toyworld.training.clip import BACKGROUND, all_captions
 _SCALES = (0.75, 0.85, 0.95)  # sides of the object in an image, as shares of the image
 
 
+class NoShapeError(UserError):
+    """A model cannot turn a picture into a shape, and nothing else gives one."""
+
+
 def prompt_of(model: Model, name: str, image: GivenImage) -> str:
     """Return the caption of the toy world that is nearest to a picture, by the model's CLIP.
 
@@ -28,7 +33,7 @@ def prompt_of(model: Model, name: str, image: GivenImage) -> str:
     """
     clip = load_clip(model.folder) if model.config.domain == TOYWORLD else None
     if clip is None:
-        raise UserError(f"{name} cannot describe a picture; say what it shows with --prompt.")
+        raise UserError(f"{name} cannot describe a picture; say in the prompt what it shows.")
     background = torch.tensor(BACKGROUND)
     pictures = []
     for scale in _SCALES:
@@ -56,24 +61,23 @@ def resolve(
         mesh: a given mesh.
         command: program that makes a mesh of the picture; see `mesh_of`.
         folder: receives the program's files.
-        announce: called with messages for the user.
+        announce: called with the caption that replaces the prompt, as a message for the user.
 
     Returns:
         The prompt, and the mesh; None: the model generates a draft.
 
     Raises:
-        UserError: the model has an open vocabulary and there is no prompt, or neither a mesh nor a program;
-            or the program makes no mesh.
+        NoShapeError: the model has an open vocabulary, and there is neither a mesh nor a program.
+        UserError: it has an open vocabulary and there is no prompt, or the program makes no mesh.
     """
     name = model.folder.name
     if not prompt:
         prompt = prompt_of(model, name, image)
-        announce(f"The picture is nearest to {prompt!r}; --prompt replaces this caption.")
+        announce(f"The picture is nearest to {prompt!r}.")
     if command:
         return prompt, mesh_of(command, image, folder)
-    if mesh is None and model.config.domain != TOYWORLD:
-        raise UserError(
-            f"{name} cannot turn a picture into a shape; name a program that can:"
-            ' --image-to-mesh "PROGRAM {image} {mesh}", or start from --mesh FILE.'
+    if mesh is None and not find_domain(model.config.domain).takes_pictures:
+        raise NoShapeError(
+            f"{name} cannot turn a picture into a shape; give a mesh, or a program that makes one."
         )
     return prompt, mesh

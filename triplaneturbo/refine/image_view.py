@@ -1,4 +1,4 @@
-"""The camera of a given picture, and the fit of an asset to the mesh that it was made from."""
+"""The camera of a given picture, and renderings of an asset from several sides."""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ class GaussianAsset:
         if not len(faces):
             raise EmptySurfaceError
         mesh = finished_mesh(Mesh(vertices.float().cpu(), faces.cpu()), fused, request, resolution)
-        return mesh if self.frame is None else mesh.replace(vertices=self.frame.restore(mesh.vertices))
+        return mesh if self.frame is None else self.frame.restored(mesh)
 
     def state_dict(self) -> dict[str, Any]:
         """See `Representation`."""

@@ -144,7 +144,7 @@ class TriplaneAsset:
     def export(self, request: Request) -> Mesh:
         """See `Representation`: the same extraction and texture baking as for a generated field."""
         mesh = mesh_of_field(self.field(), request)
-        return mesh if self.frame is None else mesh.replace(vertices=self.frame.restore(mesh.vertices))
+        return mesh if self.frame is None else self.frame.restored(mesh)
 
     def state_dict(self) -> dict[str, Any]:
         """See `Representation`."""

@@ -172,7 +172,11 @@ class Engine:
                 "Refining is unavailable on ZeroGPU, which provides a GPU for one mesh at a time; use your"
                 " own machine."
             )
-        return self.refinements.submit(lambda early_end: self._queue.submit(*settled, early_end=early_end))
+        (refinement,) = settled
+        assert isinstance(refinement, RefineRequest)
+        return self.refinements.submit(
+            lambda early_end: self._queue.submit(refinement, early_end=early_end), refinement.upload
+        )
 
     def again(self, request: Request) -> Result:
         """Return the result of an earlier request: cached or generated again. A refinement is not repeated.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from triplaneturbo.errors import UserError
@@ -14,7 +15,7 @@ from triplaneturbo.serving.uploads import Uploads
 PICTURE = "what the picture shows"
 """Prompt of an uploaded picture without one; the nearest caption replaces it."""
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-UPLOAD_SUFFIXES = (".glb", ".obj", ".ply", ".stl", *PICTURE_SUFFIXES)
+MESH_SUFFIXES = (".glb", ".obj", ".ply", ".stl")
 UPLOAD_MOST = 32 << 20  # bytes
 LENGTHS = (20, 60, 200)
 """The steps that the page offers."""
@@ -29,7 +30,7 @@ class RefineRequest(Request):
         stopped_after: steps after which it was stopped early; 0: it was not.
         stop_reason: why, unless the user stopped it.
         upload: sha256 of an uploaded mesh, which is refined instead of a draft, or picture, toward which the
-            draft is refined; "": none. See `Refinements.offer`.
+            draft is refined; "": none. See `Refinements.store_upload`.
     """
 
     refine_steps: int = 60
@@ -67,10 +68,19 @@ class RefineRequest(Request):
         return checked
 
 
-class AssetUploads(Uploads):
-    """Meshes and pictures to refine."""
+class RefineUploads(Uploads):
+    """Meshes to refine, and pictures to refine toward.
 
-    suffixes, most = UPLOAD_SUFFIXES, UPLOAD_MOST
+    Args:
+        folder: folder for the files; its creator deletes it.
+        pictures: whether the model can be refined toward a picture alone; see `Domain.takes_pictures`.
+    """
+
+    most = UPLOAD_MOST
+
+    def __init__(self, folder: Path, pictures: bool) -> None:
+        super().__init__(folder)
+        self.suffixes = MESH_SUFFIXES + (PICTURE_SUFFIXES if pictures else ())
 
 
 def refinement_words(settings: Mapping[str, Any]) -> str:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from triplaneturbo.domains.domain import Domain
 from triplaneturbo.errors import Cancelled, EmptySurfaceError, UserError
+from triplaneturbo.mesh.finish import mesh_of_field
 from triplaneturbo.mesh.frame import Frame
 from triplaneturbo.mesh.io import encode
 from triplaneturbo.pipeline import Outcome, Progress, Result
-from triplaneturbo.refine.given_image import GivenImage, read_given_image
+from triplaneturbo.refine.given_image import UPLOAD_MOST_PIXELS, GivenImage, read_given_image
 from triplaneturbo.refine.given_mesh import GivenMesh, read_uploaded_mesh
-from triplaneturbo.refine.image_source import resolve
+from triplaneturbo.refine.image_source import prompt_of
 from triplaneturbo.refine.options import OUT_OF_MEMORY, RefineOptions
-from triplaneturbo.representations.base import Representation
 from triplaneturbo.representations.triplane_asset import TriplaneAsset
 from triplaneturbo.serving.refine_request import PICTURE, PICTURE_SUFFIXES, RefineRequest, rounded
 from triplaneturbo.utils.devices import explained_out_of_memory
@@ -45,12 +45,14 @@ class _Active:
     Attributes:
         stop: set to end it early.
         job: its job; None until it is in the queue.
+        source: the uploaded mesh or picture that it refines or is refined toward; None: there is none.
         running: whether it has started.
         seconds_left: estimate of the remaining seconds; None if unknown.
     """
 
     stop: threading.Event
     job: Job | None = None
+    source: GivenMesh | GivenImage | None = None
     running: bool = False
     seconds_left: float | None = None
 
@@ -71,11 +73,12 @@ class Refinements:
         # Before the first step, and per step.
         self._seconds = domain.refine_seconds
 
-    def submit(self, submit: Callable[[threading.Event], Job]) -> Job:
+    def submit(self, submit: Callable[[threading.Event], Job], upload: str = "") -> Job:
         """Submit a refinement unless there is one already.
 
         Args:
             submit: submits the job; setting the event ends it early, with the result so far.
+            upload: the `upload` of the request, which stays in memory until the job ends.
 
         Raises:
             UserError: another refinement waits or runs.
@@ -85,7 +88,7 @@ class Refinements:
                 left = self._seconds_left()
                 when = "when it has ended" if left is None else f"in about {rounded(left)} s"
                 raise UserError(f"Another result is being refined, one at a time; try again {when}.")
-            self._active = _Active(threading.Event())
+            self._active = _Active(threading.Event(), source=self._uploads.get(upload))
             try:
                 self._active.job = submit(self._active.stop)
             except BaseException:
@@ -93,8 +96,10 @@ class Refinements:
                 raise
             return self._active.job
 
-    def offer(self, path: Path) -> str:
-        """Read an uploaded mesh or picture and keep it in memory; only the last few are kept.
+    def store_upload(self, path: Path) -> str:
+        """Read an uploaded mesh or picture and keep it in memory.
+
+        Only the last few are kept, apart from that of a refinement that waits or runs.
 
         Returns:
             The `upload` of requests that refine it.
@@ -103,7 +108,7 @@ class Refinements:
             UserError: it is broken, too large, or refers to other files.
         """
         picture = path.suffix.lower() in PICTURE_SUFFIXES
-        source = read_given_image(path) if picture else read_uploaded_mesh(path)
+        source = read_given_image(path, UPLOAD_MOST_PIXELS) if picture else read_uploaded_mesh(path)
         self._uploads.put(source.digest, source)
         return source.digest
 
@@ -163,6 +168,8 @@ class Refinements:
             with self._lock:
                 if self._active is active:
                     self._active = None  # its job holds the result
+            if active.source is not None:
+                self._uploads.put(active.source.digest, active.source)  # for the comparison
 
     def _refine(
         self, worker: DeviceWorker, request: RefineRequest, active: _Active, folder: Path
@@ -173,14 +180,13 @@ class Refinements:
         yield clock.progress("prepare", 0.0)
         options = RefineOptions(steps=request.refine_steps, seed=request.seed)
         model, source, image = worker.pipeline.model, None, None
-        if request.upload:
-            given = self.uploaded(request.upload)
-            if isinstance(given, GivenImage):
-                prompt = "" if request.prompt == PICTURE else request.prompt
-                prompt, _ = resolve(model, prompt, given, None, "", folder)
-                request, image = replace(request, prompt=prompt), given
-            else:
-                source = given
+        given = active.source or (self.uploaded(request.upload) if request.upload else None)
+        if isinstance(given, GivenImage):
+            image = given
+            if request.prompt == PICTURE:
+                request = replace(request, prompt=prompt_of(model, self._name, image))
+        else:
+            source = given
         stages = start(model, self._name, source or worker.field(request), request, options, folder, image)
         while not active.stop.is_set():
             yield clock.progress("prepare", _STEPS_AT / 2)
@@ -231,7 +237,9 @@ class Refinements:
             active.seconds_left = (now - first_step_at) / done * (request.refine_steps - done)
             event = clock.progress("refine", share, done)
             if now - previewed >= PREVIEW_INTERVAL and not refiner.finished:
-                event = _with_preview(event, refiner.representation, request)
+                asset = refiner.representation
+                assert isinstance(asset, TriplaneAsset)
+                event = _with_preview(event, asset, request)
                 previewed = time.perf_counter()
             yield event
         if not refiner.steps:
@@ -278,13 +286,14 @@ class _Clock:
         return {**before, **stages, "total": total}
 
 
-def _with_preview(event: Progress, asset: Representation, request: RefineRequest) -> Progress:
-    """Add a coarse mesh with vertex colours, unless there is no surface."""
+def _with_preview(event: Progress, asset: TriplaneAsset, request: RefineRequest) -> Progress:
+    """Add a coarse mesh in model space, with vertex colours, unless there is no surface."""
     resolution = min(request.resolution or PREVIEW_RESOLUTION, PREVIEW_RESOLUTION)
+    coarse = replace(
+        request, resolution=resolution, faces=None, unwrap="none", watertight=False, smoothing=0, lods=1
+    )
     try:
-        mesh = asset.export(
-            replace(request, resolution=resolution, faces=None, unwrap="none", watertight=False, smoothing=0)
-        )
+        mesh = mesh_of_field(asset.field(), coarse)
     except EmptySurfaceError:
         return event
     return replace(event, sketch=mesh, glb=encode(mesh, "glb"))

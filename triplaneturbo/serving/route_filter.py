@@ -4,7 +4,7 @@ Some of the routes that this page does not use are unsafe on a public server: th
 client, accept uploads or write files. So only the routes that the page uses are open, `ServedFiles` decides
 which files are served, and the JSON of a request may name no other file. Gradio's upload route is closed;
 this middleware accepts prompt lists from visitors who may train, and files to refine from those who may
-upload.
+upload, and limits their rate.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.io.registry import WRITERS
-from triplaneturbo.serving.limits import Limits
+from triplaneturbo.serving.access import is_local
+from triplaneturbo.serving.limits import Limits, RateLimitError, RequestLimiter
 from triplaneturbo.serving.mcp_access import McpAccess
 from triplaneturbo.serving.public_url import PublicUrl
 from triplaneturbo.serving.served_files import ServedFiles
@@ -35,7 +36,7 @@ from triplaneturbo.serving.uploads import Uploads
 API = "/gradio_api"
 UPLOAD = "/prompts"
 MCP = re.compile(r"/mcp/?")
-ASSETS = "/assets"
+REFINE_UPLOAD = "/refine_upload"
 _FILE = re.compile(r"/file[=/](?P<path>.*)", re.DOTALL)
 _OPEN = re.compile(
     r"/(?:info|openapi\.json|app_id|user|token|login_check|startup-events|theme\.css|cancel|reset"
@@ -52,7 +53,7 @@ def filter_options(
     training_access: TrainingAccess | None = None,
     root_path: str = "",
     mcp: McpAccess | None = None,
-    asset_uploads: Uploads | None = None,
+    refine_uploads: Uploads | None = None,
 ) -> dict[str, Any]:
     """Return the arguments of Gradio's `launch` that install the route filter.
 
@@ -62,14 +63,15 @@ def filter_options(
         training_access: decides who may upload prompt lists; None: nobody.
         root_path: the path or URL under which a proxy serves the page; see `public_url.checked_root_path`.
         mcp: the tools for agents; None: there are none.
-        asset_uploads: receives files to refine; None: nobody may upload any.
+        refine_uploads: receives files to refine; None: nobody may upload any.
     """
-    uploads = {UPLOAD: training_access, ASSETS: asset_uploads}
+    uploads = {UPLOAD: training_access, REFINE_UPLOAD: refine_uploads}
     route_filter = Middleware(
         RouteFilter,
         served_files=served_files,
         max_body=limits.body,
         uploads={route: receiver for route, receiver in uploads.items() if receiver is not None},
+        guard=RequestLimiter(limits),
         public_url=PublicUrl(root_path),
         mcp=mcp,
     )
@@ -87,6 +89,7 @@ class RouteFilter:
         served_files: the files that may be served.
         max_body: maximum number of bytes of a request's JSON.
         uploads: receivers of uploads by route.
+        guard: limits the rate of uploads, which are counted apart from other requests; None: unlimited.
         public_url: the URL under which visitors reach the page; None: the address of the server.
         mcp: the tools for agents; None: there are none.
     """
@@ -97,6 +100,7 @@ class RouteFilter:
         served_files: ServedFiles,
         max_body: int,
         uploads: Mapping[str, Uploads] | None = None,
+        guard: RequestLimiter | None = None,
         public_url: PublicUrl | None = None,
         mcp: McpAccess | None = None,
     ) -> None:
@@ -106,6 +110,7 @@ class RouteFilter:
         self._max_body = max_body
         self._mcp = mcp
         self._uploads = uploads or {}
+        self._guard = guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward or answer a request."""
@@ -154,9 +159,15 @@ class RouteFilter:
     async def _receive_upload(self, uploads: Uploads, scope: Scope, receive: Receive, send: Send) -> None:
         """Store an uploaded file."""
         headers = Headers(scope=scope)
-        name = urllib.parse.unquote(headers.get("x-name", ""))
+        key, name = headers.get("x-key", ""), urllib.parse.unquote(headers.get("x-name", ""))
+        address = scope["client"][0] if scope.get("client") else None
         try:
-            path = await anyio.to_thread.run_sync(uploads.receive, headers.get("x-key", ""), name)
+            if self._guard is not None:
+                self._guard.admit(session=None, address=address, local=is_local(headers, address))
+            path = await anyio.to_thread.run_sync(uploads.receive, key, name)
+        except RateLimitError as error:
+            await _reject(429, str(error), scope, receive, send)
+            return
         except UserError as error:
             await _reject(403, str(error), scope, receive, send)
             return
@@ -170,13 +181,16 @@ class RouteFilter:
                     data = message.get("body", b"")
                     more = message.get("more_body", False)
                     size += len(data)
-                    if size > uploads.most:
+                    if size > uploads.most or not uploads.keeps(key, path):
                         break
                     await file.write(data)
         except OSError as error:
             await _reject(
                 507, f"The {uploads.what} could not be saved: {error.strerror}.", scope, receive, send
             )
+            return
+        if not uploads.keeps(key, path):
+            await _reject(409, f"A newer upload has replaced the {uploads.what}.", scope, receive, send)
             return
         if more or size > uploads.most:
             path.unlink(missing_ok=True)

@@ -5,24 +5,42 @@ A page that may upload receives a key, which it sends with every upload.
 
 from __future__ import annotations
 
+import hmac
 import re
 import secrets
 import shutil
 import threading
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from triplaneturbo.errors import UserError
 
-MOST_KEYS = 1000
+MOST_FILES = 32
+"""Files of all pages together: with the largest ones of 32 MB, about 1 GB."""
+LIFETIME = 3600.0  # seconds until a file that nobody has read is deleted
+_NONCE = 32  # characters
 _NAME = re.compile(r"[^\w.-]+")
+
+
+class _Upload(NamedTuple):
+    """The path of a file, and the time at which its upload began."""
+
+    path: Path
+    begun: float
 
 
 class Uploads:
     """Keys of pages that may upload, and their files. All methods are thread-safe.
 
+    An upload deletes files that are older than `LIFETIME`, and the oldest ones of more than `MOST_FILES`.
+    Keys take no memory: they are signed, and valid until the server ends.
+
     Args:
         folder: folder for the files; its creator deletes it.
+        clock: returns the time in seconds.
 
     Attributes:
         suffixes: suffixes of the files.
@@ -34,25 +52,25 @@ class Uploads:
     most: int
     what = "file"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
+        self._clock = clock
+        self._secret = secrets.token_bytes(32)
         self._lock = threading.Lock()
-        self._keys: OrderedDict[str, Path | None] = OrderedDict()
+        self._uploads: OrderedDict[str, _Upload] = OrderedDict()  # by key, oldest first
 
     def issue(self) -> str:
-        """Return a new key for a page. Only the latest thousand keys are valid."""
-        key = secrets.token_hex(32)
-        with self._lock:
-            self._keys[key] = None
-            expired = [self._keys.popitem(last=False)[1] for _ in range(len(self._keys) - MOST_KEYS)]
-        for path in expired:
-            _delete(path)
-        return key
+        """Return a new key for a page."""
+        nonce = secrets.token_hex(_NONCE // 2)
+        return nonce + self._signature(nonce)
 
     def knows(self, key: object) -> bool:
         """Whether the key is valid."""
-        with self._lock:
-            return isinstance(key, str) and key in self._keys
+        return (
+            isinstance(key, str)
+            and key.isascii()
+            and hmac.compare_digest(key[_NONCE:], self._signature(key[:_NONCE]))
+        )
 
     def check(self, key: object) -> str:
         """Return the key if it is valid.
@@ -66,7 +84,9 @@ class Uploads:
         return key
 
     def receive(self, key: str, name: str) -> Path:
-        """Return the path at which to write an upload; the key's previous upload is deleted.
+        """Return the path at which to write an upload.
+
+        The key's previous upload is deleted, and so are expired ones and the oldest ones of too many.
 
         Args:
             key: the key of the page.
@@ -88,10 +108,20 @@ class Uploads:
                 f"The {self.what} could not be saved: {error.strerror}; free disk space."
             ) from None
         with self._lock:
-            before = self._keys.get(key)
-            self._keys[key] = path
-        _delete(before)
+            now = self._clock()
+            gone = [self._uploads.pop(key)] if key in self._uploads else []
+            self._uploads[key] = _Upload(path, now)
+            while len(self._uploads) > MOST_FILES or self._oldest().begun <= now - LIFETIME:
+                gone.append(self._uploads.popitem(last=False)[1])
+        for upload in gone:
+            _delete(upload)
         return path
+
+    def keeps(self, key: str, path: Path) -> bool:
+        """Whether a file that is being received has not been replaced by a newer one."""
+        with self._lock:
+            upload = self._uploads.get(key)
+        return upload is not None and upload.path == path
 
     def uploaded(self, key: str) -> Path:
         """Return the path of the page's uploaded file.
@@ -100,20 +130,24 @@ class Uploads:
             UserError: there is none.
         """
         with self._lock:
-            path = self._keys.get(key)
-        if path is None or not path.is_file():
+            upload = self._uploads.get(key)
+        if upload is None or not upload.path.is_file():
             raise UserError(f"The {self.what} no longer exists; upload it again.")
-        return path
+        return upload.path
 
     def drop(self, key: str) -> None:
         """Delete the page's upload, if there is one."""
         with self._lock:
-            path = self._keys.get(key)
-            if key in self._keys:
-                self._keys[key] = None
-        _delete(path)
+            upload = self._uploads.pop(key, None)
+        if upload is not None:
+            _delete(upload)
+
+    def _oldest(self) -> _Upload:
+        return next(iter(self._uploads.values()))
+
+    def _signature(self, nonce: str) -> str:
+        return hmac.digest(self._secret, nonce.encode(), "sha256").hex()
 
 
-def _delete(path: Path | None) -> None:
-    if path is not None:
-        shutil.rmtree(path.parent, ignore_errors=True)
+def _delete(upload: _Upload) -> None:
+    shutil.rmtree(upload.path.parent, ignore_errors=True)

@@ -22,7 +22,7 @@ from triplaneturbo.models.catalog import ROOT
 from triplaneturbo.serving.admin import Admin
 from triplaneturbo.serving.limits import Limits, RequestLimiter
 from triplaneturbo.serving.mcp_access import McpAccess
-from triplaneturbo.serving.refine_request import AssetUploads
+from triplaneturbo.serving.refine_request import RefineUploads
 from triplaneturbo.serving.sessions import Sessions
 from triplaneturbo.serving.training_access import TrainingAccess
 from triplaneturbo.serving.uploads import Uploads
@@ -85,7 +85,7 @@ def build(
     folder = folder.resolve()
     guard = guard or RequestLimiter(Limits.for_host("localhost"))
     admission = admission or TrainingAccess(Admin("localhost"), folder)
-    uploads = uploads or AssetUploads(folder)
+    uploads = uploads or RefineUploads(folder, engine.domain.takes_pictures)
     # Gradio serves every file in its temporary folder, by default one shared by all Gradio programs of a
     # machine, and copies files from elsewhere into it.
     os.environ["GRADIO_TEMP_DIR"] = str(history.root if history is not None else folder)

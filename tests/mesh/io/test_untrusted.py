@@ -78,6 +78,10 @@ def _set(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def _elsewhere(tree: dict[str, Any]) -> None:
+    tree["bufferViews"][tree["images"][0]["bufferView"]]["buffer"] = 1
+
+
 def _many(tree: dict[str, Any]) -> None:
     tree["nodes"] = [{"mesh": 0} for _ in range(100)]
 
@@ -91,6 +95,16 @@ def _many(tree: dict[str, Any]) -> None:
         (_set("accessors/0/count", -1), "is too large; reduce it to at most 1,000 faces"),
         (_many, "is too large; reduce it to at most 1,000 faces in few parts"),
         (_set("extensionsRequired", ["KHR_draco_mesh_compression"]), "needs extensions of glTF"),
+        (
+            _set("materials/0/extensions", {"KHR_materials_pbrSpecularGlossiness": {}}),
+            "needs extensions of glTF",
+        ),
+        (
+            _set("meshes/0/primitives/0/extensions", {"KHR_draco_mesh_compression": {}}),
+            "needs extensions of glTF",
+        ),
+        (_set("images/0/bufferView", 0), "neither PNG, JPEG nor WebP"),
+        (_elsewhere, "is not a valid GLB file"),
         (_set("meshes/0/primitives/0/indices", 99), "is not a valid GLB file"),
         (_set("accessors", {"count": 3}), "is not a valid GLB file"),
     ],
@@ -98,10 +112,7 @@ def _many(tree: dict[str, Any]) -> None:
 def test_claims_of_a_glb_are_checked_before_it_is_parsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]], None], sentence: str
 ) -> None:
-    def never(*_: object, **__: object) -> None:
-        raise AssertionError("parsed")
-
-    monkeypatch.setattr(untrusted.trimesh, "load_scene", never)
+    monkeypatch.setattr(untrusted.trimesh, "load_scene", _never)
     (tmp_path / "box.glb").write_bytes(changed(change))
     with pytest.raises(UserError, match=sentence):
         load_untrusted(tmp_path / "box.glb", MOST)
@@ -121,8 +132,13 @@ def test_a_pickle_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert not Path("unpickled").exists()
 
 
+def _never(*_: object, **__: object) -> None:
+    raise AssertionError("parsed")
+
+
 def test_a_large_texture_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(untrusted, "MOST_TEXELS", 64)
+    monkeypatch.setattr(untrusted.trimesh, "load_scene", _never)
     (tmp_path / "box.glb").write_bytes(trimesh.Scene(box((4, 65))).export(file_type="glb"))
     with pytest.raises(UserError, match="a texture has more than 64 texels a side"):
         load_untrusted(tmp_path / "box.glb", MOST)
@@ -135,3 +151,17 @@ def test_the_unchanged_glb_is_read(tmp_path: Path) -> None:
     assert len(mesh.faces) == len(
         trimesh.load(io.BytesIO(changed(lambda tree: None)), "glb", force="mesh").faces
     )
+
+
+def test_the_copies_of_a_texture_are_limited_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(untrusted, "MOST_TEXELS", 16)
+    for parts in (4, 5):
+        scene = trimesh.Scene()
+        for _ in range(parts):
+            scene.add_geometry(box((16, 16)))
+        (tmp_path / f"{parts}.glb").write_bytes(scene.export(file_type="glb"))
+    assert load_untrusted(tmp_path / "4.glb", MOST) is not None
+    with pytest.raises(UserError, match="the parts have too many large textures"):
+        load_untrusted(tmp_path / "5.glb", MOST)

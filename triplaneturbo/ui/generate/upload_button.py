@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,7 @@ import gradio as gr
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving.jobs import Stopped
-from triplaneturbo.serving.refine_request import (
-    PICTURE,
-    PICTURE_SUFFIXES,
-    UPLOAD_MOST,
-    UPLOAD_SUFFIXES,
-    RefineRequest,
-)
+from triplaneturbo.serving.refine_request import PICTURE, PICTURE_SUFFIXES, RefineRequest
 from triplaneturbo.ui.assets import read
 from triplaneturbo.ui.generate import panels
 from triplaneturbo.ui.generate.following import follow_job
@@ -65,11 +60,14 @@ def wire(
                 raise UserError(uploaded)
             options = to_file_options(*values[:placing])
             draft = to_request(prompt, *values[placing:])
-            request = uploaded_request(engine, uploads, key, draft, steps)
+            request = uploaded_request(uploads, key, draft, steps)
             guard.admit(request, **visitor(page))
+            engine.refinements.store_upload(uploads.uploaded(key))
         except UserError as error:
             yield {controls.status: panels.status(Stopped(str(error)))}
             return
+        finally:
+            uploads.drop(key)
         shown = "" if request.prompt == PICTURE else request.prompt
         yield started(engine, controls, shown, request.look) | {button.start: gr.update(interactive=False)}
         yield from follow_job(
@@ -78,10 +76,10 @@ def wire(
 
     script = read(
         "upload.js",
-        route="gradio_api/assets",
-        suffixes=",".join(UPLOAD_SUFFIXES),
-        max_bytes=UPLOAD_MOST,
-        too_large=f"The file is too large: it may have at most {UPLOAD_MOST >> 20} MB.",
+        route="gradio_api/refine_upload",
+        suffixes=",".join(uploads.suffixes),
+        max_bytes=uploads.most,
+        too_large=f"The file is too large: it may have at most {uploads.most >> 20} MB.",
     )
     page.load(enter, None, [button.key, button.upload], show_progress="hidden", api_visibility="private")
     prompt, *fields = controls.fields
@@ -96,8 +94,8 @@ def wire(
     )
 
 
-def uploaded_request(engine: Engine, uploads: Uploads, key: str, draft: Request, steps: Any) -> RefineRequest:
-    """Return the request that refines the page's uploaded file; the file is deleted.
+def uploaded_request(uploads: Uploads, key: str, draft: Request, steps: Any) -> RefineRequest:
+    """Return the request that refines the page's uploaded file, which is not parsed yet.
 
     Args:
         key: the key of the page.
@@ -105,15 +103,15 @@ def uploaded_request(engine: Engine, uploads: Uploads, key: str, draft: Request,
         steps: steps of the refinement.
 
     Raises:
-        UserError: the page may not upload, there is no file, it cannot be used, or a mesh has no prompt.
+        UserError: the page may not upload, there is no file, or a mesh has no prompt.
     """
     path = uploads.uploaded(uploads.check(key))
-    try:
-        upload = engine.refinements.offer(path)
-    finally:
-        uploads.drop(key)
     if not draft.prompt.strip():
         if path.suffix.lower() not in PICTURE_SUFFIXES:
             raise UserError("Say in the prompt what the mesh is, or is to look like, and upload it again.")
         draft = replace(draft, prompt=PICTURE)
-    return replace(RefineRequest.of(draft, whole(steps)), upload=upload).checked()
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"Cannot read {path.name}: {error.strerror}; upload it again.") from None
+    return replace(RefineRequest.of(draft, whole(steps)), upload=digest).checked()
