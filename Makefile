@@ -19,6 +19,7 @@ app: setup
 # The whole suite runs in two processes; tests named in ARGS run in one, so that --pdb works. Tests of missing
 # programs are skipped. To run them all on Debian and Ubuntu: apt install chromium fontconfig fonts-noto-core
 # fonts-dejavu-core blender python3-numpy assimp-utils nginx-light nodejs npm && npm ci --prefix tests
+# tests/ui/test_mcp.py needs an environment of its own: see CONTRIBUTING.md.
 test: setup
 	@$(RUN) -m pytest $(or $(ARGS),-n 2)
 

@@ -6,6 +6,7 @@ tab "Triplane" in the sidebar of the 3D viewport (N). It needs no package beside
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import tempfile
@@ -64,6 +65,9 @@ def generate(server: str, prompt: str, seed: int) -> bytes:
     except OSError as error:
         reason = getattr(error, "reason", error)
         raise ServerError(f"Cannot reach {server}: {reason}; start it, or check the address.") from None
+    except http.client.HTTPException as error:
+        reason = str(error) or type(error).__name__
+        raise ServerError(f"The connection to {server} failed: {reason}; try again.") from None
     except (ValueError, KeyError, TypeError):
         raise ServerError(f"{server} does not answer as triplaneturbo does; check the address.") from None
     if not data.startswith(b"glTF") or len(data) > LARGEST_FILE:
@@ -146,10 +150,12 @@ class TRIPLANETURBO_OT_generate(bpy.types.Operator):
             self._data = generate(*self._asked)
         except ServerError as error:
             self._error = str(error)
+        except Exception as error:  # a thread would lose it
+            self._error = f"Internal error ({type(error).__name__}: {error}); please report it."
 
     def _finish(self):
-        if self._error:
-            self.report({"ERROR"}, self._error)
+        if self._error or not self._data:
+            self.report({"ERROR"}, self._error or "The server sent no mesh.")
             return {"CANCELLED"}
         _, prompt, seed = self._asked
         place(self._data, f"{prompt.strip()} {seed}", self._location)

@@ -48,6 +48,18 @@ def test_the_file_made_like_another_one_has_the_same_bytes(cli: Cli, tmp_path: P
     assert Path("first.glb").read_bytes() == Path("second.glb").read_bytes()
 
 
+def test_options_of_the_file_itself_are_used_again(cli: Cli) -> None:
+    files = ["--texture-format", "webp", "--max-bytes", "40000"]
+    code, _, err = cli("generate", "a red mushroom", "-o", "first.glb", *QUICK, "--faces", "300", *files)
+    assert code == 0
+    assert "To stay within the size limit" in err
+    code, _, again = cli("generate", "--like", "first.glb", "-o", "second.glb", "--model", "small")
+    assert (code, again) == (0, err)
+    assert Path("first.glb").read_bytes() == Path("second.glb").read_bytes()
+    code, _, err = cli("generate", "--like", "first.glb", "-o", "third.glb", "--texture-format", "png")
+    assert b"EXT_texture_webp" not in Path("third.glb").read_bytes()
+
+
 def test_options_replace_the_settings_of_the_file(cli: Cli, tmp_path: Path) -> None:
     written(tmp_path / "like.ply")
     code, out, err = cli(

@@ -88,6 +88,30 @@ def test_game_has_levels_of_detail_in_one_file_and_in_files(cli: Cli) -> None:
     assert low == pytest.approx([0] * 5, abs=0.05)
 
 
+def test_files_of_levels_are_within_the_size_limit(cli: Cli) -> None:
+    limits = ["--faces", "600", "--lods", "2", "--lod-files", "--texture-format", "webp"]
+    full = cli("-o", "full/", *limits)
+    small = cli("-o", "small/", *limits, "--max-bytes", str(full[1]["bytes"] - 1))
+    assert [Path(file["path"]).stat().st_size for file in small] == [file["bytes"] for file in small]
+    assert all(file["bytes"] < full[1]["bytes"] for file in small)
+    assert ["note" in file for file in small[:2]] == [True, True]
+
+
+def test_batch_with_files_of_levels_does_not_skip_meshes_without_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(engine, "_load", load_once)
+    Path("prompts.txt").write_text("cup|a cup\n")
+    skipped = []
+    for flags in ([], ["--lod-files"], ["--lod-files"]):
+        options = ["--prompts", "prompts.txt", "-o", "out", "--model", "small", *FAST, "--json"]
+        assert main(["generate", *options, *flags]) == 0
+        skipped.append(json.loads(capsys.readouterr().out)["skipped"])
+    assert skipped == [0, 0, 1]
+    assert Path("out", "cup-LOD0.glb").is_file()
+
+
 def test_web_is_webp_within_a_megabyte(cli: Cli) -> None:
     (file,) = cli("--for", "web", "-o", "out/")
     data = Path(file["path"]).read_bytes()

@@ -7,6 +7,7 @@ import io
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 
 from tests.helpers.shapes import colored, textured
 from triplaneturbo.__main__ import main
+from triplaneturbo.errors import UserError
 from triplaneturbo.mesh import video
 from triplaneturbo.mesh.io import save
 from triplaneturbo.mesh.preview import turntable
@@ -64,6 +66,7 @@ BAD = {
     "frames": (["ball.glb", "--frames", "1"], "Invalid number of frames"),
     "endless": (["ball.glb", "--seconds", "nan"], "Invalid duration"),
     "background": (["ball.glb", "--background", "red"], "Invalid background"),
+    "odd": (["ball.glb", "-o", "a.png", "a.mp4", "--size", "63"], "Invalid size 63 for .mp4"),
     "text": (["text.glb"], "Cannot read"),
     "no faces": (["empty.ply"], "has no faces"),
 }
@@ -84,6 +87,7 @@ def test_bad_input_is_one_sentence(
     err = capsys.readouterr().err
     assert sentence in err
     assert err.count("\n") == 1
+    assert not Path("a.png").exists()
 
 
 def test_mp4_without_an_encoder_is_one_sentence(
@@ -112,6 +116,42 @@ def test_mp4_has_the_frames(encoder: str, glb: Path, monkeypatch: pytest.MonkeyP
     expected = turntable(textured(), 12, 64)
     for frame, wanted in zip(frames, expected, strict=True):
         assert np.abs(frame.astype(int) - wanted).mean() < 8
+
+
+@pytest.mark.parametrize(("frames", "seconds"), [(7, 3), (10, 4), (2, 60), (360, 0.1), (48, 3.7)])
+def test_mp4_has_the_duration(frames: int, seconds: float, glb: Path) -> None:
+    av = pytest.importorskip("av", reason="PyAV is not installed (pip install av)")
+    target = glb.with_suffix(".mp4")
+    options = ["--size", "16", "--frames", str(frames), "--seconds", str(seconds)]
+    assert main(["render", str(glb), "-o", str(target), *options]) == 0
+    with av.open(io.BytesIO(target.read_bytes())) as container:
+        assert container.streams.video[0].frames == frames
+        assert float(frames / container.streams.video[0].average_rate) == pytest.approx(seconds, rel=1e-3)
+
+
+class Failure(Exception):
+    """An error of the fake PyAV."""
+
+
+def fake_av(codecs: set[str]) -> Any:
+    """A PyAV that cannot encode."""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise Failure("no\nspace")
+
+    return SimpleNamespace(codecs_available=codecs, open=refuse, error=SimpleNamespace(FFmpegError=Failure))
+
+
+@pytest.mark.parametrize(
+    ("codecs", "sentence"), [(set(), "has no encoder for MP4"), ({"mpeg4"}, "could not encode the video")]
+)
+def test_errors_of_pyav_are_one_sentence(
+    codecs: set[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", fake_av(codecs))
+    with pytest.raises(UserError, match=f"^PyAV {sentence}.*write a .webp instead") as caught:
+        video.encode_mp4([np.zeros((16, 16, 3), np.uint8)], 12)
+    assert "\n" not in str(caught.value)
 
 
 def _without_pyav(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,11 @@ import trimesh
 from PIL import Image
 
 from triplaneturbo.errors import EmptySurfaceError, UserError
+from triplaneturbo.mesh.placement import Placement
 from triplaneturbo.request import SEED_LIMIT, Request
 from triplaneturbo.serving.batch_jobs import BatchProgress, follow_batch, like, previews, seeds, series
 from triplaneturbo.serving.engine import Engine
+from triplaneturbo.serving.file_options import FileOptions
 from triplaneturbo.serving.jobs import MeshReady, Stopped
 from triplaneturbo.serving.sessions import Session
 
@@ -104,3 +106,20 @@ def test_invalid_batches_are_refused_and_leave_no_file(engine: Engine, tmp_path:
     assert isinstance(stopped, Stopped)
     assert "prompt is blank" in stopped.sentence
     assert not list(tmp_path.iterdir())
+
+
+def test_files_have_the_given_options(engine: Engine, tmp_path: Path) -> None:
+    requests = series(Request("a red mushroom", blend="a blue chair", **QUICK), 2)
+    for metadata in (True, False):
+        options = FileOptions(Placement(size=0.5), metadata=metadata)
+        *_, last = follow_batch(engine, Session(tmp_path / str(metadata)), requests, options=options)
+        assert isinstance(last, BatchProgress)
+        for made in last.made:
+            assert isinstance(made, MeshReady)
+            assert (b"a red mushroom" in made.files["glb"].read_bytes()) == metadata
+            scene = trimesh.load(made.files["glb"], force="mesh")
+            assert scene.extents.max() == pytest.approx(0.5, rel=1e-5)
+
+
+def test_previews_have_one_level_of_detail() -> None:
+    assert [request.lods for request in previews([Request("a cup", lods=4)])] == [1]

@@ -86,11 +86,11 @@ def test_scanned_code_gives_one_link(browser: Any, url: str, agent: str | None, 
 @pytest.mark.browser
 def test_button_on_this_machine_says_that_phones_cannot_reach_it(open_page: OpenPage) -> None:
     page = open_page()
-    page.click("#ar")
-    page.wait_for_function("document.querySelector('#status').innerText.includes('There is no mesh')")
+    assert page.locator("#ar").is_disabled()
     page.fill("#prompt textarea", "a cup")
     page.click("#generate")
     page.wait_for_selector("#download-usdz:not([disabled])")
+    page.wait_for_selector("#ar:not([disabled])")
     page.click("#ar")
     page.wait_for_function("document.querySelector('#status').innerText.includes('Phones cannot reach')")
 

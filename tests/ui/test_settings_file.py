@@ -38,7 +38,8 @@ def test_settings_that_the_page_cannot_show_are_replaced_and_announced() -> None
     fitted, notes = fit(ENGINE, GenerationMetadata(request, "<b>full</b>"))
     assert (fitted.adapter, fitted.texture_size, fitted.floaters) == ("", 512, 0.5)
     assert (fitted.steps, fitted.resolution) == (4, 64)
-    assert len(notes) == 3
+    assert len(notes) == 4
+    assert "The floater threshold 0.9 became 0.5." in notes
     assert "<b>" not in panels.restored(notes)
 
 

@@ -15,6 +15,9 @@ know or, if it knows them all, why it cannot interpret them:
 
     {..., "unknown_words": ["dragon", ...], "unclear": "It names ..."}
 
+A look adds "look_unknown_words" and "look_unclear", levels of detail add "lod_faces", a list. A file that was
+reduced to --max-bytes has a "note".
+
 With --count or --prompts:
 
     {"meshes": [such objects], "skipped": N, "without_surface": [{"prompt": ..., "seed": ...}]}
@@ -44,7 +47,8 @@ from triplaneturbo.cli.sharding import Shard, shard_from_environment
 from triplaneturbo.distill.corpora.prompt_list import Line, PromptList
 from triplaneturbo.distill.corpora.text_files import STANDARD_INPUT
 from triplaneturbo.errors import EmptySurfaceError, UserError
-from triplaneturbo.mesh.io.registry import IMAGES, unit_of
+from triplaneturbo.mesh.io.registry import unit_of
+from triplaneturbo.mesh.io.texture_formats import TEXTURE_FORMATS
 from triplaneturbo.mesh.placement import AS_MODELLED, AUTO, PIVOTS, UNIT_CHOICES, UPS, Placement
 from triplaneturbo.models.adapters import adapter_digest
 from triplaneturbo.models.catalog import base_or_default, fingerprint
@@ -158,7 +162,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="levels of detail in a GLB, 1 to 4, each with half the faces of the previous one; default 1",
     )
-    add("--lod-files", action="store_true", help="also write each level as a GLB of its own, NAME-LOD1.glb")
+    add("--lod-files", action="store_true", help="also write each level as a GLB of its own, NAME-LOD0.glb")
     add(
         "--variation",
         type=decimal,
@@ -214,7 +218,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--texture-format",
-        metavar="|".join(IMAGES),
+        metavar="|".join(TEXTURE_FORMATS),
         help="encoding of textures in GLB and USDZ, default png; webp+png: WebP with PNG for older programs",
     )
     add(
@@ -375,6 +379,7 @@ def _cache_key(arguments: argparse.Namespace, settings: Settings) -> str:
         place += "" if unit == "m" else f" {name} in {unit}"
     written = replace(settings.options, placement=AS_MODELLED)
     place += "" if written == DEFAULT_FILES else f" {written}"
+    place += " with files of each level" if arguments.lod_files else ""
     return f"{__version__} {arguments.model} {weights} {base} {arguments.device} {arguments.precision}{place}"
 
 

@@ -58,6 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
     _check_range("number of frames", arguments.frames, FRAMES)
     _check_range("duration", arguments.seconds, SECONDS)
     background = None if arguments.background is None else _color(arguments.background)
+    mp4 = any(output.suffix.lower() == ".mp4" for output in outputs)
+    if mp4 and arguments.size % 2:
+        raise UserError(f"Invalid size {arguments.size} for .mp4; use an even number.")
 
     from triplaneturbo.mesh.io.common import encode_image
     from triplaneturbo.mesh.io.reader import load_mesh
@@ -65,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     from triplaneturbo.mesh.video import can_encode_mp4, encode_mp4
     from triplaneturbo.utils.atomic_files import write_atomically
 
-    if any(output.suffix.lower() == ".mp4" for output in outputs) and not can_encode_mp4():
+    if mp4 and not can_encode_mp4():
         raise UserError("MP4 needs PyAV (pip install av) or the program ffmpeg; install one, or use .webp.")
     mesh = load_mesh(source)
     if mesh is None:
@@ -79,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
             data = animation(frames, seconds=arguments.seconds)
         else:
             frames = turntable(mesh, arguments.frames, arguments.size, background or WHITE)
-            data = encode_mp4(frames, max(1, round(arguments.frames / arguments.seconds)))
+            data = encode_mp4(frames, arguments.frames / arguments.seconds)
         write_atomically(output, data)
         if not arguments.quiet:
             print(output)

@@ -45,7 +45,7 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
     """
     like = None if arguments.like is None else read_metadata(arguments.like)
     request = Request("") if like is None else like.request
-    options = FileOptions() if like is None else FileOptions(like.placement)
+    options = FileOptions() if like is None else FileOptions.of(like)
     formats = arguments.format
     if arguments.purpose is not None:
         purpose = find_purpose(arguments.purpose)
@@ -58,7 +58,7 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
     if arguments.adapter is not None and arguments.steps is None:
         steps = adapter_steps(adapter(arguments.adapter)) if arguments.adapter else None
         request = replace(request, steps=steps)
-    files: dict[str, Any] = {"image": arguments.texture_format, "max_bytes": arguments.max_bytes}
+    files: dict[str, Any] = {"texture_format": arguments.texture_format, "max_bytes": arguments.max_bytes}
     options = replace(
         options,
         placement=replace(options.placement, **_given(arguments, Placement)),

@@ -78,23 +78,23 @@ class Placement:
             raise UserError("The mesh is a single point and cannot be scaled to a size; try another seed.")
         return self.size / longest
 
-    def place(self, vertices: Tensor, unit: str = "m", whole: Tensor | None = None) -> Tensor:
+    def place(self, vertices: Tensor, unit: str = "m", reference_vertices: Tensor | None = None) -> Tensor:
         """Move and scale vertices [V, 3] of model space to a unit, a key of UNITS; the axes do not change.
 
         Args:
             vertices: positions of the object, or of a version of it.
             unit: a key of UNITS.
-            whole: positions [W, 3] of the object, from which its size and its origin are taken; None:
-                `vertices`.
+            reference_vertices: positions [W, 3] of the object, from which its size and its origin are taken;
+                None: `vertices`.
 
         Raises:
             UserError: a size is given, but the object has no extent.
         """
         kind, vertices = vertices.dtype, vertices.double()
-        whole = vertices if whole is None else whole.double()
-        scale = self.scale(whole) / UNITS[unit]
+        reference = vertices if reference_vertices is None else reference_vertices.double()
+        scale = self.scale(reference) / UNITS[unit]
         if self.pivot != "model":
-            low, high = whole.amin(0), whole.amax(0)
+            low, high = reference.amin(0), reference.amax(0)
             origin = (low + high) / 2
             if self.pivot == "ground":
                 origin[2] = low[2]

@@ -7,13 +7,16 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from triplaneturbo.errors import UserError
+from triplaneturbo.request import shown
 
 _CODECS = ("libx264", "mpeg4")  # the first that the library has
+_LARGEST_NUMERATOR = 65535  # of a frame rate, in MPEG-4
 
 
 def can_encode_mp4() -> bool:
@@ -21,12 +24,12 @@ def can_encode_mp4() -> bool:
     return _has_pyav() or shutil.which("ffmpeg") is not None
 
 
-def encode_mp4(frames: Sequence[np.ndarray], frames_per_second: int) -> bytes:
+def encode_mp4(frames: Sequence[np.ndarray], frames_per_second: float) -> bytes:
     """Encode frames as an MP4 file (H.264 where available, else MPEG-4).
 
     Args:
         frames: uint8 [H, W, 3], all of the same shape with even sides.
-        frames_per_second: frame rate.
+        frames_per_second: frame rate, up to 65535; stored as a fraction.
 
     Raises:
         UserError: neither PyAV nor ffmpeg is installed, a side is odd, or the encoder fails.
@@ -37,11 +40,17 @@ def encode_mp4(frames: Sequence[np.ndarray], frames_per_second: int) -> bytes:
     height, width, _ = frames[0].shape
     if height % 2 or width % 2:
         raise UserError(f"MP4 needs an even size, not {width} x {height}; add or remove a pixel.")
+    rate = _fraction(frames_per_second)
     if _has_pyav():
-        return _by_pyav(frames, frames_per_second)
+        return _by_pyav(frames, rate)
     if shutil.which("ffmpeg"):
-        return _by_ffmpeg(frames, frames_per_second)
+        return _by_ffmpeg(frames, rate)
     raise UserError("MP4 needs PyAV (pip install av) or the program ffmpeg; install one, or write a .webp.")
+
+
+def _fraction(rate: float) -> Fraction:
+    """Return a frame rate as a fraction that both codecs can store."""
+    return Fraction(rate).limit_denominator(max(1, min(1000, int(_LARGEST_NUMERATOR / rate))))
 
 
 def _has_pyav() -> bool:
@@ -52,22 +61,29 @@ def _has_pyav() -> bool:
     return True
 
 
-def _by_pyav(frames: Sequence[np.ndarray], rate: int) -> bytes:
+def _by_pyav(frames: Sequence[np.ndarray], rate: Fraction) -> bytes:
     import av
 
-    codec = next(name for name in _CODECS if name in av.codecs_available)
+    codec = next((name for name in _CODECS if name in av.codecs_available), None)
+    if codec is None:
+        raise UserError("PyAV has no encoder for MP4; write a .webp instead.")
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream(codec, rate=rate)
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
+    try:
+        with av.open(buffer, "w", format="mp4") as container:
+            stream = container.add_stream(codec, rate=rate)
+            stream.height, stream.width = frames[0].shape[:2]
+            stream.pix_fmt = "yuv420p"
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+    except (av.error.FFmpegError, ValueError) as error:
+        raise UserError(
+            f"PyAV could not encode the video ({shown(str(error))}); write a .webp instead."
+        ) from None
     return buffer.getvalue()
 
 
-def _by_ffmpeg(frames: Sequence[np.ndarray], rate: int) -> bytes:
+def _by_ffmpeg(frames: Sequence[np.ndarray], rate: Fraction) -> bytes:
     height, width, _ = frames[0].shape
     raw = b"".join(np.ascontiguousarray(frame).tobytes() for frame in frames)
     reading = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(rate), "-i", "-"]

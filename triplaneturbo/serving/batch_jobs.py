@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import SEED_LIMIT, Request, path_text
+from triplaneturbo.serving.file_options import DEFAULT_FILES, FileOptions
 from triplaneturbo.serving.jobs import MeshReady, Stopped, Waiting, Working, progress, save, watched
 from triplaneturbo.utils.atomic_files import write_atomically
 
@@ -85,13 +86,14 @@ def series(request: Request, count: int) -> list[Request]:
 
 
 def previews(requests: Sequence[Request]) -> list[Request]:
-    """Return the requests with preview settings: a coarse grid, vertex colours, no simplification."""
+    """Return the requests with preview settings: a coarse grid, vertex colours, all faces, one level."""
     return [
         replace(
             request,
             resolution=min(request.resolution or PREVIEW_RESOLUTION, PREVIEW_RESOLUTION),
             faces=None,
             unwrap="none",
+            lods=1,
         )
         for request in requests
     ]
@@ -102,11 +104,12 @@ def follow_batch(
     session: Session,
     requests: Sequence[Request],
     alone: bool = True,
+    options: FileOptions = DEFAULT_FILES,
 ) -> Generator[Waiting | Working | BatchProgress | Stopped, None, None]:
     """Generate several GLBs for a session; the last event is Stopped or a complete BatchProgress.
 
     Args:
-        alone: as for `follow`.
+        alone, options: as for `follow`.
     """
 
     def work(job: Job) -> Generator[Waiting | Working | BatchProgress, None, None]:
@@ -120,7 +123,7 @@ def follow_batch(
                     made.append(Stopped(str(outcome)))
                     pictures.append(write_atomically(session.folder / "no-surface.svg", NO_SURFACE))
                     continue
-                (ready,) = save(engine, session, outcome, ("glb",))
+                (ready,) = save(engine, session, outcome, ("glb",), options)
                 made.append(ready)
                 picture = ready.files["glb"].with_suffix(".webp")
                 pictures.append(write_atomically(picture, engine.turntable(outcome.mesh)))

@@ -27,11 +27,10 @@ from triplaneturbo.finetune.duration import Estimate
 from triplaneturbo.finetune.run import RUNS, FinetuneConfig
 from triplaneturbo.mesh.check import Check, check
 from triplaneturbo.mesh.debug_views import VIEWS
-from triplaneturbo.mesh.io import AS_MODELLED, Placement, encode
+from triplaneturbo.mesh.io import AS_MODELLED, Placement
 from triplaneturbo.mesh.io.common import encode_image
 from triplaneturbo.mesh.io.generation_metadata import GenerationMetadata
-from triplaneturbo.mesh.io.gltf import to_glb
-from triplaneturbo.mesh.io.registry import WriteOptions
+from triplaneturbo.mesh.io.registry import WRITERS, WriteOptions
 from triplaneturbo.mesh.io.size_limit import LimitedFile, encode_within
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.preview import animation, thumbnail, thumbnails, turntable
@@ -274,23 +273,27 @@ class Engine:
 
         The file contains the request as metadata if the options say so.
         """
-        placement, image = options.placement, options.image
-        metadata = GenerationMetadata(result.request, self.name, placement) if options.metadata else None
-        if format == "glb" and options.max_bytes is not None:
-            writing, most = WriteOptions(placement, name, image, metadata), options.max_bytes
-            return self._queue.call(lambda: encode_within(result.mesh, format, writing, most))
-        return self._queue.call(
-            lambda: LimitedFile(encode(result.mesh, format, name, placement, image, metadata), "")
-        )
+        mesh, writing = result.mesh, self._write_options(result, name, options)
+        return self._queue.call(lambda: _encode(mesh, format, writing, options.max_bytes))
 
-    def encode_levels(self, result: Result, options: FileOptions = DEFAULT_FILES) -> list[bytes]:
+    def encode_levels(self, result: Result, options: FileOptions = DEFAULT_FILES) -> list[LimitedFile]:
         """Encode each level of detail of a result as a GLB of its own, with the size and origin of all."""
-        mesh, placement = result.mesh, options.placement
-        metadata = GenerationMetadata(result.request, self.name, placement) if options.metadata else None
+        mesh = result.mesh
+        writing = replace(self._write_options(result, "mesh", options), reference_vertices=mesh.vertices)
         return [
-            self._queue.call(partial(to_glb, level, options.image, placement, metadata, whole=mesh.vertices))
+            self._queue.call(partial(_encode, level, "glb", writing, options.max_bytes))
             for level in (mesh.replace(lods=()), *mesh.lods)
         ]
+
+    def _write_options(self, result: Result, name: str, options: FileOptions) -> WriteOptions:
+        """Return the options of a file; it contains the request as metadata if the options say so."""
+        placement, texture_format = options.placement, options.texture_format
+        metadata = (
+            GenerationMetadata(result.request, self.name, placement, texture_format, options.max_bytes)
+            if options.metadata
+            else None
+        )
+        return WriteOptions(placement, name, texture_format, metadata)
 
     def thumbnail(self, mesh: Mesh, size: int = 192) -> bytes:
         """Render the mesh on a transparent background: the bytes of a PNG, [size, size] pixels."""
@@ -477,6 +480,13 @@ def _memory_advice(request: Request, device: torch.device) -> str:
 
 
 _UNTRAINED = "This model is untrained: its shapes do not follow the prompt."
+
+
+def _encode(mesh: Mesh, format: str, options: WriteOptions, max_bytes: int | None) -> LimitedFile:
+    """Encode a mesh; a GLB in at most `max_bytes`."""
+    if format == "glb" and max_bytes is not None:
+        return encode_within(mesh, format, options, max_bytes)
+    return LimitedFile(WRITERS[format].write(mesh, options), "")
 
 
 def _render_png(draw: Callable[..., np.ndarray], mesh: Mesh, size: int) -> bytes:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.io.registry import IMAGES
+from triplaneturbo.mesh.io.texture_formats import check_max_bytes, check_texture_format
 from triplaneturbo.mesh.placement import AS_MODELLED, Placement
-from triplaneturbo.request import shown
+
+if TYPE_CHECKING:
+    from triplaneturbo.mesh.io.generation_metadata import GenerationMetadata
 
 
 @dataclass(frozen=True)
@@ -18,26 +20,29 @@ class FileOptions:
         placement: size, up axis, origin and unit of the object in the files.
         metadata: whether the files contain the prompt, seed, settings and model, in formats that can store
             them.
-        image: encoding of the textures in GLB and USDZ files, one of `mesh.io.registry.IMAGES`.
+        texture_format: encoding of the textures in GLB and USDZ files, one of
+            `mesh.io.texture_formats.TEXTURE_FORMATS`.
         max_bytes: largest size of a GLB, to which its images are reduced; None: any.
     """
 
     placement: Placement = AS_MODELLED
     metadata: bool = True
-    image: str = "png"
+    texture_format: str = "png"
     max_bytes: int | None = None
 
+    @classmethod
+    def of(cls, metadata: GenerationMetadata) -> FileOptions:
+        """Return the options of a file with this metadata."""
+        return cls(metadata.placement, True, metadata.texture_format, metadata.max_bytes)
+
     def checked(self) -> FileOptions:
-        """Return the options with a validated placement.
+        """Return the options with validated values.
 
         Raises:
             UserError: a value is invalid.
         """
-        if self.image not in IMAGES:
-            raise UserError(f"Invalid texture format {shown(self.image)}; choose one of {', '.join(IMAGES)}.")
-        most = self.max_bytes
-        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
-            raise UserError(f"Invalid size limit {shown(most)}; use a number of bytes.")
+        check_texture_format(self.texture_format)
+        check_max_bytes(self.max_bytes)
         return replace(self, placement=self.placement.checked())
 
 

@@ -143,10 +143,7 @@ def write(
     for name, path in paths.items():
         data, note = engine.encode(result, name, path.stem, options)
         write_atomically(os.path.realpath(path) if path.is_symlink() else path, data)
-        digest = hashlib.sha256(data).hexdigest()
-        unit = unit_of(name, options.placement)
-        file = {"path": str(path), "unit": unit, "bytes": len(data), "sha256": digest}
-        files.append(file | ({"note": note} if note else {}))
+        files.append(_described(path, unit_of(name, options.placement), data, note))
     return files
 
 
@@ -159,16 +156,22 @@ def write_levels(
         path: a file of the result, whose folder and name are used.
 
     Raises:
-        UserError: a file cannot be written.
+        UserError: a file cannot be written, or its geometry alone exceeds the size limit.
     """
     from triplaneturbo.utils.atomic_files import write_atomically
 
     files = []
-    for number, data in enumerate(engine.encode_levels(result, options)):
+    for number, (data, note) in enumerate(engine.encode_levels(result, options)):
         target = write_atomically(path.with_name(f"{path.stem}-LOD{number}.glb"), data)
-        digest = hashlib.sha256(data).hexdigest()
-        files.append({"path": str(target), "unit": "m", "bytes": len(data), "sha256": digest})
+        files.append(_described(target, unit_of("glb", options.placement), data, note))
     return files
+
+
+def _described(path: Path, unit: str, data: bytes, note: str) -> dict[str, Any]:
+    """Return the JSON fields of a file."""
+    digest = hashlib.sha256(data).hexdigest()
+    file = {"path": str(path), "unit": unit, "bytes": len(data), "sha256": digest}
+    return file | ({"note": note} if note else {})
 
 
 def formats_of(text: str) -> list[str]:

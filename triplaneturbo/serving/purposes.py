@@ -72,7 +72,7 @@ PURPOSES: dict[str, Purpose] = {
             ("glb",),
             {"faces": 8_000},
             {},
-            {"image": "webp", "max_bytes": 1_000_000},
+            {"texture_format": "webp", "max_bytes": 1_000_000},
         ),
         Purpose(
             "ar",

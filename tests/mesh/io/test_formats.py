@@ -308,7 +308,7 @@ def test_save_chooses_the_format_by_suffix(tmp_path):
         path = save(mesh, tmp_path / "deep" / f"pilz{suffix.upper()}")
         assert path.read_bytes() == encode(mesh, kind, name="pilz")
     assert save(mesh, tmp_path / "download", format="glb").read_bytes() == to_glb(mesh)
-    assert save(mesh, tmp_path / "j.glb", image="jpeg").read_bytes() == to_glb(mesh, "jpeg")
+    assert save(mesh, tmp_path / "j.glb", texture_format="jpeg").read_bytes() == to_glb(mesh, "jpeg")
 
 
 @pytest.mark.parametrize(

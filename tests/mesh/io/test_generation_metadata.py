@@ -198,3 +198,21 @@ def test_limits_admit_the_longest_metadata() -> None:
     longest = metadata("\U0001f344" * PROMPT_LIMIT, blend="\U0001f344" * PROMPT_LIMIT)
     assert len(longest.as_text()) < LARGEST < LARGEST_GLB_JSON
     assert parse(longest.as_text()) == longest
+
+
+def test_texture_format_and_size_limit_are_stored_unless_they_are_the_defaults(tmp_path: Path) -> None:
+    written = replace(metadata(), texture_format="webp+png", max_bytes=123_456)
+    path = save(textured(), tmp_path / "a.glb", texture_format="webp+png", metadata=written)
+    assert read_metadata(path) == written
+    assert replace(written, max_bytes=None).as_dict()["files"] == {"texture_format": "webp+png"}
+    assert "files" not in metadata().as_dict()
+
+
+@pytest.mark.parametrize(
+    "files", [[], {"texture_format": "gif"}, {"texture_format": []}, {"max_bytes": 0}, {"max_bytes": "1"}]
+)
+def test_invalid_options_of_files_are_one_sentence(files: object) -> None:
+    with pytest.raises(
+        UserError, match=r"^(A setting in this file is|The settings in this file are) invalid"
+    ):
+        from_dict(metadata().as_dict() | {"files": files})

@@ -82,8 +82,8 @@ def test_validators_detect_errors(opened):
 @pytest.mark.parametrize("name", CASES)
 def test_package_is_an_aligned_uncompressed_zip(name):
     mesh, image = CASES[name]()
-    data = encode(mesh, "usdz", image=image)
-    assert data == encode(mesh, "usdz", image=image)
+    data = encode(mesh, "usdz", texture_format=image)
+    assert data == encode(mesh, "usdz", texture_format=image)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         assert archive.testzip() is None
         entries = archive.infolist()

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.io.registry import IMAGES, WRITERS, WriteOptions, suffixes
+from triplaneturbo.mesh.io.registry import WRITERS, WriteOptions, suffixes
+from triplaneturbo.mesh.io.texture_formats import check_texture_format
 from triplaneturbo.mesh.placement import AS_MODELLED, Placement
 from triplaneturbo.request import shown
 from triplaneturbo.utils.atomic_files import write_atomically
@@ -28,7 +29,7 @@ def encode(
     format: str,
     name: str = "mesh",
     placement: Placement = AS_MODELLED,
-    image: str = "png",
+    texture_format: str = "png",
     metadata: GenerationMetadata | None = None,
 ) -> bytes:
     """Return the bytes of a file; the same mesh gives the same bytes.
@@ -38,16 +39,15 @@ def encode(
         format: a key of `registry.WRITERS`.
         name: base name of the files within an OBJ's zip; made safe.
         placement: size, unit, up axis and origin. A GLB always has y up and metres, as glTF prescribes.
-        image: encoding of the textures in a GLB or a USDZ, one of `registry.IMAGES`.
+        texture_format: encoding of the textures in a GLB or a USDZ, one of `texture_formats.TEXTURE_FORMATS`.
         metadata: how the mesh was generated, stored by every format but STL; None: not stored.
 
     Raises:
         UserError: the format or an option is unknown, the mesh is empty, positions are not finite, or the
             placement is impossible.
     """
-    if image not in IMAGES:
-        raise UserError(f"Invalid texture format {shown(image)}; choose one of {', '.join(IMAGES)}.")
-    return WRITERS[_known(format)].write(mesh, WriteOptions(placement, name, image, metadata))
+    check_texture_format(texture_format)
+    return WRITERS[_known(format)].write(mesh, WriteOptions(placement, name, texture_format, metadata))
 
 
 def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:
@@ -81,7 +81,7 @@ def save(
     path: str | os.PathLike[str],
     format: str | None = None,
     placement: Placement = AS_MODELLED,
-    image: str = "png",
+    texture_format: str = "png",
     metadata: GenerationMetadata | None = None,
 ) -> Path:
     """Write a mesh to a file atomically.
@@ -90,12 +90,12 @@ def save(
         mesh: in model space.
         path: of the file; its suffix selects the format unless `format` does.
         format: a key of `registry.WRITERS`, for names with another suffix.
-        placement, image, metadata: see `encode`.
+        placement, texture_format, metadata: see `encode`.
 
     Raises:
         UserError: see `encode`; or the file cannot be written.
     """
-    data = encode(mesh, format_of(path, format), Path(path).stem, placement, image, metadata)
+    data = encode(mesh, format_of(path, format), Path(path).stem, placement, texture_format, metadata)
     return write_atomically(path, data)
 
 

@@ -22,14 +22,14 @@ from triplaneturbo.render.colors import sample
 _RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}
 
 
-def checked(mesh: Mesh, placement: Placement, format: str, whole: Tensor | None = None) -> Mesh:
+def checked(mesh: Mesh, placement: Placement, format: str, reference_vertices: Tensor | None = None) -> Mesh:
     """Validate a mesh for writing; return it in float32 on the CPU, in the file's unit, with unit normals.
 
     Args:
         mesh: in model space.
         placement: its size, unit and origin are applied; `to_file_axes` applies its axes.
         format: format of the file, on which the unit depends.
-        whole: vertices [W, 3] of the object that the mesh is a coarser version of; None: of itself.
+        reference_vertices: [W, 3], the object that the mesh is a coarser version of; None: the mesh itself.
 
     Raises:
         UserError: the mesh has no faces, positions are not finite, or the placement is invalid.
@@ -61,7 +61,7 @@ def checked(mesh: Mesh, placement: Placement, format: str, whole: Tensor | None 
             raise ValueError(f"a mesh with a {name} must have uv")
     attributes["normals"] = _unit_normals(vertices, faces, attributes["normals"])
     return mesh.replace(
-        vertices=placement.place(vertices, unit_of(format, placement), whole).contiguous(),
+        vertices=placement.place(vertices, unit_of(format, placement), reference_vertices).contiguous(),
         faces=faces.contiguous(),
         **attributes,
     )

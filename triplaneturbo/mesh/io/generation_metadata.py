@@ -3,9 +3,11 @@
 A file contains one JSON object of ASCII characters:
 
     {"version": 1, "prompt": "a red mushroom", "seed": 1, "model": "small",
-     "settings": {"steps": 4, ...}, "placement": {"up": "y", ...}}
+     "settings": {"steps": 4, ...}, "placement": {"up": "y", ...},
+     "files": {"texture_format": "webp", "max_bytes": 1000000}}
 
-Settings that are None are left out, since glTF libraries drop nulls.
+Settings that are None are left out, since glTF libraries drop nulls. "files" has only values that are
+not the defaults, and is left out without any.
 GLB: `asset.extras.triplaneturbo`. OBJ and PLY: a comment `triplaneturbo {...}`. USDZ: the key `triplaneturbo`
 of the layer's customLayerData. 3MF: metadata named `tt:generation`. Values are read as untrusted input.
 """
@@ -18,6 +20,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from triplaneturbo.errors import UserError
+from triplaneturbo.mesh.io.texture_formats import TEXTURE_FORMATS, check_max_bytes, check_texture_format
 from triplaneturbo.mesh.placement import AS_MODELLED, Placement
 from triplaneturbo.request import Request, shown
 
@@ -37,16 +40,20 @@ class GenerationMetadata:
         request: the request with all defaults filled in.
         model: the model's name.
         placement: size, unit, up axis and origin of the object in the file.
+        texture_format: encoding of the textures, one of `texture_formats.TEXTURE_FORMATS`.
+        max_bytes: the largest size that a GLB was allowed to have; None: any.
     """
 
     request: Request
     model: str = ""
     placement: Placement = AS_MODELLED
+    texture_format: str = TEXTURE_FORMATS[0]
+    max_bytes: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON object of a file."""
         settings = asdict(self.request)
-        return {
+        content = {
             "version": VERSION,
             "prompt": settings.pop("prompt"),
             "seed": settings.pop("seed"),
@@ -54,6 +61,12 @@ class GenerationMetadata:
             "settings": _without_none(settings),
             "placement": _without_none(asdict(self.placement)),
         }
+        files: dict[str, Any] = {}
+        if self.texture_format != TEXTURE_FORMATS[0]:
+            files["texture_format"] = self.texture_format
+        if self.max_bytes is not None:
+            files["max_bytes"] = self.max_bytes
+        return content | ({"files": files} if files else {})
 
     def as_text(self) -> str:
         """Return the JSON object on one line of printable ASCII characters."""
@@ -89,15 +102,19 @@ def from_dict(content: object) -> GenerationMetadata:
     if version > VERSION:
         raise UserError("A newer version of triplaneturbo wrote this file's settings; update triplaneturbo.")
     settings, model = content.get("settings"), content.get("model")
-    placement = content.get("placement", {})
-    if not isinstance(settings, dict) or not isinstance(placement, dict):
+    placement, files = content.get("placement", {}), content.get("files", {})
+    if not isinstance(settings, dict) or not isinstance(placement, dict) or not isinstance(files, dict):
         raise _invalid("its settings are not an object")
     if not isinstance(model, str) or len(model) > _LONGEST_NAME:
         raise _invalid("its model is not a name")
     try:
         given = {**settings, "prompt": content.get("prompt"), "seed": content.get("seed")}
         request = Request(**_known(Request, given)).checked()
-        return GenerationMetadata(request, model, Placement(**_known(Placement, placement)).checked())
+        texture_format, max_bytes = files.get("texture_format", TEXTURE_FORMATS[0]), files.get("max_bytes")
+        check_texture_format(texture_format)
+        check_max_bytes(max_bytes)
+        placed = Placement(**_known(Placement, placement)).checked()
+        return GenerationMetadata(request, model, placed, texture_format, max_bytes)
     except UserError as error:
         raise UserError(f"A setting in this file is invalid: {error}") from None
 

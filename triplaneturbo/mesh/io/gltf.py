@@ -68,7 +68,7 @@ def to_glb(
     placement: Placement = AS_MODELLED,
     metadata: GenerationMetadata | None = None,
     quality: int = QUALITY,
-    whole: Tensor | None = None,
+    reference_vertices: Tensor | None = None,
 ) -> bytes:
     """Encode a mesh as a GLB file: y up, front +z, in metres; the same mesh gives the same bytes.
 
@@ -84,7 +84,7 @@ def to_glb(
         placement: size and origin. Its up axis and unit are ignored: glTF requires y up and metres.
         metadata: how the mesh was generated, written as `asset.extras`; None: not written.
         quality: of JPEG and WebP images, 0 to 100.
-        whole: vertices [W, 3] of the object that the mesh is a coarser version of, which size and origin
+        reference_vertices: [W, 3], the object that the mesh is a coarser version of, which size and origin
             refer to; None: the mesh's own.
 
     Returns:
@@ -94,8 +94,9 @@ def to_glb(
         UserError: the mesh is empty, positions are not finite, or the image format or placement is invalid.
         ValueError: attributes are inconsistent, or a normal map comes without tangents.
     """
-    whole = mesh.vertices.detach().cpu().float() if whole is None else whole
-    levels = [checked(level, placement, "glb", whole) for level in (mesh, *mesh.lods)]
+    if reference_vertices is None:
+        reference_vertices = mesh.vertices.detach().cpu().float()
+    levels = [checked(level, placement, "glb", reference_vertices) for level in (mesh, *mesh.lods)]
     if any(level.normal_map is not None and level.tangents is None for level in levels):
         raise ValueError("a mesh with a normal_map must have tangents: viewers compute differing ones")
     buffer = _Buffer()
@@ -212,4 +213,11 @@ def _unit_tangents(tangents: Tensor) -> Tensor:
 
 def write(mesh: Mesh, options: WriteOptions) -> bytes:
     """Return a GLB for the registry."""
-    return to_glb(mesh, options.image, options.placement, options.metadata, options.quality)
+    return to_glb(
+        mesh,
+        options.texture_format,
+        options.placement,
+        options.metadata,
+        options.quality,
+        options.reference_vertices,
+    )

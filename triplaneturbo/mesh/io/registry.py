@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 from triplaneturbo.mesh.placement import AUTO, Placement
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from triplaneturbo.mesh.io.generation_metadata import GenerationMetadata
     from triplaneturbo.mesh.mesh import Mesh
 
 
-# "webp" needs a program that knows glTF's EXT_texture_webp; "webp+png" has PNG images for the others. USDZ
-# has PNG images in place of WebP, OBJ always.
-IMAGES = ("png", "jpeg", "webp", "webp+png")
 QUALITY = 92
 
 
@@ -31,16 +30,19 @@ class WriteOptions:
     Attributes:
         placement: size, unit, up axis and origin.
         name: base name of the files within an archive.
-        image: encoding of embedded textures, one of IMAGES.
+        texture_format: encoding of embedded textures, one of TEXTURE_FORMATS.
         metadata: how the mesh was generated, for formats that can store it; None: not stored.
         quality: of JPEG and WebP images, 0 to 100.
+        reference_vertices: [W, 3], the object that the mesh is a coarser version of, which size and origin of
+            a GLB refer to; None: the mesh itself.
     """
 
     placement: Placement
     name: str
-    image: str
+    texture_format: str
     metadata: GenerationMetadata | None = None
     quality: int = QUALITY
+    reference_vertices: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,14 @@ def encode_within(mesh: Mesh, format: str, options: WriteOptions, max_bytes: int
         UserError: the geometry alone is larger, or the mesh or an option is invalid; see `encode`.
     """
     data = b""
-    for quality, factor in REDUCTIONS:
+    lossless = _lossless(mesh, options)
+    factors = dict.fromkeys(factor for _, factor in REDUCTIONS)
+    reductions = [(options.quality, factor) for factor in factors] if lossless else REDUCTIONS
+    for quality, factor in reductions:
         smaller = _with_smaller_images(mesh, factor)
         data = WRITERS[format].write(smaller, replace(options, quality=quality))
         if len(data) <= max_bytes:
-            return LimitedFile(data, _note(format, smaller, quality, factor))
+            return LimitedFile(data, _note(format, smaller, 0 if lossless else quality, factor))
         if mesh.texture is None and mesh.normal_map is None:
             break
     raise UserError(
@@ -43,11 +46,20 @@ def encode_within(mesh: Mesh, format: str, options: WriteOptions, max_bytes: int
     )
 
 
+def _lossless(mesh: Mesh, options: WriteOptions) -> bool:
+    """Whether the images of a GLB have no quality; with JPEG, normal maps are PNG images, too."""
+    kind = options.texture_format
+    return kind == "png" or (kind == "jpeg" and mesh.texture is None)
+
+
 def _note(format: str, mesh: Mesh, quality: int, factor: int) -> str:
-    if (quality, factor) == REDUCTIONS[0]:
+    """Return the sentence on a reduction; a quality of 0 is not mentioned."""
+    if factor == 1 and quality in (0, REDUCTIONS[0][0]):
         return ""
-    sides = f", textures of {mesh.texture.shape[1]} pixels" if mesh.texture is not None else ""
-    return f"To stay within the size limit, the {format.upper()} has images of quality {quality}{sides}."
+    image = mesh.normal_map if mesh.texture is None else mesh.texture
+    parts = [f"images of quality {quality}"] if quality else []
+    parts += [f"textures of {image.shape[1]} pixels"] if image is not None else []
+    return f"To stay within the size limit, the {format.upper()} has {', '.join(parts)}."
 
 
 def _with_smaller_images(mesh: Mesh, factor: int) -> Mesh:

@@ -166,5 +166,5 @@ def _material(stage: Any, material: Any, colored: bool, textures: list[str]) -> 
 
 def write(mesh: Mesh, options: WriteOptions) -> bytes:
     """Return a USDZ for the registry."""
-    image = "jpeg" if options.image == "jpeg" else "png"
+    image = "jpeg" if options.texture_format == "jpeg" else "png"
     return to_usdz(mesh, image, options.placement, options.metadata)

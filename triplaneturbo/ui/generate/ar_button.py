@@ -39,10 +39,10 @@ def wire(controls: Controls, result_view: ResultView) -> None:
             hidden: Any = gr.update(visible=False)
             return {controls.status: panels.status(Stopped(str(error))), result_view.ar.code: hidden}
 
-    # The script gets the View as JSON and replaces it with the link.
+    # The script gets the path and replaces it with the link.
     result_view.ar.start.click(
         show,
-        result_view.view_json,
+        result_view.ar.stem,
         [controls.status, result_view.ar.code],
         js=read("ar_button.js"),
         **UNQUEUED,

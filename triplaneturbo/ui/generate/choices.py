@@ -11,10 +11,11 @@ import gradio as gr
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving.batch_jobs import BatchProgress, follow_batch, like, previews, series
+from triplaneturbo.serving.file_options import FileOptions
 from triplaneturbo.serving.jobs import MeshReady, Stopped
 from triplaneturbo.ui.generate import panels
 from triplaneturbo.ui.generate.controls import UNQUEUED
-from triplaneturbo.ui.generate.form import LOOK, to_fields, to_request
+from triplaneturbo.ui.generate.form import FILE_FIELDS, LOOK, to_fields, to_file_options, to_request
 from triplaneturbo.ui.generate.updates import STREAMED, Updates, finished, started, visitor
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def wire(
 
     def make_series(page: gr.Request, count: int, *values: Any) -> Iterator[Updates]:
         download = controls.series.download
-        yield started(engine, controls, values[0], values[LOOK]) | {download: gr.update(interactive=False)}
+        placing, fields = values[: len(FILE_FIELDS)], values[len(FILE_FIELDS) :]
+        yield started(engine, controls, fields[0], fields[LOOK]) | {download: gr.update(interactive=False)}
 
         def pack(event: BatchProgress) -> Updates:
             archive = _zip(sessions.of(page.session_hash).folder / "series.zip", event)
@@ -77,7 +79,8 @@ def wire(
             page,
             controls,
             result_view,
-            lambda: series(to_request(*values), int(count)),
+            lambda: series(to_request(*fields), int(count)),
+            lambda: to_file_options(*placing),
             pack,
         )
 
@@ -86,7 +89,7 @@ def wire(
     )
     controls.series.start.click(
         make_series,
-        [controls.series.count, *controls.fields],
+        [controls.series.count, *controls.placing, *controls.fields],
         [*outputs, controls.series.download],
         **STREAMED,
     )
@@ -101,25 +104,28 @@ def run_batch(
     controls: Controls,
     result_view: ResultView,
     make_requests: Callable[[], list[Request]],
+    make_options: Callable[[], FileOptions] = FileOptions,
     pack: Callable[[BatchProgress], Updates] | None = None,
 ) -> Iterator[Updates]:
     """Generate a batch of meshes, and show a thumbnail of each in the Variants tab.
 
     Args:
         make_requests: returns the requests; may raise UserError.
+        make_options: returns the options of the files; may raise UserError.
         pack: called when all meshes are complete; returns further updates. Without it only previews of the
             meshes are made, which is faster.
     """
     session = sessions.of(page.session_hash)
     try:
-        requests = make_requests()
+        requests, options = make_requests(), make_options()
         guard.admit(*requests, **visitor(page))
     except UserError as error:
         yield _failed(controls, str(error))
         return
     if pack is None:
         yield {result_view.tabs: gr.update(selected="variants")}
-    for event in follow_batch(engine, session, requests if pack else previews(requests)):
+    chosen = requests if pack else previews(requests)
+    for event in follow_batch(engine, session, chosen, options=options):
         if not isinstance(event, BatchProgress):
             yield {controls.status: panels.status(event)} | (
                 finished(controls) if isinstance(event, Stopped) else {}

@@ -10,7 +10,7 @@ import gradio as gr
 
 from triplaneturbo.domains.vocabulary import Vocabulary, advice
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.io.registry import IMAGES
+from triplaneturbo.mesh.io.texture_formats import TEXTURE_FORMATS
 from triplaneturbo.mesh.placement import AUTO, PIVOTS, UNIT_CHOICES, UPS
 from triplaneturbo.mesh.uv.registry import available
 from triplaneturbo.models.catalog import ROOT
@@ -335,7 +335,6 @@ def _options(engine: Engine) -> tuple[list[Any], Any, list[Any]]:
         with gr.Row():
             faces = gr.Number(
                 DEFAULT_FACES,
-                LOD_LIMIT,
                 label="Maximum faces",
                 info="0: no limit.",
                 min_width=195,
@@ -409,8 +408,8 @@ def _options(engine: Engine) -> tuple[list[Any], Any, list[Any]]:
         )
         with gr.Row():
             image = gr.Dropdown(
-                list(IMAGES),
-                value=IMAGES[0],
+                list(TEXTURE_FORMATS),
+                value=TEXTURE_FORMATS[0],
                 label="Texture format",
                 info="In GLB and USDZ.",
                 min_width=195,

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import gradio as gr
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.io.registry import IMAGES, WRITERS
+from triplaneturbo.mesh.io.registry import WRITERS
+from triplaneturbo.mesh.io.texture_formats import TEXTURE_FORMATS
 from triplaneturbo.mesh.placement import AUTO, PIVOTS, UNIT_CHOICES, UPS
 from triplaneturbo.request import UNWRAPS, Request, shown
 from triplaneturbo.serving.batch_jobs import BatchProgress, follow_batch, seeds, series
@@ -45,7 +46,7 @@ TYPES: dict[str, Any] = {
     "steps": int | None,
     "unwrap": Literal[UNWRAPS],
     "unit": Literal[UNIT_CHOICES],
-    "texture_format": Literal[IMAGES],
+    "texture_format": Literal[TEXTURE_FORMATS],
 }
 
 
@@ -68,7 +69,8 @@ def build(engine: Engine, sessions: Sessions, guard: RequestLimiter) -> None:
         `variation` (0 to 1) interpolates the seed's noise toward that of `variation_seed`, after the earlier
         variations of `variation_path` ("3:0.2,17:0.1"); `blend` is another prompt, `blend_weight` (0 to 1)
         its share. `look` is another prompt, for the colours; with `keep_shape` the shape is exactly that
-        without a look. Invalid arguments raise an error of one sentence.
+        without a look. `lods`: levels of detail in the GLB, 1 to 4. Invalid arguments raise an error of one
+        sentence.
         """
         (request,) = admit(_request(engine, arguments))
         made: MeshReady = _end(follow(engine, session, request, alone=False, formats=("glb",)))

@@ -9,7 +9,7 @@ import gradio as gr
 
 from triplaneturbo.serving.history_writer import HistoryWriter
 from triplaneturbo.serving.jobs import Event, MeshReady, Stopped, Working, follow
-from triplaneturbo.ui.generate import comparison, debug_images, history_tab, panels
+from triplaneturbo.ui.generate import comparison, debug_images, downloads, history_tab, panels
 from triplaneturbo.ui.generate.look_suggestions import look_suggestions
 from triplaneturbo.ui.generate.updates import Updates, finished
 
@@ -91,13 +91,7 @@ def _updates(
         updates |= {result_view.view_json: event.view.text}
     if isinstance(event, MeshReady):
         updates |= {result_view.facts: panels.facts(event)}
-        # Disable the buttons of files that are not written yet: they still offer the previous mesh.
-        updates |= {
-            button: gr.update(
-                value=str(event.files[name]) if name in event.files else None, interactive=name in event.files
-            )
-            for name, button in result_view.downloads.items()
-        }
+        updates |= downloads.offer(event.files, result_view)
     if isinstance(event, Stopped) or (isinstance(event, MeshReady) and event.complete):
         updates |= finished(controls)
         updates |= {result_view.refine.start: gr.update(interactive=session.shown is not None)}

@@ -33,6 +33,8 @@ FIELDS = (
     "lods",
 )
 LOOK = FIELDS.index("look")
+# Fields of FileOptions and its Placement, in the order of the page's controls.
+FILE_FIELDS = ("size", "up", "pivot", "unit", "metadata", "texture_format", "max_bytes")
 
 _WHOLE = ("seed", "steps", "resolution", "faces", "texture_size", "smoothing", "variation_seed", "lods")
 
@@ -51,16 +53,7 @@ def to_request(*values: Any) -> Request:
         raise UserError(
             f"The seed is blank. Enter a whole number from 0 to {SEED_LIMIT}, or press Random seed."
         )
-    for name in (
-        "seed",
-        "steps",
-        "resolution",
-        "faces",
-        "texture_size",
-        "smoothing",
-        "variation_seed",
-        "lods",
-    ):
+    for name in _WHOLE:
         if name in fields:
             fields[name] = whole(fields[name])
     if "variation_seed" in fields:
@@ -78,7 +71,7 @@ def to_request(*values: Any) -> Request:
 
 
 def to_file_options(
-    size: Any, up: Any, pivot: Any, unit: Any, metadata: Any, image: Any, max_mb: Any
+    size: Any, up: Any, pivot: Any, unit: Any, metadata: Any, texture_format: Any, max_mb: Any
 ) -> FileOptions:
     """Build the options of files from control values.
 
@@ -90,18 +83,25 @@ def to_file_options(
     if max_mb is not None and not (isinstance(max_mb, (int, float)) and 0 <= max_mb < 1e6):
         raise UserError(f"Invalid size limit {shown(max_mb)}; use a number of megabytes, or 0 for none.")
     max_bytes = round(max_mb * 1e6) if max_mb else None
-    return FileOptions(Placement(size or None, up, pivot, unit), bool(metadata), image, max_bytes).checked()
+    placement = Placement(size or None, up, pivot, unit)
+    return FileOptions(placement, bool(metadata), texture_format, max_bytes).checked()
 
 
 def to_file_values(options: FileOptions) -> list[Any]:
-    """Return the control values of file options; the inverse of `to_file_options`."""
-    max_mb = (options.max_bytes or 0) / 1e6
-    return [*to_placing(options.placement), options.metadata, options.image, max_mb]
+    """Return the control values of file options, in the order of FILE_FIELDS.
 
-
-def to_placing(placement: Placement) -> list[Any]:
-    """Return the control values of a placement, in the order of `to_file_options`."""
-    return [placement.size or 0, placement.up, placement.pivot, placement.unit]
+    The inverse of `to_file_options`.
+    """
+    placement, max_mb = options.placement, (options.max_bytes or 0) / 1e6
+    return [
+        placement.size or 0,
+        placement.up,
+        placement.pivot,
+        placement.unit,
+        options.metadata,
+        options.texture_format,
+        max_mb,
+    ]
 
 
 def to_fields(request: Request) -> list[Any]:

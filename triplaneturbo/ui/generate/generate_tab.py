@@ -14,6 +14,7 @@ from triplaneturbo.ui.generate import (
     ar_button,
     choices,
     debug_images,
+    downloads,
     history_tab,
     look_row,
     panels,
@@ -90,10 +91,10 @@ def _wire(
     """Wire the buttons; return the components that a generation updates."""
     view = result_view.history
     outputs = [controls.start, controls.stop, controls.status, result_view.view_json, result_view.facts]
-    outputs += [result_view.tabs, result_view.variants, *result_view.downloads.values()]
+    outputs += [result_view.tabs, result_view.variants, *downloads.outputs(result_view)]
     outputs += [] if controls.feedback is None else [controls.feedback]
     outputs += [result_view.pictures, view.gallery, view.selected, *view.buttons.values()]
-    outputs += [result_view.refine.start, result_view.looks, result_view.comparison]
+    outputs += [result_view.refine.start, result_view.looks]
     inputs = [controls.forming, *controls.placing, view.token, *controls.fields]
 
     def generate_one(

@@ -9,7 +9,7 @@ import gradio as gr
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving.jobs import MeshReady, Stopped
 from triplaneturbo.ui.assets import read
-from triplaneturbo.ui.generate import panels
+from triplaneturbo.ui.generate import downloads, panels
 from triplaneturbo.ui.generate.controls import UNQUEUED
 from triplaneturbo.ui.generate.form import to_fields
 from triplaneturbo.ui.generate.look_suggestions import look_suggestions
@@ -70,12 +70,7 @@ def wire(
         # The file that a refinement started from is not kept.
         session.shown = None if entry.settings.get("upload") else (entry.request(), entry.model)
         updates = _selection(result_view, entry) | {result_view.facts: panels.facts(_mesh_ready(entry))}
-        updates |= {
-            button: gr.update(
-                value=str(entry.files[name]) if name in entry.files else None, interactive=name in entry.files
-            )
-            for name, button in result_view.downloads.items()
-        }
+        updates |= downloads.offer(entry.files, result_view)
         updates |= {result_view.refine.start: gr.update(interactive=session.shown is not None)}
         updates |= {result_view.looks: look_suggestions(engine, session)}
         if "glb" in entry.files:
@@ -128,7 +123,7 @@ def wire(
     # Runs in the browser only, so that the token is there before the server answers and Generate is pressed.
     identified = page.load(None, None, view.token, js=read("token.js"), **options)
     identified.then(fill, view.token, view.gallery, **options)
-    shown = [view.gallery, result_view.view_json, result_view.facts, *result_view.downloads.values()]
+    shown = [view.gallery, result_view.view_json, result_view.facts, *downloads.outputs(result_view)]
     shown += [result_view.refine.start, result_view.looks]
     view.gallery.select(select, view.token, [*selection, *shown], **UNQUEUED)
     view.buttons["restore"].click(restore, view.token, [*controls.fields, controls.status], **UNQUEUED)

@@ -54,9 +54,15 @@ class ResultView:
 
 @dataclass(frozen=True)
 class ArView:
-    """The AR button beside the downloads, and the QR code that it shows."""
+    """The AR button beside the downloads, and the QR code that it shows.
+
+    Attributes:
+        stem: hidden; the path of the shown mesh's GLB and USDZ without their suffix, "" until both are
+            written.
+    """
 
     start: gr.Button
+    stem: gr.Textbox
     code: gr.HTML
 
 
@@ -134,9 +140,10 @@ def build(engine: Engine, refines: bool, uploads: bool) -> ResultView:
             name: gr.DownloadButton(name.upper(), interactive=False, min_width=56, elem_id=f"download-{name}")
             for name in FORMATS
         }
-        ar_start = gr.Button("AR", interactive=True, min_width=56, elem_id="ar")
+        ar_start = gr.Button("AR", interactive=False, min_width=56, elem_id="ar")
         refine = _refine(engine, refines, uploads)
-    ar = ArView(ar_start, gr.HTML(visible=False, elem_id="ar-code"))
+    ar_stem = gr.Textbox(visible="hidden")
+    ar = ArView(ar_start, ar_stem, gr.HTML(visible=False, elem_id="ar-code"))
     looks = gr.Dataset(
         components=[gr.Textbox(visible=False)],
         samples=[],

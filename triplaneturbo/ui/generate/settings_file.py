@@ -12,11 +12,12 @@ from triplaneturbo.mesh.io.generation_metadata import KEY, LARGEST, GenerationMe
 from triplaneturbo.mesh.io.metadata_reader import LARGEST_GLB_JSON
 from triplaneturbo.mesh.uv.registry import available
 from triplaneturbo.request import Request
+from triplaneturbo.serving.file_options import FileOptions
 from triplaneturbo.serving.jobs import Stopped
 from triplaneturbo.ui.assets import read
 from triplaneturbo.ui.generate import panels
 from triplaneturbo.ui.generate.controls import FLOATERS_LIMIT, TEXTURE_CHOICES, UNQUEUED
-from triplaneturbo.ui.generate.form import to_fields, to_placing
+from triplaneturbo.ui.generate.form import FILE_FIELDS, to_fields, to_file_values
 
 if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
@@ -40,7 +41,9 @@ def wire(engine: Engine, controls: Controls) -> None:
         except UserError as error:
             return {controls.status: panels.status(Stopped(str(error)))}
         updates: Updates = dict(zip(controls.fields, to_fields(request), strict=True))
-        updates |= dict(zip(controls.placing, to_placing(metadata.placement), strict=False))
+        placing = dict(zip(FILE_FIELDS, controls.placing, strict=True))
+        values = dict(zip(FILE_FIELDS, to_file_values(FileOptions.of(metadata)), strict=True))
+        updates |= {placing[name]: values[name] for name in FILE_FIELDS if name != "metadata"}
         return updates | {controls.status: panels.restored(notes)}
 
     chosen = gr.Textbox(visible="hidden")
@@ -64,6 +67,8 @@ def fit(engine: Engine, metadata: GenerationMetadata) -> tuple[Request, list[str
     size = min(TEXTURE_CHOICES, key=lambda choice: abs(choice - request.texture_size))
     if size != request.texture_size:
         notes.append(f"The texture size {request.texture_size} became {size}.")
+    if request.floaters > FLOATERS_LIMIT:
+        notes.append(f"The floater threshold {request.floaters:g} became {FLOATERS_LIMIT:g}.")
     return replace(
         request,
         texture_size=size,
