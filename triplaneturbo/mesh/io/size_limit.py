@@ -37,7 +37,8 @@ def encode_within(mesh: Mesh, format: str, options: WriteOptions, max_bytes: int
         smaller = _with_smaller_images(mesh, factor)
         data = WRITERS[format].write(smaller, replace(options, quality=quality))
         if len(data) <= max_bytes:
-            return LimitedFile(data, _note(format, smaller, 0 if lossless else quality, factor))
+            lossy = "" if lossless else options.texture_format
+            return LimitedFile(data, _note(format, smaller, lossy, quality, factor))
         if mesh.texture is None and mesh.normal_map is None:
             break
     raise UserError(
@@ -52,12 +53,16 @@ def _lossless(mesh: Mesh, options: WriteOptions) -> bool:
     return kind == "png" or (kind == "jpeg" and mesh.texture is None)
 
 
-def _note(format: str, mesh: Mesh, quality: int, factor: int) -> str:
-    """Return the sentence on a reduction; a quality of 0 is not mentioned."""
-    if factor == 1 and quality in (0, REDUCTIONS[0][0]):
+def _note(format: str, mesh: Mesh, lossy: str, quality: int, factor: int) -> str:
+    """Return the sentence on a reduction.
+
+    Args:
+        lossy: texture format of the images that have a quality; "" if none has.
+    """
+    if factor == 1 and (not lossy or quality == REDUCTIONS[0][0]):
         return ""
     image = mesh.normal_map if mesh.texture is None else mesh.texture
-    parts = [f"images of quality {quality}"] if quality else []
+    parts = [f"{lossy.partition('+')[0].upper()} images of quality {quality}"] if lossy else []
     parts += [f"textures of {image.shape[1]} pixels"] if image is not None else []
     return f"To stay within the size limit, the {format.upper()} has {', '.join(parts)}."
 
