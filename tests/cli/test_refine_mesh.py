@@ -195,3 +195,12 @@ def test_many_materials_become_one_texture(call: Callable[..., int]) -> None:
     assert call("a red cup", "--mesh", "boxes.glb", "--keep-shape", "-o", "out.glb") == 0
     made = trimesh.load(io.BytesIO(Path("out.glb").read_bytes()), file_type="glb", force="mesh")
     assert len(made.faces) == 40 * 12
+
+
+@pytest.mark.slow
+def test_a_sheet_cannot_become_a_field(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [1, 1, 0]], [[0, 1, 2]]).export("sheet.ply")
+    assert call("a red cup", "--mesh", "sheet.ply", "--as", "field", "-o", "out.glb") == 2
+    assert capsys.readouterr().err == (
+        "The mesh encloses no volume, so it cannot become a field; close its holes. Or use --as gaussians.\n"
+    )

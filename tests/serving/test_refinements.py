@@ -165,10 +165,10 @@ def test_invalid_refinements_are_refused_with_one_sentence(
 
 
 def test_prompts_outside_the_toy_world_are_refused(engine: Engine, tmp_path: Path) -> None:
-    request = RefineRequest.of(Request("a spaceship", resolution=24, texture_size=512, steps=1), 2)
+    request = RefineRequest.of(Request("a zebra", resolution=24, texture_size=512, steps=1), 2)
     *_, stopped = follow(engine, Session(tmp_path), request)
     assert isinstance(stopped, Stopped)
-    assert "spaceship" in stopped.sentence
+    assert "zebra" in stopped.sentence
     assert not engine.refinements.running()
 
 
