@@ -45,7 +45,7 @@ ON_THE_CPU = {
     "mesh/uv/charts.py",
     "mesh/uv/packing.py",
     "mesh/uv/unwrap.py",
-    "evaluate/voxels.py",
+    "mesh/voxels.py",
     "toyworld/scene/kernels.py",
     "toyworld/training/pictures.py",
 }
@@ -157,7 +157,7 @@ def test_work_on_the_cpu_copies_there_by_itself(cuda: FakeCuda) -> None:
     numba_zbuffer.rasterize(mesh.vertices, mesh.faces, orbit(0.0, 0.0, 2.0).to(CUDA), 8, 8)
     for place in (
         "mesh/uv/unwrap.py:unwrap",
-        "evaluate/voxels.py:filled",
+        "mesh/voxels.py:filled",
         "render/rasterizers/numba_zbuffer.py:rasterize",
     ):
         assert Synchronization("download", place) in cuda.synchronizations

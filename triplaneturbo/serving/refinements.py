@@ -17,8 +17,6 @@ from triplaneturbo.mesh.frame import Frame
 from triplaneturbo.mesh.io import encode
 from triplaneturbo.pipeline import Outcome, Progress, Result
 from triplaneturbo.refine.given_image import UPLOAD_MOST_PIXELS, GivenImage, read_given_image
-from triplaneturbo.refine.given_mesh import GivenMesh, read_uploaded_mesh
-from triplaneturbo.refine.image_source import prompt_of
 from triplaneturbo.refine.options import OUT_OF_MEMORY, RefineOptions
 from triplaneturbo.representations.triplane_asset import TriplaneAsset
 from triplaneturbo.serving.refine_request import PICTURE, PICTURE_SUFFIXES, RefineRequest, rounded
@@ -28,6 +26,7 @@ from triplaneturbo.utils.lru_cache import LRUCache
 if TYPE_CHECKING:
     from triplaneturbo.distill.ptd import Refiner
     from triplaneturbo.mesh.mesh import Mesh
+    from triplaneturbo.refine.given_mesh import GivenMesh
     from triplaneturbo.serving.device_worker import DeviceWorker
     from triplaneturbo.serving.job_queue import Job
 
@@ -107,6 +106,9 @@ class Refinements:
         Raises:
             UserError: it is broken, too large, or refers to other files.
         """
+        # Imported when used: trimesh would slow down the start of the engine.
+        from triplaneturbo.refine.given_mesh import read_uploaded_mesh
+
         picture = path.suffix.lower() in PICTURE_SUFFIXES
         source = read_given_image(path, UPLOAD_MOST_PIXELS) if picture else read_uploaded_mesh(path)
         self._uploads.put(source.digest, source)
@@ -130,7 +132,7 @@ class Refinements:
             UserError: it is no longer in memory.
         """
         source = self.uploaded(upload) if upload else None
-        if not isinstance(source, GivenMesh):
+        if source is None or isinstance(source, GivenImage):
             return None
         mesh = source.mesh
         return mesh.replace(vertices=Frame.of(mesh).fit(mesh.vertices))
@@ -184,6 +186,8 @@ class Refinements:
         if isinstance(given, GivenImage):
             image = given
             if request.prompt == PICTURE:
+                from triplaneturbo.refine.image_source import prompt_of
+
                 request = replace(request, prompt=prompt_of(model, self._name, image))
         else:
             source = given
