@@ -21,7 +21,7 @@ from triplaneturbo.errors import UserError
 MOST_FILES = 32
 """Files of all pages together: with the largest ones of 32 MB, about 1 GB."""
 LIFETIME = 3600.0  # seconds until a file that nobody has read is deleted
-_NONCE = 32  # characters
+_NONCE = _SIGNATURE = 32  # hexadecimal digits
 _NAME = re.compile(r"[^\w.-]+")
 
 
@@ -146,7 +146,7 @@ class Uploads:
         return next(iter(self._uploads.values()))
 
     def _signature(self, nonce: str) -> str:
-        return hmac.digest(self._secret, nonce.encode(), "sha256").hex()
+        return hmac.digest(self._secret, nonce.encode(), "sha256").hex()[:_SIGNATURE]
 
 
 def _delete(upload: _Upload) -> None:
