@@ -96,7 +96,7 @@ def test_page_reports_a_lost_server_and_reconnects(browser: Any, tmp_path: Path)
             assert len(trimesh.load(io.BytesIO(glb), file_type="glb", force="mesh").faces) > 100
             generate(page, "a blue chair")
             # Not for the state "running": a polling browser misses a generation of half a second.
-            page.wait_for_selector(".tt-caption >> text=“a blue chair”")
+            page.wait_for_selector(".tt-caption >> text=“a blue chair”", state="attached")
             _made(page)
 
             server.die()
