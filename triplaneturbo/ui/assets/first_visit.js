@@ -7,6 +7,7 @@
       field.value = words;
       field.dispatchEvent(new Event("input", { bubbles: true }));
     }
-    // After Gradio has read the fields.
+    // While Live is on, the input generates already. Otherwise the button does, after Gradio has read the fields.
+    if (document.querySelector("#live input").checked) return;
     setTimeout(() => document.querySelector("#generate").click(), 60);
   });
