@@ -86,6 +86,18 @@ def test_killed_process_is_reported() -> None:
         run(die, (), PARTS)
 
 
+def notice_first(team: DistributedContext) -> None:
+    """Report the loss of the other process while that one is still running."""
+    if team.rank == 0:
+        raise WorkerLost
+    time.sleep(60)
+
+
+def test_killed_process_may_be_reported_by_another_first() -> None:
+    with pytest.raises(WorkerLost):
+        run(notice_first, (), PARTS)
+
+
 @pytest.mark.parametrize("environ", [{}, {"RANK": "0", "WORLD_SIZE": "1"}, {"WORLD_SIZE": "4"}])
 def test_process_without_launcher_is_single(environ: dict[str, str]) -> None:
     assert not is_launched(environ)

@@ -151,10 +151,13 @@ def run(
             mp.spawn(_worker, (os.getpid(), function, arguments, processes, device, folder), processes)
         except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
             message_file = Path(folder) / _MESSAGE_FILE
-            if message_file.exists():
-                raise UserError(message_file.read_text(encoding="utf-8")) from None
-            if isinstance(error, mp.ProcessExitedException):
-                raise WorkerLost() from None
+            lost = WorkerLost()
+            message = message_file.read_text(encoding="utf-8") if message_file.exists() else None
+            # The killed process and one that noticed it may be reported in either order.
+            if message == str(lost) or (message is None and isinstance(error, mp.ProcessExitedException)):
+                raise lost from None
+            if message is not None:
+                raise UserError(message) from None
             raise
 
 
