@@ -41,12 +41,13 @@ from tests.helpers.full_size import SCHEDULER
 from triplaneturbo.__main__ import run_reporting_errors
 from triplaneturbo.distill import losses, prd
 from triplaneturbo.distill.memory import MemoryCounter, ModelSizes
+from triplaneturbo.distill.memory_plan import Plan
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.distill.student import around
 from triplaneturbo.domains.toyworld import TOY_WORLD
 from triplaneturbo.finetune.config import FinetuneConfig
-from triplaneturbo.finetune.memory_plan import Plan, frozen_dtype, plan
+from triplaneturbo.finetune.memory_plan import frozen_dtype, plan
 from triplaneturbo.finetune.prepare import prepare
 from triplaneturbo.finetune.setup import TrainingSetup, compute_dtype
 from triplaneturbo.finetune.setup_full import draw_views

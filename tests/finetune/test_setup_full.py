@@ -19,6 +19,7 @@ from triplaneturbo.__main__ import main
 from triplaneturbo.distill import prd
 from triplaneturbo.distill import student as student_module
 from triplaneturbo.distill.loss_scaling import MAX_SKIPPED, LossScaler
+from triplaneturbo.distill.memory_plan import LADDER, MemorySavings, Plan
 from triplaneturbo.distill.prd import Student
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune import memory_plan as memory_plan_module
@@ -27,10 +28,7 @@ from triplaneturbo.finetune import setup_full as setup_full_module
 from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.memory_plan import (
     COUNTING,
-    LADDER,
     Forecast,
-    MemorySavings,
-    Plan,
     autocast_dtype,
     frozen_dtype,
     full_plan,

@@ -11,11 +11,12 @@ import torch
 
 from triplaneturbo.distill.corpora.corpus import make_corpus
 from triplaneturbo.distill.corpora.shuffle import sample_indices
+from triplaneturbo.distill.memory_plan import Plan
 from triplaneturbo.distill.prd import Draw, Place, Student
 from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.domain_training import DomainTraining
 from triplaneturbo.finetune.duration import UNKNOWN
-from triplaneturbo.finetune.memory_plan import Plan, autocast_dtype, full_plan, full_settings
+from triplaneturbo.finetune.memory_plan import autocast_dtype, full_plan, full_settings
 from triplaneturbo.finetune.retrieval_judge import RetrievalJudge
 from triplaneturbo.finetune.setup import (
     CORPUS,
