@@ -178,6 +178,8 @@ def run(arguments: argparse.Namespace) -> int:
 
         image = read_given_image(arguments.image)
 
+    _forecast(arguments, options, generates=given is None and not arguments.image_to_mesh)
+
     from triplaneturbo.pipeline import Pipeline
     from triplaneturbo.utils.devices import explained_out_of_memory
     from triplaneturbo.utils.kernels import announced_on_stderr
@@ -217,6 +219,26 @@ def run(arguments: argparse.Namespace) -> int:
         return INTERRUPTED
     _remove_state(folder)
     return DONE
+
+
+def _forecast(arguments: argparse.Namespace, options: RefineOptions, *, generates: bool) -> None:
+    """Print the memory and the duration that are expected.
+
+    Raises:
+        UserError: the refinement does not fit into memory, or the model is unavailable.
+    """
+    from triplaneturbo.models.catalog import base_or_default, find_model
+    from triplaneturbo.refine.forecast import forecast
+    from triplaneturbo.utils.devices import choose_device
+
+    device = choose_device(arguments.device).device
+    found = find_model(arguments.model, device.type == "cuda", base_or_default(arguments.base))
+    expected = forecast(found, options, device, arguments.precision, generates=generates)
+    if arguments.quiet:
+        return
+    if expected.plan is not None:
+        print(expected.plan.table(), file=sys.stderr)
+    print(expected.estimate.sentence, file=sys.stderr)
 
 
 def _plan_outputs(

@@ -169,9 +169,14 @@ def separate_base(model_sizes: ModelSizes, frozen: torch.dtype) -> int:
 
 @lru_cache(maxsize=32)
 def teacher(
-    name: str, model_sizes: ModelSizes, frozen: torch.dtype, side: int, view_by_view: bool
+    name: str,
+    model_sizes: ModelSizes,
+    frozen: torch.dtype,
+    side: int,
+    view_by_view: bool,
+    refining: bool = False,
 ) -> TeacherMemory:
-    """Count a teacher that reads four views of side^2 pixels."""
+    """Count a teacher that reads four views of side^2 pixels; for `refining` see `TeacherContext`."""
     probe = TEACHERS[name].loader().probe
     if probe is None:
         return TeacherMemory()
@@ -182,6 +187,7 @@ def teacher(
         module: Any = probed.teacher
         for network in module.networks:
             network.requires_grad_(False)
+        module.refining = refining
         if hasattr(module, "view_by_view"):
             module.view_by_view = view_by_view
         renderings = Renderings(
