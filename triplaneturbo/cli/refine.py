@@ -422,7 +422,8 @@ def _optimize(refiner: Refiner, pictures: Path | None, every: int, quiet: bool) 
         deferred_interrupt() as interrupted,
         tqdm(total=refiner.iterations, initial=refiner.iteration, unit="step", disable=hidden) as bar,
     ):
-        if pictures is not None and not refiner.steps:
+        # The start, or the picture that is missing if the process was killed after a checkpoint.
+        if pictures is not None and _due(refiner, every):
             _write_picture(refiner, pictures)
         while not refiner.finished:
             forming = refiner.iteration < refiner.path_iterations
@@ -430,11 +431,15 @@ def _optimize(refiner: Refiner, pictures: Path | None, every: int, quiet: bool) 
             losses = refiner.step()
             bar.set_postfix({name: f"{value:.3g}" for name, value in losses.items()}, refresh=False)
             bar.update()
-            if pictures is not None and refiner.steps and (refiner.steps % every == 0 or refiner.finished):
+            if pictures is not None and refiner.steps and _due(refiner, every):
                 _write_picture(refiner, pictures)
             if interrupted() and not refiner.finished:
                 return True
     return False
+
+
+def _due(refiner: Refiner, every: int) -> bool:
+    return refiner.steps % every == 0 or refiner.finished
 
 
 def _write_picture(refiner: Refiner, folder: Path) -> None:
