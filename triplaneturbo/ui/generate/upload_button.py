@@ -45,7 +45,9 @@ def wire(
 
     def enter(page: gr.Request) -> Updates:
         allowed = guard.allows_uploads(visitor(page)["local"])
-        return {button.key: uploads.issue() if allowed else "", button.upload: gr.update(visible=allowed)}
+        session = sessions.of(page.session_hash)
+        session.upload_key = uploads.issue() if allowed else ""
+        return {button.key: session.upload_key, button.upload: gr.update(visible=allowed)}
 
     def refine_upload(
         page: gr.Request, key: str, uploaded: str, prompt: str, steps: int, token: str, *values: Any
@@ -62,7 +64,7 @@ def wire(
             draft = to_request(prompt, *values[placing:])
             request = uploaded_request(uploads, key, draft, steps)
             guard.admit(request, **visitor(page))
-            engine.refinements.store_upload(uploads.uploaded(key))
+            session.uploaded = engine.refinements.store_upload(uploads.uploaded(key))
         except UserError as error:
             yield {controls.status: panels.status(Stopped(str(error)))}
             return
