@@ -211,7 +211,7 @@ def test_operations_of_a_score_follow_its_kind() -> None:
 
 def test_duration_is_proportional_to_steps_and_speed(small_teachers: None) -> None:
     def seconds(settings: RefineSettings, speed: float) -> float:
-        estimate = estimate_refinement(SMALL_SIZES, settings, "texture", 64, DEVICE, torch.float32, speed)
+        estimate = estimate_refinement(SMALL_SIZES, settings, "texture", 64, torch.float32, speed)
         assert estimate.seconds is not None
         return estimate.seconds
 

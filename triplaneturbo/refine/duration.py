@@ -1,4 +1,7 @@
-"""Estimated duration of a refinement, from the operations of its networks and the speed of the device."""
+"""Estimated duration of a refinement: that of its networks, from their operations and the device's speed.
+
+At full size, a network takes many times as long as the renderings that it scores.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,6 @@ from triplaneturbo.finetune.duration import Estimate
 from triplaneturbo.refine.cost import NetworkCost, network_cost
 from triplaneturbo.utils.devices import bfloat16_unit, wait_for
 
-# Seconds per step and pixel of an image on two cores of a CPU, by representation.
-_RENDERED = {"field": 2e-5, "gaussians": 2e-5, "texture": 2e-6}
 _PROBED = 3  # timed repetitions of the probe
 
 
@@ -29,24 +30,21 @@ def estimate_refinement(
     settings: RefineSettings,
     representation: str,
     size: int,
-    device: torch.device,
     dtype: torch.dtype,
     speed: float,
 ) -> Estimate:
-    """Estimate a refinement, without loading and the export of the mesh.
+    """Estimate a refinement, without loading, the renderings and the export of the mesh.
 
     Args:
         model_sizes: sizes of the model.
         settings: settings of the refinement.
         representation: see `RefineOptions`.
         size: side of the images in pixels.
-        device: device of the refinement.
         dtype: dtype of the model's weights.
         speed: operations per second; see `measured_speed`.
     """
-    rendered = _RENDERED.get(representation, 0.0) * size**2 if device.type == "cpu" else 0.0
     scored = 2 if representation == "field" else 1  # volume and surface
-    path = step = rendered
+    path = step = 0.0
     has_path = False
     for name in settings.teachers:
         cost = network_cost(name, model_sizes, dtype, size, settings.path_rank)
@@ -56,11 +54,10 @@ def estimate_refinement(
         step += scored * (cost.encoding + score_operations(cost, settings, name)) / speed
     iterations = settings.path_iterations if has_path and settings.path != "none" else 0
     seconds = iterations * path + settings.steps * step
-    atleast = "" if device.type == "cpu" else ", and the renderings"
-    parts = f"{settings.steps} steps of {step:.2g} s{atleast}"
+    parts = f"{settings.steps} steps of {duration_words(step)}"
     if iterations:
-        parts = f"{iterations} iterations of {path:.2g} s that form the path, and {parts}"
-    return Estimate(seconds, None, f"About {duration_words(seconds)}: {parts}.")
+        parts = f"{iterations} iterations of {duration_words(path)} that form the path, and {parts}"
+    return Estimate(seconds, None, f"About {duration_words(seconds)} for the networks: {parts}.")
 
 
 def score_operations(cost: NetworkCost, settings: RefineSettings, name: str) -> float:
@@ -103,9 +100,11 @@ def measured_speed(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def duration_words(seconds: float) -> str:
-    """Return a duration as "35 s", "12 min" or "3.5 h"."""
+    """Return a duration as "0.35 s", "35 s", "12 min" or "3.5 h"."""
+    if seconds < 10:
+        return f"{seconds:.2g} s"
     if seconds < 100:
-        return f"{max(1, round(seconds))} s"
+        return f"{round(seconds)} s"
     if seconds < 100 * 60:
         return f"{round(seconds / 60)} min"
     return f"{seconds / 3600:.1f} h"

@@ -66,7 +66,7 @@ def forecast(
             sizes, settings, options.representation, OPEN_SIZE, available, device, dtype, generates=generates
         )
     speed = measured_speed(device, autocast_dtype(device) or dtype)
-    estimate = estimate_refinement(sizes, settings, options.representation, OPEN_SIZE, device, dtype, speed)
+    estimate = estimate_refinement(sizes, settings, options.representation, OPEN_SIZE, dtype, speed)
     return Forecast(plan, estimate)
 
 
