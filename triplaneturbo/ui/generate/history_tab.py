@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.serving.jobs import MeshReady, Stopped
+from triplaneturbo.serving.jobs import MeshReady
 from triplaneturbo.ui.assets import read
 from triplaneturbo.ui.generate import downloads, panels
 from triplaneturbo.ui.generate.controls import UNQUEUED
 from triplaneturbo.ui.generate.form import to_fields
 from triplaneturbo.ui.generate.look_suggestions import look_suggestions
-from triplaneturbo.ui.generate.updates import Updates, visitor
+from triplaneturbo.ui.generate.updates import Updates, refused, visitor
 
 if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
@@ -61,11 +61,11 @@ def wire(
             entry = history.of(token).get(session.chosen)
         except IndexError:  # the page was opened before the server was restarted
             session.chosen = ""
-            updates = _selection(result_view, None) | {controls.status: panels.status(Stopped(_OUTDATED))}
+            updates = _selection(result_view, None) | refused(controls, UserError(_OUTDATED))
             return updates | {view.gallery: _gallery(history.of(token), session)}
         except UserError as error:
             session.chosen = ""
-            return _selection(result_view, None) | {controls.status: panels.status(Stopped(str(error)))}
+            return _selection(result_view, None) | refused(controls, error)
         facts = entry.facts
         # The file that a refinement started from is not kept.
         session.shown = None if entry.settings.get("upload") else (entry.request(), entry.model)
@@ -84,7 +84,7 @@ def wire(
         try:
             entry = history.of(token).get(sessions.of(page.session_hash).chosen)
         except UserError as error:
-            return {controls.status: panels.status(Stopped(str(error)))}
+            return refused(controls, error)
         return dict(zip(controls.fields, to_fields(entry.request()), strict=True))
 
     def change(page: gr.Request, token: str, action: str) -> Updates:
@@ -99,7 +99,7 @@ def wire(
                 results.delete(entry.id)
                 session.chosen, entry = "", None
         except UserError as error:
-            return {controls.status: panels.status(Stopped(str(error)))}
+            return refused(controls, error)
         return _selection(result_view, entry) | {view.gallery: _gallery(results, session)}
 
     def pin(page: gr.Request, token: str) -> Updates:
@@ -115,7 +115,7 @@ def wire(
             with session.busy():
                 path = history.of(token).zip(session.folder / "history.zip")
         except UserError as error:
-            return {controls.status: panels.status(Stopped(str(error)))}
+            return refused(controls, error)
         return {view.archive: gr.update(value=str(path), interactive=True)}
 
     selection = [view.selected, *view.buttons.values(), controls.status]

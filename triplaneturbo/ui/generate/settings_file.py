@@ -13,16 +13,15 @@ from triplaneturbo.mesh.io.metadata_reader import LARGEST_GLB_JSON
 from triplaneturbo.mesh.uv.registry import available
 from triplaneturbo.request import Request
 from triplaneturbo.serving.file_options import FileOptions
-from triplaneturbo.serving.jobs import Stopped
 from triplaneturbo.ui.assets import read
 from triplaneturbo.ui.generate import panels
 from triplaneturbo.ui.generate.controls import FLOATERS_LIMIT, TEXTURE_CHOICES, UNQUEUED
 from triplaneturbo.ui.generate.form import FILE_FIELDS, to_fields, to_file_values
+from triplaneturbo.ui.generate.updates import Updates, refused
 
 if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
     from triplaneturbo.ui.generate.controls import Controls
-    from triplaneturbo.ui.generate.updates import Updates
 
 _NO_SETTINGS = "This file contains no settings of triplaneturbo; choose a GLB that it saved with them."
 
@@ -39,7 +38,7 @@ def wire(engine: Engine, controls: Controls) -> None:
             metadata = parse(text)
             request, notes = fit(engine, metadata)
         except UserError as error:
-            return {controls.status: panels.status(Stopped(str(error)))}
+            return refused(controls, error)
         updates: Updates = dict(zip(controls.fields, to_fields(request), strict=True))
         placing = dict(zip(FILE_FIELDS, controls.placing, strict=True))
         values = dict(zip(FILE_FIELDS, to_file_values(FileOptions.of(metadata)), strict=True))
