@@ -36,7 +36,7 @@ def jobs(tmp_path: Path) -> Iterator[PageJobs]:
     history = History(tmp_path / "history")
     with Engine(str(tiny_model(tmp_path / "tiny")), device="cpu", runs=tmp_path / "runs") as engine:
         with gr.Blocks():
-            controls, view = build_controls(engine), build_result(engine, True, True)
+            controls, view = build_controls(engine), build_result(engine, True, True, True)
         limiter = RequestLimiter(Limits.for_host("localhost"))
         yield PageJobs(engine, Sessions(tmp_path / "live"), history, limiter, controls, view)
 

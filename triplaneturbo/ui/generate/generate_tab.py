@@ -18,6 +18,7 @@ from triplaneturbo.ui.generate import (
     purpose_menu,
     reconnect,
     refine_button,
+    result_link,
     settings_file,
     turntable_button,
     upload_button,
@@ -54,8 +55,9 @@ def build(
         with gr.Column(scale=4, min_width=320, elem_id="controls"):
             controls = build_controls(engine)
         with gr.Column(scale=8, min_width=320, elem_id="result"):
+            limits = guard.limits
             result_view = build_result(
-                engine, guard.limits.refine != "nobody", guard.limits.uploads != "nobody"
+                engine, limits.refine != "nobody", limits.uploads != "nobody", links=history is not None
             )
     adapter = controls.fields[FIELDS.index("adapter")]
     page.load(
@@ -85,7 +87,7 @@ def _wire(jobs: PageJobs) -> list[Any]:
     outputs += [result_view.tabs, result_view.variants, *downloads.outputs(result_view)]
     outputs += [] if controls.feedback is None else [controls.feedback]
     outputs += [result_view.pictures, view.gallery, view.selected, *view.buttons.values()]
-    outputs += [result_view.refine.start, result_view.looks]
+    outputs += [result_view.refine.start, result_view.looks, *result_link.outputs(result_view)]
     inputs = [controls.forming, *controls.placing, view.token, *controls.fields]
 
     def generate_one(
@@ -135,6 +137,7 @@ def _wire(jobs: PageJobs) -> list[Any]:
     selected.then(open_variant, [*controls.placing, view.token, *controls.fields], outputs, **STREAMED)
     debug_images.wire(engine, sessions, result_view)
     ar_button.wire(controls, result_view)
+    result_link.wire(controls, result_view)
     turntable_button.wire(engine, sessions, guard, controls, result_view)
     for button in (refine_button, look_row):
         button.wire(jobs, outputs)

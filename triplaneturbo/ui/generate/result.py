@@ -50,6 +50,19 @@ class ResultView:
     looks: gr.Dataset
     turntable: TurntableView
     ar: ArView
+    link: LinkView
+
+
+@dataclass(frozen=True)
+class LinkView:
+    """The Copy link button beside the downloads.
+
+    Attributes:
+        key: hidden; the key of the shown result's link, "" if the history does not have the result.
+    """
+
+    start: gr.Button
+    key: gr.Textbox
 
 
 @dataclass(frozen=True)
@@ -114,13 +127,14 @@ class HistoryView:
     archive: gr.DownloadButton
 
 
-def build(engine: Engine, refines: bool, uploads: bool) -> ResultView:
+def build(engine: Engine, refines: bool, uploads: bool, links: bool) -> ResultView:
     """Create the components in the current Gradio column.
 
     Args:
         engine: knows the durations of refinements.
         refines: whether some visitors of this server may refine results.
         uploads: whether some of these may upload what is refined.
+        links: whether results are kept, so that they have links.
     """
     with gr.Column(elem_id="stage"):
         viewer = gr.Model3D(
@@ -141,7 +155,11 @@ def build(engine: Engine, refines: bool, uploads: bool) -> ResultView:
             for name in FORMATS
         }
         ar_start = gr.Button("AR", interactive=False, min_width=56, elem_id="ar")
+        link_start = gr.Button(
+            "Copy link", interactive=False, min_width=84, visible=links, elem_id="copy-link"
+        )
         refine = _refine(engine, refines, uploads)
+    link = LinkView(link_start, gr.Textbox(visible="hidden"))
     ar_stem = gr.Textbox(visible="hidden")
     ar = ArView(ar_start, ar_stem, gr.HTML(visible=False, elem_id="ar-code"))
     looks = gr.Dataset(
@@ -196,7 +214,7 @@ def build(engine: Engine, refines: bool, uploads: bool) -> ResultView:
     return ResultView(
         viewer=viewer, view_json=view_json, facts=facts, downloads=downloads, tabs=tabs, tab=tab,
         pictures=pictures, variants=variants, comparison=comparison, strength=strength, more=more,
-        history=history, refine=refine, looks=looks, turntable=turntable, ar=ar,
+        history=history, refine=refine, looks=looks, turntable=turntable, ar=ar, link=link,
     )  # fmt: skip
 
 
