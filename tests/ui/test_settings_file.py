@@ -14,7 +14,7 @@ pytest.importorskip("gradio")
 from tests.helpers.browsing import OpenPage
 from tests.helpers.shapes import colored
 from triplaneturbo.mesh.io import save
-from triplaneturbo.mesh.io.generation_metadata import GenerationMetadata
+from triplaneturbo.mesh.io.generation_metadata import GenerationMetadata, Refinement
 from triplaneturbo.mesh.placement import Placement
 from triplaneturbo.request import Request
 from triplaneturbo.ui.generate import panels
@@ -35,7 +35,8 @@ def test_settings_that_the_page_can_show_are_unchanged() -> None:
 
 def test_settings_that_the_page_cannot_show_are_replaced_and_announced() -> None:
     request = Request("a cup", adapter="theirs", texture_size=700, floaters=0.9).checked()
-    fitted, notes = fit(ENGINE, GenerationMetadata(request, "<b>full</b>"))
+    fitted, notes = fit(ENGINE, GenerationMetadata(request, "<b>full</b>", refinement=Refinement(60)))
+    assert notes.pop(0).startswith("The mesh in the file was refined for 60 steps, which is not repeated")
     assert (fitted.adapter, fitted.texture_size, fitted.floaters) == ("", 512, 0.5)
     assert (fitted.steps, fitted.resolution) == (4, 64)
     assert len(notes) == 4

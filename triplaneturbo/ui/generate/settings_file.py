@@ -55,6 +55,8 @@ def wire(engine: Engine, controls: Controls) -> None:
 def fit(engine: Engine, metadata: GenerationMetadata) -> tuple[Request, list[str]]:
     """Return the request with values that this page can show, and a sentence for each that is replaced."""
     request, notes = metadata.request, []
+    if metadata.refinement is not None:
+        notes.append(metadata.refinement.note)
     if metadata.model != engine.name:
         notes.append(f"The file was made with the model {metadata.model}, so its mesh was another one.")
     if request.adapter and request.adapter not in engine.adapters():
