@@ -72,7 +72,7 @@ def build(
     upload_button.wire(page, jobs, uploads, outputs)
     if history is not None:
         history_tab.wire(engine, page, sessions, history, guard, controls, result_view)
-    settings_file.wire(engine, controls)
+    settings_file.wire(engine, controls, result_view)
     purpose_menu.wire(controls)
     reconnect.wire(page, controls)
     return adapter

@@ -22,12 +22,13 @@ from triplaneturbo.ui.generate.updates import Updates, refused
 if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
     from triplaneturbo.ui.generate.controls import Controls
+    from triplaneturbo.ui.generate.result import ResultView
 
 _NO_SETTINGS = "This file contains no settings of triplaneturbo; choose a GLB that it saved with them."
 
 
-def wire(engine: Engine, controls: Controls) -> None:
-    """Wire the button, which also receives dropped files."""
+def wire(engine: Engine, controls: Controls, result_view: ResultView) -> None:
+    """Wire the button, and the hidden one for dropped files."""
 
     def restore(text: str | None) -> Updates:
         if text is None:  # no file was chosen
@@ -47,8 +48,14 @@ def wire(engine: Engine, controls: Controls) -> None:
 
     chosen = gr.Textbox(visible="hidden")
     script = read("settings_file.js", key=KEY, max_bytes=LARGEST, max_json=LARGEST_GLB_JSON)
-    controls.settings_file.click(
-        restore, chosen, [*controls.fields, *controls.placing, controls.status], js=script, **UNQUEUED
+    history = result_view.history
+    gr.on(
+        [history.settings_file.click, history.dropped.click],
+        restore,
+        chosen,
+        [*controls.fields, *controls.placing, controls.status],
+        js=script,
+        **UNQUEUED,
     )
 
 
