@@ -27,7 +27,7 @@ from triplaneturbo.toyworld.scene.view_renderer import shade
 from triplaneturbo.toyworld.training.data import ViewCacheData, meaning
 from triplaneturbo.toyworld.training.subset import SubsetCache, draw_subset
 from triplaneturbo.toyworld.training.train import scenes
-from triplaneturbo.utils.devices import bfloat16_unit
+from triplaneturbo.utils.devices import autocast_dtype
 
 # The closed forms know every instance exactly. SDS with them is the regression to the nearest one, without
 # the noise of a second prediction; at small timesteps, it is the only one in sight.
@@ -151,7 +151,7 @@ def _teachers(
     device = model.generator.device
     context = TeacherContext(
         generator, generator.base, embed, device, size=size, data=data, shade=shading,
-        autocast=torch.bfloat16 if device.type == "cuda" or bfloat16_unit() is not None else None,
+        autocast=autocast_dtype(device),
     )  # fmt: skip
     return load_teachers(files, context)
 
