@@ -28,6 +28,7 @@ LAYERS = [
         "refine.given_image",
         "refine.given_mesh",
         "refine.image_program",
+        "refine.metadata",
         "refine.options",
     },
     {"evaluate", "finetune", "refine", "toyworld.scoring", "toyworld.training"},

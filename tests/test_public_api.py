@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.helpers.tiny import tiny_model
 from triplaneturbo import Mesh, Pipeline, Placement, UserError
 from triplaneturbo import pipeline as pipeline_module
 from triplaneturbo.mesh.io import encode
+from triplaneturbo.mesh.io.metadata_reader import read_metadata
 from triplaneturbo.models import catalog
 from triplaneturbo.models.adapter import ADAPTER_NAME
 from triplaneturbo.models.catalog import SMALL, find_model
@@ -64,6 +66,20 @@ def test_saved_model_gives_the_same_mesh(small: Pipeline, mushroom: Mesh, tmp_pa
     files = {path.relative_to(SMALL): path.read_bytes() for path in SMALL.rglob("*.safetensors")}
     assert {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.safetensors")} == files
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_saved_meshes_tell_how_they_were_generated(mushroom: Mesh, tmp_path: Path) -> None:
+    path = mushroom.save(tmp_path / "a.glb", size=0.25, pivot="ground")
+    read = read_metadata(path)
+    assert (read.request.prompt, read.request.seed, read.model) == ("a red mushroom", 1, "small")
+    assert {name: getattr(read.request, name) for name in QUICK} == QUICK
+    assert read.placement == Placement(0.25, pivot="ground")
+    plain = mushroom.save(tmp_path / "b.glb", metadata=False)
+    assert plain.read_bytes() == encode(mushroom, "glb")
+    with pytest.raises(UserError, match="contains no settings"):
+        read_metadata(plain)
+    given = mushroom.replace(metadata=None).save(tmp_path / "c.glb")
+    assert given.read_bytes() == plain.read_bytes()
 
 
 def test_half_precision_model_with_separate_base(tmp_path: Path) -> None:
@@ -137,7 +153,9 @@ def test_fallback_to_the_small_model_warns(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_mesh_format_follows_the_suffix(mushroom: Mesh, tmp_path: Path, name: str, format: str) -> None:
     path = mushroom.save(tmp_path / name, unit="cm", size=0.3, up="z", pivot="ground")
     placement = Placement(size=0.3, up="z", pivot="ground", unit="cm")
-    assert path.read_bytes() == encode(mushroom, format, path.stem, placement)
+    assert mushroom.metadata is not None
+    metadata = replace(mushroom.metadata, placement=placement)
+    assert path.read_bytes() == encode(mushroom, format, path.stem, placement, metadata=metadata)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +178,6 @@ def test_invalid_mesh_files_are_refused(mushroom: Mesh, tmp_path: Path, name: st
 
 def test_mesh_save_matches_the_command_line(mushroom: Mesh, tmp_path: Path) -> None:
     data = mushroom.save(str(tmp_path / "m.glb")).read_bytes()
-    assert data == encode(mushroom, "glb")
+    assert data == encode(mushroom, "glb", metadata=mushroom.metadata)
     length = int.from_bytes(data[12:16], "little")
     assert json.loads(data[20 : 20 + length])["asset"]["version"] == "2.0"

@@ -33,6 +33,7 @@ from triplaneturbo.domains.vocabulary import Reading
 from triplaneturbo.errors import Cancelled, EmptySurfaceError, UserError
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.mesh.finish import finish
+from triplaneturbo.mesh.io.generation_metadata import GenerationMetadata
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.processing.clean import Dropped, drop_floaters, tidy
 from triplaneturbo.mesh.texture import paint
@@ -147,15 +148,22 @@ class Pipeline:
         together: denoise several requests in one batch and create their meshes in parallel threads. None: on
             CUDA devices only, since a single request saturates a CPU.
         backend: name of the inference backend that runs the networks: a key of `backends.registry.BACKENDS`.
+        name: the model's name in the metadata of meshes; "": that of its folder.
 
     Raises:
         UserError: the backend or the domain of the model is unknown.
     """
 
     def __init__(
-        self, model: Model, low_memory: bool = False, together: bool | None = None, backend: str = "torch"
+        self,
+        model: Model,
+        low_memory: bool = False,
+        together: bool | None = None,
+        backend: str = "torch",
+        name: str = "",
     ) -> None:
         self.model = model
+        self.name = name or model.folder.name
         self.domain = find_domain(model.config.domain)
         self.backend = find_backend(backend)(model)
         self.low_memory = low_memory
@@ -174,7 +182,7 @@ class Pipeline:
         """
         *_, result = self.stream(Request(prompt, **settings))
         assert isinstance(result, Result)
-        return result.mesh
+        return result.mesh.replace(metadata=GenerationMetadata(result.request, self.name))
 
     @classmethod
     def from_pretrained(
@@ -219,7 +227,7 @@ class Pipeline:
             model = _load(found, place, precision)
         if found.notice:
             warnings.warn(found.notice, stacklevel=2)
-        return cls(model, low_memory, backend=backend)
+        return cls(model, low_memory, backend=backend, name=found.name)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Write the model as a folder that `from_pretrained` reads, with its base; returns the folder.
@@ -307,6 +315,7 @@ class Pipeline:
         from triplaneturbo.refine.given_image import read_given_image
         from triplaneturbo.refine.given_mesh import read_given_mesh
         from triplaneturbo.refine.image_source import resolve
+        from triplaneturbo.refine.metadata import refinement_of
         from triplaneturbo.refine.start import start
 
         given = None if mesh is None else read_given_mesh(mesh)
@@ -324,7 +333,9 @@ class Pipeline:
                     losses = refiner.step()
                     if progress is not None:
                         progress(refiner.iteration, refiner.iterations, losses)
-            return refiner.representation.export(request)
+            refinement = refinement_of(refiner, options, given, picture)
+            metadata = GenerationMetadata(request, self.name, refinement=refinement)
+            return refiner.representation.export(request).replace(metadata=metadata)
 
     def stream(
         self,

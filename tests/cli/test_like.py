@@ -12,7 +12,7 @@ from tests.helpers.quick import QUICK, load_once
 from tests.helpers.shapes import colored
 from triplaneturbo.__main__ import main
 from triplaneturbo.mesh.io import save
-from triplaneturbo.mesh.io.generation_metadata import GenerationMetadata
+from triplaneturbo.mesh.io.generation_metadata import GenerationMetadata, Refinement
 from triplaneturbo.mesh.io.metadata_reader import read_metadata
 from triplaneturbo.mesh.placement import Placement
 from triplaneturbo.request import Request
@@ -34,10 +34,14 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return run
 
 
-def written(path: Path, model: str = "small", **changes: object) -> Path:
+def written(
+    path: Path, model: str = "small", refinement: Refinement | None = None, **changes: object
+) -> Path:
     """A file with settings, of a mesh that has nothing to do with them."""
     request = Request("a red mushroom", seed=7, **{**SETTINGS, **changes}).checked()  # type: ignore[arg-type]
-    return save(colored(), path, metadata=GenerationMetadata(request, model, Placement(0.25, "z", "ground")))
+    placement = Placement(0.25, "z", "ground")
+    metadata = GenerationMetadata(request, model, placement, refinement=refinement)
+    return save(colored(), path, metadata=metadata)
 
 
 def test_the_file_made_like_another_one_has_the_same_bytes(cli: Cli, tmp_path: Path) -> None:
@@ -91,6 +95,20 @@ def test_another_model_is_announced_and_not_loaded(cli: Cli, tmp_path: Path) -> 
     assert code == 0
     assert err.startswith("The file was made with the model 'someone/else', this is 'small'")
     assert read_metadata("a.ply").model == "small"
+
+
+def test_a_refinement_is_not_repeated_and_that_is_said(cli: Cli, tmp_path: Path) -> None:
+    written(tmp_path / "draft.ply")
+    written(tmp_path / "refined.ply", refinement=Refinement(60, 20))
+    for name in ("draft", "refined"):
+        code, _, said = cli("generate", "--like", f"{name}.ply", "-o", f"of-{name}.ply", "--model", "small")
+        assert code == 0
+    assert said == (
+        "The mesh in the file was refined for 20 steps, which is not repeated:"
+        " refine the new mesh for that.\n"
+    )
+    assert Path("of-draft.ply").read_bytes() == Path("of-refined.ply").read_bytes()
+    assert read_metadata("of-refined.ply").refinement is None
 
 
 def test_no_metadata_stores_nothing(cli: Cli, tmp_path: Path) -> None:

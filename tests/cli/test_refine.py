@@ -12,6 +12,9 @@ from tests.helpers.tiny import tiny_model
 from triplaneturbo.__main__ import main
 from triplaneturbo.cli import refine
 from triplaneturbo.distill.ptd import Refiner
+from triplaneturbo.errors import UserError
+from triplaneturbo.mesh.io.generation_metadata import Refinement
+from triplaneturbo.mesh.io.metadata_reader import read_metadata
 from triplaneturbo.mesh.io.splat_ply import decode_splats
 
 
@@ -38,6 +41,14 @@ def test_meshes_and_splats_are_written_and_nothing_else(
     assert outputs[0].read_bytes()[:4] == b"glTF"
     assert len(decode_splats(outputs[2].read_bytes())) == 128**2 // 2
     assert b"rot_0" not in outputs[1].read_bytes()
+    for path in outputs[:2]:
+        read = read_metadata(path)
+        assert (read.request.prompt, read.request.texture_size, read.model) == ("a red mushroom", 512, "tiny")
+        assert read.refinement == Refinement(1, refine_as="gaussians", refine_teachers=("rgb", "geometry"))
+
+    assert call(model, "--no-metadata", "-o", tmp_path / "plain.glb", steps=1) == 0
+    with pytest.raises(UserError, match="contains no settings"):
+        read_metadata(tmp_path / "plain.glb")
 
 
 @pytest.mark.slow
@@ -57,6 +68,9 @@ def test_an_interrupted_refinement_is_written_and_resumes_to_the_same_bytes(
     assert "Stopped after step 1 of 3" in capsys.readouterr().err
     draft = path.read_bytes()
     assert draft[:4] == b"glTF"
+    refinement = read_metadata(path).refinement
+    assert refinement is not None
+    assert (refinement.refine_steps, refinement.stopped_after) == (3, 1)
     assert call(model, "-o", path) == 2
     assert "has an unfinished refinement; add --resume" in capsys.readouterr().err
     assert call(model, "-o", path, "--resume", steps=4) == 2

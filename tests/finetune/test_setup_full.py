@@ -29,8 +29,8 @@ from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.memory_plan import (
     COUNTING,
     Forecast,
-    autocast_dtype,
     frozen_dtype,
+    full_autocast_dtype,
     full_plan,
     full_settings,
 )
@@ -326,7 +326,7 @@ def test_gpu_computes_in_the_precision_of_the_weights(monkeypatch: pytest.Monkey
     gpu = torch.device("cuda", 0)
     for capability, kept in (((8, 0), torch.float16), ((6, 1), torch.float32)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, has=capability: has)
-        assert (frozen_dtype(gpu), autocast_dtype(gpu)) == (kept, None)
+        assert (frozen_dtype(gpu), full_autocast_dtype(gpu)) == (kept, None)
     assert LossScaler.for_dtype(torch.float16).enabled
     assert frozen_dtype(CPU) == torch.float32
 

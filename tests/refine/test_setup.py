@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from tests.helpers.tiny import tiny_model
+from triplaneturbo.mesh.io.generation_metadata import Refinement
+from triplaneturbo.mesh.io.metadata_reader import read_metadata
 from triplaneturbo.models.config import OPEN, TOYWORLD
 from triplaneturbo.pipeline import Pipeline
 from triplaneturbo.refine import setup
@@ -79,6 +81,10 @@ def test_the_python_api_refines_from_a_prompt_and_resumes(tmp_path: Path) -> Non
     assert done == [(1, 3), (2, 3), (1, 3), (2, 3), (3, 3)]
     draft = pipeline("a red mushroom", unwrap="none")
     assert len(mesh.faces) != len(draft.faces)
+    read = read_metadata(mesh.save(tmp_path / "a.ply"))
+    assert (read.request.prompt, read.request.unwrap) == ("a red mushroom", "none")
+    teachers = ("rgb", "geometry")
+    assert read.refinement == Refinement(3, refine_as="field", refine_teachers=teachers, refine_path="none")
     # The finished refinement is found again.
     again = pipeline.refine("a red mushroom", options=options, unwrap="none", folder=tmp_path / "state")
     assert torch.equal(again.vertices, mesh.vertices)

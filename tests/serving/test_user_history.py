@@ -19,7 +19,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.models.catalog import ROOT
 from triplaneturbo.request import Request
 from triplaneturbo.serving.result_store import FRESH, PINNED, RESULT
-from triplaneturbo.serving.user_history import History, HistoryEntry, UserHistory
+from triplaneturbo.serving.user_history import NOT_LINKED, History, HistoryEntry, UserHistory
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 REQUEST = Request(
@@ -413,3 +413,23 @@ def test_links_are_not_results(shelf: UserHistory, tmp_path: Path) -> None:
     other.folder.mkdir()
     os.symlink(entry.folder, other.folder / ("f" * 32))
     assert other.entries() == []
+
+
+def test_a_link_opens_a_result_of_its_owner_only(shelf: UserHistory, tmp_path: Path) -> None:
+    old, entry = _add(shelf, "a red mushroom"), _add(shelf)
+    assert shelf.linked(entry.link).id == entry.id
+    assert shelf.linked(old.link).id == old.id
+    assert entry.link[:12] != entry.id[:12]  # which is the time
+    assert entry.link == History(tmp_path / "history").of(TOKEN).linked(entry.link).link
+
+    stranger = History(tmp_path / "history").of(OTHER)
+    _add(stranger)
+    shelf.delete(old.id)
+    (entry.folder / RESULT).write_bytes(b"broken")
+    hostile = ["", "0" * 32, old.id, "../" * 12, "x" * 100_000, "\0", None, 7, ["a"], {"path": "/etc/passwd"}]
+    for results, key in [(stranger, entry.link), (shelf, old.link), (shelf, entry.link)] + [
+        (shelf, key) for key in hostile
+    ]:
+        with pytest.raises(UserError, match="only in the browser that made it") as refused:
+            results.linked(key)
+        assert str(refused.value) == NOT_LINKED  # the same for whatever reason

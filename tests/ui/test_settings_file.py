@@ -13,10 +13,13 @@ pytest.importorskip("gradio")
 
 from tests.helpers.browsing import OpenPage
 from tests.helpers.shapes import colored
+from tests.helpers.tiny import tiny_model
 from triplaneturbo.mesh.io import save
-from triplaneturbo.mesh.io.generation_metadata import GenerationMetadata
+from triplaneturbo.mesh.io.generation_metadata import GenerationMetadata, Refinement
 from triplaneturbo.mesh.placement import Placement
 from triplaneturbo.request import Request
+from triplaneturbo.serving.engine import Engine
+from triplaneturbo.ui.blocks import build
 from triplaneturbo.ui.generate import panels
 from triplaneturbo.ui.generate.settings_file import fit
 
@@ -35,12 +38,22 @@ def test_settings_that_the_page_can_show_are_unchanged() -> None:
 
 def test_settings_that_the_page_cannot_show_are_replaced_and_announced() -> None:
     request = Request("a cup", adapter="theirs", texture_size=700, floaters=0.9).checked()
-    fitted, notes = fit(ENGINE, GenerationMetadata(request, "<b>full</b>"))
+    fitted, notes = fit(ENGINE, GenerationMetadata(request, "<b>full</b>", refinement=Refinement(60)))
+    assert notes.pop(0).startswith("The mesh in the file was refined for 60 steps, which is not repeated")
     assert (fitted.adapter, fitted.texture_size, fitted.floaters) == ("", 512, 0.5)
     assert (fitted.steps, fitted.resolution) == (4, 64)
     assert len(notes) == 4
     assert "The floater threshold 0.9 became 0.5." in notes
     assert "<b>" not in panels.restored(notes)
+
+
+def test_the_button_of_the_history_and_dropped_files_do_the_same(tmp_path: Path) -> None:
+    with Engine(str(tiny_model(tmp_path / "tiny")), device="cpu", runs=tmp_path / "runs") as engine:
+        config = build(engine, tmp_path / "live").get_config_file()
+    ids = {one["props"].get("elem_id"): one["id"] for one in config["components"]}
+    (restore,) = [one for one in config["dependencies"] if "ttDropped = undefined" in str(one["js"])]
+    buttons = (ids["settings-file"], ids["dropped-file"])
+    assert sorted(map(list, restore["targets"])) == sorted([button, "click"] for button in buttons)
 
 
 @pytest.mark.browser

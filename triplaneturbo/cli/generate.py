@@ -277,7 +277,7 @@ def run(arguments: argparse.Namespace) -> int:
         from triplaneturbo.utils.kernels import announced_on_stderr
 
         with _engine(arguments, shard) as engine, announced_on_stderr(arguments.quiet):
-            _print_model_note(engine, settings)
+            _print_like_notes(engine, settings)
             for number, job in enumerate(pending, 1):
                 for text in filter(None, (job.request.prompt, job.request.look)):
                     if text not in advised:
@@ -323,9 +323,13 @@ def _print_placement_notes(placement: Placement, formats: Container[str]) -> Non
         print("The object is about 2 m long; set --size to print it.", file=sys.stderr)
 
 
-def _print_model_note(engine: Engine, settings: Settings) -> None:
-    """Say if the file of --like was made with another model."""
-    if settings.like is not None and settings.like.model != engine.name:
+def _print_like_notes(engine: Engine, settings: Settings) -> None:
+    """Say if the file of --like was made with another model, or if its mesh was refined."""
+    if settings.like is None:
+        return
+    if settings.like.refinement is not None:
+        print(settings.like.refinement.note, file=sys.stderr)
+    if settings.like.model != engine.name:
         print(
             f"The file was made with the model {shown(settings.like.model)}, this is {shown(engine.name)}:"
             " the mesh will be another one; choose a model with --model.",

@@ -25,6 +25,7 @@ from triplaneturbo.cli.flags import add_model_flags, utf8
 from triplaneturbo.cli.generate import integer
 from triplaneturbo.cli.interrupts import deferred_interrupt
 from triplaneturbo.errors import UserError
+from triplaneturbo.mesh.io.generation_metadata import GenerationMetadata
 from triplaneturbo.refine.options import OUT_OF_MEMORY, PATHS, RefineOptions
 from triplaneturbo.representations.registry import REPRESENTATIONS
 from triplaneturbo.request import DEFAULT_FACES, UNWRAPS, Request, shown
@@ -136,6 +137,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--texture-size", type=integer, default=1024, metavar="N", help="texels per side, default 1024")
     add("--unwrap", default="fast", metavar="|".join(UNWRAPS), help="UV unwrapping method, default fast")
+    add(
+        "--no-metadata",
+        action="store_true",
+        help="do not store the prompt, seed, settings and model in the files",
+    )
     add_model_flags(parser)
     add(
         "--precision", default="auto", metavar="NAME", help="auto, float32, float16 or bfloat16; default auto"
@@ -181,6 +187,7 @@ def run(arguments: argparse.Namespace) -> int:
     _forecast(arguments, options, generates=given is None and not arguments.image_to_mesh)
 
     from triplaneturbo.pipeline import Pipeline
+    from triplaneturbo.refine.metadata import refinement_of
     from triplaneturbo.utils.devices import explained_out_of_memory
     from triplaneturbo.utils.kernels import announced_on_stderr
 
@@ -203,9 +210,11 @@ def run(arguments: argparse.Namespace) -> int:
         pictures = None if arguments.pictures is None else Path(arguments.pictures).expanduser()
         interrupted = _optimize(refiner, pictures, arguments.every, arguments.quiet)
         refiner.save()
-        mesh = refiner.representation.export(request)
+        refinement = refinement_of(refiner, options, given, image)
+        metadata = GenerationMetadata(request, pipeline.name, refinement=refinement)
+        mesh = refiner.representation.export(request).replace(metadata=metadata)
     for path in meshes:
-        mesh.save(path)
+        mesh.save(path, metadata=not arguments.no_metadata)
     for path in splats:
         _save_splats(refiner, path)
     for path in meshes + splats:

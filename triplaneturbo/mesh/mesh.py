@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from triplaneturbo.mesh.io.generation_metadata import GenerationMetadata
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Mesh:
         texture: base colour, sRGB uint8 [H, W, 3], row 0 on top, or None.
         normal_map: tangent-space normals, uint8 [H, W, 3] (0.5 + 0.5 n, green along the bitangent), or None.
         lods: coarser versions in order, which share the texture and the normal map.
+        metadata: how a `Pipeline` generated the mesh, for `save`; None: unknown. It stays when the mesh is
+            changed.
     """
 
     vertices: Tensor
@@ -38,6 +44,7 @@ class Mesh:
     texture: np.ndarray | None = None
     normal_map: np.ndarray | None = None
     lods: tuple[Mesh, ...] = ()
+    metadata: GenerationMetadata | None = None
 
     def replace(self, **changes: object) -> Mesh:
         """Return a copy with some attributes changed."""
@@ -51,19 +58,25 @@ class Mesh:
         size: float | None = None,
         up: str = "y",
         pivot: str = "model",
+        metadata: bool = True,
     ) -> Path:
         """Write the mesh to a file atomically and return its path. The suffix determines the format.
 
         Args:
             path: ends in .glb, .zip (an OBJ with its material and texture), .ply, .stl, .3mf or .usdz.
             unit, size, up, pivot: see `triplaneturbo.Placement`.
+            metadata: whether the file contains the prompt, seed, settings and model, if they are known and
+                the format can store them.
 
         Raises:
             UserError: the suffix or an option is unknown, the mesh is empty, or the file cannot be written.
         """
         from triplaneturbo.mesh.io import Placement, save  # the writers import this module
 
-        return save(self, path, placement=Placement(size=size, up=up, pivot=pivot, unit=unit))
+        placement = Placement(size=size, up=up, pivot=pivot, unit=unit)
+        known = self.metadata if metadata else None
+        stored = None if known is None else replace(known, placement=placement)
+        return save(self, path, placement=placement, metadata=stored)
 
     @property
     def bounds(self) -> Tensor:

@@ -15,14 +15,9 @@ from triplaneturbo.distill.memory import ModelSizes
 from triplaneturbo.distill.ptd import RefineSettings
 from triplaneturbo.finetune.duration import Estimate
 from triplaneturbo.refine.cost import NetworkCost, network_cost
-from triplaneturbo.utils.devices import bfloat16_unit, wait_for
+from triplaneturbo.utils.devices import wait_for
 
 _PROBED = 3  # timed repetitions of the probe
-
-
-def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """Return the autocast dtype of teachers; None for the precision of the weights."""
-    return torch.bfloat16 if device.type == "cuda" or bfloat16_unit() is not None else None
 
 
 def estimate_refinement(

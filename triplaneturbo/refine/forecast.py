@@ -14,7 +14,6 @@ from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import TOYWORLD, GeneratorConfig
 from triplaneturbo.models.convert import convert_if_needed
 from triplaneturbo.refine.duration import (
-    autocast_dtype,
     duration_words,
     estimate_refinement,
     measured_speed,
@@ -22,7 +21,7 @@ from triplaneturbo.refine.duration import (
 from triplaneturbo.refine.memory_plan import plan_refinement
 from triplaneturbo.refine.options import RefineOptions
 from triplaneturbo.refine.setup import OPEN_SIZE, TOYWORLD_SETTINGS, TOYWORLD_TEACHERS, open_settings
-from triplaneturbo.utils.devices import choose_precision, free_memory
+from triplaneturbo.utils.devices import autocast_dtype, choose_precision, free_memory
 
 
 class Forecast(NamedTuple):

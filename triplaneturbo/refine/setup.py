@@ -19,7 +19,6 @@ from triplaneturbo.models.config import TOYWORLD
 from triplaneturbo.models.text_embedding_cache import TextEmbeddingCache
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.models.weights import Model, load_generator
-from triplaneturbo.refine.duration import autocast_dtype
 from triplaneturbo.refine.memory_plan import plan_refinement
 from triplaneturbo.refine.options import RefineOptions
 from triplaneturbo.render.scenes import SceneBatch
@@ -32,7 +31,7 @@ from triplaneturbo.toyworld.scene.view_renderer import shade
 from triplaneturbo.toyworld.training.data import ViewCacheData, meaning
 from triplaneturbo.toyworld.training.subset import SubsetCache, draw_subset
 from triplaneturbo.toyworld.training.train import scenes
-from triplaneturbo.utils.devices import free_memory
+from triplaneturbo.utils.devices import autocast_dtype, free_memory
 
 # The closed forms know every instance exactly. SDS with them is the regression to the nearest one, without
 # the noise of a second prediction; at small timesteps, it is the only one in sight.

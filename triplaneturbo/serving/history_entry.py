@@ -6,6 +6,7 @@ defaults.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
@@ -54,6 +55,11 @@ class HistoryEntry:
     folder: Path
     store: ResultStore = field(repr=False, compare=False)
 
+    @property
+    def link(self) -> str:
+        """Key of the result's link; see `link_of`."""
+        return link_of(self.id)
+
     def request(self) -> Request:
         """Return the request that generated the result; fields unknown to this version are dropped."""
         known = {field.name for field in fields(Request)}
@@ -67,6 +73,11 @@ class HistoryEntry:
             UserError: the result no longer exists.
         """
         return self.store.lease(self.folder)
+
+
+def link_of(id: str) -> str:
+    """Return the key of a result's link: 32 hexadecimal digits that do not tell when the result was made."""
+    return hashlib.sha256(f"link {id}".encode()).hexdigest()[:32]
 
 
 def read_entry(store: ResultStore, folder: Path) -> HistoryEntry | None:

@@ -49,6 +49,11 @@ class HistoryWriter:
         self._request: Request | None = None
         self._complete = False
 
+    @property
+    def link(self) -> str:
+        """Key of the saved result's link; "" before it is saved."""
+        return "" if self._entry is None else self._entry.link
+
     def keep(self, made: MeshReady) -> bool:
         """Save the files of a result that are not saved yet; return whether the history has a new entry."""
         if self._history is None or self.refused:

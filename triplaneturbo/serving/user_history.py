@@ -28,7 +28,7 @@ from typing import Any
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import Request
-from triplaneturbo.serving.history_entry import HistoryEntry, read_entry, suffix_of
+from triplaneturbo.serving.history_entry import HistoryEntry, link_of, read_entry, suffix_of
 from triplaneturbo.serving.output_files import FORMATS, safe_name
 from triplaneturbo.serving.result_store import (
     PINNED,
@@ -45,6 +45,7 @@ from triplaneturbo.serving.result_store import (
 from triplaneturbo.utils.atomic_files import link_atomically, rename_over, write_atomically
 
 KEPT = 200
+NOT_LINKED = "This link opens a result only in the browser that made it, and until the result is deleted."
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{32,128}")
 
 
@@ -182,11 +183,20 @@ class UserHistory:
 
     def entries(self) -> list[HistoryEntry]:
         """Return all results, newest first; unreadable ones are skipped."""
-        with contextlib.suppress(FileNotFoundError):
-            names = sorted(filter(RESULT_NAME.fullmatch, os.listdir(self.folder)), reverse=True)
-            entries = [read_entry(self._store, self.folder / name) for name in names]
-            return [entry for entry in entries if entry is not None]
-        return []
+        entries = [read_entry(self._store, self.folder / name) for name in sorted(self._ids(), reverse=True)]
+        return [entry for entry in entries if entry is not None]
+
+    def linked(self, key: object) -> HistoryEntry:
+        """Return a result by the key of its link.
+
+        Raises:
+            UserError: this visitor has no such result, for whatever reason.
+        """
+        found = next((id for id in self._ids() if link_of(id) == key), "")
+        try:
+            return self.get(found)
+        except UserError:
+            raise UserError(NOT_LINKED) from None
 
     def get(self, id: str) -> HistoryEntry:
         """Return a result by id.
@@ -247,6 +257,12 @@ class UserHistory:
                     part.close()  # Windows deletes no open file
                     Path(part.name).unlink(missing_ok=True)
         return destination
+
+    def _ids(self) -> list[str]:
+        """Return the ids of all results in any order; those of unreadable ones, too."""
+        with contextlib.suppress(FileNotFoundError):
+            return list(filter(RESULT_NAME.fullmatch, os.listdir(self.folder)))
+        return []
 
     def _delete_oldest(self) -> None:
         """Delete the oldest removable results so that one more fits; the caller must hold the lock."""

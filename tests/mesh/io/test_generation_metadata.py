@@ -16,11 +16,19 @@ from tests.helpers.gltf_validator import assert_valid_glb
 from tests.helpers.shapes import colored, textured
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.io import encode, save
-from triplaneturbo.mesh.io.generation_metadata import KEY, LARGEST, GenerationMetadata, from_dict, parse
+from triplaneturbo.mesh.io.generation_metadata import (
+    KEY,
+    LARGEST,
+    GenerationMetadata,
+    Refinement,
+    from_dict,
+    parse,
+)
 from triplaneturbo.mesh.io.metadata_reader import LARGEST_GLB_JSON, read_metadata
 from triplaneturbo.mesh.io.registry import WRITERS
 from triplaneturbo.mesh.placement import Placement
 from triplaneturbo.request import PROMPT_LIMIT, Request
+from triplaneturbo.serving.refine_request import RefineRequest
 
 FORMATS = [name for name in WRITERS if name != "stl"]
 PROMPTS = {
@@ -50,6 +58,41 @@ def test_files_give_back_what_was_written(format: str, prompt: str, tmp_path: Pa
     written = metadata(prompt, variation=0.25, variation_seed=3, blend="a blue chair", watertight=True)
     path = save(textured(normal_map=True), tmp_path / f"a{WRITERS[format].suffix}", metadata=written)
     assert read_metadata(path) == written
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_files_tell_how_a_mesh_was_refined(format: str, tmp_path: Path) -> None:
+    refinement = Refinement(60, 12, 5, "gaussians", ("rgb", "sd"), "none", "ism", "a" * 64, "b" * 64)
+    for told in (refinement, Refinement(60)):
+        written = replace(metadata(), refinement=told)
+        path = save(textured(), tmp_path / f"a{WRITERS[format].suffix}", metadata=written)
+        assert read_metadata(path) == written
+    assert written.as_dict()["settings"].keys() - metadata().as_dict()["settings"].keys() == {"refine_steps"}
+
+
+def test_refinements_of_the_page_are_recognized() -> None:
+    request = replace(RefineRequest.of(metadata().request, 20), stopped_after=1, upload="c" * 64)
+    read = parse(GenerationMetadata(request, "small").as_text())
+    assert read.request == metadata().request
+    assert read.refinement == Refinement(20, 1)
+    assert read.refinement.note.startswith("The mesh in the file was refined for 1 step, which is not")
+
+
+@pytest.mark.parametrize(
+    "refined",
+    [
+        {"refine_steps": 0}, {"refine_steps": True}, {"refine_steps": "60"}, {"refine_steps": 1e9},
+        {"refine_steps": [1]}, {"refine_steps": 1, "stopped_after": -1}, {"refine_steps": 1, "refine_as": 3},
+        {"refine_steps": 1, "refine_mesh": "x" * 201}, {"refine_steps": 1, "refine_teachers": "sd"},
+        {"refine_steps": 1, "refine_teachers": ["a"] * 21}, {"refine_steps": 1, "refine_teachers": [{}]},
+    ],
+)  # fmt: skip
+def test_invalid_refinement_is_one_sentence(refined: dict[str, Any]) -> None:
+    content = metadata().as_dict()
+    content["settings"] |= refined
+    with pytest.raises(UserError, match=r"^A setting in this file is invalid: (refine|stopped)") as refused:
+        from_dict(content)
+    assert len(str(refused.value)) < 300
 
 
 @pytest.mark.parametrize("format", WRITERS)

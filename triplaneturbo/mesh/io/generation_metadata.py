@@ -7,7 +7,7 @@ A file contains one JSON object of ASCII characters:
      "files": {"texture_format": "webp", "max_bytes": 1000000}}
 
 Settings that are None are left out, since glTF libraries drop nulls. "files" has only values that are
-not the defaults, and is left out without any.
+not the defaults, and is left out without any. The settings of a refined mesh include those of `Refinement`.
 GLB: `asset.extras.triplaneturbo`. OBJ and PLY: a comment `triplaneturbo {...}`. USDZ: the key `triplaneturbo`
 of the layer's customLayerData. 3MF: metadata named `tt:generation`. Values are read as untrusted input.
 """
@@ -22,7 +22,7 @@ from typing import Any
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.io.texture_formats import TEXTURE_FORMATS, check_max_bytes, check_texture_format
 from triplaneturbo.mesh.placement import AS_MODELLED, Placement
-from triplaneturbo.request import Request, shown
+from triplaneturbo.request import SEED_LIMIT, Request, shown
 
 KEY = "triplaneturbo"
 THREEMF_MODEL = "3D/3dmodel.model"  # path of the model in the zip
@@ -30,6 +30,45 @@ THREEMF_METADATA = "tt:generation"
 VERSION = 1
 LARGEST = 65_536  # characters of the JSON; the longest prompts take about 25,000
 _LONGEST_NAME = 200
+_MOST_NAMES = 20
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """How a mesh was refined. In a file these are settings with the same names; defaults are left out.
+
+    Attributes:
+        refine_steps: optimizer steps.
+        stopped_after: steps after which it was stopped early; 0: it was not.
+        refine_seed: seed of the refinement.
+        refine_as: the representation that was optimized.
+        refine_teachers: names of the teachers.
+        refine_path, refine_score: the path and the kind of score, if they were chosen.
+        refine_mesh, refine_image: sha256 of the given mesh and of the given picture; "": there was none.
+    """
+
+    refine_steps: int
+    stopped_after: int = 0
+    refine_seed: int = 0
+    refine_as: str = ""
+    refine_teachers: tuple[str, ...] = ()
+    refine_path: str = ""
+    refine_score: str = ""
+    refine_mesh: str = ""
+    refine_image: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings of a file."""
+        return {name: value for name, value in asdict(self).items() if value not in ("", (), 0)}
+
+    @property
+    def note(self) -> str:
+        """Sentence for users who generate again what a file contains."""
+        steps = self.stopped_after or self.refine_steps
+        return (
+            f"The mesh in the file was refined for {steps} step{'s' * (steps != 1)}, which is not repeated:"
+            " refine the new mesh for that."
+        )
 
 
 @dataclass(frozen=True)
@@ -42,6 +81,7 @@ class GenerationMetadata:
         placement: size, unit, up axis and origin of the object in the file.
         texture_format: encoding of the textures, one of `texture_formats.TEXTURE_FORMATS`.
         max_bytes: the largest size that a GLB was allowed to have; None: any.
+        refinement: how the mesh was refined; None: it was not, or the request says it.
     """
 
     request: Request
@@ -49,10 +89,13 @@ class GenerationMetadata:
     placement: Placement = AS_MODELLED
     texture_format: str = TEXTURE_FORMATS[0]
     max_bytes: int | None = None
+    refinement: Refinement | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON object of a file."""
         settings = asdict(self.request)
+        if self.refinement is not None:
+            settings |= self.refinement.as_dict()
         content = {
             "version": VERSION,
             "prompt": settings.pop("prompt"),
@@ -114,7 +157,8 @@ def from_dict(content: object) -> GenerationMetadata:
         check_texture_format(texture_format)
         check_max_bytes(max_bytes)
         placed = Placement(**_known(Placement, placement)).checked()
-        return GenerationMetadata(request, model, placed, texture_format, max_bytes)
+        refinement = _refinement(settings)
+        return GenerationMetadata(request, model, placed, texture_format, max_bytes, refinement)
     except UserError as error:
         raise UserError(f"A setting in this file is invalid: {error}") from None
 
@@ -135,6 +179,35 @@ def _known(kind: type[Request] | type[Placement], given: Mapping[str, Any]) -> d
             raise UserError(f"{field.name} should be true or false, not {shown(value)}.")
         known[field.name] = value
     return known
+
+
+def _refinement(settings: Mapping[str, Any]) -> Refinement | None:
+    """Return the settings of a refinement; None without any. Raise UserError for an invalid value."""
+    if "refine_steps" not in settings:
+        return None
+    known: dict[str, Any] = {}
+    for field in fields(Refinement):
+        if field.name not in settings:
+            continue
+        value = settings[field.name]
+        if field.name == "refine_teachers":
+            valid = (
+                isinstance(value, (list, tuple)) and len(value) <= _MOST_NAMES and all(map(_is_name, value))
+            )
+            value = tuple(value) if valid else value
+        elif field.type == "int":
+            lowest = 1 if field.name == "refine_steps" else 0
+            valid = isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= SEED_LIMIT
+        else:
+            valid = _is_name(value)
+        if not valid:
+            raise UserError(f"{field.name} is {shown(value)}.")
+        known[field.name] = value
+    return Refinement(**known)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST_NAME
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:

@@ -5,5 +5,5 @@
     if (!holdsFiles(event) || event.defaultPrevented) return;
     event.preventDefault();
     window.ttDropped = event.dataTransfer.files[0];
-    document.querySelector("#settings-file").click();
+    document.querySelector("#dropped-file").click();
   });

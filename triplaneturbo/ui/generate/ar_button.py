@@ -13,15 +13,14 @@ import gradio as gr
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving.access import is_loopback
-from triplaneturbo.serving.jobs import Stopped
 from triplaneturbo.ui.assets import read
 from triplaneturbo.ui.generate import panels
 from triplaneturbo.ui.generate.controls import UNQUEUED
+from triplaneturbo.ui.generate.updates import Updates, refused
 
 if TYPE_CHECKING:
     from triplaneturbo.ui.generate.controls import Controls
     from triplaneturbo.ui.generate.result import ResultView
-    from triplaneturbo.ui.generate.updates import Updates
 
 LONGEST_LINK = 1000
 
@@ -37,7 +36,7 @@ def wire(controls: Controls, result_view: ResultView) -> None:
             return {result_view.ar.code: code}
         except UserError as error:
             hidden: Any = gr.update(visible=False)
-            return {controls.status: panels.status(Stopped(str(error))), result_view.ar.code: hidden}
+            return refused(controls, error) | {result_view.ar.code: hidden}
 
     # The script gets the path and replaces it with the link.
     result_view.ar.start.click(

@@ -53,7 +53,6 @@ class Controls:
         live: whether a pause in typing starts a generation, by pressing the hidden button `go`.
         forming: whether the mesh of every denoising step is shown.
         count: number of variants.
-        settings_file: restores the settings of a file.
         purpose: sets options for a purpose; `purpose_note` says which.
     """
 
@@ -66,7 +65,6 @@ class Controls:
     forming: gr.Checkbox
     go: gr.Button
     count: gr.Radio
-    settings_file: gr.Button
     purpose: gr.Dropdown
     purpose_note: gr.HTML
     start: gr.Button
@@ -118,7 +116,6 @@ def build(engine: Engine) -> Controls:
         seed = gr.Number(0, label="Seed", min_width=90, elem_id="seed")
         dice = gr.Button("Random seed", elem_id="dice", scale=0, min_width=96)
     count = gr.Radio(list(COUNTS), value=1, label="Variants (consecutive seeds)", elem_id="count")
-    settings_file = gr.Button("Settings from a GLB", size="sm", elem_id="settings-file")
     examples = _examples(prompt, engine)
     # The choices are updated when the page is loaded, since adapters may have been added.
     adapter = gr.Dropdown(
@@ -172,7 +169,6 @@ def build(engine: Engine) -> Controls:
         forming=forming,
         go=go,
         count=count,
-        settings_file=settings_file,
         purpose=purpose,
         purpose_note=purpose_note,
         start=start,

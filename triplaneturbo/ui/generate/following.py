@@ -9,7 +9,7 @@ import gradio as gr
 
 from triplaneturbo.serving.history_writer import HistoryWriter
 from triplaneturbo.serving.jobs import Event, MeshReady, Stopped, Working, follow
-from triplaneturbo.ui.generate import comparison, debug_images, downloads, history_tab, panels
+from triplaneturbo.ui.generate import comparison, debug_images, downloads, history_tab, panels, result_link
 from triplaneturbo.ui.generate.look_suggestions import look_suggestions
 from triplaneturbo.ui.generate.updates import Updates, finished
 
@@ -70,6 +70,7 @@ def follow_job(
             if isinstance(event, MeshReady):
                 if writer.keep(event):
                     updates |= history_tab.refresh(writer.shelf, session, result_view)
+                updates |= result_link.offer(writer.link, result_view)
                 if writer.refused:
                     updates |= {controls.status: panels.status(Stopped(writer.refused))}
             yield updates

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from triplaneturbo.errors import UserError
 from triplaneturbo.serving.batch_jobs import seeds
-from triplaneturbo.serving.jobs import Stopped
 from triplaneturbo.ui.generate import (
     ar_button,
     choices,
@@ -17,20 +15,20 @@ from triplaneturbo.ui.generate import (
     downloads,
     history_tab,
     look_row,
-    panels,
     purpose_menu,
     reconnect,
     refine_button,
+    result_link,
     settings_file,
     turntable_button,
     upload_button,
 )
 from triplaneturbo.ui.generate.controls import UNQUEUED, adapter_choices
 from triplaneturbo.ui.generate.controls import build as build_controls
-from triplaneturbo.ui.generate.following import follow_job
-from triplaneturbo.ui.generate.form import FIELDS, LOOK, to_file_options, to_request
+from triplaneturbo.ui.generate.form import FIELDS, LOOK, to_request
+from triplaneturbo.ui.generate.page_jobs import PageJobs
 from triplaneturbo.ui.generate.result import build as build_result
-from triplaneturbo.ui.generate.updates import STREAMED, Updates, finished, started, visitor
+from triplaneturbo.ui.generate.updates import STREAMED, Updates, started
 
 if TYPE_CHECKING:
     from triplaneturbo.pipeline import Sketches
@@ -39,8 +37,6 @@ if TYPE_CHECKING:
     from triplaneturbo.serving.sessions import Sessions
     from triplaneturbo.serving.uploads import Uploads
     from triplaneturbo.serving.user_history import History
-    from triplaneturbo.ui.generate.controls import Controls
-    from triplaneturbo.ui.generate.result import ResultView
 
 
 LEADING = 8  # inputs before the fields of the Request: seven of the FileOptions and the browser's token
@@ -59,8 +55,9 @@ def build(
         with gr.Column(scale=4, min_width=320, elem_id="controls"):
             controls = build_controls(engine)
         with gr.Column(scale=8, min_width=320, elem_id="result"):
+            limits = guard.limits
             result_view = build_result(
-                engine, guard.limits.refine != "nobody", guard.limits.uploads != "nobody"
+                engine, limits.refine != "nobody", limits.uploads != "nobody", links=history is not None
             )
     adapter = controls.fields[FIELDS.index("adapter")]
     page.load(
@@ -70,57 +67,37 @@ def build(
         show_progress="hidden",
         api_visibility="private",
     )
-    outputs = _wire(engine, sessions, history, guard, controls, result_view)
-    upload_button.wire(page, engine, sessions, history, guard, uploads, controls, result_view, outputs)
+    jobs = PageJobs(engine, sessions, history, guard, controls, result_view)
+    outputs = _wire(jobs)
+    upload_button.wire(page, jobs, uploads, outputs)
     if history is not None:
         history_tab.wire(engine, page, sessions, history, guard, controls, result_view)
-    settings_file.wire(engine, controls)
+    settings_file.wire(engine, controls, result_view)
     purpose_menu.wire(controls)
     reconnect.wire(page, controls)
     return adapter
 
 
-def _wire(
-    engine: Engine,
-    sessions: Sessions,
-    history: History | None,
-    guard: RequestLimiter,
-    controls: Controls,
-    result_view: ResultView,
-) -> list[Any]:
+def _wire(jobs: PageJobs) -> list[Any]:
     """Wire the buttons; return the components that a generation updates."""
+    engine, sessions, guard = jobs.engine, jobs.sessions, jobs.guard
+    controls, result_view = jobs.controls, jobs.result_view
     view = result_view.history
     outputs = [controls.start, controls.stop, controls.status, result_view.view_json, result_view.facts]
     outputs += [result_view.tabs, result_view.variants, *downloads.outputs(result_view)]
     outputs += [] if controls.feedback is None else [controls.feedback]
     outputs += [result_view.pictures, view.gallery, view.selected, *view.buttons.values()]
-    outputs += [result_view.refine.start, result_view.looks]
+    outputs += [result_view.refine.start, result_view.looks, *result_link.outputs(result_view)]
     inputs = [controls.forming, *controls.placing, view.token, *controls.fields]
 
     def generate_one(
         page: gr.Request, forming: bool, values: tuple[Any, ...], live: bool = False
     ) -> Iterator[Updates]:
         placing, token, fields = values[: LEADING - 1], values[LEADING - 1], values[LEADING:]
-        session = sessions.of(page.session_hash)
-        number = session.enter()
-        refine = result_view.refine.start
-        yield started(engine, controls, fields[0], fields[LOOK], live) | {
-            refine: gr.update(interactive=False)
-        }
-        try:
-            request, options = to_request(*fields), to_file_options(*placing)
-            guard.admit(request, **visitor(page))
-        except UserError as error:
-            yield finished(controls) | {
-                controls.status: panels.status(Stopped(str(error))),
-                refine: gr.update(interactive=session.shown is not None),
-            }
-            return
         sketches: Sketches = "all" if forming else "first" if live else "none"
-        yield from follow_job(
-            engine, session, history, controls, result_view, request, options, token,
-            number=number, sketches=sketches, live=live,
-        )  # fmt: skip
+        yield from jobs.run(
+            page, token, placing, lambda session: to_request(*fields), sketches=sketches, live=live
+        )
 
     def start(page: gr.Request, count: int, forming: bool, *values: Any) -> Iterator[Updates]:
         if count == 1:
@@ -160,7 +137,8 @@ def _wire(
     selected.then(open_variant, [*controls.placing, view.token, *controls.fields], outputs, **STREAMED)
     debug_images.wire(engine, sessions, result_view)
     ar_button.wire(controls, result_view)
+    result_link.wire(controls, result_view)
     turntable_button.wire(engine, sessions, guard, controls, result_view)
     for button in (refine_button, look_row):
-        button.wire(engine, sessions, history, guard, controls, result_view, outputs)
+        button.wire(jobs, outputs)
     return outputs

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.serving.jobs import MeshReady, Stopped
+from triplaneturbo.serving.jobs import MeshReady
 from triplaneturbo.ui.assets import read
-from triplaneturbo.ui.generate import downloads, panels
+from triplaneturbo.ui.generate import downloads, panels, result_link
 from triplaneturbo.ui.generate.controls import UNQUEUED
 from triplaneturbo.ui.generate.form import to_fields
 from triplaneturbo.ui.generate.look_suggestions import look_suggestions
-from triplaneturbo.ui.generate.updates import Updates, visitor
+from triplaneturbo.ui.generate.updates import Updates, refused, visitor
 
 if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
@@ -47,44 +47,54 @@ def wire(
     """Wire the tab, and list the history when the page is opened."""
     view = result_view.history
 
-    def fill(page: gr.Request, token: str) -> Any:
+    def fill(page: gr.Request, token: str, link: str | None) -> Updates:
         session = sessions.of(page.session_hash)
         try:
-            return _gallery(history.of(token), session)
+            results = history.of(token)
         except UserError:  # a client that does not run the page's scripts has no token
-            return gr.skip()
+            return {view.gallery: gr.skip()}
+        listed: Updates = {view.gallery: _gallery(results, session)}
+        if link is None:
+            return listed
+        try:
+            return listed | show(session, results.linked(link))
+        except UserError as error:
+            return listed | refused(controls, error)
+
+    def show(session: Session, entry: HistoryEntry) -> Updates:
+        """Return the updates that select and show a result, and offer what can be done with it."""
+        session.chosen = entry.id
+        # The file that a refinement started from is not kept.
+        session.shown = None if entry.settings.get("upload") else (entry.request(), entry.model)
+        updates = _selection(result_view, entry) | {result_view.facts: panels.facts(_mesh_ready(entry))}
+        updates |= downloads.offer(entry.files, result_view) | result_link.offer(entry.link, result_view)
+        updates |= {result_view.refine.start: gr.update(interactive=session.shown is not None)}
+        updates |= {result_view.looks: look_suggestions(engine, session)}
+        if "glb" in entry.files:
+            placed = (entry.facts.get("placement") or {}).get("size") is not None
+            shown = session.show(entry.files["glb"], int(entry.facts["faces"]), placed=placed)
+            assert shown is not None
+            updates |= {result_view.view_json: shown.text}
+        return updates
 
     def select(page: gr.Request, token: str, event: gr.SelectData) -> Updates:
         session = sessions.of(page.session_hash)
         try:
-            session.chosen = session.past[int(event.index)]
-            entry = history.of(token).get(session.chosen)
+            entry = history.of(token).get(session.past[int(event.index)])
         except IndexError:  # the page was opened before the server was restarted
             session.chosen = ""
-            updates = _selection(result_view, None) | {controls.status: panels.status(Stopped(_OUTDATED))}
+            updates = _selection(result_view, None) | refused(controls, UserError(_OUTDATED))
             return updates | {view.gallery: _gallery(history.of(token), session)}
         except UserError as error:
             session.chosen = ""
-            return _selection(result_view, None) | {controls.status: panels.status(Stopped(str(error)))}
-        facts = entry.facts
-        # The file that a refinement started from is not kept.
-        session.shown = None if entry.settings.get("upload") else (entry.request(), entry.model)
-        updates = _selection(result_view, entry) | {result_view.facts: panels.facts(_mesh_ready(entry))}
-        updates |= downloads.offer(entry.files, result_view)
-        updates |= {result_view.refine.start: gr.update(interactive=session.shown is not None)}
-        updates |= {result_view.looks: look_suggestions(engine, session)}
-        if "glb" in entry.files:
-            placed = (facts.get("placement") or {}).get("size") is not None
-            shown = session.show(entry.files["glb"], int(facts["faces"]), placed=placed)
-            assert shown is not None
-            updates |= {result_view.view_json: shown.text}
-        return updates
+            return _selection(result_view, None) | refused(controls, error)
+        return show(session, entry)
 
     def restore(page: gr.Request, token: str) -> Updates:
         try:
             entry = history.of(token).get(sessions.of(page.session_hash).chosen)
         except UserError as error:
-            return {controls.status: panels.status(Stopped(str(error)))}
+            return refused(controls, error)
         return dict(zip(controls.fields, to_fields(entry.request()), strict=True))
 
     def change(page: gr.Request, token: str, action: str) -> Updates:
@@ -99,7 +109,7 @@ def wire(
                 results.delete(entry.id)
                 session.chosen, entry = "", None
         except UserError as error:
-            return {controls.status: panels.status(Stopped(str(error)))}
+            return refused(controls, error)
         return _selection(result_view, entry) | {view.gallery: _gallery(results, session)}
 
     def pin(page: gr.Request, token: str) -> Updates:
@@ -115,17 +125,20 @@ def wire(
             with session.busy():
                 path = history.of(token).zip(session.folder / "history.zip")
         except UserError as error:
-            return {controls.status: panels.status(Stopped(str(error)))}
+            return refused(controls, error)
         return {view.archive: gr.update(value=str(path), interactive=True)}
 
     selection = [view.selected, *view.buttons.values(), controls.status]
     options: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     # Runs in the browser only, so that the token is there before the server answers and Generate is pressed.
     identified = page.load(None, None, view.token, js=read("token.js"), **options)
-    identified.then(fill, view.token, view.gallery, **options)
-    shown = [view.gallery, result_view.view_json, result_view.facts, *downloads.outputs(result_view)]
+    shown = [*selection, view.gallery, result_view.view_json, result_view.facts]
+    shown += [*downloads.outputs(result_view), *result_link.outputs(result_view)]
     shown += [result_view.refine.start, result_view.looks]
-    view.gallery.select(select, view.token, [*selection, *shown], **UNQUEUED)
+    link = gr.Textbox(visible="hidden")
+    opened = read("opened_link.js", parameter=result_link.PARAMETER)
+    identified.then(fill, [view.token, link], shown, js=opened, **options)
+    view.gallery.select(select, view.token, shown, **UNQUEUED)
     view.buttons["restore"].click(restore, view.token, [*controls.fields, controls.status], **UNQUEUED)
     view.buttons["pin"].click(pin, view.token, [*selection, view.gallery], **UNQUEUED)
     view.buttons["delete"].click(delete, view.token, [*selection, view.gallery], **UNQUEUED)

@@ -10,53 +10,33 @@ import gradio as gr
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import Request
-from triplaneturbo.serving.jobs import Stopped
 from triplaneturbo.serving.refine_request import RefineRequest
-from triplaneturbo.ui.generate import panels
-from triplaneturbo.ui.generate.following import follow_job
-from triplaneturbo.ui.generate.form import to_fields, to_file_options
-from triplaneturbo.ui.generate.updates import STREAMED, Updates, started, visitor
+from triplaneturbo.ui.generate.form import to_fields
+from triplaneturbo.ui.generate.page_jobs import PageJobs, shown_request
+from triplaneturbo.ui.generate.updates import STREAMED, Updates
 
 if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
-    from triplaneturbo.serving.limits import RequestLimiter
-    from triplaneturbo.serving.sessions import Session, Sessions
-    from triplaneturbo.serving.user_history import History
-    from triplaneturbo.ui.generate.controls import Controls
-    from triplaneturbo.ui.generate.result import ResultView
+    from triplaneturbo.serving.sessions import Session
 
 
-def wire(
-    engine: Engine,
-    sessions: Sessions,
-    history: History | None,
-    guard: RequestLimiter,
-    controls: Controls,
-    result_view: ResultView,
-    outputs: list[Any],
-) -> None:
+def wire(jobs: PageJobs, outputs: list[Any]) -> None:
     """Wire the row; `outputs` are the components that a generation updates."""
+    controls, looks = jobs.controls, jobs.result_view.looks
 
     def recolour(page: gr.Request, row: list[str], token: str, *placing: Any) -> Iterator[Updates]:
-        session = sessions.of(page.session_hash)
-        number = session.enter()
-        try:
-            request = recoloured(engine, session, row[0])
-            options = to_file_options(*placing)
-            guard.admit(request, **visitor(page))
-        except UserError as error:
-            yield {controls.status: panels.status(Stopped(str(error)))}
-            return
-        # The form shows what is generated, so that Generate makes it again.
-        settings = dict(zip(controls.fields, to_fields(request), strict=True))
-        yield started(engine, controls, request.prompt, request.look) | settings
-        yield from follow_job(
-            engine, session, history, controls, result_view, request, options, token, number=number
-        )
+        def request_of(session: Session) -> Request:
+            return recoloured(jobs.engine, session, row[0])
 
-    result_view.looks.click(
+        def settings(request: Request) -> Updates:
+            """Show in the form what is generated, so that Generate makes it again."""
+            return dict(zip(controls.fields, to_fields(request), strict=True))
+
+        yield from jobs.run(page, token, placing, request_of, begun=settings)
+
+    looks.click(
         recolour,
-        [result_view.looks, result_view.history.token, *controls.placing],
+        [looks, jobs.result_view.history.token, *controls.placing],
         [*outputs, *controls.fields],
         **STREAMED,
     )
@@ -68,13 +48,7 @@ def recoloured(engine: Engine, session: Session, look: str) -> Request:
     Raises:
         UserError: there is no result, it is refined, or another model made it.
     """
-    if session.shown is None:
-        raise UserError("There is no result yet; generate one first, or click one in the history.")
-    draft, model = session.shown
-    if model != engine.name:
-        raise UserError(
-            f"The model {model} made this result; restart the server with --model {model} to recolour it."
-        )
+    draft = shown_request(session, engine.name, "recolour", missing="yet")
     if isinstance(draft, RefineRequest):
         raise UserError("A refined result cannot be recoloured; click its draft in the history instead.")
     return replace(draft, look=look, keep_shape=True).checked()

@@ -109,6 +109,11 @@ def restored(notes: list[str]) -> str:
     return _status("idle", " ".join(("Restored the settings of the file.", *notes)))
 
 
+def link_copied() -> str:
+    """Return the status line after the link of a result was copied."""
+    return _status("idle", "Link copied. It opens this result in this browser only.")
+
+
 def purpose(summary: str) -> str:
     """Return what a purpose has set."""
     return f'<p class="tt-note" role="status">{text(summary)}</p>'

@@ -7,56 +7,32 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from triplaneturbo.errors import UserError
-from triplaneturbo.serving.jobs import Stopped
 from triplaneturbo.serving.refine_request import RefineRequest
-from triplaneturbo.ui.generate import panels
-from triplaneturbo.ui.generate.following import follow_job
-from triplaneturbo.ui.generate.form import to_file_options, whole
+from triplaneturbo.ui.generate.form import whole
+from triplaneturbo.ui.generate.page_jobs import PageJobs, shown_request
 from triplaneturbo.ui.generate.result import refine_choices
-from triplaneturbo.ui.generate.updates import STREAMED, Updates, started, visitor
+from triplaneturbo.ui.generate.updates import STREAMED, Updates
 
 if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
-    from triplaneturbo.serving.limits import RequestLimiter
-    from triplaneturbo.serving.sessions import Session, Sessions
-    from triplaneturbo.serving.user_history import History
-    from triplaneturbo.ui.generate.controls import Controls
-    from triplaneturbo.ui.generate.result import ResultView
+    from triplaneturbo.serving.sessions import Session
 
 
-def wire(
-    engine: Engine,
-    sessions: Sessions,
-    history: History | None,
-    guard: RequestLimiter,
-    controls: Controls,
-    result_view: ResultView,
-    outputs: list[Any],
-) -> None:
+def wire(jobs: PageJobs, outputs: list[Any]) -> None:
     """Wire the button; `outputs` are the components that a generation updates."""
-    button = result_view.refine
+    button = jobs.result_view.refine
 
     def refine_shown(page: gr.Request, steps: int, token: str, *placing: Any) -> Iterator[Updates]:
-        session = sessions.of(page.session_hash)
-        number = session.enter()
-        try:
-            request = refinement_of_shown(engine, session, steps)
-            options = to_file_options(*placing)
-            guard.admit(request, **visitor(page))
-        except UserError as error:
-            yield {controls.status: panels.status(Stopped(str(error)))}
-            return
-        yield started(engine, controls, request.prompt, "") | {button.start: gr.update(interactive=False)}
-        yield from follow_job(
-            engine, session, history, controls, result_view, request, options, token, number=number
-        )
+        def request_of(session: Session) -> RefineRequest:
+            return refinement_of_shown(jobs.engine, session, steps)
+
+        yield from jobs.run(page, token, placing, request_of)
         # The durations are known better now.
-        yield {button.steps: gr.update(choices=refine_choices(engine))}
+        yield {button.steps: gr.update(choices=refine_choices(jobs.engine))}
 
     button.start.click(
         refine_shown,
-        [button.steps, result_view.history.token, *controls.placing],
+        [button.steps, jobs.result_view.history.token, *jobs.controls.placing],
         [*outputs, button.steps],
         **STREAMED,
     )
@@ -68,11 +44,5 @@ def refinement_of_shown(engine: Engine, session: Session, steps: Any) -> RefineR
     Raises:
         UserError: there is none, it cannot be refined, or another model made it.
     """
-    if session.shown is None:
-        raise UserError("There is no result to refine; generate one first, or click one in the history.")
-    draft, model = session.shown
-    if model != engine.name:
-        raise UserError(
-            f"The model {model} made this result; restart the server with --model {model} to refine it."
-        )
+    draft = shown_request(session, engine.name, "refine", missing="to refine")
     return RefineRequest.of(draft, whole(steps)).checked()

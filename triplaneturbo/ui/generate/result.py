@@ -50,6 +50,19 @@ class ResultView:
     looks: gr.Dataset
     turntable: TurntableView
     ar: ArView
+    link: LinkView
+
+
+@dataclass(frozen=True)
+class LinkView:
+    """The Copy link button beside the downloads.
+
+    Attributes:
+        key: hidden; the key of the shown result's link, "" if the history does not have the result.
+    """
+
+    start: gr.Button
+    key: gr.Textbox
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,8 @@ class HistoryView:
         gallery: results, newest first.
         selected: description of the selected result.
         buttons: "restore", "pin" and "delete", for the selected result.
+        settings_file: restores the settings of a file, which it asks for.
+        dropped: hidden; does the same with a file that was dropped onto the page.
         pack: makes the ZIP of all results that `archive` downloads.
     """
 
@@ -110,17 +125,20 @@ class HistoryView:
     gallery: gr.Gallery
     selected: gr.HTML
     buttons: dict[str, gr.Button]
+    settings_file: gr.Button
+    dropped: gr.Button
     pack: gr.Button
     archive: gr.DownloadButton
 
 
-def build(engine: Engine, refines: bool, uploads: bool) -> ResultView:
+def build(engine: Engine, refines: bool, uploads: bool, links: bool) -> ResultView:
     """Create the components in the current Gradio column.
 
     Args:
         engine: knows the durations of refinements.
         refines: whether some visitors of this server may refine results.
         uploads: whether some of these may upload what is refined.
+        links: whether results are kept, so that they have links.
     """
     with gr.Column(elem_id="stage"):
         viewer = gr.Model3D(
@@ -137,11 +155,15 @@ def build(engine: Engine, refines: bool, uploads: bool) -> ResultView:
     view_json = gr.Textbox(visible="hidden", elem_id="view")
     with gr.Row(elem_id="downloads"):
         downloads = {
-            name: gr.DownloadButton(name.upper(), interactive=False, min_width=56, elem_id=f"download-{name}")
+            name: gr.DownloadButton(name.upper(), interactive=False, min_width=50, elem_id=f"download-{name}")
             for name in FORMATS
         }
-        ar_start = gr.Button("AR", interactive=False, min_width=56, elem_id="ar")
+        ar_start = gr.Button("AR", interactive=False, min_width=50, elem_id="ar")
+        link_start = gr.Button(
+            "Copy link", interactive=False, min_width=84, visible=links, elem_id="copy-link"
+        )
         refine = _refine(engine, refines, uploads)
+    link = LinkView(link_start, gr.Textbox(visible="hidden"))
     ar_stem = gr.Textbox(visible="hidden")
     ar = ArView(ar_start, ar_stem, gr.HTML(visible=False, elem_id="ar-code"))
     looks = gr.Dataset(
@@ -154,6 +176,8 @@ def build(engine: Engine, refines: bool, uploads: bool) -> ResultView:
     if refines and engine.domain.has_ground_truth:
         gr.HTML(panels.refine_note(), elem_id="refine-note")
     token = gr.Textbox(visible="hidden", elem_id="token")
+    # A browser has the content of a tab only once it is open, but drop.js clicks this at any time.
+    dropped = gr.Button("Settings from a GLB", visible="hidden", elem_id="dropped-file")
     with gr.Tabs(selected="details", elem_id="tabs") as tabs:
         with gr.Tab("Details", id="details") as details_tab:
             facts = gr.HTML(panels.facts(), elem_id="facts")
@@ -167,7 +191,7 @@ def build(engine: Engine, refines: bool, uploads: bool) -> ResultView:
         with gr.Tab("Pictures", id="pictures") as pictures_tab:
             pictures = _gallery("Pictures", "pictures", 250, preview=True)
             turntable = _turntable()
-        with gr.Tab("Comparison", id="comparison", visible=refines) as comparison_tab:
+        with gr.Tab("Compare", id="comparison", visible=refines) as comparison_tab:
             comparison = gr.ImageSlider(
                 label="Draft and refined",
                 interactive=False,
@@ -178,7 +202,7 @@ def build(engine: Engine, refines: bool, uploads: bool) -> ResultView:
                 elem_id="comparison",
             )
         with gr.Tab("History", id="history") as history_tab:
-            history = _history(token)
+            history = _history(token, dropped)
     tab = {
         "details": details_tab,
         "variants": variants_tab,
@@ -196,7 +220,7 @@ def build(engine: Engine, refines: bool, uploads: bool) -> ResultView:
     return ResultView(
         viewer=viewer, view_json=view_json, facts=facts, downloads=downloads, tabs=tabs, tab=tab,
         pictures=pictures, variants=variants, comparison=comparison, strength=strength, more=more,
-        history=history, refine=refine, looks=looks, turntable=turntable, ar=ar,
+        history=history, refine=refine, looks=looks, turntable=turntable, ar=ar, link=link,
     )  # fmt: skip
 
 
@@ -224,21 +248,18 @@ def _turntable() -> TurntableView:
     return TurntableView(start, animation, still)
 
 
-def _history(token: gr.Textbox) -> HistoryView:
+def _history(token: gr.Textbox, dropped: gr.Button) -> HistoryView:
     gallery = _gallery("History", "history")
     selected = gr.HTML(panels.selected_entry(None), elem_id="chosen")
     with gr.Row(elem_id="past-row"):
-        buttons = {
-            name: gr.Button(label, interactive=False, min_width=width, elem_id=f"past-{name}")
-            for name, label, width in (
-                ("restore", "Restore settings", 144),
-                ("pin", "Pin", 90),
-                ("delete", "Delete", 90),
-            )
-        }
+        restore = gr.Button("Restore settings", interactive=False, min_width=144, elem_id="past-restore")
+        settings_file = gr.Button("Settings from a GLB", min_width=160, elem_id="settings-file")
+        pin = gr.Button("Pin", interactive=False, min_width=90, elem_id="past-pin")
+        delete = gr.Button("Delete", interactive=False, min_width=90, elem_id="past-delete")
         pack = gr.Button("Make ZIP", min_width=90, elem_id="past-pack")
-        archive = gr.DownloadButton("Download ZIP", interactive=False, min_width=90, elem_id="past-zip")
-    return HistoryView(token, gallery, selected, buttons, pack, archive)
+        archive = gr.DownloadButton("Download ZIP", interactive=False, min_width=110, elem_id="past-zip")
+    buttons = {"restore": restore, "pin": pin, "delete": delete}
+    return HistoryView(token, gallery, selected, buttons, settings_file, dropped, pack, archive)
 
 
 def _gallery(label: str, name: str, height: int = 150, preview: bool = False) -> gr.Gallery:

@@ -13,22 +13,22 @@ from triplaneturbo.mesh.io.metadata_reader import LARGEST_GLB_JSON
 from triplaneturbo.mesh.uv.registry import available
 from triplaneturbo.request import Request
 from triplaneturbo.serving.file_options import FileOptions
-from triplaneturbo.serving.jobs import Stopped
 from triplaneturbo.ui.assets import read
 from triplaneturbo.ui.generate import panels
 from triplaneturbo.ui.generate.controls import FLOATERS_LIMIT, TEXTURE_CHOICES, UNQUEUED
 from triplaneturbo.ui.generate.form import FILE_FIELDS, to_fields, to_file_values
+from triplaneturbo.ui.generate.updates import Updates, refused
 
 if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
     from triplaneturbo.ui.generate.controls import Controls
-    from triplaneturbo.ui.generate.updates import Updates
+    from triplaneturbo.ui.generate.result import ResultView
 
 _NO_SETTINGS = "This file contains no settings of triplaneturbo; choose a GLB that it saved with them."
 
 
-def wire(engine: Engine, controls: Controls) -> None:
-    """Wire the button, which also receives dropped files."""
+def wire(engine: Engine, controls: Controls, result_view: ResultView) -> None:
+    """Wire the button, and the hidden one for dropped files."""
 
     def restore(text: str | None) -> Updates:
         if text is None:  # no file was chosen
@@ -39,7 +39,7 @@ def wire(engine: Engine, controls: Controls) -> None:
             metadata = parse(text)
             request, notes = fit(engine, metadata)
         except UserError as error:
-            return {controls.status: panels.status(Stopped(str(error)))}
+            return refused(controls, error)
         updates: Updates = dict(zip(controls.fields, to_fields(request), strict=True))
         placing = dict(zip(FILE_FIELDS, controls.placing, strict=True))
         values = dict(zip(FILE_FIELDS, to_file_values(FileOptions.of(metadata)), strict=True))
@@ -48,14 +48,22 @@ def wire(engine: Engine, controls: Controls) -> None:
 
     chosen = gr.Textbox(visible="hidden")
     script = read("settings_file.js", key=KEY, max_bytes=LARGEST, max_json=LARGEST_GLB_JSON)
-    controls.settings_file.click(
-        restore, chosen, [*controls.fields, *controls.placing, controls.status], js=script, **UNQUEUED
+    history = result_view.history
+    gr.on(
+        [history.settings_file.click, history.dropped.click],
+        restore,
+        chosen,
+        [*controls.fields, *controls.placing, controls.status],
+        js=script,
+        **UNQUEUED,
     )
 
 
 def fit(engine: Engine, metadata: GenerationMetadata) -> tuple[Request, list[str]]:
     """Return the request with values that this page can show, and a sentence for each that is replaced."""
     request, notes = metadata.request, []
+    if metadata.refinement is not None:
+        notes.append(metadata.refinement.note)
     if metadata.model != engine.name:
         notes.append(f"The file was made with the model {metadata.model}, so its mesh was another one.")
     if request.adapter and request.adapter not in engine.adapters():

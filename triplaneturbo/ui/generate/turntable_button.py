@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from triplaneturbo.errors import Cancelled, UserError
-from triplaneturbo.serving.jobs import Stopped
 from triplaneturbo.serving.output_files import safe_name
-from triplaneturbo.ui.generate import panels
-from triplaneturbo.ui.generate.updates import STREAMED, Updates, visitor
+from triplaneturbo.ui.generate.updates import STREAMED, Updates, refused, visitor
 from triplaneturbo.utils.atomic_files import write_atomically
 
 if TYPE_CHECKING:
@@ -49,7 +47,7 @@ def wire(
                 )
                 still = write_atomically(stem.with_suffix(".png"), engine.thumbnail(mesh, STILL_SIZE))
         except UserError as error:
-            return {controls.status: panels.status(Stopped(str(error)))}
+            return refused(controls, error)
         except Cancelled:
             return {controls.status: gr.skip()}
         return {

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from triplaneturbo.errors import UserError
 from triplaneturbo.serving.access import is_local
+from triplaneturbo.serving.jobs import Stopped
 from triplaneturbo.ui.generate import panels
 from triplaneturbo.ui.generate.controls import prompt_feedback
 
@@ -41,6 +43,11 @@ def started(
 def finished(controls: Controls) -> Updates:
     """Return the updates that re-enable the controls after the last event of a generation."""
     return {controls.start: gr.update(interactive=True), controls.stop: gr.update(interactive=False)}
+
+
+def refused(controls: Controls, error: UserError) -> Updates:
+    """Return the update of the status line that says what the user has to correct."""
+    return {controls.status: panels.status(Stopped(str(error)))}
 
 
 def visitor(page: gr.Request) -> dict[str, Any]:

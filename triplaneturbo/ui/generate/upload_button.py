@@ -4,48 +4,34 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.serving.jobs import Stopped
 from triplaneturbo.serving.refine_request import PICTURE, PICTURE_SUFFIXES, RefineRequest
 from triplaneturbo.ui.assets import read
-from triplaneturbo.ui.generate import panels
-from triplaneturbo.ui.generate.following import follow_job
-from triplaneturbo.ui.generate.form import to_file_options, to_request, whole
-from triplaneturbo.ui.generate.updates import STREAMED, Updates, started, visitor
+from triplaneturbo.ui.generate.form import to_request, whole
+from triplaneturbo.ui.generate.page_jobs import PageJobs
+from triplaneturbo.ui.generate.updates import STREAMED, Updates, visitor
 
 if TYPE_CHECKING:
     from triplaneturbo.request import Request
     from triplaneturbo.serving.engine import Engine
-    from triplaneturbo.serving.limits import RequestLimiter
-    from triplaneturbo.serving.sessions import Sessions
+    from triplaneturbo.serving.sessions import Session
     from triplaneturbo.serving.uploads import Uploads
-    from triplaneturbo.serving.user_history import History
-    from triplaneturbo.ui.generate.controls import Controls
-    from triplaneturbo.ui.generate.result import ResultView
 
 
-def wire(
-    page: gr.Blocks,
-    engine: Engine,
-    sessions: Sessions,
-    history: History | None,
-    guard: RequestLimiter,
-    uploads: Uploads,
-    controls: Controls,
-    result_view: ResultView,
-    outputs: list[Any],
-) -> None:
+def wire(page: gr.Blocks, jobs: PageJobs, uploads: Uploads, outputs: list[Any]) -> None:
     """Wire the button; `outputs` are the components that a generation updates."""
-    button, placing = result_view.refine, len(controls.placing)
+    controls, button = jobs.controls, jobs.result_view.refine
+    placing = len(controls.placing)
 
     def enter(page: gr.Request) -> Updates:
-        allowed = guard.allows_uploads(visitor(page)["local"])
-        session = sessions.of(page.session_hash)
+        allowed = jobs.guard.allows_uploads(visitor(page)["local"])
+        session = jobs.sessions.of(page.session_hash)
         session.upload_key = uploads.issue() if allowed else ""
         return {button.key: session.upload_key, button.upload: gr.update(visible=allowed)}
 
@@ -55,26 +41,14 @@ def wire(
         if not uploaded:
             yield {controls.status: gr.skip()}
             return
-        session = sessions.of(page.session_hash)
-        number = session.enter()
-        try:
+
+        def request_of(session: Session) -> RefineRequest:
             if uploaded != "uploaded":
                 raise UserError(uploaded)
-            options = to_file_options(*values[:placing])
-            draft = to_request(prompt, *values[placing:])
-            request = uploaded_request(uploads, key, draft, steps)
-            guard.admit(request, **visitor(page))
-            session.uploaded = engine.refinements.store_upload(uploads.uploaded(key))
-        except UserError as error:
-            yield {controls.status: panels.status(Stopped(str(error)))}
-            return
-        finally:
-            uploads.drop(key)
-        shown = "" if request.prompt == PICTURE else request.prompt
-        yield started(engine, controls, shown, request.look) | {button.start: gr.update(interactive=False)}
-        yield from follow_job(
-            engine, session, history, controls, result_view, request, options, token, number=number
-        )
+            return uploaded_request(uploads, key, to_request(prompt, *values[placing:]), steps)
+
+        upload = stored_upload(jobs.engine, jobs.sessions.of(page.session_hash), uploads, key)
+        yield from jobs.run(page, token, values[:placing], request_of, admission=upload)
 
     script = read(
         "upload.js",
@@ -90,10 +64,26 @@ def wire(
         None, chosen, chosen, js=script, show_progress="hidden", api_visibility="private"
     ).then(
         refine_upload,
-        [*chosen, button.steps, result_view.history.token, *controls.placing, *fields],
+        [*chosen, button.steps, jobs.result_view.history.token, *controls.placing, *fields],
         outputs,
         **STREAMED,
     )
+
+
+@contextmanager
+def stored_upload(engine: Engine, session: Session, uploads: Uploads, key: str) -> Iterator[None]:
+    """Parse and store the page's uploaded file if its request is admitted in this context; then delete it.
+
+    It is kept as long as the session.
+
+    Raises:
+        UserError: the file cannot be refined.
+    """
+    try:
+        yield
+        session.uploaded = engine.refinements.store_upload(uploads.uploaded(key))
+    finally:
+        uploads.drop(key)
 
 
 def uploaded_request(uploads: Uploads, key: str, draft: Request, steps: Any) -> RefineRequest:

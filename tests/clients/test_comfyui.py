@@ -1,0 +1,185 @@
+"""The ComfyUI node with a server in this process; ComfyUI itself is replaced by its module `folder_paths`."""
+
+from __future__ import annotations
+
+import http.server
+import importlib.util
+import io
+import json
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("gradio")
+
+from tests.helpers.launched import launched
+from tests.helpers.paths import ROOT
+from tests.helpers.quick import make_small
+from triplaneturbo.mesh.io.metadata_reader import read_metadata
+from triplaneturbo.serving.engine import Engine
+from triplaneturbo.ui.blocks import build
+
+NODE = ROOT / "clients" / "comfyui" / "triplaneturbo_comfyui.py"
+pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The node's module, loaded from its file as ComfyUI does."""
+    comfy = ModuleType("folder_paths")
+    comfy.get_output_directory = lambda: str(tmp_path / "output")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "folder_paths", comfy)
+    spec = importlib.util.spec_from_file_location("triplaneturbo_comfyui", NODE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with Engine("small", device="cpu") as engine, pytest.MonkeyPatch.context() as patch:
+        make_small(patch, engine)
+        with launched(lambda: build(engine, tmp_path_factory.mktemp("served"))) as page:
+            yield page.local_url
+
+
+def run(module: Any, **inputs: Any) -> tuple[Any, ...]:
+    """Call the node as ComfyUI does: by the name of its function, with all inputs by name."""
+    (cls,) = module.NODE_CLASS_MAPPINGS.values()
+    required = cls.INPUT_TYPES()["required"]
+    defaults = {name: kind[1]["default"] for name, kind in required.items()}
+    assert inputs.keys() <= defaults.keys()
+    outputs = getattr(cls(), cls.FUNCTION)(**defaults | inputs)
+    assert len(outputs) == len(cls.RETURN_TYPES) == len(cls.RETURN_NAMES)
+    return outputs
+
+
+def test_the_node_writes_the_mesh_and_returns_its_texture(module: Any, url: str, tmp_path: Path) -> None:
+    look = "a blue mushroom"
+    path, model_file, texture = run(module, prompt="a red mushroom", look=look, seed=3, server=f"{url}/")
+    output = tmp_path / "output"
+    assert Path(path) == output / model_file
+    assert Path(path).name.startswith("a-red-mushroom-3-")
+    request = read_metadata(path).request
+    assert (request.prompt, request.look, request.seed, request.faces) == ("a red mushroom", look, 3, 40_000)
+    assert (texture.dtype, tuple(texture.shape)) == (torch.float32, (1, 512, 512, 3))
+    assert 0 <= texture.min() < texture.max() <= 1
+
+    again, *_ = run(module, prompt="a red mushroom", look=look, seed=3, server=url)
+    assert again == path  # the same mesh, the same file
+    low, *_ = run(module, prompt="a red mushroom", seed=3, detail="low", server=url)
+    assert low != path
+    assert read_metadata(low).request.faces == 10_000
+    assert sorted(output.rglob("*.glb")) == sorted([Path(low), Path(path)])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sentence"),
+    [
+        ({"prompt": " "}, "The prompt is blank"),
+        ({"server": "ftp://example.com"}, "is no address; use one such as"),
+        ({"server": "http://127.0.0.1:9"}, "Cannot reach http://127.0.0.1:9"),
+        ({"prompt": "a" * 1001}, "The prompt has 1001 characters"),
+        ({"prompt": "a cup", "look": "a" * 1001}, "has 1001 characters"),
+    ],
+)
+def test_errors_are_one_sentence(
+    module: Any, url: str, tmp_path: Path, inputs: dict[str, str], sentence: str
+) -> None:
+    with pytest.raises(module.ServerError, match=sentence) as refused:
+        run(module, **{"server": url} | inputs)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "output").exists()
+
+
+def glb_of(content: object, data: bytes = b"") -> bytes:
+    """A GLB of a JSON chunk and a binary chunk, whatever their content."""
+    text = json.dumps(content).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = (
+        struct.pack("<2I", len(text), 0x4E4F534A) + text + struct.pack("<2I", len(data), 0x004E4942) + data
+    )
+    return struct.pack("<4s2I", b"glTF", 2, 12 + len(chunks)) + chunks
+
+
+def textured_glb(picture: bytes, **view: Any) -> bytes:
+    content = {
+        "materials": [{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}],
+        "textures": [{"source": 0}],
+        "images": [{"bufferView": 0}],
+        "bufferViews": [{"byteOffset": 4, "byteLength": len(picture)} | view],
+    }
+    return glb_of(content, b"skip" + picture)
+
+
+def png() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.arange(24, dtype=np.uint8).reshape(2, 4, 3)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_the_texture_has_the_pixels_of_the_file(module: Any) -> None:
+    texture = module.base_color(textured_glb(png()))
+    assert torch.equal((texture[0] * 255).round(), torch.arange(24.0).reshape(2, 4, 3))
+
+
+@pytest.mark.parametrize(
+    "glb",
+    [
+        b"glTF", glb_of([]), glb_of({}), glb_of({"materials": []}), glb_of({"materials": [3]}),
+        textured_glb(b"no picture"), textured_glb(png(), byteLength=9), textured_glb(png(), byteOffset="x"),
+        textured_glb(png())[:-30],
+    ],
+)  # fmt: skip
+def test_a_broken_file_is_one_sentence_and_not_kept(
+    module: Any, glb: bytes, tmp_path: Path, serve: Callable[[bytes], str]
+) -> None:
+    with pytest.raises(module.ServerError, match="GLB"):
+        run(module, prompt="a cup", server=serve(glb))
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[bytes], str]]:
+    """Start a server that answers as triplaneturbo does, with any file; returns its address."""
+    servers = []
+
+    def start(glb: bytes) -> str:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self._send(b'{"event_id": "1"}')
+
+            def do_GET(self) -> None:
+                file = json.dumps([{"url": f"{address}/file"}, {}]).encode()
+                self._send(glb if self.path == "/file" else b"event: complete\ndata: " + file + b"\n\n")
+
+            def _send(self, body: bytes) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return address
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

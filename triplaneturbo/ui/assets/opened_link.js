@@ -1,0 +1,1 @@
+(token) => [token, new URLSearchParams(location.search).get(__PARAMETER__)]
