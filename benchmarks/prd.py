@@ -41,14 +41,15 @@ from tests.helpers.full_size import SCHEDULER
 from triplaneturbo.__main__ import run_reporting_errors
 from triplaneturbo.distill import losses, prd
 from triplaneturbo.distill.memory import MemoryCounter, ModelSizes
+from triplaneturbo.distill.memory_plan import Plan
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.distill.student import around
 from triplaneturbo.domains.toyworld import TOY_WORLD
 from triplaneturbo.finetune.config import FinetuneConfig
-from triplaneturbo.finetune.memory_plan import Plan, frozen_dtype, plan
+from triplaneturbo.finetune.memory_plan import frozen_dtype, full_autocast_dtype, plan
 from triplaneturbo.finetune.prepare import prepare
-from triplaneturbo.finetune.setup import TrainingSetup, compute_dtype
+from triplaneturbo.finetune.setup import TrainingSetup
 from triplaneturbo.finetune.setup_full import draw_views
 from triplaneturbo.models.catalog import SMALL, find_model
 from triplaneturbo.models.text_embedding_cache import TextEmbeddingCache
@@ -196,7 +197,7 @@ def setup_full(subject: Subject, how: Plan, device: torch.device) -> TrainingSet
     """Set up the full model and its teachers with random weights and the savings of a plan."""
     torch.manual_seed(0)
     sizes, saved = subject.sizes, how.savings
-    autocast = compute_dtype(device) if device.type == "cpu" else None
+    autocast = full_autocast_dtype(device)
     with device:  # random weights take a minute on a CPU
         unet, vae = UNet2DConditionModel(**sizes.unet), AutoencoderKL(**sizes.vae)
     generator = TriplaneGenerator(unet, vae, DDIMScheduler(**SCHEDULER), sizes.config)

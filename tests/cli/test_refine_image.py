@@ -93,6 +93,7 @@ def test_what_cannot_be_done_is_one_sentence(
     assert not Path("out.glb").exists()
 
 
+@pytest.mark.slow
 def test_an_open_vocabulary_needs_a_program_or_a_mesh(
     call: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,18 +13,12 @@ from tests.helpers.full_size import UNET, VAE
 from tests.helpers.small_memory import SMALL_SIZES, shrink_teachers
 from triplaneturbo.distill import memory
 from triplaneturbo.distill.memory import ModelSizes
+from triplaneturbo.distill.memory_plan import LADDER, MemorySavings, Plan
 from triplaneturbo.distill.optimizer import OptimizerName, make_optimizer
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.errors import UserError
-from triplaneturbo.finetune.memory_plan import (
-    LADDER,
-    MemorySavings,
-    Plan,
-    _optimizer_state,
-    memory_parts,
-    plan,
-)
+from triplaneturbo.finetune.memory_plan import _optimizer_state, memory_parts, plan
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.teachers.settings import TeacherSettings
 from triplaneturbo.utils.units import GB

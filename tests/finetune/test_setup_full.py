@@ -19,6 +19,7 @@ from triplaneturbo.__main__ import main
 from triplaneturbo.distill import prd
 from triplaneturbo.distill import student as student_module
 from triplaneturbo.distill.loss_scaling import MAX_SKIPPED, LossScaler
+from triplaneturbo.distill.memory_plan import LADDER, MemorySavings, Plan
 from triplaneturbo.distill.prd import Student
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune import memory_plan as memory_plan_module
@@ -27,12 +28,9 @@ from triplaneturbo.finetune import setup_full as setup_full_module
 from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.memory_plan import (
     COUNTING,
-    LADDER,
     Forecast,
-    MemorySavings,
-    Plan,
-    autocast_dtype,
     frozen_dtype,
+    full_autocast_dtype,
     full_plan,
     full_settings,
 )
@@ -328,7 +326,7 @@ def test_gpu_computes_in_the_precision_of_the_weights(monkeypatch: pytest.Monkey
     gpu = torch.device("cuda", 0)
     for capability, kept in (((8, 0), torch.float16), ((6, 1), torch.float32)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, has=capability: has)
-        assert (frozen_dtype(gpu), autocast_dtype(gpu)) == (kept, None)
+        assert (frozen_dtype(gpu), full_autocast_dtype(gpu)) == (kept, None)
     assert LossScaler.for_dtype(torch.float16).enabled
     assert frozen_dtype(CPU) == torch.float32
 

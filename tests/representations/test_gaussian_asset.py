@@ -13,7 +13,7 @@ from tests.helpers.fields import mushroom
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.mesh.voxels import filled, overlap
 from triplaneturbo.representations.density_control import DensityOptions
-from triplaneturbo.representations.gaussian_asset import GaussianAsset
+from triplaneturbo.representations.gaussian_asset import GaussianAsset, GaussianOptions, total_variation
 from triplaneturbo.request import Request
 
 
@@ -72,3 +72,29 @@ def test_density_is_controlled_by_gradients_and_can_be_resumed(asset: GaussianAs
     )
     step(asset, optimizer, 6, 0.9)  # past `densify_until`
     assert len(asset.gaussians) == len(other.gaussians)
+
+
+def test_total_variation_is_the_mean_difference_of_neighbours() -> None:
+    image = torch.rand(2, 3, 5, 3, generator=rng())
+    down = [abs(image[n, y + 1, x, c] - image[n, y, x, c]) for n in range(2) for y in range(2)
+            for x in range(5) for c in range(3)]  # fmt: skip
+    right = [abs(image[n, y, x + 1, c] - image[n, y, x, c]) for n in range(2) for y in range(3)
+             for x in range(4) for c in range(3)]  # fmt: skip
+    expected = sum(down) / len(down) + sum(right) / len(right)
+    torch.testing.assert_close(total_variation(image), torch.as_tensor(expected))
+
+
+def test_losses_of_lucid_dreamer_are_added_to_large_images_only(asset: GaussianAsset) -> None:
+    scene = toy.scene(rng())
+    assert float(asset.render(scene, rng()).regularization) == 0
+    assert GaussianOptions.for_size(128) == GaussianOptions(size=128)
+    large = GaussianOptions.for_size(512)
+    assert (large.total_variation, large.scale_loss) == (1, 1)
+    asset.options = replace(large, size=64)
+    output = asset.render(scene, rng())
+    expected = total_variation(output.renderings["splatting"].rgb) + asset.gaussians.scales.mean()
+    torch.testing.assert_close(output.regularization, expected)
+    output.regularization.backward()
+    assert asset.gaussians.log_scales.grad is not None
+    assert asset.gaussians.colors.grad is not None
+    assert float(asset.gaussians.colors.grad.abs().sum()) > 0

@@ -57,6 +57,19 @@ def test_files_that_nobody_reads_are_deleted(tmp_path: Path) -> None:
     uploads.uploaded(kept)
 
 
+def test_new_pages_delete_expired_files(tmp_path: Path) -> None:
+    now = 0.0
+    uploads = Uploads(tmp_path, clock=lambda: now)
+    uploads.suffixes = (".glb", ".obj")
+    stored(uploads)
+    now = LIFETIME - 1
+    uploads.issue()
+    assert len(list(tmp_path.iterdir())) == 1
+    now = LIFETIME
+    uploads.issue()
+    assert not list(tmp_path.iterdir())
+
+
 def test_pictures_are_refused_if_the_model_takes_none(tmp_path: Path) -> None:
     uploads = RefineUploads(tmp_path, pictures=False)
     with pytest.raises(UserError, match=r"use \.glb, \.obj, \.ply or \.stl\."):

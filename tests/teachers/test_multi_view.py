@@ -16,11 +16,12 @@ from torch import Tensor
 
 from tests.helpers.parity_files import each_file
 from tests.helpers.released_files import FILES, sizes, small_unet, small_vae
+from tests.helpers.tiny_multi_view import richdreamer
 from triplaneturbo.errors import UserError
 from triplaneturbo.render.cameras import Cameras, orbit
 from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.teachers.ldm import build_unet, build_vae, read_ldm
-from triplaneturbo.teachers.multi_view import VIEWS, MultiView
+from triplaneturbo.teachers.multi_view import NEGATIVE, VIEWS, MultiView
 from triplaneturbo.teachers.mvdream import UNET as MVDREAM
 from triplaneturbo.teachers.mvdream import VAE, MVDream
 from triplaneturbo.teachers.richdreamer import UNET as ND_MV
@@ -205,3 +206,22 @@ def test_invalid_checkpoints_are_refused(parity: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=match):
             read_ldm(tmp_path / name)
+
+
+def test_refining_inverts_with_the_empty_prompt_and_guides_with_the_negative_one() -> None:
+    embedded: list[str] = []
+
+    def embed(texts: list[str]) -> Tensor:
+        embedded.extend(texts)
+        return torch.stack([torch.full((77, 24), float(len(text))) for text in texts])
+
+    one = richdreamer()
+    one.embed = embed
+    scenes = SceneBatch(["a cup"], orbit(torch.arange(VIEWS) * 90.0, 0.0, 2.0), VIEWS, torch.ones(1, 3))
+    nothing = Renderings(torch.empty(0), torch.empty(0))
+    before = one.unconditional(one.condition(nothing, scenes))
+    assert (before.text == len(NEGATIVE)).all()
+    one.refining = True
+    condition = one.condition(nothing, scenes)
+    assert (condition.negative == len(NEGATIVE)).all()
+    assert (one.unconditional(condition).text == 0).all()

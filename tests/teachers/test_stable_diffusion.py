@@ -12,12 +12,20 @@ from tests.helpers.random_generator import bases, stir
 from tests.helpers.small_stable_diffusion import SIZE, VIEWS, embed, make, scenes, seen
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
 from triplaneturbo.render.scenes import Renderings
-from triplaneturbo.teachers.stable_diffusion import StableDiffusion
+from triplaneturbo.teachers.multi_view import NEGATIVE
+from triplaneturbo.teachers.stable_diffusion import StableDiffusion, TextCondition
+from triplaneturbo.teachers.view_words import VIEW_WORDS, view_weights
 from triplaneturbo.toyworld.scene.view_renderer import shade
 
 
 def seeded(seed: int = 4) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def condition_of(texts: list[str]) -> TextCondition:
+    """Return the conditioning of one view per scene with these texts and the empty prompt."""
+    empty = embed([""] * len(texts))[:, None]
+    return TextCondition(embed(texts)[:, None], empty, empty)
 
 
 @torch.no_grad()
@@ -54,7 +62,7 @@ def test_teacher_matches_the_unet_of_diffusers() -> None:
     plain, _ = bases()
     noisy, times = torch.randn(2, 1, 4, 8, 8), torch.tensor([30, 900])
     with torch.no_grad():
-        actual, free = teacher.predict(noisy, times, (embed(["a", "bb"]), embed(["", ""])), False)
+        actual, free = teacher.predict(noisy, times, condition_of(["a", "bb"]), False)
         expected = plain(noisy[:, 0], times, encoder_hidden_states=embed(["a", "bb"])).sample
     assert free is None
     torch.testing.assert_close(actual[:, 0], expected)
@@ -63,17 +71,54 @@ def test_teacher_matches_the_unet_of_diffusers() -> None:
 def test_guidance_uses_one_batch() -> None:
     _, _, teacher = make()
     noisy, times = torch.randn(2, 1, 4, 8, 8), torch.tensor([30, 900])
-    text, empty = teacher.condition(seen(), scenes())
-    assert torch.equal(empty[0], embed([""])[0])
-    assert torch.equal(text[1], embed(["two dogs"])[0])
+    condition = teacher.condition(seen(), scenes())
+    text, negative, empty = condition
+    assert torch.equal(negative, empty)
+    assert torch.equal(empty[0, 0], embed([""])[0])
+    assert torch.equal(text[1, 0], embed(["two dogs"])[0])
     with torch.no_grad():
-        both = teacher.predict(noisy, times, (text, empty), True)
+        both = teacher.predict(noisy, times, condition, True)
         for actual, alone in zip(both, (text, empty), strict=True):
             assert actual is not None
-            expected, _ = teacher.predict(noisy, times, (alone, empty), False)
+            expected, _ = teacher.predict(noisy, times, TextCondition(alone, negative, empty), False)
             torch.testing.assert_close(actual, expected)
-        unconditional, _ = teacher.predict(noisy, times, teacher.unconditional((text, empty)), False)
+        unconditional, _ = teacher.predict(noisy, times, teacher.unconditional(condition), False)
         torch.testing.assert_close(unconditional, both[1])
+
+
+def test_refining_scores_every_view_with_its_own_words() -> None:
+    """Against a plain twin: each view alone, with the sum of the three texts by its azimuth."""
+    _, _, teacher = make()
+    teacher.refining = True
+    batch, renderings = scenes(), seen()
+    condition = teacher.condition(renderings, batch)
+    z = teacher.encode(renderings, batch, seeded())
+    assert z.shape == (2, VIEWS, 4, 8, 8)
+    times = torch.tensor([30, 900])
+    with torch.no_grad():
+        text, free = teacher.predict(z, times, condition, True)
+        assert free is not None
+        inverted, none = teacher.predict(z, times, teacher.unconditional(condition), False)
+    assert none is None
+    plain, _ = bases()
+    for scene, caption in enumerate(batch.prompts):
+        for view in range(VIEWS):
+            weights = view_weights(batch.cameras.positions[scene * VIEWS + view])
+            words = sum(
+                float(weight) * embed([f"{caption}, {words}"])
+                for weight, words in zip(weights, VIEW_WORDS, strict=True)
+            )
+            for actual, encoded in ((text, words), (free, embed([NEGATIVE])), (inverted, embed([""]))):
+                with torch.no_grad():
+                    expected = plain(z[scene, view][None], times[scene], encoder_hidden_states=encoded).sample
+                torch.testing.assert_close(actual[scene, view], expected[0], rtol=1e-4, atol=1e-4)
+
+
+def test_refining_sends_gradients_to_every_view() -> None:
+    _, _, teacher = make()
+    teacher.refining = True
+    gradients = score_gradients(teacher, seen(), scenes(), ScoreSettings("ism", guidance=7.5), seeded())
+    assert (gradients.by_field["rgb"].abs().amax((2, 3, 4)) > 0).all()
 
 
 def test_v_predictions_are_converted_to_noise() -> None:
@@ -82,7 +127,7 @@ def test_v_predictions_are_converted_to_noise() -> None:
     plain, _ = bases()
     noisy, times = torch.randn(2, 1, 4, 8, 8), torch.tensor([30, 900])
     with torch.no_grad():
-        noise, _ = teacher.predict(noisy, times, (embed(["a", "bb"]), embed(["", ""])), False)
+        noise, _ = teacher.predict(noisy, times, condition_of(["a", "bb"]), False)
         velocity = plain(noisy[:, 0], times, encoder_hidden_states=embed(["a", "bb"])).sample[:, None]
     alpha = teacher.alphas[times].sqrt().view(2, 1, 1, 1, 1)
     sigma = (1 - alpha**2).sqrt()

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -165,6 +166,43 @@ def test_uploads_are_closed_on_a_shared_server(engine: Engine, tmp_path: Path) -
         if one["props"].get("elem_id") == "refine-upload"
     ]
     assert not button["visible"]
+
+
+def test_uploads_go_away_with_their_page(engine: Engine, tmp_path: Path) -> None:
+    uploads = RefineUploads(tmp_path, pictures=True)
+    page = build(engine, tmp_path, None, RequestLimiter(Limits.for_host("localhost")), uploads=uploads)
+    config = page.get_config_file()
+    ids = {one["props"].get("elem_id"): one["id"] for one in config["components"]}
+    entered = [ids["refine-key"], ids["refine-upload"]]
+    (enter,) = [one for one in config["dependencies"] if one["outputs"] == entered]
+    (leave,) = [one for one in page.fns.values() if ("unload" in {kind for _, kind in one.targets})]
+    visit = SimpleNamespace(
+        session_hash="a", client=SimpleNamespace(host="127.0.0.1"), headers={"host": "localhost"}
+    )
+    updates = page.fns[enter["id"]].fn(visit)
+    key = next(value for value in updates.values() if isinstance(value, str))
+    other = upload(uploads, "b.glb", glb())
+    uploads.receive(key, "a.glb").write_bytes(glb())
+    leave.fn(visit)
+    with pytest.raises(UserError, match="upload it again"):
+        uploads.uploaded(key)
+    assert uploads.uploaded(other).is_file()
+
+
+def test_a_dropped_upload_is_forgotten_also_after_its_refinement(engine: Engine, tmp_path: Path) -> None:
+    uploads = RefineUploads(tmp_path, pictures=True)
+    digest = engine.refinements.store_upload(uploads.uploaded(upload(uploads, "a.glb", glb())))
+    assert engine.refinements.uploaded_mesh(digest) is not None
+    engine.refinements.drop_upload(digest)
+    with pytest.raises(UserError, match="no longer in memory"):
+        engine.refinements.uploaded_mesh(digest)
+    engine.refinements.store_upload(uploads.uploaded(upload(uploads, "a.glb", glb())))
+    job = engine.submit(replace(RefineRequest.of(replace(DRAFT, prompt="a dragon"), 1), upload=digest))
+    engine.refinements.drop_upload(digest)
+    with pytest.raises(UserError):
+        job.result()
+    with pytest.raises(UserError, match="no longer in memory"):
+        engine.refinements.uploaded(digest)
 
 
 @pytest.mark.slow

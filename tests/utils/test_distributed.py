@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing import ProcessRaisedException
 
 from tests.helpers.pace import patience
 from triplaneturbo.errors import UserError
@@ -96,6 +98,19 @@ def notice_first(team: DistributedContext) -> None:
 def test_killed_process_may_be_reported_by_another_first() -> None:
     with pytest.raises(WorkerLost):
         run(notice_first, (), PARTS)
+
+
+def fail_and_exit_late(team: DistributedContext) -> None:
+    """Raise in a process that is still exiting when the other one has noticed it."""
+    if team.rank == 1:
+        atexit.register(time.sleep, 5)
+        raise ValueError("an error of this test")
+    team.wait()
+
+
+def test_error_is_reported_even_if_another_process_notices_it_first() -> None:
+    with pytest.raises(ProcessRaisedException, match="ValueError: an error of this test"):
+        run(fail_and_exit_late, (), PARTS)
 
 
 @pytest.mark.parametrize("environ", [{}, {"RANK": "0", "WORLD_SIZE": "1"}, {"WORLD_SIZE": "4"}])

@@ -183,6 +183,8 @@ def run(arguments: argparse.Namespace) -> int:
 
         image = read_given_image(arguments.image)
 
+    _forecast(arguments, options, generates=given is None and not arguments.image_to_mesh)
+
     from triplaneturbo.pipeline import Pipeline
     from triplaneturbo.refine.metadata import metadata_of
     from triplaneturbo.utils.devices import explained_out_of_memory
@@ -224,6 +226,26 @@ def run(arguments: argparse.Namespace) -> int:
         return INTERRUPTED
     _remove_state(folder)
     return DONE
+
+
+def _forecast(arguments: argparse.Namespace, options: RefineOptions, *, generates: bool) -> None:
+    """Print the memory and the duration that are expected.
+
+    Raises:
+        UserError: the refinement does not fit into memory, or the model is unavailable.
+    """
+    from triplaneturbo.models.catalog import base_or_default, find_model
+    from triplaneturbo.refine.forecast import forecast
+    from triplaneturbo.utils.devices import choose_device
+
+    device = choose_device(arguments.device).device
+    found = find_model(arguments.model, device.type == "cuda", base_or_default(arguments.base))
+    expected = forecast(found, options, device, arguments.precision, generates=generates)
+    if arguments.quiet:
+        return
+    if expected.plan is not None:
+        print(expected.plan.table(), file=sys.stderr)
+    print(expected.estimate.sentence, file=sys.stderr)
 
 
 def _plan_outputs(
@@ -407,7 +429,8 @@ def _optimize(refiner: Refiner, pictures: Path | None, every: int, quiet: bool) 
         deferred_interrupt() as interrupted,
         tqdm(total=refiner.iterations, initial=refiner.iteration, unit="step", disable=hidden) as bar,
     ):
-        if pictures is not None and not refiner.steps:
+        # The start, or the picture that is missing if the process was killed after a checkpoint.
+        if pictures is not None and _due(refiner, every):
             _write_picture(refiner, pictures)
         while not refiner.finished:
             forming = refiner.iteration < refiner.path_iterations
@@ -415,11 +438,15 @@ def _optimize(refiner: Refiner, pictures: Path | None, every: int, quiet: bool) 
             losses = refiner.step()
             bar.set_postfix({name: f"{value:.3g}" for name, value in losses.items()}, refresh=False)
             bar.update()
-            if pictures is not None and refiner.steps and (refiner.steps % every == 0 or refiner.finished):
+            if pictures is not None and refiner.steps and _due(refiner, every):
                 _write_picture(refiner, pictures)
             if interrupted() and not refiner.finished:
                 return True
     return False
+
+
+def _due(refiner: Refiner, every: int) -> bool:
+    return refiner.steps % every == 0 or refiner.finished
 
 
 def _write_picture(refiner: Refiner, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 Tensors on the meta device have no data, so counting costs neither memory nor arithmetic and works on any
 machine. Activations are counted for one prompt and scale with the batch. Workspaces of kernels are not
-counted; the plan adds a margin for them (finetune/memory_plan.py).
+counted; the plan adds a margin for them (memory_plan.py).
 """
 
 from __future__ import annotations
@@ -127,9 +127,9 @@ def student(
 ) -> StudentMemory:
     """Count a student with adapters of `config` in one training step."""
     with META:
-        unet, vae = _base(model_sizes)
+        unet, vae = base_networks(model_sizes)
         generator = TriplaneGenerator(unet, vae, DDIMScheduler(), config)
-        text = _text_model(json.loads(model_sizes.text)).to(dtype=frozen)
+        text = text_model(json.loads(model_sizes.text)).to(dtype=frozen)
         text_size = size_of(text)
         trained = around(
             generator,
@@ -164,14 +164,19 @@ def student(
 def separate_base(model_sizes: ModelSizes, frozen: torch.dtype) -> int:
     """Count a separate U-Net of the base."""
     with META:
-        return size_of(nn.Module.to(_base(model_sizes)[0], frozen))
+        return size_of(nn.Module.to(base_networks(model_sizes)[0], frozen))
 
 
 @lru_cache(maxsize=32)
 def teacher(
-    name: str, model_sizes: ModelSizes, frozen: torch.dtype, side: int, view_by_view: bool
+    name: str,
+    model_sizes: ModelSizes,
+    frozen: torch.dtype,
+    side: int,
+    view_by_view: bool,
+    refining: bool = False,
 ) -> TeacherMemory:
-    """Count a teacher that reads four views of side^2 pixels."""
+    """Count a teacher that reads four views of side^2 pixels; for `refining` see `TeacherContext`."""
     probe = TEACHERS[name].loader().probe
     if probe is None:
         return TeacherMemory()
@@ -182,6 +187,7 @@ def teacher(
         module: Any = probed.teacher
         for network in module.networks:
             network.requires_grad_(False)
+        module.refining = refining
         if hasattr(module, "view_by_view"):
             module.view_by_view = view_by_view
         renderings = Renderings(
@@ -324,11 +330,12 @@ def size_of(*modules: nn.Module, learning: bool | None = None) -> int:
     )
 
 
-def _base(model_sizes: ModelSizes) -> tuple[UNet2DConditionModel, AutoencoderKL]:
+def base_networks(model_sizes: ModelSizes) -> tuple[UNet2DConditionModel, AutoencoderKL]:
+    """Create the base's U-Net and VAE on torch's current default device."""
     unet, vae = json.loads(model_sizes.unet), json.loads(model_sizes.vae)
     return UNet2DConditionModel.from_config(unet), AutoencoderKL.from_config(vae)
 
 
-def _text_model(config: dict[str, Any]) -> CLIPTextModel:
+def text_model(config: dict[str, Any]) -> CLIPTextModel:
     """Create a text encoder on torch's current default device."""
     return CLIPTextModel(CLIPTextConfig.from_dict(config)).eval().requires_grad_(False)

@@ -94,6 +94,23 @@ class RefineSettings:
         cosine = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / self.steps))
         return min(1.0, (step + 1) / (self.warmup + 1)) * cosine
 
+    def score(self, name: str, step: int) -> ScoreSettings:
+        """Return the settings of a teacher's score at a step, counted from 0."""
+        own, progress = self.teachers[name], step / self.steps
+        return ScoreSettings(
+            kind=own.kind,
+            guidance=interpolate(own.guidance, progress),
+            shift=own.shift,
+            low=self.low,
+            high=int(interpolate(self.high, min(1.0, progress / self.high_share))),
+            weight=own.weight,
+            weighting=own.weighting,
+            clean_weight=own.clean_weight,
+            sum_scenes=own.sum_scenes,
+            stride=own.stride,
+            interval=int(interpolate(self.interval, progress)),
+        )
+
 
 class Refiner:
     """A refinement that is advanced one iteration at a time; in between, the asset may be exported.
@@ -259,7 +276,12 @@ class Refiner:
             with on_device(teacher):
                 for kind, rendering in self._scored(teacher, output.renderings).items():
                     gradients = score_gradients(
-                        network, rendering, scenes, self._score(name, step), rng, self.critics.get(name)
+                        network,
+                        rendering,
+                        scenes,
+                        self.settings.score(name, step),
+                        rng,
+                        self.critics.get(name),
                     )
                     for part, gradient in gradients.by_field.items():
                         loss = loss + (getattr(rendering, part) * gradient).sum()
@@ -279,24 +301,6 @@ class Refiner:
         for critic in self.critics.values():
             critic.step(DistributedContext())
         return losses
-
-    def _score(self, name: str, step: int) -> ScoreSettings:
-        """Return the settings of a teacher's score at a step, counted from 0."""
-        settings, own = self.settings, self.settings.teachers[name]
-        progress = step / settings.steps
-        return ScoreSettings(
-            kind=own.kind,
-            guidance=interpolate(own.guidance, progress),
-            shift=own.shift,
-            low=settings.low,
-            high=int(interpolate(settings.high, min(1.0, progress / settings.high_share))),
-            weight=own.weight,
-            weighting=own.weighting,
-            clean_weight=own.clean_weight,
-            sum_scenes=own.sum_scenes,
-            stride=own.stride,
-            interval=int(interpolate(settings.interval, progress)),
-        )
 
     def _scored(self, teacher: Teacher, renderings: Mapping[str, Renderings]) -> dict[str, Renderings]:
         """Return the renderings that a teacher scores, by name.

@@ -13,105 +13,29 @@ import json
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 
 import torch
 
 from triplaneturbo.distill import memory
 from triplaneturbo.distill.memory import ModelSizes
+from triplaneturbo.distill.memory_plan import LADDER, MemorySavings, Plan, cheapest_plan, device_overhead
 from triplaneturbo.distill.recipe import full_recipe
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.duration import UNKNOWN, Estimate
-from triplaneturbo.finetune.setup import compute_dtype, resolve_settings
+from triplaneturbo.finetune.setup import resolve_settings
 from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.teachers import mvdream
-from triplaneturbo.utils.devices import choose_precision, free_memory
+from triplaneturbo.utils.devices import autocast_dtype, choose_precision, free_memory
 from triplaneturbo.utils.lru_cache import LRUCache
 from triplaneturbo.utils.units import GB
 
-# CUDA context with libraries, and the fraction added to activations for fragmentation and workspaces.
-CONTEXT, GAPS = GB * 3 // 4, 0.1
 _LARGEST = 256  # maximum dimension of SOAP's matrices; see `make_optimizer`
 REMEMBERED = 64
 COUNTING = Estimate(None, None, "The memory is being estimated.", "estimating")
-
-
-@dataclass(frozen=True)
-class MemorySavings:
-    """Memory savings, cheapest first.
-
-    Attributes:
-        texts: keep text encoders on the CPU.
-        views: teachers encode one view at a time; see `sample_latents`.
-        checkpointing: gradient checkpointing; see `TriplaneGenerator.recompute`.
-        offload_teachers: teachers move to the device one at a time; see `teachers.offload`.
-    """
-
-    texts: bool = False
-    views: bool = False
-    checkpointing: bool = False
-    offload_teachers: bool = False
-
-    @property
-    def descriptions(self) -> list[str]:
-        """Descriptions for users."""
-        descriptions = {
-            "texts": "text encoders run on the CPU (1 s per new prompt)",
-            "views": "teachers encode one view at a time (a third more encoder time)",
-            "checkpointing": "the U-Net and the decoder use gradient checkpointing (a third more time of the"
-            " student)",
-            "offload_teachers": "teachers are offloaded to CPU memory (1 to 2 s per iteration)",
-        }
-        return [text for name, text in descriptions.items() if getattr(self, name)]
-
-
-LADDER = (
-    MemorySavings(),
-    MemorySavings(texts=True),
-    MemorySavings(texts=True, views=True),
-    MemorySavings(texts=True, views=True, checkpointing=True),
-    MemorySavings(texts=True, views=True, checkpointing=True, offload_teachers=True),
-)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The plan of a run that fits.
-
-    Attributes:
-        parts: bytes by part at the peak.
-        savings: savings that are needed.
-        memory: available bytes.
-        frozen: dtype of frozen weights.
-    """
-
-    parts: dict[str, int]
-    savings: MemorySavings
-    memory: int
-    frozen: torch.dtype
-
-    @property
-    def total(self) -> int:
-        """Total bytes."""
-        return sum(self.parts.values())
-
-    @property
-    def sentence(self) -> str:
-        """Summary of the memory and the savings."""
-        takes = f"The run takes {self.total / GB:.1f} of {self.memory / GB:.1f} GB"
-        used = self.savings.descriptions
-        if not used:
-            return f"{takes} without savings."
-        return f"{takes} with these savings: {'; '.join(used)}."
-
-    def table(self) -> str:
-        """Table of the parts and the number of trainable parameters, followed by the summary."""
-        lines = [f"{'trainable parameters':44}{self.parts['gradients'] // 4:11,}"]
-        lines += [f"{name:44}{size / GB:8.2f} GB" for name, size in self.parts.items() if size]
-        return "\n".join([*lines, f"{'total':44}{self.total / GB:8.2f} GB", self.sentence])
 
 
 # (run_config, model_files, config, device) -> plan; see `full_plan`.
@@ -171,17 +95,10 @@ def plan(
     def parts(savings: MemorySavings, settings: Settings = settings) -> dict[str, int]:
         return memory_parts(model_sizes, settings, savings, device, frozen)
 
-    def fits(savings: MemorySavings, settings: Settings = settings) -> bool:
-        return sum(parts(savings, settings).values()) <= available
-
     ladder = _steps(settings, device)
-    for savings in ladder:
-        if fits(savings):
-            # A costly saving may have made a cheap one unnecessary.
-            for name in [field.name for field in fields(savings)]:
-                less = replace(savings, **{name: False})
-                savings = less if fits(less) else savings
-            return Plan(parts(savings), savings, available, frozen)
+    fitting = cheapest_plan(ladder, parts, available, frozen)
+    if fitting is not None:
+        return fitting
     lighter = {
         "with a batch of 1": replace(settings, batch=1),
         "with adapters instead of full tuning": replace(settings, tuning="peta"),
@@ -193,7 +110,7 @@ def plan(
         (
             f"it would fit {change}"
             for change, other in lighter.items()
-            if other.teachers and other != settings and fits(ladder[-1], other)
+            if other.teachers and other != settings and sum(parts(ladder[-1], other).values()) <= available
         ),
         f"use a device with {least / GB + 0.05:.1f} GB",
     )
@@ -246,9 +163,7 @@ def memory_parts(
         "teacher activations": working if evaluation >= backward else 0,
         "backward pass": backward - held if backward > evaluation else 0,
     }
-    if device.type == "cuda":
-        parts["CUDA context and fragmentation"] = CONTEXT + int(GAPS * max(evaluation, backward))
-    return parts
+    return parts | device_overhead(device, max(evaluation, backward))
 
 
 def _optimizer_state(settings: Settings, shapes: tuple[tuple[int, ...], ...]) -> int:
@@ -283,13 +198,13 @@ def frozen_dtype(device: torch.device) -> torch.dtype:
     return choose_precision("auto", device, small=False).dtype if device.type == "cuda" else torch.float32
 
 
-def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """Return the autocast dtype; None for the precision of the weights.
+def full_autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return the autocast dtype of a full-size run; None for the precision of the weights.
 
     There is no autocast on a GPU: with half-precision weights it would keep another copy of each weight for
     the backward pass, which the plan does not count.
     """
-    return compute_dtype(device) if device.type == "cpu" else None
+    return autocast_dtype(device) if device.type == "cpu" else None
 
 
 class Forecast:

@@ -29,7 +29,6 @@ from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.registry import TEACHERS
 from triplaneturbo.teachers.settings import TeacherSettings
-from triplaneturbo.utils.devices import bfloat16_unit
 from triplaneturbo.utils.distributed import DistributedContext
 
 CORPUS = "corpus"  # subfolder of a run with a cleaned copy of its corpus
@@ -168,11 +167,6 @@ def resume_fingerprint(run_config: FinetuneConfig, model_files: ModelFiles) -> d
     digest = hashlib.sha256(start.read_bytes()).hexdigest()[:16] if is_used else ""
     texts = "\n".join((*run_config.prompts, "", run_config.corpus))
     return {"prompts": hashlib.sha256(texts.encode()).hexdigest()[:16], "began with": digest}
-
-
-def compute_dtype(device: torch.device) -> torch.dtype | None:
-    """Return bfloat16 where the device is fast in it; None for the precision of the weights."""
-    return torch.bfloat16 if device.type == "cuda" or bfloat16_unit() is not None else None
 
 
 def learned_prompts(run_config: FinetuneConfig, folder: Path) -> Sequence[str]:

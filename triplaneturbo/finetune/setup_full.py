@@ -11,11 +11,12 @@ import torch
 
 from triplaneturbo.distill.corpora.corpus import make_corpus
 from triplaneturbo.distill.corpora.shuffle import sample_indices
+from triplaneturbo.distill.memory_plan import Plan
 from triplaneturbo.distill.prd import Draw, Place, Student
 from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.domain_training import DomainTraining
 from triplaneturbo.finetune.duration import UNKNOWN
-from triplaneturbo.finetune.memory_plan import Plan, autocast_dtype, full_plan, full_settings
+from triplaneturbo.finetune.memory_plan import full_autocast_dtype, full_plan, full_settings
 from triplaneturbo.finetune.retrieval_judge import RetrievalJudge
 from triplaneturbo.finetune.setup import (
     CORPUS,
@@ -64,7 +65,7 @@ def setup_full(
     student, teachers = load_parts(run_config, model_files, config, context, plan, files)
     return TrainingSetup(
         student, config, teachers, draw_views(prompts, run_config.seed, context.device), settings,
-        autocast_dtype(context.device), resume_fingerprint(run_config, model_files), model_files.folder,
+        full_autocast_dtype(context.device), resume_fingerprint(run_config, model_files), model_files.folder,
     )  # fmt: skip
 
 
@@ -98,7 +99,7 @@ def load_parts(
         base = plain_base(model_files.base or model_files.folder, context.device, plan.frozen)
     teacher_context = TeacherContext(
         student.generator, base, student.embed, student.generator.device, savings.offload_teachers,
-        text_on_cpu=savings.texts, view_by_view=savings.views, autocast=autocast_dtype(context.device),
+        text_on_cpu=savings.texts, view_by_view=savings.views, autocast=full_autocast_dtype(context.device),
     )  # fmt: skip
     return student, load_teachers(files, teacher_context)
 

@@ -19,7 +19,6 @@ from triplaneturbo.finetune.domain_training import DomainTraining
 from triplaneturbo.finetune.duration import estimate_small
 from triplaneturbo.finetune.setup import (
     TrainingSetup,
-    compute_dtype,
     make_student,
     resolve_settings,
     resume_fingerprint,
@@ -34,6 +33,7 @@ from triplaneturbo.toyworld.scene.view_cache import RIGS, ViewCache
 from triplaneturbo.toyworld.training.data import meaning
 from triplaneturbo.toyworld.training.subset import SubsetCache, draw_subset
 from triplaneturbo.toyworld.training.train import SMALL, make_teachers, scenes
+from triplaneturbo.utils.devices import autocast_dtype
 from triplaneturbo.utils.distributed import DistributedContext
 
 _OWN_WORDS = 0.5  # probability of the user's wording instead of a paraphrase
@@ -66,7 +66,7 @@ def setup_toyworld(
     return TrainingSetup(
         student, config, [teacher for teacher in teachers if teacher.name in settings.teachers],
         draw_prompts(pool, run_config.prompts, run_config.seed, context.device), settings,
-        compute_dtype(context.device), resume_fingerprint(run_config, model_files), model_files.folder,
+        autocast_dtype(context.device), resume_fingerprint(run_config, model_files), model_files.folder,
     )  # fmt: skip
 
 

@@ -10,12 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from triplaneturbo.distill.memory import ModelSizes
+from triplaneturbo.distill.memory_plan import MemorySavings
 from triplaneturbo.distill.ptd import ISM, Draw, RefineSettings
 from triplaneturbo.distill.trainer import Place
 from triplaneturbo.finetune.setup_full import draw_views
 from triplaneturbo.models.config import TOYWORLD
+from triplaneturbo.models.text_embedding_cache import TextEmbeddingCache
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.models.weights import Model, load_generator
+from triplaneturbo.refine.memory_plan import plan_refinement
 from triplaneturbo.refine.options import RefineOptions
 from triplaneturbo.render.scenes import SceneBatch
 from triplaneturbo.teachers.base import Teacher
@@ -27,7 +31,7 @@ from triplaneturbo.toyworld.scene.view_renderer import shade
 from triplaneturbo.toyworld.training.data import ViewCacheData, meaning
 from triplaneturbo.toyworld.training.subset import SubsetCache, draw_subset
 from triplaneturbo.toyworld.training.train import scenes
-from triplaneturbo.utils.devices import bfloat16_unit
+from triplaneturbo.utils.devices import autocast_dtype, free_memory
 
 # The closed forms know every instance exactly. SDS with them is the regression to the nearest one, without
 # the noise of a second prediction; at small timesteps, it is the only one in sight.
@@ -48,6 +52,7 @@ _TOYWORLD_VAE = 64  # pixels that the encoder of the small Stable Diffusion read
 OPEN_SETTINGS = RefineSettings(steps=500, teachers=dict.fromkeys(("mvdream", "richdreamer", "sd"), ISM))
 OPEN_TEACHERS = ("sd",)
 OPEN_SIZE = 512
+_LOSS_SCALE = 0.1  # of the scores, against the other losses of 3D Gaussians and their density control
 
 
 @dataclass(frozen=True)
@@ -93,10 +98,46 @@ def setup(
         teachers = yield from _teachers(model, names, ViewCacheData(cache), shade, _TOYWORLD_VAE)
         draw = draw_rigs(prompt, cache, model.generator.device)
         return RefineSetup(teachers, draw, _settings(TOYWORLD_SETTINGS, names, options), SIZE)
-    names = options.teachers_for(model.config.domain, OPEN_TEACHERS, name)
-    teachers = yield from _teachers(model, names)
+    yield "estimating the memory"
+    settings = open_settings(model.config.domain, name, options)
+    savings = _savings(model, settings, options)
+    teachers = yield from _teachers(model, tuple(settings.teachers), savings=savings, refining=True)
     draw = draw_orbit(prompt, model.generator.device)
-    return RefineSetup(teachers, draw, _settings(OPEN_SETTINGS, names, options), OPEN_SIZE)
+    return RefineSetup(teachers, draw, settings, OPEN_SIZE)
+
+
+def open_settings(domain: str, name: str, options: RefineOptions) -> RefineSettings:
+    """Return the settings of a refinement of a model of an open domain.
+
+    Args:
+        domain: the model's domain.
+        name: the model's name in messages.
+        options: the user's choices.
+
+    Raises:
+        UserError: the model has no such teacher, or a teacher cannot give the chosen score.
+    """
+    settings = _settings(OPEN_SETTINGS, options.teachers_for(domain, OPEN_TEACHERS, name), options)
+    if options.representation != "gaussians":
+        return settings
+    scaled = {name: replace(own, weight=_LOSS_SCALE) for name, own in settings.teachers.items()}
+    return replace(settings, teachers=scaled)
+
+
+def _savings(model: Model, settings: RefineSettings, options: RefineOptions) -> MemorySavings:
+    """Return the memory savings that a refinement needs beside the loaded model.
+
+    Raises:
+        UserError: it does not fit.
+    """
+    device = model.generator.device
+    available = free_memory(device)
+    if available is None:
+        return MemorySavings()
+    return plan_refinement(
+        ModelSizes.read(model.folder, model.base), settings, options.representation, OPEN_SIZE, available,
+        device, model.generator.dtype, loaded=True, generates=False,
+    ).savings  # fmt: skip
 
 
 def draw_rigs(prompt: str, cache: ViewCache, device: torch.device) -> Draw:
@@ -141,17 +182,22 @@ def _teachers(
     data: Data | None = None,
     shading: Shade | None = None,
     size: int | None = None,
+    savings: MemorySavings = MemorySavings(),  # noqa: B008  frozen
+    refining: bool = False,
 ) -> Generator[str, None, list[Teacher]]:
     files = teacher_files(names)
     yield "loading the teachers"
     generator = model.generator
     if "sd" in names:
         generator = _with_encoder(model)
-    embed: Callable[[list[str]], Tensor] = model.text.embed
     device = model.generator.device
+    embed: Callable[[list[str]], Tensor] = model.text.embed
+    if refining:
+        embed = TextEmbeddingCache(embed, device)
     context = TeacherContext(
         generator, generator.base, embed, device, size=size, data=data, shade=shading,
-        autocast=torch.bfloat16 if device.type == "cuda" or bfloat16_unit() is not None else None,
+        text_on_cpu=savings.texts, view_by_view=savings.views, autocast=autocast_dtype(device),
+        refining=refining,
     )  # fmt: skip
     return load_teachers(files, context)
 

@@ -56,6 +56,8 @@ class GaussianOptions:
         densify_from, densify_every: iterations; LucidDreamer's.
         densify_until: the share of the run after which density control ends; LucidDreamer's 3000 of 5000.
         reset_every: iterations between resets of the opacities.
+        total_variation: weight of the total variation of the rendered colours.
+        scale_loss: weight of the mean standard deviation of the Gaussians, in world units.
     """
 
     size: int = 128
@@ -67,6 +69,18 @@ class GaussianOptions:
     densify_every: int = 100
     densify_until: float = 0.6
     reset_every: int = 300
+    total_variation: float = 0.0
+    scale_loss: float = 0.0
+
+    @classmethod
+    def for_size(cls, size: int) -> GaussianOptions:
+        """Return the options of an image size: above 128 with LucidDreamer's losses, which noisy scores need.
+
+        The closed-form teachers of the small model, whose images have 128 pixels, hold the truth instead.
+        """
+        if size <= 128:
+            return cls(size=size)
+        return cls(size=size, total_variation=1.0, scale_loss=1.0)
 
 
 class GaussianAsset:
@@ -119,7 +133,7 @@ class GaussianAsset:
         gaussians = Gaussians.from_points(
             samples.points, samples.colors, 1.5 * samples.spacing, samples.normals, opacity=0.9
         )
-        return cls(gaussians.to(device), GaussianOptions(size=size))
+        return cls(gaussians.to(device), GaussianOptions.for_size(size))
 
     def parameters(self) -> list[dict[str, Any]]:
         """See `Representation`."""
@@ -148,7 +162,12 @@ class GaussianAsset:
                 self._seen.append((view.means2d, view.visible))
             parts.append((view.rgb, view.opacity, view.normal, view.depth))
         rgb, opacity, normal, depth = (torch.stack(part) for part in zip(*parts, strict=True))
-        return RenderOutput({"splatting": Renderings(rgb, opacity, normal, depth)}, 0 * opacity.mean())
+        loss = 0 * opacity.mean()
+        if self.options.total_variation:
+            loss = loss + self.options.total_variation * total_variation(rgb)
+        if self.options.scale_loss:
+            loss = loss + self.options.scale_loss * own.scales.mean()
+        return RenderOutput({"splatting": Renderings(rgb, opacity, normal, depth)}, loss)
 
     def after_step(
         self, optimizer: torch.optim.Optimizer, iteration: int, progress: float, rng: torch.Generator
@@ -198,6 +217,14 @@ class GaussianAsset:
         self._gradients = ViewSpaceGradients(len(self.gaussians), self.device)
         self._gradients.total = state["gradients"]["total"].to(self.device)
         self._gradients.views = state["gradients"]["views"].to(self.device)
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """Return the mean absolute difference of neighbouring pixels of images [..., H, W, C], a scalar.
+
+    It is the sum of the means of both directions.
+    """
+    return images.diff(dim=-3).abs().mean() + images.diff(dim=-2).abs().mean()
 
 
 class FusedGaussians:

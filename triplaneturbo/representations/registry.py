@@ -38,6 +38,8 @@ class RepresentationSpec:
             "module:class.method".
         mesh_source: the same for a given mesh; "" if it cannot start from one.
         has_shape: whether its shape is optimized; if not, teachers that read normals or depths are useless.
+        step_bytes: peak memory of one step with four views, in bytes per pixel of one view, including the
+            asset and its optimizer but not the teachers; None: it is counted from the model's planes.
     """
 
     name: str
@@ -45,6 +47,7 @@ class RepresentationSpec:
     source: str
     mesh_source: str = ""
     has_shape: bool = True
+    step_bytes: int | None = None
 
     def from_field(
         self, field: TriplaneField, size: int, rng: torch.Generator, request: Request
@@ -109,6 +112,7 @@ REPRESENTATIONS: dict[str, RepresentationSpec] = {
             "3D Gaussians",
             f"{_HERE}.gaussian_asset:GaussianAsset.from_field",
             f"{_HERE}.gaussian_asset:GaussianAsset.from_mesh",
+            step_bytes=4000,  # twice what was measured, since density control adds Gaussians
         ),
         RepresentationSpec(
             "texture",
@@ -116,6 +120,7 @@ REPRESENTATIONS: dict[str, RepresentationSpec] = {
             f"{_HERE}.textured_mesh:TexturedMesh.from_field",
             f"{_HERE}.textured_mesh:TexturedMesh.from_mesh",
             has_shape=False,
+            step_bytes=600,
         ),
     )
 }

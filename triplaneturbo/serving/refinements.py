@@ -45,6 +45,7 @@ class _Active:
         stop: set to end it early.
         job: its job; None until it is in the queue.
         source: the uploaded mesh or picture that it refines or is refined toward; None: there is none.
+        dropped: whether `source` is to be forgotten at the end.
         running: whether it has started.
         seconds_left: estimate of the remaining seconds; None if unknown.
     """
@@ -52,6 +53,7 @@ class _Active:
     stop: threading.Event
     job: Job | None = None
     source: GivenMesh | GivenImage | None = None
+    dropped: bool = False
     running: bool = False
     seconds_left: float | None = None
 
@@ -114,6 +116,14 @@ class Refinements:
         self._uploads.put(source.digest, source)
         return source.digest
 
+    def drop_upload(self, upload: str) -> None:
+        """Forget an uploaded mesh or picture; one that is being refined, once its job ends."""
+        with self._lock:
+            active = self._active
+            if active is not None and active.source is not None and active.source.digest == upload:
+                active.dropped = True
+            self._uploads.drop(upload)
+
     def uploaded(self, upload: str) -> GivenMesh | GivenImage:
         """Return an uploaded mesh or picture.
 
@@ -170,8 +180,8 @@ class Refinements:
             with self._lock:
                 if self._active is active:
                     self._active = None  # its job holds the result
-            if active.source is not None:
-                self._uploads.put(active.source.digest, active.source)  # for the comparison
+                if active.source is not None and not active.dropped:
+                    self._uploads.put(active.source.digest, active.source)  # for the comparison
 
     def _refine(
         self, worker: DeviceWorker, request: RefineRequest, active: _Active, folder: Path

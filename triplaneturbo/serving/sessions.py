@@ -74,6 +74,8 @@ class Session:
         variants: the requests of the page's variant images, in order.
         past: ids of the results that the page's history shows, in order.
         chosen: id of the selected result; "" if none is selected.
+        upload_key: key with which the page uploads files; "" if it may not.
+        uploaded: digest of the file that it has uploaded last; "" if it has uploaded none.
         used: time of the page's last activity.
     """
 
@@ -90,6 +92,7 @@ class Session:
         self.variants: list[Request] = []
         self.past: list[str] = []
         self.chosen = ""
+        self.upload_key = self.uploaded = ""
         self._lock = threading.Lock()
         self._job: Job | None = None
         self._views = 0
@@ -269,8 +272,12 @@ class Sessions:
                 self._open[name].used = self._clock()
             return self._open[name]
 
-    def leave(self, key: str | None) -> None:
-        """Cancel the job of a closed page; its folder is deleted later unless the page comes back."""
+    def leave(self, key: str | None) -> Session | None:
+        """Cancel the job of a closed page; its folder is deleted later unless the page comes back.
+
+        Returns:
+            The page's session, if it has one.
+        """
         with self._lock:
             session = self._open.get(key or "")
             if session is not None:
@@ -278,6 +285,7 @@ class Sessions:
             self._sweep()
         if session is not None:
             session.cancel()
+        return session
 
     def _sweep(self) -> None:
         for key, until in list(self._until.items()):

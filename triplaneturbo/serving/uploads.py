@@ -35,7 +35,8 @@ class _Upload(NamedTuple):
 class Uploads:
     """Keys of pages that may upload, and their files. All methods are thread-safe.
 
-    An upload deletes files that are older than `LIFETIME`, and the oldest ones of more than `MOST_FILES`.
+    Uploads and new pages delete files that are older than `LIFETIME`, uploads also the oldest ones of more
+    than `MOST_FILES`; a closed page deletes its own with `drop`.
     Keys take no memory: they are signed, and valid until the server ends.
 
     Args:
@@ -60,7 +61,8 @@ class Uploads:
         self._uploads: OrderedDict[str, _Upload] = OrderedDict()  # by key, oldest first
 
     def issue(self) -> str:
-        """Return a new key for a page."""
+        """Return a new key for a page; delete expired files."""
+        self._expire()
         nonce = secrets.token_hex(_NONCE // 2)
         return nonce + self._signature(nonce)
 
@@ -107,11 +109,11 @@ class Uploads:
             raise UserError(
                 f"The {self.what} could not be saved: {error.strerror}; free disk space."
             ) from None
+        self._expire()
         with self._lock:
-            now = self._clock()
             gone = [self._uploads.pop(key)] if key in self._uploads else []
-            self._uploads[key] = _Upload(path, now)
-            while len(self._uploads) > MOST_FILES or self._oldest().begun <= now - LIFETIME:
+            self._uploads[key] = _Upload(path, self._clock())
+            while len(self._uploads) > MOST_FILES:
                 gone.append(self._uploads.popitem(last=False)[1])
         for upload in gone:
             _delete(upload)
@@ -142,8 +144,15 @@ class Uploads:
         if upload is not None:
             _delete(upload)
 
-    def _oldest(self) -> _Upload:
-        return next(iter(self._uploads.values()))
+    def _expire(self) -> None:
+        """Delete files that are older than `LIFETIME`."""
+        gone = []
+        with self._lock:
+            oldest = self._clock() - LIFETIME
+            while self._uploads and next(iter(self._uploads.values())).begun <= oldest:
+                gone.append(self._uploads.popitem(last=False)[1])
+        for upload in gone:
+            _delete(upload)
 
     def _signature(self, nonce: str) -> str:
         return hmac.digest(self._secret, nonce.encode(), "sha256").hex()[:_SIGNATURE]

@@ -46,6 +46,9 @@ class TeacherContext:
         text_on_cpu: run the teacher's own text encoder on the CPU.
         view_by_view: see `sample_latents`.
         autocast: autocast precision of the networks; None for the precision of the weights.
+        refining: condition text-conditioned teachers as LucidDreamer does: Stable Diffusion scores all views,
+            with words for each view in the prompt, and its guidance leads away from a negative prompt, while
+            the DDIM inversion of all of them has the empty prompt.
     """
 
     generator: TriplaneGenerator
@@ -60,6 +63,7 @@ class TeacherContext:
     text_on_cpu: bool = False
     view_by_view: bool = False
     autocast: torch.dtype | None = None
+    refining: bool = False
 
     def place(self, networks: Sequence[nn.Module]) -> None:
         """Move a teacher's own networks to where they are kept, in the student's dtype."""

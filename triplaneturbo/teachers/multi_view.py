@@ -29,10 +29,18 @@ NEGATIVE = (
 
 @dataclass(frozen=True)
 class Condition:
-    """Conditioning: text embeddings [B, 77, D], negative prompt [1, 77, D] and cameras [B, V, 16]."""
+    """Conditioning.
+
+    Attributes:
+        text: text embeddings [B, 77, D].
+        negative: that of the negative prompt, which guidance leads away from [1, 77, D].
+        empty: that of the prompt of DDIM inversion [1, 77, D].
+        cameras: [B, V, 16].
+    """
 
     text: Tensor
     negative: Tensor
+    empty: Tensor
     cameras: Tensor
 
 
@@ -44,6 +52,9 @@ class MultiView:
         embed: the text encoder that it was trained with.
         negative: negative prompt of classifier-free guidance.
         autocast: autocast precision of the networks; None for the precision of the weights.
+
+    Attributes:
+        refining: see `TeacherContext`.
     """
 
     name: str
@@ -57,6 +68,7 @@ class MultiView:
         autocast: torch.dtype | None = None,
     ) -> None:
         self.unet, self.embed, self.negative, self.autocast = unet, embed, negative, autocast
+        self.refining = False
         use_multi_view_attention(unet, VIEWS)
         self.alphas = stable_diffusion_alphas()
 
@@ -74,7 +86,7 @@ class MultiView:
         raise NotImplementedError
 
     def condition(self, renderings: Renderings, scenes: SceneBatch) -> Condition:
-        """Return embeddings of the captions and the negative prompt, and the camera conditioning.
+        """Return embeddings of the captions, the negative and the empty prompt, and the cameras.
 
         Raises:
             ValueError: if the scenes do not have four views.
@@ -82,11 +94,13 @@ class MultiView:
         if scenes.views != VIEWS:
             raise ValueError(f"{self.name} needs {VIEWS} views per scene, not {scenes.views}")
         cameras = self._cameras(scenes.cameras).unflatten(0, (-1, VIEWS))
-        return Condition(self.embed(scenes.prompts), self.embed([self.negative]), cameras)
+        negative = self.embed([self.negative])
+        empty = self.embed([""]) if self.refining else negative
+        return Condition(self.embed(scenes.prompts), negative, empty, cameras)
 
     def unconditional(self, condition: Condition) -> Condition:
-        """See `Teacher.unconditional`: the negative prompt, from the same cameras."""
-        return replace(condition, text=condition.negative.expand_as(condition.text))
+        """See `Teacher.unconditional`: the prompt of DDIM inversion, from the same cameras."""
+        return replace(condition, text=condition.empty.expand_as(condition.text))
 
     def predict(
         self, noisy: Tensor, times: Tensor, condition: Condition, guided: bool

@@ -107,6 +107,7 @@ class MVDream(MultiView):
 def _load(context: TeacherContext, checkpoint: Path) -> MVDream:
     teacher = MVDream.load(checkpoint, context.embed, released=context.released, autocast=context.autocast)
     teacher.view_by_view = context.view_by_view
+    teacher.refining = context.refining
     context.place(teacher.networks)
     return teacher
 

@@ -101,6 +101,7 @@ def _load(context: TeacherContext, files: tuple[Path, Path]) -> RichDreamer:
         text.model.to(context.device, context.generator.dtype if is_cuda else torch.float32)
     embed = TextEmbeddingCache(text.embed, context.device)
     teacher = RichDreamer.load(checkpoint, embed, released=context.released, autocast=context.autocast)
+    teacher.refining = context.refining
     context.place(teacher.networks)
     return teacher
 

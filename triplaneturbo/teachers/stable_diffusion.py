@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +28,10 @@ from triplaneturbo.teachers.loader import (
     TeacherLoader,
     meta_embed,
 )
+from triplaneturbo.teachers.multi_view import NEGATIVE
 from triplaneturbo.teachers.settings import TeacherSettings
 from triplaneturbo.teachers.twin import twin
+from triplaneturbo.teachers.view_words import embed_views
 from triplaneturbo.utils.random_streams import RandomStreams, randint
 
 SIZE = 512  # image size of Stable Diffusion 2.1-base, in pixels
@@ -46,11 +48,26 @@ def plain_base(folder: Path, device: torch.device, dtype: torch.dtype = torch.fl
     return lambda: nullcontext(unet)
 
 
+class TextCondition(NamedTuple):
+    """Text embeddings of the n scored views.
+
+    Attributes:
+        text: of the captions [B, n, 77, D].
+        negative: of the prompt that guidance leads away from [B, n, 77, D].
+        empty: of the prompt of DDIM inversion [B, n, 77, D].
+    """
+
+    text: Tensor
+    negative: Tensor
+    empty: Tensor
+
+
 class StableDiffusion:
     """Stable Diffusion teacher; reads the colours of one random view per scene.
 
     Attributes:
         view_by_view: see `sample_latents`.
+        refining: see `TeacherContext`.
 
     Args:
         base: context that yields the U-Net without adapters.
@@ -78,7 +95,7 @@ class StableDiffusion:
         self.base, self.vae, self.scheduler, self.embed = base, vae, scheduler, embed
         self.size, self.shade, self.autocast = size, shade, autocast
         self.alphas = scheduler.alphas_cumprod
-        self.view_by_view = False
+        self.view_by_view = self.refining = False
 
     @property
     def networks(self) -> list[nn.Module]:
@@ -86,11 +103,13 @@ class StableDiffusion:
         return [self.vae.encoder, self.vae.quant_conv]
 
     def encode(self, renderings: Renderings, scenes: SceneBatch, rng: RandomStreams) -> Tensor:
-        """Sample the VAE latents of one random view per scene: [B, 1, 4, h, h]."""
-        batch = len(renderings.rgb)
-        view = randint(rng, 0, renderings.rgb.shape[1], batch)
-        rows = torch.arange(batch)
-        rgb = renderings.rgb[rows, view]  # [B, H, W, 3]
+        """Sample the VAE latents of one random view per scene, or of all: [B, n, 4, h, h]."""
+        batch, count = renderings.rgb.shape[:2]
+        if self.refining:
+            rows, view = torch.arange(batch).repeat_interleave(count), torch.arange(count).repeat(batch)
+        else:
+            rows, view = torch.arange(batch), randint(rng, 0, count, batch)
+        rgb = renderings.rgb[rows, view]  # [B * n, H, W, 3]
         if self.shade is not None and renderings.normal is not None:
             to_camera = scenes.cameras.c2w[:, :3, 2].unflatten(0, (-1, scenes.views))[rows, view].to(rgb)
             normal = F.normalize(renderings.normal.detach()[rows, view], dim=-1)
@@ -100,7 +119,7 @@ class StableDiffusion:
         if images.shape[-1] != self.size:
             images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
         latents = sample_latents(self.vae, images, rng, self.autocast, self.view_by_view)
-        return latents[:, None]
+        return latents.unflatten(0, (batch, -1))
 
     def twin(self) -> tuple[Teacher, UNet2DConditionModel]:
         """Return a copy of this teacher with its own U-Net that shares the weights, and that U-Net."""
@@ -110,31 +129,38 @@ class StableDiffusion:
         other.base = lambda: nullcontext(unet_copy)
         return other, unet_copy
 
-    def condition(self, renderings: Renderings, scenes: SceneBatch) -> tuple[Tensor, Tensor]:
-        """Return embeddings of the captions and of the empty prompt, [B, 77, D] each."""
-        text = self.embed(scenes.prompts)
-        return text, self.embed([""]).expand_as(text)
+    def condition(self, renderings: Renderings, scenes: SceneBatch) -> TextCondition:
+        """Return embeddings of the captions, and of the negative and the empty prompt."""
+        empty = self.embed([""])[None]
+        if not self.refining:
+            text = self.embed(scenes.prompts)[:, None]  # [B, 1, 77, D]
+            return TextCondition(text, empty.expand_as(text), empty.expand_as(text))
+        positions = scenes.cameras.positions.unflatten(0, (-1, scenes.views))  # [B, V, 3]
+        text = embed_views(self.embed, scenes.prompts, positions)
+        negative = self.embed([NEGATIVE])[None]
+        return TextCondition(text, negative.expand_as(text), empty.expand_as(text))
 
-    def unconditional(self, condition: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def unconditional(self, condition: TextCondition) -> TextCondition:
         """See `Teacher.unconditional`: the empty prompt."""
-        return condition[1], condition[1]
+        return condition._replace(text=condition.empty)
 
     def predict(
-        self, noisy: Tensor, times: Tensor, condition: tuple[Tensor, Tensor], guided: bool
+        self, noisy: Tensor, times: Tensor, condition: TextCondition, guided: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Predict the noise in latents [B, 1, 4, h, h] at timesteps [B]."""
-        text, empty = condition
-        rows = noisy[:, 0]
+        """Predict the noise in latents [B, n, 4, h, h] at timesteps [B]."""
+        count, text = noisy.shape[1], condition.text.flatten(0, 1)
+        rows, times = noisy.flatten(0, 1), times.repeat_interleave(count)
         with self.base() as unet, autocast_context(self.autocast, rows.device):
             if guided:
-                rows, times, text = rows.repeat(2, 1, 1, 1), times.repeat(2), torch.cat((text, empty))
+                rows, times = rows.repeat(2, 1, 1, 1), times.repeat(2)
+                text = torch.cat((text, condition.negative.flatten(0, 1)))
             output = unet(rows.to(unet.dtype), times, encoder_hidden_states=text.to(unet.dtype)).sample
         output = output.float()
         if self.scheduler.config.prediction_type == "v_prediction":
             alpha = self.alphas.to(rows)[times].sqrt()[:, None, None, None]
             output = alpha * output + (1 - alpha**2).sqrt() * rows
-        parts = output[:, None].chunk(2) if guided else (output[:, None], None)
-        return parts[0], parts[1]
+        parts = output.unflatten(0, (-1, count)).chunk(2 if guided else 1)
+        return parts[0], parts[1] if guided else None
 
 
 def _load(context: TeacherContext, files: None) -> StableDiffusion:
@@ -143,7 +169,7 @@ def _load(context: TeacherContext, files: None) -> StableDiffusion:
         context.base, generator.vae, generator.scheduler, context.embed, context.size or SIZE, context.shade,
         context.autocast,
     )  # fmt: skip
-    teacher.view_by_view = context.view_by_view
+    teacher.view_by_view, teacher.refining = context.view_by_view, context.refining
     return teacher
 
 

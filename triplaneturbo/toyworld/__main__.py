@@ -65,17 +65,17 @@ def _train(options: argparse.Namespace) -> None:
     from triplaneturbo.models.adapter import ADAPTER_NAME
     from triplaneturbo.toyworld.captions.combinations import seen
     from triplaneturbo.toyworld.training.start import copy_base
-    from triplaneturbo.toyworld.training.train import SMALL, read_captions, train
+    from triplaneturbo.toyworld.training.train import FINISHING, SMALL, read_captions, train
     from triplaneturbo.utils.distributed import run
 
     specs = read_captions(options.captions) if options.captions else list(seen())
-    settings = replace(SMALL, iterations=options.iterations, batch=options.prompts)
+    settings = replace(
+        FINISHING if options.start else SMALL, iterations=options.iterations, batch=options.prompts
+    )
     start = None
     if options.start:
         fingerprint = copy_base(options.start, options.folder)
-        settings = replace(
-            settings, start=fingerprint, schedule_offset=1.0, learning_rate=SMALL.learning_rate / 2
-        )
+        settings = replace(settings, start=fingerprint)
         start = options.start / ADAPTER_NAME
         _draw_views(options)
     else:

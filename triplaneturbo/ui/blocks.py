@@ -105,7 +105,10 @@ def build(
             mcp.endpoints = mcp_tools.build(engine, sessions, guard)
 
         def leave(page: gr.Request) -> None:
-            sessions.leave(page.session_hash)
+            session = sessions.leave(page.session_hash)
+            if session is not None and session.upload_key:
+                uploads.drop(session.upload_key)
+                engine.refinements.drop_upload(session.uploaded)
 
         page.unload(leave)
         script = read("on_load.js", **AR_WORDS)

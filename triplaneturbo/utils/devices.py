@@ -149,6 +149,11 @@ def bfloat16_unit() -> str | None:
     return "AMX" if "amx_bf16" in flags else "AVX-512" if "avx512_bf16" in flags else None
 
 
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return bfloat16 where the device is fast in it; None for the precision of the weights."""
+    return torch.bfloat16 if device.type == "cuda" or bfloat16_unit() is not None else None
+
+
 def device_name(device: torch.device) -> str:
     """Return a readable name of a device: the GPU with its memory, or the CPU with its threads."""
     if device.type == "cuda":

@@ -14,6 +14,7 @@ import os
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ _TIMEOUT = timedelta(minutes=30)
 
 
 _MESSAGE_FILE = "user_error.txt"  # passes the message of a UserError to the parent process
+_TRACEBACK_FILE = "traceback.txt"  # passes the traceback of another error
 
 
 class WorkerLost(UserError):
@@ -151,6 +153,11 @@ def run(
             mp.spawn(_worker, (os.getpid(), function, arguments, processes, device, folder), processes)
         except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
             message_file = Path(folder) / _MESSAGE_FILE
+            traceback_file = Path(folder) / _TRACEBACK_FILE
+            if traceback_file.exists():
+                raise mp.ProcessRaisedException(
+                    traceback_file.read_text(encoding="utf-8"), error.error_index, error.error_pid
+                ) from None
             lost = WorkerLost()
             message = message_file.read_text(encoding="utf-8") if message_file.exists() else None
             # The killed process and one that noticed it may be reported in either order.
@@ -240,4 +247,7 @@ def _worker(rank: int, parent: int, function, arguments, processes: int, device:
             message_file = Path(folder) / _MESSAGE_FILE
             if not isinstance(error, WorkerLost) or not message_file.exists():
                 write_atomically(message_file, str(error).encode())
+            raise
+        except Exception:
+            write_atomically(Path(folder) / _TRACEBACK_FILE, traceback.format_exc().encode())
             raise

@@ -30,3 +30,8 @@ class LRUCache(Generic[Value]):
         """Store a value, evicting the least recently used one if the cache is full."""
         with self._lock:
             self._values[key] = value
+
+    def drop(self, key: object) -> None:
+        """Remove the value for `key`, if it is cached."""
+        with self._lock:
+            self._values.pop(key, None)

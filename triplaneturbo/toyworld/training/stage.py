@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from triplaneturbo.toyworld.training.curves import log_line
+from triplaneturbo.utils.devices import autocast_dtype
 from triplaneturbo.utils.distributed import DistributedContext
 from triplaneturbo.utils.training_state import load_state, save_state
 
@@ -36,7 +37,8 @@ def train_stage(
 ) -> None:
     """Minimize `loss` over the trainable parameters of `modules`, in place.
 
-    AdamW with 100 steps of warm-up and a cosine to zero, gradients clipped at norm 1, bfloat16 autocast.
+    AdamW with 100 steps of warm-up and a cosine to zero, gradients clipped at norm 1, bfloat16 autocast
+    where the device is fast in it.
     Random numbers depend on the step and the process only.
 
     Args:
@@ -66,13 +68,14 @@ def train_stage(
         optimizer.load_state_dict(state["optimizer"])
         smooth = {key: value.to(context.device) for key, value in state["smooth"].items()}
         done = state["step"]
+    precision = autocast_dtype(context.device)
     logged: dict[str, float] = {}
     started = time.perf_counter()
     for step in range(done, steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
         seed = (step * context.size + context.rank) * 2 + 1
-        with torch.autocast(context.device.type, torch.bfloat16):
+        with torch.autocast(context.device.type, precision or torch.float32, enabled=precision is not None):
             value, parts = loss(np.random.default_rng(seed), torch.Generator().manual_seed(seed))
         optimizer.zero_grad(set_to_none=False)
         value.backward()

@@ -31,7 +31,9 @@ def wire(page: gr.Blocks, jobs: PageJobs, uploads: Uploads, outputs: list[Any]) 
 
     def enter(page: gr.Request) -> Updates:
         allowed = jobs.guard.allows_uploads(visitor(page)["local"])
-        return {button.key: uploads.issue() if allowed else "", button.upload: gr.update(visible=allowed)}
+        session = jobs.sessions.of(page.session_hash)
+        session.upload_key = uploads.issue() if allowed else ""
+        return {button.key: session.upload_key, button.upload: gr.update(visible=allowed)}
 
     def refine_upload(
         page: gr.Request, key: str, uploaded: str, prompt: str, steps: int, token: str, *values: Any
@@ -50,10 +52,10 @@ def wire(page: gr.Blocks, jobs: PageJobs, uploads: Uploads, outputs: list[Any]) 
             prompt = "" if request.prompt == PICTURE else request.prompt
             return started(jobs.engine, controls, prompt, request.look)
 
+        upload = stored_upload(jobs.engine, jobs.sessions.of(page.session_hash), uploads, key)
         yield from jobs.run(
-            page, token, values[:placing], request_of,
-            check_context=stored_upload(jobs.engine, uploads, key), on_admitted=on_admitted,
-        )  # fmt: skip
+            page, token, values[:placing], request_of, check_context=upload, on_admitted=on_admitted
+        )
 
     script = read(
         "upload.js",
@@ -76,15 +78,17 @@ def wire(page: gr.Blocks, jobs: PageJobs, uploads: Uploads, outputs: list[Any]) 
 
 
 @contextmanager
-def stored_upload(engine: Engine, uploads: Uploads, key: str) -> Iterator[None]:
+def stored_upload(engine: Engine, session: Session, uploads: Uploads, key: str) -> Iterator[None]:
     """Parse and store the page's uploaded file if its request is admitted in this context; then delete it.
+
+    It is kept as long as the session.
 
     Raises:
         UserError: the file cannot be refined.
     """
     try:
         yield
-        engine.refinements.store_upload(uploads.uploaded(key))
+        session.uploaded = engine.refinements.store_upload(uploads.uploaded(key))
     finally:
         uploads.drop(key)
 

@@ -1,0 +1,223 @@
+"""Memory plan and duration of a refinement: counts match real tensors, and a refusal says what would fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor2_0
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.helpers import toy
+from tests.helpers.fields import mushroom
+from tests.helpers.full_size import TEXT, UNET, VAE
+from tests.helpers.offloadable import SCENES, embed
+from tests.helpers.small_memory import SMALL_SIZES, shrink_teachers
+from triplaneturbo.distill.critic import LoraCritic
+from triplaneturbo.distill.memory import MemoryCounter, ModelSizes, size_of
+from triplaneturbo.distill.memory_plan import MemorySavings, Plan
+from triplaneturbo.distill.ptd import ISM, RefineSettings
+from triplaneturbo.distill.scores import Draws, ScoreSettings, direction
+from triplaneturbo.errors import UserError
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.refine.cost import NetworkCost, model_memory, network_cost
+from triplaneturbo.refine.duration import (
+    estimate_refinement,
+    mean_inversions,
+    measured_speed,
+    score_operations,
+)
+from triplaneturbo.refine.memory_plan import plan_refinement, refinement_parts
+from triplaneturbo.refine.setup import OPEN_SETTINGS, OPEN_SIZE
+from triplaneturbo.render.scenes import Renderings
+from triplaneturbo.representations.registry import REPRESENTATIONS
+from triplaneturbo.request import Request
+from triplaneturbo.teachers import mvdream
+from triplaneturbo.teachers.mvdream import MVDream
+from triplaneturbo.utils.units import GB
+
+# A device with memory of its own that needs no CUDA context.
+DEVICE = torch.device("mps")
+ALL = OPEN_SETTINGS  # with all three teachers
+ONE = replace(OPEN_SETTINGS, teachers={"sd": ISM})
+
+
+@pytest.fixture(scope="module")
+def small_teachers() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        network_cost.cache_clear()
+        yield from shrink_teachers(patch)
+        network_cost.cache_clear()
+
+
+def planned(available: int, settings: RefineSettings = ALL, form: str = "field", **how: Any) -> Plan:
+    return plan_refinement(SMALL_SIZES, settings, form, 64, available, DEVICE, torch.float32, **how)
+
+
+def least(settings: RefineSettings, form: str) -> int:
+    savings = MemorySavings(texts=True, views=True)
+    parts = refinement_parts(
+        SMALL_SIZES, settings, form, 64, savings, DEVICE, torch.float32, loaded=False, generates=True
+    )
+    return sum(parts.values())
+
+
+def test_path_estimate_matches_real_tensors(small_teachers: None) -> None:
+    expected = network_cost("mvdream", SMALL_SIZES, torch.float32, 64, 4)
+    networks = UNet2DConditionModel(**mvdream.UNET), AutoencoderKL(**mvdream.VAE)
+    networks[1].set_attn_processor(AttnProcessor2_0())
+    for network in networks:
+        network.eval().requires_grad_(False)
+    teacher = MVDream(*networks, embed)
+    critic = LoraCritic(teacher, 4)
+    for p in critic.parameters:
+        p.grad = torch.zeros_like(p)
+    rgb = torch.rand(1, 4, 64, 64, 3)
+    shown = Renderings(rgb, rgb[..., 0])
+    with torch.no_grad():
+        z, condition = teacher.encode(shown, SCENES, torch.Generator()), teacher.condition(shown, SCENES)
+    with MemoryCounter() as live:
+        critic.accumulate(z, condition, torch.Generator())
+    with FlopCounterMode(display=False) as operations, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        teacher.predict(z, torch.tensor([3]), condition, False)
+    assert expected.lora == size_of(*critic.layers, learning=True)
+    assert expected.path == pytest.approx(live.peak, rel=0.15)
+    assert expected.prediction == pytest.approx(operations.get_total_flops(), rel=0.02)
+    assert 2 < expected.path_prediction / expected.prediction < 3
+
+
+@pytest.mark.parametrize("name", ["gaussians", "texture"])
+def test_renderings_take_no_more_than_planned(name: str) -> None:
+    size, spec = 128, REPRESENTATIONS[name]
+    asset = spec.from_field(mushroom(), size, torch.Generator().manual_seed(0), Request("", texture_size=512))
+    with MemoryCounter() as live:
+        output = asset.render(toy.scene(torch.Generator().manual_seed(0)), torch.Generator())
+        sum(shown.rgb.sum() for shown in output.renderings.values()).backward()  # type: ignore[union-attr]
+    assert spec.step_bytes is not None
+    assert 0.1 * spec.step_bytes * size**2 < live.peak < spec.step_bytes * size**2
+
+
+def test_plan_uses_savings_only_if_it_has_to(small_teachers: None) -> None:
+    free = planned(64 * GB)
+    assert free.savings == MemorySavings()
+    assert free.sentence.startswith("The refinement takes ")
+    assert free.table().splitlines()[-1] == free.sentence
+    assert free.parts["LoRA with optimizer"] > 0
+    saved = planned(free.total - 1)
+    assert saved.savings != MemorySavings()
+    assert saved.total < free.total
+
+
+def test_loaded_model_and_given_mesh_are_not_counted(small_teachers: None) -> None:
+    whole = planned(64 * GB)
+    loaded = planned(64 * GB, loaded=True)
+    assert whole.total - loaded.total == whole.parts["model"] + whole.parts["text encoder"]
+    nothing = replace(ALL, teachers={})
+    generated, given = (planned(64 * GB, nothing, "texture", generates=how) for how in (True, False))
+    assert "generating the draft" in generated.parts
+    assert "generating the draft" not in given.parts
+    assert given.total < generated.total
+
+
+@pytest.mark.parametrize(
+    ("settings", "form", "lighter", "other", "advice"),
+    [
+        (ALL, "field", ALL, "gaussians", "with --as gaussians"),
+        (ALL, "gaussians", replace(ALL, path="none"), "gaussians", "with --path none"),
+        (
+            replace(ALL, path="none"), "gaussians",
+            replace(ALL, path="none", teachers={"richdreamer": ISM, "sd": ISM}), "gaussians",
+            "with --teachers richdreamer,sd",
+        ),
+    ],
+)  # fmt: skip
+def test_refusal_says_what_would_fit(
+    small_teachers: None,
+    settings: RefineSettings,
+    form: str,
+    lighter: RefineSettings,
+    other: str,
+    advice: str,
+) -> None:
+    need, enough = least(settings, form), least(lighter, other)
+    assert enough < need
+    with pytest.raises(UserError, match=f"it would fit {advice}") as error:
+        planned(enough, settings, form)
+    assert f"needs {need / GB:.1f} GB, and the device has {enough / GB:.1f} GB free" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_refusal_without_anything_that_fits_names_a_device(small_teachers: None) -> None:
+    with pytest.raises(UserError, match=r"use a device with \d+\.\d GB, or --model small"):
+        planned(1000)
+
+
+@pytest.mark.slow
+def test_full_model_fits_a_16_gb_gpu_with_one_teacher_and_not_with_three() -> None:
+    full = ModelSizes.of(UNET, VAE, TEXT, GeneratorConfig())
+
+    def total(settings: RefineSettings, available: float) -> Plan:
+        return plan_refinement(
+            full, settings, "field", OPEN_SIZE, int(available * GB), torch.device("cuda"), torch.float16
+        )
+
+    one = total(ONE, 16)
+    # The U-Net's 865,910,724 and the VAE's 83,653,863 parameters, at two bytes each; adapters on top.
+    assert one.parts["sd: a second copy of the base"] == pytest.approx(2 * 949_564_587, rel=0.03)
+    assert model_memory(full, torch.float16, torch.float16).text == pytest.approx(2 * 340_387_840, rel=1e-3)
+    assert total(ALL, 24).total > one.total
+    with pytest.raises(UserError, match="it would fit with --teachers"):
+        total(ALL, 10)
+
+
+@pytest.mark.parametrize("time", [20, 50, 51, 250, 251, 979])
+def test_inversions_are_those_of_the_score(time: int) -> None:
+    settings = replace(OPEN_SETTINGS, steps=1, low=time, high=(time + 1.0, time + 1.0), interval=(50.0, 50.0))
+    calls = 0
+
+    class Counting:
+        alphas = toy.make_scheduler().alphas_cumprod
+
+        def predict(self, noisy: Tensor, times: Tensor, condition: Any, guided: bool) -> Any:
+            nonlocal calls
+            calls += not guided
+            return torch.zeros_like(noisy), torch.zeros_like(noisy) if guided else None
+
+        def unconditional(self, condition: Any) -> Any:
+            return condition
+
+    z = torch.zeros(1, 1, 3, 4, 4)
+    draws = Draws(torch.tensor([time]), z, torch.tensor([time]))
+    direction(Counting(), z, None, ScoreSettings("ism", guidance=7.5, interval=50), draws)  # type: ignore[arg-type]
+    assert mean_inversions(settings, "sd") == calls
+
+
+def test_operations_of_a_score_follow_its_kind() -> None:
+    cost = NetworkCost(lora=1, path=1, encoding=0, prediction=10, path_prediction=25)
+
+    def of(kind: str, guidance: float) -> float:
+        own = replace(ISM, kind=kind, guidance=(guidance, guidance))  # type: ignore[arg-type]
+        return score_operations(cost, replace(OPEN_SETTINGS, teachers={"sd": own}), "sd")
+
+    assert [of("sds", 1), of("sds", 7), of("csd", 1), of("asd", 7), of("vsd", 7)] == [10, 20, 20, 30, 55]
+    assert 20 + 20 < of("ism", 7.5) < 20 + 60
+
+
+def test_duration_is_proportional_to_steps_and_speed(small_teachers: None) -> None:
+    def seconds(settings: RefineSettings, speed: float) -> float:
+        estimate = estimate_refinement(SMALL_SIZES, settings, "texture", 64, torch.float32, speed)
+        assert estimate.seconds is not None
+        return estimate.seconds
+
+    plain = replace(ONE, path="none")
+    whole = seconds(ONE, 1e9)
+    assert seconds(ONE, 2e9) == pytest.approx(whole / 2)
+    assert seconds(plain, 1e9) == pytest.approx(seconds(replace(plain, steps=250), 1e9) * 2, rel=0.02)
+    assert whole > seconds(plain, 1e9)
+    assert measured_speed(torch.device("cpu"), torch.float32) > 1e8

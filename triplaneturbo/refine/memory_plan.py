@@ -1,0 +1,187 @@
+"""Memory plan of a refinement: whether it fits a device, and with which savings.
+
+    print(plan_refinement(model_sizes, settings, "field", 512, available, device, dtype).table())
+
+It is made before anything is loaded. The parts are those at the peak: generating the draft, training the LoRA
+of the path, or a step of the asset, whichever takes the most.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from triplaneturbo.distill import memory
+from triplaneturbo.distill.memory import ModelSizes
+from triplaneturbo.distill.memory_plan import MemorySavings, Plan, cheapest_plan, device_overhead
+from triplaneturbo.distill.ptd import RefineSettings
+from triplaneturbo.distill.settings import Settings
+from triplaneturbo.errors import UserError
+from triplaneturbo.refine.cost import model_memory, network_cost
+from triplaneturbo.representations.registry import find_representation
+from triplaneturbo.representations.triplane_asset import TriplaneOptions
+from triplaneturbo.utils.units import GB
+
+# A LoRA's weights, their gradients and the two moments of Adam.
+_TRAINED = 4
+
+
+def plan_refinement(
+    model_sizes: ModelSizes,
+    settings: RefineSettings,
+    representation: str,
+    size: int,
+    available: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    loaded: bool = False,
+    generates: bool = True,
+) -> Plan:
+    """Plan a refinement with as few savings as possible.
+
+    Args:
+        model_sizes: sizes of the model.
+        settings: settings of the refinement.
+        representation: see `RefineOptions`.
+        size: side of the images in pixels.
+        available: available bytes of the device.
+        device: CUDA needs memory for its context and kernels.
+        dtype: dtype of the model's weights.
+        loaded: whether the model is loaded and its memory no longer available.
+        generates: whether the model generates a draft.
+
+    Raises:
+        UserError: it does not fit; the message says how much it needs and what would fit.
+    """
+
+    def parts(
+        savings: MemorySavings, settings: RefineSettings = settings, representation: str = representation
+    ) -> dict[str, int]:
+        return refinement_parts(
+            model_sizes, settings, representation, size, savings, device, dtype, loaded, generates
+        )
+
+    ladder = _ladder(device)
+    plan = cheapest_plan(ladder, parts, available, dtype)
+    if plan is not None:
+        return replace(plan, subject="refinement")
+    lighter = _lighter(settings, representation)
+    least = sum(parts(ladder[-1]).values())
+    advice = next(
+        (
+            f"it would fit {change}"
+            for change, (other, form) in lighter.items()
+            if sum(parts(ladder[-1], other, form).values()) <= available
+        ),
+        f"use a device with {least / GB + 0.05:.1f} GB, or --model small",
+    )
+    raise UserError(
+        f"This refinement needs {least / GB:.1f} GB{' more' if loaded else ''}, and the device has"
+        f" {available / GB:.1f} GB free: {advice}."
+    )
+
+
+def refinement_parts(
+    model_sizes: ModelSizes,
+    settings: RefineSettings,
+    representation: str,
+    size: int,
+    savings: MemorySavings,
+    device: torch.device,
+    dtype: torch.dtype,
+    loaded: bool,
+    generates: bool,
+) -> dict[str, int]:
+    """Return the bytes by part at the peak; see `plan_refinement`."""
+    # As `load_model` and `RefineSetup` load them: in float32, the second one beside the first.
+    text_dtype = dtype if device.type == "cuda" else torch.float32
+    model = model_memory(model_sizes, dtype, text_dtype)
+    second = model.weights + model.encoder if "sd" in settings.teachers else 0
+    rendered, side = _rendering(model_sizes, representation, size)
+    teachers = {
+        name: memory.teacher(name, model_sizes, dtype, side, savings.views, refining=True)
+        for name in settings.teachers
+    }
+    networks = {
+        name: network_cost(name, model_sizes, dtype, side, settings.path_rank) for name in settings.teachers
+    }
+    # Not in `text_dtype`: a teacher's own encoder has the precision of its U-Net.
+    weights = {f"{name}: weights": teacher.weights for name, teacher in teachers.items()}
+    texts = 0 if savings.texts else sum(teacher.text for teacher in teachers.values())
+    lora = sum(networks[name].lora * _copies(settings, name) for name in networks)
+    path = max((cost.path for cost in networks.values()), default=0) if settings.path != "none" else 0
+    critics = [networks[name].path for name, own in settings.teachers.items() if own.kind == "vsd"]
+    working = max([teacher.working for teacher in teachers.values()] + critics, default=0)
+    # Both teachers and renderings are used in a step; then its backward pass frees the renderings.
+    step = max(rendered.held + working, rendered.backward)
+    peak = max(path, step)
+    held = {
+        "model": 0 if loaded else model.weights,
+        "text encoder": 0 if loaded else model.text,
+    }
+    refining = {
+        "sd: a second copy of the base": second,
+        **weights,
+        "text encoders of teachers": texts,
+        "LoRA with optimizer": lora,
+        "training the path" if path >= step else "a step of the asset": peak,
+    }
+    if second and dtype != torch.float32:
+        # Loaded in float32 before anything of the step exists.
+        loading = second * 4 // dtype.itemsize
+        refining["loading in float32"] = max(0, loading - sum(refining.values()))
+    generating = {"generating the draft": model.working} if generates else {}
+    largest = max((generating, refining), key=lambda stage: sum(stage.values()))
+    return held | largest | device_overhead(device, max(peak, sum(generating.values())))
+
+
+def _rendering(model_sizes: ModelSizes, representation: str, size: int) -> tuple[memory.RenderingMemory, int]:
+    """Return the memory of the renderings of one step, and the side of the largest one in pixels."""
+    spec = find_representation(representation)
+    if spec.step_bytes is not None:
+        step = spec.step_bytes * size**2
+        return memory.RenderingMemory(step, step), size
+    options = TriplaneOptions.for_size(size)
+    settings = Settings(
+        size=size, stride=options.stride, surface_stride=options.surface_stride, nodes=options.nodes
+    )
+    return memory.rendering(model_sizes, settings), size // min(options.stride, options.surface_stride)
+
+
+def _copies(settings: RefineSettings, name: str) -> int:
+    """Return how many tensors of a LoRA's size a teacher needs."""
+    copies = 0 if settings.path == "none" else _TRAINED
+    if settings.path == "checkpoints":
+        copies += settings.path_checkpoints
+    # The rank of critics has the same default as that of the path.
+    return copies + (_TRAINED if settings.teachers[name].kind == "vsd" else 0)
+
+
+def _ladder(device: torch.device) -> tuple[MemorySavings, ...]:
+    """Return the savings of a refinement; the others would change the path, which shares the weights."""
+    texts = device.type != "cpu"
+    return tuple(
+        dict.fromkeys((MemorySavings(), MemorySavings(texts=texts), MemorySavings(texts=texts, views=True)))
+    )
+
+
+def _lighter(settings: RefineSettings, representation: str) -> dict[str, tuple[RefineSettings, str]]:
+    """Return settings and representations that take less, by what the user has to change for them."""
+    names = tuple(settings.teachers)
+
+    def only(chosen: tuple[str, ...]) -> RefineSettings:
+        return replace(settings, teachers={name: settings.teachers[name] for name in chosen})
+
+    lighter: dict[str, tuple[RefineSettings, str]] = {}
+    if representation == "field":
+        lighter["with --as gaussians"] = settings, "gaussians"
+    if settings.path != "none":
+        lighter["with --path none"] = replace(settings, path="none"), representation
+    if len(names) > 1:
+        for count in range(len(names) - 1, 0, -1):
+            for start in range(len(names) - count + 1):
+                fewer = names[start : start + count]
+                lighter[f"with --teachers {','.join(fewer)}"] = only(fewer), representation
+    return lighter
