@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.browsing import OpenPage, done, generate, pixels, shape_in
+from tests.helpers.browsing import OpenPage, Requests, done, generate, pixels, shape_in
 
 pytestmark = pytest.mark.browser
 
 READY = "#copy-link:not([disabled])"
 
 
-def _open(page: Any, link: str, empty: Any) -> None:
+def _open(page: Any, requests: Requests, link: str, empty: Any) -> None:
     """Open a link and see its mesh; then the address is the page's again."""
+    requests.end()
     page.goto(f"{link}&__theme=light")
     page.wait_for_selector(READY)
     page.wait_for_function("document.querySelector('#facts').innerText.includes('a red mushroom')")
@@ -26,14 +27,14 @@ def _open(page: Any, link: str, empty: Any) -> None:
 def test_a_copied_link_opens_the_result_once(open_page: OpenPage) -> None:
     page = open_page()
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    empty = pixels(page)
+    empty, requests = pixels(page), Requests(page)
     generate(page, "a red mushroom")
     done(page)
     page.click(READY)
     page.wait_for_selector("#status >> text=copied")
     link = page.evaluate("navigator.clipboard.readText()")
     assert "/?result=" in link
-    _open(page, link, empty)
+    _open(page, requests, link, empty)
 
     # Another machine's page without https has no clipboard: the link is in a dialog.
     page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
@@ -41,12 +42,12 @@ def test_a_copied_link_opens_the_result_once(open_page: OpenPage) -> None:
     page.once("dialog", lambda dialog: (shown.append(dialog.default_value), dialog.dismiss()))
     page.click(READY)
     assert shown == [link]
-    _open(page, shown[0], empty)
+    _open(page, requests, shown[0], empty)
 
+    requests.end()
     page.reload()
     page.wait_for_selector(".tt-status")
-    page.wait_for_selector("#examples, #first-visit, #generate")
-    page.wait_for_timeout(2000)
+    requests.end()
     assert "a red mushroom" not in page.inner_text("#facts")
     assert page.locator("#copy-link").is_disabled()
 
@@ -54,6 +55,7 @@ def test_a_copied_link_opens_the_result_once(open_page: OpenPage) -> None:
 def test_an_embedded_page_has_no_links(open_page: OpenPage) -> None:
     page = open_page()
     assert page.locator("#copy-link").is_visible()
+    Requests(page).end()
     page.evaluate("document.body.innerHTML = `<iframe src='${location.href}'></iframe>`")
     page.frame_locator("iframe").locator(".tt-status").wait_for()
     frame = page.frames[-1]
