@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -17,6 +18,7 @@ import trimesh
 from triplaneturbo import pipeline as pipeline_module
 from triplaneturbo.errors import EmptySurfaceError, UserError
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
+from triplaneturbo.mesh.io.generation_metadata import GenerationMetadata
 from triplaneturbo.mesh.io.gltf import to_glb
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.uv.registry import UNWRAPPERS
@@ -61,6 +63,18 @@ def test_call_returns_a_textured_mesh(pipeline: Pipeline) -> None:
     assert not mesh.vertices.requires_grad
     scene = trimesh.load(BytesIO(to_glb(mesh)), file_type="glb")
     assert sum(len(part.faces) for part in scene.geometry.values()) == len(mesh.faces)
+
+
+def test_streamed_meshes_tell_how_they_were_generated(pipeline: Pipeline, result: Result) -> None:
+    assert result.mesh.metadata == GenerationMetadata(result.request, pipeline.name)
+
+
+def test_a_model_in_the_current_folder_has_the_name_of_the_folder(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    assert Pipeline(replace(model, folder=Path())).name == "mine"
 
 
 def test_same_request_gives_the_same_bytes(pipeline: Pipeline) -> None:

@@ -163,7 +163,7 @@ class Pipeline:
         name: str = "",
     ) -> None:
         self.model = model
-        self.name = name or model.folder.name
+        self.name = name or model.folder.resolve().name
         self.domain = find_domain(model.config.domain)
         self.backend = find_backend(backend)(model)
         self.low_memory = low_memory
@@ -182,7 +182,7 @@ class Pipeline:
         """
         *_, result = self.stream(Request(prompt, **settings))
         assert isinstance(result, Result)
-        return result.mesh.replace(metadata=GenerationMetadata(result.request, self.name))
+        return result.mesh
 
     @classmethod
     def from_pretrained(
@@ -315,26 +315,24 @@ class Pipeline:
         from triplaneturbo.refine.given_image import read_given_image
         from triplaneturbo.refine.given_mesh import read_given_mesh
         from triplaneturbo.refine.image_source import resolve
-        from triplaneturbo.refine.metadata import refinement_of
+        from triplaneturbo.refine.metadata import metadata_of
         from triplaneturbo.refine.start import start
 
         given = None if mesh is None else read_given_mesh(mesh)
         picture = None if image is None else read_given_image(image)
         with tempfile.TemporaryDirectory() as temporary:
             place = Path(temporary if folder is None else folder)
-            name = self.model.folder.name
             if picture is not None:
-                prompt, given = resolve(self.model, prompt, picture, given, image_to_mesh, place)
+                prompt, given = resolve(self.model, self.name, prompt, picture, given, image_to_mesh, place)
             request = self.settle(Request(prompt, seed=seed, **settings))
             with explained_out_of_memory(OUT_OF_MEMORY):
                 source = given or self.field(request)
-                refiner = exhaust(start(self.model, name, source, request, options, place, picture))
+                refiner = exhaust(start(self.model, self.name, source, request, options, place, picture))
                 while not refiner.finished:
                     losses = refiner.step()
                     if progress is not None:
                         progress(refiner.iteration, refiner.iterations, losses)
-            refinement = refinement_of(refiner, options, given, picture)
-            metadata = GenerationMetadata(request, self.name, refinement=refinement)
+            metadata = metadata_of(refiner, request, self.name, options, given, picture)
             return refiner.representation.export(request).replace(metadata=metadata)
 
     def stream(
@@ -498,7 +496,7 @@ class Pipeline:
 
         prompts = [request.prompt, *([request.look] if request.look else [])]
         yield Result(
-            mesh=finished.mesh,
+            mesh=finished.mesh.replace(metadata=GenerationMetadata(request, self.name)),
             request=request,
             seconds=clock.end(),
             surface_faces=surface_faces,

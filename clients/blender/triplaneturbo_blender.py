@@ -12,6 +12,7 @@ import os
 import tempfile
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 
 import bpy
@@ -58,7 +59,9 @@ def generate(server: str, prompt: str, seed: int) -> bytes:
             event = json.load(answer)["event_id"]
         with urllib.request.urlopen(f"{call}/{event}", timeout=TIMEOUT) as answer:
             file, _facts = _result(answer)
-        with urllib.request.urlopen(file["url"], timeout=TIMEOUT) as answer:
+        # Not the file's "url", which may be any address, also of a file on this machine.
+        address = f"{server}/gradio_api/file={urllib.parse.quote(file['path'])}"
+        with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:
             data = answer.read(LARGEST_FILE + 1)
     except urllib.error.HTTPError as error:
         raise ServerError(f"The server answered {error.code} {error.reason}; is it triplaneturbo?") from None

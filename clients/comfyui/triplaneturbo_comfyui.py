@@ -12,6 +12,7 @@ import os
 import re
 import struct
 import urllib.error
+import urllib.parse
 import urllib.request
 
 import folder_paths  # of ComfyUI
@@ -66,10 +67,14 @@ class TriplaneTurboGenerate:
         words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40] or "mesh"
         name = f"{words}-{seed}-{hashlib.sha256(data).hexdigest()[:8]}.glb"
         folder = os.path.join(folder_paths.get_output_directory(), FOLDER)
-        os.makedirs(folder, exist_ok=True)
         path = os.path.join(folder, name)
-        with open(path, "wb") as file:
-            file.write(data)
+        try:
+            os.makedirs(folder, exist_ok=True)
+            with open(f"{path}.part", "wb") as file:
+                file.write(data)
+            os.replace(f"{path}.part", path)
+        except OSError as error:
+            raise ServerError(f"Cannot write {path}: {error.strerror}; check this folder.") from None
         return path, f"{FOLDER}/{name}", texture
 
 
@@ -89,7 +94,9 @@ def fetch(server, arguments):
             event = json.load(answer)["event_id"]
         with urllib.request.urlopen(f"{call}/{event}", timeout=TIMEOUT) as answer:
             file, _facts = result(answer)
-        with urllib.request.urlopen(file["url"], timeout=TIMEOUT) as answer:
+        # Not the file's "url", which may be any address, also of a file on this machine.
+        address = f"{server}/gradio_api/file={urllib.parse.quote(file['path'])}"
+        with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:
             data = answer.read(LARGEST_FILE + 1)
     except urllib.error.HTTPError as error:
         raise ServerError(f"The server answered {error.code} {error.reason}; is it triplaneturbo?") from None

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.shapes import colored
 from tests.helpers.tiny import tiny_model
 from triplaneturbo.__main__ import main
 from triplaneturbo.cli import refine
 from triplaneturbo.distill.ptd import Refiner
 from triplaneturbo.errors import UserError
+from triplaneturbo.mesh.io import save
 from triplaneturbo.mesh.io.generation_metadata import Refinement
 from triplaneturbo.mesh.io.metadata_reader import read_metadata
 from triplaneturbo.mesh.io.splat_ply import decode_splats
+from triplaneturbo.refine import setup
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,29 @@ def test_an_interrupted_refinement_is_written_and_resumes_to_the_same_bytes(
     assert call(model, "-o", path, "--resume") == 0
     assert path.read_bytes() == whole.read_bytes() != draft
     assert sorted(tmp_path.iterdir()) == [path, whole]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [False, True])
+def test_a_mesh_that_was_interrupted_during_the_path_is_not_called_refined(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mesh: bool
+) -> None:
+    @contextmanager
+    def at_once() -> Iterator[Callable[[], bool]]:
+        yield lambda: True
+
+    settings = setup.TOYWORLD_SETTINGS
+    monkeypatch.setattr(setup, "TOYWORLD_SETTINGS", replace(settings, path_iterations=2))
+    monkeypatch.setattr(refine, "deferred_interrupt", at_once)
+    given = save(colored(), tmp_path / "given.ply")
+    start = ("--mesh", given, "--as", "gaussians") if mesh else ()
+    assert call(model, "--teachers", "sd", *start, "-o", tmp_path / "mesh.ply") == 130
+    if mesh:  # the model made nothing of it
+        with pytest.raises(UserError, match="contains no settings"):
+            read_metadata(tmp_path / "mesh.ply")
+    else:
+        read = read_metadata(tmp_path / "mesh.ply")
+        assert (read.request.prompt, read.refinement) == ("a red mushroom", None)
 
 
 @pytest.mark.parametrize(

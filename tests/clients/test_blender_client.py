@@ -7,11 +7,13 @@ import importlib.util
 import socket
 import sys
 import threading
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.helpers.answering import answering
 from tests.helpers.paths import ROOT
 
 ADDON = ROOT / "clients" / "blender" / "triplaneturbo_blender.py"
@@ -67,6 +69,14 @@ def test_broken_answer_is_one_sentence(answer: bytes, addon: Any) -> None:
     assert len(said) == 1
     assert "127.0.0.1" in said[0]
     assert "Internal error" not in said[0]
+
+
+def test_a_file_elsewhere_is_not_read(addon: Any, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.glb"
+    secret.write_bytes(b"glTF secret")
+    for path in ("a.glb", secret.as_uri(), str(secret)):
+        with answering({"path": path, "url": secret.as_uri()}, b"glTF of the server") as server:
+            assert addon.generate(server, "a cup", 0) == b"glTF of the server"
 
 
 def test_unexpected_errors_are_reported(addon: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import http.server
+import errno
 import importlib.util
 import io
 import json
 import struct
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +20,7 @@ from PIL import Image
 
 pytest.importorskip("gradio")
 
+from tests.helpers.answering import answering
 from tests.helpers.launched import launched
 from tests.helpers.paths import ROOT
 from tests.helpers.quick import make_small
@@ -142,44 +142,45 @@ def test_the_texture_has_the_pixels_of_the_file(module: Any) -> None:
         textured_glb(png())[:-30],
     ],
 )  # fmt: skip
-def test_a_broken_file_is_one_sentence_and_not_kept(
-    module: Any, glb: bytes, tmp_path: Path, serve: Callable[[bytes], str]
-) -> None:
-    with pytest.raises(module.ServerError, match="GLB"):
-        run(module, prompt="a cup", server=serve(glb))
+def test_a_broken_file_is_one_sentence_and_not_kept(module: Any, glb: bytes, tmp_path: Path) -> None:
+    with answering({"path": "a.glb"}, glb) as server, pytest.raises(module.ServerError, match="GLB"):
+        run(module, prompt="a cup", server=server)
     assert not (tmp_path / "output").exists()
 
 
-@pytest.fixture
-def serve() -> Iterator[Callable[[bytes], str]]:
-    """Start a server that answers as triplaneturbo does, with any file; returns its address."""
-    servers = []
+def test_a_file_elsewhere_is_not_read(module: Any, tmp_path: Path) -> None:
+    own, secret = textured_glb(png()), tmp_path / "secret.glb"
+    secret.write_bytes(own + b"secret")
+    with answering({"path": "a.glb"}, own + b"elsewhere") as elsewhere:
+        for address in (secret.as_uri(), f"{elsewhere}/gradio_api/file=a.glb"):
+            for file in ({"path": "a.glb", "url": address}, {"path": address, "url": address}):
+                with answering(file, own) as server:
+                    path, *_ = run(module, prompt="a cup", server=server)
+                assert Path(path).read_bytes() == own
 
-    def start(glb: bytes) -> str:
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                self._send(b'{"event_id": "1"}')
 
-            def do_GET(self) -> None:
-                file = json.dumps([{"url": f"{address}/file"}, {}]).encode()
-                self._send(glb if self.path == "/file" else b"event: complete\ndata: " + file + b"\n\n")
+@pytest.mark.parametrize("file", [{}, {"path": None}, {"path": 3, "url": "file:///etc/passwd"}, [], None])
+def test_an_answer_without_a_file_is_one_sentence(module: Any, file: Any) -> None:
+    sentence = "does not answer as triplaneturbo does"
+    with answering(file, b"glTF") as server, pytest.raises(module.ServerError, match=sentence):
+        run(module, prompt="a cup", server=server)
 
-            def _send(self, body: bytes) -> None:
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
 
-            def log_message(self, *_: Any) -> None:
-                pass
+def test_a_file_that_cannot_be_written_is_one_sentence_and_leaves_the_old_one(
+    module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        address = f"http://127.0.0.1:{server.server_address[1]}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return address
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with answering({"path": "a.glb"}, textured_glb(png())) as server:
+        path, *_ = run(module, prompt="a cup", server=server)
+        Path(path).write_bytes(b"old")
+        with monkeypatch.context() as patch:
+            patch.setattr(module.os, "replace", fail)
+            with pytest.raises(module.ServerError, match=r"^Cannot write .*: No space left on device; check"):
+                run(module, prompt="a cup", server=server)
+        assert Path(path).read_bytes() == b"old"
+        (tmp_path / "output").rename(tmp_path / "moved")
+        (tmp_path / "output").write_bytes(b"")  # a file in place of the folder
+        with pytest.raises(module.ServerError, match=r"^Cannot write "):
+            run(module, prompt="a cup", server=server)

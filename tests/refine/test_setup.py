@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.helpers.tiny import tiny_model
+from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.io.generation_metadata import Refinement
 from triplaneturbo.mesh.io.metadata_reader import read_metadata
 from triplaneturbo.models.config import OPEN, TOYWORLD
@@ -55,6 +57,18 @@ def test_the_field_is_that_of_the_generated_mesh(pipeline: Pipeline) -> None:
     *_, result = pipeline.stream(request)
     expected = pipeline.field(request).rgb(result.mesh.vertices).clamp(0, 1)
     assert torch.equal(result.mesh.colors, expected)
+
+
+def test_messages_have_the_name_of_the_model_but_not_of_its_folder(tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path / "released-0123456789ab", domain=OPEN)
+    pipeline = Pipeline(Pipeline.from_pretrained(folder, device="cpu").model, name="full")
+    with pytest.raises(UserError, match=r"^full has no teacher rgb"):
+        pipeline.refine("a cup", options=RefineOptions(teachers=("rgb",)))
+    picture = Image.new("RGBA", (128, 128))
+    picture.paste("red", (32, 32, 96, 96))
+    picture.save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"^full cannot turn a picture into a shape"):
+        pipeline.refine("a cup", image=tmp_path / "a.png")
 
 
 @pytest.mark.slow

@@ -41,7 +41,9 @@ def history(tmp_path: Path) -> History:
 
 def _opening(page: Any) -> int:
     """Return the number of the event that lists the history and opens a link when the page is loaded."""
-    events = [one for one in page.get_config_file()["dependencies"] if "location.search" in str(one["js"])]
+    events = [
+        one for one in page.get_config_file()["dependencies"] if "searchParams.delete" in str(one["js"])
+    ]
     (event,) = [one for one in events if len(one["inputs"]) == 2]
     return int(event["id"])
 

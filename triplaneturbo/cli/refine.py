@@ -25,7 +25,6 @@ from triplaneturbo.cli.flags import add_model_flags, utf8
 from triplaneturbo.cli.generate import integer
 from triplaneturbo.cli.interrupts import deferred_interrupt
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.io.generation_metadata import GenerationMetadata
 from triplaneturbo.refine.options import OUT_OF_MEMORY, PATHS, RefineOptions
 from triplaneturbo.representations.registry import REPRESENTATIONS
 from triplaneturbo.request import DEFAULT_FACES, UNWRAPS, Request, shown
@@ -187,7 +186,7 @@ def run(arguments: argparse.Namespace) -> int:
     _forecast(arguments, options, generates=given is None and not arguments.image_to_mesh)
 
     from triplaneturbo.pipeline import Pipeline
-    from triplaneturbo.refine.metadata import refinement_of
+    from triplaneturbo.refine.metadata import metadata_of
     from triplaneturbo.utils.devices import explained_out_of_memory
     from triplaneturbo.utils.kernels import announced_on_stderr
 
@@ -210,8 +209,7 @@ def run(arguments: argparse.Namespace) -> int:
         pictures = None if arguments.pictures is None else Path(arguments.pictures).expanduser()
         interrupted = _optimize(refiner, pictures, arguments.every, arguments.quiet)
         refiner.save()
-        refinement = refinement_of(refiner, options, given, image)
-        metadata = GenerationMetadata(request, pipeline.name, refinement=refinement)
+        metadata = metadata_of(refiner, request, pipeline.name, options, given, image)
         mesh = refiner.representation.export(request).replace(metadata=metadata)
     for path in meshes:
         mesh.save(path, metadata=not arguments.no_metadata)
@@ -377,7 +375,7 @@ def _resolve(
             print(f"{message} --prompt replaces this caption.", file=sys.stderr)
 
     try:
-        return resolve(pipeline.model, prompt, image, given, command, folder, announce)
+        return resolve(pipeline.model, pipeline.name, prompt, image, given, command, folder, announce)
     except NoShapeError as error:
         advice = 'Use --mesh FILE, or --image-to-mesh "PROGRAM {image} {mesh}".'
         raise UserError(f"{error} {advice}") from None
@@ -400,8 +398,8 @@ def _start(
     from triplaneturbo.mesh.signed_distance import NoVolumeError
     from triplaneturbo.refine.start import start
 
-    model, source = pipeline.model, given or pipeline.field(request)
-    stages = start(model, model.folder.name, source, request, options, folder, image)
+    source = given or pipeline.field(request)
+    stages = start(pipeline.model, pipeline.name, source, request, options, folder, image)
     while True:
         try:
             doing = next(stages)

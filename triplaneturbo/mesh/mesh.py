@@ -31,8 +31,8 @@ class Mesh:
         texture: base colour, sRGB uint8 [H, W, 3], row 0 on top, or None.
         normal_map: tangent-space normals, uint8 [H, W, 3] (0.5 + 0.5 n, green along the bitangent), or None.
         lods: coarser versions in order, which share the texture and the normal map.
-        metadata: how a `Pipeline` generated the mesh, for `save`; None: unknown. It stays when the mesh is
-            changed.
+        metadata: how a `Pipeline` generated the mesh, for `save`; None: unknown. `replace` keeps it;
+            functions that build a new mesh, such as `simplify`, do not.
     """
 
     vertices: Tensor

@@ -45,6 +45,7 @@ def prompt_of(model: Model, name: str, image: GivenImage) -> str:
 
 def resolve(
     model: Model,
+    name: str,
     prompt: str,
     image: GivenImage,
     mesh: GivenMesh | None,
@@ -56,6 +57,7 @@ def resolve(
 
     Args:
         model: the model.
+        name: the model's name in messages.
         prompt: what the picture shows; "": the nearest caption.
         image: the picture.
         mesh: a given mesh.
@@ -70,7 +72,6 @@ def resolve(
         NoShapeError: the model has an open vocabulary, and there is neither a mesh nor a program.
         UserError: it has an open vocabulary and there is no prompt, or the program makes no mesh.
     """
-    name = model.folder.name
     if not prompt:
         prompt = prompt_of(model, name, image)
         announce(f"The picture is nearest to {prompt!r}.")

@@ -35,7 +35,7 @@ def start(
 
     Args:
         model: the model that generated the field, or whose teachers refine the mesh; it stays unchanged.
-        name: the model's name, in messages and to recognize the refinement on resume.
+        name: the model's name in messages.
         source: a generated field or a given mesh; it stays unchanged.
         request: the request of the field, with all defaults filled in; of a given mesh, the prompt and the
             options of the exported mesh.
@@ -64,7 +64,7 @@ def start(
     else:
         asset = spec.from_field(source, prepared.size, rng, request)
         draft = {key: asdict(request)[key] for key in ("prompt", "seed", "steps", "adapter")}
-    draft |= {"model": name, "representation": options.representation}
+    draft |= {"model": model.folder.name, "representation": options.representation}
     if image is not None:
         yield "finding the camera of the picture"
         reference, azimuth = match_view(asset, image, prepared.size)

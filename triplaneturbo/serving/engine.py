@@ -133,7 +133,7 @@ class Engine:
             raise
         self.pipeline = self._workers[0].pipeline
         self.model = self.pipeline.model
-        self.refinements = Refinements(self.domain, self.model.folder.name)
+        self.refinements = Refinements(self.domain, self.name)
         self._training = TrainingService(runs, self.found, self._workers[-1].device, self._queue.wake)
         self._queue.set_idle_task(self._training)
         self.notice = " ".join(filter(None, (found.notice, "" if self.model.trained else _UNTRAINED)))

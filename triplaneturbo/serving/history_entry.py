@@ -75,9 +75,9 @@ class HistoryEntry:
         return self.store.lease(self.folder)
 
 
-def link_of(id: str) -> str:
+def link_of(entry_id: str) -> str:
     """Return the key of a result's link: 32 hexadecimal digits that do not tell when the result was made."""
-    return hashlib.sha256(f"link {id}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"link {entry_id}".encode()).hexdigest()[:32]
 
 
 def read_entry(store: ResultStore, folder: Path) -> HistoryEntry | None:

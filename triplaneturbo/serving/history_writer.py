@@ -51,8 +51,8 @@ class HistoryWriter:
 
     @property
     def link(self) -> str:
-        """Key of the saved result's link; "" before it is saved."""
-        return "" if self._entry is None else self._entry.link
+        """Key of the saved result's link; "" before it is saved, or if it could not be."""
+        return "" if self._entry is None or self.refused else self._entry.link
 
     def keep(self, made: MeshReady) -> bool:
         """Save the files of a result that are not saved yet; return whether the history has a new entry."""

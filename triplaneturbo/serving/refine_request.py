@@ -83,6 +83,11 @@ class RefineUploads(Uploads):
         self.suffixes = MESH_SUFFIXES + (PICTURE_SUFFIXES if pictures else ())
 
 
+def repeated(request: Request) -> list[Request]:
+    """Return the requests that `Engine.again` may generate: none for a refinement, which is not repeated."""
+    return [] if isinstance(request, RefineRequest) else [request]
+
+
 def refinement_words(settings: Mapping[str, Any]) -> str:
     """Return "refined 60 steps" for the settings of a refined result; "" for those of a draft."""
     steps, stopped = settings.get("refine_steps"), settings.get("stopped_after")

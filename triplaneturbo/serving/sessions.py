@@ -68,9 +68,9 @@ class Session:
     Attributes:
         folder: folder of the page's results; its random name cannot be guessed.
         tab: the selected tab of the result.
-        made: the request of the last mesh.
-        shown: the request of the mesh that the page shows, and the name of its model; None before the first.
-        drawn: the request whose debug images the page shows.
+        shown: the request of the mesh that the page shows, and the name of its model; None before the first,
+            and for a mesh that cannot be made again.
+        drawn: the value of `shown` whose debug images the page shows; None: no images.
         variants: the requests of the page's variant images, in order.
         past: ids of the results that the page's history shows, in order.
         chosen: id of the selected result; "" if none is selected.
@@ -87,8 +87,7 @@ class Session:
     ) -> None:
         self.folder = folder
         self.tab = ""
-        self.made: Request | None = None
-        self.drawn: Request | None = None
+        self.drawn: tuple[Request, str] | None = None
         self.shown: tuple[Request, str] | None = None
         self.variants: list[Request] = []
         self.past: list[str] = []

@@ -62,9 +62,10 @@ def test_files_give_back_what_was_written(format: str, prompt: str, tmp_path: Pa
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_files_tell_how_a_mesh_was_refined(format: str, tmp_path: Path) -> None:
-    refinement = Refinement(60, 12, 5, "gaussians", ("rgb", "sd"), "none", "ism", "a" * 64, "b" * 64)
-    for told in (refinement, Refinement(60)):
-        written = replace(metadata(), refinement=told)
+    digests = ("a" * 64, "b" * 64, "c" * 64)
+    refinement = Refinement(60, 12, 5, "gaussians", ("rgb", "sd"), "none", "ism", *digests)
+    for one in (refinement, Refinement(60)):
+        written = replace(metadata(), refinement=one)
         path = save(textured(), tmp_path / f"a{WRITERS[format].suffix}", metadata=written)
         assert read_metadata(path) == written
     assert written.as_dict()["settings"].keys() - metadata().as_dict()["settings"].keys() == {"refine_steps"}
@@ -74,8 +75,29 @@ def test_refinements_of_the_page_are_recognized() -> None:
     request = replace(RefineRequest.of(metadata().request, 20), stopped_after=1, upload="c" * 64)
     read = parse(GenerationMetadata(request, "small").as_text())
     assert read.request == metadata().request
-    assert read.refinement == Refinement(20, 1)
-    assert read.refinement.note.startswith("The mesh in the file was refined for 1 step, which is not")
+    assert read.refinement == Refinement(20, 1, upload="c" * 64)
+    assert (
+        read.as_dict()
+        == GenerationMetadata(
+            metadata().request, "small", refinement=Refinement(20, 1, upload="c" * 64)
+        ).as_dict()
+    )
+
+
+@pytest.mark.parametrize("start", [{}, {"refine_mesh": "a"}, {"refine_image": "b"}, {"upload": "c"}])
+def test_the_note_says_whether_the_draft_can_be_refined_again(start: dict[str, str]) -> None:
+    note = Refinement(20, 1, **start).note
+    refined = "The mesh in the file was refined for 1 step"
+    if start:
+        assert note == f"{refined} from a given mesh or picture, so the new mesh is another one."
+    else:
+        assert note == f"{refined}, which is not repeated: refine the new mesh for that."
+
+
+def test_a_long_name_of_a_model_is_read_back() -> None:
+    for length, stored in ((255, 255), (300, 255)):
+        written = GenerationMetadata(metadata().request, "m" * length)
+        assert parse(written.as_text()).model == "m" * stored
 
 
 @pytest.mark.parametrize(
@@ -83,14 +105,16 @@ def test_refinements_of_the_page_are_recognized() -> None:
     [
         {"refine_steps": 0}, {"refine_steps": True}, {"refine_steps": "60"}, {"refine_steps": 1e9},
         {"refine_steps": [1]}, {"refine_steps": 1, "stopped_after": -1}, {"refine_steps": 1, "refine_as": 3},
-        {"refine_steps": 1, "refine_mesh": "x" * 201}, {"refine_steps": 1, "refine_teachers": "sd"},
+        {"refine_steps": 1, "refine_mesh": "x" * 256}, {"refine_steps": 1, "refine_teachers": "sd"},
         {"refine_steps": 1, "refine_teachers": ["a"] * 21}, {"refine_steps": 1, "refine_teachers": [{}]},
+        {"refine_steps": 1, "upload": 3},
     ],
 )  # fmt: skip
 def test_invalid_refinement_is_one_sentence(refined: dict[str, Any]) -> None:
     content = metadata().as_dict()
     content["settings"] |= refined
-    with pytest.raises(UserError, match=r"^A setting in this file is invalid: (refine|stopped)") as refused:
+    message = r"^A setting in this file is invalid: (refine|stopped|upload)"
+    with pytest.raises(UserError, match=message) as refused:
         from_dict(content)
     assert len(str(refused.value)) < 300
 

@@ -29,7 +29,7 @@ THREEMF_MODEL = "3D/3dmodel.model"  # path of the model in the zip
 THREEMF_METADATA = "tt:generation"
 VERSION = 1
 LARGEST = 65_536  # characters of the JSON; the longest prompts take about 25,000
-_LONGEST_NAME = 200
+_LONGEST_NAME = 255  # the longest name of a file
 _MOST_NAMES = 20
 
 
@@ -45,6 +45,7 @@ class Refinement:
         refine_teachers: names of the teachers.
         refine_path, refine_score: the path and the kind of score, if they were chosen.
         refine_mesh, refine_image: sha256 of the given mesh and of the given picture; "": there was none.
+        upload: sha256 of the mesh or picture that was uploaded to the page; "": there was none.
     """
 
     refine_steps: int
@@ -56,6 +57,7 @@ class Refinement:
     refine_score: str = ""
     refine_mesh: str = ""
     refine_image: str = ""
+    upload: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings of a file."""
@@ -65,10 +67,10 @@ class Refinement:
     def note(self) -> str:
         """Sentence for users who generate again what a file contains."""
         steps = self.stopped_after or self.refine_steps
-        return (
-            f"The mesh in the file was refined for {steps} step{'s' * (steps != 1)}, which is not repeated:"
-            " refine the new mesh for that."
-        )
+        refined = f"The mesh in the file was refined for {steps} step{'s' * (steps != 1)}"
+        if self.refine_mesh or self.refine_image or self.upload:
+            return f"{refined} from a given mesh or picture, so the new mesh is another one."
+        return f"{refined}, which is not repeated: refine the new mesh for that."
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class GenerationMetadata:
             "version": VERSION,
             "prompt": settings.pop("prompt"),
             "seed": settings.pop("seed"),
-            "model": self.model,
+            "model": self.model[:_LONGEST_NAME],
             "settings": _without_none(settings),
             "placement": _without_none(asdict(self.placement)),
         }

@@ -16,47 +16,30 @@ from triplaneturbo.serving.jobs import MeshReady, Stopped
 from triplaneturbo.ui.generate import panels
 from triplaneturbo.ui.generate.controls import UNQUEUED
 from triplaneturbo.ui.generate.form import FILE_FIELDS, LOOK, to_fields, to_file_options, to_request
-from triplaneturbo.ui.generate.updates import STREAMED, Updates, finished, started, visitor
+from triplaneturbo.ui.generate.page_jobs import PageJobs
+from triplaneturbo.ui.generate.updates import STREAMED, Updates, finished, refused, started, visitor
 
 if TYPE_CHECKING:
     from gradio.events import Dependency
 
     from triplaneturbo.request import Request
-    from triplaneturbo.serving.engine import Engine
-    from triplaneturbo.serving.limits import RequestLimiter
-    from triplaneturbo.serving.sessions import Sessions
-    from triplaneturbo.ui.generate.controls import Controls
     from triplaneturbo.ui.generate.result import ResultView
 
 DEFAULT_VARIANTS = 4  # of "More like this" where the count is 1
 
 
-def wire(
-    engine: Engine,
-    sessions: Sessions,
-    guard: RequestLimiter,
-    controls: Controls,
-    result_view: ResultView,
-    outputs: list[Any],
-) -> Dependency:
-    """Wire the variants and the series.
+def wire(jobs: PageJobs, outputs: list[Any]) -> Dependency:
+    """Wire the variants and the series; `outputs` are the components that a generation updates.
 
     Returns:
         The event that fills the controls with the settings of a selected variant.
     """
+    engine, sessions, controls, result_view = jobs.engine, jobs.sessions, jobs.controls, jobs.result_view
 
     def more_like_this(page: gr.Request, count: int, strength: float, *values: Any) -> Iterator[Updates]:
         yield started(engine, controls, values[0], values[LOOK])
         number = count if count > 1 else DEFAULT_VARIANTS
-        yield from run_batch(
-            engine,
-            sessions,
-            guard,
-            page,
-            controls,
-            result_view,
-            lambda: like(to_request(*values), number, strength),
-        )
+        yield from run_batch(jobs, page, lambda: like(to_request(*values), number, strength))
 
     def select(page: gr.Request, event: gr.SelectData) -> list[Any]:
         variants = sessions.of(page.session_hash).variants
@@ -73,12 +56,8 @@ def wire(
             return {download: gr.update(value=str(archive), interactive=True)}
 
         yield from run_batch(
-            engine,
-            sessions,
-            guard,
+            jobs,
             page,
-            controls,
-            result_view,
             lambda: series(to_request(*fields), int(count)),
             lambda: to_file_options(*placing),
             pack,
@@ -97,12 +76,8 @@ def wire(
 
 
 def run_batch(
-    engine: Engine,
-    sessions: Sessions,
-    guard: RequestLimiter,
+    jobs: PageJobs,
     page: gr.Request,
-    controls: Controls,
-    result_view: ResultView,
     make_requests: Callable[[], list[Request]],
     make_options: Callable[[], FileOptions] = FileOptions,
     pack: Callable[[BatchProgress], Updates] | None = None,
@@ -115,17 +90,18 @@ def run_batch(
         pack: called when all meshes are complete; returns further updates. Without it only previews of the
             meshes are made, which is faster.
     """
-    session = sessions.of(page.session_hash)
+    controls, result_view = jobs.controls, jobs.result_view
+    session = jobs.sessions.of(page.session_hash)
     try:
         requests, options = make_requests(), make_options()
-        guard.admit(*requests, **visitor(page))
+        jobs.guard.admit(*requests, **visitor(page))
     except UserError as error:
-        yield _failed(controls, str(error))
+        yield finished(controls) | refused(controls, error)
         return
     if pack is None:
         yield {result_view.tabs: gr.update(selected="variants")}
     chosen = requests if pack else previews(requests)
-    for event in follow_batch(engine, session, chosen, options=options):
+    for event in follow_batch(jobs.engine, session, chosen, options=options):
         if not isinstance(event, BatchProgress):
             yield {controls.status: panels.status(event)} | (
                 finished(controls) if isinstance(event, Stopped) else {}
@@ -137,7 +113,8 @@ def run_batch(
             try:
                 extra = pack(event) if pack else {}
             except OSError as error:
-                yield _failed(controls, f"Could not write the ZIP: {error.strerror}. Free some disk space.")
+                reason = f"Could not write the ZIP: {error.strerror}. Free some disk space."
+                yield finished(controls) | refused(controls, UserError(reason))
                 return
             yield finished(controls) | {controls.status: panels.batch_done(event)} | extra
 
@@ -148,10 +125,6 @@ def _thumbnails(event: BatchProgress, requests: Sequence[Request], result_view: 
         for picture, request in zip(event.pictures, requests, strict=False)
     ]
     return {result_view.variants: gr.update(value=items, selected_index=None)}
-
-
-def _failed(controls: Controls, sentence: str) -> Updates:
-    return finished(controls) | {controls.status: panels.status(Stopped(sentence))}
 
 
 def _zip(path: Path, event: BatchProgress) -> Path:

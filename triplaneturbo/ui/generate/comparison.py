@@ -1,4 +1,4 @@
-"""The Comparison tab: a draft and its refined mesh, from one camera, with a slider between them."""
+"""The Compare tab: a draft and its refined mesh, from one camera, with a slider between them."""
 
 from __future__ import annotations
 

@@ -64,21 +64,22 @@ def follow_job(
         for event in events:
             complete = isinstance(event, MeshReady) and event.complete
             if isinstance(event, MeshReady) and event.complete:
-                session.made = event.request
+                request = event.request  # with all defaults filled in
                 session.shown = event.request, engine.name
             updates = _updates(engine, event, session, controls, result_view)
             if isinstance(event, MeshReady):
                 if writer.keep(event):
                     updates |= history_tab.refresh(writer.shelf, session, result_view)
-                updates |= result_link.offer(writer.link, result_view)
+                # Earlier, the entry may be deleted: by the next request of `live`, or by the user.
+                updates |= result_link.offer(writer.link if event.complete else "", result_view)
                 if writer.refused:
                     updates |= {controls.status: panels.status(Stopped(writer.refused))}
             yield updates
             if complete:
-                images = debug_images.draw_last(engine, session, result_view)
+                images = debug_images.draw_shown(engine, session, result_view)
                 if images:
                     yield images
-                slider = comparison.compare(engine, session, result_view, session.made or request)
+                slider = comparison.compare(engine, session, result_view, request)
                 if slider:
                     yield slider
 

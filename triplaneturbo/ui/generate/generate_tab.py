@@ -80,7 +80,7 @@ def build(
 
 def _wire(jobs: PageJobs) -> list[Any]:
     """Wire the buttons; return the components that a generation updates."""
-    engine, sessions, guard = jobs.engine, jobs.sessions, jobs.guard
+    engine, sessions = jobs.engine, jobs.sessions
     controls, result_view = jobs.controls, jobs.result_view
     view = result_view.history
     outputs = [controls.start, controls.stop, controls.status, result_view.view_json, result_view.facts]
@@ -105,9 +105,7 @@ def _wire(jobs: PageJobs) -> list[Any]:
             return
         fields = values[LEADING:]
         yield started(engine, controls, fields[0], fields[LOOK])
-        yield from choices.run_batch(
-            engine, sessions, guard, page, controls, result_view, lambda: seeds(to_request(*fields), count)
-        )
+        yield from choices.run_batch(jobs, page, lambda: seeds(to_request(*fields), count))
 
     def generate_live(page: gr.Request, forming: bool, *values: Any) -> Iterator[Updates]:
         if (values[LEADING] or "").strip():
@@ -133,12 +131,12 @@ def _wire(jobs: PageJobs) -> list[Any]:
     # Each pause in typing starts at once and ends the session's running generation.
     controls.go.click(generate_live, inputs, outputs, trigger_mode="multiple", **STREAMED)
     controls.stop.click(stop, **UNQUEUED)
-    selected = choices.wire(engine, sessions, guard, controls, result_view, outputs)
+    selected = choices.wire(jobs, outputs)
     selected.then(open_variant, [*controls.placing, view.token, *controls.fields], outputs, **STREAMED)
-    debug_images.wire(engine, sessions, result_view)
+    debug_images.wire(engine, sessions, jobs.guard, controls, result_view)
     ar_button.wire(controls, result_view)
     result_link.wire(controls, result_view)
-    turntable_button.wire(engine, sessions, guard, controls, result_view)
+    turntable_button.wire(jobs)
     for button in (refine_button, look_row):
         button.wire(jobs, outputs)
     return outputs

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from triplaneturbo.errors import UserError
 from triplaneturbo.serving.jobs import MeshReady
+from triplaneturbo.serving.refine_request import RefineRequest
 from triplaneturbo.ui.assets import read
 from triplaneturbo.ui.generate import downloads, panels, result_link
 from triplaneturbo.ui.generate.controls import UNQUEUED
@@ -16,6 +18,7 @@ from triplaneturbo.ui.generate.look_suggestions import look_suggestions
 from triplaneturbo.ui.generate.updates import Updates, refused, visitor
 
 if TYPE_CHECKING:
+    from triplaneturbo.request import Request
     from triplaneturbo.serving.engine import Engine
     from triplaneturbo.serving.history_entry import HistoryEntry
     from triplaneturbo.serving.limits import RequestLimiter
@@ -64,8 +67,8 @@ def wire(
     def show(session: Session, entry: HistoryEntry) -> Updates:
         """Return the updates that select and show a result, and offer what can be done with it."""
         session.chosen = entry.id
-        # The file that a refinement started from is not kept.
-        session.shown = None if entry.settings.get("upload") else (entry.request(), entry.model)
+        request = _shown_request(entry)
+        session.shown = None if request is None else (request, entry.model)
         updates = _selection(result_view, entry) | {result_view.facts: panels.facts(_mesh_ready(entry))}
         updates |= downloads.offer(entry.files, result_view) | result_link.offer(entry.link, result_view)
         updates |= {result_view.refine.start: gr.update(interactive=session.shown is not None)}
@@ -110,7 +113,10 @@ def wire(
                 session.chosen, entry = "", None
         except UserError as error:
             return refused(controls, error)
-        return _selection(result_view, entry) | {view.gallery: _gallery(results, session)}
+        updates = _selection(result_view, entry) | {view.gallery: _gallery(results, session)}
+        if entry is None:  # neither its files nor its link exist any longer
+            updates |= downloads.offer({}, result_view) | result_link.offer("", result_view)
+        return updates
 
     def pin(page: gr.Request, token: str) -> Updates:
         return change(page, token, "pin")
@@ -132,8 +138,8 @@ def wire(
     options: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     # Runs in the browser only, so that the token is there before the server answers and Generate is pressed.
     identified = page.load(None, None, view.token, js=read("token.js"), **options)
-    shown = [*selection, view.gallery, result_view.view_json, result_view.facts]
-    shown += [*downloads.outputs(result_view), *result_link.outputs(result_view)]
+    offered = [view.gallery, *downloads.outputs(result_view), *result_link.outputs(result_view)]
+    shown = [*selection, *offered, result_view.view_json, result_view.facts]
     shown += [result_view.refine.start, result_view.looks]
     link = gr.Textbox(visible="hidden")
     opened = read("opened_link.js", parameter=result_link.PARAMETER)
@@ -141,7 +147,7 @@ def wire(
     view.gallery.select(select, view.token, shown, **UNQUEUED)
     view.buttons["restore"].click(restore, view.token, [*controls.fields, controls.status], **UNQUEUED)
     view.buttons["pin"].click(pin, view.token, [*selection, view.gallery], **UNQUEUED)
-    view.buttons["delete"].click(delete, view.token, [*selection, view.gallery], **UNQUEUED)
+    view.buttons["delete"].click(delete, view.token, [*selection, *offered], **UNQUEUED)
     view.pack.click(pack, view.token, [view.archive, controls.status], **options)
 
 
@@ -160,6 +166,20 @@ def _selection(result_view: ResultView, entry: HistoryEntry | None) -> Updates:
         value = {"value": label} if name == "pin" else {}
         updates[button] = gr.update(interactive=entry is not None, **value)
     return updates
+
+
+def _shown_request(entry: HistoryEntry) -> Request | None:
+    """Return the request of an entry's mesh; None if it began with an uploaded file, which is not kept."""
+    settings = entry.settings
+    if settings.get("upload"):
+        return None
+    if "refine_steps" not in settings:
+        return entry.request()
+    return replace(
+        RefineRequest.of(entry.request(), settings["refine_steps"]),
+        stopped_after=settings.get("stopped_after", 0),
+        stop_reason=settings.get("stop_reason", ""),
+    )
 
 
 def _mesh_ready(entry: HistoryEntry) -> MeshReady:

@@ -32,7 +32,7 @@ def wire(jobs: PageJobs, outputs: list[Any]) -> None:
             """Show in the form what is generated, so that Generate makes it again."""
             return dict(zip(controls.fields, to_fields(request), strict=True))
 
-        yield from jobs.run(page, token, placing, request_of, begun=settings)
+        yield from jobs.run(page, token, placing, request_of, on_admitted=settings)
 
     looks.click(
         recolour,

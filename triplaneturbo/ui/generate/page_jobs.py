@@ -1,4 +1,4 @@
-"""Run the requests of the page's buttons, which all follow the same steps."""
+"""Run one request of the Generate tab: Generate, live, a look, a refinement; for several see `choices`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.serving.refine_request import PICTURE
 from triplaneturbo.ui.generate.following import follow_job
 from triplaneturbo.ui.generate.form import to_file_options
 from triplaneturbo.ui.generate.updates import Updates, refused, started, visitor
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PageJobs:
-    """What a button of the Generate tab needs to run its request.
+    """What the buttons of the Generate tab need to run requests.
 
     Attributes:
         history: the histories of all users; None: nothing is saved.
@@ -49,38 +48,38 @@ class PageJobs:
         placing: Sequence[Any],
         request_of: Callable[[Session], Request],
         *,
-        admission: AbstractContextManager[None] | None = None,
-        begun: Callable[[Request], Updates] = lambda request: {},
+        check_context: AbstractContextManager[None] | None = None,
+        on_admitted: Callable[[Request], Updates] = lambda request: {},
         sketches: Sketches = "none",
         live: bool = False,
     ) -> Iterator[Updates]:
         """Make, check and submit a request, and yield the updates of the page until it has ended.
 
         Args:
-            page: the event of the page.
+            page: the request of the browser's event.
             token: the secret token that identifies the browser.
             placing: values of the controls of `FileOptions`.
             request_of: returns the request; may raise UserError.
-            admission: entered while the request is made and checked against the limits; may raise UserError.
-            begun: returns further updates for the page once the request is admitted.
+            check_context: entered while the request is made and checked against the limits; may raise
+                UserError.
+            on_admitted: returns further updates for the page once the request is admitted.
             sketches: which denoising steps the viewer shows.
             live: whether the page generates while the user types.
         """
         session = self.sessions.of(page.session_hash)
         number = session.enter()
         try:
-            with admission or nullcontext():
+            with check_context or nullcontext():
                 request = request_of(session)
                 options = to_file_options(*placing)
                 self.guard.admit(request, **visitor(page))
         except UserError as error:
             yield refused(self.controls, error)
             return
-        prompt = "" if request.prompt == PICTURE else request.prompt
         yield (
-            started(self.engine, self.controls, prompt, request.look, live)
+            started(self.engine, self.controls, request.prompt, request.look, live)
             | {self.result_view.refine.start: gr.update(interactive=False)}
-            | begun(request)
+            | on_admitted(request)
         )
         yield from follow_job(
             self.engine, session, self.history, self.controls, self.result_view, request, options, token,
@@ -97,9 +96,11 @@ def shown_request(session: Session, model: str, verb: str, missing: str) -> Requ
         missing: the end of "There is no result", for messages.
 
     Raises:
-        UserError: there is no result, or another model made it.
+        UserError: there is no result, it cannot be made again, or another model made it.
     """
     if session.shown is None:
+        if session.chosen:
+            raise UserError("This result began with an uploaded file, which is not kept; upload it again.")
         raise UserError(f"There is no result {missing}; generate one first, or click one in the history.")
     request, made_by = session.shown
     if made_by != model:

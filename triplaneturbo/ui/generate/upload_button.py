@@ -15,7 +15,7 @@ from triplaneturbo.serving.refine_request import PICTURE, PICTURE_SUFFIXES, Refi
 from triplaneturbo.ui.assets import read
 from triplaneturbo.ui.generate.form import to_request, whole
 from triplaneturbo.ui.generate.page_jobs import PageJobs
-from triplaneturbo.ui.generate.updates import STREAMED, Updates, visitor
+from triplaneturbo.ui.generate.updates import STREAMED, Updates, started, visitor
 
 if TYPE_CHECKING:
     from triplaneturbo.request import Request
@@ -47,8 +47,15 @@ def wire(page: gr.Blocks, jobs: PageJobs, uploads: Uploads, outputs: list[Any]) 
                 raise UserError(uploaded)
             return uploaded_request(uploads, key, to_request(prompt, *values[placing:]), steps)
 
+        def on_admitted(request: Request) -> Updates:
+            """Give no feedback on the prompt that takes the place of a blank one."""
+            prompt = "" if request.prompt == PICTURE else request.prompt
+            return started(jobs.engine, controls, prompt, request.look)
+
         upload = stored_upload(jobs.engine, jobs.sessions.of(page.session_hash), uploads, key)
-        yield from jobs.run(page, token, values[:placing], request_of, admission=upload)
+        yield from jobs.run(
+            page, token, values[:placing], request_of, check_context=upload, on_admitted=on_admitted
+        )
 
     script = read(
         "upload.js",
