@@ -24,6 +24,7 @@ from tests.helpers.browsing import (
     set_steps,
     shape_in,
 )
+from tests.helpers.pace import until
 
 pytestmark = pytest.mark.browser
 
@@ -87,7 +88,7 @@ def test_keyboard_dark_mode_and_html_in_prompt(open_page: OpenPage) -> None:
     assert page.evaluate("window.hit") is None
     assert page.evaluate("document.body.classList.contains('dark')")
     assert page.locator("#facts img").count() == 0
-    assert shape_in(page, empty).mean() > 60
+    until(lambda: shape_in(page, empty).mean() > 60)  # the canvas comes before the mesh
     keep(page, "tablet-dark")
 
 
