@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -24,7 +24,6 @@ from triplaneturbo.distill.memory import MemoryCounter, ModelSizes, size_of
 from triplaneturbo.distill.memory_plan import MemorySavings, Plan
 from triplaneturbo.distill.ptd import ISM, RefineSettings
 from triplaneturbo.distill.scores import Draws, ScoreSettings, direction
-from triplaneturbo.errors import UserError
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.refine.cost import NetworkCost, model_memory, network_cost
 from triplaneturbo.refine.duration import (
@@ -33,7 +32,7 @@ from triplaneturbo.refine.duration import (
     measured_speed,
     score_operations,
 )
-from triplaneturbo.refine.memory_plan import plan_refinement, refinement_parts
+from triplaneturbo.refine.memory_plan import Change, DoesNotFitError, plan_refinement, refinement_parts
 from triplaneturbo.refine.setup import OPEN_SETTINGS, OPEN_SIZE
 from triplaneturbo.render.scenes import Renderings
 from triplaneturbo.representations.registry import REPRESENTATIONS
@@ -46,6 +45,7 @@ from triplaneturbo.utils.units import GB
 DEVICE = torch.device("mps")
 ALL = OPEN_SETTINGS  # with all three teachers
 ONE = replace(OPEN_SETTINGS, teachers={"sd": ISM})
+NOT_ADJACENT = replace(ALL, path="none", teachers=dict.fromkeys(("mvdream", "sd", "richdreamer"), ISM))
 
 
 @pytest.fixture(scope="module")
@@ -126,36 +126,36 @@ def test_loaded_model_and_given_mesh_are_not_counted(small_teachers: None) -> No
 
 
 @pytest.mark.parametrize(
-    ("settings", "form", "lighter", "other", "advice"),
+    ("settings", "form", "change"),
     [
-        (ALL, "field", ALL, "gaussians", "with --as gaussians"),
-        (ALL, "gaussians", replace(ALL, path="none"), "gaussians", "with --path none"),
-        (
-            replace(ALL, path="none"), "gaussians",
-            replace(ALL, path="none", teachers={"richdreamer": ISM, "sd": ISM}), "gaussians",
-            "with --teachers richdreamer,sd",
-        ),
+        (ALL, "field", Change("gaussians")),
+        (ALL, "gaussians", Change(path="none")),
+        (ALL, "field", Change("gaussians", "none")),
+        (NOT_ADJACENT, "gaussians", Change(teachers=("mvdream", "richdreamer"))),
+        (ALL, "field", Change("gaussians", "none", ("mvdream", "richdreamer"))),
     ],
-)  # fmt: skip
-def test_refusal_says_what_would_fit(
-    small_teachers: None,
-    settings: RefineSettings,
-    form: str,
-    lighter: RefineSettings,
-    other: str,
-    advice: str,
+)
+def test_refusal_names_the_least_change_that_fits(
+    small_teachers: None, settings: RefineSettings, form: str, change: Change
 ) -> None:
-    need, enough = least(settings, form), least(lighter, other)
+    teachers = {name: settings.teachers[name] for name in change.teachers or settings.teachers}
+    lighter = replace(settings, teachers=teachers, path=change.path or settings.path)
+    need, enough = least(settings, form), least(lighter, change.representation or form)
     assert enough < need
-    with pytest.raises(UserError, match=f"it would fit {advice}") as error:
+    with pytest.raises(DoesNotFitError) as raised:
         planned(enough, settings, form)
-    assert f"needs {need / GB:.1f} GB, and the device has {enough / GB:.1f} GB free" in str(error.value)
-    assert "\n" not in str(error.value)
+    assert raised.value.change == change
+    sentence = f"needs {need / GB:.1f} GB, and the device has {enough / GB:.1f} GB free"
+    assert raised.value.shortage.endswith(sentence)
+    name, value = next((name, value) for name, value in asdict(change).items() if value)
+    assert f"{sentence}: it would fit with {name}={value!r}" in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_refusal_without_anything_that_fits_names_a_device(small_teachers: None) -> None:
-    with pytest.raises(UserError, match=r"use a device with \d+\.\d GB, or --model small"):
+    with pytest.raises(DoesNotFitError, match=r"use a device with \d+\.\d GB, or the small model") as raised:
         planned(1000)
+    assert raised.value.change is None
 
 
 @pytest.mark.slow
@@ -172,8 +172,9 @@ def test_full_model_fits_a_16_gb_gpu_with_one_teacher_and_not_with_three() -> No
     assert one.parts["sd: a second copy of the base"] == pytest.approx(2 * 949_564_587, rel=0.03)
     assert model_memory(full, torch.float16, torch.float16).text == pytest.approx(2 * 340_387_840, rel=1e-3)
     assert total(ALL, 24).total > one.total
-    with pytest.raises(UserError, match="it would fit with --teachers"):
+    with pytest.raises(DoesNotFitError) as raised:
         total(ALL, 10)
+    assert raised.value.change is not None
 
 
 @pytest.mark.parametrize("time", [20, 50, 51, 250, 251, 979])

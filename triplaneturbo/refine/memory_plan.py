@@ -8,7 +8,9 @@ of the path, or a step of the asset, whichever takes the most.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations, product
 
 import torch
 
@@ -25,6 +27,39 @@ from triplaneturbo.utils.units import GB
 
 # A LoRA's weights, their gradients and the two moments of Adam.
 _TRAINED = 4
+
+
+@dataclass(frozen=True)
+class Change:
+    """Options that make a refinement take less memory.
+
+    Attributes:
+        representation: another representation; "": the same.
+        path: another path; "": the same.
+        teachers: fewer teachers; none: the same.
+    """
+
+    representation: str = ""
+    path: str = ""
+    teachers: tuple[str, ...] = ()
+
+
+class DoesNotFitError(UserError):
+    """A refinement does not fit into memory. The message is for users of the Python API.
+
+    Attributes:
+        shortage: how much it needs and how much there is, as the beginning of a sentence.
+        device: what would be large enough, as the end of that sentence.
+        change: the options with which it would fit; None if there are none.
+    """
+
+    def __init__(self, shortage: str, device: str, change: Change | None) -> None:
+        advice = f"{device}, or the small model"
+        if change is not None:
+            options = ", ".join(f"{name}={value!r}" for name, value in asdict(change).items() if value)
+            advice = f"it would fit with {options}"
+        super().__init__(f"{shortage}: {advice}.")
+        self.shortage, self.device, self.change = shortage, device, change
 
 
 def plan_refinement(
@@ -53,7 +88,7 @@ def plan_refinement(
         generates: whether the model generates a draft.
 
     Raises:
-        UserError: it does not fit; the message says how much it needs and what would fit.
+        DoesNotFitError: it does not fit.
     """
 
     def parts(
@@ -67,19 +102,20 @@ def plan_refinement(
     plan = cheapest_plan(ladder, parts, available, dtype)
     if plan is not None:
         return replace(plan, subject="refinement")
-    lighter = _lighter(settings, representation)
     least = sum(parts(ladder[-1]).values())
-    advice = next(
-        (
-            f"it would fit {change}"
-            for change, (other, form) in lighter.items()
-            if sum(parts(ladder[-1], other, form).values()) <= available
-        ),
-        f"use a device with {least / GB + 0.05:.1f} GB, or --model small",
+    fitting = (
+        change
+        for change in _changes(settings, representation)
+        if sum(
+            parts(ladder[-1], _changed(settings, change), change.representation or representation).values()
+        )
+        <= available
     )
-    raise UserError(
+    raise DoesNotFitError(
         f"This refinement needs {least / GB:.1f} GB{' more' if loaded else ''}, and the device has"
-        f" {available / GB:.1f} GB free: {advice}."
+        f" {available / GB:.1f} GB free",
+        f"use a device with {least / GB + 0.05:.1f} GB",
+        next(fitting, None),
     )
 
 
@@ -167,21 +203,22 @@ def _ladder(device: torch.device) -> tuple[MemorySavings, ...]:
     )
 
 
-def _lighter(settings: RefineSettings, representation: str) -> dict[str, tuple[RefineSettings, str]]:
-    """Return settings and representations that take less, by what the user has to change for them."""
+def _changes(settings: RefineSettings, representation: str) -> Iterator[Change]:
+    """Yield changes that may save memory, and all of them together, from the least to the most noticeable."""
     names = tuple(settings.teachers)
+    fewer = [kept for count in range(len(names) - 1, 0, -1) for kept in combinations(names, count)]
+    paths = [""] if settings.path == "none" else ["", "none"]
+    forms = ["", "gaussians"] if representation == "field" else [""]
+    for teachers, path, form in product([(), *fewer], paths, forms):
+        if teachers or path or form:
+            yield Change(form, path, teachers)
 
-    def only(chosen: tuple[str, ...]) -> RefineSettings:
-        return replace(settings, teachers={name: settings.teachers[name] for name in chosen})
 
-    lighter: dict[str, tuple[RefineSettings, str]] = {}
-    if representation == "field":
-        lighter["with --as gaussians"] = settings, "gaussians"
-    if settings.path != "none":
-        lighter["with --path none"] = replace(settings, path="none"), representation
-    if len(names) > 1:
-        for count in range(len(names) - 1, 0, -1):
-            for start in range(len(names) - count + 1):
-                fewer = names[start : start + count]
-                lighter[f"with --teachers {','.join(fewer)}"] = only(fewer), representation
-    return lighter
+def _changed(settings: RefineSettings, change: Change) -> RefineSettings:
+    """Return settings with a change."""
+    names = change.teachers or tuple(settings.teachers)
+    return replace(
+        settings,
+        teachers={name: settings.teachers[name] for name in names},
+        path=change.path or settings.path,  # type: ignore[arg-type]
+    )

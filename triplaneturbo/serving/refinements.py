@@ -186,6 +186,7 @@ class Refinements:
     def _refine(
         self, worker: DeviceWorker, request: RefineRequest, active: _Active, folder: Path
     ) -> Generator[Progress | Outcome, None, None]:
+        from triplaneturbo.refine.memory_plan import DoesNotFitError
         from triplaneturbo.refine.start import start
 
         clock = _Clock(request.refine_steps)
@@ -209,6 +210,8 @@ class Refinements:
             except StopIteration as end:
                 refiner: Refiner = end.value
                 break
+            except DoesNotFitError as error:  # visitors cannot change the options that it names
+                raise UserError(f"{error.shortage}: {error.device}, or the small model.") from None
         else:
             raise Cancelled
         reason = yield from self._optimize(refiner, request, active, clock)
