@@ -20,7 +20,7 @@ from triplaneturbo.distill.memory_plan import MemorySavings, Plan, cheapest_plan
 from triplaneturbo.distill.ptd import RefineSettings
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.errors import UserError
-from triplaneturbo.refine.cost import model_memory, network_cost
+from triplaneturbo.refine.cost import lora_memory, model_memory
 from triplaneturbo.representations.registry import find_representation
 from triplaneturbo.representations.triplane_asset import TriplaneOptions
 from triplaneturbo.utils.units import GB
@@ -131,7 +131,7 @@ def refinement_parts(
     generates: bool,
 ) -> dict[str, int]:
     """Return the bytes by part at the peak; see `plan_refinement`."""
-    # As `load_model` and `RefineSetup` load them: in float32, the second one beside the first.
+    # Text encoders stay in float32 on other devices, the model's (`load_model`) and a teacher's own.
     text_dtype = dtype if device.type == "cuda" else torch.float32
     model = model_memory(model_sizes, dtype, text_dtype)
     second = model.weights + model.encoder if "sd" in settings.teachers else 0
@@ -140,15 +140,19 @@ def refinement_parts(
         name: memory.teacher(name, model_sizes, dtype, side, savings.views, refining=True)
         for name in settings.teachers
     }
-    networks = {
-        name: network_cost(name, model_sizes, dtype, side, settings.path_rank) for name in settings.teachers
+    loras = {
+        name: lora_memory(name, model_sizes, dtype, side, settings.path_rank) for name in settings.teachers
     }
-    # Not in `text_dtype`: a teacher's own encoder has the precision of its U-Net.
     weights = {f"{name}: weights": teacher.weights for name, teacher in teachers.items()}
-    texts = 0 if savings.texts else sum(teacher.text for teacher in teachers.values())
-    lora = sum(networks[name].lora * _copies(settings, name) for name in networks)
-    path = max((cost.path for cost in networks.values()), default=0) if settings.path != "none" else 0
-    critics = [networks[name].path for name, own in settings.teachers.items() if own.kind == "vsd"]
+    texts = sum(teacher.text for teacher in teachers.values()) * text_dtype.itemsize // dtype.itemsize
+    lora = sum(loras[name].weights * _copies(settings, name) for name in loras)
+    path = max((one.training for one in loras.values()), default=0) if settings.path != "none" else 0
+    # A critic is trained while the encoder's activations wait for the backward pass.
+    critics = [
+        teachers[name].held + loras[name].training
+        for name, own in settings.teachers.items()
+        if own.kind == "vsd"
+    ]
     working = max([teacher.working for teacher in teachers.values()] + critics, default=0)
     # Both teachers and renderings are used in a step; then its backward pass frees the renderings.
     step = max(rendered.held + working, rendered.backward)
@@ -160,17 +164,17 @@ def refinement_parts(
     refining = {
         "sd: a second copy of the base": second,
         **weights,
-        "text encoders of teachers": texts,
+        "text encoders of teachers": 0 if savings.texts else texts,
         "LoRA with optimizer": lora,
         "training the path" if path >= step else "a step of the asset": peak,
     }
     if second and dtype != torch.float32:
-        # Loaded in float32 before anything of the step exists.
+        # The model's generator in float32 on the device, before it is cast and anything of the step exists.
         loading = second * 4 // dtype.itemsize
         refining["loading in float32"] = max(0, loading - sum(refining.values()))
     generating = {"generating the draft": model.working} if generates else {}
     largest = max((generating, refining), key=lambda stage: sum(stage.values()))
-    return held | largest | device_overhead(device, max(peak, sum(generating.values())))
+    return held | largest | device_overhead(device, max(peak, sum(generating.values())), loaded)
 
 
 def _rendering(model_sizes: ModelSizes, representation: str, size: int) -> tuple[memory.RenderingMemory, int]:
