@@ -47,7 +47,7 @@ from triplaneturbo.distill.settings import Settings
 from triplaneturbo.distill.student import around
 from triplaneturbo.domains.toyworld import TOY_WORLD
 from triplaneturbo.finetune.config import FinetuneConfig
-from triplaneturbo.finetune.memory_plan import frozen_dtype, full_autocast_dtype, plan
+from triplaneturbo.finetune.memory_plan import frozen_dtype, plan
 from triplaneturbo.finetune.prepare import prepare
 from triplaneturbo.finetune.setup import TrainingSetup
 from triplaneturbo.finetune.setup_full import draw_views
@@ -60,7 +60,14 @@ from triplaneturbo.teachers.mvdream import MVDream
 from triplaneturbo.teachers.offload import OffloadableTeacher, offload_sequentially
 from triplaneturbo.teachers.richdreamer import RichDreamer
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
-from triplaneturbo.utils.devices import be_deterministic, choose_device, device_name, free_memory, wait_for
+from triplaneturbo.utils.devices import (
+    be_deterministic,
+    choose_device,
+    device_name,
+    free_memory,
+    full_autocast_dtype,
+    wait_for,
+)
 from triplaneturbo.utils.distributed import DistributedContext
 from triplaneturbo.utils.generators import exhaust
 from triplaneturbo.utils.units import GB

@@ -10,6 +10,8 @@ import torch
 from tests.helpers.tiny import tiny_model
 from triplaneturbo.__main__ import main
 from triplaneturbo.errors import UserError
+from triplaneturbo.models import catalog
+from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import OPEN
 from triplaneturbo.pipeline import Pipeline
 from triplaneturbo.refine import forecast, setup
@@ -64,6 +66,46 @@ def test_too_little_memory_is_refused_before_the_model_is_loaded(
     assert "GB, and the device has 0.0 GB free: use a device with 0." in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_refusal_names_the_flags_that_would_help(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    not_loaded: None,
+) -> None:  # fmt: skip
+    free(monkeypatch, 64 * GB)
+    assert call(model, tmp_path) == 2
+    table = capsys.readouterr().err.splitlines()
+    total = float(next(line for line in table if line.startswith("total")).split()[1])
+    free(monkeypatch, int((total - 0.01) * GB))
+    assert call(model, tmp_path) == 2
+    assert "GB free: it would fit with --" in capsys.readouterr().err
+
+
+def test_auto_uses_the_small_model_if_the_full_one_does_not_fit(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(name: str, **options: object) -> Pipeline:
+        raise UserError(f"{name} is being loaded.")
+
+    def full(on_gpu: bool, base: str) -> ModelFiles:
+        return ModelFiles("full", model, "chosen")
+
+    monkeypatch.setattr(Pipeline, "from_pretrained", load)
+    monkeypatch.setattr(catalog, "_auto", full)
+    free(monkeypatch, 64 * GB)
+    assert call("auto", tmp_path) == 2
+    assert capsys.readouterr().err.endswith("auto is being loaded.\n")
+    free(monkeypatch, 1 << 20)
+    assert call("auto", tmp_path) == 2
+    notice, duration, end = capsys.readouterr().err.splitlines()
+    assert notice.startswith("This refinement needs ")
+    assert notice.endswith(" The small model is used.")
+    assert (duration, end) == ("About 35 s on two cores.", "small is being loaded.")
+    # The small model has no such teacher.
+    assert call("auto", tmp_path, "--teachers", "mvdream,sd") == 2
+    assert capsys.readouterr().err.startswith("This refinement needs ")
+    assert call(model, tmp_path) == 2
+    assert capsys.readouterr().err.startswith("This refinement needs ")
 
 
 @pytest.mark.parametrize(("size", "planned"), [(64 * GB, True), (None, False)])

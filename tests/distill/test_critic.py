@@ -11,6 +11,7 @@ from tests.helpers.seeded import seeded
 from tests.helpers.small_stable_diffusion import make, scenes, seen
 from tests.helpers.tiny_multi_view import mvdream
 from triplaneturbo.distill.critic import LoraCritic
+from triplaneturbo.distill.loss_scaling import INITIAL_FACTOR
 from triplaneturbo.distill.scores import ScoreSettings, score_gradients
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.render.scenes import Renderings, SceneBatch
@@ -79,6 +80,36 @@ def test_vsd_gradient_is_zero_for_an_untrained_critic() -> None:
         critic.step(DistributedContext())
         actual = score_gradients(teacher, seen(), scenes(), ScoreSettings("vsd"), seeded(), critic)
     assert float(actual.by_field["rgb"].abs().max()) > 1e-4
+
+
+def test_gradients_do_not_underflow_in_float16() -> None:
+    def gradients(dtype: torch.dtype) -> torch.Tensor:
+        torch.manual_seed(0)
+        generator, _, teacher = make()
+        torch.nn.Module.to(generator.unet, dtype)
+        critic = LoraCritic(teacher)
+        z = torch.randn(2, 1, 4, 64, 64)
+        critic.accumulate(z, teacher.condition(seen(), scenes()), seeded())
+        critic.scaler.unscale(critic.parameters)
+        return torch.cat([p.grad.flatten() for p in critic.parameters if p.grad is not None])
+
+    exact, half = gradients(torch.float32), gradients(torch.float16)
+    assert half.dtype == torch.float32
+    assert float((half - exact).norm()) < 0.02 * float(exact.norm())  # 0.3 without loss scaling
+
+
+def test_step_with_overflowing_gradients_is_skipped() -> None:
+    generator, _, teacher = make()
+    torch.nn.Module.to(generator.unet, torch.float16)
+    critic = LoraCritic(teacher)
+    before = [p.detach().clone() for p in critic.parameters]
+    for p in critic.parameters:
+        p.grad = torch.full_like(p, float("inf"))
+    critic.step(DistributedContext())
+    assert all(torch.equal(p, q) for p, q in zip(before, critic.parameters, strict=True))
+    other = LoraCritic(teacher)
+    other.load_state_dict(critic.state_dict())
+    assert other.scaler.factor == critic.scaler.factor == INITIAL_FACTOR / 2
 
 
 def test_critic_resumes_from_its_state() -> None:

@@ -30,7 +30,6 @@ from triplaneturbo.finetune.memory_plan import (
     COUNTING,
     Forecast,
     frozen_dtype,
-    full_autocast_dtype,
     full_plan,
     full_settings,
 )
@@ -45,6 +44,7 @@ from triplaneturbo.models.weights import load_base, load_text
 from triplaneturbo.teachers import mvdream, richdreamer
 from triplaneturbo.teachers.offload import SequentialOffload
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
+from triplaneturbo.utils.devices import full_autocast_dtype
 from triplaneturbo.utils.distributed import DistributedContext
 from triplaneturbo.utils.units import GB
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -19,26 +19,27 @@ from tests.helpers.fields import mushroom
 from tests.helpers.full_size import TEXT, UNET, VAE
 from tests.helpers.offloadable import SCENES, embed
 from tests.helpers.small_memory import SMALL_SIZES, shrink_teachers
+from triplaneturbo.distill import memory
 from triplaneturbo.distill.critic import LoraCritic
 from triplaneturbo.distill.memory import MemoryCounter, ModelSizes, size_of
-from triplaneturbo.distill.memory_plan import MemorySavings, Plan
+from triplaneturbo.distill.memory_plan import CONTEXT, MemorySavings, Plan, device_overhead
 from triplaneturbo.distill.ptd import ISM, RefineSettings
 from triplaneturbo.distill.scores import Draws, ScoreSettings, direction
-from triplaneturbo.errors import UserError
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.refine.cost import NetworkCost, model_memory, network_cost
+from triplaneturbo.refine.cost import LoraMemory, Operations, lora_memory, model_memory, operations
 from triplaneturbo.refine.duration import (
     estimate_refinement,
     mean_inversions,
     measured_speed,
     score_operations,
 )
-from triplaneturbo.refine.memory_plan import plan_refinement, refinement_parts
+from triplaneturbo.refine.memory_plan import Change, DoesNotFitError, plan_refinement, refinement_parts
 from triplaneturbo.refine.setup import OPEN_SETTINGS, OPEN_SIZE
 from triplaneturbo.render.scenes import Renderings
 from triplaneturbo.representations.registry import REPRESENTATIONS
 from triplaneturbo.request import Request
 from triplaneturbo.teachers import mvdream
+from triplaneturbo.teachers.multi_view import MultiView
 from triplaneturbo.teachers.mvdream import MVDream
 from triplaneturbo.utils.units import GB
 
@@ -46,14 +47,17 @@ from triplaneturbo.utils.units import GB
 DEVICE = torch.device("mps")
 ALL = OPEN_SETTINGS  # with all three teachers
 ONE = replace(OPEN_SETTINGS, teachers={"sd": ISM})
+NOT_ADJACENT = replace(ALL, path="none", teachers=dict.fromkeys(("mvdream", "sd", "richdreamer"), ISM))
 
 
 @pytest.fixture(scope="module")
 def small_teachers() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        network_cost.cache_clear()
+        for count in (lora_memory, operations):
+            count.cache_clear()
         yield from shrink_teachers(patch)
-        network_cost.cache_clear()
+        for count in (lora_memory, operations):
+            count.cache_clear()
 
 
 def planned(available: int, settings: RefineSettings = ALL, form: str = "field", **how: Any) -> Plan:
@@ -69,7 +73,8 @@ def least(settings: RefineSettings, form: str) -> int:
 
 
 def test_path_estimate_matches_real_tensors(small_teachers: None) -> None:
-    expected = network_cost("mvdream", SMALL_SIZES, torch.float32, 64, 4)
+    expected = lora_memory("mvdream", SMALL_SIZES, torch.float32, 64, 4)
+    counted = operations("mvdream", SMALL_SIZES, torch.float32, 64, 4)
     networks = UNet2DConditionModel(**mvdream.UNET), AutoencoderKL(**mvdream.VAE)
     networks[1].set_attn_processor(AttnProcessor2_0())
     for network in networks:
@@ -84,12 +89,66 @@ def test_path_estimate_matches_real_tensors(small_teachers: None) -> None:
         z, condition = teacher.encode(shown, SCENES, torch.Generator()), teacher.condition(shown, SCENES)
     with MemoryCounter() as live:
         critic.accumulate(z, condition, torch.Generator())
-    with FlopCounterMode(display=False) as operations, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+    with FlopCounterMode(display=False) as predicting, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         teacher.predict(z, torch.tensor([3]), condition, False)
-    assert expected.lora == size_of(*critic.layers, learning=True)
-    assert expected.path == pytest.approx(live.peak, rel=0.15)
-    assert expected.prediction == pytest.approx(operations.get_total_flops(), rel=0.02)
-    assert 2 < expected.path_prediction / expected.prediction < 3
+    with FlopCounterMode(display=False) as encoding, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        teacher.encode(shown, SCENES, torch.Generator())
+    assert expected.weights == size_of(*critic.layers, learning=True)
+    assert expected.training == pytest.approx(live.peak, rel=0.15)
+    assert counted.prediction == pytest.approx(predicting.get_total_flops(), rel=0.02)
+    assert counted.encoding / 2 == pytest.approx(encoding.get_total_flops(), rel=0.1)
+    assert 2 < counted.training / counted.prediction < 3
+
+
+def test_teacher_without_unet_has_no_lora(small_teachers: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    lora_memory.cache_clear()
+    operations.cache_clear()
+    monkeypatch.delattr(MultiView, "twin")
+    assert lora_memory("mvdream", SMALL_SIZES, torch.float32, 64, 4) == LoraMemory()
+    counted = operations("mvdream", SMALL_SIZES, torch.float32, 64, 4)
+    assert counted.prediction > counted.training == 0
+    lora_memory.cache_clear()
+    operations.cache_clear()
+
+
+def test_critic_is_trained_beside_the_activations_of_the_encoder(small_teachers: None) -> None:
+    own = replace(ISM, kind="vsd")
+    settings = replace(ALL, path="none", teachers={"mvdream": own})
+    encoder = memory.teacher("mvdream", SMALL_SIZES, torch.float32, 64, False, refining=True)
+    training = lora_memory("mvdream", SMALL_SIZES, torch.float32, 64, 4).training
+    assert 0 < encoder.held < encoder.working
+    parts = refinement_parts(
+        SMALL_SIZES,
+        settings,
+        "texture",
+        64,
+        MemorySavings(),
+        DEVICE,
+        torch.float32,
+        loaded=False,
+        generates=False,
+    )
+    assert parts["a step of the asset"] >= encoder.held + training > encoder.working
+
+
+def test_text_encoders_of_teachers_are_float32_except_on_cuda(small_teachers: None) -> None:
+    def texts(device: str) -> int:
+        return refinement_parts(
+            SMALL_SIZES, ALL, "texture", 64, MemorySavings(), torch.device(device), torch.float16,
+            loaded=True, generates=False,
+        )["text encoders of teachers"]  # fmt: skip
+
+    assert texts("mps") == 2 * texts("cuda") > 0
+
+
+def test_cuda_context_is_counted_once(small_teachers: None) -> None:
+    assert device_overhead(torch.device("cuda"), 1000) == {"CUDA context and fragmentation": CONTEXT + 100}
+    parts = refinement_parts(
+        SMALL_SIZES, ALL, "texture", 64, MemorySavings(), torch.device("cuda"), torch.float16,
+        loaded=True, generates=False,
+    )  # fmt: skip
+    assert 0 < parts["fragmentation"] < CONTEXT
+    assert "CUDA context and fragmentation" not in parts
 
 
 @pytest.mark.parametrize("name", ["gaussians", "texture"])
@@ -126,36 +185,36 @@ def test_loaded_model_and_given_mesh_are_not_counted(small_teachers: None) -> No
 
 
 @pytest.mark.parametrize(
-    ("settings", "form", "lighter", "other", "advice"),
+    ("settings", "form", "change"),
     [
-        (ALL, "field", ALL, "gaussians", "with --as gaussians"),
-        (ALL, "gaussians", replace(ALL, path="none"), "gaussians", "with --path none"),
-        (
-            replace(ALL, path="none"), "gaussians",
-            replace(ALL, path="none", teachers={"richdreamer": ISM, "sd": ISM}), "gaussians",
-            "with --teachers richdreamer,sd",
-        ),
+        (ALL, "field", Change("gaussians")),
+        (ALL, "gaussians", Change(path="none")),
+        (ALL, "field", Change("gaussians", "none")),
+        (NOT_ADJACENT, "gaussians", Change(teachers=("mvdream", "richdreamer"))),
+        (ALL, "field", Change("gaussians", "none", ("mvdream", "richdreamer"))),
     ],
-)  # fmt: skip
-def test_refusal_says_what_would_fit(
-    small_teachers: None,
-    settings: RefineSettings,
-    form: str,
-    lighter: RefineSettings,
-    other: str,
-    advice: str,
+)
+def test_refusal_names_the_least_change_that_fits(
+    small_teachers: None, settings: RefineSettings, form: str, change: Change
 ) -> None:
-    need, enough = least(settings, form), least(lighter, other)
+    teachers = {name: settings.teachers[name] for name in change.teachers or settings.teachers}
+    lighter = replace(settings, teachers=teachers, path=change.path or settings.path)
+    need, enough = least(settings, form), least(lighter, change.representation or form)
     assert enough < need
-    with pytest.raises(UserError, match=f"it would fit {advice}") as error:
+    with pytest.raises(DoesNotFitError) as raised:
         planned(enough, settings, form)
-    assert f"needs {need / GB:.1f} GB, and the device has {enough / GB:.1f} GB free" in str(error.value)
-    assert "\n" not in str(error.value)
+    assert raised.value.change == change
+    sentence = f"needs {need / GB:.1f} GB, and the device has {enough / GB:.1f} GB free"
+    assert raised.value.shortage.endswith(sentence)
+    name, value = next((name, value) for name, value in asdict(change).items() if value)
+    assert f"{sentence}: it would fit with {name}={value!r}" in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_refusal_without_anything_that_fits_names_a_device(small_teachers: None) -> None:
-    with pytest.raises(UserError, match=r"use a device with \d+\.\d GB, or --model small"):
+    with pytest.raises(DoesNotFitError, match=r"use a device with \d+\.\d GB, or the small model") as raised:
         planned(1000)
+    assert raised.value.change is None
 
 
 @pytest.mark.slow
@@ -172,8 +231,9 @@ def test_full_model_fits_a_16_gb_gpu_with_one_teacher_and_not_with_three() -> No
     assert one.parts["sd: a second copy of the base"] == pytest.approx(2 * 949_564_587, rel=0.03)
     assert model_memory(full, torch.float16, torch.float16).text == pytest.approx(2 * 340_387_840, rel=1e-3)
     assert total(ALL, 24).total > one.total
-    with pytest.raises(UserError, match="it would fit with --teachers"):
+    with pytest.raises(DoesNotFitError) as raised:
         total(ALL, 10)
+    assert raised.value.change is not None
 
 
 @pytest.mark.parametrize("time", [20, 50, 51, 250, 251, 979])
@@ -199,12 +259,14 @@ def test_inversions_are_those_of_the_score(time: int) -> None:
 
 
 def test_operations_of_a_score_follow_its_kind() -> None:
-    cost = NetworkCost(lora=1, path=1, encoding=0, prediction=10, path_prediction=25)
+    cost = Operations(encoding=0, prediction=10, training=25)
 
     def of(kind: str, guidance: float) -> float:
         own = replace(ISM, kind=kind, guidance=(guidance, guidance))  # type: ignore[arg-type]
         return score_operations(cost, replace(OPEN_SETTINGS, teachers={"sd": own}), "sd")
 
+    still = replace(ISM, kind="asd", shift=0.0, guidance=(1.0, 1.0))
+    assert score_operations(cost, replace(OPEN_SETTINGS, teachers={"sd": still}), "sd") == 10
     assert [of("sds", 1), of("sds", 7), of("csd", 1), of("asd", 7), of("vsd", 7)] == [10, 20, 20, 30, 55]
     assert 20 + 20 < of("ism", 7.5) < 20 + 60
 

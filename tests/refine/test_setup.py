@@ -20,6 +20,7 @@ from triplaneturbo.refine.options import RefineOptions
 from triplaneturbo.refine.start import start
 from triplaneturbo.request import Request
 from triplaneturbo.teachers import stable_diffusion
+from triplaneturbo.teachers.loader import TeacherContext
 from triplaneturbo.utils.generators import exhaust
 
 
@@ -50,6 +51,20 @@ def test_stable_diffusion_with_its_path_refines_models_of_both_domains(
     mesh = refiner.representation.export(replace(request, unwrap="none"))
     assert torch.isfinite(mesh.vertices).all()
     assert all(torch.equal(p, q) for p, q in zip(weights, pipeline.model.generator.parameters(), strict=True))
+
+
+def test_full_size_teachers_have_the_precision_of_training(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU, full-size models have no autocast, which would copy their weights."""
+    contexts: list[TeacherContext] = []
+    monkeypatch.setattr(setup, "load_teachers", lambda files, context: contexts.append(context) or [])
+    monkeypatch.setattr(setup, "autocast_dtype", lambda device: torch.bfloat16)
+    monkeypatch.setattr(setup, "full_autocast_dtype", lambda device: None)
+    options = RefineOptions(teachers=("sd",))
+    exhaust(setup.setup(pipeline.model, "tiny", "a red mushroom", options, tmp_path))
+    (context,) = contexts
+    assert context.autocast == (torch.bfloat16 if pipeline.model.config.domain == TOYWORLD else None)
 
 
 def test_the_field_is_that_of_the_generated_mesh(pipeline: Pipeline) -> None:

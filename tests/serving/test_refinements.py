@@ -17,6 +17,8 @@ from triplaneturbo.errors import Cancelled, UserError
 from triplaneturbo.mesh.frame import Frame
 from triplaneturbo.models.config import OPEN
 from triplaneturbo.pipeline import Progress
+from triplaneturbo.refine import start
+from triplaneturbo.refine.memory_plan import Change, DoesNotFitError
 from triplaneturbo.representations.triplane_asset import TriplaneAsset
 from triplaneturbo.request import Request
 from triplaneturbo.serving import refinements
@@ -170,6 +172,20 @@ def test_prompts_outside_the_toy_world_are_refused(engine: Engine, tmp_path: Pat
     assert isinstance(stopped, Stopped)
     assert "zebra" in stopped.sentence
     assert not engine.refinements.running()
+
+
+def test_shortage_of_memory_names_no_options_that_visitors_lack(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> Iterator[str]:
+        yield "estimating the memory"
+        raise DoesNotFitError("It needs 9 GB, and the device has 8", "use 10 GB", Change("gaussians"))
+
+    monkeypatch.setattr(start, "start", refuse)
+    with pytest.raises(
+        UserError, match=r"^It needs 9 GB, and the device has 8: use 10 GB, or the small model\.$"
+    ):
+        engine.submit(RefineRequest.of(DRAFT, 1)).result()
 
 
 def test_refinements_are_single_jobs(engine: Engine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.representations import field_fit
 from triplaneturbo.representations.field_fit import FitOptions
 from triplaneturbo.request import Request
+from triplaneturbo.serving import sessions
 from triplaneturbo.serving.admin import Admin
 from triplaneturbo.serving.engine import Engine
 from triplaneturbo.serving.limits import Limits, RequestLimiter
@@ -31,11 +33,12 @@ from triplaneturbo.serving.refine_request import PICTURE, RefineRequest, RefineU
 from triplaneturbo.serving.refinements import KEPT_UPLOADS
 from triplaneturbo.serving.route_filter import REFINE_UPLOAD, filter_options
 from triplaneturbo.serving.served_files import ServedFiles, live_folder
+from triplaneturbo.serving.sessions import GRACE, Session, Sessions
 from triplaneturbo.serving.training_access import TrainingAccess
 from triplaneturbo.serving.uploads import Uploads
 from triplaneturbo.serving.user_history import History
 from triplaneturbo.ui.blocks import build
-from triplaneturbo.ui.generate.upload_button import uploaded_request
+from triplaneturbo.ui.generate.upload_button import stored_upload, uploaded_request
 
 DRAFT = Request("a cup", resolution=24, texture_size=512, steps=1)
 
@@ -58,8 +61,8 @@ def glb() -> bytes:
     return trimesh.Scene(trimesh.creation.box((1, 2, 3))).export(file_type="glb")
 
 
-def png() -> bytes:
-    image, buffer = Image.new("RGB", (64, 64), "white"), io.BytesIO()
+def png(side: int = 64) -> bytes:
+    image, buffer = Image.new("RGB", (side, side), "white"), io.BytesIO()
     image.paste("red", (10, 20, 50, 50))
     image.save(buffer, "PNG")
     return buffer.getvalue()
@@ -168,7 +171,10 @@ def test_uploads_are_closed_on_a_shared_server(engine: Engine, tmp_path: Path) -
     assert not button["visible"]
 
 
-def test_uploads_go_away_with_their_page(engine: Engine, tmp_path: Path) -> None:
+@pytest.mark.parametrize("came_back", [False, True])
+def test_uploads_go_away_with_their_session(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, came_back: bool
+) -> None:
     uploads = RefineUploads(tmp_path, pictures=True)
     page = build(engine, tmp_path, None, RequestLimiter(Limits.for_host("localhost")), uploads=uploads)
     config = page.get_config_file()
@@ -183,10 +189,57 @@ def test_uploads_go_away_with_their_page(engine: Engine, tmp_path: Path) -> None
     key = next(value for value in updates.values() if isinstance(value, str))
     other = upload(uploads, "b.glb", glb())
     uploads.receive(key, "a.glb").write_bytes(glb())
+    if not came_back:
+        monkeypatch.setattr(sessions, "GRACE", 0.0)
     leave.fn(visit)
+    if came_back:
+        assert uploads.uploaded(key).is_file()
+        return
     with pytest.raises(UserError, match="upload it again"):
         uploads.uploaded(key)
     assert uploads.uploaded(other).is_file()
+
+
+def test_parsed_uploads_are_forgotten_once_no_session_owns_them(engine: Engine, tmp_path: Path) -> None:
+    now = 0.0
+
+    def forget(session: Session, digests: set[str]) -> None:
+        for digest in digests:
+            engine.refinements.drop_upload(digest, session.folder.name)
+
+    uploads = RefineUploads(tmp_path, pictures=True)
+    pages = Sessions(tmp_path, lambda: now, on_removed=forget)
+
+    def store(page: str, data: bytes) -> str:
+        with stored_upload(engine, pages.of(page), uploads, upload(uploads, "a.png", data)):
+            pass
+        return hashlib.sha256(data).hexdigest()
+
+    same, earlier = store("a", png(64)), store("a", png(65))
+    store("b", png(64))
+    pages.leave("a")
+    for seconds in (GRACE - 1, GRACE):
+        now = seconds
+        pages.of("c")
+        assert engine.refinements.uploaded(same)
+        if seconds < GRACE:
+            assert engine.refinements.uploaded(earlier)
+    with pytest.raises(UserError, match="no longer in memory"):
+        engine.refinements.uploaded(earlier)  # the one before its last
+    pages.leave("b")
+    now += GRACE
+    pages.of("c")
+    with pytest.raises(UserError, match="no longer in memory"):
+        engine.refinements.uploaded(same)
+
+
+def test_an_upload_that_outlives_its_session_is_forgotten(engine: Engine, tmp_path: Path) -> None:
+    uploads = RefineUploads(tmp_path, pictures=True)
+    session = Session(tmp_path / "page")
+    with stored_upload(engine, session, uploads, upload(uploads, "a.png", png(66))):
+        session.remove()
+    with pytest.raises(UserError, match="no longer in memory"):
+        engine.refinements.uploaded(hashlib.sha256(png(66)).hexdigest())
 
 
 def test_a_dropped_upload_is_forgotten_also_after_its_refinement(engine: Engine, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from triplaneturbo.pipeline import Pipeline
     from triplaneturbo.refine.given_image import GivenImage
     from triplaneturbo.refine.given_mesh import GivenMesh
+    from triplaneturbo.refine.memory_plan import DoesNotFitError
 
 TEXTURE = "texture"
 SPLATS = ".splats.ply"
@@ -183,7 +184,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         image = read_given_image(arguments.image)
 
-    _forecast(arguments, options, generates=given is None and not arguments.image_to_mesh)
+    model = _forecast(arguments, options, generates=given is None and not arguments.image_to_mesh)
 
     from triplaneturbo.pipeline import Pipeline
     from triplaneturbo.refine.metadata import metadata_of
@@ -192,7 +193,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     with warnings.catch_warnings(record=True) as notices:
         pipeline = Pipeline.from_pretrained(
-            arguments.model, device=arguments.device, precision=arguments.precision, base=arguments.base
+            model, device=arguments.device, precision=arguments.precision, base=arguments.base
         )
     for notice in notices:
         print(notice.message, file=sys.stderr)
@@ -228,24 +229,55 @@ def run(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _forecast(arguments: argparse.Namespace, options: RefineOptions, *, generates: bool) -> None:
-    """Print the memory and the duration that are expected.
+def _forecast(arguments: argparse.Namespace, options: RefineOptions, *, generates: bool) -> str:
+    """Print the memory and the duration that are expected; return the name of the model to load.
+
+    It is the chosen one; for "auto", the small model if a refinement of the full one does not fit.
 
     Raises:
         UserError: the refinement does not fit into memory, or the model is unavailable.
     """
     from triplaneturbo.models.catalog import base_or_default, find_model
     from triplaneturbo.refine.forecast import forecast
+    from triplaneturbo.refine.memory_plan import DoesNotFitError
     from triplaneturbo.utils.devices import choose_device
 
+    model: str = arguments.model
     device = choose_device(arguments.device).device
-    found = find_model(arguments.model, device.type == "cuda", base_or_default(arguments.base))
-    expected = forecast(found, options, device, arguments.precision, generates=generates)
-    if arguments.quiet:
-        return
-    if expected.plan is not None:
-        print(expected.plan.table(), file=sys.stderr)
-    print(expected.estimate.sentence, file=sys.stderr)
+    found = find_model(model, device.type == "cuda", base_or_default(arguments.base))
+    try:
+        expected = forecast(found, options, device, arguments.precision, generates=generates)
+    except DoesNotFitError as error:
+        if model != "auto":
+            raise UserError(_shortage(error)) from None
+        model = "small"
+        try:
+            expected = forecast(
+                find_model(model, False), options, device, arguments.precision, generates=generates
+            )
+        except UserError:  # it cannot be refined with these options
+            raise UserError(_shortage(error)) from None
+        print(f"{_shortage(error)} The small model is used.", file=sys.stderr)
+    if not arguments.quiet:
+        if expected.plan is not None:
+            print(expected.plan.table(), file=sys.stderr)
+        print(expected.estimate.sentence, file=sys.stderr)
+    return model
+
+
+def _shortage(error: DoesNotFitError) -> str:
+    """Return what does not fit into memory, and the options with which it would."""
+    change = error.change
+    if change is None:
+        return f"{error.shortage}: {error.device}, or --model small."
+    options = [
+        f"--{flag} {value}"
+        for flag, value in (
+            ("as", change.representation), ("path", change.path), ("teachers", ",".join(change.teachers)),
+        )
+        if value
+    ]  # fmt: skip
+    return f"{error.shortage}: it would fit with {' '.join(options)}."
 
 
 def _plan_outputs(
@@ -396,6 +428,7 @@ def _start(
         UserError: see `start`; with what to do here about a mesh that encloses no volume.
     """
     from triplaneturbo.mesh.signed_distance import NoVolumeError
+    from triplaneturbo.refine.memory_plan import DoesNotFitError
     from triplaneturbo.refine.start import start
 
     source = given or pipeline.field(request)
@@ -408,6 +441,8 @@ def _start(
             break
         except NoVolumeError as error:
             raise UserError(f"{error} Or use --as gaussians.") from None
+        except DoesNotFitError as error:
+            raise UserError(_shortage(error)) from None
         if not quiet and sys.stderr.isatty():
             print(f"\r{doing:60.60}", end="\r", file=sys.stderr, flush=True)
     if not quiet:

@@ -18,6 +18,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from triplaneturbo.distill.loss_scaling import LossScaler
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.closed_form import alpha_sigma
@@ -39,6 +40,9 @@ class UNetTeacher(Teacher, Protocol):
 class LoraCritic:
     """A copy of a teacher with trainable LoRA in its attention layers.
 
+    Its gradients pass through the teacher's frozen weights: where these are float16, the loss is scaled, and
+    steps whose gradients overflow are skipped.
+
     Args:
         teacher: the teacher to copy; weights are shared.
         rank: LoRA rank.
@@ -48,12 +52,14 @@ class LoraCritic:
         teacher: the copy.
         parameters: the LoRA's weights, in float32.
         layers: the layers with LoRA, in which its name is `adapter`.
+        scaler: loss scaler of its gradients; counts skipped steps.
     """
 
     adapter = "critic"
 
     def __init__(self, teacher: UNetTeacher, rank: int = 4, learning_rate: float = 1e-4) -> None:
         self.teacher, unet = teacher.twin()
+        self.scaler = LossScaler.for_dtype(unet.dtype)
         config = LoraConfig(r=rank, lora_alpha=rank, target_modules=_TARGETS)
         inject_adapter_in_model(config, unet, self.adapter)
         self.layers = [module for module in unet.modules() if isinstance(module, LoraLayer)]
@@ -75,25 +81,36 @@ class LoraCritic:
         alpha, sigma = alpha_sigma(self.teacher.alphas, times, z)
         predicted, _ = self.teacher.predict(alpha * z.detach() + sigma * noise, times, condition, False)
         loss = F.mse_loss(predicted, noise)
-        loss.backward()
+        self.scaler.scale(loss).backward()
         return float(loss.detach())
 
     def step(self, context: DistributedContext) -> None:
-        """Update the LoRA with the accumulated gradients, averaged over all processes."""
+        """Update the LoRA with the accumulated gradients, averaged over all processes.
+
+        Raises:
+            CollectiveError: too many consecutive steps overflow.
+        """
         fill_gradients(self.parameters)
         context.average_gradients(self.parameters)
-        self.optimizer.step()
+        if self.scaler.unscale(self.parameters):
+            self.optimizer.step()
         self.optimizer.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the weights and the optimizer."""
-        return {"weights": [p.detach() for p in self.parameters], "optimizer": self.optimizer.state_dict()}
+        """Return the state of the weights, the optimizer and the loss scaler."""
+        return {
+            "weights": [p.detach() for p in self.parameters],
+            "optimizer": self.optimizer.state_dict(),
+            "scale": self.scaler.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a `state_dict`."""
         for p, value in zip(self.parameters, state["weights"], strict=True):
             p.data.copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])
+        if "scale" in state:  # not in checkpoints of earlier versions
+            self.scaler.load_state_dict(state["scale"])
 
 
 def build_critics(teachers: Sequence[Teacher], settings: Settings) -> dict[str, LoraCritic]:

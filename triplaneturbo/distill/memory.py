@@ -106,11 +106,19 @@ class StudentMemory:
 
 @dataclass(frozen=True)
 class TeacherMemory:
-    """Memory of a teacher in bytes: weights, its own text encoder, and the peak of one evaluation."""
+    """Memory of a teacher in bytes.
+
+    Attributes:
+        weights: frozen weights.
+        text: its own text encoder.
+        working: peak of one evaluation.
+        held: activations of the encoder, which an evaluation keeps for its backward pass.
+    """
 
     weights: int = 0
     text: int = 0
     working: int = 0
+    held: int = 0
 
 
 @dataclass(frozen=True)
@@ -195,12 +203,13 @@ def teacher(
         )
         with fused_attention(), MemoryCounter() as live:
             z = module.encode(renderings, scenes, torch.Generator())
+            held = live.now
             with torch.no_grad():
                 condition = module.condition(renderings, scenes)
                 module.predict(z.detach(), torch.empty(1, dtype=torch.int64), condition, True)
             z.backward(torch.empty_like(z))
     weights = 0 if probed.shared else size_of(*module.networks)
-    return TeacherMemory(weights, 0 if probed.text is None else size_of(probed.text), live.peak)
+    return TeacherMemory(weights, 0 if probed.text is None else size_of(probed.text), live.peak, held)
 
 
 def rendering(model_sizes: ModelSizes, settings: Settings) -> RenderingMemory:

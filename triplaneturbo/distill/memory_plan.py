@@ -124,8 +124,15 @@ def cheapest_plan(
     return None
 
 
-def device_overhead(device: torch.device, activations: int) -> dict[str, int]:
-    """Return the part that a device takes beside tensors, for this many bytes of activations at the peak."""
+def device_overhead(device: torch.device, activations: int, loaded: bool = False) -> dict[str, int]:
+    """Return the part that a device takes beside tensors.
+
+    Args:
+        device: the device.
+        activations: bytes of activations at the peak.
+        loaded: whether the process uses the device already, so that its context exists.
+    """
     if device.type != "cuda":
         return {}
-    return {"CUDA context and fragmentation": CONTEXT + int(GAPS * activations)}
+    gaps = int(GAPS * activations)
+    return {"fragmentation": gaps} if loaded else {"CUDA context and fragmentation": CONTEXT + gaps}

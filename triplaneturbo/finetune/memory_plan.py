@@ -29,7 +29,7 @@ from triplaneturbo.finetune.setup import resolve_settings
 from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.teachers import mvdream
-from triplaneturbo.utils.devices import autocast_dtype, choose_precision, free_memory
+from triplaneturbo.utils.devices import choose_precision, free_memory
 from triplaneturbo.utils.lru_cache import LRUCache
 from triplaneturbo.utils.units import GB
 
@@ -196,15 +196,6 @@ def _without(settings: Settings, name: str) -> Settings:
 def frozen_dtype(device: torch.device) -> torch.dtype:
     """Return the dtype of frozen weights: float16 with loss scaling on GPUs that are fast in it."""
     return choose_precision("auto", device, small=False).dtype if device.type == "cuda" else torch.float32
-
-
-def full_autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """Return the autocast dtype of a full-size run; None for the precision of the weights.
-
-    There is no autocast on a GPU: with half-precision weights it would keep another copy of each weight for
-    the backward pass, which the plan does not count.
-    """
-    return autocast_dtype(device) if device.type == "cpu" else None
 
 
 class Forecast:

@@ -16,7 +16,7 @@ from triplaneturbo.distill.prd import Draw, Place, Student
 from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.domain_training import DomainTraining
 from triplaneturbo.finetune.duration import UNKNOWN
-from triplaneturbo.finetune.memory_plan import full_autocast_dtype, full_plan, full_settings
+from triplaneturbo.finetune.memory_plan import full_plan, full_settings
 from triplaneturbo.finetune.retrieval_judge import RetrievalJudge
 from triplaneturbo.finetune.setup import (
     CORPUS,
@@ -33,6 +33,7 @@ from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.load import load_teachers, teacher_files
 from triplaneturbo.teachers.loader import Base, TeacherContext
 from triplaneturbo.teachers.stable_diffusion import plain_base
+from triplaneturbo.utils.devices import full_autocast_dtype
 from triplaneturbo.utils.distributed import DistributedContext
 
 VIEWS = 4

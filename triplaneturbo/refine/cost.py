@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from triplaneturbo.distill.critic import LoraCritic, UNetTeacher
@@ -49,22 +50,31 @@ class ModelMemory:
 
 
 @dataclass(frozen=True)
-class NetworkCost:
-    """What a teacher's network takes in a refinement.
+class LoraMemory:
+    """Memory of a LoRA of a teacher's U-Net, in bytes.
 
     Attributes:
-        lora: bytes of a LoRA's weights.
-        path: peak bytes of one iteration that trains the LoRA.
-        encoding: operations that encode the renderings of a scene, and their backward pass.
-        prediction: operations of one prediction without guidance.
-        path_prediction: operations of one iteration that trains the LoRA, without the encoding.
+        weights: its weights.
+        training: peak of one iteration that trains it.
     """
 
-    lora: int
-    path: int
-    encoding: float
-    prediction: float
-    path_prediction: float
+    weights: int = 0
+    training: int = 0
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Arithmetic of a teacher's network in a refinement.
+
+    Attributes:
+        encoding: operations that encode the renderings of a scene, and their backward pass.
+        prediction: operations of one prediction without guidance.
+        training: operations of one iteration that trains a LoRA, without the encoding; 0: it has none.
+    """
+
+    encoding: float = 0
+    prediction: float = 0
+    training: float = 0
 
 
 @lru_cache(maxsize=8)
@@ -87,44 +97,82 @@ def model_memory(model_sizes: ModelSizes, dtype: torch.dtype, text_dtype: torch.
 
 
 @lru_cache(maxsize=32)
-def network_cost(name: str, model_sizes: ModelSizes, dtype: torch.dtype, side: int, rank: int) -> NetworkCost:
-    """Count a teacher that reads four views of side^2 pixels, and a LoRA of its U-Net.
+def lora_memory(name: str, model_sizes: ModelSizes, dtype: torch.dtype, side: int, rank: int) -> LoraMemory:
+    """Count a LoRA of a teacher that reads four views of side^2 pixels.
 
     Returns:
-        The cost; zeros for a teacher without a network.
+        The memory; zeros for a teacher without a U-Net.
     """
-    probe = TEACHERS[name].loader().probe
-    if probe is None:
-        return NetworkCost(0, 0, 0, 0, 0)
     with META:
+        probed = _Probed.of(name, model_sizes, dtype, side)
+        if probed is None or not isinstance(probed.teacher, UNetTeacher):
+            return LoraMemory()
+        critic = LoraCritic(probed.teacher, rank)
+        for p in critic.parameters:
+            p.grad = torch.empty_like(p)  # counted separately
+        z = probed.encoded().detach()
+        with fused_attention(), MemoryCounter() as live:
+            probed.train(critic, z)
+    return LoraMemory(size_of(*critic.layers, learning=True), live.peak)
+
+
+@lru_cache(maxsize=32)
+def operations(name: str, model_sizes: ModelSizes, dtype: torch.dtype, side: int, rank: int) -> Operations:
+    """Count a teacher that reads four views of side^2 pixels, and the training of a LoRA.
+
+    Returns:
+        The arithmetic; zeros for a teacher without a network.
+    """
+    with META:
+        probed = _Probed.of(name, model_sizes, dtype, side)
+        if probed is None:
+            return Operations()
+        with FlopCounterMode(display=False) as encoding:
+            z = probed.encoded()
+            z.backward(torch.empty_like(z))
+        z = z.detach()
+        with FlopCounterMode(display=False) as prediction, torch.no_grad():
+            probed.predict(probed.teacher, z)
+        with FlopCounterMode(display=False) as training:
+            if isinstance(probed.teacher, UNetTeacher):
+                probed.train(LoraCritic(probed.teacher, rank), z)
+    return Operations(*(counter.get_total_flops() for counter in (encoding, prediction, training)))
+
+
+@dataclass(frozen=True)
+class _Probed:
+    """A teacher on the meta device, with the renderings of one scene."""
+
+    teacher: Any
+    renderings: Renderings
+    scenes: SceneBatch
+
+    @classmethod
+    def of(cls, name: str, model_sizes: ModelSizes, dtype: torch.dtype, side: int) -> _Probed | None:
+        """Create the teacher in a refinement; None if it has no network."""
+        probe = TEACHERS[name].loader().probe
+        if probe is None:
+            return None
+        teacher: Any = probe(json.loads(model_sizes.unet), json.loads(model_sizes.vae), dtype).teacher
+        teacher.refining = True
+        for network in teacher.networks:
+            network.requires_grad_(False)
         cameras = Cameras(torch.empty(VIEWS, 4, 4), torch.empty(VIEWS))
         scenes = SceneBatch(["a"], cameras, VIEWS, torch.empty(1, 3))
-        module: Any = probe(json.loads(model_sizes.unet), json.loads(model_sizes.vae), dtype).teacher
-        module.refining = True
-        for network in module.networks:
-            network.requires_grad_(False)
         renderings = Renderings(
             *(torch.empty(1, VIEWS, side, side, *more, requires_grad=True) for more in ((3,), (), (3,), ())),
         )
-        with FlopCounterMode(display=False) as encoding:
-            z = module.encode(renderings, scenes, torch.Generator())
-            z.backward(torch.empty_like(z))
-        z, times = z.detach(), torch.empty(1, dtype=torch.int64)
-        condition = module.condition(renderings, scenes)
-        with FlopCounterMode(display=False) as prediction, torch.no_grad():
-            module.predict(z, times, condition, False)
-        assert isinstance(module, UNetTeacher)
-        critic = LoraCritic(module, rank)
-        for p in critic.parameters:
-            p.grad = torch.empty_like(p)  # counted separately
+        return cls(teacher, renderings, scenes)
 
-        def train() -> None:
-            noise, _ = critic.teacher.predict(z, times, condition, False)
-            noise.backward(torch.empty_like(noise))
+    def encoded(self) -> Tensor:
+        z: Tensor = self.teacher.encode(self.renderings, self.scenes, torch.Generator())
+        return z
 
-        with fused_attention(), MemoryCounter() as live:
-            train()
-        with FlopCounterMode(display=False) as training:
-            train()
-    operations = (counter.get_total_flops() for counter in (encoding, prediction, training))
-    return NetworkCost(size_of(*critic.layers, learning=True), live.peak, *operations)
+    def predict(self, teacher: Any, z: Tensor) -> Tensor:
+        condition = self.teacher.condition(self.renderings, self.scenes)
+        noise: Tensor = teacher.predict(z, torch.empty(1, dtype=torch.int64), condition, False)[0]
+        return noise
+
+    def train(self, critic: LoraCritic, z: Tensor) -> None:
+        noise = self.predict(critic.teacher, z)
+        noise.backward(torch.empty_like(noise))

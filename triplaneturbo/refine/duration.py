@@ -14,7 +14,7 @@ from torch import nn
 from triplaneturbo.distill.memory import ModelSizes
 from triplaneturbo.distill.ptd import RefineSettings
 from triplaneturbo.finetune.duration import Estimate
-from triplaneturbo.refine.cost import NetworkCost, network_cost
+from triplaneturbo.refine.cost import Operations, operations
 from triplaneturbo.utils.devices import wait_for
 
 _PROBED = 3  # timed repetitions of the probe
@@ -42,10 +42,11 @@ def estimate_refinement(
     path = step = 0.0
     has_path = False
     for name in settings.teachers:
-        cost = network_cost(name, model_sizes, dtype, size, settings.path_rank)
-        has_path = has_path or cost.lora > 0
-        # Encoding without a backward pass takes about a third.
-        path += (cost.encoding / 3 + cost.path_prediction) / speed
+        cost = operations(name, model_sizes, dtype, size, settings.path_rank)
+        if cost.training:
+            has_path = True
+            # Without the backward pass: the encoder is frozen, so that both passes cost the same.
+            path += (cost.encoding / 2 + cost.training) / speed
         step += scored * (cost.encoding + score_operations(cost, settings, name)) / speed
     iterations = settings.path_iterations if has_path and settings.path != "none" else 0
     seconds = iterations * path + settings.steps * step
@@ -55,15 +56,16 @@ def estimate_refinement(
     return Estimate(seconds, None, f"About {duration_words(seconds)} for the networks: {parts}.")
 
 
-def score_operations(cost: NetworkCost, settings: RefineSettings, name: str) -> float:
+def score_operations(cost: Operations, settings: RefineSettings, name: str) -> float:
     """Return the mean operations of a teacher's score, without the encoding."""
     own = settings.teachers[name]
     guided = 2 if own.guidance != (1.0, 1.0) or own.kind == "csd" else 1
     if own.kind == "ism":
         return (guided + mean_inversions(settings, name)) * cost.prediction
     if own.kind == "vsd":
-        return (guided + 1) * cost.prediction + cost.path_prediction
-    return (guided + (own.kind == "asd")) * cost.prediction
+        return (guided + 1) * cost.prediction + cost.training
+    # Without a shift, both predictions of "asd" are the same.
+    return (guided + (own.kind == "asd" and own.shift != 0)) * cost.prediction
 
 
 def mean_inversions(settings: RefineSettings, name: str) -> float:

@@ -21,7 +21,7 @@ from triplaneturbo.refine.duration import (
 from triplaneturbo.refine.memory_plan import plan_refinement
 from triplaneturbo.refine.options import RefineOptions
 from triplaneturbo.refine.setup import OPEN_SIZE, TOYWORLD_SETTINGS, TOYWORLD_TEACHERS, open_settings
-from triplaneturbo.utils.devices import autocast_dtype, choose_precision, free_memory
+from triplaneturbo.utils.devices import choose_precision, free_memory, full_autocast_dtype
 
 
 class Forecast(NamedTuple):
@@ -64,7 +64,7 @@ def forecast(
         plan = plan_refinement(
             sizes, settings, options.representation, OPEN_SIZE, available, device, dtype, generates=generates
         )
-    speed = measured_speed(device, autocast_dtype(device) or dtype)
+    speed = measured_speed(device, full_autocast_dtype(device) or dtype)
     estimate = estimate_refinement(sizes, settings, options.representation, OPEN_SIZE, dtype, speed)
     return Forecast(plan, estimate)
 

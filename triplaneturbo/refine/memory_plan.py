@@ -8,7 +8,9 @@ of the path, or a step of the asset, whichever takes the most.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations, product
 
 import torch
 
@@ -18,13 +20,46 @@ from triplaneturbo.distill.memory_plan import MemorySavings, Plan, cheapest_plan
 from triplaneturbo.distill.ptd import RefineSettings
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.errors import UserError
-from triplaneturbo.refine.cost import model_memory, network_cost
+from triplaneturbo.refine.cost import lora_memory, model_memory
 from triplaneturbo.representations.registry import find_representation
 from triplaneturbo.representations.triplane_asset import TriplaneOptions
 from triplaneturbo.utils.units import GB
 
 # A LoRA's weights, their gradients and the two moments of Adam.
 _TRAINED = 4
+
+
+@dataclass(frozen=True)
+class Change:
+    """Options that make a refinement take less memory.
+
+    Attributes:
+        representation: another representation; "": the same.
+        path: another path; "": the same.
+        teachers: fewer teachers; none: the same.
+    """
+
+    representation: str = ""
+    path: str = ""
+    teachers: tuple[str, ...] = ()
+
+
+class DoesNotFitError(UserError):
+    """A refinement does not fit into memory. The message is for users of the Python API.
+
+    Attributes:
+        shortage: how much it needs and how much there is, as the beginning of a sentence.
+        device: what would be large enough, as the end of that sentence.
+        change: the options with which it would fit; None if there are none.
+    """
+
+    def __init__(self, shortage: str, device: str, change: Change | None) -> None:
+        advice = f"{device}, or the small model"
+        if change is not None:
+            options = ", ".join(f"{name}={value!r}" for name, value in asdict(change).items() if value)
+            advice = f"it would fit with {options}"
+        super().__init__(f"{shortage}: {advice}.")
+        self.shortage, self.device, self.change = shortage, device, change
 
 
 def plan_refinement(
@@ -53,7 +88,7 @@ def plan_refinement(
         generates: whether the model generates a draft.
 
     Raises:
-        UserError: it does not fit; the message says how much it needs and what would fit.
+        DoesNotFitError: it does not fit.
     """
 
     def parts(
@@ -67,19 +102,20 @@ def plan_refinement(
     plan = cheapest_plan(ladder, parts, available, dtype)
     if plan is not None:
         return replace(plan, subject="refinement")
-    lighter = _lighter(settings, representation)
     least = sum(parts(ladder[-1]).values())
-    advice = next(
-        (
-            f"it would fit {change}"
-            for change, (other, form) in lighter.items()
-            if sum(parts(ladder[-1], other, form).values()) <= available
-        ),
-        f"use a device with {least / GB + 0.05:.1f} GB, or --model small",
+    fitting = (
+        change
+        for change in _changes(settings, representation)
+        if sum(
+            parts(ladder[-1], _changed(settings, change), change.representation or representation).values()
+        )
+        <= available
     )
-    raise UserError(
+    raise DoesNotFitError(
         f"This refinement needs {least / GB:.1f} GB{' more' if loaded else ''}, and the device has"
-        f" {available / GB:.1f} GB free: {advice}."
+        f" {available / GB:.1f} GB free",
+        f"use a device with {least / GB + 0.05:.1f} GB",
+        next(fitting, None),
     )
 
 
@@ -95,7 +131,7 @@ def refinement_parts(
     generates: bool,
 ) -> dict[str, int]:
     """Return the bytes by part at the peak; see `plan_refinement`."""
-    # As `load_model` and `RefineSetup` load them: in float32, the second one beside the first.
+    # Text encoders stay in float32 on other devices, the model's (`load_model`) and a teacher's own.
     text_dtype = dtype if device.type == "cuda" else torch.float32
     model = model_memory(model_sizes, dtype, text_dtype)
     second = model.weights + model.encoder if "sd" in settings.teachers else 0
@@ -104,15 +140,19 @@ def refinement_parts(
         name: memory.teacher(name, model_sizes, dtype, side, savings.views, refining=True)
         for name in settings.teachers
     }
-    networks = {
-        name: network_cost(name, model_sizes, dtype, side, settings.path_rank) for name in settings.teachers
+    loras = {
+        name: lora_memory(name, model_sizes, dtype, side, settings.path_rank) for name in settings.teachers
     }
-    # Not in `text_dtype`: a teacher's own encoder has the precision of its U-Net.
     weights = {f"{name}: weights": teacher.weights for name, teacher in teachers.items()}
-    texts = 0 if savings.texts else sum(teacher.text for teacher in teachers.values())
-    lora = sum(networks[name].lora * _copies(settings, name) for name in networks)
-    path = max((cost.path for cost in networks.values()), default=0) if settings.path != "none" else 0
-    critics = [networks[name].path for name, own in settings.teachers.items() if own.kind == "vsd"]
+    texts = sum(teacher.text for teacher in teachers.values()) * text_dtype.itemsize // dtype.itemsize
+    lora = sum(loras[name].weights * _copies(settings, name) for name in loras)
+    path = max((one.training for one in loras.values()), default=0) if settings.path != "none" else 0
+    # A critic is trained while the encoder's activations wait for the backward pass.
+    critics = [
+        teachers[name].held + loras[name].training
+        for name, own in settings.teachers.items()
+        if own.kind == "vsd"
+    ]
     working = max([teacher.working for teacher in teachers.values()] + critics, default=0)
     # Both teachers and renderings are used in a step; then its backward pass frees the renderings.
     step = max(rendered.held + working, rendered.backward)
@@ -124,17 +164,17 @@ def refinement_parts(
     refining = {
         "sd: a second copy of the base": second,
         **weights,
-        "text encoders of teachers": texts,
+        "text encoders of teachers": 0 if savings.texts else texts,
         "LoRA with optimizer": lora,
         "training the path" if path >= step else "a step of the asset": peak,
     }
     if second and dtype != torch.float32:
-        # Loaded in float32 before anything of the step exists.
+        # The model's generator in float32 on the device, before it is cast and anything of the step exists.
         loading = second * 4 // dtype.itemsize
         refining["loading in float32"] = max(0, loading - sum(refining.values()))
     generating = {"generating the draft": model.working} if generates else {}
     largest = max((generating, refining), key=lambda stage: sum(stage.values()))
-    return held | largest | device_overhead(device, max(peak, sum(generating.values())))
+    return held | largest | device_overhead(device, max(peak, sum(generating.values())), loaded)
 
 
 def _rendering(model_sizes: ModelSizes, representation: str, size: int) -> tuple[memory.RenderingMemory, int]:
@@ -167,21 +207,22 @@ def _ladder(device: torch.device) -> tuple[MemorySavings, ...]:
     )
 
 
-def _lighter(settings: RefineSettings, representation: str) -> dict[str, tuple[RefineSettings, str]]:
-    """Return settings and representations that take less, by what the user has to change for them."""
+def _changes(settings: RefineSettings, representation: str) -> Iterator[Change]:
+    """Yield changes that may save memory, and all of them together, from the least to the most noticeable."""
     names = tuple(settings.teachers)
+    fewer = [kept for count in range(len(names) - 1, 0, -1) for kept in combinations(names, count)]
+    paths = [""] if settings.path == "none" else ["", "none"]
+    forms = ["", "gaussians"] if representation == "field" else [""]
+    for teachers, path, form in product([(), *fewer], paths, forms):
+        if teachers or path or form:
+            yield Change(form, path, teachers)
 
-    def only(chosen: tuple[str, ...]) -> RefineSettings:
-        return replace(settings, teachers={name: settings.teachers[name] for name in chosen})
 
-    lighter: dict[str, tuple[RefineSettings, str]] = {}
-    if representation == "field":
-        lighter["with --as gaussians"] = settings, "gaussians"
-    if settings.path != "none":
-        lighter["with --path none"] = replace(settings, path="none"), representation
-    if len(names) > 1:
-        for count in range(len(names) - 1, 0, -1):
-            for start in range(len(names) - count + 1):
-                fewer = names[start : start + count]
-                lighter[f"with --teachers {','.join(fewer)}"] = only(fewer), representation
-    return lighter
+def _changed(settings: RefineSettings, change: Change) -> RefineSettings:
+    """Return settings with a change."""
+    names = change.teachers or tuple(settings.teachers)
+    return replace(
+        settings,
+        teachers={name: settings.teachers[name] for name in names},
+        path=change.path or settings.path,  # type: ignore[arg-type]
+    )

@@ -31,7 +31,7 @@ from triplaneturbo.toyworld.scene.view_renderer import shade
 from triplaneturbo.toyworld.training.data import ViewCacheData, meaning
 from triplaneturbo.toyworld.training.subset import SubsetCache, draw_subset
 from triplaneturbo.toyworld.training.train import scenes
-from triplaneturbo.utils.devices import autocast_dtype, free_memory
+from triplaneturbo.utils.devices import autocast_dtype, free_memory, full_autocast_dtype
 
 # The closed forms know every instance exactly. SDS with them is the regression to the nearest one, without
 # the noise of a second prediction; at small timesteps, it is the only one in sight.
@@ -192,12 +192,13 @@ def _teachers(
         generator = _with_encoder(model)
     device = model.generator.device
     embed: Callable[[list[str]], Tensor] = model.text.embed
+    autocast = autocast_dtype(device)
     if refining:
         embed = TextEmbeddingCache(embed, device)
+        autocast = full_autocast_dtype(device)
     context = TeacherContext(
         generator, generator.base, embed, device, size=size, data=data, shade=shading,
-        text_on_cpu=savings.texts, view_by_view=savings.views, autocast=autocast_dtype(device),
-        refining=refining,
+        text_on_cpu=savings.texts, view_by_view=savings.views, autocast=autocast, refining=refining,
     )  # fmt: skip
     return load_teachers(files, context)
 

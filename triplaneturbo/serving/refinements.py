@@ -45,7 +45,6 @@ class _Active:
         stop: set to end it early.
         job: its job; None until it is in the queue.
         source: the uploaded mesh or picture that it refines or is refined toward; None: there is none.
-        dropped: whether `source` is to be forgotten at the end.
         running: whether it has started.
         seconds_left: estimate of the remaining seconds; None if unknown.
     """
@@ -53,7 +52,6 @@ class _Active:
     stop: threading.Event
     job: Job | None = None
     source: GivenMesh | GivenImage | None = None
-    dropped: bool = False
     running: bool = False
     seconds_left: float | None = None
 
@@ -71,6 +69,7 @@ class Refinements:
         self._lock = threading.Lock()
         self._active: _Active | None = None
         self._uploads: LRUCache[GivenMesh | GivenImage] = LRUCache(KEPT_UPLOADS)
+        self._owners: dict[str, set[str]] = {}  # by digest, since two pages may upload the same file
         # Before the first step, and per step.
         self._seconds = domain.refine_seconds
 
@@ -97,10 +96,14 @@ class Refinements:
                 raise
             return self._active.job
 
-    def store_upload(self, path: Path) -> str:
-        """Read an uploaded mesh or picture and keep it in memory.
+    def store_upload(self, path: Path, owner: str = "") -> str:
+        """Read an uploaded mesh or picture and keep it in memory until all of its owners drop it.
 
         Only the last few are kept, apart from that of a refinement that waits or runs.
+
+        Args:
+            path: the file.
+            owner: who uploads it, such as a session.
 
         Returns:
             The `upload` of requests that refine it.
@@ -113,16 +116,19 @@ class Refinements:
 
         picture = path.suffix.lower() in PICTURE_SUFFIXES
         source = read_given_image(path, UPLOAD_MOST_PIXELS) if picture else read_uploaded_mesh(path)
-        self._uploads.put(source.digest, source)
+        with self._lock:
+            self._owners.setdefault(source.digest, set()).add(owner)
+            self._uploads.put(source.digest, source)
         return source.digest
 
-    def drop_upload(self, upload: str) -> None:
-        """Forget an uploaded mesh or picture; one that is being refined, once its job ends."""
+    def drop_upload(self, upload: str, owner: str = "") -> None:
+        """Forget an upload unless it has another owner; one that is being refined, once its job ends."""
         with self._lock:
-            active = self._active
-            if active is not None and active.source is not None and active.source.digest == upload:
-                active.dropped = True
-            self._uploads.drop(upload)
+            owners = self._owners.get(upload, set())
+            owners.discard(owner)
+            if not owners:
+                self._owners.pop(upload, None)
+                self._uploads.drop(upload)
 
     def uploaded(self, upload: str) -> GivenMesh | GivenImage:
         """Return an uploaded mesh or picture.
@@ -180,12 +186,13 @@ class Refinements:
             with self._lock:
                 if self._active is active:
                     self._active = None  # its job holds the result
-                if active.source is not None and not active.dropped:
+                if active.source is not None and active.source.digest in self._owners:
                     self._uploads.put(active.source.digest, active.source)  # for the comparison
 
     def _refine(
         self, worker: DeviceWorker, request: RefineRequest, active: _Active, folder: Path
     ) -> Generator[Progress | Outcome, None, None]:
+        from triplaneturbo.refine.memory_plan import DoesNotFitError
         from triplaneturbo.refine.start import start
 
         clock = _Clock(request.refine_steps)
@@ -209,6 +216,8 @@ class Refinements:
             except StopIteration as end:
                 refiner: Refiner = end.value
                 break
+            except DoesNotFitError as error:  # visitors cannot change the options that it names
+                raise UserError(f"{error.shortage}: {error.device}, or the small model.") from None
         else:
             raise Cancelled
         reason = yield from self._optimize(refiner, request, active, clock)

@@ -75,7 +75,6 @@ class Session:
         past: ids of the results that the page's history shows, in order.
         chosen: id of the selected result; "" if none is selected.
         upload_key: key with which the page uploads files; "" if it may not.
-        uploaded: digest of the file that it has uploaded last; "" if it has uploaded none.
         used: time of the page's last activity.
     """
 
@@ -92,7 +91,8 @@ class Session:
         self.variants: list[Request] = []
         self.past: list[str] = []
         self.chosen = ""
-        self.upload_key = self.uploaded = ""
+        self.upload_key = ""
+        self._uploads: set[str] | None = set()  # digests; None once the session is removed
         self._lock = threading.Lock()
         self._job: Job | None = None
         self._views = 0
@@ -137,6 +137,21 @@ class Session:
                 files.clear()
             self.drawn = None
             return True
+
+    def add_upload(self, digest: str) -> bool:
+        """Remember a file that the page has uploaded; False if the session has been removed."""
+        with self._lock:
+            if self._uploads is None:
+                return False
+            self._uploads.add(digest)
+            return True
+
+    def remove(self) -> set[str]:
+        """Delete the files of a session that nobody will use again; return the digests of its uploads."""
+        with self._lock:
+            uploads, self._uploads = self._uploads or set(), None
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return uploads
 
     def enter(self) -> int:
         """Return the number of a new request; later requests have larger numbers."""
@@ -241,10 +256,15 @@ class Sessions:
         root: the folder that contains the sessions' folders.
         clock: returns the time in seconds.
         quota: bytes that all folders may take together, without files being written; None: unlimited.
+        on_removed: called with a session that is removed and the digests of its uploads.
     """
 
     def __init__(
-        self, root: Path, clock: Callable[[], float] = time.monotonic, quota: int | None = None
+        self,
+        root: Path,
+        clock: Callable[[], float] = time.monotonic,
+        quota: int | None = None,
+        on_removed: Callable[[Session, set[str]], None] = lambda session, uploads: None,
     ) -> None:
         self._root = root
         self._clock = clock
@@ -252,6 +272,7 @@ class Sessions:
         self._open: dict[str, Session] = {}
         self._until: dict[str, float] = {}
         self._quota = quota
+        self._on_removed = on_removed
         self._sizes = FolderSizes()
 
     def of(self, key: str | None, heard: bool = True) -> Session:
@@ -272,12 +293,8 @@ class Sessions:
                 self._open[name].used = self._clock()
             return self._open[name]
 
-    def leave(self, key: str | None) -> Session | None:
-        """Cancel the job of a closed page; its folder is deleted later unless the page comes back.
-
-        Returns:
-            The page's session, if it has one.
-        """
+    def leave(self, key: str | None) -> None:
+        """Cancel the job of a closed page; its session is removed later unless the page comes back."""
         with self._lock:
             session = self._open.get(key or "")
             if session is not None:
@@ -285,13 +302,13 @@ class Sessions:
             self._sweep()
         if session is not None:
             session.cancel()
-        return session
 
     def _sweep(self) -> None:
         for key, until in list(self._until.items()):
             if self._clock() >= until:
                 del self._until[key]
-                shutil.rmtree(self._open.pop(key).folder, ignore_errors=True)
+                session = self._open.pop(key)
+                self._on_removed(session, session.remove())
 
     def _free_space(self, requesting: Session, new_job: bool) -> None:
         """Delete the files of the least recently active pages until the quota is met.

@@ -23,7 +23,7 @@ from triplaneturbo.serving.admin import Admin
 from triplaneturbo.serving.limits import Limits, RequestLimiter
 from triplaneturbo.serving.mcp_access import McpAccess
 from triplaneturbo.serving.refine_request import RefineUploads
-from triplaneturbo.serving.sessions import Sessions
+from triplaneturbo.serving.sessions import Session, Sessions
 from triplaneturbo.serving.training_access import TrainingAccess
 from triplaneturbo.serving.uploads import Uploads
 from triplaneturbo.ui.assets import read
@@ -90,7 +90,13 @@ def build(
     # machine, and copies files from elsewhere into it.
     os.environ["GRADIO_TEMP_DIR"] = str(history.root if history is not None else folder)
     os.environ["GRADIO_EXAMPLES_CACHE"] = os.environ["GRADIO_TEMP_DIR"]
-    sessions = Sessions(folder, quota=guard.limits.live)
+
+    def forget(session: Session, digests: set[str]) -> None:
+        uploads.drop(session.upload_key)
+        for digest in digests:
+            engine.refinements.drop_upload(digest, session.folder.name)
+
+    sessions = Sessions(folder, quota=guard.limits.live, on_removed=forget)
     with gr.Blocks(title="triplaneturbo", analytics_enabled=False, fill_width=True) as page:
         if engine.notice:
             gr.HTML(panels.notice(engine.notice))
@@ -105,10 +111,7 @@ def build(
             mcp.endpoints = mcp_tools.build(engine, sessions, guard)
 
         def leave(page: gr.Request) -> None:
-            session = sessions.leave(page.session_hash)
-            if session is not None and session.upload_key:
-                uploads.drop(session.upload_key)
-                engine.refinements.drop_upload(session.uploaded)
+            sessions.leave(page.session_hash)
 
         page.unload(leave)
         script = read("on_load.js", **AR_WORDS)

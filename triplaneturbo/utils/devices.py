@@ -154,6 +154,15 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if device.type == "cuda" or bfloat16_unit() is not None else None
 
 
+def full_autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return the autocast dtype of full-size training; None for the precision of the weights.
+
+    There is no autocast on a GPU: with half-precision weights it would keep another copy of each weight for
+    the backward pass, which memory plans do not count.
+    """
+    return autocast_dtype(device) if device.type == "cpu" else None
+
+
 def device_name(device: torch.device) -> str:
     """Return a readable name of a device: the GPU with its memory, or the CPU with its threads."""
     if device.type == "cuda":

@@ -81,14 +81,17 @@ def wire(page: gr.Blocks, jobs: PageJobs, uploads: Uploads, outputs: list[Any]) 
 def stored_upload(engine: Engine, session: Session, uploads: Uploads, key: str) -> Iterator[None]:
     """Parse and store the page's uploaded file if its request is admitted in this context; then delete it.
 
-    It is kept as long as the session.
+    It is kept as long as the session, which may end while the file is parsed.
 
     Raises:
         UserError: the file cannot be refined.
     """
     try:
         yield
-        session.uploaded = engine.refinements.store_upload(uploads.uploaded(key))
+        owner = session.folder.name
+        digest = engine.refinements.store_upload(uploads.uploaded(key), owner)
+        if not session.add_upload(digest):
+            engine.refinements.drop_upload(digest, owner)
     finally:
         uploads.drop(key)
 
