@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from tests.helpers.tiny import tiny_model
+from triplaneturbo.distill.memory_plan import MemorySavings
+from triplaneturbo.distill.ptd import Refiner
 from triplaneturbo.mesh.io.generation_metadata import Refinement
 from triplaneturbo.mesh.io.metadata_reader import read_metadata
 from triplaneturbo.models.config import OPEN, TOYWORLD
@@ -63,6 +65,36 @@ def test_full_size_teachers_have_the_precision_of_training(
     exhaust(setup.setup(pipeline.model, "tiny", "a red mushroom", options, tmp_path))
     (context,) = contexts
     assert context.autocast == (torch.bfloat16 if pipeline.model.config.domain == TOYWORLD else None)
+
+
+def test_resumed_refinement_keeps_its_savings(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if pipeline.model.config.domain == TOYWORLD:
+        pytest.skip("it has no savings")
+    used: list[tuple[bool, bool]] = []
+
+    def load(files: object, context: TeacherContext) -> list[object]:
+        used.append((context.text_on_cpu, context.view_by_view))
+        return []
+
+    monkeypatch.setattr(setup, "load_teachers", load)
+    monkeypatch.setattr(setup, "OPEN_SIZE", 32)
+    chosen = MemorySavings(texts=True, views=True)
+    monkeypatch.setattr(setup, "_savings", lambda *_: chosen)
+    request = pipeline.settle(Request("a red mushroom"))
+    field = pipeline.field(request)
+
+    def begin() -> Refiner:
+        return exhaust(start(pipeline.model, "tiny", field, request, RefineOptions(), tmp_path))
+
+    refiner = begin()
+    chosen = MemorySavings()
+    refiner = begin()  # there is no checkpoint yet
+    chosen = MemorySavings(texts=True)
+    refiner.save()
+    begin()
+    assert used == [(True, True), (False, False), (False, False)]
 
 
 def test_the_field_is_that_of_the_generated_mesh(pipeline: Pipeline) -> None:
