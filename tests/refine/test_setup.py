@@ -11,6 +11,7 @@ import torch
 from tests.helpers.tiny import tiny_model
 from triplaneturbo.distill.memory_plan import MemorySavings
 from triplaneturbo.distill.ptd import Refiner
+from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.io.generation_metadata import Refinement
 from triplaneturbo.mesh.io.metadata_reader import read_metadata
 from triplaneturbo.models.config import OPEN, TOYWORLD
@@ -18,6 +19,7 @@ from triplaneturbo.pipeline import Pipeline
 from triplaneturbo.refine import setup
 from triplaneturbo.refine.options import RefineOptions
 from triplaneturbo.refine.start import start
+from triplaneturbo.representations.gaussian_asset import GaussianOptions
 from triplaneturbo.request import Request
 from triplaneturbo.teachers import stable_diffusion
 from triplaneturbo.teachers.loader import TeacherContext
@@ -95,6 +97,29 @@ def test_resumed_refinement_keeps_its_savings(
     refiner.save()
     begin()
     assert used == [(True, True), (False, False), (False, False)]
+
+
+def test_resume_refuses_other_losses(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if pipeline.model.config.domain == TOYWORLD:
+        pytest.skip("it has none of them")
+    monkeypatch.setattr(setup, "load_teachers", lambda files, context: [])
+    monkeypatch.setattr(setup, "OPEN_SIZE", 32)
+    request = pipeline.settle(Request("a red mushroom"))
+    field = pipeline.field(request)
+    losses = {"total_variation": 1.0, "scale_loss": 1.0}
+
+    def begin() -> Refiner:
+        options = RefineOptions("gaussians")
+        return exhaust(start(pipeline.model, "tiny", field, request, options, tmp_path))
+
+    monkeypatch.setattr(GaussianOptions, "for_size", lambda size: GaussianOptions(size=size, **losses))
+    begin().save()
+    begin()
+    losses["scale_loss"] = 2.0
+    with pytest.raises(UserError, match=r"was started with draft scale_loss 1\.0, not 2\.0"):
+        begin()
 
 
 def test_the_field_is_that_of_the_generated_mesh(pipeline: Pipeline) -> None:

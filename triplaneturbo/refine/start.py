@@ -13,6 +13,7 @@ import torch
 from triplaneturbo.distill.checkpoints import Checkpoints
 from triplaneturbo.distill.memory_plan import MemorySavings
 from triplaneturbo.distill.ptd import Refiner
+from triplaneturbo.models.config import TOYWORLD
 from triplaneturbo.models.weights import Model
 from triplaneturbo.refine.fit_error import fit_error
 from triplaneturbo.refine.given_image import GivenImage
@@ -21,6 +22,7 @@ from triplaneturbo.refine.image_view import match_view
 from triplaneturbo.refine.memory_plan import texel_count
 from triplaneturbo.refine.options import SAVINGS, RefineOptions
 from triplaneturbo.refine.setup import setup
+from triplaneturbo.representations.gaussian_asset import GaussianAsset
 from triplaneturbo.representations.registry import find_representation
 from triplaneturbo.representations.triplane import TriplaneField
 from triplaneturbo.request import Request
@@ -82,6 +84,11 @@ def start(
         reference, azimuth = match_view(asset, image, prepared.size)
         draft |= {"image": image.digest}
         notes.append(f"The picture shows the asset from an azimuth of {azimuth:.0f} degrees.")
+    if model.config.domain != TOYWORLD:
+        draft |= {"refining": True}  # how teachers are conditioned; see `TeacherContext`
+    if isinstance(asset, GaussianAsset):
+        losses = {"total_variation": asset.options.total_variation, "scale_loss": asset.options.scale_loss}
+        draft |= {key: weight for key, weight in losses.items() if weight}
     refiner = Refiner(
         asset,
         prepared.teachers,
