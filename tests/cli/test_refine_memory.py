@@ -11,7 +11,7 @@ from tests.helpers.tiny import tiny_model
 from triplaneturbo.__main__ import main
 from triplaneturbo.errors import UserError
 from triplaneturbo.models import catalog
-from triplaneturbo.models.catalog import ModelFiles
+from triplaneturbo.models.catalog import ModelFiles, find_model
 from triplaneturbo.models.config import OPEN
 from triplaneturbo.pipeline import Pipeline
 from triplaneturbo.refine import forecast, setup
@@ -126,6 +126,44 @@ def test_memory_and_duration_are_printed_first(
         assert table[-1].startswith("The refinement takes ")
     assert call(model, tmp_path, "--quiet") == 2
     assert capsys.readouterr().err == "The model is being loaded.\n"
+
+
+def test_remaining_duration_is_printed_on_resume(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    not_loaded: None,
+) -> None:  # fmt: skip
+    free(monkeypatch, None)
+    checkpoints = tmp_path / "a.glb.refine" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "00000380.pt").touch()
+    assert call(model, tmp_path, "--resume") == 2
+    assert "20 iterations of" in capsys.readouterr().err
+    (checkpoints / "00000500.pt").touch()
+    assert call(model, tmp_path, "--resume") == 2
+    error = capsys.readouterr().err
+    assert "400 steps of" in error
+    assert "iterations of" not in error
+
+
+def test_quiet_measures_nothing_and_memory_that_ends_while_measuring_is_explained(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    not_loaded: None,
+) -> None:  # fmt: skip
+    def measure(*arguments: object) -> float:
+        raise MemoryError
+
+    monkeypatch.setattr(forecast, "measured_speed", measure)
+    assert call(model, tmp_path, "--quiet") == 2
+    assert capsys.readouterr().err == "The model is being loaded.\n"
+    assert call(model, tmp_path) == 2
+    assert capsys.readouterr().err.startswith("Out of memory while refining")
+
+
+def test_duration_on_two_cores_is_not_that_of_a_gpu() -> None:
+    small = find_model("small", False)
+    for device, known in (("cpu", True), ("cuda", False)):
+        expected = forecast.forecast(small, RefineOptions(), torch.device(device), "auto", generates=True)
+        assert (expected.estimate.seconds is not None) == known
 
 
 def test_duration_of_the_built_in_model_is_that_of_its_domain(

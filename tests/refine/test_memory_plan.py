@@ -33,9 +33,17 @@ from triplaneturbo.refine.duration import (
     measured_speed,
     score_operations,
 )
-from triplaneturbo.refine.memory_plan import Change, DoesNotFitError, plan_refinement, refinement_parts
+from triplaneturbo.refine.memory_plan import (
+    Change,
+    DoesNotFitError,
+    plan_refinement,
+    refinement_parts,
+    texel_count,
+)
 from triplaneturbo.refine.setup import OPEN_SETTINGS, OPEN_SIZE
 from triplaneturbo.render.scenes import Renderings
+from triplaneturbo.representations.gaussian_asset import GaussianAsset, GaussianOptions
+from triplaneturbo.representations.gaussians import Gaussians
 from triplaneturbo.representations.registry import REPRESENTATIONS
 from triplaneturbo.request import Request
 from triplaneturbo.teachers import mvdream
@@ -152,14 +160,46 @@ def test_cuda_context_is_counted_once(small_teachers: None) -> None:
 
 
 @pytest.mark.parametrize("name", ["gaussians", "texture"])
-def test_renderings_take_no_more_than_planned(name: str) -> None:
+def test_step_takes_no_more_than_planned(name: str) -> None:
     size, spec = 128, REPRESENTATIONS[name]
     asset = spec.from_field(mushroom(), size, torch.Generator().manual_seed(0), Request("", texture_size=512))
+    if isinstance(asset, GaussianAsset):  # as many as density control may add
+        count = GaussianOptions.for_size(256).density.max_count
+        assert count is not None
+        parameters = dict(asset.gaussians.named_parameters())
+        times = count // 4 // len(asset.gaussians)
+        asset.gaussians = Gaussians(
+            **{key: p.detach().repeat(times, *[1] * (p.ndim - 1)) for key, p in parameters.items()}
+        )
+        assert len(asset.gaussians) == 2 * size**2
+    held = sum(p.nbytes for group in asset.parameters() for p in group["params"])
+    optimizer = torch.optim.AdamW(asset.parameters())
     with MemoryCounter() as live:
-        output = asset.render(toy.scene(torch.Generator().manual_seed(0)), torch.Generator())
-        sum(shown.rgb.sum() for shown in output.renderings.values()).backward()  # type: ignore[union-attr]
+        for _ in range(2):  # the moments exist in the second step
+            output = asset.render(toy.scene(torch.Generator().manual_seed(0)), torch.Generator())
+            loss = sum(shown.rgb.sum() for shown in output.renderings.values())
+            loss.backward()  # type: ignore[union-attr]
+            optimizer.step()
+            optimizer.zero_grad()
+            del output, loss
     assert spec.step_bytes is not None
-    assert 0.1 * spec.step_bytes * size**2 < live.peak < spec.step_bytes * size**2
+    assert 0.5 * spec.step_bytes * size**2 < live.peak + held < spec.step_bytes * size**2
+
+
+def test_planes_texels_and_pictures_are_counted(small_teachers: None) -> None:
+    def parts(form: str, **how: Any) -> dict[str, int]:
+        return refinement_parts(
+            SMALL_SIZES, replace(ALL, teachers={}), form, 64, MemorySavings(), DEVICE, torch.float32,
+            loaded=True, generates=False, **how,
+        )  # fmt: skip
+
+    step = "a step of the asset"
+    assert parts("field")["asset with optimizer"] == 4 * 4 * 6 * 16 * 64 * 64  # 4 copies in float32
+    assert parts("texture", texels=1000)["asset with optimizer"] == 24_000
+    assert texel_count(None, Request("", texture_size=512)) == 512**2
+    for form in ("gaussians", "texture"):
+        assert parts(form, image=True)[step] == parts(form)[step] * 5 // 4
+    assert parts("field")[step] < parts("field", image=True)[step] < 2 * parts("field")[step]
 
 
 def test_plan_uses_savings_only_if_it_has_to(small_teachers: None) -> None:

@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 
 from tests.helpers.tiny import tiny_model
+from triplaneturbo.distill.memory_plan import MemorySavings
+from triplaneturbo.distill.ptd import Refiner
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.io.generation_metadata import Refinement
 from triplaneturbo.mesh.io.metadata_reader import read_metadata
@@ -18,6 +20,7 @@ from triplaneturbo.pipeline import Pipeline
 from triplaneturbo.refine import setup
 from triplaneturbo.refine.options import RefineOptions
 from triplaneturbo.refine.start import start
+from triplaneturbo.representations.gaussian_asset import GaussianOptions
 from triplaneturbo.request import Request
 from triplaneturbo.teachers import stable_diffusion
 from triplaneturbo.teachers.loader import TeacherContext
@@ -65,6 +68,59 @@ def test_full_size_teachers_have_the_precision_of_training(
     exhaust(setup.setup(pipeline.model, "tiny", "a red mushroom", options, tmp_path))
     (context,) = contexts
     assert context.autocast == (torch.bfloat16 if pipeline.model.config.domain == TOYWORLD else None)
+
+
+def test_resumed_refinement_keeps_its_savings(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if pipeline.model.config.domain == TOYWORLD:
+        pytest.skip("it has no savings")
+    used: list[tuple[bool, bool]] = []
+
+    def load(files: object, context: TeacherContext) -> list[object]:
+        used.append((context.text_on_cpu, context.view_by_view))
+        return []
+
+    monkeypatch.setattr(setup, "load_teachers", load)
+    monkeypatch.setattr(setup, "OPEN_SIZE", 32)
+    chosen = MemorySavings(texts=True, views=True)
+    monkeypatch.setattr(setup, "_savings", lambda *_: chosen)
+    request = pipeline.settle(Request("a red mushroom"))
+    field = pipeline.field(request)
+
+    def begin() -> Refiner:
+        return exhaust(start(pipeline.model, "tiny", field, request, RefineOptions(), tmp_path))
+
+    refiner = begin()
+    chosen = MemorySavings()
+    refiner = begin()  # there is no checkpoint yet
+    chosen = MemorySavings(texts=True)
+    refiner.save()
+    begin()
+    assert used == [(True, True), (False, False), (False, False)]
+
+
+def test_resume_refuses_other_losses(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if pipeline.model.config.domain == TOYWORLD:
+        pytest.skip("it has none of them")
+    monkeypatch.setattr(setup, "load_teachers", lambda files, context: [])
+    monkeypatch.setattr(setup, "OPEN_SIZE", 32)
+    request = pipeline.settle(Request("a red mushroom"))
+    field = pipeline.field(request)
+    losses = {"total_variation": 1.0, "scale_loss": 1.0}
+
+    def begin() -> Refiner:
+        options = RefineOptions("gaussians")
+        return exhaust(start(pipeline.model, "tiny", field, request, options, tmp_path))
+
+    monkeypatch.setattr(GaussianOptions, "for_size", lambda size: GaussianOptions(size=size, **losses))
+    begin().save()
+    begin()
+    losses["scale_loss"] = 2.0
+    with pytest.raises(UserError, match=r"was started with draft scale_loss 1\.0, not 2\.0"):
+        begin()
 
 
 def test_the_field_is_that_of_the_generated_mesh(pipeline: Pipeline) -> None:

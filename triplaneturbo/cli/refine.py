@@ -25,7 +25,7 @@ from triplaneturbo.cli.flags import add_model_flags, utf8
 from triplaneturbo.cli.generate import integer
 from triplaneturbo.cli.interrupts import deferred_interrupt
 from triplaneturbo.errors import UserError
-from triplaneturbo.refine.options import OUT_OF_MEMORY, PATHS, RefineOptions
+from triplaneturbo.refine.options import OUT_OF_MEMORY, PATHS, SAVINGS, RefineOptions
 from triplaneturbo.representations.registry import REPRESENTATIONS
 from triplaneturbo.request import DEFAULT_FACES, UNWRAPS, Request, shown
 from triplaneturbo.serving.output_files import plan
@@ -184,7 +184,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         image = read_given_image(arguments.image)
 
-    model = _forecast(arguments, options, generates=given is None and not arguments.image_to_mesh)
+    model = _forecast(arguments, options, request, given, folder)
 
     from triplaneturbo.pipeline import Pipeline
     from triplaneturbo.refine.metadata import metadata_of
@@ -229,32 +229,48 @@ def run(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _forecast(arguments: argparse.Namespace, options: RefineOptions, *, generates: bool) -> str:
-    """Print the memory and the duration that are expected; return the name of the model to load.
+def _forecast(
+    arguments: argparse.Namespace,
+    options: RefineOptions,
+    request: Request,
+    given: GivenMesh | None,
+    folder: Path,
+) -> str:
+    """Print the memory and the remaining duration that are expected; return the name of the model to load.
 
     It is the chosen one; for "auto", the small model if a refinement of the full one does not fit.
 
     Raises:
         UserError: the refinement does not fit into memory, or the model is unavailable.
     """
-    from triplaneturbo.models.catalog import base_or_default, find_model
-    from triplaneturbo.refine.forecast import forecast
-    from triplaneturbo.refine.memory_plan import DoesNotFitError
-    from triplaneturbo.utils.devices import choose_device
+    from triplaneturbo.distill.checkpoints import Checkpoints
+    from triplaneturbo.models.catalog import ModelFiles, base_or_default, find_model
+    from triplaneturbo.refine.forecast import Forecast, forecast
+    from triplaneturbo.refine.memory_plan import DoesNotFitError, texel_count
+    from triplaneturbo.utils.devices import choose_device, explained_out_of_memory
 
     model: str = arguments.model
     device = choose_device(arguments.device).device
     found = find_model(model, device.type == "cuda", base_or_default(arguments.base))
+    done = max(Checkpoints(folder, {}).iterations(), default=0)
+
+    def expect(found: ModelFiles) -> Forecast:
+        with explained_out_of_memory(OUT_OF_MEMORY):
+            return forecast(
+                found, options, device, arguments.precision,
+                generates=given is None and not arguments.image_to_mesh,
+                texels=texel_count(None if given is None else given.mesh, request),
+                image=arguments.image is not None, done=done, timed=not arguments.quiet,
+            )  # fmt: skip
+
     try:
-        expected = forecast(found, options, device, arguments.precision, generates=generates)
+        expected = expect(found)
     except DoesNotFitError as error:
         if model != "auto":
             raise UserError(_shortage(error)) from None
         model = "small"
         try:
-            expected = forecast(
-                find_model(model, False), options, device, arguments.precision, generates=generates
-            )
+            expected = expect(find_model(model, False))
         except UserError:  # it cannot be refined with these options
             raise UserError(_shortage(error)) from None
         print(f"{_shortage(error)} The small model is used.", file=sys.stderr)
@@ -313,6 +329,7 @@ def _remove_state(folder: Path) -> None:
     """Delete what the refinement kept, and its folder if nothing else is in it."""
     for part in ("checkpoints", "views", "image"):
         shutil.rmtree(folder / part, ignore_errors=True)
+    (folder / SAVINGS).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         folder.rmdir()
 

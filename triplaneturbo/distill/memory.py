@@ -212,20 +212,26 @@ def teacher(
     return TeacherMemory(weights, 0 if probed.text is None else size_of(probed.text), live.peak, held)
 
 
-def rendering(model_sizes: ModelSizes, settings: Settings) -> RenderingMemory:
+def rendering(model_sizes: ModelSizes, settings: Settings, views: int = VIEWS) -> RenderingMemory:
     """Count the renderings of one prompt for full coverage."""
     return _rendering(
         model_sizes, settings.size, settings.stride, settings.surface_stride, settings.nodes,
-        settings.renderings,
+        settings.renderings, views,
     )  # fmt: skip
 
 
 @lru_cache(maxsize=32)
 def _rendering(
-    model_sizes: ModelSizes, size: int, stride: int, surface_stride: int, nodes: int, names: tuple[str, ...]
+    model_sizes: ModelSizes,
+    size: int,
+    stride: int,
+    surface_stride: int,
+    nodes: int,
+    names: tuple[str, ...],
+    views: int,
 ) -> RenderingMemory:
     side = model_sizes.config.latent_size * 2 ** (len(json.loads(model_sizes.vae)["block_out_channels"]) - 1)
-    rays, pixels = VIEWS * (size // stride) ** 2, VIEWS * (size // surface_stride) ** 2
+    rays, pixels = views * (size // stride) ** 2, views * (size // surface_stride) ** 2
     with META:
         fields = FieldDecoder(model_sizes.config)
         for p in fields.parameters():
@@ -244,7 +250,7 @@ def _rendering(
             held = live.now
             live.reset()
             total.backward()
-    shape = _PIXEL * pixels // VIEWS if "surface" in names else 0
+    shape = _PIXEL * pixels // views if "surface" in names else 0
     return RenderingMemory(held, max(live.peak, held + shape))
 
 

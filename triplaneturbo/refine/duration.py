@@ -27,8 +27,9 @@ def estimate_refinement(
     size: int,
     dtype: torch.dtype,
     speed: float,
+    done: int = 0,
 ) -> Estimate:
-    """Estimate a refinement, without loading, the renderings and the export of the mesh.
+    """Estimate the rest of a refinement, without loading, the renderings and the export of the mesh.
 
     Args:
         model_sizes: sizes of the model.
@@ -37,6 +38,7 @@ def estimate_refinement(
         size: side of the images in pixels.
         dtype: dtype of the model's weights.
         speed: operations per second; see `measured_speed`.
+        done: iterations that are done.
     """
     scored = 2 if representation == "field" else 1  # volume and surface
     path = step = 0.0
@@ -49,8 +51,10 @@ def estimate_refinement(
             path += (cost.encoding / 2 + cost.training) / speed
         step += scored * (cost.encoding + score_operations(cost, settings, name)) / speed
     iterations = settings.path_iterations if has_path and settings.path != "none" else 0
-    seconds = iterations * path + settings.steps * step
-    parts = f"{settings.steps} steps of {duration_words(step)}"
+    steps = settings.steps - max(0, done - iterations)
+    iterations = max(0, iterations - done)
+    seconds = iterations * path + steps * step
+    parts = f"{steps} steps of {duration_words(step)}"
     if iterations:
         parts = f"{iterations} iterations of {duration_words(path)} that form the path, and {parts}"
     return Estimate(seconds, None, f"About {duration_words(seconds)} for the networks: {parts}.")

@@ -38,6 +38,10 @@ def forecast(
     precision: str,
     *,
     generates: bool,
+    texels: int = 0,
+    image: bool = False,
+    done: int = 0,
+    timed: bool = True,
 ) -> Forecast:
     """Plan the memory of a refinement and estimate its duration.
 
@@ -47,6 +51,9 @@ def forecast(
         device: device of the refinement.
         precision: precision of the model; see `choose_precision`.
         generates: whether the model generates a draft.
+        texels, image: see `plan_refinement`.
+        done: iterations that are done.
+        timed: whether to estimate the duration, which takes seconds.
 
     Raises:
         UserError: it does not fit into memory, a teacher is not available, or a file is broken.
@@ -54,7 +61,7 @@ def forecast(
     convert_if_needed(model_files)
     config = GeneratorConfig.load(model_files.folder)
     if config.domain == TOYWORLD:
-        return Forecast(None, _toyworld_estimate(options, model_files.name))
+        return Forecast(None, _toyworld_estimate(options, model_files.name, device, done))
     settings = open_settings(config.domain, model_files.name, options)
     sizes = ModelSizes.read(model_files.folder, model_files.base)
     dtype = choose_precision(precision, device, model_files.small).dtype
@@ -62,18 +69,26 @@ def forecast(
     plan = None
     if available is not None:
         plan = plan_refinement(
-            sizes, settings, options.representation, OPEN_SIZE, available, device, dtype, generates=generates
-        )
+            sizes, settings, options.representation, OPEN_SIZE, available, device, dtype, generates=generates,
+            texels=texels, image=image,
+        )  # fmt: skip
+    if not timed:
+        return Forecast(plan, UNKNOWN)
     speed = measured_speed(device, full_autocast_dtype(device) or dtype)
-    estimate = estimate_refinement(sizes, settings, options.representation, OPEN_SIZE, dtype, speed)
+    estimate = estimate_refinement(sizes, settings, options.representation, OPEN_SIZE, dtype, speed, done)
     return Forecast(plan, estimate)
 
 
-def _toyworld_estimate(options: RefineOptions, name: str) -> Estimate:
-    """Return the duration with teachers in closed form; that of others is unknown."""
+def _toyworld_estimate(options: RefineOptions, name: str, device: torch.device, done: int) -> Estimate:
+    """Return the duration with teachers in closed form on a CPU; others are unknown."""
     teachers = options.teachers_for(TOYWORLD, TOYWORLD_TEACHERS, name)
     seconds = find_domain(TOYWORLD).refine_seconds
-    if seconds is None or options.representation != "field" or not set(teachers) <= set(TOYWORLD_TEACHERS):
+    if (
+        device.type != "cpu"
+        or seconds is None
+        or options.representation != "field"
+        or not set(teachers) <= set(TOYWORLD_TEACHERS)
+    ):
         return UNKNOWN
-    total = seconds[0] + seconds[1] * (options.steps or TOYWORLD_SETTINGS.steps)
+    total = seconds[0] + seconds[1] * max(0, (options.steps or TOYWORLD_SETTINGS.steps) - done)
     return Estimate(total, None, f"About {duration_words(total)} on two cores.")

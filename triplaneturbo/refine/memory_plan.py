@@ -8,6 +8,7 @@ of the path, or a step of the asset, whichever takes the most.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations, product
@@ -20,9 +21,13 @@ from triplaneturbo.distill.memory_plan import MemorySavings, Plan, cheapest_plan
 from triplaneturbo.distill.ptd import RefineSettings
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.errors import UserError
+from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.models.peta import PLANES
 from triplaneturbo.refine.cost import lora_memory, model_memory
 from triplaneturbo.representations.registry import find_representation
 from triplaneturbo.representations.triplane_asset import TriplaneOptions
+from triplaneturbo.request import Request
+from triplaneturbo.teachers.multi_view import VIEWS
 from triplaneturbo.utils.units import GB
 
 # A LoRA's weights, their gradients and the two moments of Adam.
@@ -73,6 +78,8 @@ def plan_refinement(
     *,
     loaded: bool = False,
     generates: bool = True,
+    texels: int = 0,
+    image: bool = False,
 ) -> Plan:
     """Plan a refinement with as few savings as possible.
 
@@ -86,6 +93,8 @@ def plan_refinement(
         dtype: dtype of the model's weights.
         loaded: whether the model is loaded and its memory no longer available.
         generates: whether the model generates a draft.
+        texels: see `texel_count`.
+        image: whether the asset is refined toward a picture.
 
     Raises:
         DoesNotFitError: it does not fit.
@@ -95,7 +104,17 @@ def plan_refinement(
         savings: MemorySavings, settings: RefineSettings = settings, representation: str = representation
     ) -> dict[str, int]:
         return refinement_parts(
-            model_sizes, settings, representation, size, savings, device, dtype, loaded, generates
+            model_sizes,
+            settings,
+            representation,
+            size,
+            savings,
+            device,
+            dtype,
+            loaded,
+            generates,
+            texels,
+            image,
         )
 
     ladder = _ladder(device)
@@ -129,13 +148,15 @@ def refinement_parts(
     dtype: torch.dtype,
     loaded: bool,
     generates: bool,
+    texels: int = 0,
+    image: bool = False,
 ) -> dict[str, int]:
     """Return the bytes by part at the peak; see `plan_refinement`."""
     # Text encoders stay in float32 on other devices, the model's (`load_model`) and a teacher's own.
     text_dtype = dtype if device.type == "cuda" else torch.float32
     model = model_memory(model_sizes, dtype, text_dtype)
     second = model.weights + model.encoder if "sd" in settings.teachers else 0
-    rendered, side = _rendering(model_sizes, representation, size)
+    asset, rendered, side = _asset(model_sizes, representation, size, texels, image)
     teachers = {
         name: memory.teacher(name, model_sizes, dtype, side, savings.views, refining=True)
         for name in settings.teachers
@@ -166,6 +187,7 @@ def refinement_parts(
         **weights,
         "text encoders of teachers": 0 if savings.texts else texts,
         "LoRA with optimizer": lora,
+        "asset with optimizer": asset,
         "training the path" if path >= step else "a step of the asset": peak,
     }
     if second and dtype != torch.float32:
@@ -177,17 +199,39 @@ def refinement_parts(
     return held | largest | device_overhead(device, max(peak, sum(generating.values())), loaded)
 
 
-def _rendering(model_sizes: ModelSizes, representation: str, size: int) -> tuple[memory.RenderingMemory, int]:
-    """Return the memory of the renderings of one step, and the side of the largest one in pixels."""
+def texel_count(mesh: Mesh | None, request: Request) -> int:
+    """Return the number of texels that the texture of a given or, for None, of a generated mesh has."""
+    if mesh is not None and mesh.texture is not None:
+        return int(mesh.texture.shape[0] * mesh.texture.shape[1])
+    return request.texture_size**2
+
+
+def _asset(
+    model_sizes: ModelSizes, representation: str, size: int, texels: int, image: bool
+) -> tuple[int, memory.RenderingMemory, int]:
+    """Return the memory of the asset, that of the renderings of one step, and the side of the largest one.
+
+    With a picture, each step renders one more view.
+    """
     spec = find_representation(representation)
     if spec.step_bytes is not None:
-        step = spec.step_bytes * size**2
-        return memory.RenderingMemory(step, step), size
+        step = spec.step_bytes * size**2 * (VIEWS + image) // VIEWS  # includes the asset, except for texels
+        return spec.texel_bytes * texels, memory.RenderingMemory(step, step), size
     options = TriplaneOptions.for_size(size)
     settings = Settings(
         size=size, stride=options.stride, surface_stride=options.surface_stride, nodes=options.nodes
     )
-    return memory.rendering(model_sizes, settings), size // min(options.stride, options.surface_stride)
+    rendered = memory.rendering(model_sizes, settings)
+    if image:
+        reference = memory.rendering(model_sizes, settings, views=1)
+        rendered = memory.RenderingMemory(
+            rendered.held + reference.held, reference.held + max(rendered.backward, reference.backward)
+        )
+    config = model_sizes.config
+    height = config.latent_size * 2 ** (len(json.loads(model_sizes.vae)["block_out_channels"]) - 1)
+    planes = 4 * PLANES * config.plane_channels * height**2  # float32
+    # The draft, the asset and the two moments of Adam; gradients are part of the renderings' backward pass.
+    return 4 * planes, rendered, size // min(options.stride, options.surface_stride)
 
 
 def _copies(settings: RefineSettings, name: str) -> int:

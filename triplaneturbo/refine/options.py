@@ -14,6 +14,8 @@ from triplaneturbo.teachers.settings import KINDS
 
 PATHS = ("interpolate", "checkpoints", "none")
 STEP_LIMIT = 100_000
+SAVINGS = "savings.json"
+"""File of the memory savings of a refinement, in its folder."""
 OUT_OF_MEMORY = "Out of memory while refining; close other programs, use --path none, or the small model."
 
 

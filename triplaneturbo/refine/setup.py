@@ -64,16 +64,25 @@ class RefineSetup:
         draw: draws the prompt's scenes.
         settings: settings of the refinement.
         size: side of the images, in pixels.
+        savings: memory savings with which the teachers were loaded.
     """
 
     teachers: Sequence[Teacher]
     draw: Draw
     settings: RefineSettings
     size: int
+    savings: MemorySavings = MemorySavings()  # noqa: RUF009  frozen
 
 
 def setup(
-    model: Model, name: str, prompt: str, options: RefineOptions, folder: Path
+    model: Model,
+    name: str,
+    prompt: str,
+    options: RefineOptions,
+    folder: Path,
+    savings: MemorySavings | None = None,
+    texels: int = 0,
+    image: bool = False,
 ) -> Generator[str, None, RefineSetup]:
     """Prepare the refinement of an asset of a model; yield what is being done.
 
@@ -83,6 +92,8 @@ def setup(
         prompt: description of the asset.
         options: the user's choices.
         folder: receives the reference views of a toy-world model.
+        savings: the memory savings of an open model's teachers; None: those that are needed now.
+        texels, image: see `plan_refinement`.
 
     Raises:
         UserError: the toy world cannot express the prompt, the model has no such teacher, or a teacher is
@@ -100,10 +111,11 @@ def setup(
         return RefineSetup(teachers, draw, _settings(TOYWORLD_SETTINGS, names, options), SIZE)
     yield "estimating the memory"
     settings = open_settings(model.config.domain, name, options)
-    savings = _savings(model, settings, options)
+    if savings is None:
+        savings = _savings(model, settings, options, texels, image)
     teachers = yield from _teachers(model, tuple(settings.teachers), savings=savings, refining=True)
     draw = draw_orbit(prompt, model.generator.device)
-    return RefineSetup(teachers, draw, settings, OPEN_SIZE)
+    return RefineSetup(teachers, draw, settings, OPEN_SIZE, savings)
 
 
 def open_settings(domain: str, name: str, options: RefineOptions) -> RefineSettings:
@@ -124,7 +136,9 @@ def open_settings(domain: str, name: str, options: RefineOptions) -> RefineSetti
     return replace(settings, teachers=scaled)
 
 
-def _savings(model: Model, settings: RefineSettings, options: RefineOptions) -> MemorySavings:
+def _savings(
+    model: Model, settings: RefineSettings, options: RefineOptions, texels: int, image: bool
+) -> MemorySavings:
     """Return the memory savings that a refinement needs beside the loaded model.
 
     Raises:
@@ -137,6 +151,7 @@ def _savings(model: Model, settings: RefineSettings, options: RefineOptions) -> 
     return plan_refinement(
         ModelSizes.read(model.folder, model.base), settings, options.representation, OPEN_SIZE, available,
         device, model.generator.dtype, loaded=True, generates=False,
+        texels=texels, image=image,
     ).savings  # fmt: skip
 
 

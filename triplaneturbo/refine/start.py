@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator
 from dataclasses import asdict
 from pathlib import Path
@@ -9,17 +10,23 @@ from typing import Any
 
 import torch
 
+from triplaneturbo.distill.checkpoints import Checkpoints
+from triplaneturbo.distill.memory_plan import MemorySavings
 from triplaneturbo.distill.ptd import Refiner
+from triplaneturbo.models.config import TOYWORLD
 from triplaneturbo.models.weights import Model
 from triplaneturbo.refine.fit_error import fit_error
 from triplaneturbo.refine.given_image import GivenImage
 from triplaneturbo.refine.given_mesh import GivenMesh
 from triplaneturbo.refine.image_view import match_view
-from triplaneturbo.refine.options import RefineOptions
+from triplaneturbo.refine.memory_plan import texel_count
+from triplaneturbo.refine.options import SAVINGS, RefineOptions
 from triplaneturbo.refine.setup import setup
+from triplaneturbo.representations.gaussian_asset import GaussianAsset
 from triplaneturbo.representations.registry import find_representation
 from triplaneturbo.representations.triplane import TriplaneField
 from triplaneturbo.request import Request
+from triplaneturbo.utils.atomic_files import write_atomically
 
 
 def start(
@@ -40,7 +47,7 @@ def start(
         request: the request of the field, with all defaults filled in; of a given mesh, the prompt and the
             options of the exported mesh.
         options: the user's choices.
-        folder: receives reference views and checkpoints.
+        folder: receives reference views, checkpoints, and the memory savings, which are used on resume.
         image: a picture of the asset, which becomes an additional view.
 
     Returns:
@@ -51,7 +58,14 @@ def start(
             the mesh, or the folder belongs to another refinement.
         EmptySurfaceError: the field has no surface, but the representation needs one.
     """
-    prepared = yield from setup(model, name, request.prompt, options, folder / "views")
+    kept, savings = folder / SAVINGS, None
+    if Checkpoints(folder, {}).iterations() and kept.is_file():
+        # Others would round differently, and the result would not be that of an uninterrupted run.
+        savings = MemorySavings(**json.loads(kept.read_text(encoding="utf-8")))
+    texels = texel_count(source.mesh if isinstance(source, GivenMesh) else None, request)
+    prepared = yield from setup(
+        model, name, request.prompt, options, folder / "views", savings, texels, image is not None
+    )
     spec, rng = find_representation(options.representation), torch.Generator().manual_seed(options.seed)
     draft: dict[str, Any]
     notes, reference = list[str](), None
@@ -70,6 +84,11 @@ def start(
         reference, azimuth = match_view(asset, image, prepared.size)
         draft |= {"image": image.digest}
         notes.append(f"The picture shows the asset from an azimuth of {azimuth:.0f} degrees.")
+    if model.config.domain != TOYWORLD:
+        draft |= {"refining": True}  # how teachers are conditioned; see `TeacherContext`
+    if isinstance(asset, GaussianAsset):
+        losses = {"total_variation": asset.options.total_variation, "scale_loss": asset.options.scale_loss}
+        draft |= {key: weight for key, weight in losses.items() if weight}
     refiner = Refiner(
         asset,
         prepared.teachers,
@@ -79,6 +98,7 @@ def start(
         fingerprint={f"draft {key}": value for key, value in draft.items()},
         reference=reference,
     )
+    write_atomically(kept, json.dumps(asdict(prepared.savings)).encode())
     if options.path not in ("", "none") and not refiner.paths:
         notes.append(f"No teacher has a network, so --path {options.path} has no effect.")
     refiner.notes += notes

@@ -76,11 +76,15 @@ class GaussianOptions:
     def for_size(cls, size: int) -> GaussianOptions:
         """Return the options of an image size: above 128 with LucidDreamer's losses, which noisy scores need.
 
+        There, the number of Gaussians is limited to two per pixel, four times as many as at the start, so
+        that the memory is known.
+
         The closed-form teachers of the small model, whose images have 128 pixels, hold the truth instead.
         """
         if size <= 128:
             return cls(size=size)
-        return cls(size=size, total_variation=1.0, scale_loss=1.0)
+        density = DensityOptions(max_count=2 * size**2)
+        return cls(size=size, density=density, total_variation=1.0, scale_loss=1.0)
 
 
 class GaussianAsset:
