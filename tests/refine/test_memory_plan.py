@@ -16,17 +16,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.helpers import toy
 from tests.helpers.fields import mushroom
-from tests.helpers.full_size import TEXT, UNET, VAE
 from tests.helpers.offloadable import SCENES, embed
 from tests.helpers.small_memory import SMALL_SIZES, shrink_teachers
 from triplaneturbo.distill import memory
 from triplaneturbo.distill.critic import LoraCritic
-from triplaneturbo.distill.memory import MemoryCounter, ModelSizes, size_of
+from triplaneturbo.distill.memory import MemoryCounter, size_of
 from triplaneturbo.distill.memory_plan import CONTEXT, MemorySavings, Plan, device_overhead
 from triplaneturbo.distill.ptd import ISM, RefineSettings
 from triplaneturbo.distill.scores import Draws, ScoreSettings, direction
-from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.refine.cost import LoraMemory, Operations, lora_memory, model_memory, operations
+from triplaneturbo.refine.cost import LoraMemory, Operations, lora_memory, operations
 from triplaneturbo.refine.duration import (
     estimate_refinement,
     mean_inversions,
@@ -40,7 +38,7 @@ from triplaneturbo.refine.memory_plan import (
     refinement_parts,
     texel_count,
 )
-from triplaneturbo.refine.setup import OPEN_SETTINGS, OPEN_SIZE
+from triplaneturbo.refine.setup import OPEN_SETTINGS
 from triplaneturbo.render.scenes import Renderings
 from triplaneturbo.representations.gaussian_asset import GaussianAsset, GaussianOptions
 from triplaneturbo.representations.gaussians import Gaussians
@@ -255,25 +253,6 @@ def test_refusal_without_anything_that_fits_names_a_device(small_teachers: None)
     with pytest.raises(DoesNotFitError, match=r"use a device with \d+\.\d GB, or the small model") as raised:
         planned(1000)
     assert raised.value.change is None
-
-
-@pytest.mark.slow
-def test_full_model_fits_a_16_gb_gpu_with_one_teacher_and_not_with_three() -> None:
-    full = ModelSizes.of(UNET, VAE, TEXT, GeneratorConfig())
-
-    def total(settings: RefineSettings, available: float) -> Plan:
-        return plan_refinement(
-            full, settings, "field", OPEN_SIZE, int(available * GB), torch.device("cuda"), torch.float16
-        )
-
-    one = total(ONE, 16)
-    # The U-Net's 865,910,724 and the VAE's 83,653,863 parameters, at two bytes each; adapters on top.
-    assert one.parts["sd: a second copy of the base"] == pytest.approx(2 * 949_564_587, rel=0.03)
-    assert model_memory(full, torch.float16, torch.float16).text == pytest.approx(2 * 340_387_840, rel=1e-3)
-    assert total(ALL, 24).total > one.total
-    with pytest.raises(DoesNotFitError) as raised:
-        total(ALL, 10)
-    assert raised.value.change is not None
 
 
 @pytest.mark.parametrize("time", [20, 50, 51, 250, 251, 979])
