@@ -234,12 +234,6 @@ class Requests:
         page.on("request", lambda request: self._open.add(request))
         page.on("requestfinished", lambda request: self._open.discard(request))
         page.on("requestfailed", lambda request: self._open.discard(request))
-        # The end of a request is not always reported if its page is left.
-        page.on("framenavigated", self._navigated)
-
-    def _navigated(self, frame: Any) -> None:
-        if frame == self._page.main_frame:
-            self._open.clear()
 
     def end(self) -> None:
         """Wait until none has been open for a second, so that the page does not notice the server's end."""
