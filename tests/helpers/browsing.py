@@ -236,16 +236,22 @@ class Requests:
         page.on("requestfailed", lambda request: self._open.discard(request))
 
     def end(self) -> None:
-        """Wait until none has been open for a second, so that the page does not notice the server's end."""
-        quiet_since = [time.monotonic()]
+        """Wait until none has been open for a second, so that the page does not notice the server's end.
+
+        The browser does not always report the end of a stream: after half a minute all are taken for ended.
+        """
+        started = time.monotonic()
+        quiet_since = [started]
 
         def ended() -> bool:
             self._page.wait_for_timeout(100)
             if any("/queue/" in request.url for request in self._open):
                 quiet_since[0] = time.monotonic()
-            return time.monotonic() - quiet_since[0] > 1
+            now = time.monotonic()
+            return now - quiet_since[0] > 1 or now - started > 30
 
         until(ended)
+        self._open.clear()
 
 
 def pixels(page: Any) -> np.ndarray:

@@ -13,21 +13,15 @@ pytestmark = pytest.mark.browser
 READY = "#copy-link:not([disabled])"
 
 
-def _open(page: Any, requests: Requests, link: str, empty: Any) -> Requests:
-    """Open a link and see its mesh; then the address is the page's again.
-
-    Returns:
-        The requests of the new page: the end of the old one's is not always reported.
-    """
+def _open(page: Any, requests: Requests, link: str, empty: Any) -> None:
+    """Open a link and see its mesh; then the address is the page's again."""
     requests.end()
     page.goto(f"{link}&__theme=light")
-    requests = Requests(page)
     page.wait_for_selector(READY)
     page.wait_for_function("document.querySelector('#facts').innerText.includes('a red mushroom')")
     shape_in(page, empty)
     assert "result=" not in page.url
     assert "__theme=light" in page.url
-    return requests
 
 
 def test_a_copied_link_opens_the_result_once(open_page: OpenPage) -> None:
@@ -40,7 +34,7 @@ def test_a_copied_link_opens_the_result_once(open_page: OpenPage) -> None:
     page.wait_for_selector("#status >> text=copied")
     link = page.evaluate("navigator.clipboard.readText()")
     assert "/?result=" in link
-    requests = _open(page, requests, link, empty)
+    _open(page, requests, link, empty)
 
     # Another machine's page without https has no clipboard: the link is in a dialog.
     page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
@@ -48,10 +42,10 @@ def test_a_copied_link_opens_the_result_once(open_page: OpenPage) -> None:
     page.once("dialog", lambda dialog: (shown.append(dialog.default_value), dialog.dismiss()))
     page.click(READY)
     assert shown == [link]
-    _open(page, requests, shown[0], empty).end()
+    _open(page, requests, shown[0], empty)
 
+    requests.end()
     page.reload()
-    requests = Requests(page)
     page.wait_for_selector(".tt-status")
     requests.end()
     assert "a red mushroom" not in page.inner_text("#facts")
