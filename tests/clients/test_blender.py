@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,8 @@ import pytest
 
 pytest.importorskip("gradio")
 
-from tests.helpers.launched import launched
 from tests.helpers.pace import patience
 from tests.helpers.paths import ROOT
-from tests.helpers.quick import make_small
-from triplaneturbo.serving.engine import Engine
-from triplaneturbo.ui.blocks import build
 
 ADDON = ROOT / "clients" / "blender" / "triplaneturbo_blender.py"
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:::gradio.queueing")]
@@ -49,14 +44,6 @@ for server, prompt, seed, cursor in calls:
 bpy.ops.preferences.addon_disable(module="triplaneturbo_blender")
 print("FOUND", json.dumps({"left": hasattr(bpy.types.Scene, "triplaneturbo_prompt")}))
 """
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with Engine("small", device="cpu") as engine, pytest.MonkeyPatch.context() as patch:
-        make_small(patch, engine)
-        with launched(lambda: build(engine, tmp_path_factory.mktemp("served"))) as page:
-            yield page.local_url
 
 
 def blender(calls: list[tuple[str, str, int, list[float]]], folder: Path) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import socket
 import sys
 import threading
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.answering import answering
+from tests.helpers.module_file import load_file
 from tests.helpers.paths import ROOT
 
 ADDON = ROOT / "clients" / "blender" / "triplaneturbo_blender.py"
@@ -34,12 +34,7 @@ def addon(monkeypatch: pytest.MonkeyPatch) -> Any:
     bpy.types = SimpleNamespace(Operator=object, Panel=object)  # type: ignore[attr-defined]
     bpy.props = SimpleNamespace(StringProperty=dict, IntProperty=dict)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "bpy", bpy)
-    spec = importlib.util.spec_from_file_location("triplaneturbo_blender", ADDON)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_file(ADDON)
 
 
 def operator(addon: Any, server: str) -> tuple[Any, list[str]]:

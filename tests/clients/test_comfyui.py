@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import io
 import json
 import struct
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,12 +19,9 @@ from PIL import Image
 pytest.importorskip("gradio")
 
 from tests.helpers.answering import answering
-from tests.helpers.launched import launched
+from tests.helpers.module_file import load_file
 from tests.helpers.paths import ROOT
-from tests.helpers.quick import make_small
 from triplaneturbo.mesh.io.metadata_reader import read_metadata
-from triplaneturbo.serving.engine import Engine
-from triplaneturbo.ui.blocks import build
 
 NODE = ROOT / "clients" / "comfyui" / "triplaneturbo_comfyui.py"
 pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")
@@ -38,20 +33,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     comfy = ModuleType("folder_paths")
     comfy.get_output_directory = lambda: str(tmp_path / "output")  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "folder_paths", comfy)
-    spec = importlib.util.spec_from_file_location("triplaneturbo_comfyui", NODE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with Engine("small", device="cpu") as engine, pytest.MonkeyPatch.context() as patch:
-        make_small(patch, engine)
-        with launched(lambda: build(engine, tmp_path_factory.mktemp("served"))) as page:
-            yield page.local_url
+    return load_file(NODE)
 
 
 def run(module: Any, **inputs: Any) -> tuple[Any, ...]:

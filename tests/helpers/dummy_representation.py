@@ -61,6 +61,10 @@ class Ball:
     def rgb(self, points: Tensor) -> Tensor:
         return self.color.detach().expand(len(points), 3)
 
+    def fingerprint(self) -> dict[str, Any]:
+        """See `Representation`."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         return {"radius": self.radius.detach(), "color": self.color.detach()}
 

@@ -13,7 +13,7 @@ from triplaneturbo.distill.memory_plan import Plan
 from triplaneturbo.distill.ptd import ISM, RefineSettings
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.refine.cost import model_memory
-from triplaneturbo.refine.memory_plan import DoesNotFitError, plan_refinement
+from triplaneturbo.refine.memory_plan import DoesNotFitError, PlannedRefinement, plan_refinement
 from triplaneturbo.refine.setup import OPEN_SETTINGS, OPEN_SIZE
 from triplaneturbo.utils.units import GB
 
@@ -26,9 +26,10 @@ def test_full_model_fits_a_16_gb_gpu_with_one_teacher_and_not_with_three() -> No
     full = ModelSizes.of(UNET, VAE, TEXT, GeneratorConfig())
 
     def total(settings: RefineSettings, available: float) -> Plan:
-        return plan_refinement(
-            full, settings, "field", OPEN_SIZE, int(available * GB), torch.device("cuda"), torch.float16
+        refinement = PlannedRefinement(
+            full, settings, "field", OPEN_SIZE, torch.device("cuda"), torch.float16
         )
+        return plan_refinement(refinement, int(available * GB))
 
     one = total(ONE, 16)
     # The U-Net's 865,910,724 and the VAE's 83,653,863 parameters, at two bytes each; adapters on top.

@@ -34,6 +34,7 @@ from triplaneturbo.refine.duration import (
 from triplaneturbo.refine.memory_plan import (
     Change,
     DoesNotFitError,
+    PlannedRefinement,
     plan_refinement,
     refinement_parts,
     texel_count,
@@ -67,13 +68,15 @@ def small_teachers() -> Iterator[None]:
 
 
 def planned(available: int, settings: RefineSettings = ALL, form: str = "field", **how: Any) -> Plan:
-    return plan_refinement(SMALL_SIZES, settings, form, 64, available, DEVICE, torch.float32, **how)
+    return plan_refinement(
+        PlannedRefinement(SMALL_SIZES, settings, form, 64, DEVICE, torch.float32, **how), available
+    )
 
 
 def least(settings: RefineSettings, form: str) -> int:
     savings = MemorySavings(texts=True, views=True)
     parts = refinement_parts(
-        SMALL_SIZES, settings, form, 64, savings, DEVICE, torch.float32, loaded=False, generates=True
+        PlannedRefinement(SMALL_SIZES, settings, form, 64, DEVICE, torch.float32), savings
     )
     return sum(parts.values())
 
@@ -123,36 +126,30 @@ def test_critic_is_trained_beside_the_activations_of_the_encoder(small_teachers:
     encoder = memory.teacher("mvdream", SMALL_SIZES, torch.float32, 64, False, refining=True)
     training = lora_memory("mvdream", SMALL_SIZES, torch.float32, 64, 4).training
     assert 0 < encoder.held < encoder.working
-    parts = refinement_parts(
-        SMALL_SIZES,
-        settings,
-        "texture",
-        64,
-        MemorySavings(),
-        DEVICE,
-        torch.float32,
-        loaded=False,
-        generates=False,
+    refinement = PlannedRefinement(
+        SMALL_SIZES, settings, "texture", 64, DEVICE, torch.float32, generates=False
     )
+    parts = refinement_parts(refinement, MemorySavings())
     assert parts["a step of the asset"] >= encoder.held + training > encoder.working
 
 
 def test_text_encoders_of_teachers_are_float32_except_on_cuda(small_teachers: None) -> None:
     def texts(device: str) -> int:
-        return refinement_parts(
-            SMALL_SIZES, ALL, "texture", 64, MemorySavings(), torch.device(device), torch.float16,
+        refinement = PlannedRefinement(
+            SMALL_SIZES, ALL, "texture", 64, torch.device(device), torch.float16,
             loaded=True, generates=False,
-        )["text encoders of teachers"]  # fmt: skip
+        )  # fmt: skip
+        return refinement_parts(refinement, MemorySavings())["text encoders of teachers"]
 
     assert texts("mps") == 2 * texts("cuda") > 0
 
 
 def test_cuda_context_is_counted_once(small_teachers: None) -> None:
     assert device_overhead(torch.device("cuda"), 1000) == {"CUDA context and fragmentation": CONTEXT + 100}
-    parts = refinement_parts(
-        SMALL_SIZES, ALL, "texture", 64, MemorySavings(), torch.device("cuda"), torch.float16,
-        loaded=True, generates=False,
-    )  # fmt: skip
+    refinement = PlannedRefinement(
+        SMALL_SIZES, ALL, "texture", 64, torch.device("cuda"), torch.float16, loaded=True, generates=False
+    )
+    parts = refinement_parts(refinement, MemorySavings())
     assert 0 < parts["fragmentation"] < CONTEXT
     assert "CUDA context and fragmentation" not in parts
 
@@ -186,10 +183,11 @@ def test_step_takes_no_more_than_planned(name: str) -> None:
 
 def test_planes_texels_and_pictures_are_counted(small_teachers: None) -> None:
     def parts(form: str, **how: Any) -> dict[str, int]:
-        return refinement_parts(
-            SMALL_SIZES, replace(ALL, teachers={}), form, 64, MemorySavings(), DEVICE, torch.float32,
+        refinement = PlannedRefinement(
+            SMALL_SIZES, replace(ALL, teachers={}), form, 64, DEVICE, torch.float32,
             loaded=True, generates=False, **how,
         )  # fmt: skip
+        return refinement_parts(refinement, MemorySavings())
 
     step = "a step of the asset"
     assert parts("field")["asset with optimizer"] == 4 * 4 * 6 * 16 * 64 * 64  # 4 copies in float32

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.helpers.browsing import CHROMIUM, FLAGS, Launch, OpenPage, milliseconds, served, watched
 from tests.helpers.tiny import tiny_model
+
+if TYPE_CHECKING:
+    from triplaneturbo.ui.generate.page_jobs import PageJobs
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +58,11 @@ def open_page(browser: Any, url: str) -> Iterator[OpenPage]:
 def open_world(browser: Any, world_url: str) -> Iterator[OpenPage]:
     with watched(browser, world_url) as open_page:
         yield open_page
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator[PageJobs]:
+    from tests.helpers.page_jobs import page_jobs  # needs gradio, which not all tests here do
+
+    with page_jobs(tmp_path) as jobs:
+        yield jobs

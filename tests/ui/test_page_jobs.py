@@ -5,40 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 pytest.importorskip("gradio")
 
-import gradio as gr
 
-from tests.helpers.tiny import tiny_model
+from tests.helpers.page_jobs import PAGE, REQUEST, TOKEN
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import Request
-from triplaneturbo.serving.engine import Engine
-from triplaneturbo.serving.limits import Limits, RequestLimiter
-from triplaneturbo.serving.sessions import Session, Sessions
-from triplaneturbo.serving.user_history import History
-from triplaneturbo.ui.generate.controls import build as build_controls
+from triplaneturbo.serving.sessions import Session
 from triplaneturbo.ui.generate.page_jobs import PageJobs, shown_request
-from triplaneturbo.ui.generate.result import build as build_result
 
-TOKEN = "ab" * 32
 PLACING = [0, "y", "model", "auto", True, "png", 0]
-REQUEST = Request("a cup", seed=2, steps=1, resolution=24, texture_size=512)
-PAGE: Any = SimpleNamespace(session_hash="page", client=None, headers={})
-
-
-@pytest.fixture
-def jobs(tmp_path: Path) -> Iterator[PageJobs]:
-    history = History(tmp_path / "history")
-    with Engine(str(tiny_model(tmp_path / "tiny")), device="cpu", runs=tmp_path / "runs") as engine:
-        with gr.Blocks():
-            controls, view = build_controls(engine), build_result(engine, True, True, True)
-        limiter = RequestLimiter(Limits.for_host("localhost"))
-        yield PageJobs(engine, Sessions(tmp_path / "live"), history, limiter, controls, view)
 
 
 def test_a_request_is_admitted_before_it_starts(jobs: PageJobs) -> None:

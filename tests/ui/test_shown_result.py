@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,39 +13,22 @@ pytest.importorskip("gradio")
 
 import gradio as gr
 
-from tests.helpers.tiny import tiny_model
+from tests.helpers.page_jobs import PAGE, REQUEST, TOKEN
 from triplaneturbo.errors import UserError
 from triplaneturbo.request import Request
-from triplaneturbo.serving.engine import Engine
-from triplaneturbo.serving.limits import Limits, RequestLimiter
 from triplaneturbo.serving.refine_request import RefineRequest
-from triplaneturbo.serving.sessions import Session, Sessions
-from triplaneturbo.serving.user_history import History, HistoryEntry
+from triplaneturbo.serving.sessions import Session
+from triplaneturbo.serving.user_history import HistoryEntry
 from triplaneturbo.ui.generate import debug_images, downloads, history_tab, result_link, turntable_button
-from triplaneturbo.ui.generate.controls import build as build_controls
 from triplaneturbo.ui.generate.page_jobs import PageJobs
-from triplaneturbo.ui.generate.result import build as build_result
 
-TOKEN = "ab" * 32
-REQUEST = Request("a cup", seed=2, steps=1, resolution=24, texture_size=512)
 REFINED = replace(RefineRequest.of(REQUEST, 20), stopped_after=3, stop_reason="It failed.")
 UPLOADED = replace(RefineRequest.of(REQUEST, 20), upload="c" * 64)
 FACTS: dict[str, Any] = {
     "vertices": 8, "faces": 12, "surface_faces": 12, "components": 1, "seed": 2, "seconds": {"total": 1.0},
     "files": [], "check": "", "prompt": "a cup",
 }  # fmt: skip
-PAGE: Any = SimpleNamespace(session_hash="page", client=None, headers={})
 Press = Callable[..., Any]
-
-
-@pytest.fixture
-def jobs(tmp_path: Path) -> Iterator[PageJobs]:
-    history = History(tmp_path / "history")
-    with Engine(str(tiny_model(tmp_path / "tiny")), device="cpu", runs=tmp_path / "runs") as engine:
-        with gr.Blocks():
-            controls, view = build_controls(engine), build_result(engine, True, True, True)
-        limiter = RequestLimiter(Limits.for_host("localhost"))
-        yield PageJobs(engine, Sessions(tmp_path / "live"), history, limiter, controls, view)
 
 
 @pytest.fixture

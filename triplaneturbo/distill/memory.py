@@ -79,6 +79,11 @@ class ModelSizes:
         """Create from configuration dictionaries."""
         return cls(json.dumps(unet), json.dumps(vae), json.dumps(text), config)
 
+    @property
+    def plane_size(self) -> int:
+        """Height and width of a plane."""
+        return self.config.plane_size(len(json.loads(self.vae)["block_out_channels"]))
+
 
 @dataclass(frozen=True)
 class StudentMemory:
@@ -230,7 +235,7 @@ def _rendering(
     names: tuple[str, ...],
     views: int,
 ) -> RenderingMemory:
-    side = model_sizes.config.latent_size * 2 ** (len(json.loads(model_sizes.vae)["block_out_channels"]) - 1)
+    side = model_sizes.plane_size
     rays, pixels = views * (size // stride) ** 2, views * (size // surface_stride) ** 2
     with META:
         fields = FieldDecoder(model_sizes.config)

@@ -59,6 +59,10 @@ class GeneratorConfig:
     domain: str = OPEN
     untrained_seed: int | None = None
 
+    def plane_size(self, vae_blocks: int) -> int:
+        """Return the height and width of a plane, decoded by a VAE with this number of blocks."""
+        return self.latent_size * 2 ** (vae_blocks - 1)
+
     def save(self, folder: Path) -> None:
         """Write `triplaneturbo.json` into `folder`."""
         # `world` is for versions that do not know `domain`.

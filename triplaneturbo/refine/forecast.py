@@ -13,12 +13,8 @@ from triplaneturbo.finetune.duration import UNKNOWN, Estimate
 from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import TOYWORLD, GeneratorConfig
 from triplaneturbo.models.convert import convert_if_needed
-from triplaneturbo.refine.duration import (
-    duration_words,
-    estimate_refinement,
-    measured_speed,
-)
-from triplaneturbo.refine.memory_plan import plan_refinement
+from triplaneturbo.refine.duration import duration_words, estimate_refinement, measured_speed
+from triplaneturbo.refine.memory_plan import PlannedRefinement, plan_refinement
 from triplaneturbo.refine.options import RefineOptions
 from triplaneturbo.refine.setup import OPEN_SIZE, TOYWORLD_SETTINGS, TOYWORLD_TEACHERS, open_settings
 from triplaneturbo.utils.devices import choose_precision, free_memory, full_autocast_dtype
@@ -51,7 +47,7 @@ def forecast(
         device: device of the refinement.
         precision: precision of the model; see `choose_precision`.
         generates: whether the model generates a draft.
-        texels, image: see `plan_refinement`.
+        texels, image: see `PlannedRefinement`.
         done: iterations that are done.
         timed: whether to estimate the duration, which takes seconds.
 
@@ -68,10 +64,11 @@ def forecast(
     available = free_memory(device)
     plan = None
     if available is not None:
-        plan = plan_refinement(
-            sizes, settings, options.representation, OPEN_SIZE, available, device, dtype, generates=generates,
+        refinement = PlannedRefinement(
+            sizes, settings, options.representation, OPEN_SIZE, device, dtype, generates=generates,
             texels=texels, image=image,
         )  # fmt: skip
+        plan = plan_refinement(refinement, available)
     if not timed:
         return Forecast(plan, UNKNOWN)
     speed = measured_speed(device, full_autocast_dtype(device) or dtype)

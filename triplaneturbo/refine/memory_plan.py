@@ -1,6 +1,7 @@
 """Memory plan of a refinement: whether it fits a device, and with which savings.
 
-    print(plan_refinement(model_sizes, settings, "field", 512, available, device, dtype).table())
+    refinement = PlannedRefinement(model_sizes, settings, "field", 512, device, dtype)
+    print(plan_refinement(refinement, available).table())
 
 It is made before anything is loaded. The parts are those at the peak: generating the draft, training the LoRA
 of the path, or a step of the asset, whichever takes the most.
@@ -8,7 +9,6 @@ of the path, or a step of the asset, whichever takes the most.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations, product
@@ -67,96 +67,89 @@ class DoesNotFitError(UserError):
         self.shortage, self.device, self.change = shortage, device, change
 
 
-def plan_refinement(
-    model_sizes: ModelSizes,
-    settings: RefineSettings,
-    representation: str,
-    size: int,
-    available: int,
-    device: torch.device,
-    dtype: torch.dtype,
-    *,
-    loaded: bool = False,
-    generates: bool = True,
-    texels: int = 0,
-    image: bool = False,
-) -> Plan:
-    """Plan a refinement with as few savings as possible.
+@dataclass(frozen=True)
+class PlannedRefinement:
+    """A refinement, as far as its memory depends on it.
 
-    Args:
+    Attributes:
         model_sizes: sizes of the model.
         settings: settings of the refinement.
         representation: see `RefineOptions`.
         size: side of the images in pixels.
-        available: available bytes of the device.
-        device: CUDA needs memory for its context and kernels.
+        device: device of the refinement; CUDA needs memory for its context and kernels.
         dtype: dtype of the model's weights.
         loaded: whether the model is loaded and its memory no longer available.
         generates: whether the model generates a draft.
         texels: see `texel_count`.
         image: whether the asset is refined toward a picture.
+    """
+
+    model_sizes: ModelSizes
+    settings: RefineSettings
+    representation: str
+    size: int
+    device: torch.device
+    dtype: torch.dtype
+    loaded: bool = False
+    generates: bool = True
+    texels: int = 0
+    image: bool = False
+
+    def changed(self, change: Change) -> PlannedRefinement:
+        """Return the refinement with a change."""
+        settings = self.settings
+        names = change.teachers or tuple(settings.teachers)
+        settings = replace(
+            settings,
+            teachers={name: settings.teachers[name] for name in names},
+            path=change.path or settings.path,  # type: ignore[arg-type]
+        )
+        return replace(self, settings=settings, representation=change.representation or self.representation)
+
+
+def plan_refinement(refinement: PlannedRefinement, available: int) -> Plan:
+    """Plan a refinement with as few savings as possible.
+
+    Args:
+        refinement: what is planned.
+        available: available bytes of the device.
 
     Raises:
         DoesNotFitError: it does not fit.
     """
-
-    def parts(
-        savings: MemorySavings, settings: RefineSettings = settings, representation: str = representation
-    ) -> dict[str, int]:
-        return refinement_parts(
-            model_sizes,
-            settings,
-            representation,
-            size,
-            savings,
-            device,
-            dtype,
-            loaded,
-            generates,
-            texels,
-            image,
-        )
-
-    ladder = _ladder(device)
-    plan = cheapest_plan(ladder, parts, available, dtype)
+    ladder = _ladder(refinement.device)
+    plan = cheapest_plan(
+        ladder, lambda savings: refinement_parts(refinement, savings), available, refinement.dtype
+    )
     if plan is not None:
         return replace(plan, subject="refinement")
-    least = sum(parts(ladder[-1]).values())
+
+    def least(refinement: PlannedRefinement) -> int:
+        return sum(refinement_parts(refinement, ladder[-1]).values())
+
+    needed = least(refinement)
     fitting = (
         change
-        for change in _changes(settings, representation)
-        if sum(
-            parts(ladder[-1], _changed(settings, change), change.representation or representation).values()
-        )
-        <= available
+        for change in _changes(refinement.settings, refinement.representation)
+        if least(refinement.changed(change)) <= available
     )
     raise DoesNotFitError(
-        f"This refinement needs {least / GB:.1f} GB{' more' if loaded else ''}, and the device has"
-        f" {available / GB:.1f} GB free",
-        f"use a device with {least / GB + 0.05:.1f} GB",
+        f"This refinement needs {needed / GB:.1f} GB{' more' if refinement.loaded else ''}, and the device"
+        f" has {available / GB:.1f} GB free",
+        f"use a device with {needed / GB + 0.05:.1f} GB",
         next(fitting, None),
     )
 
 
-def refinement_parts(
-    model_sizes: ModelSizes,
-    settings: RefineSettings,
-    representation: str,
-    size: int,
-    savings: MemorySavings,
-    device: torch.device,
-    dtype: torch.dtype,
-    loaded: bool,
-    generates: bool,
-    texels: int = 0,
-    image: bool = False,
-) -> dict[str, int]:
-    """Return the bytes by part at the peak; see `plan_refinement`."""
+def refinement_parts(refinement: PlannedRefinement, savings: MemorySavings) -> dict[str, int]:
+    """Return the bytes by part at the peak of a refinement with these savings."""
+    model_sizes, settings = refinement.model_sizes, refinement.settings
+    device, dtype, loaded = refinement.device, refinement.dtype, refinement.loaded
     # Text encoders stay in float32 on other devices, the model's (`load_model`) and a teacher's own.
     text_dtype = dtype if device.type == "cuda" else torch.float32
     model = model_memory(model_sizes, dtype, text_dtype)
     second = model.weights + model.encoder if "sd" in settings.teachers else 0
-    asset, rendered, side = _asset(model_sizes, representation, size, texels, image)
+    asset, rendered, side = _asset(refinement)
     teachers = {
         name: memory.teacher(name, model_sizes, dtype, side, savings.views, refining=True)
         for name in settings.teachers
@@ -194,7 +187,7 @@ def refinement_parts(
         # The model's generator in float32 on the device, before it is cast and anything of the step exists.
         loading = second * 4 // dtype.itemsize
         refining["loading in float32"] = max(0, loading - sum(refining.values()))
-    generating = {"generating the draft": model.working} if generates else {}
+    generating = {"generating the draft": model.working} if refinement.generates else {}
     largest = max((generating, refining), key=lambda stage: sum(stage.values()))
     return held | largest | device_overhead(device, max(peak, sum(generating.values())), loaded)
 
@@ -206,30 +199,28 @@ def texel_count(mesh: Mesh | None, request: Request) -> int:
     return request.texture_size**2
 
 
-def _asset(
-    model_sizes: ModelSizes, representation: str, size: int, texels: int, image: bool
-) -> tuple[int, memory.RenderingMemory, int]:
+def _asset(refinement: PlannedRefinement) -> tuple[int, memory.RenderingMemory, int]:
     """Return the memory of the asset, that of the renderings of one step, and the side of the largest one.
 
     With a picture, each step renders one more view.
     """
-    spec = find_representation(representation)
+    model_sizes, size = refinement.model_sizes, refinement.size
+    spec = find_representation(refinement.representation)
     if spec.step_bytes is not None:
-        step = spec.step_bytes * size**2 * (VIEWS + image) // VIEWS  # includes the asset, except for texels
-        return spec.texel_bytes * texels, memory.RenderingMemory(step, step), size
+        # Includes the asset, except for texels.
+        step = spec.step_bytes * size**2 * (VIEWS + refinement.image) // VIEWS
+        return spec.texel_bytes * refinement.texels, memory.RenderingMemory(step, step), size
     options = TriplaneOptions.for_size(size)
     settings = Settings(
         size=size, stride=options.stride, surface_stride=options.surface_stride, nodes=options.nodes
     )
     rendered = memory.rendering(model_sizes, settings)
-    if image:
+    if refinement.image:
         reference = memory.rendering(model_sizes, settings, views=1)
         rendered = memory.RenderingMemory(
             rendered.held + reference.held, reference.held + max(rendered.backward, reference.backward)
         )
-    config = model_sizes.config
-    height = config.latent_size * 2 ** (len(json.loads(model_sizes.vae)["block_out_channels"]) - 1)
-    planes = 4 * PLANES * config.plane_channels * height**2  # float32
+    planes = 4 * PLANES * model_sizes.config.plane_channels * model_sizes.plane_size**2  # float32
     # The draft, the asset and the two moments of Adam; gradients are part of the renderings' backward pass.
     return 4 * planes, rendered, size // min(options.stride, options.surface_stride)
 
@@ -260,13 +251,3 @@ def _changes(settings: RefineSettings, representation: str) -> Iterator[Change]:
     for teachers, path, form in product([(), *fewer], paths, forms):
         if teachers or path or form:
             yield Change(form, path, teachers)
-
-
-def _changed(settings: RefineSettings, change: Change) -> RefineSettings:
-    """Return settings with a change."""
-    names = change.teachers or tuple(settings.teachers)
-    return replace(
-        settings,
-        teachers={name: settings.teachers[name] for name in names},
-        path=change.path or settings.path,  # type: ignore[arg-type]
-    )

@@ -19,7 +19,7 @@ from triplaneturbo.models.config import TOYWORLD
 from triplaneturbo.models.text_embedding_cache import TextEmbeddingCache
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.models.weights import Model, load_generator
-from triplaneturbo.refine.memory_plan import plan_refinement
+from triplaneturbo.refine.memory_plan import PlannedRefinement, plan_refinement
 from triplaneturbo.refine.options import RefineOptions
 from triplaneturbo.render.scenes import SceneBatch
 from triplaneturbo.teachers.base import Teacher
@@ -93,7 +93,7 @@ def setup(
         options: the user's choices.
         folder: receives the reference views of a toy-world model.
         savings: the memory savings of an open model's teachers; None: those that are needed now.
-        texels, image: see `plan_refinement`.
+        texels, image: see `PlannedRefinement`.
 
     Raises:
         UserError: the toy world cannot express the prompt, the model has no such teacher, or a teacher is
@@ -148,11 +148,11 @@ def _savings(
     available = free_memory(device)
     if available is None:
         return MemorySavings()
-    return plan_refinement(
-        ModelSizes.read(model.folder, model.base), settings, options.representation, OPEN_SIZE, available,
-        device, model.generator.dtype, loaded=True, generates=False,
-        texels=texels, image=image,
-    ).savings  # fmt: skip
+    refinement = PlannedRefinement(
+        ModelSizes.read(model.folder, model.base), settings, options.representation, OPEN_SIZE, device,
+        model.generator.dtype, loaded=True, generates=False, texels=texels, image=image,
+    )  # fmt: skip
+    return plan_refinement(refinement, available).savings
 
 
 def draw_rigs(prompt: str, cache: ViewCache, device: torch.device) -> Draw:

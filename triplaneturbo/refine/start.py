@@ -22,7 +22,6 @@ from triplaneturbo.refine.image_view import match_view
 from triplaneturbo.refine.memory_plan import texel_count
 from triplaneturbo.refine.options import SAVINGS, RefineOptions
 from triplaneturbo.refine.setup import setup
-from triplaneturbo.representations.gaussian_asset import GaussianAsset
 from triplaneturbo.representations.registry import find_representation
 from triplaneturbo.representations.triplane import TriplaneField
 from triplaneturbo.request import Request
@@ -86,9 +85,7 @@ def start(
         notes.append(f"The picture shows the asset from an azimuth of {azimuth:.0f} degrees.")
     if model.config.domain != TOYWORLD:
         draft |= {"refining": True}  # how teachers are conditioned; see `TeacherContext`
-    if isinstance(asset, GaussianAsset):
-        losses = {"total_variation": asset.options.total_variation, "scale_loss": asset.options.scale_loss}
-        draft |= {key: weight for key, weight in losses.items() if weight}
+    draft |= asset.fingerprint()
     refiner = Refiner(
         asset,
         prepared.teachers,
@@ -108,6 +105,6 @@ def start(
 def _blank(model: Model) -> TriplaneField:
     """Return a field of a model with planes of zeros."""
     config, generator = model.config, model.generator
-    side = config.latent_size * 2 ** (len(generator.vae.config.block_out_channels) - 1)
+    side = config.plane_size(len(generator.vae.config.block_out_channels))
     planes = torch.zeros(6, config.plane_channels, side, side, device=generator.device)
     return generator.field(planes)

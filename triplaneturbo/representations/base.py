@@ -82,6 +82,10 @@ class Representation(Protocol):
         """
         ...
 
+    def fingerprint(self) -> dict[str, Any]:
+        """Return values by name that must match when a refinement is resumed, such as weights of losses."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything that changes during optimization, as tensors and numbers in dicts."""
         ...

@@ -206,6 +206,11 @@ class GaussianAsset:
         mesh = finished_mesh(Mesh(vertices.float().cpu(), faces.cpu()), fused, request, resolution)
         return mesh if self.frame is None else self.frame.restored(mesh)
 
+    def fingerprint(self) -> dict[str, Any]:
+        """See `Representation`: the weights of its losses, which small images do not have."""
+        losses = {"total_variation": self.options.total_variation, "scale_loss": self.options.scale_loss}
+        return {name: weight for name, weight in losses.items() if weight}
+
     def state_dict(self) -> dict[str, Any]:
         """See `Representation`."""
         return {

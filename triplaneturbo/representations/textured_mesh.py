@@ -167,6 +167,10 @@ class TexturedMesh:
         """Return the given mesh with the new texture; the options of the request are not used."""
         return self.mesh.replace(texture=self.texture(), colors=None)
 
+    def fingerprint(self) -> dict[str, Any]:
+        """See `Representation`."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """See `Representation`."""
         return {"pyramid": [level.detach() for level in self.pyramid]}

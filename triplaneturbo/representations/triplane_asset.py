@@ -146,6 +146,10 @@ class TriplaneAsset:
         mesh = mesh_of_field(self.field(), request)
         return mesh if self.frame is None else self.frame.restored(mesh)
 
+    def fingerprint(self) -> dict[str, Any]:
+        """See `Representation`."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """See `Representation`."""
         return {"planes": self.planes.detach(), "fields": self.fields.state_dict()}

@@ -71,7 +71,7 @@ def follow_job(
                 if writer.keep(event):
                     updates |= history_tab.refresh(writer.shelf, session, result_view)
                 # Earlier, the entry may be deleted: by the next request of `live`, or by the user.
-                updates |= result_link.offer(writer.link if event.complete else "", result_view)
+                updates |= result_link.offer(writer.link if complete else "", result_view)
                 if writer.refused:
                     updates |= {controls.status: panels.status(Stopped(writer.refused))}
             yield updates
