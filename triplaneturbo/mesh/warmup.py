@@ -13,6 +13,7 @@ from triplaneturbo.mesh.preview import thumbnail
 from triplaneturbo.mesh.texture import bake
 from triplaneturbo.mesh.uv.registry import available
 from triplaneturbo.mesh.uv.unwrap import unwrap
+from triplaneturbo.mesh.voxels import filled
 from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.representations.triplane import FieldDecoder, TriplaneField
 
@@ -39,6 +40,7 @@ def warmup() -> None:
     faces = [[0, 1, 2], [1, 3, 2], [3, 4, 2], [4, 0, 2], [1, 0, 5], [3, 1, 5], [4, 3, 5], [0, 4, 5]]
     for method in available():
         mesh = unwrap(Mesh(vertices, torch.tensor(faces)), method, 512)
+    filled(vertices, torch.tensor(faces), 8)
     unwrap(spiral_ramp(), "fast", 512)
     thumbnail(bake(mesh, _field(), 512), size=32)
 
