@@ -119,7 +119,7 @@ class Matching:
         rng = torch.Generator().manual_seed(1)
         z, condition = self._encoded(teacher, asset, rng)
         count = self._scale.references
-        many = tuple(part[:1].expand(count, -1, -1) for part in condition)
+        many = tuple(part[:1].expand(count, *part.shape[1:]) for part in condition)
         return sample(teacher, z[:1].expand(count, *z.shape[1:]), many, rng, self._scale.sampling)
 
     @torch.no_grad()
