@@ -39,6 +39,7 @@ from triplaneturbo.representations.registry import find_representation
 from triplaneturbo.representations.triplane_asset import TriplaneAsset
 from triplaneturbo.request import Request
 from triplaneturbo.teachers.base import Teacher
+from triplaneturbo.teachers.stable_diffusion import TextCondition
 from triplaneturbo.toyworld.scene.spec import Spec
 from triplaneturbo.toyworld.scoring.score import prompts
 from triplaneturbo.utils.generators import exhaust
@@ -119,7 +120,7 @@ class Matching:
         rng = torch.Generator().manual_seed(1)
         z, condition = self._encoded(teacher, asset, rng)
         count = self._scale.references
-        many = tuple(part[:1].expand(count, *part.shape[1:]) for part in condition)
+        many = TextCondition(*(part[:1].expand(count, *part.shape[1:]) for part in condition))
         return sample(teacher, z[:1].expand(count, *z.shape[1:]), many, rng, self._scale.sampling)
 
     @torch.no_grad()
