@@ -16,8 +16,8 @@ from tests.helpers.paths import ROOT
 # Read when triplaneturbo.models.adapters is imported, so that tests do not see adapters that were made here.
 _LIBRARY = tempfile.TemporaryDirectory(prefix="triplaneturbo-adapters-")
 os.environ["TRIPLANETURBO_ADAPTERS"] = _LIBRARY.name
-# Where pytest runs in several processes (-n), each has its share of the cores, and so have the processes that it starts:
-# some tests compare their bytes, which depend on the number of threads.
+# Where pytest runs in several processes (-n), each has its share of the cores, and so have the processes that
+# it starts: some tests compare their bytes, which depend on the number of threads.
 PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
 if PROCESSES > 1:
     torch.set_num_threads(max(1, torch.get_num_threads() // PROCESSES))
