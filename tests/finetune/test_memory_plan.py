@@ -12,6 +12,7 @@ from tests.helpers import toy
 from tests.helpers.full_size import UNET, VAE
 from tests.helpers.small_memory import SMALL_SIZES, shrink_teachers
 from triplaneturbo.distill import memory
+from triplaneturbo.distill.lora_memory import lora_memory
 from triplaneturbo.distill.memory import ModelSizes
 from triplaneturbo.distill.memory_plan import LADDER, MemorySavings, Plan
 from triplaneturbo.distill.optimizer import OptimizerName, make_optimizer
@@ -108,6 +109,16 @@ def test_critics_exclude_teacher_offloading(small_teachers: None) -> None:
     with pytest.raises(UserError, match="This run needs"):
         planned(planned(64 * GB, settings).total // 4, settings)
     assert LADDER[-1].offload_teachers
+
+
+def test_critics_are_counted(small_teachers: None) -> None:
+    settings = replace(full_recipe(), batch=2, size=64, teachers={"mvdream": TeacherSettings()})
+    varied = replace(settings, teachers={"mvdream": TeacherSettings(kind="vsd")}, critic_rank=8)
+    parts = [planned(64 * GB, one).parts for one in (settings, varied)]
+    critic = lora_memory("mvdream", SMALL_SIZES, torch.float32, 64 // settings.surface_stride, 8)
+    assert parts[1]["critics with optimizer"] == 4 * critic.weights > 0 == parts[0]["critics with optimizer"]
+    held = memory.teacher("mvdream", SMALL_SIZES, torch.float32, 64 // settings.surface_stride, False).held
+    assert parts[1]["teacher activations"] >= 2 * (held + critic.training) > parts[0]["teacher activations"]
 
 
 def test_table_lists_every_part(small_teachers: None) -> None:

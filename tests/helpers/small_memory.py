@@ -8,6 +8,7 @@ import pytest
 
 from tests.helpers.offloadable import BLOCKS
 from triplaneturbo.distill import memory
+from triplaneturbo.distill.lora_memory import lora_memory
 from triplaneturbo.distill.memory import ModelSizes
 from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.teachers import mvdream, richdreamer, stable_diffusion
@@ -27,6 +28,9 @@ def shrink_teachers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         {"block_out_channels": (32,) * 4, "down_block_types": ("DownEncoderBlock2D",) * 4,
          "up_block_types": ("UpDecoderBlock2D",) * 4, "layers_per_block": 1},
     )  # fmt: skip
-    memory.teacher.cache_clear()
+    counts = memory.teacher, lora_memory
+    for count in counts:
+        count.cache_clear()
     yield
-    memory.teacher.cache_clear()
+    for count in counts:
+        count.cache_clear()

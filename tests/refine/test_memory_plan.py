@@ -20,11 +20,12 @@ from tests.helpers.offloadable import SCENES, embed
 from tests.helpers.small_memory import SMALL_SIZES, shrink_teachers
 from triplaneturbo.distill import memory
 from triplaneturbo.distill.critic import LoraCritic
+from triplaneturbo.distill.lora_memory import LoraMemory, lora_memory
 from triplaneturbo.distill.memory import MemoryCounter, size_of
 from triplaneturbo.distill.memory_plan import CONTEXT, MemorySavings, Plan, device_overhead
 from triplaneturbo.distill.ptd import ISM, RefineSettings
 from triplaneturbo.distill.scores import Draws, ScoreSettings, direction
-from triplaneturbo.refine.cost import LoraMemory, Operations, lora_memory, operations
+from triplaneturbo.refine.cost import Operations, operations
 from triplaneturbo.refine.duration import (
     estimate_refinement,
     mean_inversions,
@@ -60,11 +61,9 @@ NOT_ADJACENT = replace(ALL, path="none", teachers=dict.fromkeys(("mvdream", "sd"
 @pytest.fixture(scope="module")
 def small_teachers() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for count in (lora_memory, operations):
-            count.cache_clear()
+        operations.cache_clear()
         yield from shrink_teachers(patch)
-        for count in (lora_memory, operations):
-            count.cache_clear()
+        operations.cache_clear()
 
 
 def planned(available: int, settings: RefineSettings = ALL, form: str = "field", **how: Any) -> Plan:

@@ -10,7 +10,7 @@ import pytest
 from triplaneturbo.domains.toyworld import TOY_WORLD
 from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.duration import Estimate
-from triplaneturbo.ui.training.lengths import CUSTOM, duration, estimates, memory, panel
+from triplaneturbo.ui.training.lengths import CUSTOM, estimates, memory, panel
 
 
 def engine(seen: list[FinetuneConfig]) -> Any:
@@ -44,22 +44,6 @@ def test_presets_are_estimated_with_the_other_settings() -> None:
 def test_invalid_settings_are_not_estimated(wrong: Any) -> None:
     found = estimates(engine([]), ["a red cup"], [], {"steps": 0, **TOY_WORLD.presets["try"], "batch": wrong})
     assert list(found) == ["Try", "Short", "Thorough"]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [
-        (None, "–"),
-        (1, "1 min"),
-        (299, "5 min"),
-        (3569, "59 min"),
-        (8300, "2.3 h"),
-        (86400, "24 h"),
-        (2e5, "2 days"),
-    ],
-)
-def test_durations_have_two_significant_digits(seconds: float | None, said: str) -> None:
-    assert duration(seconds) == said
 
 
 def test_panel_has_a_row_for_every_preset() -> None:

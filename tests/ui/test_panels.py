@@ -111,21 +111,6 @@ def test_report_hides_folders() -> None:
     assert "someone" not in words
 
 
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [
-        (0.0423, "0.042 s"),
-        (0.42, "0.42 s"),
-        (4.23, "4.2 s"),
-        (9.97, "10 s"),
-        (42.3, "42 s"),
-        (125, "2 min 05 s"),
-    ],
-)
-def test_durations_are_formatted(value: float, said: str) -> None:
-    assert panels.seconds(value) == said
-
-
 def test_file_facts_hide_folders() -> None:
     facts = panels.file_facts(_made().facts)
     assert facts["files"] == [{"name": "cup.glb", "bytes": 2_345_678, "sha256": "00"}]

@@ -14,6 +14,7 @@ from triplaneturbo.evaluate.ablation_tables import PROPOSED_STEPS
 from triplaneturbo.finetune.domain_training import training_of
 from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.utils.durations import estimated
 
 # The paper (section 4.1): 15,000 iterations of K = 4 take 40 hours on eight H20 GPUs.
 _PAPER_SECONDS = 40 * 3600 / 15_000
@@ -36,7 +37,7 @@ def plan(
         if training.plan is None:
             # The prompts share a few solids, so that rendering them takes next to nothing.
             seconds = training.estimate(replace(run.config, prompts=()), config.steps).seconds or 0.0
-            yield f"{run.variant.name}: {iterations:,} iterations, {seconds / 60:.0f} min on two idle cores"
+            yield f"{run.variant.name}: {iterations:,} iterations, {estimated(seconds)} on two idle cores"
         else:
             seconds = iterations * _PAPER_SECONDS * steps / PROPOSED_STEPS
             try:
@@ -46,12 +47,12 @@ def plan(
             yield f"{run.variant.name}: {iterations:,} iterations, {seconds / 3600:.1f} h on eight H20 GPUs"
             yield memory.table()
         total += seconds
-    unit = (
-        (60, "min on two idle cores")
+    duration = (
+        f"{estimated(seeds * total)} on two idle cores"
         if training.plan is None
-        else (3600, "h on eight H20 GPUs, at the paper's speed")
+        else f"{seeds * total / 3600:,.0f} h on eight H20 GPUs, at the paper's speed"
     )
     yield (
         f"{len(first_seed)} runs of {seeds} seed{'' if seeds == 1 else 's'} each:"
-        f" {seeds * total / unit[0]:,.0f} {unit[1]}, without the scores."
+        f" {duration}, without the scores."
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from triplaneturbo.finetune.config import FinetuneConfig
+from triplaneturbo.utils.durations import estimated
 from triplaneturbo.utils.units import GB
 
 SHOWN = 8  # number of prompts in previews and the evaluation sheet
@@ -53,6 +54,4 @@ def estimate_small(config: FinetuneConfig, steps: int) -> Estimate:
         + _LOADED
     )
     memory = int(_BYTES + _BYTES_EACH * config.batch)
-    return Estimate(
-        seconds, memory, f"About {max(1, round(seconds / 60))} min on two cores, and {memory / GB:.1f} GB."
-    )
+    return Estimate(seconds, memory, f"About {estimated(seconds)} on two cores, and {memory / GB:.1f} GB.")

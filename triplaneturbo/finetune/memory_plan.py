@@ -18,6 +18,7 @@ from dataclasses import replace
 import torch
 
 from triplaneturbo.distill import memory
+from triplaneturbo.distill.lora_memory import TRAINED, lora_memory
 from triplaneturbo.distill.memory import ModelSizes
 from triplaneturbo.distill.memory_plan import LADDER, MemorySavings, Plan, cheapest_plan, device_overhead
 from triplaneturbo.distill.recipe import full_recipe
@@ -131,13 +132,19 @@ def memory_parts(
     rendered = memory.rendering(model_sizes, settings)
     # Without full tuning, the student's own base is used with the adapters disabled.
     needs_base = settings.tuning == "full" and "sd" in settings.teachers
-    teachers = {}
+    teachers, critics, works = {}, 0, [0]
     for name, teacher_settings in settings.teachers.items():
         strides = {"volume": settings.stride, "surface": settings.surface_stride}
         side = settings.size // min(strides[shown] for shown in teacher_settings.renderings)
         teachers[name] = memory.teacher(name, model_sizes, frozen, side, savings.views)
+        works.append(teachers[name].working)
+        if teacher_settings.kind == "vsd":
+            critic = lora_memory(name, model_sizes, frozen, side, settings.critic_rank)
+            critics += TRAINED * critic.weights
+            # A critic is trained while the encoder's activations wait for the backward pass.
+            works.append(teachers[name].held + critic.training)
     # Teachers run one after another, before the backward pass.
-    working = max((t.working for t in teachers.values()), default=0) * settings.batch
+    working = max(works) * settings.batch
     held = (student.held + rendered.held) * settings.batch
     backward = settings.batch * max(
         student.held + rendered.backward, max(student.backward, student.held + rendered.held)
@@ -157,6 +164,7 @@ def memory_parts(
         "moving average": student.learning,
         "weights with merged adapters": student.merged,
         **{f"{name}: weights": size for name, size in teacher_weights.items()},
+        "critics with optimizer": critics,
         "text encoders": 0 if savings.texts else student.text + sum(t.text for t in teachers.values()),
         "student activations": student.held * settings.batch,
         "renderings": rendered.held * settings.batch,

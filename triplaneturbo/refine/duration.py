@@ -16,6 +16,7 @@ from triplaneturbo.distill.ptd import RefineSettings
 from triplaneturbo.finetune.duration import Estimate
 from triplaneturbo.refine.cost import Operations, operations
 from triplaneturbo.utils.devices import wait_for
+from triplaneturbo.utils.durations import estimated
 
 _PROBED = 3  # timed repetitions of the probe
 
@@ -54,10 +55,10 @@ def estimate_refinement(
     steps = settings.steps - max(0, done - iterations)
     iterations = max(0, iterations - done)
     seconds = iterations * path + steps * step
-    parts = f"{steps} steps of {duration_words(step)}"
+    parts = f"{steps} steps of {estimated(step)}"
     if iterations:
-        parts = f"{iterations} iterations of {duration_words(path)} that form the path, and {parts}"
-    return Estimate(seconds, None, f"About {duration_words(seconds)} for the networks: {parts}.")
+        parts = f"{iterations} iterations of {estimated(path)} that form the path, and {parts}"
+    return Estimate(seconds, None, f"About {estimated(seconds)} for the networks: {parts}.")
 
 
 def score_operations(cost: Operations, settings: RefineSettings, name: str) -> float:
@@ -98,14 +99,3 @@ def measured_speed(device: torch.device, dtype: torch.dtype) -> float:
         wait_for(device)
         best = min(best, time.perf_counter() - started)
     return operations / best
-
-
-def duration_words(seconds: float) -> str:
-    """Return a duration as "0.35 s", "35 s", "12 min" or "3.5 h"."""
-    if seconds < 10:
-        return f"{seconds:.2g} s"
-    if seconds < 100:
-        return f"{round(seconds)} s"
-    if seconds < 100 * 60:
-        return f"{round(seconds / 60)} min"
-    return f"{seconds / 3600:.1f} h"

@@ -13,11 +13,12 @@ from triplaneturbo.finetune.duration import UNKNOWN, Estimate
 from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import TOYWORLD, GeneratorConfig
 from triplaneturbo.models.convert import convert_if_needed
-from triplaneturbo.refine.duration import duration_words, estimate_refinement, measured_speed
+from triplaneturbo.refine.duration import estimate_refinement, measured_speed
 from triplaneturbo.refine.memory_plan import PlannedRefinement, plan_refinement
 from triplaneturbo.refine.options import RefineOptions
 from triplaneturbo.refine.setup import OPEN_SIZE, TOYWORLD_SETTINGS, TOYWORLD_TEACHERS, open_settings
 from triplaneturbo.utils.devices import choose_precision, free_memory, full_autocast_dtype
+from triplaneturbo.utils.durations import estimated
 
 
 class Forecast(NamedTuple):
@@ -88,4 +89,4 @@ def _toyworld_estimate(options: RefineOptions, name: str, device: torch.device, 
     ):
         return UNKNOWN
     total = seconds[0] + seconds[1] * max(0, (options.steps or TOYWORLD_SETTINGS.steps) - done)
-    return Estimate(total, None, f"About {duration_words(total)} on two cores.")
+    return Estimate(total, None, f"About {estimated(total)} on two cores.")

@@ -16,6 +16,7 @@ from itertools import combinations, product
 import torch
 
 from triplaneturbo.distill import memory
+from triplaneturbo.distill.lora_memory import TRAINED, lora_memory
 from triplaneturbo.distill.memory import ModelSizes
 from triplaneturbo.distill.memory_plan import MemorySavings, Plan, cheapest_plan, device_overhead
 from triplaneturbo.distill.ptd import RefineSettings
@@ -23,15 +24,12 @@ from triplaneturbo.distill.settings import Settings
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.models.peta import PLANES
-from triplaneturbo.refine.cost import lora_memory, model_memory
+from triplaneturbo.refine.cost import model_memory
 from triplaneturbo.representations.registry import find_representation
 from triplaneturbo.representations.triplane_asset import TriplaneOptions
 from triplaneturbo.request import Request
 from triplaneturbo.teachers.multi_view import VIEWS
 from triplaneturbo.utils.units import GB
-
-# A LoRA's weights, their gradients and the two moments of Adam.
-_TRAINED = 4
 
 
 @dataclass(frozen=True)
@@ -227,11 +225,11 @@ def _asset(refinement: PlannedRefinement) -> tuple[int, memory.RenderingMemory, 
 
 def _copies(settings: RefineSettings, name: str) -> int:
     """Return how many tensors of a LoRA's size a teacher needs."""
-    copies = 0 if settings.path == "none" else _TRAINED
+    copies = 0 if settings.path == "none" else TRAINED
     if settings.path == "checkpoints":
         copies += settings.path_checkpoints
     # The rank of critics has the same default as that of the path.
-    return copies + (_TRAINED if settings.teachers[name].kind == "vsd" else 0)
+    return copies + (TRAINED if settings.teachers[name].kind == "vsd" else 0)
 
 
 def _ladder(device: torch.device) -> tuple[MemorySavings, ...]:

@@ -45,8 +45,8 @@ class TriplaneOptions:
     color_shrink: float = 1.0
     shape_shrink: float = 0.0
     eikonal: float = 20.0
-    plane_rate: float = 6e-2
-    mlp_rate: float = 6e-3
+    plane_rate: float = 0.14
+    mlp_rate: float = 3e-3
 
     @classmethod
     def for_size(cls, size: int) -> TriplaneOptions:

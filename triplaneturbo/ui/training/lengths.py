@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.duration import Estimate
 from triplaneturbo.ui.generate.panels import text
+from triplaneturbo.utils.durations import estimated
 from triplaneturbo.utils.units import GB
 
 if TYPE_CHECKING:
@@ -55,24 +56,12 @@ def estimates(
 def panel(found: Mapping[str, Estimate]) -> str:
     """Return the estimates as HTML, with dashes where none is known."""
     cells = "".join(
-        f'<div title="{text(one.sentence)}"><dt>{text(label)}</dt><dd>{duration(one.seconds)}</dd>'
+        f'<div title="{text(one.sentence)}"><dt>{text(label)}</dt>'
+        f"<dd>{'–' if one.seconds is None else estimated(one.seconds)}</dd>"
         f'<dd class="tt-soft">{one.words or memory(one.bytes)}</dd></div>'
         for label, one in ((label, found.get(label, _UNKNOWN)) for label in (*LENGTHS.values(), CUSTOM))
     )
     return f'<dl class="tt-lengths" aria-label="Estimated time and memory">{cells}</dl>'
-
-
-def duration(seconds: float | None) -> str:
-    """Format a duration to two significant digits: "4 min", "2.3 h", "12 h", "3 days"."""
-    if seconds is None:
-        return "–"
-    minutes = max(1, round(seconds / 60))
-    if minutes < 60:
-        return f"{minutes} min"
-    hours = minutes / 60
-    if hours < 9.95:
-        return f"{hours:.1f} h"
-    return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} days"
 
 
 def memory(size: int | None) -> str:
