@@ -38,16 +38,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class _FailuresAtOnce:
-    """Names each failure when it happens, so that a run that is stopped has told what failed."""
+    """Names each failure and rerun when it happens, so that a run that is stopped has told what failed."""
 
     def __init__(self, terminal: pytest.TerminalReporter) -> None:
         self._terminal = terminal
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed:
+        if report.outcome in ("failed", "rerun"):
             self._terminal.write("\n")
-            self._terminal.write_line(f"failed: {report.nodeid} ({report.when}, {report.duration:.0f} s)")
+            self._terminal.write_line(
+                f"{report.outcome}: {report.nodeid} ({report.when}, {report.duration:.0f} s)"
+            )
 
 
 @pytest.hookimpl(trylast=True)
