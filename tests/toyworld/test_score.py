@@ -25,6 +25,7 @@ from triplaneturbo.toyworld.scene.spec import Spec
 from triplaneturbo.toyworld.scene.view_cache import NOTHING_CODE, PIXEL, cache_cameras
 from triplaneturbo.toyworld.scene.view_renderer import NOTHING, see
 from triplaneturbo.toyworld.scoring import ground_truth
+from triplaneturbo.toyworld.scoring.closeups import CAPTIONS, make_closeups
 from triplaneturbo.toyworld.scoring.generated import (
     Generated,
     make_generate,
@@ -146,6 +147,21 @@ def test_empty_results_score_zero(judge: Judge) -> None:
     assert (found["empty"], found["volume_iou"], found["silhouette_iou"]) == (2, 0, 0)
     assert (found["r_at_1"], found["r_at_5"], found["color_error"]) == (0, 0, None)
     assert sheet.png().startswith(b"\x89PNG")
+
+
+def test_closeups_show_results_beside_the_nearest_instance() -> None:
+    def make(caption: str, seed: int) -> Generated:
+        if caption == SPECS[1].caption:
+            raise EmptySurfaceError
+        return ground_truth.generated(SPECS[0], 3)
+
+    captions = [spec.caption for spec in SPECS]
+    shown = make_closeups(make, captions, 32)
+    assert shown.shape == (48, 2 * 64 + 6, 3)
+    result, truth, empty, other = shown[:32, :32], shown[:32, 32:64], shown[:32, 70:102], shown[:32, 102:]
+    assert np.array_equal(result, truth)
+    assert empty.min() == 255 > other.min()
+    assert len({spec.caption for spec in all_specs()} & set(CAPTIONS)) == 12
 
 
 def test_floaters_are_counted_above_a_minimum_size() -> None:

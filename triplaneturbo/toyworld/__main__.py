@@ -131,6 +131,18 @@ def _score(options: argparse.Namespace) -> None:
     print(text if options.json == "-" else table(scores), end="")
 
 
+def _closeups(options: argparse.Namespace) -> None:
+    from triplaneturbo.mesh.io.common import encode_image
+    from triplaneturbo.models.weights import load_model
+    from triplaneturbo.toyworld.scoring.closeups import make_closeups
+    from triplaneturbo.toyworld.scoring.generated import make_generate
+
+    model = load_model(options.model, device=options.device)
+    sheet = make_closeups(make_generate(model))
+    kind = options.to.suffix.lstrip(".").lower().replace("jpg", "jpeg")
+    print(write_atomically(options.to, encode_image(sheet, kind)))
+
+
 def _add_run(sub: argparse.ArgumentParser) -> None:
     """Add the arguments that all long commands share."""
     sub.add_argument(
@@ -220,6 +232,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     sub.add_argument("--sheet", type=Path, metavar="PNG", help="write 64 results beside the ground truth")
     sub.set_defaults(run=_score)
+    sub = commands.add_parser("closeups", help="picture faces, windows and patterns beside the ground truth")
+    sub.add_argument("--model", type=Path, default=SMALL, help="folder of the model")
+    sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    sub.add_argument(
+        "--to", type=Path, required=True, metavar="FILE", help="picture to write, such as a.webp"
+    )
+    sub.set_defaults(run=_closeups)
     options = parser.parse_args(arguments)
     try:
         options.run(options)

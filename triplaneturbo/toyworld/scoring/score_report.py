@@ -100,11 +100,11 @@ class ScoreSheet:
         return encode_image(sheet([tile for _, tile in ordered], columns=8, gap=_GAP), "png")
 
 
-def portrait(generated: Generated | None) -> np.ndarray:
-    """Render a result from a corner, uint8 [112, 112, 3]; white if there is none."""
+def portrait(generated: Generated | None, size: int = _TILE) -> np.ndarray:
+    """Render a result from a corner, uint8 [size, size, 3]; white if there is none."""
     if generated is None:
-        return np.full((_TILE, _TILE, 3), 255, dtype=np.uint8)
-    picture = photograph(generated, orbit(35.0, 22.0, 2.45), _TILE, _WHITE)[0].permute(1, 2, 0)
+        return np.full((size, size, 3), 255, dtype=np.uint8)
+    picture = photograph(generated, orbit(35.0, 22.0, 2.45), size, _WHITE)[0].permute(1, 2, 0)
     return (picture * 255).round().to(torch.uint8).numpy()
 
 
