@@ -16,6 +16,8 @@ from triplaneturbo.mesh.check import check
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.mesh.io import encode
 from triplaneturbo.mesh.mesh import Mesh
+from triplaneturbo.mesh.processing.clean import drop_floaters
+from triplaneturbo.mesh.processing.simplify import Simplified, simplify
 from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.models.weights import load_model
 from triplaneturbo.pipeline import Pipeline, Result
@@ -43,11 +45,27 @@ def test_default_options_change_no_byte(pipeline: Pipeline) -> None:
 
 
 def test_watertight_repairs_non_manifold_edges(pipeline: Pipeline) -> None:
-    """This snake, at 500 faces, touches itself along an edge."""
-    few = check(made(pipeline, faces=500).mesh)
+    """A simplification in which a fin touches the body along an edge."""
+
+    def with_a_fin(mesh: Mesh, budget: int) -> tuple[Mesh, Simplified]:
+        few, done = simplify(mesh, budget)
+        a, b, c = few.vertices[few.faces[0]]
+        out = torch.linalg.cross(b - a, c - a)
+        out *= (b - a).norm() / out.norm()
+        side = torch.linalg.cross(out, b - a)
+        side *= 0.2 * (b - a).norm() / side.norm()
+        tips = torch.stack(((a + b) / 2 + out + side, (a + b) / 2 + out - side))
+        i, j, count = *few.faces[0, :2].tolist(), len(few.vertices)
+        fin = torch.tensor(((i, j, count), (j, i, count + 1), (count, count + 1, i), (count + 1, count, j)))
+        return few.replace(
+            vertices=torch.cat((few.vertices, tips)), faces=torch.cat((few.faces, fin)), normals=None
+        ), done
+
+    with patch.object(finish_module, "simplify", with_a_fin):
+        few = check(made(pipeline, faces=500).mesh)
+        whole = made(pipeline, faces=500, watertight=True)
     assert few.crowded_edges > 0
     assert "more than two faces" in few.sentence
-    whole = made(pipeline, faces=500, watertight=True)
     found = check(whole.mesh)
     assert found.printable, found.sentence
     assert found.faces <= 520
@@ -75,7 +93,7 @@ def test_floaters_option(pipeline: Pipeline) -> None:
 
     def with_a_copy(field: object, resolution: int) -> object:
         surface = extract(field, resolution)
-        whole = Mesh(surface.vertices, surface.faces)
+        whole, _ = drop_floaters(Mesh(surface.vertices, surface.faces), 1.0)
         both = joined(whole, whole.replace(vertices=whole.vertices / 4 + 3))
         return replace(surface, vertices=both.vertices, faces=both.faces)
 
