@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from triplaneturbo.utils.durations import estimated, measured
+from triplaneturbo.utils.durations import format_duration, format_estimate
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from triplaneturbo.utils.durations import estimated, measured
     ],
 )
 def test_measured_durations_are_exact_from_a_minute(seconds: float, said: str) -> None:
-    assert measured(seconds) == said
+    assert format_duration(seconds) == said
 
 
 @pytest.mark.parametrize(
@@ -38,4 +38,4 @@ def test_measured_durations_are_exact_from_a_minute(seconds: float, said: str) -
     ],
 )
 def test_estimates_have_two_significant_digits(seconds: float, said: str) -> None:
-    assert estimated(seconds) == said
+    assert format_estimate(seconds) == said

@@ -45,7 +45,7 @@ class ProbedTeacher:
 
     @classmethod
     def of(cls, name: str, model_sizes: ModelSizes, dtype: torch.dtype, side: int) -> ProbedTeacher | None:
-        """Create the teacher in a refinement; None if it has no network."""
+        """Create a teacher with the conditioning that it has in a refinement; None if it has no network."""
         probe = TEACHERS[name].loader().probe
         if probe is None:
             return None

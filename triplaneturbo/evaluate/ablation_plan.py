@@ -14,7 +14,7 @@ from triplaneturbo.evaluate.ablation_tables import PROPOSED_STEPS
 from triplaneturbo.finetune.domain_training import training_of
 from triplaneturbo.models.catalog import ModelFiles
 from triplaneturbo.models.config import GeneratorConfig
-from triplaneturbo.utils.durations import estimated
+from triplaneturbo.utils.durations import format_estimate
 
 # The paper (section 4.1): 15,000 iterations of K = 4 take 40 hours on eight H20 GPUs.
 _PAPER_SECONDS = 40 * 3600 / 15_000
@@ -37,7 +37,7 @@ def plan(
         if training.plan is None:
             # The prompts share a few solids, so that rendering them takes next to nothing.
             seconds = training.estimate(replace(run.config, prompts=()), config.steps).seconds or 0.0
-            yield f"{run.variant.name}: {iterations:,} iterations, {estimated(seconds)} on two idle cores"
+            yield f"{run.variant.name}: {iterations:,} iterations, {format_estimate(seconds)} on two idle cores"
         else:
             seconds = iterations * _PAPER_SECONDS * steps / PROPOSED_STEPS
             try:
@@ -48,7 +48,7 @@ def plan(
             yield memory.table()
         total += seconds
     duration = (
-        f"{estimated(seeds * total)} on two idle cores"
+        f"{format_estimate(seeds * total)} on two idle cores"
         if training.plan is None
         else f"{seeds * total / 3600:,.0f} h on eight H20 GPUs, at the paper's speed"
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from triplaneturbo.finetune.config import FinetuneConfig
-from triplaneturbo.utils.durations import estimated
+from triplaneturbo.utils.durations import format_estimate
 from triplaneturbo.utils.units import GB
 
 SHOWN = 8  # number of prompts in previews and the evaluation sheet
@@ -54,4 +54,6 @@ def estimate_small(config: FinetuneConfig, steps: int) -> Estimate:
         + _LOADED
     )
     memory = int(_BYTES + _BYTES_EACH * config.batch)
-    return Estimate(seconds, memory, f"About {estimated(seconds)} on two cores, and {memory / GB:.1f} GB.")
+    return Estimate(
+        seconds, memory, f"About {format_estimate(seconds)} on two cores, and {memory / GB:.1f} GB."
+    )

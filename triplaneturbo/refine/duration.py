@@ -16,7 +16,7 @@ from triplaneturbo.distill.ptd import RefineSettings
 from triplaneturbo.finetune.duration import Estimate
 from triplaneturbo.refine.cost import Operations, operations
 from triplaneturbo.utils.devices import wait_for
-from triplaneturbo.utils.durations import estimated
+from triplaneturbo.utils.durations import format_estimate
 
 _PROBED = 3  # timed repetitions of the probe
 
@@ -55,10 +55,10 @@ def estimate_refinement(
     steps = settings.steps - max(0, done - iterations)
     iterations = max(0, iterations - done)
     seconds = iterations * path + steps * step
-    parts = f"{steps} steps of {estimated(step)}"
+    parts = f"{steps} steps of {format_estimate(step)}"
     if iterations:
-        parts = f"{iterations} iterations of {estimated(path)} that form the path, and {parts}"
-    return Estimate(seconds, None, f"About {estimated(seconds)} for the networks: {parts}.")
+        parts = f"{iterations} iterations of {format_estimate(path)} that form the path, and {parts}"
+    return Estimate(seconds, None, f"About {format_estimate(seconds)} for the networks: {parts}.")
 
 
 def score_operations(cost: Operations, settings: RefineSettings, name: str) -> float:

@@ -18,7 +18,7 @@ from triplaneturbo.refine.memory_plan import PlannedRefinement, plan_refinement
 from triplaneturbo.refine.options import RefineOptions
 from triplaneturbo.refine.setup import OPEN_SIZE, TOYWORLD_SETTINGS, TOYWORLD_TEACHERS, open_settings
 from triplaneturbo.utils.devices import choose_precision, free_memory, full_autocast_dtype
-from triplaneturbo.utils.durations import estimated
+from triplaneturbo.utils.durations import format_estimate
 
 
 class Forecast(NamedTuple):
@@ -89,4 +89,4 @@ def _toyworld_estimate(options: RefineOptions, name: str, device: torch.device, 
     ):
         return UNKNOWN
     total = seconds[0] + seconds[1] * max(0, (options.steps or TOYWORLD_SETTINGS.steps) - done)
-    return Estimate(total, None, f"About {estimated(total)} on two cores.")
+    return Estimate(total, None, f"About {format_estimate(total)} on two cores.")

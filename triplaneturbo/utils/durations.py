@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def measured(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Format a duration to about two significant digits: 0.042 s, 0.42 s, 4.2 s, 42 s, 7 min 02 s."""
     if seconds >= 99.5:
         whole = round(seconds)
@@ -12,10 +12,10 @@ def measured(seconds: float) -> str:
     return f"{seconds:.{digits}f} s"
 
 
-def estimated(seconds: float) -> str:
+def format_estimate(seconds: float) -> str:
     """Format an estimate to at most two significant digits: 0.35 s, 35 s, 4 min, 2.3 h, 12 h, 3 days."""
     if seconds < 99.5:
-        return measured(seconds)
+        return format_duration(seconds)
     minutes = round(seconds / 60)
     if minutes < 60:
         return f"{minutes} min"

@@ -13,7 +13,7 @@ from triplaneturbo.serving.batch_jobs import BatchProgress
 from triplaneturbo.serving.history_entry import HistoryEntry
 from triplaneturbo.serving.jobs import Event, MeshReady, Stopped, Waiting, Working
 from triplaneturbo.serving.refine_request import refinement_words, rounded
-from triplaneturbo.utils.durations import measured
+from triplaneturbo.utils.durations import format_duration
 
 STAGES = {
     "text": "Reading the prompt",
@@ -134,7 +134,7 @@ def status(event: Event) -> str:
         if event.stage in ("denoise", "path", "refine"):
             words += f", step {min(event.step + 1, event.steps)} of {event.steps}"
         dots = (event.step, event.steps) if event.steps <= _MAX_DOTS else None
-        return _status("running", words, measured(event.seconds), event.fraction, dots)
+        return _status("running", words, format_duration(event.seconds), event.fraction, dots)
     if isinstance(event, Stopped):
         return _status("error", event.sentence) if event.sentence else _status("idle", "Cancelled.")
     total = event.facts["seconds"]["total"]
@@ -156,8 +156,8 @@ def status(event: Event) -> str:
         words = f"Stopped: this is the result, {refinement_words(event.facts['settings'])}."
         return _status("done", f"{words} {event.facts['settings'].get('stop_reason') or ''}".rstrip())
     if event.facts["cached"]:
-        return _status("done", f"Done. Reused the earlier result, which took {measured(total)}.")
-    return _status("done", f"Done in {measured(total)}.")
+        return _status("done", f"Done. Reused the earlier result, which took {format_duration(total)}.")
+    return _status("done", f"Done in {format_duration(total)}.")
 
 
 def batch_done(event: BatchProgress) -> str:
@@ -185,7 +185,7 @@ def history_caption(entry: HistoryEntry) -> str:
 
 def refine_choice(steps: int, estimate: float | None) -> str:
     """Return the label of a length of refinement, with its estimated duration if that is known."""
-    return f"{steps} steps" + ("" if estimate is None else f", about {measured(rounded(estimate))}")
+    return f"{steps} steps" + ("" if estimate is None else f", about {format_duration(rounded(estimate))}")
 
 
 def refine_note() -> str:
@@ -236,7 +236,7 @@ def facts(made: MeshReady | None = None) -> str:
         known = made.facts
         stages = {name: spent for name, spent in known["seconds"].items() if name != "total"}
         sizes = [size(file["bytes"]) for file in known["files"]] + [_NONE, _NONE]
-        total = measured(known["seconds"]["total"])
+        total = format_duration(known["seconds"]["total"])
         values = [f"{known[name]:,}" for name in ("vertices", "faces", "surface_faces", "components")]
         values += [*sizes[:2], str(known["seed"]), total]
         check = known["check"]
@@ -252,7 +252,7 @@ def facts(made: MeshReady | None = None) -> str:
         shown = REFINE_STAGES | {name: words for name, words in STAGES.items() if name not in _DRAFT_STAGES}
     timings = "".join(
         f'<div title="{text(words)}"><dt>{name}</dt>'
-        f"<dd>{text(measured(stages[name]) if name in stages else _NONE)}</dd></div>"
+        f"<dd>{text(format_duration(stages[name]) if name in stages else _NONE)}</dd></div>"
         for name, words in shown.items()
     )
     title = text(made.facts["prompt"]) if made else ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.duration import Estimate
 from triplaneturbo.ui.generate.panels import text
-from triplaneturbo.utils.durations import estimated
+from triplaneturbo.utils.durations import format_estimate
 from triplaneturbo.utils.units import GB
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def panel(found: Mapping[str, Estimate]) -> str:
     """Return the estimates as HTML, with dashes where none is known."""
     cells = "".join(
         f'<div title="{text(one.sentence)}"><dt>{text(label)}</dt>'
-        f"<dd>{'–' if one.seconds is None else estimated(one.seconds)}</dd>"
+        f"<dd>{'–' if one.seconds is None else format_estimate(one.seconds)}</dd>"
         f'<dd class="tt-soft">{one.words or memory(one.bytes)}</dd></div>'
         for label, one in ((label, found.get(label, _UNKNOWN)) for label in (*LENGTHS.values(), CUSTOM))
     )

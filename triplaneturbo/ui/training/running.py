@@ -11,7 +11,7 @@ import gradio as gr
 from triplaneturbo.domains.registry import measures
 from triplaneturbo.teachers.registry import TEACHERS
 from triplaneturbo.ui.generate.panels import text
-from triplaneturbo.utils.durations import measured
+from triplaneturbo.utils.durations import format_duration
 
 if TYPE_CHECKING:
     from triplaneturbo.serving.engine import Engine
@@ -209,10 +209,10 @@ def panel(state: RunState | None) -> str:
     numbers = [("Iterations", done)]
     if state.seconds and state.state == "running":
         numbers += [
-            ("Per iteration", measured(state.seconds)),
+            ("Per iteration", format_duration(state.seconds)),
             ("Iterations/s", f"{1 / state.seconds:.2g}"),
         ]
-        numbers += [("Time left", measured(state.left))]
+        numbers += [("Time left", format_duration(state.left))]
     return _panel(status, words, state.iteration / max(1, state.iterations), numbers)
 
 
