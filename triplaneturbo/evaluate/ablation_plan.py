@@ -37,7 +37,8 @@ def plan(
         if training.plan is None:
             # The prompts share a few solids, so that rendering them takes next to nothing.
             seconds = training.estimate(replace(run.config, prompts=()), config.steps).seconds or 0.0
-            yield f"{run.variant.name}: {iterations:,} iterations, {format_estimate(seconds)} on two idle cores"
+            duration = format_estimate(seconds)
+            yield f"{run.variant.name}: {iterations:,} iterations, {duration} on two idle cores"
         else:
             seconds = iterations * _PAPER_SECONDS * steps / PROPOSED_STEPS
             try:
