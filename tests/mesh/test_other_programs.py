@@ -230,6 +230,9 @@ def test_tangents_match_blender(tmp_path: Path, unwrap: str) -> None:
     theirs = np.array(json.loads(target.read_text()))  # [3F, 4]
     ours = mesh.tangents[mesh.faces.reshape(-1)].double().numpy()
     np.testing.assert_array_equal(theirs[:, 3], ours[:, 3])
+    given = theirs[:, :3].any(1)  # Blender has none at corners of slivers
+    assert given.mean() > 0.999
+    theirs, ours = theirs[given], ours[given]
     sine = np.linalg.norm(np.cross(theirs[:, :3], ours[:, :3]), axis=1)
     assert (theirs[:, :3] * ours[:, :3]).sum(1).min() > 0
     degrees = np.rad2deg(np.arcsin(sine.clip(0, 1)))
