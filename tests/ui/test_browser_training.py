@@ -99,7 +99,7 @@ def test_training_survives_pause_reload_and_server_restart(
             "Learning rate": 0,
         }.items():
             fill(page, label, value)
-        says(page, "#train-estimate", r"Custom\d+ min")
+        says(page, "#train-estimate", r"Custom\d+ s")
         page.click("#train-begin")
         says(page, "#train-status", "learning rate should be above 0")
         fill(page, "Learning rate", 0.001)
