@@ -37,7 +37,7 @@ from triplaneturbo.render.grid_renderer import eikonal, render_grid
 from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.representations.triplane import FieldDecoder
 from triplaneturbo.representations.triplane_rendering import CHUNK
-from triplaneturbo.teachers.loader import META, WORDS
+from triplaneturbo.teachers.loader import META, WORDS, MetaTeacher
 from triplaneturbo.teachers.multi_view import VIEWS
 from triplaneturbo.teachers.registry import TEACHERS
 
@@ -180,6 +180,57 @@ def separate_base(model_sizes: ModelSizes, frozen: torch.dtype) -> int:
         return size_of(nn.Module.to(base_networks(model_sizes)[0], frozen))
 
 
+@dataclass(frozen=True)
+class ProbedTeacher:
+    """A teacher on the meta device, with the renderings of one scene.
+
+    Attributes:
+        probe: the teacher, and what of it is shared.
+        teacher: the teacher itself.
+        renderings: of four views.
+        scenes: the scene.
+    """
+
+    probe: MetaTeacher
+    teacher: Any
+    renderings: Renderings
+    scenes: SceneBatch
+
+    @classmethod
+    def of(
+        cls, name: str, model_sizes: ModelSizes, dtype: torch.dtype, side: int, refining: bool
+    ) -> ProbedTeacher | None:
+        """Create a teacher that reads side^2 pixels; None if it has no network. Call it under `META`."""
+        create = TEACHERS[name].loader().probe
+        if create is None:
+            return None
+        probe = create(json.loads(model_sizes.unet), json.loads(model_sizes.vae), dtype)
+        module: Any = probe.teacher
+        for network in module.networks:
+            network.requires_grad_(False)
+        module.refining = refining
+        cameras = Cameras(torch.empty(VIEWS, 4, 4), torch.empty(VIEWS))
+        scenes = SceneBatch(["a"], cameras, VIEWS, torch.empty(1, 3))
+        renderings = Renderings(
+            *(torch.empty(1, VIEWS, side, side, *more, requires_grad=True) for more in ((3,), (), (3,), ())),
+        )
+        return cls(probe, module, renderings, scenes)
+
+    def encoded(self) -> Tensor:
+        """Encode the renderings."""
+        z: Tensor = self.teacher.encode(self.renderings, self.scenes, torch.Generator())
+        return z
+
+    def condition(self) -> Any:
+        """Return the teacher's conditioning."""
+        return self.teacher.condition(self.renderings, self.scenes)
+
+    def predict(self, teacher: Any, z: Tensor, condition: Any, guided: bool = False) -> Tensor:
+        """Predict the noise with the teacher or a copy of it."""
+        noise: Tensor = teacher.predict(z, torch.empty(1, dtype=torch.int64), condition, guided)[0]
+        return noise
+
+
 @lru_cache(maxsize=32)
 def teacher(
     name: str,
@@ -190,31 +241,22 @@ def teacher(
     refining: bool = False,
 ) -> TeacherMemory:
     """Count a teacher that reads four views of side^2 pixels; for `refining` see `TeacherContext`."""
-    probe = TEACHERS[name].loader().probe
-    if probe is None:
-        return TeacherMemory()
     with META:
-        cameras = Cameras(torch.empty(VIEWS, 4, 4), torch.empty(VIEWS))
-        scenes = SceneBatch(["a"], cameras, VIEWS, torch.empty(1, 3))
-        probed = probe(json.loads(model_sizes.unet), json.loads(model_sizes.vae), frozen)
-        module: Any = probed.teacher
-        for network in module.networks:
-            network.requires_grad_(False)
-        module.refining = refining
-        if hasattr(module, "view_by_view"):
-            module.view_by_view = view_by_view
-        renderings = Renderings(
-            *(torch.empty(1, VIEWS, side, side, *more, requires_grad=True) for more in ((3,), (), (3,), ())),
-        )
+        probed = ProbedTeacher.of(name, model_sizes, frozen, side, refining)
+        if probed is None:
+            return TeacherMemory()
+        if hasattr(probed.teacher, "view_by_view"):
+            probed.teacher.view_by_view = view_by_view
         with fused_attention(), MemoryCounter() as live:
-            z = module.encode(renderings, scenes, torch.Generator())
+            z = probed.encoded()
             held = live.now
             with torch.no_grad():
-                condition = module.condition(renderings, scenes)
-                module.predict(z.detach(), torch.empty(1, dtype=torch.int64), condition, True)
+                condition = probed.condition()
+                probed.predict(probed.teacher, z.detach(), condition, guided=True)
             z.backward(torch.empty_like(z))
-    weights = 0 if probed.shared else size_of(*module.networks)
-    return TeacherMemory(weights, 0 if probed.text is None else size_of(probed.text), live.peak, held)
+    probe = probed.probe
+    weights = 0 if probe.shared else size_of(*probed.teacher.networks)
+    return TeacherMemory(weights, 0 if probe.text is None else size_of(probe.text), live.peak, held)
 
 
 def rendering(model_sizes: ModelSizes, settings: Settings, views: int = VIEWS) -> RenderingMemory:

@@ -14,10 +14,11 @@ from diffusers import DDIMScheduler
 from torch.utils.flop_counter import FlopCounterMode
 
 from triplaneturbo.distill.critic import LoraCritic, UNetTeacher
-from triplaneturbo.distill.lora_memory import ProbedTeacher
+from triplaneturbo.distill.lora_memory import train_lora
 from triplaneturbo.distill.memory import (
     MemoryCounter,
     ModelSizes,
+    ProbedTeacher,
     base_networks,
     fused_attention,
     size_of,
@@ -86,7 +87,7 @@ def operations(name: str, model_sizes: ModelSizes, dtype: torch.dtype, side: int
         The arithmetic; zeros for a teacher without a network.
     """
     with META:
-        probed = ProbedTeacher.of(name, model_sizes, dtype, side)
+        probed = ProbedTeacher.of(name, model_sizes, dtype, side, refining=True)
         if probed is None:
             return Operations()
         with FlopCounterMode(display=False) as encoding:
@@ -94,8 +95,8 @@ def operations(name: str, model_sizes: ModelSizes, dtype: torch.dtype, side: int
             z.backward(torch.empty_like(z))
         z = z.detach()
         with FlopCounterMode(display=False) as prediction, torch.no_grad():
-            probed.predict(probed.teacher, z)
+            probed.predict(probed.teacher, z, probed.condition())
         with FlopCounterMode(display=False) as training:
             if isinstance(probed.teacher, UNetTeacher):
-                probed.train(LoraCritic(probed.teacher, rank), z)
+                train_lora(probed, LoraCritic(probed.teacher, rank), z)
     return Operations(*(counter.get_total_flops() for counter in (encoding, prediction, training)))
