@@ -137,9 +137,12 @@ def _closeups(options: argparse.Namespace) -> None:
     from triplaneturbo.toyworld.scoring.closeups import make_closeups
     from triplaneturbo.toyworld.scoring.generated import make_generate
 
+    kinds = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+    kind = kinds.get(options.to.suffix.lower())
+    if kind is None:
+        raise UserError(f"Cannot write {options.to}: name a .png, .jpg or .webp file.")
     model = load_model(options.model, device=options.device)
     sheet = make_closeups(make_generate(model))
-    kind = options.to.suffix.lstrip(".").lower().replace("jpg", "jpeg")
     print(write_atomically(options.to, encode_image(sheet, kind)))
 
 

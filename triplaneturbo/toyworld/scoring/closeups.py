@@ -8,10 +8,10 @@ import numpy as np
 
 from triplaneturbo.errors import EmptySurfaceError
 from triplaneturbo.mesh.preview import sheet
-from triplaneturbo.mesh.voxels import filled, overlap
 from triplaneturbo.toyworld.captions.caption_parser import parse
 from triplaneturbo.toyworld.scoring import ground_truth
 from triplaneturbo.toyworld.scoring.generated import Generated
+from triplaneturbo.toyworld.scoring.score import find_nearest
 from triplaneturbo.toyworld.scoring.score_report import portrait, with_caption
 
 CAPTIONS = (
@@ -52,8 +52,7 @@ def make_closeups(
             picture = portrait(None, size)
         else:
             picture = portrait(generated, size)
-            shape = filled(generated.mesh.vertices, generated.mesh.faces, ground_truth.VOXELS)
-            nearest = int(np.argmax([overlap(shape, instance) for instance in ground_truth.occupancy(spec)]))
+            _, nearest, _ = find_nearest(generated, ground_truth.occupancy(spec))
         pair = [picture, portrait(ground_truth.generated(spec, nearest), size)]
         tiles.append(with_caption(np.concatenate(pair, 1), caption))
     return sheet(tiles, columns=3, gap=6)

@@ -145,16 +145,14 @@ def compare(
         nothing |= {"rank": None if judge is None else judge.last}
         nothing |= {"floaters": 0, "floaters_left": 0, "empty": True}
         return {**labels, **nothing}, np.zeros_like(instances[0])
-    shape = filled(generated.mesh.vertices, generated.mesh.faces, len(instances[0]))
-    ious = [overlap(shape, one) for one in instances]
-    nearest = int(np.argmax(ious))
+    shape, nearest, iou = find_nearest(generated, instances)
     true_mask, true_rgb = ground_truth.score_views(spec, nearest)
     mask, rgb, normal = render_surface(generated, ground_truth.score_cameras(), ground_truth.SIZE)
     both = mask & true_mask
     error = (rgb[both] - true_rgb[both]).abs().mean().item() if both.any() else None
     found, details = detail_recall(mask.numpy(), rgb.numpy(), true_mask.numpy(), true_rgb.numpy())
     entry = {
-        "volume_iou": ious[nearest],
+        "volume_iou": iou,
         "nearest": nearest,
         "silhouette_iou": overlap(mask.numpy(), true_mask.numpy()),
         "color_error": error,
@@ -167,6 +165,14 @@ def compare(
         "empty": False,
     }
     return {**labels, **entry}, shape
+
+
+def find_nearest(generated: Generated, instances: np.ndarray) -> tuple[np.ndarray, int, float]:
+    """Return the occupancy of a result, the instance with the highest volume IoU, and that IoU."""
+    shape = filled(generated.mesh.vertices, generated.mesh.faces, len(instances[0]))
+    ious = [overlap(shape, one) for one in instances]
+    nearest = int(np.argmax(ious))
+    return shape, nearest, ious[nearest]
 
 
 def summary(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
