@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 
 from tests.helpers.trimeshes import joined
+from tests.helpers.voxel_sets import voxel_surface
 from triplaneturbo import pipeline as pipeline_module
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh import finish as finish_module
@@ -45,23 +47,16 @@ def test_default_options_change_no_byte(pipeline: Pipeline) -> None:
 
 
 def test_watertight_repairs_non_manifold_edges(pipeline: Pipeline) -> None:
-    """A simplification in which a fin touches the body along an edge."""
+    """A simplification with two cubes that touch along an edge."""
+    touching = np.zeros((2, 2, 2), bool)
+    touching[0, 0, 0] = touching[1, 1, 0] = True
+    cubes = voxel_surface(touching)
 
-    def with_a_fin(mesh: Mesh, budget: int) -> tuple[Mesh, Simplified]:
-        few, done = simplify(mesh, budget)
-        a, b, c = few.vertices[few.faces[0]]
-        out = torch.linalg.cross(b - a, c - a)
-        out *= (b - a).norm() / out.norm()
-        side = torch.linalg.cross(out, b - a)
-        side *= 0.2 * (b - a).norm() / side.norm()
-        tips = torch.stack(((a + b) / 2 + out + side, (a + b) / 2 + out - side))
-        i, j, count = *few.faces[0, :2].tolist(), len(few.vertices)
-        fin = torch.tensor(((i, j, count), (j, i, count + 1), (count, count + 1, i), (count + 1, count, j)))
-        return few.replace(
-            vertices=torch.cat((few.vertices, tips)), faces=torch.cat((few.faces, fin)), normals=None
-        ), done
+    def with_cubes(mesh: Mesh, budget: int) -> tuple[Mesh, Simplified]:
+        few, done = simplify(mesh, budget - len(cubes.faces))
+        return joined(few, cubes), done
 
-    with patch.object(finish_module, "simplify", with_a_fin):
+    with patch.object(finish_module, "simplify", with_cubes):
         few = check(made(pipeline, faces=500).mesh)
         whole = made(pipeline, faces=500, watertight=True)
     assert few.crowded_edges > 0
