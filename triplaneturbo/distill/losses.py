@@ -86,6 +86,7 @@ def rendering_loss(
             high=settings.high,
             weight=teacher_settings.weight / teacher_settings.share,
             weighting=teacher_settings.weighting,
+            contrast=teacher_settings.contrast,
             clean_weight=teacher_settings.clean_weight,
             sum_scenes=teacher_settings.sum_scenes,
             stride=teacher_settings.stride,

@@ -105,6 +105,7 @@ class RefineSettings:
             high=int(interpolate(self.high, min(1.0, progress / self.high_share))),
             weight=own.weight,
             weighting=own.weighting,
+            contrast=own.contrast,
             clean_weight=own.clean_weight,
             sum_scenes=own.sum_scenes,
             stride=own.stride,

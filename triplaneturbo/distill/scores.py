@@ -10,7 +10,8 @@ The first is the teacher's prediction with guidance; the second is
     ism   the unconditional prediction at an earlier t - interval, on the path of DDIM inversion, which
           replaces random noise (LucidDreamer, arXiv 2311.11284)
 
-and w is the weight of DMD (arXiv 2311.18828) or, with the weighting "level", 1 (as in LucidDreamer).
+and w is the weight of DMD (arXiv 2311.18828), 1 with the weighting "level" (as in LucidDreamer), or that of
+DMD for each pixel.
 docs/teachers.md, "Score distillation", describes the released code of ASD; its differences from the paper are
 options here.
 """
@@ -21,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from triplaneturbo.render.scenes import Renderings, SceneBatch
@@ -42,8 +44,11 @@ class ScoreSettings:
             the released code, or "own", that of t + delta, as in Eq. 1 of the paper. Equal if `shift` is 0.
         low, high: timesteps are drawn from [low, high).
         weight: factor on the gradient.
-        weighting: w: "dmd", the inverse of the mean error of the prediction, or "level", 1, so that only the
-            noise level sigma / alpha weights the gradient.
+        weighting: w: "dmd", the inverse of the mean error of the prediction; "level", 1, so that only the
+            noise level sigma / alpha weights the gradient; or "pixel", the inverse of each pixel's error, so
+            that the loss is about linear in large errors, and sharp edges cost no more than smeared ones.
+        contrast: weight of details: w grows by this factor times the distance of a pixel of the prediction
+            from its neighbourhood; for teachers of images [B, n, C, H, W].
         clean_weight: compute w from the clean rendering, as the released code does, not from the noisy one.
         sum_scenes: sum over scenes, as the released code does, instead of the mean.
         stride, interval: "ism" only: step size of DDIM inversion and of its last step, in timesteps.
@@ -57,6 +62,7 @@ class ScoreSettings:
     high: int = 980
     weight: float = 1.0
     weighting: Weighting = "dmd"
+    contrast: float = 0.0
     clean_weight: bool = False
     sum_scenes: bool = False
     stride: int = 200
@@ -183,12 +189,29 @@ def direction(
             # t + delta, z + (s / a) (noise - second).
             second = draws.noise + (s / a) / (sigma / alpha) * (second - draws.noise)
     x_first = ((z if settings.clean_weight else noisy) - sigma * first) / alpha
-    error = (z - x_first).abs().flatten(2).mean(2)  # [B, n]
+    errors = (z - x_first).abs().mean(2, keepdim=True)  # [B, n, 1, ...]
     g = (sigma / alpha) * (first - second)
     if settings.weighting == "dmd":
-        weight = 1 / (error + 0.1)
-        g = g * weight.view(*error.shape, *[1] * (z.ndim - 2))
-    return g.nan_to_num(), float(error.mean())
+        g = g / (errors.flatten(2).mean(2).view(*z.shape[:2], *[1] * (z.ndim - 2)) + 0.1)
+    elif settings.weighting == "pixel":
+        g = g / (errors + 0.05)
+    if settings.contrast:
+        g = g * (1 + settings.contrast * _local_contrast(x_first))
+    return g.nan_to_num(), float(errors.mean())
+
+
+def _local_contrast(images: Tensor) -> Tensor:
+    """Return each pixel's distance from the mean of its 7 x 7 neighbourhood, the largest of all channels.
+
+    Args:
+        images: [B, n, C, H, W].
+
+    Returns:
+        [B, n, 1, H, W].
+    """
+    flat = images.flatten(0, 1)
+    blurred = F.avg_pool2d(F.pad(flat, (3, 3, 3, 3), mode="replicate"), 7, stride=1)
+    return (flat - blurred).abs().amax(1, keepdim=True).unflatten(0, images.shape[:2])
 
 
 def _inverted(

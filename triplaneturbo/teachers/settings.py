@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Kind = Literal["asd", "sds", "csd", "vsd", "ism"]
-Weighting = Literal["dmd", "level"]
+Weighting = Literal["dmd", "level", "pixel"]
 ShiftLevel = Literal["t", "own"]
 KINDS: tuple[str, ...] = get_args(Kind)
 WEIGHTINGS: tuple[str, ...] = get_args(Weighting)
@@ -25,7 +25,7 @@ class TeacherSettings:
         shift: ASD's eta.
         renderings: which renderings it scores: "volume", "surface" or both.
         share: fraction of the steps at which it is evaluated; its gradients are divided by this share.
-        shift_level, weighting, clean_weight, sum_scenes, stride, interval: see `ScoreSettings`.
+        shift_level, weighting, contrast, clean_weight, sum_scenes, stride, interval: see `ScoreSettings`.
     """
 
     kind: Kind = "asd"
@@ -36,6 +36,7 @@ class TeacherSettings:
     renderings: tuple[str, ...] = ("volume", "surface")
     share: float = 1.0
     weighting: Weighting = "dmd"
+    contrast: float = 0.0
     clean_weight: bool = False
     sum_scenes: bool = False
     stride: int = 200
