@@ -260,6 +260,34 @@ def test_ism_uses_the_inversion_path(weighting: Any) -> None:
             torch.testing.assert_close(actual[b, v].double(), g, rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize(
+    ("weighting", "contrast"), [("pixel", 0.0), ("pixel", 4.0), ("dmd", 2.5), ("level", 1.0)]
+)
+def test_weights_of_pixels(weighting: Any, contrast: float) -> None:
+    """Against pixel-by-pixel weights in float64, where neighbourhoods repeat the pixels at the edge."""
+    settings = ScoreSettings("sds", low=30, high=900, weighting=weighting, contrast=contrast)
+    z = torch.randn(2, 2, 3, 9, 10)
+    draws = draw(z, settings, 999, seeded())
+    actual, _ = direction(Formula(), z, 0.4, settings, draws)
+    for b, t in enumerate(draws.times.tolist()):
+        alpha, sigma = math.sqrt(float(ALPHAS[t])), math.sqrt(1 - float(ALPHAS[t]))
+        for v in range(2):
+            noisy = alpha * z[b, v].double() + sigma * draws.noise[b, v].double()
+            first = torch.tanh(noisy * 0.4 + t / 1000)
+            clean = (noisy - sigma * first) / alpha
+            errors = (z[b, v] - clean).abs()  # [3, H, W]
+            g = sigma / alpha * (first - draws.noise[b, v])
+            for y in range(9):
+                for x in range(10):
+                    rows = [min(max(y + d, 0), 8) for d in range(-3, 4)]
+                    columns = [min(max(x + d, 0), 9) for d in range(-3, 4)]
+                    around = clean[:, rows][:, :, columns].flatten(1).mean(1)
+                    error = errors[:, y, x].mean() + 0.05 if weighting == "pixel" else errors.mean() + 0.1
+                    w = 1 + contrast * (clean[:, y, x] - around).abs().max()
+                    expected = g[:, y, x] * w / (1 if weighting == "level" else error)
+                    torch.testing.assert_close(actual[b, v, :, y, x].double(), expected, rtol=2e-4, atol=2e-5)
+
+
 def test_vsd_needs_a_critic() -> None:
     scenes, seen = where(1, 2), Renderings(torch.rand(1, 2, 4, 4, 3), torch.ones(1, 2, 4, 4))
     with pytest.raises(ValueError, match="needs a critic"):

@@ -46,7 +46,7 @@ def build() -> dict[str, Any]:
             "weighting": gr.Dropdown(
                 list(WEIGHTINGS),
                 label="Weighting",
-                info="level: the noise level alone.",
+                info="level: the noise level alone; pixel: the error of each pixel.",
                 **shown("weighting"),
             ),
             "ism_stride": gr.Number(
