@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from triplaneturbo.__main__ import Parser, avoid_openmp_spinning, enter, run_reporting_errors
+from triplaneturbo.__main__ import Parser, enter, limit_openmp_spinning, run_reporting_errors
 from triplaneturbo.cli import serve
 
 
@@ -16,7 +16,7 @@ def options() -> Parser:
 def main() -> int:
     """Serve the page and return the exit code."""
     arguments = options().parse_args()
-    avoid_openmp_spinning()
+    limit_openmp_spinning()
     return run_reporting_errors(lambda: serve.run(arguments), "Stopped.")
 
 

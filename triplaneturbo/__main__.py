@@ -76,17 +76,19 @@ def _program() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code; usage errors, --help and --version raise SystemExit."""
     arguments = parser().parse_args(argv)
-    avoid_openmp_spinning()
+    limit_openmp_spinning()
     return run_reporting_errors(lambda: arguments.run(arguments), "Interrupted; no incomplete file was left.")
 
 
-def avoid_openmp_spinning() -> None:
-    """Make OpenMP threads sleep at barriers instead of spinning. Call this before importing torch.
+def limit_openmp_spinning() -> None:
+    """Make OpenMP threads spin only briefly at barriers, unless the user chose; call before importing torch.
 
     By default they spin for milliseconds at every barrier: if other programs need the cores (a browser that
-    draws the page, for example), a mesh takes ten times as long; see docs/benchmarks.md.
+    draws the page, for example), a mesh takes ten times as long. Threads that sleep at once take 1.4 times as
+    long on an idle machine; see docs/benchmarks.md.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}  # libgomp prefers the latter
 
 
 def run_reporting_errors(action: Callable[[], int], farewell: str) -> int:

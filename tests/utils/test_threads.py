@@ -1,4 +1,4 @@
-"""Loops that are divided among threads, and how OpenMP's threads wait."""
+"""Loops that are divided among threads, and how OpenMP threads wait."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from triplaneturbo.__main__ import avoid_openmp_spinning
+from triplaneturbo.__main__ import limit_openmp_spinning
 from triplaneturbo.utils.threads import in_threads
 
 
@@ -39,10 +39,18 @@ def test_errors_of_a_thread_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
         in_threads(lambda first, last: 1 // first, 20, chunk=10)
 
 
-def test_threads_sleep_at_barriers_unless_the_user_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    avoid_openmp_spinning()
-    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
-    monkeypatch.delenv("OMP_WAIT_POLICY")
-    avoid_openmp_spinning()
-    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+@pytest.mark.parametrize(
+    "chosen",
+    [{"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "", "GOMP_SPINCOUNT": "0"}],
+)
+def test_threads_spin_briefly_unless_the_user_chooses(
+    chosen: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    for environment, expected in ((chosen, chosen), ({}, dict(zip(names, ("PASSIVE", "1000"), strict=True)))):
+        for name in names:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        limit_openmp_spinning()
+        assert {name: os.environ[name] for name in names if name in os.environ} == expected

@@ -86,8 +86,8 @@ SMALL = Settings(
 )
 
 # Training a finished model further: a sharper surface on a finer grid and more weight of the geometry flatten
-# faces, a quarter instead of a sixteenth of the volume's pixels costs little, and errors weighted by pixel, and
-# more where the teacher sees an edge, bring out details. See docs/toyworld.md, "Experiments".
+# faces, a quarter instead of a sixteenth of the volume's pixels costs little, and errors that are weighted by
+# pixel, more so where the teacher sees an edge, bring out details. See docs/toyworld.md, "Experiments".
 FINISHING = replace(
     SMALL,
     learning_rate=1e-3,
