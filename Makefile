@@ -1,6 +1,6 @@
 # make app        serve the page at http://127.0.0.1:7860    make app ARGS="--model small --port 8000"
 # make test       run the tests                              make test ARGS="tests/mesh -k unwrap"
-# make test-fast  run those that need no browser and no more than about five seconds
+# make test-fast  run those that need no browser and little time: under three minutes on two cores
 # make bench-dry  run every benchmark once, at small sizes   make bench-dry ARGS="volume raster"
 # make lint       run ruff (lint and format) and mypy
 # make setup      create .venv, in which the others run      make setup PYTHON=python3.12

@@ -12,6 +12,7 @@ import torch
 
 from tests.helpers.parity_files import PARITY
 from tests.helpers.paths import ROOT
+from tests.helpers.slow_tests import function_of, read_slow_tests
 
 # Read when triplaneturbo.models.adapters is imported, so that tests do not see adapters that were made here.
 _LIBRARY = tempfile.TemporaryDirectory(prefix="triplaneturbo-adapters-")
@@ -29,7 +30,11 @@ def _drives_a_browser(file: str | Path) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """In several processes, what drives a browser begins in the middle: it takes a third of the time."""
+    """Mark slow tests; in several processes, begin those with a browser halfway: they take a third of the time."""
+    slow_tests = read_slow_tests()
+    for item in items:
+        if function_of(item.nodeid) in slow_tests:
+            item.add_marker(pytest.mark.slow)
     if PROCESSES > 1:
         browser = [item for item in items if _drives_a_browser(item.path)]
         rest = [item for item in items if not _drives_a_browser(item.path)]

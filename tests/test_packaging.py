@@ -17,7 +17,6 @@ import pytest
 from tests.helpers.pace import patience
 from tests.helpers.paths import ROOT
 
-pytestmark = pytest.mark.slow
 SOURCES = ("triplaneturbo", "checkpoints/small", "assets", "pyproject.toml", "setup.py", "MANIFEST.in",
            "requirements.txt", "README.md", "LICENSE")  # fmt: skip
 

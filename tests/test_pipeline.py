@@ -290,7 +290,6 @@ def test_parallel_meshes_stop_when_the_stream_is_closed(model: Model) -> None:
     assert threading.active_count() == before
 
 
-@pytest.mark.slow
 def test_sketches_show_every_step(pipeline: Pipeline) -> None:
     request = Request("a red mushroom", seed=3, steps=3, **QUICK)
     *events, made = pipeline.stream(request, sketches="all")

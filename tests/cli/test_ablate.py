@@ -46,7 +46,6 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     return run
 
 
-@pytest.mark.slow
 def test_the_built_in_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["ablate", "--table", "6", "--to", str(tmp_path), "--model", "small", "--device", "cpu"]
     argv += ["--iterations", "1", "--batch", "1", "--classes", "1", "--limit", "1", "--seeds", "0"]
@@ -73,7 +72,6 @@ def test_the_built_in_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "with another list of scored prompts" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_the_full_model(
     parity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

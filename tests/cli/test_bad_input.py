@@ -324,7 +324,6 @@ def test_interrupt_during_torch_import_raises_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize("stage", ["loading", "denoise"])
-@pytest.mark.slow
 def test_interrupt_ends_the_process(tmp_path: Path, stage: str) -> None:
     """Ctrl-C at a terminal, while torch is being imported and between two of fifty steps."""
     import pty

@@ -99,7 +99,6 @@ def test_variation_and_blend_options(cli: Cli) -> None:
     assert [settings[name] for name in names] == [0.2, 3, "17:0.1", "a hat", 0.75]
 
 
-@pytest.mark.slow
 def test_generation_is_deterministic_across_processes(cli: Cli, tmp_path: Path) -> None:
     command = ["generate", "a red mushroom", "-o", "mushroom.glb", "--json", *QUICK]
     here = json.loads(cli(*command)[1])

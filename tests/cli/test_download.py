@@ -58,7 +58,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield empty
 
 
-@pytest.mark.slow
 def test_download_full_model_and_generate(hub: Hub, parity: Path, tmp_path: Path) -> None:
     hub.repos |= released(tmp_path / "base", parity)
     for _ in range(2):

@@ -235,7 +235,6 @@ def test_learning_rate_can_only_be_lowered_on_resume(cli: Cli, tmp_path: Path) -
     run.keep(tmp_path / "library")  # the same run's, for all that
 
 
-@pytest.mark.slow
 def test_finetune_built_in_model(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the shipped model, teachers and judge: every part changes, and the adapter generates."""
     from triplaneturbo.finetune.prepare import prepare

@@ -34,7 +34,6 @@ def call(model: str, *arguments: object, steps: int = 3) -> int:
     )  # fmt: skip
 
 
-@pytest.mark.slow
 def test_meshes_and_splats_are_written_and_nothing_else(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -55,7 +54,6 @@ def test_meshes_and_splats_are_written_and_nothing_else(
         read_metadata(tmp_path / "plain.glb")
 
 
-@pytest.mark.slow
 def test_an_interrupted_refinement_is_written_and_resumes_to_the_same_bytes(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,7 +82,6 @@ def test_an_interrupted_refinement_is_written_and_resumes_to_the_same_bytes(
     assert sorted(tmp_path.iterdir()) == [path, whole]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mesh", [False, True])
 def test_a_mesh_that_was_interrupted_during_the_path_is_not_called_refined(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mesh: bool

@@ -19,7 +19,6 @@ from triplaneturbo.request import Request
 PROMPT = "a small red apple"
 
 
-@pytest.mark.slow
 def test_the_draft_is_that_of_the_fine_tuned_adapter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

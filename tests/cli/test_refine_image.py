@@ -38,7 +38,6 @@ def call(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
 QUICK = ("--steps", "2", "--texture-size", "512")
 
 
-@pytest.mark.slow
 def test_a_picture_is_refined_with_the_nearest_caption_of_the_built_in_model(
     call: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -52,7 +51,6 @@ def test_a_picture_is_refined_with_the_nearest_caption_of_the_built_in_model(
     assert_valid_glb(Path("out.glb").read_bytes())
 
 
-@pytest.mark.slow
 def test_pictures_are_written_on_the_way(call: Callable[..., int]) -> None:
     arguments = ("a red box", "--image", "box.png", "--pictures", "on/the way", "--every", "2", "--quiet")
     assert call(*arguments, "--steps", "3", "--texture-size", "512") == 0
@@ -63,7 +61,6 @@ def test_pictures_are_written_on_the_way(call: Callable[..., int]) -> None:
     assert first.tobytes() != last.tobytes()
 
 
-@pytest.mark.slow
 def test_a_program_makes_the_mesh_that_is_refined(
     call: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,7 +90,6 @@ def test_what_cannot_be_done_is_one_sentence(
     assert not Path("out.glb").exists()
 
 
-@pytest.mark.slow
 def test_an_open_vocabulary_needs_a_program_or_a_mesh(
     call: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

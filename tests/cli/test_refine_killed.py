@@ -35,7 +35,6 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("at", [2, 3])  # right after a checkpoint, and with a step that has to be repeated
 def test_a_killed_refinement_resumes_to_the_same_bytes_with_all_pictures(
     at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -84,7 +84,6 @@ def test_gaussians_start_from_the_mesh_and_return_to_its_place(call: Callable[..
     assert made.bounds == pytest.approx(cup().bounds, abs=8)
 
 
-@pytest.mark.slow
 def test_a_field_starts_from_the_mesh_and_says_how_well_it_fits(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -197,7 +196,6 @@ def test_many_materials_become_one_texture(call: Callable[..., int]) -> None:
     assert len(made.faces) == 40 * 12
 
 
-@pytest.mark.slow
 def test_a_sheet_cannot_become_a_field(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [1, 1, 0]], [[0, 1, 2]]).export("sheet.ply")
     assert call("a red cup", "--mesh", "sheet.ply", "--as", "field", "-o", "out.glb") == 2

@@ -39,7 +39,6 @@ def test_shard_from_launcher_environment(monkeypatch: pytest.MonkeyPatch) -> Non
             shard_from_environment()
 
 
-@pytest.mark.slow
 def test_two_processes_share_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_model(tmp_path / "model")
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))

@@ -113,7 +113,6 @@ def test_generate_reports_unknown_words(cli: Cli, worldly: Path) -> None:
     assert "may not follow" not in err
 
 
-@pytest.mark.slow
 def test_manifest_has_unknown_words_and_each_prompt_is_reported_once(
     cli: Cli, worldly: Path, tmp_path: Path
 ) -> None:

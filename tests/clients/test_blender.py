@@ -16,7 +16,7 @@ from tests.helpers.pace import patience
 from tests.helpers.paths import ROOT
 
 ADDON = ROOT / "clients" / "blender" / "triplaneturbo_blender.py"
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:::gradio.queueing")]
+pytestmark = pytest.mark.filterwarnings("ignore:::gradio.queueing")
 
 # Runs in Blender: installs the add-on as a user does, and prints what each call did.
 SCRIPT = """

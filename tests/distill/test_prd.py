@@ -51,7 +51,6 @@ def run(folder: Path, settings: Settings = toy.SETTINGS, **how) -> dict[str, Ten
 
 
 @pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 4e-3), ("soap", 1e-2)])
-@pytest.mark.slow
 def test_training_learns_two_objects(tmp_path: Path, optimizer: OptimizerName, rate: float) -> None:
     student = toy.student()
     before = error(student)
@@ -155,7 +154,6 @@ def test_other_settings_and_fingerprints_are_refused(tmp_path: Path) -> None:
     assert trainer(tmp_path, replace(toy.SETTINGS, iterations=2, learning_rate=1e-5)).finished
 
 
-@pytest.mark.slow
 def test_critic_is_trained_and_resumed(tmp_path: Path) -> None:
     settings = replace(
         toy.SETTINGS, iterations=4, teachers={"sd": TeacherSettings(kind="vsd", renderings=("volume",))}

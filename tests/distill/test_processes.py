@@ -66,7 +66,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_two_processes_match_one_with_twice_the_batch(whole: Path) -> None:
     one = logs(whole, "0-of-1")
     for rank in range(2):
@@ -84,7 +83,6 @@ def test_two_processes_match_one_with_twice_the_batch(whole: Path) -> None:
     assert apart < 0.02 * moved
 
 
-@pytest.mark.slow
 def test_killed_run_resumes_bit_for_bit(whole: Path, tmp_path: Path) -> None:
     for write in (1, 2):
         process = forked(workers.die_writing, tmp_path, write)
@@ -104,7 +102,6 @@ def test_killed_run_resumes_bit_for_bit(whole: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "checkpoints").glob(".*"))
 
 
-@pytest.mark.slow
 def test_killed_process_stops_the_others_and_the_run_resumes(whole: Path, tmp_path: Path) -> None:
     members = two(tmp_path, 3)
     wait_for(tmp_path / "stuck")
@@ -129,7 +126,6 @@ def test_non_finite_loss_stops_all_processes(tmp_path: Path) -> None:
     assert newest(tmp_path)["iteration"] == 2
 
 
-@pytest.mark.slow
 def test_launcher_ends_with_a_killed_worker(tmp_path: Path) -> None:
     """Uses torch.distributed.run, which `accelerate launch` calls, because it starts faster.
 

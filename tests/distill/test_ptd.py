@@ -86,7 +86,6 @@ def test_the_networks_follow_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     assert weights == pytest.approx([1, 1 - (1 / 3) ** 0.3, 1 - (2 / 3) ** 0.3, 0, 0, 0])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "representation", "kind", "stop"),
     [

@@ -101,7 +101,6 @@ def test_finished_runs_are_kept_and_more_seeds_are_added(folder: Path) -> None:
     assert made["proposed-0"] != made["proposed-1"]
 
 
-@pytest.mark.slow
 def test_a_killed_ablation_resumes(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The writes before: ablation.json, the checkpoint of iteration 0, that of iteration 1 and its cost.
     process = forked(die_at_write, tmp_path, 5)
@@ -114,7 +113,6 @@ def test_a_killed_ablation_resumes(whole: Path, tmp_path: Path, monkeypatch: pyt
     assert adapters(tmp_path) == adapters(whole)
 
 
-@pytest.mark.slow
 def test_two_processes_train_each_run_together(whole: Path, tmp_path: Path) -> None:
     run(train_together, (tmp_path,), 2, "cpu")
     assert (tmp_path / "scored.txt").read_text().splitlines() == ["proposed-0", "one-step-0", "two-steps-0"]

@@ -149,7 +149,6 @@ def test_evaluation_resumes_after_any_write(
         assert sum(counts[what] - once[what] for what in ("meshes", "views", "images", "texts")) <= 1
 
 
-@pytest.mark.slow
 def test_killed_evaluation_resumes(tmp_path: Path, clips: list[str], counts: Counts) -> None:
     small_evaluation(tmp_path / "whole", clips[:1])
     process = forked(die_at_write, tmp_path / "killed", clips[0], 4)

@@ -41,7 +41,6 @@ def test_the_text_encoder(cuda: FakeCuda, dtype: torch.dtype) -> None:
     assert (embeddings.device, embeddings.dtype, embeddings.shape) == (CUDA, dtype, (2, 77, 1024))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("merged", [False, True], ids=["live", "merged"])
 def test_the_generator_with_live_and_merged_adapters(

@@ -116,7 +116,6 @@ def test_a_model_is_loaded_to_cuda(model: Model) -> None:
     assert model.generator.dtype == next(model.text.model.parameters()).dtype == torch.float16
 
 
-@pytest.mark.slow
 def test_prompts_are_generated_together(model: Model) -> None:
     pipeline = Pipeline(model)
     assert pipeline.together
@@ -130,7 +129,6 @@ def test_prompts_are_generated_together(model: Model) -> None:
         _check(outcome)
 
 
-@pytest.mark.slow
 def test_one_prompt_with_low_memory_and_sketches(model: Model) -> None:
     events = list(Pipeline(model).stream(Request("a cup"), low_memory=True, sketches="all"))
     _check(events[-1])

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from unittest.mock import patch
 
-import pytest
 import torch
 
 from tests.helpers.fake_cuda import CUDA, fake_cuda
@@ -31,7 +30,6 @@ def _set_up(folder: Path) -> TrainingSetup:
     return exhaust(prepare(config, find_model("small", False), DistributedContext(device=CUDA), folder))
 
 
-@pytest.mark.slow
 def test_iterations(tmp_path: Path) -> None:
     # Before: files are read with meta tensors.
     generator, text = load_generator(SMALL, GeneratorConfig.load(SMALL), encoder=True), load_text(SMALL)

@@ -63,8 +63,6 @@ ALLOWED = {
 
 PROMPTS = ["a red mushroom", "a blue chair"]
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(autouse=True)
 def _without_checkpoints() -> Iterator[None]:

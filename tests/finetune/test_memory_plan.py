@@ -87,7 +87,6 @@ def _parts_of(savings: MemorySavings) -> dict[str, int]:
     return memory_parts(SMALL_SIZES, settings, savings, DEVICE, torch.float32)
 
 
-@pytest.mark.slow
 def test_plan_that_does_not_fit_is_refused(small_teachers: None) -> None:
     heavy = replace(full_recipe(), batch=8, size=64)
     least = planned(64 * GB, replace(heavy, batch=1)).total
@@ -133,7 +132,6 @@ def test_table_lists_every_part(small_teachers: None) -> None:
         assert any(line.startswith(name) for line in lines)
 
 
-@pytest.mark.slow
 def test_full_model_fits_24_gb_and_16_gb_with_savings() -> None:
     """One prompt, four views of 512^2, K = 4, all three teachers, beside a model loaded for generation."""
     settings = replace(full_recipe(), batch=1)

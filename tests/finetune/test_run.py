@@ -198,7 +198,6 @@ def test_run_is_locked(tmp_path: Path) -> None:
         Run.begin(tmp_path / "mine", CONFIG)
 
 
-@pytest.mark.slow
 def test_killed_run_is_stopped(tmp_path: Path) -> None:
     run = Run.begin(tmp_path / "mine", CONFIG)
     code = (

@@ -89,7 +89,6 @@ def test_a_run_from_nothing_trains_a_new_adapter(start: str) -> None:
     assert {bool(value.any()) for value in up} == {start == ""}
 
 
-@pytest.mark.slow
 def test_ranks_24_and_25_bracket_peta_s_size() -> None:
     """Adapters of Stable Diffusion 2.1-base; the paper's basic LoRA has 22.6 million parameters."""
 

@@ -94,7 +94,6 @@ def cli(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) ->
 QUICK = ["--runs", "runs", "--steps", "2", "--batch", "1", "--denoising-steps", "1", "--preview-every", "0"]
 
 
-@pytest.mark.slow
 def test_finetune_resume_and_generate(cli: Callable, model: Path, tmp_path: Path) -> None:
     """From the command, through a checkpoint and --resume with a lower rate, to a mesh."""
     (tmp_path / "mine.txt").write_text("a red cup\n")
@@ -142,7 +141,6 @@ def test_finetune_resume_and_generate(cli: Callable, model: Path, tmp_path: Path
     assert (tmp_path / "0.glb").read_bytes() != (tmp_path / "2.glb").read_bytes()
 
 
-@pytest.mark.slow
 def test_corpus_run_is_evaluated_on_held_out_prompts(cli: Callable, tmp_path: Path) -> None:
     """A column is chosen, and held-out prompts are not used for training."""
     learned = ["a red cup a", "a red cup b"]
@@ -198,7 +196,6 @@ def files() -> dict[str, Any]:
     return setup_full_module.teacher_files(("mvdream", "richdreamer", "sd"))
 
 
-@pytest.mark.slow
 def test_memory_savings_do_not_change_gradients(model_files: ModelFiles, unsaved: tuple) -> None:
     log, wanted, plain = unsaved
     assert not plain.generator._recomputing
@@ -216,7 +213,6 @@ def test_memory_savings_do_not_change_gradients(model_files: ModelFiles, unsaved
         assert difference < 1e-3 * size, saved
 
 
-@pytest.mark.slow
 def test_float16_with_loss_scaling_matches_float32(model_files: ModelFiles, unsaved: tuple) -> None:
     """The precision of a GPU for student, teachers and savings."""
     _, wanted, _ = unsaved

@@ -134,7 +134,6 @@ def test_default_scene_has_the_first_level(levels: Mesh, tmp_path: Path) -> None
     assert len(scene.geometry[scene.graph[node][1]].faces) == len(levels.faces)
 
 
-@pytest.mark.slow
 def test_blender_opens_all_levels(levels: Mesh, tmp_path: Path) -> None:
     program = shutil.which("blender")
     if program is None:

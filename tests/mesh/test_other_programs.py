@@ -102,7 +102,6 @@ LYING = [("obj", "z"), ("ply", "y"), ("stl", "y")]
 
 
 @pytest.mark.parametrize(("kind", "up"), [*UPRIGHT, ("usdz", "y"), ("usdz", "z")])
-@pytest.mark.slow
 def test_blender_imports_upright_at_the_right_size(
     blender: Report, files: Files, mushroom: Mesh, kind: str, up: str
 ) -> None:
@@ -115,7 +114,6 @@ def test_blender_imports_upright_at_the_right_size(
 
 
 @pytest.mark.parametrize(("kind", "up"), LYING)
-@pytest.mark.slow
 def test_z_up_files_keep_their_axes_in_blender(
     blender: Report, files: Files, mushroom: Mesh, kind: str, up: str
 ) -> None:
@@ -126,7 +124,6 @@ def test_z_up_files_keep_their_axes_in_blender(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.slow
 def test_blender_imports_all_attributes(blender: Report, files: Files, mushroom: Mesh, kind: str) -> None:
     found = imported(blender, files[kind, "y"])
     assert mushroom.texture is not None
@@ -145,7 +142,6 @@ def test_blender_imports_all_attributes(blender: Report, files: Files, mushroom:
         assert found["normal"] == {"size": list(mushroom.normal_map.shape[1::-1]), "space": "Non-Color"}
 
 
-@pytest.mark.slow
 def test_blender_renders_a_red_cap_above_a_white_stem(blender: Report, files: Files) -> None:
     picture = np.asarray(Image.open(imported(blender, files["glb", "y"])["picture"])).astype(int)
     solid = picture[..., 3] > 200

@@ -38,7 +38,6 @@ def test_folder_of_the_full_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert find_model("full", on_gpu=False).folder == tmp_path
 
 
-@pytest.mark.slow
 def test_released_adapter_beside_its_base_generates(
     parity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
 from tests.helpers.paths import ROOT
 from triplaneturbo.models.catalog import SMALL
 
 
-@pytest.mark.slow
 def test_long_prompt_logs_nothing() -> None:
     """In a process of its own: transformers logs it once in a process, past what a test can capture."""
     code = (

@@ -156,7 +156,6 @@ def test_base_with_another_text_encoder_is_refused(released: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown", "shape", "box"])
-@pytest.mark.slow
 def test_modified_file_is_refused(released: Path, tmp_path: Path, change: str) -> None:
     state = read_released(released / "adapter.pth")
     key = "geometry.space_generator.peft_layers.layers.33.up.weight"

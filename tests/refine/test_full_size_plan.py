@@ -21,7 +21,6 @@ ALL = OPEN_SETTINGS  # with all three teachers
 ONE = replace(OPEN_SETTINGS, teachers={"sd": ISM})
 
 
-@pytest.mark.slow
 def test_full_model_fits_a_16_gb_gpu_with_one_teacher_and_not_with_three() -> None:
     full = ModelSizes.of(UNET, VAE, TEXT, GeneratorConfig())
 

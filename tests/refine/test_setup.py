@@ -33,7 +33,6 @@ def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return Pipeline.from_pretrained(folder, device="cpu")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("representation", ["field", "gaussians"])
 def test_stable_diffusion_with_its_path_refines_models_of_both_domains(
     pipeline: Pipeline, representation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -142,7 +141,6 @@ def test_messages_have_the_name_of_the_model_but_not_of_its_folder(tmp_path: Pat
         pipeline.refine("a cup", image=tmp_path / "a.png")
 
 
-@pytest.mark.slow
 def test_the_python_api_refines_from_a_prompt_and_resumes(tmp_path: Path) -> None:
     pipeline = Pipeline.from_pretrained(tiny_model(tmp_path / "tiny"), device="cpu")
     done: list[tuple[int, int]] = []

@@ -128,7 +128,6 @@ def test_colours_are_queried_only_where_needed(ball: tuple[FieldDecoder, Tensor]
     assert rgb[~where].abs().max() == 0
 
 
-@pytest.mark.slow
 def test_planes_learn_two_objects_from_their_teachers() -> None:
     """Scores, renderers and the field learn shapes and colours without a generator."""
     student = toy.student()

@@ -54,7 +54,6 @@ def test_equal_requests_are_cached(engine: Engine, monkeypatch: pytest.MonkeyPat
     assert asked == [["a tall cactus"]]  # the words were embedded once
 
 
-@pytest.mark.slow
 def test_result_cache_is_bounded(engine: Engine) -> None:
     for seed in range(KEPT_RESULTS + 1):
         engine.generate("a hat", seed=seed, **QUICK)
@@ -90,7 +89,6 @@ def test_invalid_requests_are_not_queued(engine: Engine) -> None:
     ],
     ids=["python", "cuda", "cpu", "cublas"],
 )
-@pytest.mark.slow
 def test_out_of_memory_error_suggests_a_remedy(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -187,7 +185,6 @@ def test_batch_results_are_not_cached(engine: Engine, monkeypatch: pytest.Monkey
     assert engine.generate("a small castle", seed=1, **QUICK).cached
 
 
-@pytest.mark.slow
 def test_two_devices_share_one_queue() -> None:
     """Two workers on the CPU stand for two GPUs: both generate the same meshes."""
     with Engine("small", "cpu,cpu") as two, Engine("small", "cpu") as one:

@@ -42,7 +42,6 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         yield engine
 
 
-@pytest.mark.slow
 def test_refinement_reports_steps_previews_and_all_files(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,7 +86,6 @@ def test_refinement_reports_steps_previews_and_all_files(
     assert again[-1].facts["cached"]  # type: ignore[union-attr]
 
 
-@pytest.mark.slow
 def test_stop_keeps_the_result_so_far(engine: Engine, tmp_path: Path) -> None:
     session = Session(tmp_path / "page")
     request = RefineRequest.of(DRAFT, 50)
@@ -104,7 +102,6 @@ def test_stop_keeps_the_result_so_far(engine: Engine, tmp_path: Path) -> None:
         engine.again(RefineRequest.of(DRAFT, 50))  # the stopped result is not taken for a complete one
 
 
-@pytest.mark.slow
 def test_a_failed_step_keeps_the_result_so_far(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     step = Refiner.step
 
@@ -120,7 +117,6 @@ def test_a_failed_step_keeps_the_result_so_far(engine: Engine, monkeypatch: pyte
     assert (request.stopped_after, request.stop_reason) == (1, "The loss is not finite.")
 
 
-@pytest.mark.slow
 def test_one_refinement_at_a_time_and_others_are_told(engine: Engine, tmp_path: Path) -> None:
     first = engine.submit(RefineRequest.of(DRAFT, 40))
     until(engine.refinements.running)

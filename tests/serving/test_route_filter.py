@@ -320,7 +320,6 @@ def test_endpoints_refuse_foreign_files(page: Any, visitor: Visitor, hostile: li
     assert asked >= len(hostile)
 
 
-@pytest.mark.slow
 def test_endpoints_do_not_read_file_names_as_files(
     page: Any, history: History, hostile: list[str], tmp_path: Path
 ) -> None:
@@ -364,7 +363,6 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
 
 
-@pytest.mark.slow
 def test_prompts_are_escaped_on_the_page(page: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     make_small(monkeypatch, engine)
     parts = {part["id"]: part["type"] for part in page.config["components"]}

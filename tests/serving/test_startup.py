@@ -110,7 +110,6 @@ def _family() -> tuple[str, str]:
 
 
 @needs_unix
-@pytest.mark.slow
 def test_two_servers_share_a_folder(serve: Serve, tmp_path: Path) -> None:
     """The first in an unusual folder, with variables that break Gradio; the second with lost output."""
     from gradio_client import Client
@@ -231,7 +230,6 @@ def test_deleted_working_folder_is_explained(command: list[str], tmp_path: Path)
 
 
 @needs_unix
-@pytest.mark.slow
 def test_c_locale_keeps_prompts_and_paths(tmp_path: Path) -> None:
     prompt = "ein grüner 蘑🍄"
     command = [*MODULE, "generate", prompt, "-o", "hüt 蘑🍄.glb", "--json", *QUICK]
@@ -271,7 +269,6 @@ def test_proxy_variables_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
         httpx.Client()
 
 
-@pytest.mark.slow
 def test_gradio_uses_a_temporary_folder_of_the_process(tmp_path: Path) -> None:
     """For every way to start the page."""
     (tmp_path / "gradio").write_text("somebody else's")

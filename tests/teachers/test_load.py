@@ -46,7 +46,6 @@ def generator(parity: Path) -> TriplaneGenerator:
     return TriplaneGenerator(unet, vae, DDIMScheduler(**SCHEDULER), GeneratorConfig())
 
 
-@pytest.mark.slow
 def test_every_teacher_gives_gradients_on_its_inputs(
     files: dict[str, Path], generator: TriplaneGenerator
 ) -> None:

@@ -26,7 +26,6 @@ from triplaneturbo.utils.distributed import DistributedContext
 KEYS = [("apple", "")]
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("few_previews")
 def test_training_starts_from_the_shipped_weights(tmp_path: Path, apple_views: Path) -> None:
     mark = copy_base(SHIPPED, tmp_path)

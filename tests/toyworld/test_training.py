@@ -49,7 +49,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory, apple_views: Path, few_prev
     torch.set_num_threads(threads)
 
 
-@pytest.mark.slow
 def test_run_writes_logs_curves_previews_and_model(folder: Path) -> None:
     for stage in ("vae", "unet", "train"):
         assert len((folder / f"{stage}.jsonl").read_text().splitlines()) == 1
@@ -65,7 +64,6 @@ def test_run_writes_logs_curves_previews_and_model(folder: Path) -> None:
     assert adapter_steps(folder / "model" / "adapter.safetensors") == SETTINGS.steps
 
 
-@pytest.mark.slow
 def test_killed_finished_run_writes_the_model(folder: Path) -> None:
     path = folder / "model" / "adapter.safetensors"
     before = path.read_bytes()
@@ -74,7 +72,6 @@ def test_killed_finished_run_writes_the_model(folder: Path) -> None:
     assert path.read_bytes() == before
 
 
-@pytest.mark.slow
 def test_exported_model_is_small_and_generates_the_same(folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "checkpoints" / "small"
     size = export(folder, target)
@@ -90,7 +87,6 @@ def test_exported_model_is_small_and_generates_the_same(folder: Path, tmp_path: 
     assert one.amax(0).numpy() == pytest.approx(other.amax(0).numpy(), abs=0.02)
 
 
-@pytest.mark.slow
 def test_failed_export_keeps_the_old_model(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,7 +108,6 @@ def test_failed_export_keeps_the_old_model(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "small"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("tuning", ["peta", "lora", "full"])
 def test_what_learns(folder: Path, tuning: str) -> None:
     generator = make_student(folder / "base", CONFIG, torch.device("cpu"), tuning).generator

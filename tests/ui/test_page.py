@@ -360,7 +360,6 @@ def test_only_adapters_that_fit_can_be_chosen(engine: Engine, monkeypatch: pytes
     assert [value for _, value in shown["choices"]] == ["", "mine", "yours"]
 
 
-@pytest.mark.slow
 def test_script_of_the_docs_runs(
     page: Any, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

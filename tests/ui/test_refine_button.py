@@ -67,7 +67,6 @@ def _click(page: Any, visitor: Visitor, name: str, inputs: list[Any]) -> str:
     return json.dumps(events, ensure_ascii=False)
 
 
-@pytest.mark.slow
 def test_refine_endpoint_and_button_refine_the_shown_result(engine: Engine, tmp_path: Path) -> None:
     history = History(tmp_path / "history")
     with _served(engine, tmp_path, Limits.for_host("localhost"), history) as page:
@@ -95,7 +94,6 @@ def test_refine_endpoint_is_closed_on_a_shared_server(engine: Engine, tmp_path: 
         assert _by_id(page, "refine")["visible"]
 
 
-@pytest.mark.slow
 def test_the_comparison_shows_the_draft_and_the_refined_mesh(engine: Engine, tmp_path: Path) -> None:
     page = build(engine, tmp_path)
     assert _by_id(page, "comparison")["interactive"] is False

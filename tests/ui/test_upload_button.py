@@ -258,7 +258,6 @@ def test_a_dropped_upload_is_forgotten_also_after_its_refinement(engine: Engine,
         engine.refinements.uploaded(digest)
 
 
-@pytest.mark.slow
 def test_an_uploaded_mesh_is_refined(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(field_fit, "FitOptions", lambda: FitOptions(60, 48, 24, 20_000, 2048))
     uploads = RefineUploads(tmp_path, pictures=True)

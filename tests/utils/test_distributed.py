@@ -57,7 +57,6 @@ def work(team: DistributedContext, folder: Path) -> None:
     team.wait()  # for one that never comes
 
 
-@pytest.mark.slow
 def test_two_processes_train_and_fail_together(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^The second one fails: mend it\.$"):
         run(work, (tmp_path,), PARTS)

@@ -188,7 +188,6 @@ def test_library_splits_define_the_held_out_prompts(
     assert hold_out(path, column, 2) == (held, others)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak of a process")
 def test_1_700_000_prompts_take_less_than_200_mb(tmp_path: Path) -> None:
     """In a subprocess: a file is created, indexed, and read in random order."""

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.helpers.pace import patience
 from tests.helpers.paths import ROOT
 from triplaneturbo.mesh.io.registry import WRITERS
@@ -28,7 +26,6 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.slow
 def test_dummy_format_is_written_by_the_command_line(tmp_path: Path) -> None:
     target = tmp_path / "cup.off"
     quick = ["--resolution", "24", "--steps", "1", "--unwrap", "none", "--quiet", "--json"]

@@ -122,7 +122,6 @@ def test_unknown_texture_format_is_one_sentence() -> None:
         encode(textured(), "glb", texture_format="gif")
 
 
-@pytest.mark.slow
 def test_blender_opens_the_fallback(tmp_path: Path) -> None:
     program = shutil.which("blender")
     if program is None:

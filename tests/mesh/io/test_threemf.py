@@ -113,7 +113,6 @@ def test_metadata_is_valid_and_changes_nothing_else() -> None:
         np.testing.assert_array_equal(corner_colors(model, mesh), corner_colors(*plain))
 
 
-@pytest.mark.slow
 def test_prusa_slicer_slices_the_file(tmp_path: Path) -> None:
     program = shutil.which("prusa-slicer")
     if program is None:
