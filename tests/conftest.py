@@ -30,7 +30,7 @@ def _drives_a_browser(file: str | Path) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark slow tests; in several processes, begin those with a browser halfway: they take a third of the time."""
+    """Mark slow tests; in several processes, start the browser tests, a third of the time, halfway."""
     slow_tests = read_slow_tests()
     for item in items:
         if function_of(item.nodeid) in slow_tests:
