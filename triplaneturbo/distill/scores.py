@@ -189,15 +189,17 @@ def direction(
             # t + delta, z + (s / a) (noise - second).
             second = draws.noise + (s / a) / (sigma / alpha) * (second - draws.noise)
     x_first = ((z if settings.clean_weight else noisy) - sigma * first) / alpha
-    errors = (z - x_first).abs().mean(2, keepdim=True)  # [B, n, 1, ...]
+    errors = (z - x_first).abs()
+    error = errors.flatten(2).mean(2)  # [B, n]
     g = (sigma / alpha) * (first - second)
     if settings.weighting == "dmd":
-        g = g / (errors.flatten(2).mean(2).view(*z.shape[:2], *[1] * (z.ndim - 2)) + 0.1)
+        weight = 1 / (error + 0.1)
+        g = g * weight.view(*error.shape, *[1] * (z.ndim - 2))
     elif settings.weighting == "pixel":
-        g = g / (errors + 0.05)
+        g = g / (errors.mean(2, keepdim=True) + 0.05)
     if settings.contrast:
         g = g * (1 + settings.contrast * _local_contrast(x_first))
-    return g.nan_to_num(), float(errors.mean())
+    return g.nan_to_num(), float(error.mean())
 
 
 def _local_contrast(images: Tensor) -> Tensor:
