@@ -1,4 +1,4 @@
-"""Benchmarks. As in the programs, OpenMP threads sleep at barriers; set before torch is imported."""
+"""Benchmarks. OpenMP threads wait at barriers as in the programs; set before torch is imported."""
 
 from triplaneturbo.__main__ import limit_openmp_spinning
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.helpers.paths import ROOT
 
 SLOW_TESTS = ROOT / "tests" / "slow_tests.txt"
-_DURATION = re.compile(r"^(\d+\.\d+)s (?:call|setup|teardown)\s+([^\[\s]+)")
+_DURATION = re.compile(r"^(\d+\.\d+)s (?:call|setup|teardown)\s+(\S+)")
 
 
 def read_slow_tests() -> frozenset[str]:
@@ -40,7 +40,7 @@ def slowest(lines: Iterable[str], seconds: float) -> list[str]:
     durations: defaultdict[str, float] = defaultdict(float)
     for line in lines:
         if match := _DURATION.match(line):
-            durations[match[2]] += float(match[1])
+            durations[function_of(match[2])] += float(match[1])
     quickest_first = sorted(durations, key=lambda name: durations[name])
     total = 0.0
     for count, name in enumerate(quickest_first):

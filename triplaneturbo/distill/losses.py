@@ -77,20 +77,12 @@ def rendering_loss(
         teacher_settings = settings.teachers.get(teacher.name)
         if teacher_settings is None or shared_rng.random() >= teacher_settings.share:
             continue
-        score = ScoreSettings(
-            kind=teacher_settings.kind,
-            guidance=now(teacher_settings.guidance),
-            shift=teacher_settings.shift,
-            shift_level=teacher_settings.shift_level,
+        score = ScoreSettings.of(
+            teacher_settings,
+            progress,
             low=int(now(settings.low)),
             high=settings.high,
             weight=teacher_settings.weight / teacher_settings.share,
-            weighting=teacher_settings.weighting,
-            contrast=teacher_settings.contrast,
-            clean_weight=teacher_settings.clean_weight,
-            sum_scenes=teacher_settings.sum_scenes,
-            stride=teacher_settings.stride,
-            interval=teacher_settings.interval,
         )
         critic = critics.get(teacher.name) if critics else None
         with on_device(teacher):

@@ -97,18 +97,11 @@ class RefineSettings:
     def score(self, name: str, step: int) -> ScoreSettings:
         """Return the settings of a teacher's score at a step, counted from 0."""
         own, progress = self.teachers[name], step / self.steps
-        return ScoreSettings(
-            kind=own.kind,
-            guidance=interpolate(own.guidance, progress),
-            shift=own.shift,
+        return ScoreSettings.of(
+            own,
+            progress,
             low=self.low,
             high=int(interpolate(self.high, min(1.0, progress / self.high_share))),
-            weight=own.weight,
-            weighting=own.weighting,
-            contrast=own.contrast,
-            clean_weight=own.clean_weight,
-            sum_scenes=own.sum_scenes,
-            stride=own.stride,
             interval=int(interpolate(self.interval, progress)),
         )
 

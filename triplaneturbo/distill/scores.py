@@ -18,17 +18,18 @@ options here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from triplaneturbo.distill.settings import interpolate
 from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.teachers.base import Teacher
 from triplaneturbo.teachers.closed_form import alpha_sigma
-from triplaneturbo.teachers.settings import Kind, ShiftLevel, Weighting
+from triplaneturbo.teachers.settings import Kind, ShiftLevel, TeacherSettings, Weighting
 from triplaneturbo.utils.random_streams import RandomStreams, normal, randint, uniform
 
 
@@ -67,6 +68,18 @@ class ScoreSettings:
     sum_scenes: bool = False
     stride: int = 200
     interval: int = 50
+
+    @classmethod
+    def of(cls, teacher: TeacherSettings, progress: float, **given: Any) -> ScoreSettings:
+        """Create the settings of a teacher's score at a position in its schedules, 0 to 1.
+
+        Args:
+            given: values that `TeacherSettings` does not have, or that replace its own.
+        """
+        own = {
+            field.name: getattr(teacher, field.name) for field in fields(cls) if hasattr(teacher, field.name)
+        }
+        return cls(**own | {"guidance": interpolate(teacher.guidance, progress)} | given)
 
 
 class Critic(Protocol):
