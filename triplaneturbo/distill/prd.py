@@ -38,7 +38,7 @@ from triplaneturbo.distill.losses import rendering_loss
 from triplaneturbo.distill.settings import Settings
 from triplaneturbo.distill.trainer import Place
 from triplaneturbo.models.merged_lora import MergedLora
-from triplaneturbo.models.schedule import clean_estimate, shifted_timesteps
+from triplaneturbo.models.schedule import clean_estimate, noise_estimate, shifted_timesteps
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.models.upsample import clear_phase_kernels
 from triplaneturbo.render.scenes import SceneBatch
@@ -143,7 +143,8 @@ def accumulate_gradients(
     try:
         for step, t in enumerate(shifted_timesteps(generator.scheduler, settings.steps)[: scored[-1] + 1]):
             alpha_bar = generator.scheduler.alphas_cumprod[t]
-            noise = generator.draw_latents(settings.batch, rng)
+            if step == 0 or settings.noise == "fresh":
+                noise = generator.draw_latents(settings.batch, rng)
             noisy = alpha_bar.sqrt() * latents + (1 - alpha_bar).sqrt() * noise
             is_scored = step in scored
             precision = torch.autocast(device.type, autocast or torch.float32, enabled=autocast is not None)
@@ -158,6 +159,8 @@ def accumulate_gradients(
                 )  # fmt: skip
                 scaler.scale(loss / len(scored)).backward()
             latents = clean.detach()
+            if settings.noise == "ddim":
+                noise = noise_estimate(generator.scheduler, noisy, latents, t)
     finally:
         student.merged_lora.unmerge()
     return {key: value / len(scored) for key, value in log.items()}

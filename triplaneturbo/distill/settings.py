@@ -11,6 +11,7 @@ from triplaneturbo.models.config import GeneratorConfig
 from triplaneturbo.teachers.settings import Schedule, TeacherSettings
 
 Tuning = Literal["peta", "lora", "full"]
+Noise = Literal["fresh", "ddim"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Settings:
         scored_steps: number of the K steps that are rendered and scored, chosen at random in each iteration;
             the others are only denoised. The expected gradient is the same at a lower cost per caption. None
             for all steps, as in Algorithm 1.
+        noise: noise that is added to a step's estimate for the next step: "fresh", as in Algorithm 1, or
+            "ddim", that of the sampler (DDIM, eta 0), so that training sees the inputs of generation.
         learning_rate: maximum learning rate; see `anneal`.
         optimizer: "adamw", "soap" or "adan"; see `make_optimizer`.
         teachers: settings by teacher name; teachers without an entry are not used.
@@ -55,6 +58,7 @@ class Settings:
     batch: int = 4
     steps: int = 4
     scored_steps: int | None = None
+    noise: Noise = "fresh"
     learning_rate: float = 2e-4
     optimizer: OptimizerName = "adamw"
     teachers: dict[str, TeacherSettings] = field(default_factory=dict)

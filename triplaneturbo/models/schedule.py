@@ -42,6 +42,12 @@ def denoise_steps(
         yield step.pred_original_sample
 
 
+def noise_estimate(scheduler: DDIMScheduler, noisy: Tensor, clean: Tensor, time: int) -> Tensor:
+    """Return the noise in noisy latents at a timestep if `clean` is their clean sample; shaped as `noisy`."""
+    alpha_cumprod = scheduler.alphas_cumprod[time].to(noisy)
+    return (noisy - alpha_cumprod.sqrt() * clean) / (1 - alpha_cumprod).sqrt()
+
+
 def clean_estimate(scheduler: DDIMScheduler, output: Tensor, noisy: Tensor, time: int) -> Tensor:
     """Convert the U-Net's output at a timestep to the predicted clean sample, shaped as `noisy`."""
     alpha_cumprod = scheduler.alphas_cumprod[time].to(noisy)
