@@ -16,7 +16,7 @@ from tests.helpers import toy
 from tests.helpers.runs import learned, newest, same, trainer
 from triplaneturbo.distill import prd
 from triplaneturbo.distill.optimizer import OptimizerName
-from triplaneturbo.distill.settings import Settings
+from triplaneturbo.distill.settings import Noise, Settings
 from triplaneturbo.errors import UserError
 from triplaneturbo.representations.triplane_rendering import volume
 from triplaneturbo.teachers.settings import TeacherSettings
@@ -74,6 +74,36 @@ def test_training_learns_two_objects(tmp_path: Path, optimizer: OptimizerName, r
     assert error(student) < 0.88 * before
     for name in ("rgb volume", "rgb surface", "geometry volume"):
         assert logs[-1][name] < 0.9 * logs[0][name]
+
+
+@pytest.mark.parametrize("noise", ["ddim", "fresh"])
+def test_the_sampler_s_noise_trains_on_the_inputs_of_generation(
+    monkeypatch: pytest.MonkeyPatch, noise: Noise
+) -> None:
+    student, settings = toy.student(), replace(toy.SETTINGS, steps=4, noise=noise)
+    predict, decode = student.generator.predict, student.generator.decode
+    noisy: list[Tensor] = []
+    decoded: list[Tensor] = []
+
+    def note_noisy(latents: Tensor, time: int, text: Tensor) -> Tensor:
+        noisy.append(latents)
+        return predict(latents, time, text)
+
+    def note_clean(latents: Tensor) -> Tensor:
+        decoded.append(latents.detach())
+        return decode(latents)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(student.generator, "predict", note_noisy)
+        patch.setattr(student.generator, "decode", note_clean)
+        prd.accumulate_gradients(student, toy.teachers(), toy.draw, settings, prd.Place(), None)
+    with torch.no_grad():
+        generated = list(student.generator.denoise(noisy[0], student.embed(list(toy.CAPTIONS)), 4))
+    assert len(decoded) == len(generated) == 4
+    torch.testing.assert_close(decoded[0], generated[0])
+    for trained, expected in zip(decoded[1:], generated[1:], strict=True):
+        same_inputs = torch.allclose(trained, expected, rtol=1e-4, atol=1e-4)
+        assert same_inputs == (noise == "ddim")
 
 
 def test_base_is_not_trained(tmp_path: Path) -> None:

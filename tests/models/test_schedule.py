@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from tests.helpers.full_size import SCHEDULER
 from tests.helpers.parity_files import each_file, settings_of
-from triplaneturbo.models.schedule import clean_estimate, denoise_steps, shifted_timesteps
+from triplaneturbo.models.schedule import clean_estimate, denoise_steps, noise_estimate, shifted_timesteps
 
 
 @each_file("schedule/case_*.safetensors")
@@ -37,3 +37,18 @@ def test_generation_schedule_matches_the_public_implementation(file: Path) -> No
     assert len(steps) == count
     for i, clean in enumerate(steps):
         torch.testing.assert_close(clean, case[f"ddim_x0_{i}"], rtol=1e-5, atol=1e-4)
+
+
+@each_file("schedule/case_*.safetensors")
+def test_estimated_noise_leads_to_the_samples_of_the_public_sampler(file: Path) -> None:
+    case, scheduler = load_file(file), DDIMScheduler(**SCHEDULER)
+    times = shifted_timesteps(scheduler, len(settings_of(file.parent)["timesteps"]))
+    noisy = case["z_init"]
+    for i, t in enumerate(times):
+        clean = clean_estimate(scheduler, case[f"eps_{i}"], noisy, t)
+        torch.testing.assert_close(clean, case[f"ddim_x0_{i}"], rtol=1e-5, atol=1e-4)
+        noise = noise_estimate(scheduler, noisy, clean, t)
+        torch.testing.assert_close(noise, case[f"eps_{i}"], rtol=1e-4, atol=1e-4)
+        if i + 1 < len(times):
+            kept = scheduler.alphas_cumprod[times[i + 1]]
+            noisy = kept.sqrt() * clean + (1 - kept).sqrt() * noise
