@@ -12,14 +12,17 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
 from tests.helpers.full_size import UNET, VAE
 from triplaneturbo.distill.recipe import full_recipe
+from triplaneturbo.distill.settings import Settings
 from triplaneturbo.domains.toyworld import TOY_WORLD
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.setup import check_fit, make_student, resolve_settings, resume_fingerprint
+from triplaneturbo.finetune.setup_toyworld import recipe_for
 from triplaneturbo.models.adapter import adapter_tensors
 from triplaneturbo.models.catalog import SMALL, ModelFiles
 from triplaneturbo.models.config import OPEN, GeneratorConfig
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
+from triplaneturbo.toyworld.training.train import FINETUNING, FINISHING
 from triplaneturbo.toyworld.training.train import SMALL as RECIPE
 from triplaneturbo.utils.distributed import DistributedContext
 
@@ -32,6 +35,17 @@ def test_schedules_start_at_0_with_a_new_adapter(start: str) -> None:
     settings = resolve_settings(RECIPE, replace(CONFIG, start=start), MODEL)
     assert settings.schedule_offset == (0.0 if start else 1.0)
     assert settings.start == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "recipe"),
+    [({}, FINETUNING), ({"start": "nothing"}, RECIPE), ({"rank": 8}, RECIPE), ({"tuning": "full"}, RECIPE)],
+)
+def test_a_finished_model_of_the_toy_world_is_trained_as_it_was_finished(
+    options: dict[str, Any], recipe: Settings
+) -> None:
+    assert recipe_for(replace(CONFIG, **options), MODEL) == recipe
+    assert FINETUNING.teachers == FINISHING.teachers != RECIPE.teachers
 
 
 def test_new_adapter_has_another_resume_fingerprint() -> None:

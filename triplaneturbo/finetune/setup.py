@@ -120,12 +120,8 @@ def resolve_settings(settings: Settings, run_config: FinetuneConfig, config: Gen
     Raises:
         UserError: if the adapter to start from is not found.
     """
-    start = run_config.starting_adapter()
-    tuned = replace(settings, tuning=run_config.tuning, rank=run_config.rank or None)  # type: ignore[arg-type]
-    replaces = run_config.tuning == "full" or tuned.fitted(config) != config
-    is_new = run_config.start == NEW_ADAPTER or (start is None and replaces)
     return replace(
-        tuned,
+        _tuned(settings, run_config),
         iterations=run_config.iterations,
         batch=run_config.batch,
         steps=run_config.steps or config.steps,
@@ -138,12 +134,26 @@ def resolve_settings(settings: Settings, run_config: FinetuneConfig, config: Gen
             if name in run_config.teachers or not run_config.teachers
         },
         renderings=run_config.renderings,
-        start=str(start or ""),
+        start=str(run_config.starting_adapter() or ""),
         critic_rank=run_config.critic_rank,
         critic_rate=run_config.critic_rate,
-        schedule_offset=0.0 if is_new else run_config.schedule_offset,
+        schedule_offset=0.0 if is_new(settings, run_config, config) else run_config.schedule_offset,
         seed=run_config.seed,
     )
+
+
+def is_new(settings: Settings, run_config: FinetuneConfig, config: GeneratorConfig) -> bool:
+    """Return whether a run with a recipe starts with a new adapter instead of a trained one.
+
+    Raises:
+        UserError: if the adapter to start from is not found.
+    """
+    replaces = run_config.tuning == "full" or _tuned(settings, run_config).fitted(config) != config
+    return run_config.start == NEW_ADAPTER or (run_config.starting_adapter() is None and replaces)
+
+
+def _tuned(settings: Settings, run_config: FinetuneConfig) -> Settings:
+    return replace(settings, tuning=run_config.tuning, rank=run_config.rank or None)  # type: ignore[arg-type]
 
 
 def _with_score(settings: TeacherSettings, run_config: FinetuneConfig) -> TeacherSettings:

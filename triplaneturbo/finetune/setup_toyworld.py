@@ -13,12 +13,14 @@ import torch
 
 from triplaneturbo.distill.corpora.shuffle import sample_indices
 from triplaneturbo.distill.prd import Draw, Place
+from triplaneturbo.distill.settings import Settings
 from triplaneturbo.errors import UserError
 from triplaneturbo.finetune.config import FinetuneConfig
 from triplaneturbo.finetune.domain_training import DomainTraining
 from triplaneturbo.finetune.duration import estimate_small
 from triplaneturbo.finetune.setup import (
     TrainingSetup,
+    is_new,
     make_student,
     resolve_settings,
     resume_fingerprint,
@@ -32,7 +34,7 @@ from triplaneturbo.toyworld.captions.vocabulary import VOCABULARY
 from triplaneturbo.toyworld.scene.view_cache import RIGS, ViewCache
 from triplaneturbo.toyworld.training.data import meaning
 from triplaneturbo.toyworld.training.subset import SubsetCache, draw_subset
-from triplaneturbo.toyworld.training.train import SMALL, make_teachers, scenes
+from triplaneturbo.toyworld.training.train import FINETUNING, SMALL, make_teachers, scenes
 from triplaneturbo.utils.devices import autocast_dtype
 from triplaneturbo.utils.distributed import DistributedContext
 
@@ -58,7 +60,7 @@ def setup_toyworld(
             yield f"rendering {what}"
     context.wait()
     yield "loading the model"
-    settings = resolve_settings(SMALL, run_config, config)
+    settings = resolve_settings(recipe_for(run_config, config), run_config, config)
     student = make_student(run_config, model_files, config, context, settings, torch.float32)
     pool = SubsetCache(folder / "pool", specs)
     full = run_config.tuning == "full"  # the student's base is trained, so the teacher needs its own
@@ -68,6 +70,15 @@ def setup_toyworld(
         draw_prompts(pool, run_config.prompts, run_config.seed, context.device), settings,
         autocast_dtype(context.device), resume_fingerprint(run_config, model_files), model_files.folder,
     )  # fmt: skip
+
+
+def recipe_for(run_config: FinetuneConfig, config: GeneratorConfig) -> Settings:
+    """Return the recipe of a run: that of a finished model, unless the run starts with a new adapter.
+
+    Raises:
+        UserError: if the adapter to start from is not found.
+    """
+    return SMALL if is_new(SMALL, run_config, config) else FINETUNING
 
 
 def draw_prompts(pool: ViewCache, prompts: Sequence[str], seed: int, device: torch.device) -> Draw:

@@ -30,8 +30,8 @@ def copy_base(model: Path, folder: Path) -> str:
         UserError: `model` is not a complete model of the toy world, or the folder has a different base or
             cannot be written.
     """
-    config = replace(GeneratorConfig.load(model), domain=CONFIG.domain, steps=CONFIG.steps, untrained_seed=None)
-    if config != CONFIG:
+    config = GeneratorConfig.load(model)
+    if replace(config, domain=CONFIG.domain, steps=CONFIG.steps, untrained_seed=None) != CONFIG:
         raise UserError(f"{model} has other sizes than the built-in model: choose another one.")
     missing = [part for part in (*BASE_PARTS, *TEXT_PARTS, ADAPTER_NAME) if not (model / part).exists()]
     if missing:

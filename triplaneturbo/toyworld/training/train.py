@@ -67,14 +67,13 @@ CONFIG = GeneratorConfig(
 # Differences from the full model's recipe. The closed-form teachers know every instance exactly, so guidance
 # has nothing to sharpen (1); without it, ASD's signal grows with the shift, and a small shift drowns in
 # noise. Above t = 900 they see only the mean of all instances. The surface sharpens while shapes emerge. The
-# number of captions seen limits a run of some hours: of two denoising steps instead of four, one is scored, and
-# SOAP learns more from each caption than AdamW.
+# number of captions seen limits a run of some hours: one of two denoising steps is scored instead of all of
+# four, and SOAP learns more from each caption than AdamW.
 SMALL = Settings(
     learning_rate=2e-3,
     optimizer="soap",
     steps=CONFIG.steps,
     scored_steps=1,
-    noise="ddim",
     low=(200.0, 20.0),
     high=900,
     teachers={
@@ -95,9 +94,11 @@ SMALL = Settings(
 
 # Training a finished model further: a sharper surface on a finer grid and more weight of the geometry flatten
 # faces, a quarter instead of a sixteenth of the volume's pixels costs little, and errors that are weighted by
-# pixel, more so where the teacher sees an edge, bring out details. See docs/toyworld.md, "Experiments".
+# pixel, more so where the teacher sees an edge, bring out details, as does the sampler's own noise between
+# steps. See docs/toyworld.md, "Experiments".
 FINISHING = replace(
     SMALL,
+    noise="ddim",
     learning_rate=1e-3,
     teachers=SMALL.teachers
     | {
@@ -109,6 +110,9 @@ FINISHING = replace(
     sharpness=(15.0, 160.0),
     schedule_offset=1.0,
 )
+
+# Fine-tuning a finished model on a few captions: as `FINISHING`, without its costlier renderings.
+FINETUNING = replace(SMALL, noise=FINISHING.noise, teachers=FINISHING.teachers)
 
 
 def make_student(
