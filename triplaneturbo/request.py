@@ -17,7 +17,7 @@ LEAST_FACES = 100
 SMOOTHING_LIMIT = 50
 PATH_LIMIT = 32
 LOD_LIMIT = 4
-DEFAULT_FLOATERS = 0.01
+DEFAULT_FLOATERS = 0.02
 # The names in `mesh.uv.registry.UNWRAPPERS`, and "none".
 UNWRAPS = ("fast", "xatlas", "uvunwrap", "none")
 # With a normal map, 40,000 faces look like the 80,000 to 100,000 of the full model. The small model's

@@ -71,7 +71,7 @@ def test_generate_json_describes_the_file(cli: Cli, tmp_path: Path) -> None:
         "texture_size": 512,
         "unwrap": "fast",
         "normal_map": True,
-        "floaters": 0.01,
+        "floaters": 0.02,
         "smoothing": 0,
         "watertight": False,
         "variation": 0.0,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from triplaneturbo.mesh.mesh import Mesh, face_normals, vertex_normals
 
-FLOATER_FRACTION = 0.01
+FLOATER_FRACTION = 0.02
 
 
 class Welded(NamedTuple):
