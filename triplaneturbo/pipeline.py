@@ -446,13 +446,15 @@ class Pipeline:
         generator = self.model.generator
         noise = torch.cat([_noise(generator, request) for request in group])
         steps = group[0].steps or 1
+        shape = generator.with_variants(texts.shape, noise)
+        look = None if texts.look is None else generator.with_variants(texts.look, noise)
 
         def predictor(text_embeds: Tensor) -> Predict:
             return lambda noisy, time: self.backend.predict(noisy, time, text_embeds)
 
-        predict = predictor(texts.shape if texts.look is None else interleave(texts.shape, texts.look))
+        predict = predictor(shape if look is None else interleave(shape, look))
         if group[0].keep_shape:  # a group of its own
-            draft = predictor(texts.shape)
+            draft = predictor(shape)
             return denoise_keeping_shape(generator.scheduler, draft, predict, noise, steps)
         return denoise_steps(generator.scheduler, predict, noise, steps)
 

@@ -18,7 +18,9 @@ from triplaneturbo.distill import prd
 from triplaneturbo.distill.optimizer import OptimizerName
 from triplaneturbo.distill.settings import Noise, Settings
 from triplaneturbo.errors import UserError
+from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.representations.triplane_rendering import volume
+from triplaneturbo.teachers.closed_form import ClosedFormRGB, ReferenceImages
 from triplaneturbo.teachers.settings import TeacherSettings
 from triplaneturbo.teachers.stable_diffusion import StableDiffusion
 from triplaneturbo.utils.distributed import DistributedContext
@@ -104,6 +106,41 @@ def test_the_sampler_s_noise_trains_on_the_inputs_of_generation(
     for trained, expected in zip(decoded[1:], generated[1:], strict=True):
         same_inputs = torch.allclose(trained, expected, rtol=1e-4, atol=1e-4)
         assert same_inputs == (noise == "ddim")
+
+
+def test_the_initial_noise_of_generation_chooses_the_variants_of_all_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    student = toy.student(config=replace(toy.CONFIG, variants=3))
+    generator, embedding = student.generator, student.generator.heads["default"].variants
+    with torch.no_grad():
+        embedding.normal_(generator=torch.Generator().manual_seed(0))
+    settings = replace(toy.SETTINGS, batch=4, steps=3)
+    inputs: list[tuple[Tensor, Tensor]] = []
+    told: list[list[int]] = []
+    predict = generator.predict
+
+    def note_inputs(latents: Tensor, time: int, text: Tensor) -> Tensor:
+        inputs.append((latents, text.detach()))
+        return predict(latents, time, text)
+
+    class Teacher(ClosedFormRGB):
+        def condition(self, renderings: Renderings, scenes: SceneBatch) -> ReferenceImages:
+            assert scenes.variants is not None
+            told.append(scenes.variants.tolist())
+            return super().condition(renderings, scenes)
+
+    teacher = Teacher(generator.scheduler.alphas_cumprod, toy.data)
+    monkeypatch.setattr(generator, "predict", note_inputs)
+    prd.accumulate_gradients(student, [teacher], toy.draw, settings, prd.Place(), None)
+    chosen = generator.choose_variants(inputs[0][0])
+    assert len(set(chosen.tolist())) > 1
+    assert told == [chosen.tolist()] * len(told)
+    text = generator.with_variants(student.embed(list(toy.CAPTIONS) * 2), inputs[0][0])
+    assert len(inputs) == 3
+    assert all(torch.equal(shown, text) for _, shown in inputs)
+    trained = [bool(row) for row in embedding.grad.abs().sum(1) > 0]
+    assert trained == [row in chosen for row in range(3)]
 
 
 def test_base_is_not_trained(tmp_path: Path) -> None:

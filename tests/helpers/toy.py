@@ -129,11 +129,11 @@ def networks() -> tuple[UNet2DConditionModel, AutoencoderKL]:
     return unet, vae
 
 
-def student(settings: Settings = SETTINGS) -> Student:
+def student(settings: Settings = SETTINGS, config: GeneratorConfig = CONFIG) -> Student:
     """Create a small student, the same at every call, with the tuning and rank of the settings."""
     torch.manual_seed(0)
     unet, vae = networks()
-    generator = TriplaneGenerator(unet, vae, make_scheduler(), settings.fitted(CONFIG))
+    generator = TriplaneGenerator(unet, vae, make_scheduler(), settings.fitted(config))
     if settings.tuning == "full":
         unfreeze_base(generator)
     return Student(generator, MergedLora(generator), embed)

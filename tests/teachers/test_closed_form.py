@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,6 +132,20 @@ def test_guidance_needs_unconditional_captions() -> None:
         teacher.predict(torch.zeros(1, 1, 3, 1, 1), torch.tensor([1]), condition, True)
     with pytest.raises(ValueError, match="world"):
         teacher.unconditional(condition)
+
+
+def test_variants_choose_among_the_caption_s_images_only() -> None:
+    shelf = Shelf(["a", "b"], 3, 1, 2)
+
+    def data(captions: Sequence[str], scenes: SceneBatch, *rest: Any) -> list[Renderings]:
+        images = shelf(captions, scenes, *rest)
+        return images if scenes.variants is None else images[1:2]
+
+    where = replace(scenes(["a"], 1), variants=torch.tensor([0]))
+    condition = ClosedFormRGB(ALPHAS, data, ["a", "b"]).condition(nothing_seen(where, 2), where)
+    assert torch.equal(condition.caption[0], shelf.data("a")[1:2])
+    assert condition.world is not None
+    assert torch.equal(condition.world[0], shelf.data("a", "b"))
 
 
 @pytest.mark.parametrize("time", [0, 1, 20, 500, 980, 999])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.render.cameras import orbit
 from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.toyworld.scene import view_cache as view_cache_module
+from triplaneturbo.toyworld.scene.classes import OBJECT_CLASSES
 from triplaneturbo.toyworld.scene.object_class import INSTANCES
 from triplaneturbo.toyworld.scene.palette import COLORS
 from triplaneturbo.toyworld.scene.solids import SHAPES
@@ -140,6 +142,11 @@ def test_teachers_see_cached_pixels_of_the_students_views(tmp_path: Path) -> Non
     only = ViewCacheData(view_cache)(where.prompts, where, student, ("rgb",))
     assert all(one.normal is None and one.depth is None for one in only)
     assert all(torch.equal(one.rgb, other.rgb) for one, other in zip(only, instances, strict=True))
+    varied = replace(where, variants=torch.tensor([1, 0]))
+    (alone,) = ViewCacheData(view_cache)(where.prompts, varied, student, ("rgb", "normal", "depth"))
+    for b, number in enumerate((OBJECT_CLASSES["duck"].variants[1], OBJECT_CLASSES["duck"].variants[0])):
+        for field in ("rgb", "opacity", "normal", "depth"):
+            assert torch.equal(getattr(alone, field)[b], getattr(instances[number], field)[b])
 
 
 def test_colours_match_the_caption() -> None:

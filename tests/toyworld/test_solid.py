@@ -212,6 +212,8 @@ def test_classes_have_six_distinct_connected_instances(name: str) -> None:
     assert (seen == MAIN).mean() > 0.1
     assert torch.isfinite(torch.from_numpy(views.depth)).all()
     assert thing.color in NAMES
+    assert len(set(thing.variants)) == 2
+    assert set(thing.variants) <= set(range(INSTANCES))
     assert thing.accent is None or (seen == ACCENT).any()
 
 

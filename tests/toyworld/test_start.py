@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapter import ADAPTER_NAME, adapter_tensors
 from triplaneturbo.models.catalog import SMALL as SHIPPED
+from triplaneturbo.models.config import GeneratorConfig
+from triplaneturbo.toyworld import __main__ as main_module
 from triplaneturbo.toyworld.__main__ import main
 from triplaneturbo.toyworld.captions.combinations import seen
 from triplaneturbo.toyworld.scene import view_cache
@@ -42,6 +44,31 @@ def test_training_starts_from_the_shipped_weights(tmp_path: Path, apple_views: P
         train(
             DistributedContext(), tmp_path, KEYS, apples, replace(settings, start="another"), math.inf, start
         )
+
+
+@pytest.mark.usefixtures("few_previews")
+def test_a_model_gets_variants_and_keeps_them(
+    tmp_path: Path, apple_views: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions = tmp_path / "captions.txt"
+    captions.write_text("a red apple\n")
+    monkeypatch.setattr(main_module, "_all_keys", lambda: KEYS)
+
+    def trained(start: Path, name: str, *options: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "pool").symlink_to(apple_views)
+        arguments = ["train", "--from", start, "--folder", folder, "--captions", captions, *options]
+        # Two iterations, as SOAP only gathers statistics in the first.
+        assert main([*map(str, arguments), "--iterations", "2", "--prompts", "1"]) == 0
+        return folder / "model"
+
+    first = trained(SHIPPED, "first", "--variants", "2")
+    assert GeneratorConfig.load(first).variants == 2
+    assert load_file(first / ADAPTER_NAME)["variants"].any()
+    second = trained(first, "second")
+    assert GeneratorConfig.load(second).variants == 2
+    assert GeneratorConfig.load(trained(SHIPPED, "third")).variants == 1
 
 
 def test_base_is_copied_once_in_full_precision(tmp_path: Path) -> None:

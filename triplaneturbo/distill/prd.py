@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -146,15 +146,18 @@ def accumulate_gradients(
             if step == 0 or settings.noise == "fresh":
                 noise = generator.draw_latents(settings.batch, rng)
             noisy = alpha_bar.sqrt() * latents + (1 - alpha_bar).sqrt() * noise
+            if step == 0:
+                initial = noisy
+                variants = generator.choose_variants(initial) if generator.config.variants > 1 else None
             is_scored = step in scored
             precision = torch.autocast(device.type, autocast or torch.float32, enabled=autocast is not None)
             with precision, torch.set_grad_enabled(is_scored):
-                output = generator.predict(noisy, t, text_embeddings)
+                output = generator.predict(noisy, t, generator.with_variants(text_embeddings, initial))
                 clean = clean_estimate(generator.scheduler, output.float(), noisy, t)
                 planes = generator.decode(clean) if is_scored else None  # [B, 6, C, H, W]
             if planes is not None:
                 loss = rendering_loss(
-                    generator, planes.float(), teachers, scenes[step], settings,
+                    generator, planes.float(), teachers, replace(scenes[step], variants=variants), settings,
                     settings.progress_at(place.iteration), shared_rng, rng, log, critics,
                 )  # fmt: skip
                 scaler.scale(loss / len(scored)).backward()

@@ -44,6 +44,7 @@ class Settings:
         eikonal, sparsity: weights of the volume rendering's regularizers, which are means over scenes.
         tuning: "peta" (per-plane adapters), "lora" (shared by all planes) or "full" (the whole base).
         rank: rank of all adapters; None for the model's own ranks.
+        variants: number of variants of each object; None for the model's own.
         critic_rank, critic_rate: rank and learning rate of the critics of "vsd".
         anneal: warm up over 25 iterations or a tenth of the run, whichever is shorter, then decay to 5% of
             the learning rate on a cosine.
@@ -78,6 +79,7 @@ class Settings:
     average: float = 0.995
     tuning: Tuning = "peta"
     rank: int | None = None
+    variants: int | None = None
     critic_rank: int = 4
     critic_rate: float = 1e-4
     anneal: bool = True
@@ -99,8 +101,8 @@ class Settings:
         return self.schedule_offset + (1 - self.schedule_offset) * iteration / self.iterations
 
     def fitted(self, config: GeneratorConfig) -> GeneratorConfig:
-        """Return a model's configuration with the kind and rank of adapters of these settings."""
-        config = replace(config, plane_lora=self.tuning != "lora")
+        """Return a model's configuration with these settings' kind and rank of adapters and variants."""
+        config = replace(config, plane_lora=self.tuning != "lora", variants=self.variants or config.variants)
         if self.rank is None:
             return config
         rank = self.rank

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
@@ -27,6 +29,10 @@ from triplaneturbo.models.triplane_generator import TriplaneGenerator
 from triplaneturbo.utils.atomic_files import write_atomically
 
 ADAPTER_NAME = "adapter.safetensors"
+# Tensors that adapters from before a model had them lack; zero, they have no effect.
+_OPTIONAL = ("variants",)
+
+T = TypeVar("T")
 
 
 def adapter_tensors(generator: TriplaneGenerator) -> dict[str, Tensor]:
@@ -58,7 +64,9 @@ def set_adapter_tensors(generator: TriplaneGenerator, tensors: dict[str, Tensor]
         state = {n.removeprefix(f"{prefix}."): v for n, v in tensors.items() if n.startswith(f"{prefix}.")}
         set_peft_model_state_dict(model, state, adapter_name=generator.active)
     head = generator.heads[generator.active]
-    head.load_state_dict({name: tensors[name] for name in head.state_dict()})
+    own = head.state_dict()
+    tensors = add_optional(tensors, {name: torch.zeros_like(value) for name, value in own.items()})
+    head.load_state_dict({name: tensors[name] for name in own})
 
 
 def check_adapter_tensors(generator: TriplaneGenerator, tensors: dict[str, Tensor], source: object) -> None:
@@ -67,7 +75,13 @@ def check_adapter_tensors(generator: TriplaneGenerator, tensors: dict[str, Tenso
     Raises:
         UserError: a name is missing or unknown, or a shape differs.
     """
-    check_tensors(tensors, adapter_tensors(generator), source)
+    wanted = adapter_tensors(generator)
+    check_tensors(add_optional(tensors, wanted), wanted, source)
+
+
+def add_optional(found: Mapping[str, T], defaults: Mapping[str, T]) -> dict[str, T]:
+    """Return values by tensor name, with those of `defaults` for optional tensors that are missing."""
+    return {name: defaults[name] for name in _OPTIONAL if name in defaults} | dict(found)
 
 
 def load_adapter(generator: TriplaneGenerator, path: Path) -> None:
@@ -113,9 +127,9 @@ def save_adapter(
     if path.suffix == ".safetensors":
         write_atomically(path, encode_safetensors(tensors, steps))
         return
-    if generator.config.plane_embedding:
+    if generator.config.plane_embedding or generator.config.variants > 1:
         raise UserError(
-            "The released format does not support plane embeddings; save the adapter as"
+            "The released format does not support plane and variant embeddings; save the adapter as"
             f" {path.stem}.safetensors."
         )
     key_map = released_key_map(peta.adapted_layers(generator.unet, generator.vae.decoder), generator.config)

@@ -36,6 +36,8 @@ class GeneratorConfig:
             share them (plain LoRA).
         plane_embedding: whether a learned embedding per plane and position is added after the U-Net's first
             convolution.
+        variants: number of variants of each object. If above 1, the initial noise chooses a variant, whose
+            learned embedding is added to the text embeddings.
         steps: number of denoising steps.
         domain: kind of prompts that the model was trained on: a key of `domains.registry.DOMAINS`.
         untrained_seed: seed for random weights if the folder has none; None: the folder has weights.
@@ -55,6 +57,7 @@ class GeneratorConfig:
     grid_resolution: int = 160
     plane_lora: bool = True
     plane_embedding: bool = False
+    variants: int = 1
     steps: int = 4
     domain: str = OPEN
     untrained_seed: int | None = None

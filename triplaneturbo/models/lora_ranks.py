@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from triplaneturbo.models.adapter import adapter_tensors
+from triplaneturbo.models.adapter import adapter_tensors, add_optional
 from triplaneturbo.models.peta import PLANES
 from triplaneturbo.models.released_checkpoint import check_names, check_shape
 from triplaneturbo.models.triplane_generator import TriplaneGenerator
@@ -22,6 +22,7 @@ Shapes = Mapping[str, Sequence[int]]
 
 def match_except_ranks(found: Shapes, wanted: Shapes) -> bool:
     """Return whether the shapes `found` match those of a generator's adapter, `wanted`, except for ranks."""
+    found = add_optional(found, wanted)
     return found.keys() == wanted.keys() and all(_matches(name, found, wanted) for name in wanted)
 
 
@@ -32,7 +33,7 @@ def check_except_ranks(generator: TriplaneGenerator, tensors: dict[str, Tensor],
         UserError: a name is missing or unknown, or a shape differs.
     """
     wanted = {name: value.shape for name, value in adapter_tensors(generator).items()}
-    found = {name: value.shape for name, value in tensors.items()}
+    found = add_optional({name: value.shape for name, value in tensors.items()}, wanted)
     check_names(set(found), set(wanted), source)
     for name, shape in found.items():
         if not _matches(name, found, wanted):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -20,23 +21,31 @@ from triplaneturbo.models.upsample import clear_phase_kernels, use_phase_upsampl
 from triplaneturbo.representations.triplane import FieldDecoder, TriplaneField
 from triplaneturbo.utils.random_streams import RandomStreams, normal
 
+# Text embeddings are of magnitude 1, so variants have to learn faster than the other weights of an adapter.
+_VARIANT_SCALE = 10.0
+
 
 class Head(nn.Module):
-    """The parts of an adapter besides its low-rank factors: output convolution, field MLPs, plane embedding.
+    """The parts of an adapter besides its low-rank factors: output convolution, field MLPs, embeddings.
 
     Attributes:
         embedding: optional plane embedding [6, F, h, h], added to the output of the U-Net's first
             convolution.
+        variants: optional variant embeddings [M, D]; see `TriplaneGenerator.with_variants`.
         planes_out: replaces the VAE decoder's last convolution and outputs 2C channels: the first C are used
             for geometry planes, the last C for texture planes.
         fields: the field MLPs.
     """
 
-    def __init__(self, decoder_channels: int, latent_channels: int, config: GeneratorConfig) -> None:
+    def __init__(
+        self, decoder_channels: int, latent_channels: int, text_channels: int, config: GeneratorConfig
+    ) -> None:
         super().__init__()
         if config.plane_embedding:
             side = config.latent_size
             self.embedding = nn.Parameter(torch.zeros(PLANES, latent_channels, side, side))
+        if config.variants > 1:
+            self.variants = nn.Parameter(torch.zeros(config.variants, text_channels))
         self.planes_out = nn.Conv2d(decoder_channels, 2 * config.plane_channels, 3, padding=1)
         self.fields = FieldDecoder(config)
 
@@ -90,8 +99,12 @@ class TriplaneGenerator(nn.Module):
         """Add an adapter with zero low-rank updates and a random head, and activate it."""
         self._check_not_merged()
         peta.inject(self.unet, self.vae.decoder, self.config, name)
-        channels = self.vae.decoder.conv_out.in_channels, self.unet.conv_in.out_channels
-        head = Head(*channels, self.config).to(self.device)
+        head = Head(
+            self.vae.decoder.conv_out.in_channels,
+            self.unet.conv_in.out_channels,
+            self.unet.config.cross_attention_dim,
+            self.config,
+        ).to(self.device)
         head.planes_out.to(self.vae.decoder.conv_norm_out.weight.dtype)
         self.heads[name] = head
         self.set_adapter(name)
@@ -213,13 +226,39 @@ class TriplaneGenerator(nn.Module):
         shape = (count * PLANES, self.unet.config.in_channels, side, side)
         return normal(rng, shape).unflatten(0, (count, PLANES)).to(self.device)
 
+    def choose_variants(self, noise: Tensor) -> Tensor:
+        """Return the variant that standard normal noise [B, 6, 4, h, h] chooses: int64 [B], below `variants`.
+
+        All are equally likely. The choice depends on the sum of the noise, so that noise that is interpolated
+        between two seeds changes from one's variant to the other's rather than through random ones.
+        """
+        count = self.config.variants
+        values = noise.flatten(1).double()  # sums must not depend on their order
+        share = torch.special.ndtr(values.sum(1) / math.sqrt(values.shape[1]))  # uniform in [0, 1]
+        return (share * count).long().clamp(max=count - 1)
+
+    def with_variants(self, text_embeds: Tensor, noise: Tensor) -> Tensor:
+        """Add the embedding of the variant that initial noise chooses, if the model has variants.
+
+        Args:
+            text_embeds: text embeddings [B, 77, D].
+            noise: standard normal noise [B, 6, 4, h, h] at which denoising begins.
+
+        Returns:
+            [B, 77, D].
+        """
+        if self.config.variants == 1:
+            return text_embeds
+        chosen = self.heads[self.active].variants[self.choose_variants(noise)]  # [B, D]
+        return text_embeds + _VARIANT_SCALE * chosen[:, None].to(text_embeds)
+
     def predict(self, latents: Tensor, time: int | Tensor, text_embeds: Tensor) -> Tensor:
         """Run the U-Net once.
 
         Args:
             latents: noisy latents [B, 6, 4, h, h].
             time: timestep.
-            text_embeds: text embeddings [B, 77, D], or [2B, 77, D] of `look.interleave`.
+            text_embeds: text embeddings of `with_variants` [B, 77, D], or [2B, 77, D] of `look.interleave`.
 
         Returns:
             [B, 6, 4, h, h] in the dtype of `latents`.
@@ -237,6 +276,7 @@ class TriplaneGenerator(nn.Module):
             text_embeds: text embeddings [B, 77, D].
             steps: number of steps; None: `config.steps`.
         """
+        text_embeds = self.with_variants(text_embeds, latents)
 
         def predict(noisy: Tensor, time: Tensor) -> Tensor:
             return self.predict(noisy, time, text_embeds)

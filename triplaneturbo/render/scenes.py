@@ -19,6 +19,7 @@ class SceneBatch:
         views: V.
         background: background colour [B, 3], sRGB in [0, 1].
         rig: index into a fixed set of camera rigs; None for arbitrary cameras.
+        variants: variant of each scene, int64 [B]; None if the model has no variants.
     """
 
     prompts: list[str]
@@ -26,6 +27,7 @@ class SceneBatch:
     views: int
     background: Tensor
     rig: int | None = None
+    variants: Tensor | None = None
 
 
 @dataclass(frozen=True)

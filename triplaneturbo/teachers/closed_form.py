@@ -14,7 +14,7 @@ disparity) that of RichDreamer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -67,8 +67,9 @@ class _ClosedForm:
         caption = self._data(scenes.prompts, renderings, scenes)
         world = None
         if self.world:
+            whole = replace(scenes, variants=None)
             parts = [
-                self._data([text] * len(scenes.prompts), renderings, scenes) for text in self.world
+                self._data([text] * len(scenes.prompts), renderings, whole) for text in self.world
             ]  # each [B, I, D]
             world = torch.cat(parts, 1)
         return ReferenceImages(caption, world)

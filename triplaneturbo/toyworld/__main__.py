@@ -63,6 +63,7 @@ def _train(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from triplaneturbo.models.adapter import ADAPTER_NAME
+    from triplaneturbo.models.config import GeneratorConfig
     from triplaneturbo.toyworld.captions.combinations import seen
     from triplaneturbo.toyworld.training.start import copy_base
     from triplaneturbo.toyworld.training.train import FINISHING, SMALL, read_captions, train
@@ -70,12 +71,16 @@ def _train(options: argparse.Namespace) -> None:
 
     specs = read_captions(options.captions) if options.captions else list(seen())
     settings = replace(
-        FINISHING if options.start else SMALL, iterations=options.iterations, batch=options.prompts
+        FINISHING if options.start else SMALL,
+        iterations=options.iterations,
+        batch=options.prompts,
+        variants=options.variants,
     )
     start = None
     if options.start:
         fingerprint = copy_base(options.start, options.folder)
-        settings = replace(settings, start=fingerprint)
+        variants = options.variants or GeneratorConfig.load(options.start).variants
+        settings = replace(settings, start=fingerprint, variants=variants)
         start = options.start / ADAPTER_NAME
         _draw_views(options)
     else:
@@ -192,6 +197,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     sub.add_argument(
         "--from", dest="start", type=Path, metavar="MODEL", help="start from a finished model's folder"
+    )
+    sub.add_argument(
+        "--variants",
+        type=int,
+        choices=(1, 2),
+        help="number of variants of each object, of which the seed chooses one (default: that of the model"
+        " given with --from, or 1)",
     )
     sub.add_argument(
         "--captions",

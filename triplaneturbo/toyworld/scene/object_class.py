@@ -21,6 +21,7 @@ class ObjectClass:
         name: the noun used in captions.
         build: builds one instance from a random generator: front toward +x, z up, any scale. Parts in the
             main colour have paint MAIN, those in the second colour ACCENT, all others a fixed colour.
+        variants: numbers of the instances that the variants of a model stand for; they look very different.
         color: natural main colour, used for captions without a colour.
         accent: noun of the part with the second colour ("roof"), or None if there is no such part.
         accent_color: natural second colour; unused if `accent` is None.
@@ -28,6 +29,7 @@ class ObjectClass:
 
     name: str
     build: Callable[[np.random.Generator], Solid]
+    variants: tuple[int, int]
     color: str
     accent: str | None = None
     accent_color: str = "white"

@@ -11,6 +11,7 @@ import torch
 from triplaneturbo.errors import UserError
 from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.toyworld.captions.caption_parser import parse
+from triplaneturbo.toyworld.scene.classes import OBJECT_CLASSES
 from triplaneturbo.toyworld.scene.object_class import INSTANCES
 from triplaneturbo.toyworld.scene.spec import Spec
 from triplaneturbo.toyworld.scene.view_cache import NOTHING_CODE, VIEWS, ViewCache
@@ -28,9 +29,12 @@ class ViewCacheData:
     ) -> list[Renderings]:
         """Return renderings of all six instances of each caption, at the pixels of `seen`.
 
+        If the scenes have variants, only one is returned, of the instance that a variant stands for: score
+        distillation alone lets all variants seek the same instance.
+
         Args:
             captions: B captions.
-            scenes: the batch; its `rig` and `background` are used.
+            scenes: the batch; its `rig`, `background` and `variants` are used.
             seen: the student's renderings, which give the stride, the first pixel and the device.
             reads: fields to return: "rgb", "normal", "depth".
 
@@ -68,7 +72,14 @@ class ViewCacheData:
         fields["opacity"] = covered.astype(np.float32)
         tensors = {name: torch.from_numpy(value).to(seen.opacity.device) for name, value in fields.items()}
         tensors.setdefault("rgb", tensors["opacity"])
-        return [Renderings(**{name: value[i] for name, value in tensors.items()}) for i in range(INSTANCES)]
+        shown = range(INSTANCES)
+        if scenes.variants is not None:
+            rows = torch.arange(len(specs), device=scenes.variants.device)
+            table = torch.tensor([OBJECT_CLASSES[spec.thing].variants for spec in specs], device=rows.device)
+            numbers = table[rows, scenes.variants]
+            tensors = {name: value[numbers, rows][None] for name, value in tensors.items()}
+            shown = range(1)
+        return [Renderings(**{name: value[i] for name, value in tensors.items()}) for i in shown]
 
 
 @lru_cache(maxsize=100_000)

@@ -31,7 +31,8 @@ def copy_base(model: Path, folder: Path) -> str:
             cannot be written.
     """
     config = GeneratorConfig.load(model)
-    if replace(config, domain=CONFIG.domain, steps=CONFIG.steps, untrained_seed=None) != CONFIG:
+    ours = replace(CONFIG, domain=config.domain, variants=config.variants, steps=config.steps)
+    if replace(config, untrained_seed=None) != ours:
         raise UserError(f"{model} has other sizes than the built-in model: choose another one.")
     missing = [part for part in (*BASE_PARTS, *TEXT_PARTS, ADAPTER_NAME) if not (model / part).exists()]
     if missing:

@@ -229,12 +229,12 @@ def snail(rng: np.random.Generator) -> Solid:
 
 
 OBJECT_CLASSES = (
-    ObjectClass("duck", duck, "yellow", "beak", "orange"),
-    ObjectClass("fish", fish, "orange", "fins", "yellow"),
-    ObjectClass("cat", cat, "grey", "tail", "white"),
-    ObjectClass("rabbit", rabbit, "white", "ears", "pink"),
-    ObjectClass("turtle", turtle, "green", "shell", "brown"),
-    ObjectClass("whale", whale, "blue", "belly", "white"),
-    ObjectClass("penguin", penguin, "black", "belly", "white"),
-    ObjectClass("snail", snail, "yellow", "shell", "brown"),
+    ObjectClass("duck", duck, (5, 3), "yellow", "beak", "orange"),
+    ObjectClass("fish", fish, (5, 0), "orange", "fins", "yellow"),
+    ObjectClass("cat", cat, (2, 4), "grey", "tail", "white"),
+    ObjectClass("rabbit", rabbit, (1, 5), "white", "ears", "pink"),
+    ObjectClass("turtle", turtle, (0, 1), "green", "shell", "brown"),
+    ObjectClass("whale", whale, (5, 2), "blue", "belly", "white"),
+    ObjectClass("penguin", penguin, (5, 2), "black", "belly", "white"),
+    ObjectClass("snail", snail, (5, 0), "yellow", "shell", "brown"),
 )

@@ -131,8 +131,8 @@ def windmill(rng: np.random.Generator) -> Solid:
 
 
 OBJECT_CLASSES = (
-    ObjectClass("house", house, "yellow", "roof", "red"),
-    ObjectClass("castle", castle, "grey", "roofs", "blue"),
-    ObjectClass("lighthouse", lighthouse, "white", "bands", "red"),
-    ObjectClass("windmill", windmill, "white", "sails", "red"),
+    ObjectClass("house", house, (3, 0), "yellow", "roof", "red"),
+    ObjectClass("castle", castle, (0, 2), "grey", "roofs", "blue"),
+    ObjectClass("lighthouse", lighthouse, (4, 0), "white", "bands", "red"),
+    ObjectClass("windmill", windmill, (1, 2), "white", "sails", "red"),
 )

@@ -112,7 +112,7 @@ def ghost(rng: np.random.Generator) -> Solid:
 
 
 OBJECT_CLASSES = (
-    ObjectClass("snowman", snowman, "white", "scarf", "red"),
-    ObjectClass("robot", robot, "cyan", "head", "grey"),
-    ObjectClass("ghost", ghost, "white", "hat", "purple"),
+    ObjectClass("snowman", snowman, (3, 2), "white", "scarf", "red"),
+    ObjectClass("robot", robot, (5, 0), "cyan", "head", "grey"),
+    ObjectClass("ghost", ghost, (0, 2), "white", "hat", "purple"),
 )

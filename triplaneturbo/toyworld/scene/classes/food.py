@@ -155,11 +155,11 @@ def pumpkin(rng: np.random.Generator) -> Solid:
 
 
 OBJECT_CLASSES = (
-    ObjectClass("apple", apple, "red", "leaf", "green"),
-    ObjectClass("pear", pear, "yellow", "leaf", "green"),
-    ObjectClass("carrot", carrot, "orange", "top", "green"),
-    ObjectClass("cupcake", cupcake, "pink", "cup", "blue"),
-    ObjectClass("donut", donut, "pink", "dough", "brown"),
-    ObjectClass("ice cream", ice_cream, "pink", "cone", "orange"),
-    ObjectClass("pumpkin", pumpkin, "orange", "stem", "green"),
+    ObjectClass("apple", apple, (3, 4), "red", "leaf", "green"),
+    ObjectClass("pear", pear, (5, 1), "yellow", "leaf", "green"),
+    ObjectClass("carrot", carrot, (4, 2), "orange", "top", "green"),
+    ObjectClass("cupcake", cupcake, (2, 4), "pink", "cup", "blue"),
+    ObjectClass("donut", donut, (1, 2), "pink", "dough", "brown"),
+    ObjectClass("ice cream", ice_cream, (2, 3), "pink", "cone", "orange"),
+    ObjectClass("pumpkin", pumpkin, (1, 3), "orange", "stem", "green"),
 )

@@ -196,11 +196,11 @@ def barrel(rng: np.random.Generator) -> Solid:
 
 
 OBJECT_CLASSES = (
-    ObjectClass("chair", chair, "brown", "cushion", "red"),
-    ObjectClass("table", table, "brown", "cloth", "white"),
-    ObjectClass("lamp", lamp, "orange", "stand", "brown"),
-    ObjectClass("sofa", sofa, "blue", "seat", "cyan"),
-    ObjectClass("stool", stool, "green", "cushion", "yellow"),
-    ObjectClass("box", box, "orange", "lid", "brown"),
-    ObjectClass("barrel", barrel, "brown", "band", "grey"),
+    ObjectClass("chair", chair, (5, 1), "brown", "cushion", "red"),
+    ObjectClass("table", table, (1, 3), "brown", "cloth", "white"),
+    ObjectClass("lamp", lamp, (4, 0), "orange", "stand", "brown"),
+    ObjectClass("sofa", sofa, (3, 0), "blue", "seat", "cyan"),
+    ObjectClass("stool", stool, (2, 1), "green", "cushion", "yellow"),
+    ObjectClass("box", box, (4, 0), "orange", "lid", "brown"),
+    ObjectClass("barrel", barrel, (0, 4), "brown", "band", "grey"),
 )

@@ -178,11 +178,11 @@ def bell(rng: np.random.Generator) -> Solid:
 
 
 OBJECT_CLASSES = (
-    ObjectClass("teapot", teapot, "cyan", "lid", "orange"),
-    ObjectClass("mug", mug, "red", "handle", "white"),
-    ObjectClass("guitar", guitar, "orange", "neck", "brown"),
-    ObjectClass("hat", hat, "purple", "ribbon", "yellow"),
-    ObjectClass("candle", candle, "white", "holder", "blue"),
-    ObjectClass("umbrella", umbrella, "pink", "handle", "purple"),
-    ObjectClass("bell", bell, "yellow", "handle", "red"),
+    ObjectClass("teapot", teapot, (4, 1), "cyan", "lid", "orange"),
+    ObjectClass("mug", mug, (0, 3), "red", "handle", "white"),
+    ObjectClass("guitar", guitar, (4, 0), "orange", "neck", "brown"),
+    ObjectClass("hat", hat, (0, 3), "purple", "ribbon", "yellow"),
+    ObjectClass("candle", candle, (2, 4), "white", "holder", "blue"),
+    ObjectClass("umbrella", umbrella, (4, 2), "pink", "handle", "purple"),
+    ObjectClass("bell", bell, (0, 3), "yellow", "handle", "red"),
 )

@@ -86,8 +86,8 @@ def flower(rng: np.random.Generator) -> Solid:
 
 
 OBJECT_CLASSES = (
-    ObjectClass("mushroom", mushroom, "red", "stem", "white"),
-    ObjectClass("tree", tree, "green", "trunk", "brown"),
-    ObjectClass("cactus", cactus, "green", "pot", "orange"),
-    ObjectClass("flower", flower, "pink", "middle", "yellow"),
+    ObjectClass("mushroom", mushroom, (5, 4), "red", "stem", "white"),
+    ObjectClass("tree", tree, (2, 3), "green", "trunk", "brown"),
+    ObjectClass("cactus", cactus, (4, 5), "green", "pot", "orange"),
+    ObjectClass("flower", flower, (4, 3), "pink", "middle", "yellow"),
 )

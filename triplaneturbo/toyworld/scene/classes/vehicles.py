@@ -245,11 +245,11 @@ def submarine(rng: np.random.Generator) -> Solid:
 
 
 OBJECT_CLASSES = (
-    ObjectClass("rocket", rocket, "white", "fins", "red"),
-    ObjectClass("car", car, "red", "roof", "white"),
-    ObjectClass("truck", truck, "green", "cab", "orange"),
-    ObjectClass("train", train, "blue", "wheels", "red"),
-    ObjectClass("airplane", airplane, "white", "wings", "blue"),
-    ObjectClass("sailboat", sailboat, "red", "sail", "white"),
-    ObjectClass("submarine", submarine, "yellow", "tower", "orange"),
+    ObjectClass("rocket", rocket, (2, 0), "white", "fins", "red"),
+    ObjectClass("car", car, (0, 2), "red", "roof", "white"),
+    ObjectClass("truck", truck, (1, 0), "green", "cab", "orange"),
+    ObjectClass("train", train, (2, 4), "blue", "wheels", "red"),
+    ObjectClass("airplane", airplane, (3, 5), "white", "wings", "blue"),
+    ObjectClass("sailboat", sailboat, (0, 3), "red", "sail", "white"),
+    ObjectClass("submarine", submarine, (4, 0), "yellow", "tower", "orange"),
 )
