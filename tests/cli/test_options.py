@@ -23,7 +23,7 @@ from triplaneturbo.mesh.processing.simplify import Simplified, simplify
 from triplaneturbo.models.catalog import SMALL
 from triplaneturbo.models.weights import load_model
 from triplaneturbo.pipeline import Pipeline, Result
-from triplaneturbo.request import Request
+from triplaneturbo.request import DEFAULT_FLOATERS, Request
 
 SNAKE = Request("a striped green snake", seed=1, resolution=64, texture_size=512)
 
@@ -41,7 +41,7 @@ def made(pipeline: Pipeline, **settings: object) -> Result:
 
 def test_default_options_change_no_byte(pipeline: Pipeline) -> None:
     plain = made(pipeline)
-    spelled = made(pipeline, floaters=0.01, smoothing=0, watertight=False)
+    spelled = made(pipeline, floaters=DEFAULT_FLOATERS, smoothing=0, watertight=False)
     assert spelled.request == plain.request
     assert encode(spelled.mesh, "glb") == encode(plain.mesh, "glb")
 
