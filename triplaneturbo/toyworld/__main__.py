@@ -63,7 +63,6 @@ def _train(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from triplaneturbo.models.adapter import ADAPTER_NAME
-    from triplaneturbo.models.config import GeneratorConfig
     from triplaneturbo.toyworld.captions.combinations import seen
     from triplaneturbo.toyworld.training.start import copy_base
     from triplaneturbo.toyworld.training.train import FINISHING, SMALL, read_captions, train
@@ -79,8 +78,7 @@ def _train(options: argparse.Namespace) -> None:
     start = None
     if options.start:
         fingerprint = copy_base(options.start, options.folder)
-        variants = options.variants or GeneratorConfig.load(options.start).variants
-        settings = replace(settings, start=fingerprint, variants=variants)
+        settings = replace(settings, start=fingerprint)
         start = options.start / ADAPTER_NAME
         _draw_views(options)
     else:

@@ -12,7 +12,6 @@ from triplaneturbo.errors import UserError
 from triplaneturbo.render.scenes import Renderings, SceneBatch
 from triplaneturbo.toyworld.captions.caption_parser import parse
 from triplaneturbo.toyworld.scene.classes import OBJECT_CLASSES
-from triplaneturbo.toyworld.scene.object_class import INSTANCES
 from triplaneturbo.toyworld.scene.spec import Spec
 from triplaneturbo.toyworld.scene.view_cache import NOTHING_CODE, VIEWS, ViewCache
 from triplaneturbo.toyworld.training.pictures import color_table, shape_of
@@ -72,14 +71,13 @@ class ViewCacheData:
         fields["opacity"] = covered.astype(np.float32)
         tensors = {name: torch.from_numpy(value).to(seen.opacity.device) for name, value in fields.items()}
         tensors.setdefault("rgb", tensors["opacity"])
-        shown = range(INSTANCES)
         if scenes.variants is not None:
             rows = torch.arange(len(specs), device=scenes.variants.device)
             table = torch.tensor([OBJECT_CLASSES[spec.thing].variants for spec in specs], device=rows.device)
             numbers = table[rows, scenes.variants]
             tensors = {name: value[numbers, rows][None] for name, value in tensors.items()}
-            shown = range(1)
-        return [Renderings(**{name: value[i] for name, value in tensors.items()}) for i in shown]
+        count = len(tensors["opacity"])
+        return [Renderings(**{name: value[i] for name, value in tensors.items()}) for i in range(count)]
 
 
 @lru_cache(maxsize=100_000)

@@ -235,11 +235,14 @@ def train(
         specs: specs to train on.
         settings: `settings.start` identifies the adapter in `start`.
         until: value of `time.monotonic()` at which to stop.
-        start: adapter file to start from; None: a new adapter.
+        start: adapter file to start from, in the folder of its model; None: a new adapter.
     """
     torch.manual_seed(0)
     view_cache = ViewCache(folder / "pool", keys)
-    student = make_student(folder / "base", settings.fitted(CONFIG), context.device, settings.tuning)
+    config = CONFIG
+    if start is not None:
+        config = replace(CONFIG, variants=GeneratorConfig.load(start.parent).variants)
+    student = make_student(folder / "base", settings.fitted(config), context.device, settings.tuning)
     if start is not None:
         load_adapter(student.generator, start)
     teachers = make_teachers(student, view_cache, folder / "base" if settings.tuning == "full" else None)
