@@ -12,6 +12,7 @@ from pathlib import Path
 
 from triplaneturbo.cli import DONE
 from triplaneturbo.cli.flags import add_model_flags
+from triplaneturbo.cli.garbage_collection import collection_paused
 from triplaneturbo.cli.generate import integer
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.catalog import base_or_default
@@ -49,12 +50,13 @@ def run(arguments: argparse.Namespace) -> int:
     corpus = Corpus(folder)
     print(corpus.summary, file=sys.stderr)
 
-    from tqdm import tqdm
+    with collection_paused():
+        from tqdm import tqdm
 
-    from triplaneturbo.distill.corpora.embeddings import encoder_mark, make_embeddings
-    from triplaneturbo.models.catalog import find_model
-    from triplaneturbo.models.weights import load_text
-    from triplaneturbo.utils.devices import choose_device
+        from triplaneturbo.distill.corpora.embeddings import encoder_mark, make_embeddings
+        from triplaneturbo.models.catalog import find_model
+        from triplaneturbo.models.weights import load_text
+        from triplaneturbo.utils.devices import choose_device
 
     device = choose_device(arguments.device).device
     found = find_model(arguments.model, device.type == "cuda", base_or_default(arguments.base))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from triplaneturbo.cli import DONE
 from triplaneturbo.cli.flags import add_model_flags
+from triplaneturbo.cli.garbage_collection import collection_paused
 from triplaneturbo.cli.generate import integer
 from triplaneturbo.cli.prompt_files import read_prompt_list
 from triplaneturbo.cli.sharding import shard_from_environment
@@ -88,12 +89,13 @@ def run(arguments: argparse.Namespace) -> int:
             " use --limit."
         )
 
-    from triplaneturbo.evaluate.evaluation import evaluate
-    from triplaneturbo.evaluate.folder import Evaluation
-    from triplaneturbo.evaluate.judges import find_judge
-    from triplaneturbo.evaluate.protocols import PROTOCOLS as protocols
-    from triplaneturbo.utils.devices import choose_device
-    from triplaneturbo.utils.kernels import announced_on_stderr
+    with collection_paused():
+        from triplaneturbo.evaluate.evaluation import evaluate
+        from triplaneturbo.evaluate.folder import Evaluation
+        from triplaneturbo.evaluate.judges import find_judge
+        from triplaneturbo.evaluate.protocols import PROTOCOLS as protocols
+        from triplaneturbo.utils.devices import choose_device
+        from triplaneturbo.utils.kernels import announced_on_stderr
 
     protocol = protocols[arguments.protocol]
     device = shard.device(arguments.device)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from triplaneturbo.cli import BAD_INPUT, DONE, INTERRUPTED
 from triplaneturbo.cli.flags import add_model_flags
+from triplaneturbo.cli.garbage_collection import collection_paused
 from triplaneturbo.cli.generate import decimal, integer
 from triplaneturbo.cli.interrupts import deferred_interrupt
 from triplaneturbo.distill.corpora.prompt_list import read_file, split
@@ -201,9 +202,10 @@ def _prepare_run(
     Raises:
         UserError: the configuration is invalid, or the run does not fit into memory; no run is created then.
     """
-    from triplaneturbo.finetune.domain_training import training_of
-    from triplaneturbo.models.config import GeneratorConfig
-    from triplaneturbo.models.convert import convert_if_needed
+    with collection_paused():
+        from triplaneturbo.finetune.domain_training import training_of
+        from triplaneturbo.models.config import GeneratorConfig
+        from triplaneturbo.models.convert import convert_if_needed
 
     convert_if_needed(found)
     config = GeneratorConfig.load(found.folder)
@@ -318,8 +320,9 @@ def _complete_config(
 
 def _train(arguments: argparse.Namespace, run: Run, found: ModelFiles, context: DistributedContext) -> int:
     """Train until the run ends or is interrupted; install the adapter at the end."""
-    from triplaneturbo.finetune.runner import train
-    from triplaneturbo.utils.kernels import announced_on_stderr
+    with collection_paused():
+        from triplaneturbo.finetune.runner import train
+        from triplaneturbo.utils.kernels import announced_on_stderr
 
     reports = train(run, found, context.device, context)
     stopped = False

@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Any
 from triplaneturbo import __version__
 from triplaneturbo.cli import DONE, NO_SURFACE, batch
 from triplaneturbo.cli.flags import add_model_flags, utf8
+from triplaneturbo.cli.garbage_collection import collection_paused
 from triplaneturbo.cli.manifest import Manifest
 from triplaneturbo.cli.settings import Settings, read_settings
 from triplaneturbo.cli.sharding import Shard, shard_from_environment
@@ -388,10 +389,11 @@ def _cache_key(arguments: argparse.Namespace, settings: Settings) -> str:
 
 
 def _engine(arguments: argparse.Namespace, shard: Shard) -> Engine:
-    from triplaneturbo.serving.engine import Engine
+    with collection_paused():
+        from triplaneturbo.serving.engine import Engine
 
-    device = shard.device(arguments.device)
-    engine = Engine(arguments.model, device, arguments.precision, arguments.base, arguments.low_vram)
+        device = shard.device(arguments.device)
+        engine = Engine(arguments.model, device, arguments.precision, arguments.base, arguments.low_vram)
     if not arguments.quiet:
         print(engine.report(), file=sys.stderr)
     if engine.notice:

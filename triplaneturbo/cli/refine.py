@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from triplaneturbo.cli import DONE, INTERRUPTED
 from triplaneturbo.cli.flags import add_model_flags, utf8
+from triplaneturbo.cli.garbage_collection import collection_paused
 from triplaneturbo.cli.generate import integer
 from triplaneturbo.cli.interrupts import deferred_interrupt
 from triplaneturbo.errors import UserError
@@ -243,11 +244,12 @@ def _forecast(
     Raises:
         UserError: the refinement does not fit into memory, or the model is unavailable.
     """
-    from triplaneturbo.distill.checkpoints import Checkpoints
-    from triplaneturbo.models.catalog import ModelFiles, base_or_default, find_model
-    from triplaneturbo.refine.forecast import Forecast, forecast
-    from triplaneturbo.refine.memory_plan import DoesNotFitError, texel_count
-    from triplaneturbo.utils.devices import choose_device, explained_out_of_memory
+    with collection_paused():
+        from triplaneturbo.distill.checkpoints import Checkpoints
+        from triplaneturbo.models.catalog import ModelFiles, base_or_default, find_model
+        from triplaneturbo.refine.forecast import Forecast, forecast
+        from triplaneturbo.refine.memory_plan import DoesNotFitError, texel_count
+        from triplaneturbo.utils.devices import choose_device, explained_out_of_memory
 
     model: str = arguments.model
     device = choose_device(arguments.device).device

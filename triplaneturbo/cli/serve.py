@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from triplaneturbo.cli import DONE, Terminated
 from triplaneturbo.cli.flags import add_model_flags
+from triplaneturbo.cli.garbage_collection import collection_paused
 from triplaneturbo.cli.standard_streams import tolerate_lost_output
 from triplaneturbo.errors import UserError
 from triplaneturbo.models.adapters import misplaced_adapters
@@ -149,14 +150,15 @@ def run(arguments: argparse.Namespace) -> int:
     if unused := ignored(os.environ):
         print(f"Ignored variables: {', '.join(unused)}; use this program's flags instead.", file=sys.stderr)
 
-    from triplaneturbo.serving.engine import Engine
-    from triplaneturbo.serving.refine_request import RefineUploads
-    from triplaneturbo.serving.route_filter import filter_options
-    from triplaneturbo.serving.served_files import ServedFiles, live_folder
-    from triplaneturbo.serving.training_access import TrainingAccess
-    from triplaneturbo.serving.user_history import History
-    from triplaneturbo.ui.blocks import SERVING, build, theme_options
-    from triplaneturbo.utils.kernels import announced
+    with collection_paused():
+        from triplaneturbo.serving.engine import Engine
+        from triplaneturbo.serving.refine_request import RefineUploads
+        from triplaneturbo.serving.route_filter import filter_options
+        from triplaneturbo.serving.served_files import ServedFiles, live_folder
+        from triplaneturbo.serving.training_access import TrainingAccess
+        from triplaneturbo.serving.user_history import History
+        from triplaneturbo.ui.blocks import SERVING, build, theme_options
+        from triplaneturbo.utils.kernels import announced
 
     outputs = Path(arguments.outputs)
     runs = Path(arguments.runs) if arguments.runs else outputs.parent / "runs"
