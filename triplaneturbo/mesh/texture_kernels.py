@@ -8,18 +8,19 @@ from torch import Tensor
 
 from triplaneturbo.mesh.uv.atlas import Atlas
 from triplaneturbo.utils.kernels import kernel
+from triplaneturbo.utils.threads import in_threads
 
 
 def interpolate(attribute: Tensor, faces: Tensor, atlas: Atlas) -> Tensor:
     """Interpolate a vertex attribute [V, C] at the surface points of the atlas' texels: float32 [N, C]."""
     out = np.empty((len(atlas.face), attribute.shape[1]), np.float32)
-    _interpolate(
-        attribute.detach().float().contiguous().numpy(),
-        faces.contiguous().numpy(),
-        atlas.face.numpy(),
-        atlas.bary.numpy(),
-        out,
-    )
+    values, corners = attribute.detach().float().contiguous().numpy(), faces.contiguous().numpy()
+    face, bary = atlas.face.numpy(), atlas.bary.numpy()
+
+    def work(first: int, last: int) -> None:
+        _interpolate(values, corners, face[first:last], bary[first:last], out[first:last])
+
+    in_threads(work, len(face))
     return torch.from_numpy(out)
 
 

@@ -162,7 +162,7 @@ class TriplaneField:
 
     def rgb(self, points: Tensor) -> Tensor:
         """Query the sRGB colour at points [N, 3]: [N, 3], in [-0.001, 1.001]."""
-        return to_rgb(self._query("color", points))
+        return self._query("color", points).sigmoid_().mul_(1.002).sub_(0.001)  # `to_rgb` in place
 
     @torch.no_grad()
     def sdf_grid(self, resolution: int) -> Tensor:

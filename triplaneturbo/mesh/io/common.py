@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from triplaneturbo.mesh.placement import Placement
 from triplaneturbo.mesh.processing.clean import smooth_normals
 from triplaneturbo.render.colors import sample
 
+_Name = TypeVar("_Name", bound=Hashable)
 _RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}
 
 
@@ -119,6 +122,15 @@ def encode_image(image: np.ndarray, kind: str, quality: int = QUALITY) -> bytes:
     else:
         raise UserError(f'Invalid texture format {kind!r}; choose "png", "jpeg" or "webp".')
     return buffer.getvalue()
+
+
+def encode_images(
+    images: Mapping[_Name, tuple[np.ndarray, str]], quality: int = QUALITY
+) -> dict[_Name, bytes]:
+    """Encode several images in threads, each with its kind, as `encode_image` does."""
+    with ThreadPoolExecutor(max(1, min(len(images), torch.get_num_threads()))) as pool:
+        encoded = pool.map(lambda item: encode_image(*item, quality), images.values())
+        return dict(zip(images, encoded, strict=True))
 
 
 def nondegenerate(faces: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from triplaneturbo import __version__
-from triplaneturbo.mesh.io.common import checked, encode_image, to_file_axes
+from triplaneturbo.mesh.io.common import checked, encode_images, to_file_axes
 from triplaneturbo.mesh.io.generation_metadata import KEY, GenerationMetadata
 from triplaneturbo.mesh.io.registry import QUALITY, WriteOptions
 from triplaneturbo.mesh.mesh import Mesh
@@ -153,20 +153,34 @@ def _primitive(mesh: Mesh, buffer: _Buffer) -> gltf.Primitive:
 def _material(mesh: Mesh, document: gltf.GLTF2, buffer: _Buffer, image: str, quality: int) -> gltf.Material:
     """Return the material, and add its images, textures and sampler to the document."""
 
-    def source(pixels: np.ndarray, kind: str, name: str) -> int:
-        view = buffer.view(encode_image(pixels, kind, quality), None, name)
+    pictures: dict[str, tuple[np.ndarray, str]] = {}
+    if mesh.texture is not None:
+        pictures["base color"] = mesh.texture, image
+    if mesh.normal_map is not None:
+        pictures["normal map"] = mesh.normal_map, image if image.startswith("webp") else "png"
+    files = encode_images(
+        {
+            (name, kind): (pixels, kind)
+            for name, (pixels, kinds) in pictures.items()
+            for kind in kinds.split("+")
+        },
+        quality,
+    )
+
+    def source(name: str, kind: str) -> int:
+        view = buffer.view(files[name, kind], None, name)
         document.images.append(gltf.Image(bufferView=view, mimeType=f"image/{kind}", name=name))
         return len(document.images) - 1
 
-    def texture(pixels: np.ndarray, kind: str, name: str) -> int:
-        first, _, fallback = kind.partition("+")
+    def texture(name: str) -> int:
+        first, _, fallback = pictures[name][1].partition("+")
         if first != "webp":
-            found = gltf.Texture(sampler=0, source=source(pixels, kind, name), name=name)
+            found = gltf.Texture(sampler=0, source=source(name, first), name=name)
         else:
             found = gltf.Texture(sampler=0, name=name)
             if fallback:
-                found.source = source(pixels, fallback, name)
-            found.extensions = {WEBP_EXTENSION: {"source": source(pixels, first, name)}}
+                found.source = source(name, fallback)
+            found.extensions = {WEBP_EXTENSION: {"source": source(name, first)}}
         document.textures.append(found)
         return len(document.textures) - 1
 
@@ -179,12 +193,11 @@ def _material(mesh: Mesh, document: gltf.GLTF2, buffer: _Buffer, image: str, qua
         name="surface",
     )
     if mesh.texture is not None:
-        shading.baseColorTexture = gltf.TextureInfo(index=texture(mesh.texture, image, "base color"))
+        shading.baseColorTexture = gltf.TextureInfo(index=texture("base color"))
     elif mesh.colors is None:
         shading.baseColorFactor = [PLAIN_GREY, PLAIN_GREY, PLAIN_GREY, 1.0]
     if mesh.normal_map is not None:
-        index = texture(mesh.normal_map, image if image.startswith("webp") else "png", "normal map")
-        material.normalTexture = gltf.NormalMaterialTexture(index=index, scale=1.0)
+        material.normalTexture = gltf.NormalMaterialTexture(index=texture("normal map"), scale=1.0)
     if document.textures:
         if image.startswith("webp"):
             document.extensionsUsed.append(WEBP_EXTENSION)

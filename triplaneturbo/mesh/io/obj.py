@@ -7,7 +7,7 @@ from torch import Tensor
 
 from triplaneturbo.mesh.io.common import (
     checked,
-    encode_image,
+    encode_images,
     format_rows,
     safe_name,
     to_file_axes,
@@ -50,11 +50,9 @@ def to_obj_zip(
     files = {f"{name}.obj": _obj(mesh, name, placement.up, metadata).encode()}
     if _has_material(mesh):
         files[f"{name}.mtl"] = _mtl(mesh, name).encode()
-    if mesh.texture is not None:
-        files[f"{name}.png"] = encode_image(mesh.texture, "png")
-    if mesh.normal_map is not None:
-        files[f"{name}_normal.png"] = encode_image(mesh.normal_map, "png")
-    return zip_files(files)
+    images = {f"{name}.png": mesh.texture, f"{name}_normal.png": mesh.normal_map}
+    pictures = {file: (pixels, "png") for file, pixels in images.items() if pixels is not None}
+    return zip_files(files | encode_images(pictures))
 
 
 def _obj(mesh: Mesh, name: str, up: str, metadata: GenerationMetadata | None) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from triplaneturbo.errors import UserError
-from triplaneturbo.mesh.io.common import checked, encode_image, to_file_axes
+from triplaneturbo.mesh.io.common import checked, encode_images, to_file_axes
 from triplaneturbo.mesh.io.generation_metadata import KEY, GenerationMetadata
 from triplaneturbo.mesh.io.gltf import PLAIN_GREY, ROUGHNESS
 from triplaneturbo.mesh.io.registry import WriteOptions, unit_of
@@ -52,11 +52,12 @@ def to_usdz(
     if image not in ("png", "jpeg"):
         raise UserError(f'Invalid texture format {image!r} of a USDZ; choose "png" or "jpeg".')
     mesh = checked(mesh, placement, "usdz")
-    textures: dict[str, bytes] = {}
+    pictures: dict[str, tuple[np.ndarray, str]] = {}
     if mesh.texture is not None:
-        textures[f"texture.{'jpg' if image == 'jpeg' else image}"] = encode_image(mesh.texture, image)
+        pictures[f"texture.{'jpg' if image == 'jpeg' else image}"] = mesh.texture, image
     if mesh.normal_map is not None:
-        textures["normal.png"] = encode_image(mesh.normal_map, "png")
+        pictures["normal.png"] = mesh.normal_map, "png"
+    textures = encode_images(pictures)
     from pxr import Sdf
 
     # The library can only write to disk. The scene must be the first file of the package.

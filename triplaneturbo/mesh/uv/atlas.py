@@ -11,6 +11,7 @@ from torch import Tensor
 from triplaneturbo.mesh.uv.dilation import nearest_covered
 from triplaneturbo.mesh.uv.texel_ownership import texel_owners
 from triplaneturbo.utils.kernels import kernel
+from triplaneturbo.utils.threads import in_threads
 
 # Texels within this distance of a face belong to it, too: bilinear filtering reads them at a chart's edge,
 # and a thin face may contain no texel centre.
@@ -49,10 +50,13 @@ def rasterize_atlas(uv: Tensor, faces: Tensor, size: int) -> Atlas:
     else:
         face = np.full((size, size), -1, np.int32)
         weights = np.zeros((size, size, 3), np.float32)
-        far = np.full((size, size), GUTTER**2)
-        _assign_nearest_faces(
-            uv.detach().cpu().double().numpy() * size, faces.cpu().numpy(), face, weights, far
-        )
+        points, corners = uv.detach().cpu().double().numpy() * size, faces.cpu().numpy()
+
+        def rasterize_rows(first: int, last: int) -> None:
+            _assign_nearest_faces(points, corners, first, GUTTER, face[first:last], weights[first:last])
+
+        # Two bands of rows per thread: each visits all faces, but one may be emptier than the others.
+        in_threads(rasterize_rows, size, -(-size // (2 * torch.get_num_threads())))
         owner, bary = torch.from_numpy(face).flatten(), torch.from_numpy(weights).view(-1, 3)
     if (owner < 0).all():  # no face is within the image: one texel represents them all
         owner[0], bary[0] = 0, 1 / 3
@@ -63,25 +67,25 @@ def rasterize_atlas(uv: Tensor, faces: Tensor, size: int) -> Atlas:
 
 
 @kernel
-def _assign_nearest_faces(points, faces, owner, bary, far):
-    """Assign each texel the nearest of faces [F, 3] with points [V, 2], in texels.
+def _assign_nearest_faces(points, faces, first, reach, owner, bary):
+    """Assign each texel of some rows the nearest of faces [F, 3] with points [V, 2], in texels.
 
-    Writes `owner` [H, W], `bary` [H, W, 3] and `far` [H, W], the squared distance, which must be initialised
-    with the squared reach.
+    Writes `owner` [R, W] and `bary` [R, W, 3] of the rows `first` to first + R of the image where a face is
+    within reach.
     """
-    size = owner.shape[0]
-    reach = np.sqrt(far[0, 0])
+    rows, size = owner.shape
+    far = np.full((rows, size), reach * reach)  # squared distances
     for face in range(faces.shape[0]):
         ax, ay = points[faces[face, 0]]
         bx, by = points[faces[face, 1]]
         cx, cy = points[faces[face, 2]]
         turn = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        left, right, top, bottom = _texels_around(ax, ay, bx, by, cx, cy, 0.0, size)
+        left, right, top, bottom = _texels_around(ax, ay, bx, by, cx, cy, 0.0, first, rows, size)
         if turn == 0.0:
             continue
         per_area = 1.0 / turn
         for row in range(top, bottom):
-            y = row + 0.5
+            y = first + row + 0.5
             for column in range(left, right):
                 x = column + 0.5
                 b = ((x - ax) * (cy - ay) - (y - ay) * (cx - ax)) * per_area
@@ -95,9 +99,9 @@ def _assign_nearest_faces(points, faces, owner, bary, far):
         ax, ay = points[faces[face, 0]]
         bx, by = points[faces[face, 1]]
         cx, cy = points[faces[face, 2]]
-        left, right, top, bottom = _texels_around(ax, ay, bx, by, cx, cy, reach, size)
+        left, right, top, bottom = _texels_around(ax, ay, bx, by, cx, cy, reach, first, rows, size)
         for row in range(top, bottom):
-            y = row + 0.5
+            y = first + row + 0.5
             for column in range(left, right):
                 if far[row, column] == 0.0:
                     continue
@@ -119,13 +123,14 @@ def _assign_nearest_faces(points, faces, owner, bary, far):
 
 
 @kernel
-def _texels_around(ax, ay, bx, by, cx, cy, reach, size):
+def _texels_around(ax, ay, bx, by, cx, cy, reach, first, rows, size):
     """Return the texels within reach of a face as ranges: left, right, top, bottom."""
     left, right = min(ax, bx, cx) - reach, max(ax, bx, cx) + reach
     top, bottom = min(ay, by, cy) - reach, max(ay, by, cy) + reach
-    if not (left <= size and right >= 0 and top <= size and bottom >= 0):
+    if not (left <= size and right >= 0 and top <= first + rows and bottom >= first):
         return 0, 0, 0, 0
-    return max(int(left), 0), min(int(right) + 1, size), max(int(top), 0), min(int(bottom) + 1, size)
+    left, right = max(int(left), 0), min(int(right) + 1, size)
+    return left, right, max(int(top) - first, 0), min(int(bottom) + 1 - first, rows)
 
 
 @kernel
