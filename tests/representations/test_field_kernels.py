@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from unittest.mock import patch
 
 import pytest
@@ -64,9 +65,46 @@ def test_points_that_are_not_finite_read_within_the_planes() -> None:
     assert found.isfinite().all()
 
 
+@pytest.mark.parametrize("width", [1, 7, 64])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_nodes_match_torch(layers: int, bias: bool, width: int) -> None:
+    field = random_field((9, 16), mlp_layers=layers, mlp_bias=bias, mlp_width=width)
+    resolution = 23
+    nodes = torch.randperm(resolution**3)[:1000]
+    for name in ("sdf", "offset"):
+        mlp, table = getattr(field.fields, name), field.node_table(name, resolution)
+        found = field_kernels.query_nodes(
+            nodes, resolution, table, field_kernels.pack(mlp), mlp[-1].out_features
+        )
+        wanted = field.query_nodes_in_torch(name, nodes, resolution)
+        torch.testing.assert_close(found, wanted, atol=3e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("resolution", [2, 23, 96, 150])  # lines of nodes shorter and longer than a block
+@pytest.mark.parametrize("width", [7, 32])
+def test_the_grid_is_bit_identical_to_its_nodes(width: int, resolution: int) -> None:
+    field = random_field((9, 16), mlp_width=width)
+    nodes = torch.randperm(resolution**3)[:5000]
+    assert torch.equal(field.sdf_grid(resolution).flatten()[nodes], field.sdf_at(nodes, resolution))
+
+
+def test_the_grid_does_not_depend_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    field = mushroom()
+    grid = field.sdf_grid(50)
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert torch.equal(field.sdf_grid(50), grid)
+
+
 def test_other_activations_are_evaluated_by_torch() -> None:
-    field, points = random_field(mlp_activation="silu"), torch.rand(10, 3)
-    with patch.object(field_kernels, "query", side_effect=AssertionError):
+    field, points, nodes = random_field(mlp_activation="silu"), torch.rand(10, 3), torch.arange(10)
+    with ExitStack() as stack:
+        for kernel in ("query", "query_nodes", "query_grid"):
+            stack.enter_context(patch.object(field_kernels, kernel, side_effect=AssertionError))
         assert torch.equal(field.offset(points), field.query_in_torch("offset", points))
-        with pytest.raises(AssertionError):
-            random_field().offset(points)
+        assert torch.equal(field.offset_at(nodes, 5), field.query_nodes_in_torch("offset", nodes, 5))
+        assert torch.equal(field.sdf_grid(5).flatten()[:10], field.sdf_at(nodes, 5))
+        for query in (lambda f: f.offset(points), lambda f: f.offset_at(nodes, 5), lambda f: f.sdf_grid(5)):
+            with pytest.raises(AssertionError):
+                query(random_field())

@@ -79,6 +79,39 @@ def query(points: Tensor, table: Tensor, size: tuple[int, int], mlp: PackedMLP, 
     return torch.from_numpy(out)
 
 
+def query_nodes(nodes: Tensor, resolution: int, table: Tensor, mlp: PackedMLP, outputs: int) -> Tensor:
+    """Evaluate an MLP at nodes of a regular grid. The result for a node does not depend on the others.
+
+    Args:
+        nodes: flat node indices z + R (y + R x), int64 [M].
+        resolution: nodes R along each side.
+        table: contribution of each plane to the MLP's first layer, see `TriplaneField.node_table`
+            [3, R, R, width].
+        mlp: the other layers.
+        outputs: number of outputs of the MLP.
+
+    Returns:
+        float32 [M, outputs].
+    """
+    out = np.empty((len(nodes), outputs), np.float32)
+    at, lines = nodes.contiguous().numpy(), table.flatten(0, 2).contiguous().numpy()
+    in_threads(
+        lambda first, last: _query_nodes(at[first:last], lines, resolution, *mlp, out[first:last]), len(at)
+    )
+    return torch.from_numpy(out)
+
+
+def query_grid(resolution: int, table: Tensor, mlp: PackedMLP, outputs: int) -> Tensor:
+    """Evaluate an MLP at all nodes of a grid, bit-identical to `query_nodes`: float32 [R^3, outputs]."""
+    out = np.empty((resolution**3, outputs), np.float32)
+    columns = table[0].flatten(0, 1).contiguous().numpy()
+    lines = table[1:].transpose(2, 3).contiguous().numpy()  # [2, R, width, R]: along z for the loops
+    in_threads(
+        lambda first, last: _query_grid(first, columns, lines, resolution, *mlp, out[first:last]), len(out)
+    )
+    return torch.from_numpy(out)
+
+
 def _whole(count: int) -> int:
     return -(-count // _STEP) * _STEP
 
@@ -94,24 +127,85 @@ def _query(points, table, height, width, first_bias, hidden, hidden_bias, last, 
     """Write the outputs of an MLP at points [N, 3] to out [N, outputs]; see `query`."""
     channels = len(first_bias)
     row = np.zeros(channels, np.float32)
-    block = np.zeros((channels, BLOCK), np.float32)
-    other = np.zeros((channels, BLOCK), np.float32)
+    block, other = np.zeros((channels, BLOCK), np.float32), np.zeros((channels, BLOCK), np.float32)
     for start in range(0, len(points), BLOCK):
         count = min(BLOCK, len(points) - start)
         for point in range(count):
             _first_layer(points[start + point], table, height, width, row)
             for channel in range(channels):
                 block[channel, point] = max(row[channel] + first_bias[channel], np.float32(0))
-        for layer in range(len(hidden)):
-            _layer(block, hidden[layer], hidden_bias[layer], other)
-            for channel in range(channels):
-                for point in range(BLOCK):
-                    other[channel, point] = max(other[channel, point], np.float32(0))
-            block, other = other, block
-        _layer(block, last, last_bias, other)
+        _remaining_layers(block, other, hidden, hidden_bias, last, last_bias, out[start : start + count])
+
+
+@kernel(contract=True)
+def _query_nodes(nodes, table, resolution, first_bias, hidden, hidden_bias, last, last_bias, out):
+    """Write the outputs of an MLP at grid nodes [M] to out [M, outputs]; see `query_nodes`."""
+    channels = len(first_bias)
+    block, other = np.zeros((channels, BLOCK), np.float32), np.zeros((channels, BLOCK), np.float32)
+    for start in range(0, len(nodes), BLOCK):
+        count = min(BLOCK, len(nodes) - start)
         for point in range(count):
-            for output in range(out.shape[1]):
-                out[start + point, output] = other[output, point]
+            column, z = nodes[start + point] // resolution, nodes[start + point] % resolution
+            x, y = column // resolution, column % resolution
+            b, c = (resolution + x) * resolution + z, (2 * resolution + y) * resolution + z
+            _add_rows(table[column], table[b], table[c], first_bias, point, block)
+        _remaining_layers(block, other, hidden, hidden_bias, last, last_bias, out[start : start + count])
+
+
+@kernel(contract=True)
+def _query_grid(first, columns, lines, resolution, first_bias, hidden, hidden_bias, last, last_bias, out):
+    """Write the outputs of an MLP at consecutive grid nodes from `first` on to out; see `query_grid`."""
+    channels = len(first_bias)
+    block, other = np.zeros((channels, BLOCK), np.float32), np.zeros((channels, BLOCK), np.float32)
+    for start in range(0, len(out), BLOCK):
+        count = min(BLOCK, len(out) - start)
+        point = 0
+        while point < count:
+            column, z = (first + start + point) // resolution, (first + start + point) % resolution
+            x, y = column // resolution, column % resolution
+            run = min(resolution - z, count - point)
+            for channel in range(columns.shape[1]):
+                _add_lines(
+                    columns[column, channel],
+                    lines[0, x, channel, z : z + run],
+                    lines[1, y, channel, z : z + run],
+                    first_bias[channel],
+                    block[channel, point : point + run],
+                )
+            point += run
+        _remaining_layers(block, other, hidden, hidden_bias, last, last_bias, out[start : start + count])
+
+
+# Sums in the order in which they are written, so that nodes have the same values one by one and in lines.
+
+
+@kernel
+def _add_rows(a, b, c, bias, point, block):
+    """Write the ReLU of a + b + c + bias [width] to a point of block [width, BLOCK]."""
+    for channel in range(len(a)):
+        block[channel, point] = max(a[channel] + b[channel] + c[channel] + bias[channel], np.float32(0))
+
+
+@kernel
+def _add_lines(a, b, c, bias, out):
+    """Write the ReLU of a + b + c + bias, where a and bias are numbers, to out [points]."""
+    for point in range(len(out)):
+        out[point] = max(a + b[point] + c[point] + bias, np.float32(0))
+
+
+@kernel(contract=True)
+def _remaining_layers(block, other, hidden, hidden_bias, last, last_bias, out):
+    """Write the outputs for the first layer's block [width, BLOCK] to out [points, outputs]; uses `other`."""
+    for layer in range(len(hidden)):
+        _layer(block, hidden[layer], hidden_bias[layer], other)
+        for channel in range(len(other)):
+            for point in range(BLOCK):
+                other[channel, point] = max(other[channel, point], np.float32(0))
+        block, other = other, block
+    _layer(block, last, last_bias, other)
+    for point in range(out.shape[0]):
+        for output in range(out.shape[1]):
+            out[point, output] = other[output, point]
 
 
 @kernel(contract=True)

@@ -139,12 +139,16 @@ class TriplaneField:
     Args:
         planes: feature planes [6, C, H, W], any floating dtype.
         fields: the MLPs, on the same device.
+
+    Attributes:
+        compiled: whether queries use compiled kernels (on a CPU, with ReLU); else they use torch.
     """
 
     def __init__(self, planes: Tensor, fields: FieldDecoder) -> None:
         self.planes = planes.detach()
         self.fields = fields
         self.device = planes.device
+        self.compiled = field_kernels.supports(fields.sdf, planes.device)
         self._size = torch.tensor(
             (planes.shape[-1], planes.shape[-2]), device=self.device, dtype=torch.float32
         )
@@ -167,9 +171,15 @@ class TriplaneField:
     @torch.no_grad()
     def sdf_grid(self, resolution: int) -> Tensor:
         """Evaluate the SDF at all nodes of a regular grid over [-1, 1]^3: [R, R, R], indexed [x, y, z]."""
-        xy, xz, yz = self.node_table("sdf", resolution)
         square = node_axis(resolution, self.device) ** 2
-        out = torch.empty(resolution, resolution, resolution, device=self.device)
+        shape = (resolution,) * 3
+        if self.compiled:
+            distance = (square[:, None, None] + square[:, None] + square).sqrt_()
+            table, packed = self.node_table("sdf", resolution), self._packed_mlp("sdf")
+            values = field_kernels.query_grid(resolution, table, packed, 1).view(shape)
+            return values.add_(distance.sub_(self.fields.config.sphere_radius))
+        xy, xz, yz = self.node_table("sdf", resolution)
+        out = torch.empty(shape, device=self.device)
         hidden = torch.zeros(max(_CHUNK, resolution), xy.shape[-1], device=self.device)
         lines = max(1, _CHUNK // resolution)
         size_x, size_y = max(1, lines // resolution), min(lines, resolution)
@@ -196,7 +206,12 @@ class TriplaneField:
         Returns:
             [M].
         """
-        return self._query_nodes("sdf", nodes, resolution)[:, 0]
+        square = node_axis(resolution, self.device) ** 2
+        x, y, z = _node_indices(nodes, resolution)
+        distance = (square[x] + square[y] + square[z]).sqrt_()
+        return self._query_nodes("sdf", nodes, resolution)[:, 0] + (
+            distance - self.fields.config.sphere_radius
+        )
 
     def offset_at(self, nodes: Tensor, resolution: int) -> Tensor:
         """Evaluate the offset at selected nodes of a regular grid, as in `sdf_at`: [M, 3]."""
@@ -229,14 +244,17 @@ class TriplaneField:
     @torch.no_grad()
     def _query(self, name: str, points: Tensor) -> Tensor:
         """Evaluate an MLP at points [N, 3]: [N, outputs]."""
-        mlp = getattr(self.fields, name)
-        if not field_kernels.supports(mlp, self.device):
+        if not self.compiled:
             return self.query_in_torch(name, points)
-        if name not in self._packed:
-            self._packed[name] = field_kernels.pack(mlp)
+        mlp = getattr(self.fields, name)
         height, width = self.planes.shape[-2:]
-        table, packed = self._texel_table(name), self._packed[name]
+        table, packed = self._texel_table(name), self._packed_mlp(name)
         return field_kernels.query(points.float(), table, (height, width), packed, mlp[-1].out_features)
+
+    def _packed_mlp(self, name: str) -> field_kernels.PackedMLP:
+        if name not in self._packed:
+            self._packed[name] = field_kernels.pack(getattr(self.fields, name))
+        return self._packed[name]
 
     @torch.no_grad()
     def query_in_torch(self, name: str, points: Tensor) -> Tensor:
@@ -255,24 +273,36 @@ class TriplaneField:
 
     @torch.no_grad()
     def _query_nodes(self, name: str, nodes: Tensor, resolution: int) -> Tensor:
-        """Evaluate a geometry MLP, plus the sphere for the SDF, at nodes [M]: [M, outputs]."""
+        """Evaluate the MLP "sdf" (without the sphere) or "offset" at nodes [M]: [M, outputs]."""
+        if not self.compiled:
+            return self.query_nodes_in_torch(name, nodes, resolution)
+        mlp = getattr(self.fields, name)
+        table, packed = self.node_table(name, resolution), self._packed_mlp(name)
+        return field_kernels.query_nodes(nodes, resolution, table, packed, mlp[-1].out_features)
+
+    @torch.no_grad()
+    def query_nodes_in_torch(self, name: str, nodes: Tensor, resolution: int) -> Tensor:
+        """Evaluate the MLP "sdf" (without the sphere) or "offset" at nodes [M]: [M, outputs].
+
+        The twin of `field_kernels.query_nodes`, on any device and with any activation.
+        """
         mlp = getattr(self.fields, name)
         table = self.node_table(name, resolution).flatten(0, 2)  # [3 R R, width]
-        square = node_axis(resolution, self.device) ** 2
         out = torch.empty(len(nodes), mlp[-1].out_features, device=self.device)
         for start in range(0, len(nodes), _CHUNK):
             chunk = nodes[start : start + _CHUNK]
             padding = _CHUNK - len(chunk)
             chunk = F.pad(chunk, (0, padding))  # rounding in a matrix product can depend on its size
-            column, z = chunk // resolution, chunk % resolution
-            x, y = column // resolution, column % resolution
+            x, y, z = _node_indices(chunk, resolution)
             rows = torch.stack(
-                (column, (resolution + x) * resolution + z, (2 * resolution + y) * resolution + z), 1
+                (
+                    x * resolution + y,
+                    (resolution + x) * resolution + z,
+                    (2 * resolution + y) * resolution + z,
+                ),
+                1,
             )
             values = _after_first(mlp, F.embedding_bag(rows, table, mode="sum"))
-            if name == "sdf":
-                distance = (square[x] + square[y] + square[z]).sqrt_()
-                values = values + (distance - self.fields.config.sphere_radius)[:, None]
             out[start : start + _CHUNK] = values[: _CHUNK - padding]
         return out
 
@@ -340,6 +370,12 @@ def lattice_coordinates(axis: Tensor) -> Tensor:
         height = HEIGHT_SIGN[plane] * coordinates[HEIGHT_AXIS[plane]]
         grids.append(torch.stack((width, height), -1))
     return torch.stack(grids)
+
+
+def _node_indices(nodes: Tensor, resolution: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the indices x, y, z along each axis of flat node indices z + R (y + R x) [M]: each [M]."""
+    column = nodes // resolution
+    return column // resolution, column % resolution, nodes % resolution
 
 
 def node_axis(resolution: int, device: torch.device) -> Tensor:

@@ -42,7 +42,7 @@ def smooth_field(activation: str = "relu", layers: int = 2, bias: bool = False) 
 def test_sparse_extraction_of_the_mushroom_matches_dense() -> None:
     field = mushroom()
     dense = extract(field, 160, "dense")
-    quick = extract(field, 160)
+    quick = extract(field, 160, "sparse")
     assert not quick.dense
     assert 8 * quick.nodes < 160**3 == dense.nodes
     assert torch.equal(quick.vertices, dense.vertices)
@@ -50,6 +50,14 @@ def test_sparse_extraction_of_the_mushroom_matches_dense() -> None:
     assert (uses_of_edges(quick.faces) == 2).all()
     # All vertices are on the field's surface, up to the small deformation of the grid.
     assert field.sdf(quick.vertices).abs().max() < 0.01
+
+
+def test_auto_mode_evaluates_the_dense_grid_where_that_is_faster() -> None:
+    assert extract(mushroom(), 160).dense
+    assert not extract(mushroom(), 200).dense
+    # Without a compiled kernel the dense grid takes longer.
+    assert extract(smooth_field("relu"), 160).dense
+    assert not extract(smooth_field("silu"), 160).dense
 
 
 def test_dense_mode_is_marching_cubes_of_the_full_grid() -> None:
@@ -101,9 +109,9 @@ def test_bounds_hold_at_every_node(activation: str, layers: int, bias: bool, siz
 def test_rough_fields_fall_back_to_the_dense_grid(parity: Path) -> None:
     fields = released_fields(parity / "generator")
     path = sorted((parity / "generator").glob("case_*.safetensors"))[0]
-    found = extract(TriplaneField(load_file(path)["planes"][0], fields), 100)
+    found = extract(TriplaneField(load_file(path)["planes"][0], fields), 160)
     assert found.dense
-    assert found.nodes == 100**3
+    assert found.nodes == 160**3
     assert (uses_of_edges(found.faces) == 2).all()
 
 
@@ -138,7 +146,7 @@ def test_tiny_far_piece_is_kept() -> None:
     planes = torch.zeros(6, 2, 64, 64)
     planes[0, 0, 58, 58] = planes[1, 0, 6, 6] = planes[2, 0, 6, 58] = 0.25
     field = TriplaneField(planes, field.fields)
-    dense, quick = extract(field, 128, "dense"), extract(field, 128)
+    dense, quick = extract(field, 128, "dense"), extract(field, 128, "sparse")
     far = dense.vertices.amin(1) > 0.5
     assert 0 < far.sum() < 200
     assert not quick.dense

@@ -1,5 +1,7 @@
 """Cleaning, floaters and simplification, against handmade meshes and trimesh."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,14 @@ import trimesh
 from tests.helpers.trimeshes import ball, from_trimesh, joined, to_trimesh
 from triplaneturbo.errors import UserError
 from triplaneturbo.mesh.mesh import Mesh, vertex_normals
-from triplaneturbo.mesh.processing.clean import Dropped, drop_floaters, smooth_normals, tidy, weld
+from triplaneturbo.mesh.processing.clean import (
+    Dropped,
+    drop_floaters,
+    remove_duplicate_faces,
+    smooth_normals,
+    tidy,
+    weld,
+)
 from triplaneturbo.mesh.processing.simplify import open_edges, simplify
 
 
@@ -150,6 +159,28 @@ def test_tidy_removes_opposite_faces():
     clean = tidy(Mesh(vertices, torch.cat((mesh.faces, flap))))
     assert torch.equal(clean.vertices, mesh.vertices)
     assert torch.equal(clean.faces, mesh.faces)
+
+
+def test_duplicate_faces_match_counting_them_one_by_one():
+    faces = torch.randint(0, 5, (300, 3))
+    faces = faces[(faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])]
+    assert len(remove_duplicate_faces(faces[:0])) == 0
+    turns = [(0, 1, 2), (1, 2, 0), (2, 0, 1)]
+
+    def orientation(face: list[int]) -> int:
+        order = sorted(face)
+        return 1 if any(face == [order[turn] for turn in each] for each in turns) else -1
+
+    wanted, totals = [], Counter()
+    for face in faces.tolist():
+        totals[frozenset(face)] += orientation(face)
+    kept = set()
+    for face in faces.tolist():
+        corners = frozenset(face)
+        if corners not in kept and orientation(face) * totals[corners] > 0:
+            kept.add(corners)
+            wanted.append(face)
+    assert remove_duplicate_faces(faces).tolist() == wanted
 
 
 def test_tidy_keeps_a_clean_mesh():

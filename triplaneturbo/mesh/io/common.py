@@ -129,7 +129,7 @@ def encode_images(
 ) -> dict[_Name, bytes]:
     """Encode several images in threads, each with its kind, as `encode_image` does."""
     with ThreadPoolExecutor(max(1, min(len(images), torch.get_num_threads()))) as pool:
-        encoded = pool.map(lambda item: encode_image(*item, quality), images.values())
+        encoded = pool.map(lambda item: encode_image(item[0], item[1], quality), images.values())
         return dict(zip(images, encoded, strict=True))
 
 

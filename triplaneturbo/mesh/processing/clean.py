@@ -87,7 +87,11 @@ def remove_duplicate_faces(faces: Tensor) -> Tensor:
     shift = faces.argmin(1, keepdim=True)
     rolled = faces.gather(1, (shift + torch.arange(3, device=faces.device)) % 3)  # smallest corner first
     forward = rolled[:, 1] < rolled[:, 2]
-    keys, group = rolled.sort(1).values.unique(dim=0, return_inverse=True)
+    a, b, c = rolled.sort(1).values.unbind(1)
+    # Numbers in place of rows: `unique` of rows takes several times as long.
+    count = int(faces.max()) + 1 if len(faces) else 0
+    pair = (b * count + c).unique(return_inverse=True)[1]
+    keys, group = (a * len(faces) + pair).unique(return_inverse=True)
     sign = torch.where(forward, 1, -1)
     total = torch.zeros(len(keys), dtype=torch.int64, device=faces.device).index_add(0, group, sign)
     candidate = sign == total.sign()[group]
