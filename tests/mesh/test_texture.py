@@ -16,7 +16,7 @@ from triplaneturbo.mesh.extraction.marching_cubes import marching_cubes
 from triplaneturbo.mesh.extraction.sparse_extraction import extract
 from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.processing.simplify import simplify
-from triplaneturbo.mesh.texture import bake, paint, sdf_gradient
+from triplaneturbo.mesh.texture import bake, local_normals, paint, sdf_gradient
 from triplaneturbo.mesh.uv import texel_ownership as claiming
 from triplaneturbo.mesh.uv.atlas import GUTTER, rasterize_atlas
 from triplaneturbo.mesh.uv.dilation import jump_flood, nearest_covered
@@ -227,6 +227,20 @@ def test_normal_map_reproduces_the_normals_of_the_field() -> None:
     without = (F.normalize(smooth, dim=1) * wanted).sum(1)
     assert with_map.mean() > 0.999
     assert with_map.quantile(0.02) > 0.997 > without.quantile(0.02)
+
+
+def test_compiled_local_normals_match_torch() -> None:
+    outward, normals = torch.randn(10_001, 3), F.normalize(torch.randn(10_001, 3), dim=1)
+    across = F.normalize(torch.randn(10_001, 3), dim=1)
+    across = F.normalize(across - 0.9 * (across * normals).sum(1, keepdim=True) * normals, dim=1)
+    tangents = 0.7 * torch.cat((across, torch.randn(10_001, 1).sign()), 1)
+    outward[:50] = 0
+    outward[50:60] *= 1e-7
+    normals[60:70] *= 0.3
+    tangents[70:80] = 0
+    steep = outward.norm(dim=1, keepdim=True) > 1e-6
+    wanted = to_tangent_space(F.normalize(torch.where(steep, outward, normals), dim=1), normals, tangents)
+    torch.testing.assert_close(local_normals(outward, normals, tangents), wanted, atol=2e-5, rtol=1e-4)
 
 
 def test_tangents_follow_the_image() -> None:

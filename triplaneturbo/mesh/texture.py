@@ -114,9 +114,24 @@ def _bake_normals(mesh: Mesh, field: QueryableField, size: int, cell: float) -> 
         for attribute in (mesh.vertices, mesh.normals, tangents)
     )
     outward = sdf_gradient(field, points, cell).to(normals)
-    steep = outward.norm(dim=1, keepdim=True) > 1e-6  # elsewhere keep the vertex normal
-    local = to_tangent_space(F.normalize(torch.where(steep, outward, normals), dim=1), normals, frame)
+    local = local_normals(outward, normals, frame)
     return mesh.replace(tangents=tangents, normal_map=_fill_image(0.5 + 0.5 * local, atlas))
+
+
+def local_normals(outward: Tensor, normals: Tensor, tangents: Tensor) -> Tensor:
+    """Express gradients in tangent space.
+
+    Args:
+        outward: gradients of the sdf [N, 3]; where they vanish, the vertex normal is kept.
+        normals, tangents: as in `to_tangent_space`, [N, 3] and [N, 4].
+
+    Returns:
+        unit vectors [N, 3].
+    """
+    if outward.device.type == "cpu":
+        return texture_kernels.to_tangent_space(outward, normals, tangents)
+    steep = outward.norm(dim=1, keepdim=True) > 1e-6
+    return to_tangent_space(F.normalize(torch.where(steep, outward, normals), dim=1), normals, tangents)
 
 
 def interpolate(attribute: Tensor, faces: Tensor, atlas: Atlas) -> Tensor:

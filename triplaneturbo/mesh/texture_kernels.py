@@ -36,6 +36,53 @@ def fill_image(values: Tensor, atlas: Atlas) -> np.ndarray:
     return image
 
 
+def to_tangent_space(outward: Tensor, normals: Tensor, tangents: Tensor) -> Tensor:
+    """Express gradients [N, 3] in tangent space; see `texture.local_normals`, which has the twin in torch."""
+    out = np.empty((len(outward), 3), np.float32)
+    wanted, around, along = (part.detach().contiguous().numpy() for part in (outward, normals, tangents))
+
+    def work(first: int, last: int) -> None:
+        _to_tangent_space(wanted[first:last], around[first:last], along[first:last], out[first:last])
+
+    in_threads(work, len(out))
+    return torch.from_numpy(out)
+
+
+@kernel
+def _to_tangent_space(outward, normals, tangents, out):
+    for texel in range(len(out)):
+        n = _unit(normals[texel])
+        t = _unit(tangents[texel])
+        wanted = _unit(outward[texel])
+        if _dot(outward[texel], outward[texel]) <= np.float32(1e-12):
+            wanted = n
+        side = np.sign(tangents[texel, 3])
+        b = (
+            side * (n[1] * t[2] - n[2] * t[1]),
+            side * (n[2] * t[0] - n[0] * t[2]),
+            side * (n[0] * t[1] - n[1] * t[0]),
+        )
+        tn, wt, wn = _dot(t, n), _dot(wanted, t), _dot(wanted, n)
+        square = max(np.float32(1) - tn * tn, np.float32(1e-6))
+        local = (
+            (wt - tn * wn) / square,
+            _dot(wanted, b) / max(_dot(b, b), np.float32(1e-12)),
+            max((wn - tn * wt) / square, np.float32(0.05)),
+        )
+        out[texel, 0], out[texel, 1], out[texel, 2] = _unit(local)
+
+
+@kernel
+def _dot(a, b):
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+@kernel
+def _unit(vector):
+    length = max(np.sqrt(_dot(vector, vector)), np.float32(1e-12))
+    return vector[0] / length, vector[1] / length, vector[2] / length
+
+
 @kernel
 def _interpolate(attribute, faces, face, bary, out):
     for texel in range(len(face)):

@@ -19,6 +19,7 @@ WIDTH_AXIS, WIDTH_SIGN = (1, 0, 1), (1.0, -1.0, 1.0)
 HEIGHT_AXIS, HEIGHT_SIGN = (0, 2, 2), (1.0, -1.0, -1.0)
 
 BLOCK = 128  # points per pass: the hidden layers of a block fit the caches of a core
+_TOGETHER = 16  # points whose rows are transposed together: BLOCK is a multiple of it
 _STEP = 4  # widths are padded to multiples of it
 
 
@@ -126,14 +127,28 @@ def _copy(layer: nn.Linear, weight: np.ndarray, bias: np.ndarray) -> None:
 def _query(points, table, height, width, first_bias, hidden, hidden_bias, last, last_bias, out):
     """Write the outputs of an MLP at points [N, 3] to out [N, outputs]; see `query`."""
     channels = len(first_bias)
-    row = np.zeros(channels, np.float32)
+    rows = np.zeros((_TOGETHER, channels), np.float32)
     block, other = np.zeros((channels, BLOCK), np.float32), np.zeros((channels, BLOCK), np.float32)
+    columns, lines = np.zeros(BLOCK, np.int32), np.zeros(BLOCK, np.int32)
+    right, down = np.zeros(BLOCK, np.float32), np.zeros(BLOCK, np.float32)
+    first, weights = np.zeros((3, BLOCK), np.int64), np.zeros((3, 4, BLOCK), np.float32)
     for start in range(0, len(points), BLOCK):
         count = min(BLOCK, len(points) - start)
-        for point in range(count):
-            _first_layer(points[start + point], table, height, width, row)
+        at = points[start : start + count]
+        for plane in range(3):
+            _along(at[:, WIDTH_AXIS[plane]], np.float32(WIDTH_SIGN[plane]), width, columns, right)
+            _along(at[:, HEIGHT_AXIS[plane]], np.float32(HEIGHT_SIGN[plane]), height, lines, down)
+            _texels(
+                plane * (height + 2), width + 2, columns, lines, right, down, first[plane], weights[plane]
+            )
+        for point in range(0, count, _TOGETHER):  # points beyond `count` are left from earlier blocks
+            for each in range(_TOGETHER):
+                _blend(table, first, weights, width + 2, point + each, rows[each])
             for channel in range(channels):
-                block[channel, point] = max(row[channel] + first_bias[channel], np.float32(0))
+                for each in range(_TOGETHER):
+                    block[channel, point + each] = max(
+                        rows[each, channel] + first_bias[channel], np.float32(0)
+                    )
         _remaining_layers(block, other, hidden, hidden_bias, last, last_bias, out[start : start + count])
 
 
@@ -208,29 +223,43 @@ def _remaining_layers(block, other, hidden, hidden_bias, last, last_bias, out):
             out[point, output] = other[output, point]
 
 
-@kernel(contract=True)
-def _first_layer(point, table, height, width, row):
-    """Write the sum over the three planes of the bilinearly sampled first layer to row [width]."""
-    a, ax, ay = _texel(point, 0, height, width)
-    b, bx, by = _texel(point, 1, height, width)
-    c, cx, cy = _texel(point, 2, height, width)
-    _blend(table, a, b, c, width + 2, _bilinear(ax, ay), _bilinear(bx, by), _bilinear(cx, cy), row)
+# The indices and weights of a block of points are computed before its rows are read, in loops of their own:
+# LLVM vectorises neither where both are in one loop.
 
 
 @kernel(contract=True)
-def _bilinear(x, y):
-    """Return the weights of a texel, the one beside it, and the two below them."""
-    left, top = np.float32(1) - x, np.float32(1) - y
-    return top * left, top * x, y * left, y * x
+def _along(coordinates, sign, size, index, fraction):
+    """Write the index and the fraction of sign * coordinates among `size` texels of [-1, 1] with a border."""
+    scale = np.float32(0.5) * np.float32(size)
+    for point in range(len(coordinates)):
+        texel = sign * coordinates[point] * scale + (scale + np.float32(0.5))
+        texel = texel if texel > np.float32(0) else np.float32(0)  # NaN, too
+        texel = min(texel, np.float32(size + 1))
+        index[point] = min(np.int32(texel), np.int32(size))
+        fraction[point] = texel - np.float32(index[point])
 
 
 @kernel(contract=True)
-def _blend(table, a, b, c, below, a_weights, b_weights, c_weights, row):
-    """Write the weighted sum of four rows of the table around each of rows a, b and c to row [width]."""
-    # A function of its own: LLVM does not vectorise the loop where the weights are computed.
-    a0, a1, a2, a3 = a_weights
-    b0, b1, b2, b3 = b_weights
-    c0, c1, c2, c3 = c_weights
+def _texels(above, length, columns, lines, right, down, first, weights):
+    """Write the row of the table of the first of four texels around points, and the weights of the four.
+
+    `above` is the number of lines of other planes before this one in the table, `length` the rows of a line.
+    """
+    for point in range(BLOCK):
+        first[point] = (above + lines[point]) * length + columns[point]
+    for point in range(BLOCK):
+        left, up = np.float32(1) - right[point], np.float32(1) - down[point]
+        weights[0, point], weights[1, point] = up * left, up * right[point]
+        weights[2, point], weights[3, point] = down[point] * left, down[point] * right[point]
+
+
+@kernel(contract=True)
+def _blend(table, first, weights, below, point, row):
+    """Write the weighted sum of a point's four rows of the table in each plane to row [width]."""
+    a, b, c = first[0, point], first[1, point], first[2, point]
+    a0, a1, a2, a3 = _weights(weights[0], point)
+    b0, b1, b2, b3 = _weights(weights[1], point)
+    c0, c1, c2, c3 = _weights(weights[2], point)
     for channel in range(table.shape[1]):
         row[channel] = (
             a0 * table[a, channel] + a1 * table[a + 1, channel]
@@ -243,22 +272,8 @@ def _blend(table, a, b, c, below, a_weights, b_weights, c_weights, row):
 
 
 @kernel(contract=True)
-def _texel(point, plane, height, width):
-    """Return the first row of the table of a plane's four texels around a point, and the fractions."""
-    x, column = _along(np.float32(WIDTH_SIGN[plane]) * point[WIDTH_AXIS[plane]], width)
-    y, line = _along(np.float32(HEIGHT_SIGN[plane]) * point[HEIGHT_AXIS[plane]], height)
-    return (plane * (height + 2) + line) * (width + 2) + column, x, y
-
-
-@kernel(contract=True)
-def _along(coordinate, size):
-    """Return the fraction and the index of a coordinate in [-1, 1] among `size` texels with a border."""
-    texel = ((coordinate + np.float32(1)) * np.float32(size) - np.float32(1)) / np.float32(2) + np.float32(1)
-    if not texel > np.float32(0):  # NaN, too
-        texel = np.float32(0)
-    texel = min(texel, np.float32(size + 1))
-    low = min(int(texel), size)
-    return texel - np.float32(low), low
+def _weights(weights, point):
+    return weights[0, point], weights[1, point], weights[2, point], weights[3, point]
 
 
 @kernel(contract=True)
