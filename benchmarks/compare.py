@@ -3,7 +3,7 @@
 The old commit is checked out into a temporary folder (git worktree). Both run alternately in the same
 environment, so that a change of the machine's load affects both alike, after a run of each that compiles its
 kernels. CPU seconds count all threads of a whole process with its imports; they depend less on other programs
-than wall times do. For benchmarks.pipeline, each stage is a row.
+than wall times do. Each stage of benchmarks.pipeline and each part of benchmarks.prd is a row.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from triplaneturbo.utils.devices import device_name
 ROOT = Path(__file__).resolve().parents[1]
 STAGE = re.compile(r"([a-z]\w*) +(\d+\.\d+)(?= |$)")  # as benchmarks.pipeline prints them: "texture 0.123"
 TOTAL = re.compile(r"^ *(\d+\.\d+) s  ")
+PART = re.compile(r"^(\S.*?) {2,}(\d+\.\d{3}) ")  # as benchmarks.prd prints them: "decoding   0.212   10.6%"
 
 
 def main() -> int:
@@ -89,7 +90,7 @@ def run(folder: Path, name: str, flags: list[str]) -> dict[str, list[float]]:
 
 
 def rows(printed: str) -> dict[str, list[float]]:
-    """Return the seconds in the output of benchmarks.pipeline by kind and stage; of others, no rows.
+    """Return the seconds in the output of benchmarks.pipeline by kind and stage, or of benchmarks.prd by part.
 
     The first mesh of each kind is left out: it includes torch's initialisation.
     """
@@ -98,6 +99,8 @@ def rows(printed: str) -> dict[str, list[float]]:
     for line in printed.splitlines():
         total = TOTAL.match(line)
         if not total:
+            if part := PART.match(line):
+                found.setdefault(part[1], []).append(float(part[2]))
             kind, first = line.strip(), True
             continue
         if not first:

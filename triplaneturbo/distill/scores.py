@@ -225,7 +225,8 @@ def _local_contrast(images: Tensor) -> Tensor:
         [B, n, 1, H, W].
     """
     flat = images.flatten(0, 1)
-    blurred = F.avg_pool2d(F.pad(flat, (3, 3, 3, 3), mode="replicate"), 7, stride=1)
+    padded = F.pad(flat, (3, 3, 3, 3), mode="replicate")
+    blurred = F.avg_pool2d(F.avg_pool2d(padded, (7, 1), stride=1), (1, 7), stride=1)
     return (flat - blurred).abs().amax(1, keepdim=True).unflatten(0, images.shape[:2])
 
 
