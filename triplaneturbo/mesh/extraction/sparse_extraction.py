@@ -29,8 +29,8 @@ _ENOUGH = 0.1  # up to this, the nodes are evaluated without further refinement
 _DOUBTFUL = 0.5  # above this, a sample of the smallest blocks shows whether refinement will help
 _TOO_MANY = 0.12  # the dense grid is evaluated if a larger share than this is expected to stay undecided,
 _TOO_LONG = 0.6  # or if the smallest blocks of more than this share would have to be bounded
-# The dense grid is faster up to this product of nodes and width of the MLP, compiled or in torch:
-_SMALL = {True: 192**3 * 32, False: 96**3 * 64}
+# Up to these products of nodes and the MLP's width, the dense grid is faster:
+_SMALL_COMPILED, _SMALL_IN_TORCH = 192**3 * 32, 96**3 * 64
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def extract(
     if resolution < 2:
         raise UserError(f"Invalid resolution {resolution}; use at least 2.")
     evaluated = None
-    is_small = resolution**3 * field.fields.config.mlp_width <= _SMALL[field.compiled]
+    work = resolution**3 * field.fields.config.mlp_width
+    is_small = work <= (_SMALL_COMPILED if field.compiled else _SMALL_IN_TORCH)
     if mode == "sparse" or (mode == "auto" and not is_small):
         evaluated = _evaluate_near_surface(field, resolution, allow_dense=mode == "auto")
     sdf, certain, blocks = evaluated or (field.sdf_grid(resolution), None, 0)
