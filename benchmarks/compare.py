@@ -90,7 +90,7 @@ def run(folder: Path, name: str, flags: list[str]) -> dict[str, list[float]]:
 
 
 def rows(printed: str) -> dict[str, list[float]]:
-    """Return the seconds in the output of benchmarks.pipeline by kind and stage, or of benchmarks.prd by part.
+    """Return the seconds in the output of benchmarks.pipeline by kind and stage, of benchmarks.prd by part.
 
     The first mesh of each kind is left out: it includes torch's initialisation.
     """

@@ -345,6 +345,6 @@ def test_try_preset_is_estimated_below_five_minutes() -> None:
     told = estimate(config, 4)
     assert told.seconds is not None
     assert 200 < told.seconds < 300
-    assert told.sentence == "About 4 min on two cores, and 2.2 GB."
+    assert told.sentence == "About 2 min on two cores, and 2.2 GB."
     assert estimate(replace(config, scored_steps=0), 4).seconds > 2 * told.seconds  # type: ignore[operator]
     assert training_of(OPEN_VOCABULARY).estimate(config, 4).seconds is None
