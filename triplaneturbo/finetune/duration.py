@@ -13,7 +13,7 @@ from triplaneturbo.utils.units import GB
 
 SHOWN = 8  # number of prompts in previews and the evaluation sheet
 # Measured on an EPYC with bfloat16 instructions.
-_STEP, _SCORED = 0.35, 0.19  # seconds per iteration, and per prompt and scored step
+_STEP, _SCORED = 0.35, 0.23  # seconds per iteration, and per prompt and scored step
 _DRAWN, _JUDGED, _PREVIEWED, _LOADED = 1.3, 1.3, 0.3, 8.0  # seconds per prompt; _LOADED: seconds once
 _BYTES, _BYTES_EACH = 1.6e9, 0.1e9  # bytes of the process, and per prompt of a batch
 

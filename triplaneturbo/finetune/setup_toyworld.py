@@ -34,7 +34,7 @@ from triplaneturbo.toyworld.captions.vocabulary import VOCABULARY
 from triplaneturbo.toyworld.scene.view_cache import RIGS, ViewCache
 from triplaneturbo.toyworld.training.data import meaning
 from triplaneturbo.toyworld.training.subset import SubsetCache, draw_subset
-from triplaneturbo.toyworld.training.train import FINETUNING, SMALL, make_teachers, scenes
+from triplaneturbo.toyworld.training.train import FINISHING, SMALL, make_teachers, scenes
 from triplaneturbo.utils.devices import autocast_dtype
 from triplaneturbo.utils.distributed import DistributedContext
 
@@ -78,7 +78,7 @@ def recipe_for(run_config: FinetuneConfig, config: GeneratorConfig) -> Settings:
     Raises:
         UserError: if the adapter to start from is not found.
     """
-    return SMALL if is_new(SMALL, run_config, config) else FINETUNING
+    return SMALL if is_new(SMALL, run_config, config) else FINISHING
 
 
 def draw_prompts(pool: ViewCache, prompts: Sequence[str], seed: int, device: torch.device) -> Draw:

@@ -197,7 +197,7 @@ class TriplaneField:
     def sdf_at(self, nodes: Tensor, resolution: int) -> Tensor:
         """Evaluate the SDF at selected nodes of a regular grid.
 
-        The values are bit-identical to those of `sdf_grid`: chunks have the same size for any M.
+        The values are bit-identical to those of `sdf_grid`: in torch, chunks have the same size for any M.
 
         Args:
             nodes: flat node indices z + R (y + R x) [M].
