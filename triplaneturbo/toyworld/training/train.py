@@ -92,10 +92,10 @@ SMALL = Settings(
     average=0.997,
 )
 
-# Training a finished model further, also in fine-tunings: a sharper surface on a finer grid and more weight of
-# the geometry flatten faces, a quarter instead of a sixteenth of the volume's pixels costs little, and errors
-# that are weighted by pixel, more so where the teacher sees an edge, bring out details, as does the sampler's
-# own noise between steps. See docs/toyworld.md, "Experiments", and docs/training.md, "Presets".
+# Training a finished model further, also in fine-tunings: a sharper surface on a finer grid and more weight
+# of the geometry flatten faces, a quarter instead of a sixteenth of the volume's pixels costs little, and
+# errors that are weighted by pixel, more so where the teacher sees an edge, bring out details, as does the
+# sampler's own noise between steps. See docs/toyworld.md, "Experiments", and docs/training.md, "Presets".
 FINISHING = replace(
     SMALL,
     noise="ddim",
