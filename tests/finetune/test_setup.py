@@ -45,6 +45,7 @@ def test_a_finished_model_of_the_toy_world_is_trained_as_it_was_finished(
     options: dict[str, Any], recipe: Settings
 ) -> None:
     assert recipe_for(replace(CONFIG, **options), MODEL) == recipe
+    assert FINISHING.teachers != RECIPE.teachers
 
 
 def test_new_adapter_has_another_resume_fingerprint() -> None:

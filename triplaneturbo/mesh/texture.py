@@ -129,7 +129,7 @@ def local_normals(outward: Tensor, normals: Tensor, tangents: Tensor) -> Tensor:
         unit vectors [N, 3].
     """
     if outward.device.type == "cpu":
-        return texture_kernels.to_tangent_space(outward, normals, tangents)
+        return texture_kernels.local_normals(outward, normals, tangents)
     steep = outward.norm(dim=1, keepdim=True) > 1e-6
     return to_tangent_space(F.normalize(torch.where(steep, outward, normals), dim=1), normals, tangents)
 

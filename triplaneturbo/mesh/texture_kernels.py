@@ -36,20 +36,20 @@ def fill_image(values: Tensor, atlas: Atlas) -> np.ndarray:
     return image
 
 
-def to_tangent_space(outward: Tensor, normals: Tensor, tangents: Tensor) -> Tensor:
-    """Express gradients [N, 3] in tangent space; see `texture.local_normals`, which has the twin in torch."""
+def local_normals(outward: Tensor, normals: Tensor, tangents: Tensor) -> Tensor:
+    """Express gradients [N, 3] in tangent space; where they vanish, keep the vertex normals."""
     out = np.empty((len(outward), 3), np.float32)
     wanted, around, along = (part.detach().contiguous().numpy() for part in (outward, normals, tangents))
 
     def work(first: int, last: int) -> None:
-        _to_tangent_space(wanted[first:last], around[first:last], along[first:last], out[first:last])
+        _local_normals(wanted[first:last], around[first:last], along[first:last], out[first:last])
 
     in_threads(work, len(out))
     return torch.from_numpy(out)
 
 
 @kernel
-def _to_tangent_space(outward, normals, tangents, out):
+def _local_normals(outward, normals, tangents, out):
     for texel in range(len(out)):
         n = _unit(normals[texel])
         t = _unit(tangents[texel])

@@ -24,6 +24,7 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "s
 # Points per chunk in training. On a CPU, the hidden layers of a chunk should fit the cache of one core; on a
 # GPU, a chunk should keep the device busy, with 0.3 GB of hidden layers.
 _TRAINING_CHUNK = {"cpu": 8192, "cuda": 2**18}
+_RGB_SPAN, _RGB_MARGIN = 1.002, 0.001  # colours reach from -0.001 to 1.001
 _CHUNK = 16384  # points per chunk in inference: keeps several cores busy; 64 channels take 4 MiB
 
 
@@ -166,7 +167,7 @@ class TriplaneField:
 
     def rgb(self, points: Tensor) -> Tensor:
         """Query the sRGB colour at points [N, 3]: [N, 3], in [-0.001, 1.001]."""
-        return self._query("color", points).sigmoid_().mul_(1.002).sub_(0.001)  # `to_rgb` in place
+        return self._query("color", points).sigmoid_().mul_(_RGB_SPAN).sub_(_RGB_MARGIN)  # `to_rgb` in place
 
     @torch.no_grad()
     def sdf_grid(self, resolution: int) -> Tensor:
@@ -390,7 +391,7 @@ def sphere(points: Tensor, radius: float) -> Tensor:
 
 def to_rgb(raw: Tensor) -> Tensor:
     """Map the colour MLP's output to [-0.001, 1.001], so that 0 and 1 are reachable."""
-    return torch.sigmoid(raw) * 1.002 - 0.001
+    return torch.sigmoid(raw) * _RGB_SPAN - _RGB_MARGIN
 
 
 def compute_dtype(*dtypes: torch.dtype) -> torch.dtype:

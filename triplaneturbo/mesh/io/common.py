@@ -6,7 +6,6 @@ import io
 import re
 import zipfile
 from collections.abc import Hashable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +19,7 @@ from triplaneturbo.mesh.mesh import Mesh
 from triplaneturbo.mesh.placement import Placement
 from triplaneturbo.mesh.processing.clean import smooth_normals
 from triplaneturbo.render.colors import sample
+from triplaneturbo.utils.threads import in_threads
 
 _Name = TypeVar("_Name", bound=Hashable)
 _RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}
@@ -128,9 +128,15 @@ def encode_images(
     images: Mapping[_Name, tuple[np.ndarray, str]], quality: int = QUALITY
 ) -> dict[_Name, bytes]:
     """Encode several images in threads, each with its kind, as `encode_image` does."""
-    with ThreadPoolExecutor(max(1, min(len(images), torch.get_num_threads()))) as pool:
-        encoded = pool.map(lambda item: encode_image(item[0], item[1], quality), images.values())
-        return dict(zip(images, encoded, strict=True))
+    names, files = list(images), {}
+
+    def work(first: int, last: int) -> None:
+        for name in names[first:last]:
+            pixels, kind = images[name]
+            files[name] = encode_image(pixels, kind, quality)
+
+    in_threads(work, len(names), chunk=1)
+    return {name: files[name] for name in names}
 
 
 def nondegenerate(faces: Tensor) -> Tensor:
